@@ -1,0 +1,1 @@
+"""Client side of the Dalston real-time transcription service."""

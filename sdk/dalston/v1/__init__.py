@@ -1,0 +1,1 @@
+"""Generated from `proto/dalston/v1` by `make generate`."""

@@ -1,0 +1,27 @@
+"""The rule that keeps an unauthenticated service off the network."""
+
+import ipaddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a socket bound to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal_to_expose(host: str, auth: str, allowed: bool) -> str | None:
+    """Why a process must not listen on `host`, or None if it may.
+
+    Without authentication anyone who reaches the port reads and deletes every session, so only loopback is served
+    unless the operator said otherwise.
+    """
+    if auth != "none" or allowed or is_loopback(host):
+        return None
+    return (
+        f"refusing to listen on {host} with DALSTON_AUTH=none: anyone who reaches it could read and delete every "
+        "session. Listen on 127.0.0.1, or set DALSTON_ALLOW_UNAUTHENTICATED=true if the network in front is trusted."
+    )
