@@ -1,8 +1,8 @@
 """Generates the Python stubs and Envoy's descriptor set from `proto/`.
 
-    python scripts/generate.py            write them
-    python scripts/generate.py --check    exit 1 if what is committed differs
-    python scripts/generate.py --protos   only lay out the google/api protos that buf resolves imports from
+python scripts/generate.py            write them
+python scripts/generate.py --check    exit 1 if what is committed differs
+python scripts/generate.py --protos   only lay out the google/api protos that buf resolves imports from
 """
 
 import argparse

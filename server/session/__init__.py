@@ -1,0 +1,1 @@
+"""One stream's life, free of transport and storage."""

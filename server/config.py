@@ -1,0 +1,32 @@
+"""Settings of the server process, from `DALSTON_*` in the environment."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    server_host: str = "127.0.0.1"
+    """Address to serve gRPC on."""
+    server_port: int = Field(default=50051, ge=0, le=65535)
+    """Port to serve gRPC on."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of `/metrics`, on `server_host`; 0 for none."""
+    auth: Literal["none"] = "none"
+    """How callers prove who they are."""
+    allow_unauthenticated: bool = False
+    """Whether `auth=none` may be served beyond loopback."""
+    max_sessions: int = Field(default=64, ge=1)
+    """Streams served at a time; one more is refused with NO_CAPACITY."""
+    max_session_seconds: float = Field(default=4 * 3600, gt=0)
+    """Longest session."""
+    idle_timeout_seconds: float = Field(default=60, gt=0)
+    """Longest time without a message from the client."""
+    shutdown_seconds: float = Field(default=10, ge=0)
+    """How long running calls may take to end after SIGTERM."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """`auto`: text at a terminal, JSON elsewhere."""

@@ -1,0 +1,122 @@
+"""TranscribeConfig and the domain's options: one into the other."""
+
+from typing import Protocol
+
+from dalston.v1.transcription_pb2 import SessionBegin, SessionConfig, SessionLimits, TranscribeConfig
+
+from server.audio.format import AudioFormat, Encoding
+from server.rpc import unimplemented
+from server.session.errors import InvalidModel, InvalidParameter
+from server.session.options import AUTO, SessionOptions, VadOptions
+
+MAX_AUDIO_MESSAGE_BYTES = 65_536
+_MAX_TERMS, _MAX_TERM_LENGTH = 100, 50
+_MAX_SHOWN = 40
+
+
+class ModelCatalog(Protocol):
+    """Which models there are and what they can do."""
+
+    @property
+    def models(self) -> frozenset[str]: ...
+
+    def supports(self, model: str, language: str) -> bool: ...
+
+
+def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOptions:
+    """Checks a config and fills in its defaults.
+
+    Raises:
+        InvalidParameter, InvalidModel: a value is wrong.
+        NotBuilt: a parameter is right but not supported yet.
+    """
+    defaults, vad_defaults, audio_defaults = SessionOptions(), VadOptions(), AudioFormat()
+    model = config.model or defaults.model
+    if model not in catalog.models:
+        raise InvalidModel(f"no model {shown(model)}: use one of {', '.join(sorted(catalog.models))}")
+    options = SessionOptions(
+        language=parse_language(config.language, model, catalog),
+        model=model,
+        audio=AudioFormat(
+            encoding=_encoding(config.encoding),
+            sample_rate=config.sample_rate if config.HasField("sample_rate") else audio_defaults.sample_rate,
+            channels=config.channels if config.HasField("channels") else audio_defaults.channels,
+        ),
+        vad=VadOptions(
+            threshold=config.vad_threshold if config.HasField("vad_threshold") else vad_defaults.threshold,
+            min_speech_ms=(
+                config.min_speech_duration_ms
+                if config.HasField("min_speech_duration_ms")
+                else vad_defaults.min_speech_ms
+            ),
+            min_silence_ms=(
+                config.min_silence_duration_ms
+                if config.HasField("min_silence_duration_ms")
+                else vad_defaults.min_silence_ms
+            ),
+            max_utterance_seconds=(
+                config.max_utterance_duration
+                if config.HasField("max_utterance_duration")
+                else vad_defaults.max_utterance_seconds
+            ),
+        ),
+        vad_events=config.enable_vad if config.HasField("enable_vad") else defaults.vad_events,
+    )
+    _check_combinations(config)
+    unimplemented.refuse_fields(config, unimplemented.CONFIG_FIELDS)
+    return options
+
+
+def parse_language(language: str, model: str, catalog: ModelCatalog) -> str:
+    """The language in force for `language`, which may be empty.
+
+    Raises:
+        InvalidParameter: the model does not know it.
+    """
+    language = language or AUTO
+    if not catalog.supports(model, language):
+        raise InvalidParameter(
+            "language", f"model {model} does not know {shown(language)}: use an ISO 639-1 code or auto"
+        )
+    return language
+
+
+def begin_message(session_id: str, options: SessionOptions, limits: SessionLimits) -> SessionBegin:
+    """The answer to an accepted config."""
+    return SessionBegin(
+        session_id=session_id,
+        config=SessionConfig(
+            sample_rate=options.audio.sample_rate,
+            encoding=options.audio.encoding,
+            channels=options.audio.channels,
+            language=options.language,
+            model=options.model,
+        ),
+        limits=limits,
+    )
+
+
+def shown(value: str) -> str:
+    """A client's own text, quoted and kept short, for an error message."""
+    return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…")
+
+
+def _encoding(name: str) -> Encoding:
+    try:
+        return Encoding(name) if name else AudioFormat().encoding
+    except ValueError:
+        raise InvalidParameter("encoding", f"must be one of {', '.join(Encoding)}, is {shown(name)}") from None
+
+
+def _check_combinations(config: TranscribeConfig) -> None:
+    if config.enhance_on_end and not config.store_audio:
+        raise InvalidParameter("enhance_on_end", "needs store_audio")
+    if config.HasField("resume_from_seconds"):
+        if not config.resume_session_id:
+            raise InvalidParameter("resume_from_seconds", "needs resume_session_id")
+        if not config.resume_from_seconds >= 0:
+            raise InvalidParameter("resume_from_seconds", "must not be negative")
+    if len(config.vocabulary) > _MAX_TERMS:
+        raise InvalidParameter("vocabulary", f"has {len(config.vocabulary)} terms, at most {_MAX_TERMS} are allowed")
+    if any(not 0 < len(term) <= _MAX_TERM_LENGTH for term in config.vocabulary):
+        raise InvalidParameter("vocabulary", f"a term must have 1 to {_MAX_TERM_LENGTH} characters")

@@ -1,0 +1,114 @@
+"""From domain errors to gRPC status and back-end outcome: one table, applied by one interceptor."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import grpc
+from dalston.v1.error_reason_pb2 import ErrorReason
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from persistence import errors as persistence
+from persistence.recording import Ending
+from server.inference import errors as inference
+from server.rpc.handlers import wrap_behaviors
+from server.session import errors as session
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+DOMAIN = "dalston.v1"
+
+
+class Answer(NamedTuple):
+    """What a client is told of an error."""
+
+    code: grpc.StatusCode
+    reason: "ErrorReason.ValueType"
+
+
+_C, _R = grpc.StatusCode, ErrorReason
+
+# Looked up along the class's MRO: the most specific entry wins.
+ANSWERS: dict[type[Exception], Answer] = {
+    session.InvalidParameter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    session.InvalidModel: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MODEL),
+    session.InvalidMessage: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MESSAGE),
+    session.InvalidAudio: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_AUDIO),
+    session.MessageTooBig: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_MESSAGE_TOO_BIG),
+    session.NotBuilt: Answer(_C.UNIMPLEMENTED, _R.ERROR_REASON_UNIMPLEMENTED),
+    session.NoCapacity: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
+    session.IdleTimeout: Answer(_C.DEADLINE_EXCEEDED, _R.ERROR_REASON_IDLE_TIMEOUT),
+    session.SessionTimeout: Answer(_C.DEADLINE_EXCEEDED, _R.ERROR_REASON_SESSION_TIMEOUT),
+    inference.QueueFull: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
+    inference.EngineStopped: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_SERVER_SHUTDOWN),
+    persistence.InvalidSessionId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    persistence.InvalidFilter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    persistence.SessionNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_SESSION_NOT_FOUND),
+    persistence.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
+    persistence.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
+    persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
+    persistence.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+}
+_INTERNAL = Answer(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
+
+# Ends of a session that nobody did wrong.
+_INTERRUPTIONS = (session.IdleTimeout, session.SessionTimeout, inference.EngineStopped)
+
+
+def answer_to(error: BaseException) -> Answer:
+    """The entry of the table for `error`; INTERNAL for anything that is not in it."""
+    return next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), _INTERNAL)
+
+
+def reason_name(reason: "ErrorReason.ValueType") -> str:
+    """The reason as written in ErrorInfo: without the enum's prefix."""
+    return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+
+
+def ending_of(error: BaseException) -> Ending:
+    """How the record says that a session ended when it ended by `error`."""
+    answer = answer_to(error)
+    text = reason_name(answer.reason).lower()
+    if answer is not _INTERNAL:
+        text = f"{text}: {error}"
+    return Ending("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Answers every error with a status and an ErrorInfo, and never with an exception's own text unless it is ours."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(details)
+        return wrap_behaviors(handler, self._run)
+
+    async def _run(self, call: Callable[[], Awaitable[Any]], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await call()
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    answer = answer_to(error)
+    message, metadata = str(error), {}
+    if answer is _INTERNAL:
+        incident = uuid.uuid4().hex
+        log.error("internal error", incident=incident, exc_info=error)
+        message = f"internal error, incident {incident}"
+    if isinstance(error, session.InvalidParameter | persistence.InvalidFilter):
+        metadata["parameter"] = error.parameter
+    status = Status(code=answer.code.value[0], message=message)
+    info = AnyMessage()
+    info.Pack(ErrorInfo(reason=reason_name(answer.reason), domain=DOMAIN, metadata=metadata))
+    status.details.append(info)
+    trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(answer.code, message, trailing)

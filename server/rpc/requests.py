@@ -1,0 +1,81 @@
+"""The client's side of a Transcribe stream: messages in turn, within their limits and in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
+
+from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
+from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What a stream is held to, in seconds."""
+
+    max_session_seconds: float
+    idle_timeout_seconds: float
+
+
+class RequestReader:
+    """Reads one stream's requests."""
+
+    def __init__(self, requests: AsyncIterator[TranscribeRequest], limits: StreamLimits) -> None:
+        self._requests = aiter(requests)
+        self._limits = limits
+        self._deadline = asyncio.get_running_loop().time() + limits.max_session_seconds
+
+    async def config(self) -> TranscribeConfig:
+        """The first message.
+
+        Raises:
+            InvalidMessage: it is another, or there is none.
+        """
+        first = await self._next()
+        if first is None:
+            raise InvalidMessage("the stream ended before its config")
+        if first.WhichOneof("request") != "config":
+            raise InvalidMessage("the first message must be config")
+        return first.config
+
+    async def __aiter__(self) -> AsyncIterator[bytes | TranscribeControl]:
+        """Audio and controls until the client ends the stream, with or without `end`.
+
+        Raises:
+            InvalidMessage, MessageTooBig: a message is wrong or out of turn.
+            IdleTimeout, SessionTimeout: the limits.
+        """
+        while (request := await self._next()) is not None:
+            match request.WhichOneof("request"):
+                case "audio":
+                    if len(request.audio) > MAX_AUDIO_MESSAGE_BYTES:
+                        raise MessageTooBig(
+                            f"audio of {len(request.audio)} bytes, at most {MAX_AUDIO_MESSAGE_BYTES} are allowed"
+                        )
+                    yield request.audio
+                case "control":
+                    if request.control.WhichOneof("control") == "end":
+                        return
+                    yield request.control
+                case "config":
+                    raise InvalidMessage("config may be sent only once, as the first message")
+                case _:
+                    raise InvalidMessage("a message without config, audio or control")
+
+    async def _next(self) -> TranscribeRequest | None:
+        loop = asyncio.get_running_loop()
+        idle = loop.time() + self._limits.idle_timeout_seconds
+        try:
+            async with asyncio.timeout_at(min(idle, self._deadline)):
+                request = await anext(self._requests, None)
+        except TimeoutError:
+            if loop.time() >= self._deadline:
+                raise self._too_long() from None
+            raise IdleTimeout(f"nothing was received for {self._limits.idle_timeout_seconds:g} seconds") from None
+        if loop.time() >= self._deadline:  # a stream that never pauses never waits, so never times out
+            raise self._too_long()
+        return request
+
+    def _too_long(self) -> SessionTimeout:
+        return SessionTimeout(f"the session reached its limit of {self._limits.max_session_seconds:g} seconds")

@@ -1,0 +1,38 @@
+"""A session's events as messages."""
+
+from dalston.v1 import transcription_pb2 as pb
+
+from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+
+
+def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
+    """The message that says `event`."""
+    match event:
+        case SpeechStarted():
+            return pb.TranscribeResponse(speech_start=pb.SpeechStart(timestamp=event.timestamp))
+        case SpeechEnded():
+            return pb.TranscribeResponse(speech_end=pb.SpeechEnd(timestamp=event.timestamp))
+        case Final():
+            return pb.TranscribeResponse(
+                final=pb.Final(
+                    text=event.text,
+                    start=event.start,
+                    end=event.end,
+                    confidence=event.confidence,
+                    language=event.language,
+                )
+            )
+        case Flushed():
+            return pb.TranscribeResponse(flushed=pb.Flushed(timestamp=event.timestamp))
+        case Ended():
+            return pb.TranscribeResponse(session_end=_session_end(event, session_id))
+
+
+def _session_end(event: Ended, session_id: str) -> pb.SessionEnd:
+    return pb.SessionEnd(
+        session_id=session_id,
+        total_duration=event.total_duration,
+        total_speech_duration=event.total_speech_duration,
+        transcript=event.transcript,
+        segments=[pb.SessionEnd.Segment(start=final.start, end=final.end, text=final.text) for final in event.finals],
+    )

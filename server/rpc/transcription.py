@@ -1,0 +1,115 @@
+"""TranscriptionService: a session's way through a gRPC stream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import grpc
+from dalston.v1 import transcription_pb2_grpc
+from dalston.v1.transcription_pb2 import SessionLimits, TranscribeControl, TranscribeRequest, TranscribeResponse
+
+from persistence.session_id import new_session_id
+from server.rpc.config_message import (
+    MAX_AUDIO_MESSAGE_BYTES,
+    ModelCatalog,
+    begin_message,
+    parse_config,
+    parse_language,
+)
+from server.rpc.requests import RequestReader, StreamLimits
+from server.rpc.responses import response_of
+from server.session.errors import NoCapacity, SessionError
+from server.session.events import Ended
+from server.session.options import SessionOptions
+from server.session.session import Recognizer, Session
+from server.vad.silero import SileroVad
+
+Context = grpc.aio.ServicerContext[TranscribeRequest, TranscribeResponse]
+
+
+class Engine(ModelCatalog, Recognizer, Protocol):
+    """Models by name, and what runs them."""
+
+
+class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
+    """Serves at most `max_sessions` streams at a time."""
+
+    def __init__(self, engine: Engine, vad: SileroVad, limits: StreamLimits, max_sessions: int) -> None:
+        self._engine = engine
+        self._vad = vad
+        self._limits = limits
+        self._free = max_sessions
+
+    async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
+        """Runs one session; errors are raised, not answered."""
+        with self._admission():
+            reader = RequestReader(requests, self._limits)
+            options = parse_config(await reader.config(), self._engine)
+            session_id = new_session_id()
+            begin = begin_message(session_id, options, self._session_limits())
+            await context.write(TranscribeResponse(session_begin=begin))
+            await self._run(session_id, options, reader, context)
+
+    async def _run(self, session_id: str, options: SessionOptions, reader: RequestReader, context: Context) -> None:
+        try:
+            async with Session(options, self._vad.stream(), self._engine) as session, asyncio.TaskGroup() as tasks:
+                feeding = tasks.create_task(self._feed(session, options, reader))
+                async for event in session:
+                    if isinstance(event, Ended) and await feeding:
+                        continue  # the error is the end
+                    await context.write(response_of(event, session_id))
+        except BaseExceptionGroup as group:
+            raise _first_error(group) from None
+        if error := feeding.result():
+            raise error
+
+    async def _feed(self, session: Session, options: SessionOptions, reader: RequestReader) -> SessionError | None:
+        """Moves requests into the session; gives the error that ended them.
+
+        What was received before an error is still transcribed, so the error waits until that is out.
+        """
+        error = None
+        try:
+            async for request in reader:
+                if isinstance(request, TranscribeControl):
+                    await self._control(session, options, request)
+                else:
+                    await session.push(request)
+        except SessionError as ended_by:
+            error = ended_by
+        # A cancelled stream often looks half-closed; the cancellation comes at the next chance to.
+        await asyncio.sleep(0)
+        await session.finish()
+        return error
+
+    async def _control(self, session: Session, options: SessionOptions, control: TranscribeControl) -> None:
+        match control.WhichOneof("control"):
+            case "flush":
+                await session.flush()
+            case "set_language":
+                session.set_language(parse_language(control.set_language.language, options.model, self._engine))
+
+    @contextmanager
+    def _admission(self) -> Iterator[None]:
+        if self._free <= 0:
+            raise NoCapacity("this server runs as many sessions as it can: try again in a while")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    def _session_limits(self) -> SessionLimits:
+        return SessionLimits(
+            max_session_seconds=self._limits.max_session_seconds,
+            idle_timeout_seconds=self._limits.idle_timeout_seconds,
+            max_message_bytes=MAX_AUDIO_MESSAGE_BYTES,
+        )
+
+
+def _first_error(group: BaseExceptionGroup[Any]) -> BaseException:
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

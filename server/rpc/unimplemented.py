@@ -1,0 +1,35 @@
+"""What the contract has and this server does not have yet. The one list of it.
+
+Parameters of `TranscribeConfig` and of the session API listed here answer UNIMPLEMENTED when they are used, methods
+when they are called. `interim_results` is not listed: it permits partials and promises none.
+"""
+
+from typing import NoReturn
+
+from google.protobuf.message import Message
+
+from server.session.errors import NotBuilt
+
+CONFIG_FIELDS = (
+    "word_timestamps",
+    "vocabulary",
+    "enhance_on_end",
+    "resume_session_id",
+    "resume_from_seconds",
+    "acks",
+)
+QUERY_FIELDS = ("linked",)
+METHODS = ("ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
+
+
+def refuse_fields(message: Message, names: tuple[str, ...]) -> None:
+    """Raises NotBuilt if `message` uses one of the fields `names`."""
+    used = {descriptor.name for descriptor, _ in message.ListFields()}
+    for name in names:
+        if name in used:
+            raise NotBuilt(f"{name} is not supported by this server yet")
+
+
+def refuse_method(name: str) -> NoReturn:
+    """Raises NotBuilt for the method `name`."""
+    raise NotBuilt(f"{name} is not supported by this server yet")

@@ -1,0 +1,48 @@
+"""What a session has to say. All times are seconds from the first byte of the session's audio."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """What an utterance said. Never changes."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """Everything received before the flush has been transcribed."""
+
+    timestamp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last event of a session that ran to its end."""
+
+    total_duration: float
+    total_speech_duration: float
+    finals: tuple[Final, ...]
+
+    @property
+    def transcript(self) -> str:
+        """The texts of all finals, joined by spaces."""
+        return " ".join(final.text for final in self.finals)
+
+
+Event = SpeechStarted | SpeechEnded | Final | Flushed | Ended

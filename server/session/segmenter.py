@@ -1,0 +1,128 @@
+"""Cuts a stream into utterances, from the probability of speech of each window. Pure: it sees no audio.
+
+Positions are samples at 16 kHz from the start of the stream.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from server.session.options import VadOptions
+from server.vad.silero import WINDOW_SAMPLES, Window
+
+_RATE = 16_000
+_PAD = _RATE // 10
+"""Speech is heard a little late and lost a little early: an utterance is this much longer on both sides."""
+_HYSTERESIS = 0.15
+"""Speech goes on until the probability is this far below the threshold."""
+_CUT_SEARCH = 0.4
+"""Share of the longest utterance, at its end, in which a quiet point to cut at is looked for."""
+_QUIET_WINDOWS = 3
+"""A point is as quiet as the mean of this many windows around it: a plosive's closure is no pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStart:
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnd:
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A stretch to transcribe: samples `start` to `end`, the latter excluded."""
+
+    start: int
+    end: int
+
+
+Segment = SpeechStart | SpeechEnd | Utterance
+
+
+class Segmenter:
+    """One stream's segmentation.
+
+    Speech is a candidate from its first window, and confirmed (announced) once it has lasted `min_speech_ms`; a
+    candidate that falls silent before that was noise. Confirmed speech ends after `min_silence_ms` of silence, or is
+    cut at the quietest point of its last part once it is `max_utterance_seconds` long.
+    """
+
+    def __init__(self, options: VadOptions) -> None:
+        self._threshold = options.threshold
+        self._release = max(options.threshold - _HYSTERESIS, options.threshold / 2)
+        self._min_speech = options.min_speech_ms * _RATE // 1000
+        self._min_silence = options.min_silence_ms * _RATE // 1000
+        self._max_length = int(options.max_utterance_seconds * _RATE)
+        self._powers: deque[float] = deque(maxlen=int(self._max_length * _CUT_SEARCH) // WINDOW_SAMPLES)
+        self._position = 0
+        self._start: int | None = None
+        self._confirmed = False
+        self._voiced_from = 0
+        self._voiced_until = 0
+        self._free_from = 0
+
+    @property
+    def needed_from(self) -> int:
+        """The first position that an utterance to come may start at: audio before it can be let go."""
+        if self._start is not None:
+            return self._start
+        return max(self._free_from, self._position - _PAD)
+
+    def push(self, window: Window) -> list[Segment]:
+        """Takes the next window; gives what it decides."""
+        window_start = self._position
+        self._position += WINDOW_SAMPLES
+        self._powers.append(window.power)
+        if window.probability >= self._threshold:
+            if self._start is None:
+                self._start = max(self._free_from, window_start - _PAD)
+                self._voiced_from = window_start
+                self._confirmed = False
+            self._voiced_until = self._position
+        elif self._start is not None and window.probability >= self._release:
+            self._voiced_until = self._position
+        if self._start is None:
+            return []
+        return self._judge(self._start)
+
+    def flush(self, received: int) -> list[Segment]:
+        """Ends the utterance in progress at position `received`, which may lie within a window."""
+        start, confirmed = self._start, self._confirmed
+        self._start, self._free_from = None, received
+        if start is None or not confirmed:
+            return []
+        return [SpeechEnd(received), Utterance(start, received)]
+
+    def _judge(self, start: int) -> list[Segment]:
+        segments: list[Segment] = []
+        if not self._confirmed and self._voiced_until - self._voiced_from >= self._min_speech:
+            self._confirmed = True
+            segments.append(SpeechStart(start))
+        if self._position - self._voiced_until >= self._min_silence:
+            segments += self._end(start)
+        elif self._position + WINDOW_SAMPLES - start > self._max_length:
+            segments.append(self._cut(start))
+        return segments
+
+    def _end(self, start: int) -> list[Segment]:
+        confirmed, self._start = self._confirmed, None
+        if not confirmed:
+            return []
+        self._free_from = end = max(start, min(self._voiced_until + _PAD, self._position))
+        if self._voiced_until <= start:  # what a cut left over was silence
+            return [SpeechEnd(end)]
+        return [SpeechEnd(end), Utterance(start, end)]
+
+    def _cut(self, start: int) -> Utterance:
+        """Ends the utterance at the quietest point so far; what comes after belongs to the next."""
+        self._start = self._free_from = cut = self._quietest_point()
+        return Utterance(start, cut)
+
+    def _quietest_point(self) -> int:
+        powers = list(self._powers)
+        first = self._position - len(powers) * WINDOW_SAMPLES
+        sums = [sum(powers[i : i + _QUIET_WINDOWS]) for i in range(len(powers) - _QUIET_WINDOWS + 1)]
+        quietest = min(range(len(sums)), key=lambda i: (sums[i], -i))
+        return first + quietest * WINDOW_SAMPLES + _QUIET_WINDOWS * WINDOW_SAMPLES // 2

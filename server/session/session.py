@@ -1,0 +1,171 @@
+"""One stream: bytes in, events out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from server.audio.decoder import MODEL_RATE, Decoder, Samples
+from server.inference.recognition import Recognition
+from server.session.buffer import AudioBuffer
+from server.session.errors import InvalidAudio
+from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+from server.session.options import AUTO, SessionOptions
+from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
+from server.vad.silero import WINDOW_SAMPLES, VadStream
+
+_MAX_PENDING = 4
+"""Utterances waiting for the model before `push` waits for one of them: 112 s of audio at most."""
+_MAX_EVENTS = 64
+"""Events waiting for a reader before the session waits for the reader."""
+
+
+class Recognizer(Protocol):
+    """What turns an utterance into text."""
+
+    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+        """Transcribes mono 16 kHz audio; a `language` of None is detected. Cancelling the call drops the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    utterance: Utterance
+    recognition: asyncio.Task[Recognition]
+
+
+class Session:
+    """One stream's life: `push`, `flush` and `finish` on one side, `async for event in session` on the other.
+
+    An async context manager, because it owns tasks: leaving it drops whatever is not finished. One caller pushes, one
+    iterates; the iteration ends after `finish`. Both sides wait when the other is slow, so that memory is bounded.
+    """
+
+    def __init__(self, options: SessionOptions, vad: VadStream, recognizer: Recognizer) -> None:
+        self._options = options
+        self._recognizer = recognizer
+        self._decoder = Decoder(options.audio)
+        self._vad = vad
+        self._segmenter = Segmenter(options.vad)
+        self._buffer = AudioBuffer()
+        self._frames = 0
+        self._language = options.language
+        self._speech_samples = 0
+        self._finals: list[Final] = []
+        self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(_MAX_PENDING)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MAX_EVENTS)
+        self._tasks = asyncio.TaskGroup()
+        self._recognitions: set[asyncio.Task[Recognition]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._finalizer = self._tasks.create_task(self._finalize())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finalizer.done():
+            for task in (self._finalizer, *self._recognitions):
+                task.cancel()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    @property
+    def duration(self) -> float:
+        """Length of the audio received, in seconds."""
+        return self._frames / self._options.audio.sample_rate
+
+    async def push(self, data: bytes) -> None:
+        """Takes the next audio bytes.
+
+        Raises:
+            InvalidAudio: they are not a whole number of frames.
+        """
+        frames, rest = divmod(len(data), self._options.audio.frame_bytes)
+        if rest:
+            audio = self._options.audio
+            raise InvalidAudio(
+                f"{len(data)} bytes are not a whole number of {audio.frame_bytes}-byte frames "
+                f"({audio.encoding}, {audio.channels} channel{'s' if audio.channels > 1 else ''})"
+            )
+        self._frames += frames
+        await self._hear(self._decoder.push(data))
+
+    async def flush(self) -> None:
+        """Ends the utterance in progress; `Flushed` follows once everything pushed before has been transcribed."""
+        await self._act(self._segmenter.flush(self._buffer.end))
+        await self._pending.put(Flushed(self.duration))
+
+    def set_language(self, language: str) -> None:
+        """Changes the language for the utterances that have not ended yet."""
+        self._language = language
+
+    async def finish(self) -> None:
+        """Ends the audio. What was pushed is transcribed to its last word, then `Ended` ends the iteration."""
+        await self._hear(self._decoder.finish())
+        # The model judges whole windows: silence completes the last one.
+        received = self._buffer.end
+        await self._hear(np.zeros(-received % WINDOW_SAMPLES, np.float32))
+        await self._act(self._segmenter.flush(received))
+        await self._pending.put(None)
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def _hear(self, samples: Samples) -> None:
+        self._buffer.append(samples)
+        for window in self._vad.push(samples):
+            await self._act(self._segmenter.push(window))
+        self._buffer.discard_before(self._segmenter.needed_from)
+
+    async def _act(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            match segment:
+                case SpeechStart(position):
+                    await self._announce(SpeechStarted(self._seconds(position)))
+                case SpeechEnd(position):
+                    await self._announce(SpeechEnded(self._seconds(position)))
+                case Utterance(start, end):
+                    await self._transcribe(segment, self._buffer.slice(start, end))
+
+    async def _announce(self, event: SpeechStarted | SpeechEnded) -> None:
+        if self._options.vad_events:
+            await self._events.put(event)
+
+    async def _transcribe(self, utterance: Utterance, samples: Samples) -> None:
+        self._speech_samples += len(samples)
+        language = None if self._language == AUTO else self._language
+        recognition = self._tasks.create_task(self._recognizer.recognize(self._options.model, samples, language))
+        self._recognitions.add(recognition)
+        recognition.add_done_callback(self._recognitions.discard)
+        await self._pending.put(_Pending(utterance, recognition))
+
+    async def _finalize(self) -> None:
+        """Sends finals in the order of their utterances, whatever order the model finishes them in."""
+        while (work := await self._pending.get()) is not None:
+            if isinstance(work, Flushed):
+                await self._events.put(work)
+                continue
+            recognition = await work.recognition
+            if recognition.text:
+                final = self._final(work.utterance, recognition)
+                self._finals.append(final)
+                await self._events.put(final)
+        await self._events.put(Ended(self.duration, self._speech_samples / MODEL_RATE, tuple(self._finals)))
+        await self._events.put(None)
+
+    def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
+        return Final(
+            text=recognition.text,
+            start=self._seconds(utterance.start),
+            end=self._seconds(utterance.end),
+            confidence=recognition.confidence,
+            language=recognition.language,
+        )
+
+    def _seconds(self, position: int) -> float:
+        # The last window is completed with silence, which is no audio of the session's.
+        return min(position / MODEL_RATE, self.duration)
