@@ -1,0 +1,40 @@
+"""What goes wrong when the local stack is started or runs. Each message is a sentence for the person at the terminal.
+
+StackError
+ ├── CannotStart     the machine or the configuration does not allow it
+ ├── ProcessDied     a part ended by itself
+ ├── NotReady        a part did not become ready in time
+ └── Interrupted     asked to stop while starting
+"""
+
+from pathlib import Path
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; the message says why."""
+
+
+class CannotStart(StackError):
+    """Nothing was started, or what was started has been stopped again."""
+
+
+class ProcessDied(StackError):
+    """A part ended though nobody asked it to."""
+
+    def __init__(self, name: str, exit_code: int, log: Path, last_lines: list[str]) -> None:
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        quoted = "".join(f"\n    {line}" for line in last_lines)
+        said = f"; its last words were:{quoted}" if quoted else ""
+        super().__init__(f"{name} {how}{said}\n  its log: {log}")
+        self.name = name
+        self.exit_code = exit_code
+        self.log = log
+        self.last_lines = last_lines
+
+
+class NotReady(StackError):
+    """A part runs but does not answer."""
+
+
+class Interrupted(StackError):
+    """Somebody pressed Ctrl-C or sent SIGTERM."""

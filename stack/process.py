@@ -1,0 +1,133 @@
+"""One process of the stack: started with its output in a log file, watched, stopped, and gone when its parent is."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import CannotStart, NotReady, ProcessDied
+from stack.identity import Identity
+
+Pause = Callable[[float], None]
+"""Sleeps for some seconds; may raise to end the waiting, e.g. `Interrupted`."""
+
+_TETHER = Path(__file__).with_name("tether.py")
+_POLL_SECONDS = 0.02
+_KILL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A started process."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+    log_start: int
+    """Size of the log before this process wrote to it."""
+
+    def exit_code(self) -> int | None:
+        """None while it runs; negative when a signal ended it."""
+        return self.popen.poll()
+
+    def last_lines(self, count: int = 12) -> list[str]:
+        """The end of what this process wrote to its log."""
+        with self.log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self.log_start, size - 64 * 1024))
+            text = file.read().decode(errors="replace")
+        return text.splitlines()[-count:]
+
+    def check(self) -> None:
+        """Raises ProcessDied if it has ended."""
+        code = self.exit_code()
+        if code is not None:
+            raise ProcessDied(self.name, code, self.log, self.last_lines())
+
+    def wait_until(self, ready: Callable[[], bool], timeout: float, pause: Pause = time.sleep) -> None:
+        """Polls `ready` until it is true.
+
+        Raises:
+            ProcessDied: the process ended first.
+            NotReady: `timeout` seconds passed.
+        """
+        deadline = time.monotonic() + timeout
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                quoted = "".join(f"\n    {line}" for line in self.last_lines())
+                raise NotReady(
+                    f"{self.name} was not ready within {timeout:.0f} s; its last words were:{quoted}\n"
+                    f"  its log: {self.log}"
+                )
+            pause(_POLL_SECONDS)
+
+    def finish(self, pause: Pause = time.sleep) -> int:
+        """Waits for a process that ends by itself and returns its exit code."""
+        while (code := self.exit_code()) is None:
+            pause(_POLL_SECONDS)
+        return code
+
+    def stop(self, signals: Sequence[tuple[signal.Signals, float]]) -> None:
+        """Sends the signals in turn, each with the seconds it is given to work, then kills."""
+        for number, seconds in (*signals, (signal.SIGKILL, _KILL_SECONDS)):
+            if self.exit_code() is not None:
+                return
+            self.popen.send_signal(number)
+            try:
+                self.popen.wait(seconds)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    identity: Identity | None = None,
+    stop: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 10.0),),
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> Iterator[Process]:
+    """Runs `command` while the block runs.
+
+    It is in a session of its own, so that Ctrl-C at the terminal reaches the caller alone, who decides in which order
+    to stop. If the caller dies without stopping it (`kill -9`), the kernel sends it `death_signal`.
+
+    Raises:
+        CannotStart: the program or the log file cannot be opened.
+    """
+    # The kernel watches the thread that forked, not the process.
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("processes of the stack are started from the main thread, or they die with the other")
+    who = [-1, -1, 0] if identity is None else [identity.uid, identity.gid, int(identity.search)]
+    tether = [sys.executable, "-I", "-S", str(_TETHER), *map(str, (os.getpid(), int(death_signal), *who))]
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            start = output.seek(0, os.SEEK_END)
+            popen = subprocess.Popen(
+                [*tether, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise CannotStart(f"cannot start {name}: {error.strerror}: {error.filename}") from error
+    process = Process(name, popen, log, start)
+    try:
+        yield process
+    finally:
+        process.stop(stop)

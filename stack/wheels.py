@@ -1,0 +1,31 @@
+"""Where the wheels of the stack put their programs."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from stack.errors import CannotStart
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an installed package, which is not imported: some do work then that we have no use for.
+
+    Raises:
+        CannotStart: it is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise CannotStart(f"the package {package} is not installed: run `make demo`, or pip install -e '.[stack]'")
+    return Path(spec.origin).parent
+
+
+def script(name: str) -> Path:
+    """A program that a wheel put beside the interpreter.
+
+    Raises:
+        CannotStart: it is not there.
+    """
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise CannotStart(f"the program {name} is not installed: run `make demo`, or pip install -e '.[stack]'")
+    return path
