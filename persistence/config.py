@@ -1,0 +1,69 @@
+"""Where sessions are stored, read from the environment."""
+
+import os
+import secrets
+import socket
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_DRIVER = "postgresql+asyncpg"
+
+
+def _default_worker_id() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+class PersistenceSettings(BaseSettings):
+    """Postgres, S3 and the spool. Environment variables have the prefix `DALSTON_`."""
+
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True)
+
+    database_url: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/dalston")
+    """`postgresql://user:password@host:port/database`; the driver is added."""
+
+    database_pool_size: int = Field(default=10, ge=1)
+    """Most connections to Postgres of one process."""
+
+    database_deadline_seconds: float = Field(default=5.0, gt=0)
+    """Longest time for one transaction, waiting for a connection included."""
+
+    s3_endpoint_url: str | None = None
+    """An S3-compatible server; None is AWS."""
+
+    s3_bucket: str = "dalston"
+    """Made at the start if it is not there."""
+
+    s3_region: str = "us-east-1"
+
+    s3_access_key_id: SecretStr | None = None
+    """None: the default chain of AWS (environment, profile, instance role)."""
+
+    s3_secret_access_key: SecretStr | None = None
+
+    s3_deadline_seconds: float = Field(default=30.0, gt=0)
+    """Longest time for one call to S3, one part of 5 MiB at most."""
+
+    spool_dir: Path = Path(".dalston/spool")
+    """Folder on a local disk that survives a restart; several processes may share it."""
+
+    worker_id: str = Field(default_factory=_default_worker_id, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
+    """Names this process in rows and in the spool. Default: host, process id and a random number."""
+
+    store_wait_seconds: float = Field(default=10.0, ge=0)
+    """How long `session_end` waits for audio and transcript to be stored before it goes out without their URIs."""
+
+    vanished_grace_seconds: float = Field(default=60.0, ge=0)
+    """How long recognition may go on after a client vanished, to transcribe what it had sent."""
+
+    close_grace_seconds: float = Field(default=20.0, ge=0)
+    """How long a stopping process waits for sessions to be stored; the spool keeps the rest for the next start."""
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """`database_url` with the asyncpg driver."""
+        scheme, separator, rest = self.database_url.get_secret_value().partition("://")
+        if scheme not in ("postgresql", "postgres", _DRIVER) or not separator:
+            raise ValueError("DALSTON_DATABASE_URL must start with postgresql://")
+        return f"{_DRIVER}://{rest}"

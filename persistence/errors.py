@@ -1,0 +1,81 @@
+"""What can go wrong when sessions are recorded and read back.
+
+PersistenceError
+├── InvalidSessionId       the text is not a session id
+├── InvalidFilter          a parameter of the list is out of range
+├── SessionNotFound        no such session for this tenant
+├── SessionActive          it is running, or not stored to its end yet
+├── AudioNotStored         the session stored no audio
+├── TranscriptNotStored    the session stored no transcript
+├── SpoolInUse             another process records under the same worker id
+└── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
+    └── ObjectNotFound     an object that a record points to is not there
+"""
+
+from uuid import UUID
+
+
+class PersistenceError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidSessionId(PersistenceError):
+    """The text is not a session id."""
+
+    def __init__(self) -> None:
+        super().__init__("a session id is `sess_` and 32 hexadecimal digits")
+
+
+class InvalidFilter(PersistenceError):
+    """A parameter of the list is out of range; `parameter` names it."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+        self.message = message
+
+
+class _SessionError(PersistenceError):
+    def __init__(self, session_id: UUID, what: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"session sess_{session_id.hex} {what}")
+
+
+class SessionNotFound(_SessionError):
+    """The tenant has no session of this id: it never was, is deleted, or is another tenant's, all alike."""
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__(session_id, "was not found")
+
+
+class SessionActive(_SessionError):
+    """The session is running, or not stored to its end yet."""
+
+    def __init__(self, session_id: UUID, what: str = "is still active") -> None:
+        super().__init__(session_id, what)
+
+
+class AudioNotStored(_SessionError):
+    """The session did not ask for its audio to be stored."""
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__(session_id, "stored no audio")
+
+
+class TranscriptNotStored(_SessionError):
+    """The session did not ask for its transcript to be stored."""
+
+    def __init__(self, session_id: UUID) -> None:
+        super().__init__(session_id, "stored no transcript")
+
+
+class SpoolInUse(PersistenceError):
+    """Another process records under the same worker id in the same spool."""
+
+
+class StorageUnavailable(PersistenceError):
+    """Postgres, S3 or the spool's disk does not do its part now. The message names the part and nothing private."""
+
+
+class ObjectNotFound(StorageUnavailable):
+    """An object that a record points to is not in the bucket."""

@@ -1,0 +1,77 @@
+"""`session.json` of a spooled session: what is needed to finish it without the process that began it. Pure."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.session_id import parse_session_id
+
+_VERSION = 1
+# The client's address is in the row; a file that people pass around does not need it.
+_START_FIELDS = [field.name for field in fields(SessionStart) if field.name not in ("id", "client_ip")]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A session's beginning and, once it has ended, its end."""
+
+    start: SessionStart
+    conclusion: Conclusion | None = None
+
+    def to_json(self) -> bytes:
+        """Indented UTF-8 JSON."""
+        start = {name: _plain(getattr(self.start, name)) for name in _START_FIELDS}
+        shape: dict[str, Any] = {"version": _VERSION, "session_id": self.start.session_id, **start}
+        if self.conclusion is not None:
+            shape["conclusion"] = {
+                **asdict(self.conclusion.ending),
+                "ended_at": self.conclusion.ended_at.isoformat(),
+                "progress": asdict(self.conclusion.progress),
+            }
+        return json.dumps(shape, indent=2, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: it did not, or a newer version did.
+        """
+        try:
+            shape = json.loads(data)
+            if shape["version"] != _VERSION:
+                raise ValueError("session.json is of another version")
+            return cls(_start(shape), _conclusion(shape.get("conclusion")))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("session.json is incomplete") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, UUID):
+        return str(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _start(shape: dict[str, Any]) -> SessionStart:
+    values = {name: shape[name] for name in _START_FIELDS}
+    previous = values["previous_session_id"]
+    values |= {
+        "id": parse_session_id(shape["session_id"]),
+        "tenant_id": UUID(values["tenant_id"]),
+        "started_at": datetime.fromisoformat(values["started_at"]),
+        "previous_session_id": UUID(previous) if previous else None,
+    }
+    return SessionStart(**values)
+
+
+def _conclusion(shape: dict[str, Any] | None) -> Conclusion | None:
+    if shape is None:
+        return None
+    return Conclusion(
+        Ending(shape["status"], shape["error"]),
+        datetime.fromisoformat(shape["ended_at"]),
+        Progress(**shape["progress"]),
+    )

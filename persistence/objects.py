@@ -1,0 +1,241 @@
+"""Objects in one S3 bucket: every call under a deadline, idempotent ones repeated, every failure a typed error."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import aioboto3
+import aiohttp
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+from prometheus_client import Counter
+
+from persistence.config import PersistenceSettings
+from persistence.errors import ObjectNotFound, StorageUnavailable
+from telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.literals import BucketLocationConstraintType
+    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""The least S3 takes for every part but the last, and what all parts here are."""
+
+_CHUNK_BYTES: Final = 64 * 1024
+_ATTEMPTS: Final = 4
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
+
+_retries = Counter("dalston_s3_retries_total", "Calls to S3 that were repeated", ["operation"])
+_failures = Counter("dalston_s3_failures_total", "Calls to S3 that failed for good", ["operation"])
+
+
+def _code(error: BaseException) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later."""
+    if not isinstance(error, ClientError):
+        return not isinstance(error, BotoCoreError) or "Credentials" not in type(error).__name__
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or status == 429 or _code(error) in {"SlowDown", "RequestTimeout"}
+
+
+class ObjectStore:
+    """Objects by key in one bucket. All methods raise StorageUnavailable when S3 does not do its part."""
+
+    def __init__(self, client: "S3Client", bucket: str, region: str, deadline_seconds: float) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._region = region
+        self._deadline_seconds = deadline_seconds
+
+    def uri(self, key: str) -> str:
+        """`s3://bucket/key`."""
+        return f"s3://{self._bucket}/{key}"
+
+    async def ensure_bucket(self) -> None:
+        """Makes the bucket if it is not there."""
+        try:
+            await self._call("head_bucket", lambda: self._client.head_bucket(Bucket=self._bucket))
+        except ObjectNotFound:
+            await self._call("create_bucket", self._create_bucket)
+
+    async def _create_bucket(self) -> None:
+        try:
+            if self._region == "us-east-1":  # the one region that S3 does not accept as a constraint
+                await self._client.create_bucket(Bucket=self._bucket)
+            else:
+                constraint: BucketLocationConstraintType = self._region  # type: ignore[assignment]  # any region's name
+                await self._client.create_bucket(
+                    Bucket=self._bucket, CreateBucketConfiguration={"LocationConstraint": constraint}
+                )
+        except ClientError as error:
+            if _code(error) != "BucketAlreadyOwnedByYou":
+                raise
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Writes a whole object, replacing what was there."""
+        await self._call(
+            "put_object",
+            lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type),
+        )
+
+    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
+        """Writes a large object from parts of PART_BYTES each, the last of any size.
+
+        Reads a part only after the one before it was taken. Unfinished uploads of the key, this one's included when it
+        fails, are aborted: a key has one writer.
+        """
+        await self.abort_uploads(key)
+        upload_id = (
+            await self._call(
+                "create_multipart_upload",
+                lambda: self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
+            )
+        )["UploadId"]
+        try:
+            done: list[CompletedPartTypeDef] = []
+            size = 0
+            async for part in parts:
+                done.append(await self._upload_part(key, upload_id, len(done) + 1, part))
+                size += len(part)
+            await self._complete(key, upload_id, done, size)
+        except StorageUnavailable:
+            await self._abort_quietly(key, upload_id)
+            raise
+
+    async def _upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> "CompletedPartTypeDef":
+        answer = await self._call(
+            "upload_part",
+            lambda: self._client.upload_part(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
+            ),
+        )
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    async def _complete(self, key: str, upload_id: str, done: "list[CompletedPartTypeDef]", size: int) -> None:
+        try:
+            await self._call(
+                "complete_multipart_upload",
+                lambda: self._client.complete_multipart_upload(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}
+                ),
+            )
+        except StorageUnavailable:
+            # An answer that was lost makes the repeated call fail although the object is complete.
+            if await self.size(key) != size:
+                raise
+
+    async def _abort_quietly(self, key: str, upload_id: str) -> None:
+        try:
+            await self._abort(key, upload_id)
+        except StorageUnavailable:
+            log.warning("unfinished upload left behind", key=key)
+
+    async def _abort(self, key: str, upload_id: str) -> None:
+        async def abort() -> None:
+            try:
+                await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+            except ClientError as error:
+                if _code(error) != "NoSuchUpload":
+                    raise
+
+        await self._call("abort_multipart_upload", abort)
+
+    async def abort_uploads(self, key: str) -> None:
+        """Aborts every unfinished upload of the key."""
+        listed = await self._call(
+            "list_multipart_uploads",
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
+        )
+        for upload in listed.get("Uploads", []):
+            if upload.get("Key") == key:
+                await self._abort(key, upload["UploadId"])
+
+    async def size(self, key: str) -> int:
+        """Length of an object in bytes.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
+        return answer["ContentLength"]
+
+    async def get(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Length of an object and its bytes in chunks of at most 64 KiB.
+
+        The download begins with the first chunk asked for, so an iterator that is never used holds no connection. One
+        that is left early should be closed with `aclose`.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        return await self.size(key), self._chunks(key)
+
+    async def _chunks(self, key: str) -> AsyncIterator[bytes]:
+        answer = await self._call("get_object", lambda: self._client.get_object(Bucket=self._bucket, Key=key))
+        async with answer["Body"] as body:
+            while True:
+                try:
+                    async with asyncio.timeout(self._deadline_seconds):
+                        chunk = await body.read(_CHUNK_BYTES)
+                except _FAILURES as error:
+                    raise StorageUnavailable("the object store stopped in the middle of an object") from error
+                if not chunk:
+                    return
+                yield chunk
+
+    async def delete(self, key: str) -> None:
+        """Removes an object and its unfinished uploads; nothing happens if there are none."""
+        await self.abort_uploads(key)
+        await self._call("delete_object", lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
+
+    async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
+        """One idempotent call, repeated with a growing pause while its failure may pass."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                # botocore's own timeouts do not fire on a server that hangs in the middle of an upload.
+                async with asyncio.timeout(self._deadline_seconds):
+                    return await call()
+            except _FAILURES as error:
+                if _code(error) in _NOT_FOUND:
+                    raise ObjectNotFound("the object is not in the store") from error
+                if attempt == _ATTEMPTS - 1 or not _may_pass(error):
+                    _failures.labels(operation).inc()
+                    raise StorageUnavailable("the object store does not answer as it should") from error
+            _retries.labels(operation).inc()
+            pause = _FIRST_PAUSE_SECONDS * 2**attempt
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectStore]:
+    """A client of the bucket for the block. Nothing is sent before the first call."""
+    options: dict[str, Any] = {"endpoint_url": settings.s3_endpoint_url, "region_name": settings.s3_region}
+    if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+        options["aws_access_key_id"] = settings.s3_access_key_id.get_secret_value()
+        options["aws_secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+    config = AioConfig(
+        s3={"addressing_style": "path"},
+        # Repeating is done here, where the deadline is.
+        retries={"total_max_attempts": 1},
+        connect_timeout=min(5.0, settings.s3_deadline_seconds),
+        read_timeout=settings.s3_deadline_seconds,
+        max_pool_connections=32,
+        # Stores other than AWS often lack the newer checksums; TLS and ETags guard the way as before.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    async with aioboto3.Session().client("s3", config=config, **options) as client:
+        yield ObjectStore(client, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)

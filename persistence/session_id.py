@@ -1,0 +1,40 @@
+"""Session ids: `sess_` and the 32 hexadecimal digits of a UUIDv7, which sorts by time of creation."""
+
+import re
+import secrets
+import time
+from uuid import UUID
+
+from persistence.errors import InvalidSessionId
+
+_PREFIX = "sess_"
+_FORM = re.compile(r"sess_[0-9a-f]{32}", re.ASCII)
+
+
+def new_session_id() -> str:
+    """A fresh id in its public form."""
+    return format_session_id(uuid7(time.time_ns() // 1_000_000))
+
+
+def uuid7(milliseconds: int) -> UUID:
+    """A UUIDv7 (RFC 9562) of a Unix time in milliseconds, its other 74 bits random."""
+    value = (milliseconds & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return UUID(int=value)
+
+
+def format_session_id(session_id: UUID) -> str:
+    """The public form of a session's id."""
+    return _PREFIX + session_id.hex
+
+
+def parse_session_id(text: str) -> UUID:
+    """The id behind its public form.
+
+    Raises:
+        InvalidSessionId: the text has another form.
+    """
+    if _FORM.fullmatch(text) is None:
+        raise InvalidSessionId
+    return UUID(hex=text.removeprefix(_PREFIX))

@@ -1,0 +1,159 @@
+"""The sessions of a tenant, for those who read and delete them. Every statement names the tenant."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, select, tuple_, update
+
+from persistence.cursor import Cursor
+from persistence.database import Database
+from persistence.errors import InvalidFilter, SessionActive, SessionNotFound
+from persistence.records import STATUSES, SessionFilter, SessionPage, SessionRecord
+from persistence.tables import realtime_sessions
+
+MAX_LIMIT = 100
+MAX_OFFSET = 100_000
+
+_t = realtime_sessions.c
+_next = realtime_sessions.alias("following")
+_next_session_id = (
+    select(_next.c.id)
+    .where(_next.c.previous_session_id == _t.id, _next.c.tenant_id == _t.tenant_id, _next.c.deleted_at.is_(None))
+    .order_by(_next.c.id)
+    .limit(1)
+    .correlate(realtime_sessions)
+    .scalar_subquery()
+    .label("next_session_id")
+)
+_columns = [column for column in realtime_sessions.c if column.name != "deleted_at"]
+
+
+def _record(row: RowMapping) -> SessionRecord:
+    return SessionRecord(**{str(name): value for name, value in row.items()})
+
+
+def page_query(
+    tenant_id: UUID, session_filter: SessionFilter, limit: int, offset: int, after: Cursor | None
+) -> Select[*tuple[Any, ...]]:
+    """One page and one row more, which tells whether there is a next; served from one index in its order."""
+    query = select(*_columns, _next_session_id).where(*_matching(tenant_id, session_filter))
+    if after is not None:
+        query = query.where(tuple_(_t.started_at, _t.id) < tuple_(after.started_at, after.id))
+    return query.order_by(_t.started_at.desc(), _t.id.desc()).limit(limit + 1).offset(offset)
+
+
+def _matching(tenant_id: UUID, session_filter: SessionFilter) -> list[ColumnElement[bool]]:
+    conditions = [_t.tenant_id == tenant_id, _t.deleted_at.is_(None)]
+    if session_filter.status is not None:
+        conditions.append(_t.status == session_filter.status)
+    if session_filter.since is not None:
+        conditions.append(_t.started_at >= session_filter.since)
+    if session_filter.until is not None:
+        conditions.append(_t.started_at < session_filter.until)
+    return conditions
+
+
+class SessionStore:
+    """Reads and deletes sessions of one tenant at a time.
+
+    All methods raise StorageUnavailable while Postgres is away.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list(
+        self,
+        tenant_id: UUID,
+        session_filter: SessionFilter | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """One page of the tenant's sessions, newest first.
+
+        Args:
+            limit: 1 to 100.
+            offset: how many of the newest to skip, 0 to 100000; 0 with a cursor.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            InvalidFilter: a parameter is out of range.
+        """
+        session_filter = session_filter or SessionFilter()
+        _refuse_bad_filter(session_filter, limit, offset, cursor)
+        after = Cursor.decode(cursor) if cursor else None
+        async with self._database.transaction() as connection:
+            count = select(func.count()).select_from(realtime_sessions).where(*_matching(tenant_id, session_filter))
+            total = (await connection.execute(count)).scalar_one()
+            page = await connection.execute(page_query(tenant_id, session_filter, limit, offset, after))
+            rows = page.mappings().all()
+        sessions = tuple(_record(row) for row in rows[:limit])
+        has_next = len(rows) > limit
+        last = sessions[-1] if has_next else None
+        return SessionPage(sessions, total, Cursor(last.started_at, last.id).encode() if last else None)
+
+    async def get(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
+        """One session.
+
+        Raises:
+            SessionNotFound: the tenant has none of this id.
+        """
+        query = select(*_columns, _next_session_id).where(
+            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None)
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise SessionNotFound(session_id)
+        return _record(row)
+
+    async def bury(self, tenant_id: UUID, session_id: UUID) -> None:
+        """Hides an ended session from its tenant; its objects and its row are still to be removed.
+
+        Burying it again does nothing, so that a delete cut short is finished by another.
+
+        Raises:
+            SessionNotFound: the tenant has none of this id.
+            SessionActive: it is running.
+        """
+        mine = (_t.tenant_id == tenant_id, _t.id == session_id)
+        hide = (
+            update(realtime_sessions)
+            .where(*mine, _t.status != "active")
+            .values(deleted_at=func.coalesce(_t.deleted_at, func.now()))
+            .returning(_t.id)
+        )
+        async with self._database.transaction() as connection:
+            if (await connection.execute(hide)).one_or_none() is not None:
+                return
+            if (await connection.execute(select(_t.id).where(*mine))).one_or_none() is not None:
+                raise SessionActive(session_id)
+        raise SessionNotFound(session_id)
+
+    async def remove(self, tenant_id: UUID, session_id: UUID) -> None:
+        """Removes the row of a buried session; nothing happens if there is none."""
+        statement = delete(realtime_sessions).where(
+            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_not(None)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+
+def _refuse_bad_filter(session_filter: SessionFilter, limit: int, offset: int, cursor: str | None) -> None:
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidFilter("limit", f"limit must be 1 to {MAX_LIMIT}")
+    if not 0 <= offset <= MAX_OFFSET:
+        raise InvalidFilter("offset", f"offset must be 0 to {MAX_OFFSET}")
+    if cursor and offset:
+        raise InvalidFilter("offset", "offset and cursor exclude each other")
+    if session_filter.status is not None and session_filter.status not in STATUSES:
+        raise InvalidFilter("status", f"status must be one of {', '.join(STATUSES)}")
+    for name, value in (("since", session_filter.since), ("until", session_filter.until)):
+        if value is not None and not _is_aware(value):
+            raise InvalidFilter(name, f"{name} must be a time with its offset from UTC")
+
+
+def _is_aware(value: datetime) -> bool:
+    return value.tzinfo is not None and value.utcoffset() is not None

@@ -1,0 +1,97 @@
+"""The stored transcript and the lines it is made from: pure."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word of an utterance; times in seconds from the session's first byte."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A final as it was sent to the client."""
+
+    start: float
+    end: float
+    text: str
+    confidence: float
+    language: str
+    words: tuple[TimedWord, ...] = ()
+
+    @property
+    def word_count(self) -> int:
+        """Words between white space, as the row counts them."""
+        return len(self.text.split())
+
+    def to_line(self) -> bytes:
+        """One line of JSON with its line break."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Utterance":
+        """Reads what `to_line` wrote.
+
+        Raises:
+            ValueError: it did not.
+        """
+        try:
+            fields = json.loads(line)
+            return cls(**{**fields, "words": tuple(TimedWord(**word) for word in fields["words"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError("not the line of an utterance") from error
+
+
+def whole_lines(data: bytes) -> Iterable[Utterance]:
+    """The utterances of an append-only file; a line torn by a crash ends it."""
+    for line in data.split(b"\n")[:-1]:
+        try:
+            yield Utterance.from_line(line)
+        except ValueError:
+            return
+
+
+def majority_language(asked: str, utterances: Iterable[Utterance]) -> str:
+    """The language asked for; under `auto`, the one most words are in, or `auto` while there is none."""
+    words: Counter[str] = Counter()
+    for utterance in utterances:
+        words[utterance.language] += utterance.word_count
+    return most_spoken(asked, words)
+
+
+def most_spoken(asked: str, words: Counter[str]) -> str:
+    """`majority_language` from words per language."""
+    if asked != "auto" or not words:
+        return asked
+    return words.most_common(1)[0][0]
+
+
+def document(session_id: str, language: str, duration: float, utterances: Iterable[Utterance]) -> bytes:
+    """The stored transcript, UTF-8 JSON in the shape shared by live sessions and batch jobs; `duration` in seconds."""
+    said = list(utterances)
+    shape: dict[str, Any] = {
+        "session_id": session_id,
+        "language": language,
+        "duration": duration,
+        "text": " ".join(utterance.text for utterance in said),
+        "utterances": [
+            {
+                "start": utterance.start,
+                "end": utterance.end,
+                "text": utterance.text,
+                "confidence": utterance.confidence,
+                "words": [asdict(word) for word in utterance.words],
+            }
+            for utterance in said
+        ],
+    }
+    return json.dumps(shape, ensure_ascii=False).encode()

@@ -1,0 +1,104 @@
+"""The header of a WAV file in the encoding the audio came in.
+
+Microsoft's "New Multimedia Data Types and Data Techniques" (1994) and `mmreg.h` define the format codes; a format other
+than PCM carries an extension size and a `fact` chunk. Past 4 GiB the file is an RF64 (EBU Tech 3306), whose sizes stand
+in a `ds64` chunk. A `JUNK` chunk keeps its place in smaller files, so that the header has one length for any amount of
+audio and the first part of an upload can be cut before that amount is known.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+_DS64 = struct.Struct("<4sIQQQI")
+_MAX_32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    format_tag: int
+    sample_bytes: int
+
+
+_CODECS: Final = {
+    "pcm_s16le": _Codec(0x0001, 2),
+    "pcm_f32le": _Codec(0x0003, 4),
+    "alaw": _Codec(0x0006, 1),
+    "mulaw": _Codec(0x0007, 1),
+}
+_PCM: Final = 0x0001
+
+
+@dataclass(frozen=True, slots=True)
+class WavFormat:
+    """What a WAV file's audio is.
+
+    Raises:
+        ValueError: WAV has no code for the encoding, or a number is out of range.
+    """
+
+    encoding: str
+    """`pcm_s16le`, `pcm_f32le`, `mulaw` or `alaw`."""
+    sample_rate: int
+    channels: int
+
+    def __post_init__(self) -> None:
+        if self.encoding not in _CODECS:
+            raise ValueError(f"no WAV format for encoding {self.encoding!r}")
+        if not 1 <= self.channels <= 2 or not 1 <= self.sample_rate <= 384_000:
+            raise ValueError("channels must be 1 or 2 and the sample rate 1 to 384000")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return _CODECS[self.encoding].sample_bytes * self.channels
+
+    @property
+    def header_bytes(self) -> int:
+        """Length of the header, whatever the amount of audio."""
+        return len(self.header(0))
+
+    def seconds(self, data_bytes: int) -> float:
+        """Length of so many bytes of audio."""
+        return data_bytes / (self.frame_bytes * self.sample_rate)
+
+    def header(self, data_bytes: int) -> bytes:
+        """Everything before the first sample of a file with `data_bytes` of audio, whole frames."""
+        body = self._format_chunk() + self._fact_chunk(data_bytes)
+        # From the form type to the end of the file: "WAVE", ds64 or JUNK, the chunks, the data chunk.
+        riff_bytes = 4 + _DS64.size + len(body) + 8 + data_bytes + len(self.padding(data_bytes))
+        if riff_bytes <= _MAX_32:
+            reserve = struct.pack("<4sI28x", b"JUNK", _DS64.size - 8)
+            riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
+            return riff + reserve + body + struct.pack("<4sI", b"data", data_bytes)
+        frames = data_bytes // self.frame_bytes
+        sizes = _DS64.pack(b"ds64", _DS64.size - 8, riff_bytes, data_bytes, frames, 0)
+        riff = struct.pack("<4sI4s", b"RF64", _MAX_32, b"WAVE")
+        return riff + sizes + body + struct.pack("<4sI", b"data", _MAX_32)
+
+    def padding(self, data_bytes: int) -> bytes:
+        """What follows the audio: RIFF chunks have an even length."""
+        return bytes(data_bytes % 2)
+
+    def file_bytes(self, data_bytes: int) -> int:
+        """Length of the whole file."""
+        return self.header_bytes + data_bytes + len(self.padding(data_bytes))
+
+    def _format_chunk(self) -> bytes:
+        codec = _CODECS[self.encoding]
+        fields = struct.pack(
+            "<HHIIHH",
+            codec.format_tag,
+            self.channels,
+            self.sample_rate,
+            self.sample_rate * self.frame_bytes,
+            self.frame_bytes,
+            codec.sample_bytes * 8,
+        )
+        extension = b"" if codec.format_tag == _PCM else struct.pack("<H", 0)
+        return struct.pack("<4sI", b"fmt ", len(fields + extension)) + fields + extension
+
+    def _fact_chunk(self, data_bytes: int) -> bytes:
+        if _CODECS[self.encoding].format_tag == _PCM:
+            return b""
+        return struct.pack("<4sII", b"fact", 4, min(data_bytes // self.frame_bytes, _MAX_32))

@@ -1,0 +1,156 @@
+"""One writer per process: what its running sessions change reaches Postgres in one statement a second."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import Counter
+
+from persistence.errors import StorageUnavailable
+from persistence.records import Conclusion, Progress, SessionStart
+from persistence.rows import SessionRows
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+TICK_SECONDS: Final = 1.0
+STATS_SECONDS: Final = 10.0
+"""How often a session's figures are written while nothing is said; an utterance is written at the next tick."""
+
+_MOST_REFUSED: Final = 10_000
+
+_failures = Counter("dalston_database_write_failures_total", "Writes that Postgres did not take; they are repeated")
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    start: SessionStart
+    progress: Callable[[], Progress]
+    has_row: bool
+    written: Progress = field(default_factory=Progress)
+    written_at: float = field(default_factory=time.monotonic)
+    spoke: bool = False
+
+    def is_due(self, now: float) -> bool:
+        return self.spoke or now - self.written_at >= STATS_SECONDS
+
+
+class SessionWriter:
+    """Writes the rows of the sessions that this process runs."""
+
+    def __init__(self, rows: SessionRows, worker_id: str) -> None:
+        self._rows = rows
+        self._worker_id = worker_id
+        self._running: dict[UUID, _Running] = {}
+        # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
+        # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
+        self._refused: deque[UUID] = deque(maxlen=_MOST_REFUSED)
+        self._is_failing = False
+
+    async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
+        """Creates a session's row and follows its figures from here on.
+
+        A session that stores nothing begins without its row while Postgres is away; the row follows.
+
+        Raises:
+            StorageUnavailable: Postgres is away and the session stores something.
+        """
+        has_row = True
+        try:
+            await self._rows.insert([start])
+        except StorageUnavailable:
+            _failures.inc()
+            if start.stores:
+                self._refused.append(start.id)
+                raise
+            log.warning("session begins without its row", session_id=start.session_id)
+            has_row = False
+        except asyncio.CancelledError:
+            self._refused.append(start.id)
+            raise
+        self._running[start.id] = _Running(start, progress, has_row)
+
+    def spoke(self, session_id: UUID) -> None:
+        """A final was recorded: the figures are written at the next tick."""
+        if (running := self._running.get(session_id)) is not None:
+            running.spoke = True
+
+    def forget(self, session_id: UUID) -> None:
+        """No more figures of this session; calling it again does nothing."""
+        self._running.pop(session_id, None)
+
+    async def conclude(self, start: SessionStart, conclusion: Conclusion) -> bool:
+        """Ends a session; says whether its row is still there.
+
+        Raises:
+            StorageUnavailable: Postgres is away; call again.
+        """
+        running = self._running.get(start.id)
+        if running is not None and not running.has_row:
+            await self._rows.insert([start])
+        is_there = await self._rows.conclude(start.worker_id, start.id, conclusion)
+        self.forget(start.id)
+        return is_there
+
+    async def run(self) -> None:
+        """Writes once a second until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            try:
+                await self.flush()
+            except StorageUnavailable:
+                _failures.inc()
+                if not self._is_failing:
+                    log.warning("figures of sessions wait for the database")
+                self._is_failing = True
+            else:
+                self._is_failing = False
+
+    async def flush(self) -> None:
+        """Writes what is due now.
+
+        Raises:
+            StorageUnavailable: Postgres is away; what was due stays due.
+        """
+        await self._insert_missing()
+        await self._end_refused()
+        now = time.monotonic()
+        due = {running: running.progress() for running in self._due(now)}
+        changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
+        spoken = [running for running in due if running.spoke]
+        for running in spoken:
+            running.spoke = False
+        try:
+            if changed:
+                await self._rows.update_progress(self._worker_id, changed)
+        except StorageUnavailable:
+            for running in spoken:
+                running.spoke = True
+            raise
+        for running, progress in due.items():
+            running.written, running.written_at = progress, now
+
+    def _due(self, now: float) -> list[_Running]:
+        return [running for running in self._running.values() if running.has_row and running.is_due(now)]
+
+    async def _insert_missing(self) -> None:
+        missing = [running for running in self._running.values() if not running.has_row]
+        if not missing:
+            return
+        await self._rows.insert([running.start for running in missing])
+        for running in missing:
+            running.has_row = True
+
+    async def _end_refused(self) -> None:
+        refused = list(self._refused)
+        if not refused:
+            return
+        error = "the recording could not be started"
+        await self._rows.end_active(self._worker_id, "error", error, datetime.now(UTC), refused)
+        for _ in refused:
+            self._refused.popleft()
