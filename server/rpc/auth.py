@@ -1,5 +1,7 @@
 """Who is calling. Without authentication every caller is the default tenant."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """From domain errors to gRPC status and back-end outcome: one table, applied by one interceptor."""
 
+from __future__ import annotations
+
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from persistence import errors as persistence
-from persistence.recording import Ending
+from persistence.records import Ending
 from server.inference import errors as inference
 from server.rpc.handlers import wrap_behaviors
 from server.session import errors as session
@@ -26,7 +28,7 @@ class Answer(NamedTuple):
     """What a client is told of an error."""
 
     code: grpc.StatusCode
-    reason: "ErrorReason.ValueType"
+    reason: ErrorReason.ValueType
 
 
 _C, _R = grpc.StatusCode, ErrorReason
@@ -63,7 +65,7 @@ def answer_to(error: BaseException) -> Answer:
     return next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), _INTERNAL)
 
 
-def reason_name(reason: "ErrorReason.ValueType") -> str:
+def reason_name(reason: ErrorReason.ValueType) -> str:
     """The reason as written in ErrorInfo: without the enum's prefix."""
     return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 

@@ -1,5 +1,7 @@
 """Wrapping of gRPC handlers, so that an interceptor is written once for all kinds of methods."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """Counts and times every call."""
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -1,0 +1,114 @@
+import math
+from typing import Any
+
+import pytest
+from dalston.v1.transcription_pb2 import TranscribeConfig
+
+from server.audio.format import AudioFormat, Encoding
+from server.rpc.config_message import parse_config
+from server.session.errors import InvalidModel, InvalidParameter, NotBuilt
+from server.session.options import SessionOptions, VadOptions
+
+
+class Catalog:
+    models = frozenset({"fast", "accurate"})
+
+    def supports(self, model: str, language: str) -> bool:
+        return language in {"auto", "en", "es"}
+
+
+def parse(**fields: Any) -> SessionOptions:
+    return parse_config(TranscribeConfig(**fields), Catalog())
+
+
+def test_an_empty_config_means_the_defaults_of_the_contract() -> None:
+    assert parse() == SessionOptions(
+        language="auto",
+        model="fast",
+        audio=AudioFormat(Encoding.PCM_S16LE, 16_000, 1),
+        vad=VadOptions(threshold=0.5, min_speech_ms=250, min_silence_ms=500, max_utterance_seconds=28),
+        vad_events=True,
+    )
+
+
+def test_every_parameter_is_taken_over() -> None:
+    options = parse(
+        language="es",
+        model="accurate",
+        encoding="mulaw",
+        sample_rate=8000,
+        channels=2,
+        enable_vad=False,
+        interim_results=False,
+        vad_threshold=0.3,
+        min_speech_duration_ms=50,
+        min_silence_duration_ms=2000,
+        max_utterance_duration=1,
+        store_audio=True,
+        store_transcript=True,
+    )
+    assert options == SessionOptions(
+        language="es",
+        model="accurate",
+        audio=AudioFormat(Encoding.MULAW, 8000, 2),
+        vad=VadOptions(0.3, 50, 2000, 1),
+        vad_events=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "values"),
+    [
+        ("language", ["english", "xx", "EN", "a" * 1000]),
+        ("encoding", ["mp3", "PCM_S16LE"]),
+        ("sample_rate", [0, -1, 7999, 48_001]),
+        ("channels", [0, 3, -1]),
+        ("vad_threshold", [0.0, 1.0, -0.5, math.nan, math.inf]),
+        ("min_speech_duration_ms", [0, 49, 2001]),
+        ("min_silence_duration_ms", [0, 49, 2001]),
+        ("max_utterance_duration", [0.0, 0.99, 28.5, math.nan, math.inf]),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(parameter: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(InvalidParameter) as raised:
+            parse(**{parameter: value})
+        assert raised.value.parameter == parameter
+        assert len(str(raised.value)) < 300
+
+
+def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InvalidModel, match="no model 'huge': use one of accurate, fast"):
+        parse(model="huge")
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameter"),
+    [
+        ({"enhance_on_end": True}, "enhance_on_end"),
+        ({"resume_from_seconds": 1.0}, "resume_from_seconds"),
+        ({"resume_session_id": "x", "resume_from_seconds": -1.0}, "resume_from_seconds"),
+        ({"vocabulary": ["a"] * 101}, "vocabulary"),
+        ({"vocabulary": ["a" * 51]}, "vocabulary"),
+        ({"vocabulary": [""]}, "vocabulary"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(InvalidParameter) as raised:
+        parse(**fields)
+    assert raised.value.parameter == parameter
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"word_timestamps": True},
+        {"vocabulary": ["Dalston"]},
+        {"enhance_on_end": True, "store_audio": True},
+        {"resume_session_id": "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"},
+        {"acks": True},
+    ],
+)
+def test_what_is_not_built_yet_says_so(fields: dict[str, Any]) -> None:
+    with pytest.raises(NotBuilt, match="not supported by this server yet"):
+        parse(**fields)

@@ -1,0 +1,81 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
+
+from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
+from server.rpc.requests import RequestReader, StreamLimits
+from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
+
+CONFIG = TranscribeRequest(config=TranscribeConfig())
+AUDIO = TranscribeRequest(audio=b"ab")
+END = TranscribeRequest(control=TranscribeControl(end=TranscribeControl.End()))
+LIMITS = StreamLimits(max_session_seconds=10, idle_timeout_seconds=10)
+
+
+async def stream(*requests: TranscribeRequest, pause: float = 0) -> AsyncIterator[TranscribeRequest]:
+    for request in requests:
+        await asyncio.sleep(pause)
+        yield request
+
+
+async def read(*requests: TranscribeRequest, limits: StreamLimits = LIMITS, pause: float = 0) -> list[object]:
+    reader = RequestReader(stream(*requests, pause=pause), limits)
+    await reader.config()
+    return [item async for item in reader]
+
+
+async def test_audio_follows_config_until_end() -> None:
+    assert await read(CONFIG, AUDIO, END, AUDIO) == [b"ab"]
+
+
+async def test_half_close_ends_like_end() -> None:
+    assert await read(CONFIG, AUDIO) == [b"ab"]
+
+
+@pytest.mark.parametrize("first", [[], [AUDIO], [END], [TranscribeRequest()]])
+async def test_anything_but_config_first_is_refused(first: list[TranscribeRequest]) -> None:
+    with pytest.raises(InvalidMessage, match="config"):
+        await read(*first)
+
+
+async def test_a_second_config_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="only once"):
+        await read(CONFIG, CONFIG)
+
+
+async def test_an_empty_message_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="without"):
+        await read(CONFIG, TranscribeRequest())
+
+
+async def test_audio_over_the_limit_is_refused_and_at_the_limit_is_not() -> None:
+    at_limit = b"x" * MAX_AUDIO_MESSAGE_BYTES
+    assert await read(CONFIG, TranscribeRequest(audio=at_limit)) == [at_limit]
+    with pytest.raises(MessageTooBig):
+        await read(CONFIG, TranscribeRequest(audio=at_limit + b"x"))
+
+
+async def test_a_silent_client_times_out() -> None:
+    with pytest.raises(IdleTimeout):
+        await read(CONFIG, AUDIO, pause=0.1, limits=StreamLimits(10, 0.05))
+
+
+async def test_a_session_that_goes_on_and_on_is_ended() -> None:
+    with pytest.raises(SessionTimeout):
+        await read(CONFIG, *[AUDIO] * 50, pause=0.01, limits=StreamLimits(0.1, 10))
+
+
+async def test_a_stream_that_never_pauses_is_ended_too() -> None:
+    async def endless() -> AsyncIterator[TranscribeRequest]:
+        yield CONFIG
+        while True:
+            yield AUDIO
+            await asyncio.sleep(0)
+
+    reader = RequestReader(endless(), StreamLimits(0.1, 10))
+    await reader.config()
+    with pytest.raises(SessionTimeout):
+        async for _ in reader:
+            pass

@@ -1,0 +1,118 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.session.options import VadOptions
+from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
+from server.vad.silero import WINDOW_SAMPLES, Window
+
+PAD = 1600
+
+
+def windows(seconds: float) -> int:
+    return round(seconds * 16_000 / WINDOW_SAMPLES)
+
+
+def run(segmenter: Segmenter, pattern: list[tuple[float, float]], power: float = 0.01) -> list[Segment]:
+    """Feeds stretches of (seconds, probability)."""
+    segments: list[Segment] = []
+    for seconds, probability in pattern:
+        for _ in range(windows(seconds)):
+            segments += segmenter.push(Window(probability, power))
+    return segments
+
+
+def test_speech_between_silences_is_one_utterance_with_its_margins() -> None:
+    segments = run(Segmenter(VadOptions()), [(1, 0.0), (1, 0.9), (1, 0.0)])
+    start, end = windows(1) * WINDOW_SAMPLES - PAD, windows(1) * 2 * WINDOW_SAMPLES + PAD
+    assert segments == [SpeechStart(start), SpeechEnd(end), Utterance(start, end)]
+
+
+def test_sound_shorter_than_the_minimum_is_noise() -> None:
+    assert run(Segmenter(VadOptions(min_speech_ms=250)), [(0.5, 0.0), (0.2, 0.9), (1, 0.0)]) == []
+
+
+def test_a_pause_shorter_than_the_minimum_does_not_split() -> None:
+    segments = run(Segmenter(VadOptions()), [(1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
+    assert len([s for s in segments if isinstance(s, Utterance)]) == 1
+
+
+def test_a_pause_longer_than_the_minimum_splits() -> None:
+    segments = run(Segmenter(VadOptions(min_silence_ms=300)), [(1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
+    assert len([s for s in segments if isinstance(s, Utterance)]) == 2
+
+
+def test_speech_wavering_just_below_the_threshold_goes_on() -> None:
+    segments = run(Segmenter(VadOptions()), [(1, 0.9), (0.8, 0.4), (1, 0.9), (1, 0.0)])
+    assert len([s for s in segments if isinstance(s, Utterance)]) == 1
+
+
+def test_long_speech_is_cut_at_its_quiet_point() -> None:
+    segmenter = Segmenter(VadOptions(max_utterance_seconds=10))
+    segments = run(segmenter, [(8, 0.9)])
+    segments += run(segmenter, [(0.2, 0.9)], power=0.0001)
+    segments += run(segmenter, [(4, 0.9), (1, 0.0)])
+    first, second = (s for s in segments if isinstance(s, Utterance))
+    assert 8.0 <= first.end / 16_000 <= 8.2
+    assert second.start == first.end
+    assert sum(isinstance(s, SpeechStart) for s in segments) == 1
+
+
+def test_silence_left_over_by_a_cut_is_no_utterance() -> None:
+    segmenter = Segmenter(VadOptions(max_utterance_seconds=2, min_silence_ms=2000))
+    segments = run(segmenter, [(1, 0.9)])
+    segments += run(segmenter, [(3, 0.0)], power=0.0)
+    assert [type(s) for s in segments] == [SpeechStart, Utterance, SpeechEnd]
+
+
+def test_flush_ends_the_utterance_where_the_audio_ends() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.9)])
+    received = windows(1) * WINDOW_SAMPLES + 100
+    assert segmenter.flush(received) == [SpeechEnd(received), Utterance(0, received)]
+    assert segmenter.flush(received) == []
+
+
+def test_flush_in_silence_does_nothing() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.0)])
+    assert segmenter.flush(16_000) == []
+
+
+probabilities = st.lists(st.tuples(st.floats(0.05, 3), st.floats(0, 1)), max_size=30)
+
+
+@given(
+    probabilities,
+    st.floats(0.05, 0.95),
+    st.integers(50, 2000),
+    st.integers(50, 2000),
+    st.floats(1, 28),
+)
+def test_utterances_are_in_order_apart_and_bounded(
+    pattern: list[tuple[float, float]], threshold: float, min_speech: int, min_silence: int, longest: float
+) -> None:
+    segmenter = Segmenter(VadOptions(threshold, min_speech, min_silence, longest))
+    total = sum(windows(seconds) for seconds, _ in pattern) * WINDOW_SAMPLES
+    segments = run(segmenter, pattern) + segmenter.flush(total)
+    utterances = [s for s in segments if isinstance(s, Utterance)]
+    position = 0
+    for utterance in utterances:
+        assert position <= utterance.start < utterance.end <= total
+        assert utterance.end - utterance.start <= longest * 16_000
+        position = utterance.end
+    boundaries = [s for s in segments if not isinstance(s, Utterance)]
+    assert [type(s) for s in boundaries] == [SpeechStart, SpeechEnd] * (len(boundaries) // 2)
+    assert [s.position for s in boundaries] == sorted(s.position for s in boundaries)
+
+
+@given(probabilities)
+def test_audio_that_may_still_be_needed_is_never_let_go(pattern: list[tuple[float, float]]) -> None:
+    segmenter = Segmenter(VadOptions())
+    kept = 0
+    for seconds, probability in pattern:
+        for _ in range(windows(seconds)):
+            for segment in segmenter.push(Window(probability, 0.01)):
+                if isinstance(segment, Utterance):
+                    assert segment.start >= kept
+            assert segmenter.needed_from >= kept
+            kept = segmenter.needed_from

@@ -1,0 +1,169 @@
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from server.audio.decoder import Samples
+from server.audio.format import AudioFormat, Encoding
+from server.inference.recognition import Recognition
+from server.session.errors import InvalidAudio
+from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+from server.session.options import SessionOptions
+from server.session.session import Session
+from server.vad.silero import WINDOW_SAMPLES, Window
+
+
+class LoudnessVad:
+    """Takes loud for speech, so that a test decides what is."""
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, samples: Samples) -> list[Window]:
+        pending = np.concatenate((self._rest, samples))
+        whole = len(pending) // WINDOW_SAMPLES * WINDOW_SAMPLES
+        self._rest = pending[whole:]
+        rows = pending[:whole].reshape(-1, WINDOW_SAMPLES)
+        return [Window(float(np.abs(row).max() > 0.1), float(np.square(row).mean())) for row in rows]
+
+
+class ScriptedRecognizer:
+    """Answers with the number of the utterance, after a delay of its own for each."""
+
+    def __init__(self, delays: list[float] | None = None) -> None:
+        self.calls: list[tuple[str, int, str | None]] = []
+        self._delays: Iterator[float] = iter(delays or [])
+        self.running = 0
+
+    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+        self.calls.append((model, len(samples), language))
+        number = len(self.calls)
+        self.running += 1
+        try:
+            await asyncio.sleep(next(self._delays, 0))
+        finally:
+            self.running -= 1
+        return Recognition(f"utterance {number}", language or "en", 0.9, 0.0, None)
+
+
+def session(recognizer: ScriptedRecognizer, options: SessionOptions | None = None) -> Session:
+    return Session(options or SessionOptions(), LoudnessVad(), recognizer)  # type: ignore[arg-type]
+
+
+def pcm(seconds: float, level: float) -> bytes:
+    return np.full(int(seconds * 16_000), int(level * 32767), "<i2").tobytes()
+
+
+SPEECH, SILENCE = pcm(1, 0.5), pcm(1, 0.0)
+
+
+async def collect(running: Session) -> list[Event]:
+    return [event async for event in running]
+
+
+async def run(recognizer: ScriptedRecognizer, *chunks: bytes, options: SessionOptions | None = None) -> list[Event]:
+    async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        for chunk in chunks:
+            await running.push(chunk)
+        await running.finish()
+    return events.result()
+
+
+async def test_an_utterance_becomes_start_end_and_final_then_the_session_ends() -> None:
+    events = await run(ScriptedRecognizer(), SILENCE, SPEECH, SILENCE)
+    start, end, final, ended = events
+    assert isinstance(start, SpeechStarted)
+    assert isinstance(end, SpeechEnded)
+    assert isinstance(final, Final)
+    assert isinstance(ended, Ended)
+    assert (final.start, final.end) == (start.timestamp, end.timestamp)
+    assert final.start < 1 < 2 < final.end
+    assert ended.total_duration == 3
+    assert ended.total_speech_duration == pytest.approx(final.end - final.start)
+    assert ended.transcript == "utterance 1"
+
+
+async def test_finals_come_in_order_when_the_model_answers_out_of_order() -> None:
+    events = await run(ScriptedRecognizer([0.05, 0.0, 0.02]), *[SPEECH, SILENCE] * 3)
+    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1", "utterance 2", "utterance 3"]
+
+
+async def test_speech_that_the_audio_ends_in_is_transcribed() -> None:
+    events = await run(ScriptedRecognizer(), SILENCE, SPEECH + pcm(0.0101, 0.5))
+    final = next(e for e in events if isinstance(e, Final))
+    assert final.end == pytest.approx(2.0101, abs=1e-4)
+
+
+async def test_flush_is_answered_after_the_final_of_what_came_before() -> None:
+    recognizer = ScriptedRecognizer([0.05])
+    async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        await running.push(SPEECH)
+        await running.flush()
+        await running.finish()
+    kinds = [type(e) for e in events.result()]
+    assert kinds == [SpeechStarted, SpeechEnded, Final, Flushed, Ended]
+    assert next(e for e in events.result() if isinstance(e, Flushed)).timestamp == 1.0
+
+
+async def test_a_change_of_language_holds_from_the_utterance_it_falls_in() -> None:
+    recognizer = ScriptedRecognizer()
+    async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(collect(running))
+        await running.push(SPEECH + SILENCE)
+        running.set_language("es")
+        await running.push(SPEECH + SILENCE)
+        running.set_language("auto")
+        await running.push(SPEECH + SILENCE)
+        await running.finish()
+    assert [language for _, _, language in recognizer.calls] == [None, "es", None]
+
+
+async def test_events_of_speech_can_be_switched_off() -> None:
+    events = await run(ScriptedRecognizer(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
+    assert [type(e) for e in events] == [Final, Ended]
+
+
+async def test_half_a_sample_is_refused() -> None:
+    async with session(ScriptedRecognizer()) as running:
+        with pytest.raises(InvalidAudio, match="3 bytes are not a whole number of 2-byte frames"):
+            await running.push(b"abc")
+
+
+async def test_time_counts_the_wire_s_frames() -> None:
+    options = SessionOptions(audio=AudioFormat(Encoding.MULAW, sample_rate=8000, channels=2))
+    events = await run(ScriptedRecognizer(), b"\xff" * 16_001 + b"\xff", options=options)
+    assert isinstance(events[-1], Ended)
+    assert events[-1].total_duration == 8001 / 8000
+
+
+async def test_a_reader_that_does_not_read_makes_the_writer_wait() -> None:
+    recognizer = ScriptedRecognizer()
+    async with session(recognizer) as running:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                for _ in range(200):
+                    await running.push(SPEECH + SILENCE)
+        assert len(recognizer.calls) < 60
+
+
+async def test_leaving_a_session_early_drops_its_work() -> None:
+    recognizer = ScriptedRecognizer([60, 60, 60])
+    async with session(recognizer) as running:
+        await running.push(SPEECH + SILENCE)
+        await running.push(SPEECH + SILENCE)
+        await asyncio.sleep(0)
+        assert recognizer.running == 2
+    assert recognizer.running == 0
+
+
+async def test_a_failing_model_ends_the_session_with_its_error() -> None:
+    class Failing(ScriptedRecognizer):
+        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+            raise RuntimeError("model broke")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await run(Failing(), SPEECH, SILENCE)
+    assert raised.group_contains(RuntimeError, match="model broke")
