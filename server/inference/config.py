@@ -1,0 +1,25 @@
+"""Settings of the engine, from `DALSTON_*` in the environment."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class InferenceSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    models: dict[str, str] = Field(default={"fast": "base", "accurate": "base"}, min_length=1)
+    """Model name in a request -> weights, as JSON. Weights are a hub id (`openai/whisper-large-v3-turbo`), a directory
+    in Hugging Face's or CTranslate2's Whisper format, or the name of an offline package (`base`, `tiny.en`)."""
+    cache_dir: Path = Path("~/.cache/dalston")
+    """Where converted weights are kept. May be shared by processes; can be deleted when none runs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the models run; `auto` takes a CUDA device if there is one."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """CPU threads of one forward pass; 0 chooses by the number of cores."""
+    queue_limit: int = Field(default=256, ge=1)
+    """Utterances that may wait for the model; one more is refused."""
+    batch_limit: int = Field(default=0, ge=0, le=256)
+    """Utterances in one batch; 0 chooses by device."""

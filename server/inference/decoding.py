@@ -1,0 +1,91 @@
+"""What a row of a batch may write next, and when it is done: Whisper's timestamp mode as rules. Pure.
+
+A transcript is a series of `<stamp> text <stamp>`. Where the audio is followed by little silence the model tends not to
+stop by itself but begins again; a closing stamp near the end of the utterance is then the sign that it is through.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from server.inference.repetition import RepetitionGuard
+from server.inference.whisper.vocabulary import SECONDS_PER_STAMP, Vocabulary
+
+Ending = Literal["end", "closed", "loop", "cap"]
+"""The model stopped; it closed a segment at the utterance's end; it repeated itself; it wrote too much."""
+
+CLOSING_SECONDS = 0.3
+"""A segment closed this close to the utterance's end is the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The tokens a row may choose from next."""
+
+    text: bool
+    opens_text: bool
+    """This would be the first text token: those that no text begins with are out."""
+    end: bool
+    stamps: range
+
+
+@dataclass(slots=True)
+class RowDecoding:
+    """One row's tokens so far."""
+
+    vocabulary: Vocabulary
+    duration: float
+    """Seconds of audio, without padding."""
+    cap: int
+    """The most tokens to write, stamps included."""
+    guard: RepetitionGuard
+    tokens: list[int] = field(default_factory=list)
+    """What was written, stamps included."""
+    text: list[int] = field(default_factory=list)
+    """The text tokens alone."""
+    log_probability: float = 0.0
+    """Summed over the text tokens."""
+    ending: Ending | None = None
+    """Why the row is done, or None while it is not."""
+    _last_stamp: int | None = None
+
+    def allowed(self) -> Allowed:
+        vocabulary = self.vocabulary
+        if not self.tokens:
+            first = range(vocabulary.first_stamp, vocabulary.last_initial_stamp + 1)
+            return Allowed(text=False, opens_text=False, end=False, stamps=first)
+        opens_text = not self.text
+        if self._is_stamp(-1):
+            if len(self.tokens) == 1 or self._is_stamp(-2):
+                return Allowed(text=True, opens_text=opens_text, end=True, stamps=range(0))
+            return Allowed(text=False, opens_text=False, end=True, stamps=self._stamps_from(0))
+        return Allowed(text=True, opens_text=opens_text, end=True, stamps=self._stamps_from(1))
+
+    def accept(self, token: int, log_probability: float) -> None:
+        """Takes the chosen token and decides whether the row is done."""
+        if token == self.vocabulary.end:
+            self.ending = "end"
+            return
+        self.tokens.append(token)
+        if self._is_stamp(-1):
+            self._last_stamp = token
+            if self.text and self._seconds(token) >= self.duration - CLOSING_SECONDS:
+                self.ending = "closed"
+        else:
+            self.text.append(token)
+            self.log_probability += log_probability
+            if (start := self.guard.loop_start(self.text)) is not None:
+                del self.text[start:]
+                self.ending = "loop"
+        if self.ending is None and len(self.tokens) >= self.cap:
+            self.ending = "cap"
+
+    def _is_stamp(self, index: int) -> bool:
+        return self.tokens[index] >= self.vocabulary.first_stamp
+
+    def _seconds(self, stamp: int) -> float:
+        return (stamp - self.vocabulary.first_stamp) * SECONDS_PER_STAMP
+
+    def _stamps_from(self, step: int) -> range:
+        """Time never runs backwards, and a segment (`step` 1) is never empty."""
+        last = self.vocabulary.first_stamp if self._last_stamp is None else self._last_stamp + step
+        return range(last, self.vocabulary.size)

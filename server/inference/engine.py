@@ -1,0 +1,175 @@
+"""The engine: utterances in, recognitions out, for all sessions at once."""
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from server.inference import metrics
+from server.inference.batch_policy import BatchLimits, window
+from server.inference.config import InferenceSettings
+from server.inference.errors import EngineStopped, InferenceError
+from server.inference.guard import Evidence, invented
+from server.inference.recognition import Recognition
+from server.inference.transcriber import Hypothesis, Transcriber, Utterance
+from server.inference.weights import resolve
+from server.inference.whisper.features import SAMPLE_RATE
+from server.inference.whisper.precision import choose_device, choose_precision
+from server.inference.worker import Job, Worker
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Engine:
+    """An async context manager: the models are loaded on entering and freed on leaving.
+
+    Any number of tasks of the loop that entered it may call `recognize` at once; their utterances share batches.
+    """
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self._settings = settings
+        self._device = choose_device(settings.device)
+        self._transcribers: dict[str, Transcriber] = {}
+        self._worker = Worker(_batch_limits(settings, self._device), settings.queue_limit)
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The names that `recognize` knows."""
+        return frozenset(self._settings.models)
+
+    def supports(self, model: str, language: str) -> bool:
+        """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
+        if model not in self.models:
+            return False
+        return language == "auto" or self._transcriber(model).vocabulary.supports(language)
+
+    async def recognize(self, model: str, samples: NDArray[np.float32], language: str | None) -> Recognition:
+        """Transcribes one utterance.
+
+        Args:
+            model: one of `models`.
+            samples: mono, 16 kHz, at most the model's window of 30 s.
+            language: ISO 639-1, or None to have it detected.
+
+        Raises:
+            QueueFull: too many utterances are waiting.
+            EngineStopped: the engine stopped before the utterance was done.
+            RecognitionFailed: the model failed on it.
+            ValueError: the model is unknown or does not know the language, or the utterance is too long.
+        """
+        if not self.supports(model, language or "auto"):
+            raise ValueError(f"model {model!r} does not exist or does not transcribe {language!r}")
+        transcriber = self._transcriber(model)
+        seconds = len(samples) / SAMPLE_RATE
+        frames = window(seconds, transcriber.full_window)
+        if math.ceil(seconds * 50) > frames:
+            raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
+        outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        job = Job(
+            model=self._settings.models[model],
+            utterance=Utterance(samples, language),
+            frames=frames,
+            deliver=_deliver_to(outcome),
+        )
+        self._worker.submit(job)
+        try:
+            return _judged(await outcome)
+        finally:
+            job.abandoned = True
+
+    async def __aenter__(self) -> Self:
+        loading = asyncio.wrap_future(self._worker.start(self._load))
+        try:
+            await loading
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        await asyncio.to_thread(self._worker.stop)
+        self._transcribers.clear()
+
+    def _transcriber(self, model: str) -> Transcriber:
+        try:
+            return self._transcribers[self._settings.models[model]]
+        except KeyError:
+            raise EngineStopped("the engine is not running") from None
+
+    def _load(self) -> Mapping[str, Transcriber]:
+        """Loads every configured model, on the worker's thread. Names for the same weights share one model."""
+        # The number of threads is a property of the thread that computes.
+        torch.set_num_threads(self._settings.threads or _default_threads())
+        precision = choose_precision(self._device)
+        for weights in sorted(set(self._settings.models.values())):
+            started = time.perf_counter()
+            log.info("loading model", weights=weights, device=self._device.type)
+            directory = resolve(weights, self._settings.cache_dir, lambda line: log.info("preparing model", step=line))
+            self._transcribers[weights] = Transcriber(directory, self._device, precision)
+            log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
+        return self._transcribers
+
+
+def _batch_limits(settings: InferenceSettings, device: torch.device) -> BatchLimits:
+    if device.type == "cuda":
+        return BatchLimits(rows=settings.batch_limit or 32, frames=32 * 1500, waste=0.5)
+    return BatchLimits(rows=settings.batch_limit or 8, frames=8 * 1500, waste=0.25)
+
+
+def _default_threads() -> int:
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis | InferenceError], None]:
+    """Carries the worker's outcome over to the loop; whoever no longer waits is passed over."""
+    loop = outcome.get_loop()
+
+    def settle(result: Hypothesis | InferenceError) -> None:
+        if outcome.done():
+            return
+        if isinstance(result, InferenceError):
+            outcome.set_exception(result)
+        else:
+            outcome.set_result(result)
+
+    def deliver(result: Hypothesis | InferenceError) -> None:
+        # A closed loop has nobody left to tell.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, result)
+
+    return deliver
+
+
+def _judged(hypothesis: Hypothesis) -> Recognition:
+    reason = invented(
+        Evidence(
+            text=hypothesis.text,
+            mean_log_probability=hypothesis.mean_log_probability,
+            no_speech_probability=hypothesis.no_speech_probability,
+            looped=hypothesis.ending == "loop",
+        )
+    )
+    if reason is not None:
+        metrics.SUPPRESSED.labels(reason).inc()
+    text = "" if reason else hypothesis.text
+    return Recognition(
+        text=text,
+        language=hypothesis.language,
+        confidence=math.exp(hypothesis.mean_log_probability) if text else 0.0,
+        no_speech_probability=hypothesis.no_speech_probability,
+        suppressed=reason,
+    )

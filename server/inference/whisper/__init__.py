@@ -1,0 +1,1 @@
+"""Whisper's forward pass on Hugging Face weights: features, encoder, decoder."""

@@ -1,0 +1,158 @@
+"""Whisper's decoder, one step at a time, with all memory of a batch allocated at its start."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from server.inference.whisper.checkpoint import Checkpoint
+from server.inference.whisper.layers import LayerFactory, Linear, Norm
+from server.inference.whisper.precision import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    self_norm: Norm
+    query_key_value: Linear
+    self_out: Linear
+    cross_norm: Norm
+    cross_query: Linear
+    cross_key_value: Linear
+    cross_out: Linear
+    feed_norm: Norm
+    feed_in: Linear
+    feed_out: Linear
+
+
+@dataclass(slots=True)
+class DecoderState:
+    """What a batch has been through: the keys and values of the audio and of the tokens so far."""
+
+    audio: list[tuple[torch.Tensor, torch.Tensor]]
+    """Per layer, keys and values of the encoder's output: [rows, heads, frames, head_width] each."""
+    tokens: torch.Tensor
+    """[2, layers, rows, heads, capacity, head_width]"""
+    length: int
+    """Tokens seen so far, padding included: the next token's index."""
+    padding: torch.Tensor | None
+    """[rows], tokens of padding at the start of each row, or None where all rows begin at once."""
+
+
+class Decoder:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
+        make = LayerFactory(checkpoint, device, precision.decoder, precision.quantised_decoder)
+        # The audio's keys and values are computed once, for hundreds of frames: int8 would gain nothing there.
+        for_audio = LayerFactory(checkpoint, device, precision.encoder)
+        self._device = device
+        self._dtype = precision.decoder
+        self._heads = checkpoint.shape.decoder_attention_heads
+        self._width = checkpoint.shape.d_model
+        self.capacity = checkpoint.shape.max_target_positions
+        """The most tokens, prompt included, that a row can have."""
+        # Kept at its stored precision: a step reads one row of it per utterance.
+        self._embeddings = checkpoint.tensor("decoder.embed_tokens.weight").to(device)
+        self._positions = make.tensor("decoder.embed_positions.weight")
+        names = [f"decoder.layers.{index}" for index in range(checkpoint.shape.decoder_layers)]
+        self._layers = [_layer(make, for_audio, name) for name in names]
+        self._norm = make.norm("decoder.layer_norm")
+        self._projection = make.make(self._embeddings, None)
+
+    def start(self, audio: torch.Tensor, capacity: int, padding: Sequence[int] | None = None) -> DecoderState:
+        """The state before the first token.
+
+        Args:
+            audio: the encoder's output, [rows, frames, width].
+            capacity: the most tokens a row will have, prompt and padding included.
+            padding: how many tokens at the start of each row are padding, for prompts of unequal length.
+        """
+        rows, frames, _ = audio.shape
+        head_width = self._width // self._heads
+        keys_values = []
+        for layer in self._layers:
+            both = layer.cross_key_value(audio).to(self._dtype).view(rows, frames, 2, self._heads, head_width)
+            key, value = both.permute(2, 0, 3, 1, 4).contiguous()
+            keys_values.append((key, value))
+        shape = (2, len(self._layers), rows, self._heads, capacity, head_width)
+        return DecoderState(
+            audio=keys_values,
+            tokens=torch.zeros(shape, dtype=self._dtype, device=self._device),
+            length=0,
+            padding=torch.tensor(padding, device=self._device) if padding and any(padding) else None,
+        )
+
+    def step(self, state: DecoderState, tokens: torch.Tensor) -> torch.Tensor:
+        """Reads the next tokens of every row, [rows, new], and returns their hidden states, [rows, new, width]."""
+        new, first = tokens.shape[1], state.length
+        state.length += new
+        mask = _mask(state.padding, first, new, tokens.device)
+        x = self._embeddings[tokens].to(self._dtype) + self._positions[_positions(state.padding, first, new)]
+        for index, layer in enumerate(self._layers):
+            keys, values = state.tokens[0, index], state.tokens[1, index]
+            x = x + self._attend_tokens(layer, layer.self_norm(x), keys, values, first, mask)
+            x = x + self._attend_audio(layer, layer.cross_norm(x), state.audio[index])
+            x = x + layer.feed_out(functional.gelu(layer.feed_in(layer.feed_norm(x))))
+        return self._norm(x)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, width] -> [rows, vocabulary], in float32."""
+        return self._projection(hidden).float()
+
+    def _attend_tokens(
+        self,
+        layer: _Layer,
+        x: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        first: int,
+        mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        rows, new, _ = x.shape
+        query, key, value = layer.query_key_value(x).view(rows, new, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        last = first + new
+        keys[:, :, first:last] = key
+        values[:, :, first:last] = value
+        mixed = functional.scaled_dot_product_attention(query, keys[:, :, :last], values[:, :, :last], attn_mask=mask)
+        return layer.self_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
+
+    def _attend_audio(self, layer: _Layer, x: torch.Tensor, audio: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        rows, new, _ = x.shape
+        query = layer.cross_query(x).view(rows, new, self._heads, -1).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(query, *audio)
+        return layer.cross_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
+
+
+def _positions(padding: torch.Tensor | None, first: int, new: int) -> torch.Tensor | slice:
+    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at."""
+    if padding is None:
+        return slice(first, first + new)
+    index = torch.arange(first, first + new, device=padding.device)
+    return (index[None] - padding[:, None]).clamp_min(0)
+
+
+def _mask(padding: torch.Tensor | None, first: int, new: int, device: torch.device) -> torch.Tensor | None:
+    """What each new token may look at: itself and what came before it, but no padding. None where that is all."""
+    if new == 1 and padding is None:
+        return None
+    keys = torch.arange(first + new, device=device)
+    queries = keys[first:, None]
+    seen = keys <= queries
+    if padding is None:
+        return seen
+    # Padding looks at itself: a softmax over nothing is not a number, and would spread.
+    return (seen & (keys >= padding[:, None, None]) | (keys == queries))[:, None]
+
+
+def _layer(make: LayerFactory, for_audio: LayerFactory, name: str) -> _Layer:
+    return _Layer(
+        self_norm=make.norm(f"{name}.self_attn_layer_norm"),
+        query_key_value=make.fused([f"{name}.self_attn.{part}_proj" for part in "qkv"]),
+        self_out=make.linear(f"{name}.self_attn.out_proj"),
+        cross_norm=make.norm(f"{name}.encoder_attn_layer_norm"),
+        cross_query=make.linear(f"{name}.encoder_attn.q_proj"),
+        cross_key_value=for_audio.fused([f"{name}.encoder_attn.{part}_proj" for part in "kv"]),
+        cross_out=make.linear(f"{name}.encoder_attn.out_proj"),
+        feed_norm=make.norm(f"{name}.final_layer_norm"),
+        feed_in=make.linear(f"{name}.fc1"),
+        feed_out=make.linear(f"{name}.fc2"),
+    )

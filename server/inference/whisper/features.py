@@ -1,0 +1,48 @@
+"""Log-mel features as Whisper was trained on them, for as much audio as there is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from server.inference.torchaudio_compat import torchaudio
+
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = 320
+"""Samples in one encoder frame of 20 ms, which is two mel frames."""
+
+
+class LogMel:
+    """Turns utterances into mel frames; equal to transformers' WhisperFeatureExtractor on the same padded audio."""
+
+    def __init__(self, mel_bins: int, device: torch.device) -> None:
+        self._device = device
+        self._mel = torchaudio.transforms.MelSpectrogram(
+            sample_rate=SAMPLE_RATE,
+            n_fft=400,
+            hop_length=160,
+            n_mels=mel_bins,
+            f_max=8000.0,
+            norm="slaney",
+            mel_scale="slaney",
+        ).to(device)
+
+    def __call__(self, utterances: Sequence[NDArray[np.float32]], frames: int) -> torch.Tensor:
+        """[utterances, mel_bins, 2 * frames] in float32. Shorter audio is padded with silence, longer is cut.
+
+        Args:
+            utterances: mono samples at 16 kHz.
+            frames: encoder frames, of 20 ms.
+        """
+        samples = torch.zeros(len(utterances), frames * SAMPLES_PER_FRAME)
+        for row, utterance in zip(samples, utterances, strict=True):
+            kept = utterance[: len(row)]
+            row[: len(kept)] = torch.from_numpy(kept)
+        # The last frame reaches past the end: Whisper has never seen it.
+        power = self._mel(samples.to(self._device))[..., :-1]
+        log = power.clamp(min=1e-10).log10()
+        # Each utterance's own range is cut off 80 dB below its loudest bin.
+        log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
+        scaled: torch.Tensor = (log + 4.0) / 4.0
+        return scaled

@@ -1,0 +1,48 @@
+"""Which number formats a model is computed in, by device."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """The formats of one model's forward."""
+
+    encoder: torch.dtype
+    decoder: torch.dtype
+    quantised_decoder: bool
+    """Whether the decoder's linear layers hold int8 weights."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda"."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """The fastest formats that do not cost accuracy.
+
+    On a CPU int8 weights speed the decoder up without changing what it writes, but cost the encoder three points of
+    word error rate; bfloat16 does not, and is faster than float32 only where the CPU multiplies it natively.
+    """
+    if device.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return Precision(encoder=dtype, decoder=dtype, quantised_decoder=False)
+    native = _multiplies_bfloat16()
+    return Precision(
+        encoder=torch.bfloat16 if native else torch.float32,
+        decoder=torch.float32,
+        quantised_decoder=_quantises(),
+    )
+
+
+def _multiplies_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def _quantises() -> bool:
+    return bool({"x86", "fbgemm", "qnnpack"} & set(torch.backends.quantized.supported_engines))

@@ -1,0 +1,92 @@
+"""The special tokens of one Whisper model, and its languages. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.inference.errors import WeightsError
+
+SECONDS_PER_STAMP = 0.02
+"""Timestamp tokens count in steps of 20 ms, which is also one frame of the encoder's output."""
+
+# Whisper writes Javanese as `jw`, a code that ISO 639-1 withdrew.
+_ISO_TO_WHISPER = {"jv": "jw"}
+_WHISPER_TO_ISO = {value: key for key, value in _ISO_TO_WHISPER.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Token ids. Text is below `end`; special tokens follow; timestamps are the last, from `first_stamp` on."""
+
+    size: int
+    end: int
+    start: int
+    transcribe: int | None
+    """The task token of a multilingual model."""
+    no_speech: int
+    first_stamp: int
+    languages: Mapping[str, int]
+    """ISO 639-1 code (639-2 for a few) -> token; empty for a model that knows English only."""
+    suppressed: tuple[int, ...]
+    """Text tokens never to be written: symbols for what is heard but not said."""
+    suppressed_first: tuple[int, ...]
+    """Tokens that no text begins with."""
+    last_initial_stamp: int
+    """The first timestamp is at most this one."""
+
+    @property
+    def multilingual(self) -> bool:
+        return bool(self.languages)
+
+    def supports(self, language: str) -> bool:
+        return language in self.languages if self.multilingual else language == "en"
+
+    def prompt(self, language: str) -> list[int]:
+        """The tokens that ask for a transcript with timestamps in `language`.
+
+        Raises:
+            KeyError: the model does not know the language.
+        """
+        if self.transcribe is None:
+            return [self.start]
+        return [self.start, self.languages[language], self.transcribe]
+
+
+def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabulary:
+    """The vocabulary that a Hugging Face generation_config.json describes, for a model with `size` tokens.
+
+    Raises:
+        WeightsError: something Whisper needs is missing from it, or lies outside the vocabulary.
+    """
+    try:
+        no_timestamps = int(generation_config["no_timestamps_token_id"])
+        multilingual = bool(generation_config.get("is_multilingual", "lang_to_id" in generation_config))
+        languages = _languages(generation_config["lang_to_id"]) if multilingual else {}
+        end = _first(generation_config["eos_token_id"])
+        vocabulary = Vocabulary(
+            size=size,
+            end=end,
+            start=int(generation_config["decoder_start_token_id"]),
+            transcribe=int(generation_config["task_to_id"]["transcribe"]) if multilingual else None,
+            no_speech=no_timestamps - 1,
+            first_stamp=no_timestamps + 1,
+            languages=languages,
+            suppressed=tuple(token for token in generation_config.get("suppress_tokens") or () if 0 <= token < end),
+            suppressed_first=tuple(generation_config.get("begin_suppress_tokens") or ()),
+            last_initial_stamp=no_timestamps + 1 + int(generation_config.get("max_initial_timestamp_index") or 50),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"the model's generation_config.json is not a Whisper model's: {error!r}") from error
+    specials = (vocabulary.start, vocabulary.transcribe or vocabulary.start, *languages.values())
+    if not 0 < end < min(specials) <= max(specials) < vocabulary.no_speech < vocabulary.last_initial_stamp < size:
+        raise WeightsError("the model's generation_config.json names tokens that its vocabulary does not have")
+    return vocabulary
+
+
+def _languages(tokens: Mapping[str, int]) -> dict[str, int]:
+    codes = {name.strip("<|>"): int(token) for name, token in tokens.items()}
+    return {_WHISPER_TO_ISO.get(code, code): token for code, token in codes.items()}
+
+
+def _first(value: int | Sequence[int]) -> int:
+    return int(value) if isinstance(value, int) else int(value[0])
