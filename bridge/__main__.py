@@ -1,0 +1,37 @@
+"""`python -m bridge`: exit code 0 after SIGTERM or SIGINT, 1 when a port cannot be had, 2 for wrong settings."""
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
+
+from bridge.app import run
+from bridge.config import BridgeSettings
+from telemetry.exposure import refusal_to_expose
+from telemetry.logs import configure_logging
+
+
+def main() -> int:
+    try:
+        settings = BridgeSettings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _fail(2, f"DALSTON_{str(first['loc'][0]).upper()}: {first['msg']}")
+    refusal = refusal_to_expose(settings.bridge_host, settings.auth, settings.allow_unauthenticated)
+    if refusal is not None:
+        return _fail(2, refusal)
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        asyncio.run(run(settings))
+    except OSError as error:
+        return _fail(1, f"cannot listen on {settings.bridge_host}:{settings.bridge_port}: {error.strerror or error}")
+    return 0
+
+
+def _fail(code: int, sentence: str) -> int:
+    sys.stderr.write(f"bridge: {sentence}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The bridge process: what it is made of, and when it stops."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub, TranscriptionServiceStub
+
+from bridge.config import BridgeSettings
+from bridge.door import open_door
+from telemetry.logs import get_logger
+from telemetry.metrics import serve_metrics
+
+log = get_logger(__name__)
+
+METRICS_HOST = "127.0.0.1"
+
+_CHANNEL_OPTIONS = (
+    # A frozen server is noticed within 8 seconds. It must allow pings this frequent.
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A restarted server is found again within 2 seconds, where the default is up to 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # The server is on this machine or this network; a proxy of the environment is for elsewhere.
+    ("grpc.enable_http_proxy", 0),
+    # Where the target is a name with several addresses, streams are spread over all that answer.
+    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+)
+
+
+async def run(settings: BridgeSettings) -> None:
+    """Serves until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: a port is taken, or the address is none of this machine's.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
+        stub = await stack.enter_async_context(open_stub(settings.server_target))
+        port = await stack.enter_async_context(open_door(settings, stub))
+        log.info("bridge ready", host=settings.bridge_host, port=port, server=settings.server_target)
+        await stop.wait()
+        log.info("bridge stopping")
+    log.info("bridge stopped")
+
+
+@asynccontextmanager
+async def open_stub(target: str) -> AsyncIterator[TranscriptionServiceAsyncStub]:
+    """The server behind `target`. All streams share one connection to each of its addresses."""
+    async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+        yield TranscriptionServiceStub(channel)

@@ -1,0 +1,87 @@
+"""The bridge's settings: environment variables that begin with `DALSTON_`."""
+
+from dataclasses import dataclass
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from telemetry.logs import LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """How long one connection waits for either end, in seconds."""
+
+    begin_seconds: float = 20.0
+    """For the server to accept the session."""
+    stall_seconds: float = 60.0
+    """For the server to take one message of the client."""
+    stuck_seconds: float = 30.0
+    """For the client to take one message of the server."""
+    finish_seconds: float = 120.0
+    """For the server to finish a session whose client asked for the end and did not wait for it."""
+    close_seconds: float = 5.0
+    """For the client to answer the close."""
+    ping_interval_seconds: float = 20.0
+    """Between two pings to the client."""
+    ping_timeout_seconds: float = 20.0
+    """For any sign of life after a ping."""
+
+
+_DEFAULTS = RelayLimits()
+
+
+class BridgeSettings(BaseSettings):
+    """Settings of one bridge process."""
+
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore")
+
+    bridge_host: str = "127.0.0.1"
+    """The address to listen on."""
+    bridge_port: int = Field(default=8081, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one and logs it."""
+    server_target: str = "127.0.0.1:50051"
+    """The transcription server as a gRPC target; a name with several addresses is used in turn."""
+    auth: str = "none"
+    """How callers prove who they are. The server checks it; here it only decides where the bridge may listen."""
+    allow_unauthenticated: bool = False
+    """Whether an unauthenticated service may be reached from other machines."""
+    bridge_max_connections: int = Field(default=500, ge=1)
+    """WebSockets served at once; more are told `no_capacity`. Each takes one file descriptor."""
+    bridge_handshake_seconds: float = Field(default=10.0, gt=0)
+    """Longest time a client may take for its HTTP request."""
+    bridge_stop_seconds: float = Field(default=10.0, gt=0)
+    """Time that running streams get to say goodbye when the process is told to stop."""
+    bridge_begin_seconds: float = Field(default=_DEFAULTS.begin_seconds, gt=0)
+    """Time the server gets to accept a session."""
+    bridge_stall_seconds: float = Field(default=_DEFAULTS.stall_seconds, gt=0)
+    """Time the server gets to take one message."""
+    bridge_stuck_seconds: float = Field(default=_DEFAULTS.stuck_seconds, gt=0)
+    """Time a client gets to take one message."""
+    bridge_finish_seconds: float = Field(default=_DEFAULTS.finish_seconds, gt=0)
+    """Time a session gets to complete after its client asked for the end and left."""
+    bridge_close_seconds: float = Field(default=_DEFAULTS.close_seconds, gt=0)
+    """Time a client gets to answer the close."""
+    bridge_ping_interval_seconds: float = Field(default=_DEFAULTS.ping_interval_seconds, gt=0)
+    """Time between two pings to a client."""
+    bridge_ping_timeout_seconds: float = Field(default=_DEFAULTS.ping_timeout_seconds, gt=0)
+    """Time a client gets to give a sign of life after a ping."""
+    bridge_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Where Prometheus metrics are served, on loopback; 0 means not at all."""
+    log_level: str = "INFO"
+    """Least severity that is logged."""
+    log_format: LogFormat = "auto"
+    """`json`, `text`, or `auto`: text at a terminal."""
+
+    @property
+    def relay_limits(self) -> RelayLimits:
+        """The limits that each connection is held to."""
+        return RelayLimits(
+            begin_seconds=self.bridge_begin_seconds,
+            stall_seconds=self.bridge_stall_seconds,
+            stuck_seconds=self.bridge_stuck_seconds,
+            finish_seconds=self.bridge_finish_seconds,
+            close_seconds=self.bridge_close_seconds,
+            ping_interval_seconds=self.bridge_ping_interval_seconds,
+            ping_timeout_seconds=self.bridge_ping_timeout_seconds,
+        )

@@ -1,0 +1,155 @@
+"""The listening socket: who is let in, how each is seen off, and how all are when the process stops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+
+import websockets.http11
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from bridge import metrics
+from bridge.client import ClientSocket
+from bridge.closing import GONE, Ending, ending_for
+from bridge.config import BridgeSettings
+from bridge.frames import encode_error
+from bridge.parameters import MAX_QUERY_BYTES
+from bridge.relay import relay
+from bridge.responses import answer, in_json
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+SPARE_CONNECTIONS = 64
+"""Connections beyond the limit of WebSockets: for health checks, and to tell the surplus that it is one."""
+
+FULL = ending_for("NO_CAPACITY", "the bridge serves as many streams as it can; try again shortly")
+
+# A module global is all there is to set. The default, 8 KiB, would cut the vocabulary off long before its limit.
+websockets.http11.MAX_LINE_LENGTH = MAX_QUERY_BYTES + 1024
+
+
+@asynccontextmanager
+async def open_door(settings: BridgeSettings, stub: TranscriptionServiceAsyncStub) -> AsyncIterator[int]:
+    """Serves WebSockets while the block runs, and yields the port.
+
+    At the end of the block nobody else is let in, and those inside get `server_shutdown` and
+    `settings.bridge_stop_seconds` to leave.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    door = _Door(settings, stub)
+    async with serve(
+        door.handle,
+        settings.bridge_host,
+        settings.bridge_port,
+        create_connection=door.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
+        process_request=_process_request,
+        process_response=_process_response,
+        server_header=None,
+        # Audio hardly gets smaller by deflate, and the messages to the client are short. A context for each
+        # connection would cost more memory than all of its buffers together.
+        compression=None,
+        open_timeout=settings.bridge_handshake_seconds,
+        close_timeout=settings.relay_limits.close_seconds,
+        # The relay pings by itself.
+        ping_interval=None,
+        # In frames: below this much is read ahead, beyond it TCP holds the client back.
+        max_queue=16,
+        logger=_logger(),
+    ) as server:
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            await door.close(server)
+
+
+class _Door:
+    """What all connections share."""
+
+    def __init__(self, settings: BridgeSettings, stub: TranscriptionServiceAsyncStub) -> None:
+        self._settings = settings
+        self._stub = stub
+        self._stopping = asyncio.Event()
+        self._open: set[ClientSocket] = set()
+
+    def create_connection(self, protocol: ServerProtocol, server: Server, **options: Any) -> ClientSocket:
+        return ClientSocket(
+            protocol,
+            server,
+            max_connections=self._settings.bridge_max_connections + SPARE_CONNECTIONS,
+            **options,
+        )
+
+    async def handle(self, connection: ServerConnection) -> None:
+        """Serves one WebSocket from the handshake to the close."""
+        socket = cast(ClientSocket, connection)
+        if len(self._open) >= self._settings.bridge_max_connections:
+            await self._see_off(socket, FULL)
+            return
+        self._open.add(socket)
+        metrics.OPEN_CONNECTIONS.inc()
+        try:
+            ending = await relay(socket, self._stub, self._settings.relay_limits, self._stopping)
+            await self._see_off(socket, ending)
+        finally:
+            self._open.discard(socket)
+            metrics.OPEN_CONNECTIONS.dec()
+
+    async def close(self, server: Server) -> None:
+        """Stops listening, ends every stream, and drops those that do not end in time."""
+        self._stopping.set()
+        server.close(close_connections=False)
+        try:
+            async with asyncio.timeout(self._settings.bridge_stop_seconds):
+                await server.wait_closed()
+        except TimeoutError:
+            log.warning("streams did not end in time", streams=len(self._open))
+            for socket in self._open:
+                socket.abort()
+
+    async def _see_off(self, socket: ClientSocket, ending: Ending) -> None:
+        """Says the last words, and drops the connection where the client does not hear them in time."""
+        metrics.CLOSED.labels(code=str(ending.close_code)).inc()
+        if ending is not GONE:
+            seconds = self._settings.relay_limits.close_seconds
+            with suppress(TimeoutError):
+                # A client that sends without reading hears nothing before it is rid of what it sends.
+                async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
+                    group.create_task(_discard(socket))
+                    group.create_task(_say(socket, ending))
+        socket.abort()
+
+
+async def _say(socket: ClientSocket, ending: Ending) -> None:
+    with suppress(ConnectionClosed):
+        if ending.code:
+            await socket.send(encode_error(ending))
+        await socket.close(ending.close_code, ending.code)
+
+
+async def _discard(socket: ClientSocket) -> None:
+    with suppress(ConnectionClosed):
+        while True:
+            await socket.recv()
+
+
+def _process_request(_socket: ServerConnection, request: Request) -> Response | None:
+    return answer(request)
+
+
+def _process_response(_socket: ServerConnection, _request: Request, response: Response) -> Response:
+    return in_json(response)
+
+
+def _logger() -> logging.Logger:
+    # At DEBUG the library logs whole requests, keys included, and at INFO a line or two for every connection.
+    logger = logging.getLogger("websockets.server")
+    logger.setLevel(logging.WARNING)
+    return logger

@@ -1,0 +1,207 @@
+"""WebSocket frames to `TranscribeRequest`, `TranscribeResponse` to WebSocket frames."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dalston.v1.transcription_pb2 import (
+    Final,
+    SessionBegin,
+    SessionEnd,
+    TranscribeControl,
+    TranscribeRequest,
+    TranscribeResponse,
+    Warning,  # noqa: A004 - the contract's name
+)
+
+from bridge.closing import Ending
+from bridge.refusal import Refused
+
+MAX_MESSAGE_BYTES = 65536
+"""Largest frame a client may send, audio or text."""
+
+TOO_BIG = f"a message is over {MAX_MESSAGE_BYTES} bytes; send audio in smaller pieces"
+
+Json = dict[str, Any]
+
+
+def decode_frame(frame: bytes | str) -> TranscribeRequest:
+    """Translates one frame of a client: binary is audio, text is an instruction in JSON.
+
+    Raises:
+        Refused: MESSAGE_TOO_BIG or INVALID_MESSAGE, saying what was wrong.
+    """
+    if isinstance(frame, bytes):
+        if len(frame) > MAX_MESSAGE_BYTES:
+            raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
+        return TranscribeRequest(audio=frame)
+    return TranscribeRequest(control=_decode_text(frame))
+
+
+def is_end(request: TranscribeRequest) -> bool:
+    """Whether the request ends the session."""
+    return request.WhichOneof("request") == "control" and request.control.HasField("end")
+
+
+def encode_response(response: TranscribeResponse) -> str | None:
+    """Translates one message of the server; None for a kind that this bridge is too old to know.
+
+    Seconds and probabilities are rounded to a millionth, which is finer than a sample.
+    """
+    kind = response.WhichOneof("response")
+    if kind is None:
+        return None
+    name, encode = _ENCODERS[kind]
+    return _dump({"type": name, **encode(getattr(response, kind))})
+
+
+def encode_error(ending: Ending) -> str:
+    """The `error` message that comes before a close."""
+    return _dump(
+        {"type": "error", "code": ending.code, "message": ending.message, "recoverable": ending.recoverable},
+    )
+
+
+def _decode_text(text: str) -> TranscribeControl:
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
+    try:
+        message = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError):
+        raise _invalid("a text message must be JSON; audio goes into binary messages") from None
+    if not isinstance(message, dict):
+        raise _invalid('a text message must be a JSON object, such as {"type":"end"}')
+    kind = message.pop("type", None)
+    if not isinstance(kind, str):
+        raise _invalid(f"a text message needs a type: {_KNOWN_TYPES}")
+    if kind not in _CONTROLS:
+        raise _invalid(f"unknown message type {_shown(kind)}; known are {_KNOWN_TYPES}")
+    keys, build = _CONTROLS[kind]
+    unknown = [key for key in message if key not in keys]
+    if unknown:
+        allowed = f"only {', '.join(keys)}" if keys else "nothing"
+        raise _invalid(f"{kind} has an unknown key {_shown(unknown[0])}; beside type it takes {allowed}")
+    return build(message)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise _invalid("a key stands twice in one JSON object")
+    return result
+
+
+def _set_language(message: Json) -> TranscribeControl:
+    language = message.get("language")
+    if not isinstance(language, str) or not language:
+        raise _invalid('config needs a language: an ISO 639-1 code such as "es", or "auto"')
+    try:
+        return TranscribeControl(set_language=TranscribeControl.SetLanguage(language=language))
+    except (ValueError, UnicodeError):
+        # JSON can spell half of a surrogate pair, protobuf cannot.
+        raise _invalid("language is not valid Unicode") from None
+
+
+def _invalid(message: str) -> Refused:
+    return Refused("INVALID_MESSAGE", message)
+
+
+def _shown(value: str) -> str:
+    """A value as it may stand in an error message: quoted, cut where it is long, and always valid Unicode."""
+    return json.dumps(value if len(value) <= 60 else value[:60] + "...")
+
+
+_CONTROLS: dict[str, tuple[tuple[str, ...], Callable[[Json], TranscribeControl]]] = {
+    "config": (("language",), _set_language),
+    "flush": ((), lambda _: TranscribeControl(flush=TranscribeControl.Flush())),
+    "keepalive": ((), lambda _: TranscribeControl(keep_alive=TranscribeControl.KeepAlive())),
+    "end": ((), lambda _: TranscribeControl(end=TranscribeControl.End())),
+}
+_KNOWN_TYPES = ", ".join(_CONTROLS)
+
+
+def _numbers(*names: str) -> Callable[[Any], Json]:
+    return lambda message: {name: _rounded(getattr(message, name)) for name in names}
+
+
+def _texts_and_numbers(texts: tuple[str, ...], numbers: tuple[str, ...]) -> Callable[[Any], Json]:
+    return lambda message: {name: getattr(message, name) for name in texts} | _numbers(*numbers)(message)
+
+
+def _present(message: Any, *names: str) -> Json:
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
+
+
+def _session_begin(begin: SessionBegin) -> Json:
+    config, limits = begin.config, begin.limits
+    result: Json = {
+        "session_id": begin.session_id,
+        "config": {
+            "sample_rate": config.sample_rate,
+            "encoding": config.encoding,
+            "channels": config.channels,
+            "language": config.language,
+            "model": config.model,
+        },
+        **_present(begin, "resumed_from"),
+    }
+    if begin.HasField("resume_from_seconds"):
+        result["resume_from_seconds"] = _rounded(begin.resume_from_seconds)
+    result["limits"] = {
+        "max_session_seconds": _rounded(limits.max_session_seconds),
+        "idle_timeout_seconds": _rounded(limits.idle_timeout_seconds),
+        "max_message_bytes": limits.max_message_bytes,
+    }
+    return result
+
+
+def _final(final: Final) -> Json:
+    result: Json = {
+        "text": final.text,
+        **_numbers("start", "end", "confidence")(final),
+        "language": final.language,
+    }
+    if final.words:
+        result["words"] = [_texts_and_numbers(("word",), ("start", "end", "confidence"))(word) for word in final.words]
+    return result
+
+
+def _warning(warning: Warning) -> Json:
+    # The details stand beside code and message, which they must not replace.
+    details = {key: value for key, value in warning.details.items() if key != "type"}
+    return {**details, "code": warning.code, "message": warning.message}
+
+
+def _session_end(end: SessionEnd) -> Json:
+    return {
+        "session_id": end.session_id,
+        **_numbers("total_duration", "total_speech_duration")(end),
+        "transcript": end.transcript,
+        "segments": [_numbers("start", "end")(segment) | {"text": segment.text} for segment in end.segments],
+        **_present(end, "enhancement_job_id", "audio_uri", "transcript_uri"),
+    }
+
+
+_ENCODERS: dict[str, tuple[str, Callable[[Any], Json]]] = {
+    "session_begin": ("session.begin", _session_begin),
+    "speech_start": ("vad.speech_start", _numbers("timestamp")),
+    "speech_end": ("vad.speech_end", _numbers("timestamp")),
+    "partial": ("transcript.partial", _texts_and_numbers(("text",), ("start", "end"))),
+    "final": ("transcript.final", _final),
+    "flushed": ("flushed", _numbers("timestamp")),
+    "audio_ack": ("audio.ack", _numbers("received_seconds", "processed_seconds", "stored_seconds")),
+    "warning": ("warning", _warning),
+    "session_terminating": (
+        "session.terminating",
+        _texts_and_numbers(("reason", "resume_session_id"), ("grace_seconds",)),
+    ),
+    "session_end": ("session.end", _session_end),
+}
+
+
+def _rounded(value: float) -> float:
+    return round(value, 6) + 0.0  # which turns -0.0 into 0.0
+
+
+def _dump(message: Json) -> str:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

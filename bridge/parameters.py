@@ -1,0 +1,135 @@
+"""The query string of the handshake: parameters of the session, and the key of a client that cannot set headers.
+
+Only the form is judged here: that a name exists, is given once, and has a value of its type. What a value may be is
+the server's business, for all doors alike.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote_plus
+
+from dalston.v1.transcription_pb2 import TranscribeConfig
+from google.protobuf.descriptor import FieldDescriptor
+
+from bridge.refusal import Refused
+
+MAX_QUERY_BYTES = 60 * 1024
+"""Longest query string. The largest vocabulary of the contract fits in most scripts, percent-encoded; Envoy takes no
+larger request head either."""
+
+KEY_NAMES = ("api_key", "token")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the query string asked for."""
+
+    config: TranscribeConfig
+    key: str | None = field(default=None, repr=False)
+    """The caller's key, which must not be logged."""
+
+
+def parse_query(query: str) -> Opening:
+    """Reads the part of the address after `?`, still percent-encoded.
+
+    Raises:
+        Refused: INVALID_PARAMETERS, saying which parameter is wrong and what it must be.
+    """
+    if len(query) > MAX_QUERY_BYTES:
+        raise _refused(f"the query string is longer than {MAX_QUERY_BYTES} bytes")
+    values: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        name, value = _split(pair)
+        if name in values:
+            raise _refused(f"{name} is given more than once")
+        values[name] = value
+    given_keys = [name for name in KEY_NAMES if name in values]
+    if len(given_keys) > 1:
+        raise _refused("give either api_key or token, not both")
+    key = values.pop(given_keys[0]) if given_keys else None
+    return Opening(_config(values), key)
+
+
+def _split(pair: str) -> tuple[str, str]:
+    raw_name, equals, raw_value = pair.partition("=")
+    try:
+        name = unquote_plus(raw_name, errors="strict")
+        value = unquote_plus(raw_value, errors="strict")
+    except UnicodeDecodeError:
+        raise _refused("the query string is not UTF-8, percent-encoded") from None
+    if name not in _PARSERS and name not in KEY_NAMES:
+        # Without `=` it may be a bare key: what was given is not repeated.
+        shown = f"unknown parameter {_shown(name)}; " if equals else "a part of the query string is not NAME=VALUE; "
+        raise _refused(f"{shown}known are {', '.join((*_PARSERS, *KEY_NAMES))}")
+    if not value:
+        raise _refused(f"{name} is empty")
+    return name, value
+
+
+def _config(values: dict[str, str]) -> TranscribeConfig:
+    try:
+        return TranscribeConfig(**{name: _PARSERS[name](name, value) for name, value in values.items()})
+    except ValueError as error:
+        # Protobuf's own check of what the parsers let pass, such as the width of an integer.
+        raise _refused(f"a parameter is out of range: {error}") from None
+
+
+def _text(_name: str, value: str) -> str:
+    return value
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise _refused(f"{name} must be true or false, not {_shown(value)}")
+    return value == "true"
+
+
+def _whole(name: str, value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,10}", value) or not -(2**31) <= int(value) < 2**31:
+        raise _refused(f"{name} must be a whole number, not {_shown(value)}")
+    return int(value)
+
+
+def _number(name: str, value: str) -> float:
+    # A pattern, because float() also takes "nan", "1_000" and digits of other scripts.
+    if not re.fullmatch(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", value) or not math.isfinite(float(value)):
+        raise _refused(f"{name} must be a number, not {_shown(value)}")
+    return float(value)
+
+
+def _texts(name: str, value: str) -> list[str]:
+    try:
+        items = json.loads(value)
+    except (ValueError, RecursionError):
+        items = None
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise _refused(f'{name} must be a JSON array of strings, such as ["Dalston","Hackney"]')
+    return items
+
+
+def _refused(message: str) -> Refused:
+    return Refused("INVALID_PARAMETERS", message)
+
+
+def _shown(value: str) -> str:
+    """A value as it may stand in an error message: quoted, and cut where it is long."""
+    return json.dumps(value if len(value) <= 60 else value[:60] + "…", ensure_ascii=False)
+
+
+def _parser_of(descriptor: FieldDescriptor) -> Callable[[str, str], Any]:
+    if descriptor.is_repeated:
+        return _texts
+    return {
+        FieldDescriptor.TYPE_STRING: _text,
+        FieldDescriptor.TYPE_BOOL: _flag,
+        FieldDescriptor.TYPE_INT32: _whole,
+        FieldDescriptor.TYPE_DOUBLE: _number,
+    }[descriptor.type]
+
+
+# The parameters are the fields of the message: a new field is a new parameter without a word here.
+_PARSERS = {descriptor.name: _parser_of(descriptor) for descriptor in TranscribeConfig.DESCRIPTOR.fields}

@@ -1,0 +1,30 @@
+"""Several things that may end a connection, of which one does."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from bridge.closing import Ending
+
+
+async def first_ending(*sides: Coroutine[Any, Any, Ending | None]) -> Ending:
+    """Runs all sides at once until one returns an ending; the others are cancelled and awaited.
+
+    A side that returns None has no more to say and lets the others go on. Where two end together, the one named
+    first counts.
+
+    Raises:
+        ExceptionGroup: a side failed.
+        RuntimeError: no side had an ending.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(side) for side in sides]
+        pending = set(tasks)
+        while pending:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done() and not task.cancelled() and (ending := task.result()) is not None:
+                    for other in pending:
+                        other.cancel()
+                    return ending
+    raise RuntimeError("nothing ended the connection")

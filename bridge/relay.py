@@ -1,0 +1,244 @@
+"""One connection: a WebSocket whose handshake is done, and the `Transcribe` stream behind it.
+
+Nothing is queued here. Each direction holds one message, and waits until the other end has taken it; what is under
+way beyond that lies in the bounded buffers of the socket and of HTTP/2. So a client that reads slowly slows the
+server's writing of its own stream, and a server that is busy slows the client's sending.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import grpc
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest, TranscribeResponse
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub
+from websockets.exceptions import ConnectionClosed
+
+from bridge import metrics
+from bridge.client import ClientSocket
+from bridge.closing import COMPLETED, GONE, Ending, ending_for, ending_of_failure
+from bridge.config import RelayLimits
+from bridge.frames import decode_frame, encode_response, is_end
+from bridge.metadata import call_metadata
+from bridge.parameters import parse_query
+from bridge.race import first_ending
+from bridge.refusal import Refused
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+Call = grpc.aio.StreamStreamCall[TranscribeRequest, TranscribeResponse]
+
+CONDEMN_SECONDS = 1.0
+"""For the server to record why the bridge refused the client. The client waits for it."""
+
+STOPPING = ending_for("SERVER_SHUTDOWN", "the server is stopping; connect again")
+
+
+async def relay(
+    socket: ClientSocket, stub: TranscriptionServiceAsyncStub, limits: RelayLimits, stopping: asyncio.Event
+) -> Ending:
+    """Serves one client until its connection is to be closed, and says how.
+
+    `stopping` set ends it soon. The socket is left open for the last words.
+    """
+    try:
+        opening = parse_query(urlsplit(socket.opening_request.path).query)
+        metadata = call_metadata(socket.opening_request.headers, socket.peer, opening.key)
+    except Refused as refused:
+        return ending_for(refused.reason, refused.message)
+    call: Call = stub.Transcribe(None, metadata=metadata)
+    try:
+        return await _Relay(socket, call, limits, stopping).run(opening.config)
+    except* Exception:
+        incident = uuid4().hex[:12]
+        log.exception("relay failed", incident=incident)
+        ending = ending_for("INTERNAL", f"internal error {incident}")
+    finally:
+        # The end of the call in every case: nothing happens where it is done, and otherwise the server learns it.
+        call.cancel()
+    return ending
+
+
+class _Relay:
+    """The state of one connection, shared by the two directions."""
+
+    def __init__(self, socket: ClientSocket, call: Call, limits: RelayLimits, stopping: asyncio.Event) -> None:
+        self._socket = socket
+        self._call = call
+        self._limits = limits
+        self._stopping = stopping
+        self._writing = asyncio.Lock()
+        self._begun = asyncio.Event()
+        self._heard = 0  # Frames received so far.
+        self._listening = False  # Whether we wait for a frame.
+        self._end_sent = False
+        self._verdict: Ending | None = None  # What the client broke, once it did.
+
+    async def run(self, config: TranscribeConfig) -> Ending:
+        return await first_ending(
+            self._to_client(config),
+            self._to_server(),
+            self._refusal(),
+            self._silence(),
+            self._shutdown(),
+        )
+
+    async def _to_client(self, config: TranscribeConfig) -> Ending:
+        """Opens the stream and passes the server's messages on, to the end of the stream."""
+        try:
+            begin = await self._begin(config)
+            if begin is None:
+                return ending_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
+            self._begun.set()
+            response: TranscribeResponse | grpc.aio.EOFType = begin
+            while isinstance(response, TranscribeResponse):
+                if not await self._send(response):
+                    return GONE
+                if response.HasField("session_end"):
+                    return await self._completed()
+                response = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            return self._verdict or self._failure(error)
+        log.error("stream ended without session_end")
+        return self._verdict or ending_for("INTERNAL", "internal error: the session ended without its end")
+
+    async def _begin(self, config: TranscribeConfig) -> TranscribeResponse | grpc.aio.EOFType | None:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._limits.begin_seconds):
+                await self._call.write(TranscribeRequest(config=config))
+                begin = await self._call.read()
+        except TimeoutError:
+            return None
+        metrics.BEGIN_SECONDS.observe(time.monotonic() - started)
+        return begin
+
+    async def _send(self, response: TranscribeResponse) -> bool:
+        """Sends one message to the client; False when the client does not take it."""
+        text = encode_response(response)
+        if text is None:
+            return True
+        try:
+            async with asyncio.timeout(self._limits.stuck_seconds):
+                await self._socket.send(text)
+        except TimeoutError:
+            log.warning("client does not read")
+            return False
+        except ConnectionClosed:
+            # Who has left is the other direction's finding: it knows whether the client asked for the end before.
+            return True
+        metrics.MESSAGES_SENT.inc()
+        return True
+
+    async def _completed(self) -> Ending:
+        """Lets the server finish the call by itself, so that it does not see a cancel behind its last message."""
+        try:
+            async with asyncio.timeout(self._limits.close_seconds):
+                while isinstance(await self._call.read(), TranscribeResponse):
+                    pass
+        except (TimeoutError, grpc.aio.AioRpcError) as error:
+            log.warning("stream did not end after session_end", error=type(error).__name__)
+        return COMPLETED
+
+    def _failure(self, error: grpc.aio.AioRpcError) -> Ending:
+        ending = ending_of_failure(error)
+        if ending.close_code in (1011, 4503):
+            # The status's own text may be a library's; it is for the operator and is not sent.
+            log.warning("stream failed", status=error.code().name, details=error.details(), code=ending.code)
+        return ending
+
+    async def _to_server(self) -> Ending | None:
+        """Passes the client's messages on, once the session has begun, until the client is gone."""
+        try:
+            while not self._call.done():
+                frame = await self._receive()
+                if self._end_sent:
+                    continue
+                request = decode_frame(frame)
+                # Until then a proxy may still move the stream to another server, which must get all of the audio.
+                await self._begun.wait()
+                await self._write(request)
+        except Refused as refused:
+            return await self._condemn(ending_for(refused.reason, refused.message))
+        except TimeoutError:
+            log.warning("server takes no messages")
+            return ending_for("UNAVAILABLE", "the transcription server takes no more audio; try again shortly")
+        except ConnectionClosed:
+            return await self._left()
+        return None
+
+    async def _left(self) -> Ending | None:
+        if self._end_sent:
+            # The client asked for the end and left: its session is completed all the same.
+            await asyncio.sleep(self._limits.finish_seconds)
+        elif self._socket.is_refused:
+            return None  # It did not leave, it is being thrown out.
+        return GONE
+
+    async def _receive(self) -> bytes | str:
+        self._listening = True
+        frame = await self._socket.recv()
+        self._listening = False
+        self._heard += 1
+        return frame
+
+    async def _write(self, request: TranscribeRequest) -> None:
+        """Writes one message to the server.
+
+        Raises:
+            TimeoutError: the server did not take it.
+        """
+        try:
+            async with asyncio.timeout(self._limits.stall_seconds), self._writing:
+                await self._call.write(request)
+                if is_end(request):
+                    self._end_sent = True
+                    await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # The stream is over. Why is what the other direction finds out.
+        metrics.AUDIO_BYTES.inc(len(request.audio))
+
+    async def _refusal(self) -> Ending | None:
+        verdict = await self._socket.refused()
+        return None if self._end_sent else await self._condemn(verdict)
+
+    async def _condemn(self, verdict: Ending) -> Ending:
+        """Makes the server record that the client broke the contract.
+
+        All the server would see is a cancel, as if the client had vanished. So it is sent a message that is none of
+        the contract's either, for which it fails the stream itself.
+        """
+        self._verdict = verdict
+        if self._begun.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CONDEMN_SECONDS):
+                    await self._write(TranscribeRequest())
+                    await self._call.code()
+        return verdict
+
+    async def _silence(self) -> Ending | None:
+        """Pings the client until it is silent.
+
+        The library's own pings want the pong in time. That is unfair to a client that uploads faster than the server
+        takes it: its pong stands in line behind its audio, which we do not read. So any frame is a sign of life, and
+        while we do not read, silence is no sign of death.
+        """
+        while True:
+            await asyncio.sleep(self._limits.ping_interval_seconds)
+            heard = self._heard
+            try:
+                async with asyncio.timeout(self._limits.ping_timeout_seconds):
+                    await (await self._socket.ping())
+            except ConnectionClosed:
+                return None
+            except TimeoutError:
+                if self._heard == heard and self._listening:
+                    log.info("client does not answer")
+                    return GONE
+
+    async def _shutdown(self) -> Ending:
+        await self._stopping.wait()
+        return STOPPING
