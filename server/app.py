@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 
 import grpc
 from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
@@ -70,7 +71,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
 
 def _build(
     settings: ServerSettings, engine: Engine, persistence: Persistence
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+) -> tuple[grpc.aio.Server, grpc_health.aio.HealthServicer]:
     server = grpc.aio.server(
         interceptors=(
             TelemetryInterceptor(),
@@ -93,9 +94,9 @@ def _build(
         TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions), server
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = grpc_health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*SERVICES, grpc_health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"{settings.server_host}:{settings.server_port}"
     try:
         server.add_insecure_port(address)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import grpc
@@ -15,7 +14,7 @@ from google.rpc.status_pb2 import Status
 from persistence import errors as persistence
 from persistence.records import Ending
 from server.inference import errors as inference
-from server.rpc.handlers import wrap_behaviors
+from server.rpc.interceptor import Call, CallInterceptor, Context
 from server.session import errors as session
 from telemetry.logs import get_logger
 
@@ -79,32 +78,24 @@ def ending_of(error: BaseException) -> Ending:
     return Ending("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
+class ErrorInterceptor(CallInterceptor):
     """Answers every error with a status and an ErrorInfo, and never with an exception's own text unless it is ours."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        handler = await continuation(details)
-        return wrap_behaviors(handler, self._run)
-
-    async def _run(self, call: Callable[[], Awaitable[Any]], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def around(self, method: str, call: Call, context: Context) -> Any:
         try:
             return await call()
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await _abort(context, error)
+            await _abort(method, context, error)
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+async def _abort(method: str, context: Context, error: Exception) -> None:
     answer = answer_to(error)
     message, metadata = str(error), {}
     if answer is _INTERNAL:
         incident = uuid.uuid4().hex
-        log.error("internal error", incident=incident, exc_info=error)
+        log.error("internal error", method=method, incident=incident, exc_info=error)
         message = f"internal error, incident {incident}"
     if isinstance(error, session.InvalidParameter | persistence.InvalidFilter):
         metadata["parameter"] = error.parameter

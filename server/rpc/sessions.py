@@ -1,27 +1,24 @@
 """SessionService: the record of sessions, over persistence."""
 
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 from uuid import UUID
 
-import grpc
 from dalston.v1 import session_pb2 as pb
 from dalston.v1 import session_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from persistence.records import SessionFilter, SessionRecord
+from persistence.records import STATUSES, SessionFilter, SessionRecord
 from persistence.service import Persistence, StoredObject
-from persistence.session_id import parse_session_id
+from persistence.session_id import format_session_id, parse_session_id
 from persistence.tenancy import current_caller
 from server.rpc import unimplemented
+from server.rpc.interceptor import Context
 from server.session.errors import InvalidParameter
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
 DEFAULT_LIMIT, MAX_LIMIT, MAX_OFFSET = 50, 100, 100_000
-STATUSES = ("active", "completed", "error", "interrupted")
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
@@ -54,15 +51,13 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_message(await self._get(request.session_id))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:  # type: ignore[override]
-        session_id = request.session_id
-        parse_session_id(session_id)
-        await self._persistence.delete(_tenant(), session_id)
-        return pb.DeleteSessionResponse(deleted=True, session_id=session_id)
+        await self._persistence.delete(_tenant(), parse_session_id(request.session_id))
+        return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
         unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
         record = await self._get(request.session_id)
-        await _send(context, await self._persistence.archive.audio(record), "audio/wav", f"{record.id}.wav")
+        await _send(context, await self._persistence.archive.audio(record), "audio/wav", f"{record.session_id}.wav")
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
         unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
@@ -82,15 +77,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         unimplemented.refuse_method("GetEnhancement")
 
     async def _get(self, session_id: str) -> SessionRecord:
-        parse_session_id(session_id)
-        return await self._persistence.sessions.get(_tenant(), session_id)
+        return await self._persistence.sessions.get(_tenant(), parse_session_id(session_id))
 
 
 def session_message(record: SessionRecord) -> pb.Session:
     """A record as the API shows it."""
-    path = f"/v1/realtime/sessions/{record.id}"
+    path = f"/v1/realtime/sessions/{record.session_id}"
     return pb.Session(
-        id=record.id,
+        id=record.session_id,
         status=record.status,
         language=record.language,
         model=record.model,
@@ -109,8 +103,8 @@ def session_message(record: SessionRecord) -> pb.Session:
         audio_url=f"{path}/audio" if record.audio_uri else None,
         transcript_uri=record.transcript_uri,
         transcript_url=f"{path}/transcript" if record.transcript_uri else None,
-        previous_session_id=record.previous_session_id,
-        next_session_id=record.next_session_id,
+        previous_session_id=_public(record.previous_session_id),
+        next_session_id=_public(record.next_session_id),
         enhancement_job_id=record.enhancement_job_id,
         worker_id=record.worker_id,
         client_ip=record.client_ip,
@@ -124,6 +118,10 @@ async def _send(context: Context, stored: StoredObject, content_type: str, filen
         await context.send_initial_metadata((disposition,))
     async for chunk in stored.chunks:
         await context.write(HttpBody(content_type=content_type, data=chunk))
+
+
+def _public(session_id: UUID | None) -> str | None:
+    return None if session_id is None else format_session_id(session_id)
 
 
 def _tenant() -> UUID:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 from prometheus_client import Counter, Gauge, Histogram
 
-from server.rpc.handlers import wrap_behaviors
+from server.rpc.interceptor import Call, CallInterceptor, Context
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -25,46 +24,30 @@ SECONDS = Histogram(
 )
 
 
-class TelemetryInterceptor(grpc.aio.ServerInterceptor):
+class TelemetryInterceptor(CallInterceptor):
     """The outermost interceptor: sees what the client sees."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        handler = await continuation(details)
-        if not details.method.startswith("/dalston."):  # health checks would drown the rest
-            return handler
-        method = details.method.rpartition("/")[2]
-
-        async def observe(call: Callable[[], Awaitable[Any]], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            return await _observe(method, call, context)
-
-        return wrap_behaviors(handler, observe)
-
-
-async def _observe(method: str, call: Callable[[], Awaitable[Any]], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    started = time.monotonic()
-    code = "OK"
-    RUNNING.labels(method).inc()
-    try:
-        return await call()
-    except asyncio.CancelledError:
-        code = "CANCELLED"
-        raise
-    except grpc.aio.AbortError:
-        code = _status_name(context)
-        raise
-    finally:
-        seconds = time.monotonic() - started
-        RUNNING.labels(method).dec()
-        CALLS.labels(method, code).inc()
-        SECONDS.labels(method).observe(seconds)
-        log.info("call ended", method=method, code=code, seconds=round(seconds, 3))
+    async def around(self, method: str, call: Call, context: Context) -> Any:
+        started = time.monotonic()
+        code = "OK"
+        RUNNING.labels(method).inc()
+        try:
+            return await call()
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except grpc.aio.AbortError:
+            code = _status_name(context)
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            RUNNING.labels(method).dec()
+            CALLS.labels(method, code).inc()
+            SECONDS.labels(method).observe(seconds)
+            log.info("call ended", method=method, code=code, seconds=round(seconds, 3))
 
 
-def _status_name(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _status_name(context: Context) -> str:
     code = context.code()
     if isinstance(code, grpc.StatusCode):
         return code.name

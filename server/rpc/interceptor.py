@@ -1,0 +1,75 @@
+"""The base of the server's interceptors: one method about every kind of call."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+Call = Callable[[], Awaitable[Any]]
+Context = grpc.aio.ServicerContext[Any, Any]
+Behavior = Callable[[Any, Context], Any]
+
+
+class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
+    """Runs `around` about every call of this project's services; health and reflection pass untouched."""
+
+    @abstractmethod
+    async def around(self, method: str, call: Call, context: Context) -> Any:
+        """Runs `await call()` with something before, after or about it.
+
+        Args:
+            method: the method's short name.
+            call: runs the servicer. Its result is the response of a method with one response, and None for a method
+                with a stream of them, which has written them by then.
+        """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/dalston."):
+            return handler
+        return self._wrap(details.method.rpartition("/")[2], handler)
+
+    def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        codecs = handler.request_deserializer, handler.response_serializer
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self._single(method, handler.unary_unary), *codecs)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(self._single(method, handler.stream_unary), *codecs)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), *codecs)
+        return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), *codecs)
+
+    def _single(self, method: str, behavior: Behavior) -> Behavior:
+        async def wrapped(request: Any, context: Context) -> Any:
+            async def call() -> Any:
+                return await behavior(request, context)
+
+            return await self.around(method, call, context)
+
+        return wrapped
+
+    def _streaming(self, method: str, behavior: Behavior) -> Behavior:
+        async def wrapped(request: Any, context: Context) -> None:
+            async def call() -> None:
+                # A servicer either writes to the context itself or is a generator of responses.
+                responses = behavior(request, context)
+                if not inspect.isasyncgen(responses):
+                    await responses
+                    return
+                try:
+                    async for response in responses:
+                        await context.write(response)
+                finally:
+                    await responses.aclose()
+
+            await self.around(method, call, context)
+
+        return wrapped
