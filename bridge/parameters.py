@@ -71,11 +71,7 @@ def _split(pair: str) -> tuple[str, str]:
 
 
 def _config(values: dict[str, str]) -> TranscribeConfig:
-    try:
-        return TranscribeConfig(**{name: _PARSERS[name](name, value) for name, value in values.items()})
-    except ValueError as error:
-        # Protobuf's own check of what the parsers let pass, such as the width of an integer.
-        raise _refused(f"a parameter is out of range: {error}") from None
+    return TranscribeConfig(**{name: _PARSERS[name](name, value) for name, value in values.items()})
 
 
 def _text(_name: str, value: str) -> str:
@@ -104,6 +100,7 @@ def _number(name: str, value: str) -> float:
 def _texts(name: str, value: str) -> list[str]:
     try:
         items = json.loads(value)
+        json.dumps(items, ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair, protobuf cannot.
     except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
