@@ -12,8 +12,6 @@ PersistenceError
     └── ObjectNotFound     an object that a record points to is not there
 """
 
-from uuid import UUID
-
 
 class PersistenceError(Exception):
     """Base of all errors of this package."""
@@ -36,36 +34,36 @@ class InvalidFilter(PersistenceError):
 
 
 class _SessionError(PersistenceError):
-    def __init__(self, session_id: UUID, what: str) -> None:
+    def __init__(self, session_id: str, what: str) -> None:
         self.session_id = session_id
-        super().__init__(f"session sess_{session_id.hex} {what}")
+        super().__init__(f"session {session_id} {what}")
 
 
 class SessionNotFound(_SessionError):
     """The tenant has no session of this id: it never was, is deleted, or is another tenant's, all alike."""
 
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "was not found")
 
 
 class SessionActive(_SessionError):
     """The session is running, or not stored to its end yet."""
 
-    def __init__(self, session_id: UUID, what: str = "is still active") -> None:
+    def __init__(self, session_id: str, what: str = "is still active") -> None:
         super().__init__(session_id, what)
 
 
 class AudioNotStored(_SessionError):
     """The session did not ask for its audio to be stored."""
 
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "stored no audio")
 
 
 class TranscriptNotStored(_SessionError):
     """The session did not ask for its transcript to be stored."""
 
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "stored no transcript")
 
 

@@ -83,7 +83,8 @@ class StoredObjects:
 class SessionRecord:
     """A session as its row has it."""
 
-    id: UUID
+    id: str
+    """Session ids are in their public form here."""
     tenant_id: UUID
     status: SessionStatus
     language: str
@@ -102,17 +103,12 @@ class SessionRecord:
     word_count: int
     worker_id: str
     client_ip: str | None
-    previous_session_id: UUID | None
+    previous_session_id: str | None
     started_at: datetime
     ended_at: datetime | None
     error: str | None
-    next_session_id: UUID | None
+    next_session_id: str | None
     """The session that continues this one."""
-
-    @property
-    def session_id(self) -> str:
-        """The public form of the id."""
-        return format_session_id(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from persistence.cursor import Cursor
 from persistence.database import Database
 from persistence.errors import InvalidFilter, SessionActive, SessionNotFound
 from persistence.records import STATUSES, SessionFilter, SessionPage, SessionRecord
+from persistence.session_id import format_session_id, parse_session_id
 from persistence.tables import realtime_sessions
 
 MAX_LIMIT = 100
@@ -30,7 +31,14 @@ _columns = [column for column in realtime_sessions.c if column.name != "deleted_
 
 
 def _record(row: RowMapping) -> SessionRecord:
-    return SessionRecord(**{str(name): value for name, value in row.items()})
+    values = {str(name): value for name, value in row.items()}
+    for name in ("id", "previous_session_id", "next_session_id"):
+        values[name] = format_session_id(values[name]) if values[name] else None
+    return SessionRecord(**values)
+
+
+def _place_of(record: SessionRecord) -> Cursor:
+    return Cursor(record.started_at, parse_session_id(record.id))
 
 
 def page_query(
@@ -57,7 +65,7 @@ def _matching(tenant_id: UUID, session_filter: SessionFilter) -> list[ColumnElem
 class SessionStore:
     """Reads and deletes sessions of one tenant at a time.
 
-    All methods raise StorageUnavailable while Postgres is away.
+    All methods raise StorageUnavailable while Postgres is away, and those that take a session id InvalidSessionId.
     """
 
     def __init__(self, database: Database) -> None:
@@ -91,17 +99,16 @@ class SessionStore:
             rows = page.mappings().all()
         sessions = tuple(_record(row) for row in rows[:limit])
         has_next = len(rows) > limit
-        last = sessions[-1] if has_next else None
-        return SessionPage(sessions, total, Cursor(last.started_at, last.id).encode() if last else None)
+        return SessionPage(sessions, total, _place_of(sessions[-1]).encode() if has_next else None)
 
-    async def get(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
+    async def get(self, tenant_id: UUID, session_id: str) -> SessionRecord:
         """One session.
 
         Raises:
             SessionNotFound: the tenant has none of this id.
         """
         query = select(*_columns, _next_session_id).where(
-            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None)
+            _t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_(None)
         )
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
@@ -109,7 +116,7 @@ class SessionStore:
             raise SessionNotFound(session_id)
         return _record(row)
 
-    async def bury(self, tenant_id: UUID, session_id: UUID) -> None:
+    async def bury(self, tenant_id: UUID, session_id: str) -> None:
         """Hides an ended session from its tenant; its objects and its row are still to be removed.
 
         Burying it again does nothing, so that a delete cut short is finished by another.
@@ -118,7 +125,7 @@ class SessionStore:
             SessionNotFound: the tenant has none of this id.
             SessionActive: it is running.
         """
-        mine = (_t.tenant_id == tenant_id, _t.id == session_id)
+        mine = (_t.tenant_id == tenant_id, _t.id == parse_session_id(session_id))
         hide = (
             update(realtime_sessions)
             .where(*mine, _t.status != "active")
@@ -132,10 +139,10 @@ class SessionStore:
                 raise SessionActive(session_id)
         raise SessionNotFound(session_id)
 
-    async def remove(self, tenant_id: UUID, session_id: UUID) -> None:
+    async def remove(self, tenant_id: UUID, session_id: str) -> None:
         """Removes the row of a buried session; nothing happens if there is none."""
         statement = delete(realtime_sessions).where(
-            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_not(None)
+            _t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_not(None)
         )
         async with self._database.transaction() as connection:
             await connection.execute(statement)

@@ -152,5 +152,5 @@ class SessionWriter:
             return
         error = "the recording could not be started"
         await self._rows.end_active(self._worker_id, "error", error, datetime.now(UTC), refused)
-        for _ in refused:
-            self._refused.popleft()
+        ended = set(refused)
+        self._refused = deque((each for each in self._refused if each not in ended), maxlen=_MOST_REFUSED)

@@ -1,0 +1,161 @@
+"""Takes ended sessions to their final state: the row first, then the objects, then the row's word of them.
+
+Every step may be repeated, and is, with a growing pause, until it succeeds or the process stops; what is left then is
+in the spool and is finished by the next start.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from prometheus_client import Counter, Gauge
+
+from persistence.errors import StorageUnavailable
+from persistence.records import Conclusion, SessionStart, StoredObjects
+from persistence.rows import SessionRows
+from persistence.shipper import Shipper
+from persistence.spool import SessionSpool
+from persistence.writer import SessionWriter
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+_ended = Counter("dalston_sessions_ended_total", "Sessions whose final status is in their row", ["status"])
+_failed = Counter("dalston_store_failures_total", "Attempts to store a session that failed and are repeated", ["step"])
+_waiting = Gauge("dalston_sessions_storing", "Ended sessions that are not stored to their end yet")
+
+
+class Finishing:
+    """An ended session on its way."""
+
+    def __init__(self) -> None:
+        self.stored = StoredObjects()
+        """Where the objects are, as far as they are there."""
+        self._row_written = asyncio.Event()
+        self._answered = asyncio.Event()
+
+    def row_settled(self) -> None:
+        """The final status is in the row."""
+        self._row_written.set()
+
+    def answered(self) -> None:
+        """It is finished, or a first attempt failed and it goes on in the background."""
+        self._row_written.set()
+        self._answered.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Waits until it is finished, a step has failed once, or the time is over."""
+        await _wait(self._answered, seconds)
+
+    async def wait_for_row(self, seconds: float) -> None:
+        """Waits until the final status is in the row, writing it has failed once, or the time is over."""
+        await _wait(self._row_written, seconds)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+class Finisher:
+    """Owns the tasks that finish sessions."""
+
+    def __init__(self, writer: SessionWriter, rows: SessionRows, shipper: Shipper) -> None:
+        self._writer = writer
+        self._rows = rows
+        self._shipper = shipper
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unfinished = 0
+
+    @property
+    def has_left_work(self) -> bool:
+        """Whether a session is left for the next start."""
+        return self._unfinished > 0
+
+    def finish(self, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None) -> Finishing:
+        """Begins to finish an ended session, in a task of its own that its caller's cancellation does not reach."""
+        finishing = Finishing()
+        task = asyncio.create_task(self._run(finishing, start, conclusion, spool), name=f"finish {start.session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return finishing
+
+    async def close(self, grace_seconds: float) -> None:
+        """Waits for the sessions at hand, then leaves the rest to the next start."""
+        tasks = set(self._tasks)
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace_seconds)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("sessions are left in the spool for the next start", count=len(late))
+            await asyncio.wait(late)
+
+    async def _run(
+        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
+    ) -> None:
+        with _waiting.track_inprogress():
+            self._unfinished += 1
+            try:
+                await self._finish(finishing, start, conclusion, spool)
+                self._unfinished -= 1
+            except Exception:
+                # A mistake of ours with one session: it stays in the spool, the others go on.
+                log.exception("session cannot be finished", session_id=start.session_id)
+                _failed.labels("unexpected").inc()
+            finally:
+                self._writer.forget(start.id)
+                finishing.answered()
+
+    async def _finish(
+        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
+    ) -> None:
+        if spool is not None:
+            await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
+        is_there = await self._repeat("row", finishing, lambda: self._writer.conclude(start, conclusion))
+        if is_there:
+            _ended.labels(conclusion.ending.status).inc()
+        finishing.row_settled()
+        if spool is None:
+            return
+        if is_there:
+            finishing.stored = await self._repeat(
+                "objects", finishing, lambda: self._shipper.ship(spool, conclusion.progress)
+            )
+            stored = finishing.stored
+            is_there = await self._repeat(
+                "row", finishing, lambda: self._rows.set_stored(start.worker_id, start.id, stored)
+            )
+        if not is_there:
+            # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
+            await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
+        await asyncio.to_thread(spool.remove)
+
+    async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await action()
+            except StorageUnavailable:
+                _failed.labels(step).inc()
+                log.warning("a session's storing waits", step=step)
+                finishing.answered()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
+    try:
+        await asyncio.to_thread(spool.conclude, conclusion)
+    except OSError as error:
+        raise StorageUnavailable("the spool cannot be written") from error

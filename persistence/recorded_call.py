@@ -1,0 +1,273 @@
+"""One Transcribe call as the recording interceptor runs it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+import grpc
+from dalston.v1.transcription_pb2 import (
+    Final as FinalMessage,
+)
+from dalston.v1.transcription_pb2 import (
+    SessionBegin,
+    SessionEnd,
+    TranscribeConfig,
+    TranscribeRequest,
+    TranscribeResponse,
+)
+
+from persistence.client_address import client_ip
+from persistence.errors import StorageUnavailable
+from persistence.finisher import Finishing
+from persistence.recorder import Recorder
+from persistence.recordings import Classify, Recordings
+from persistence.records import Ending, SessionStart
+from persistence.request_queue import RequestQueue
+from persistence.session_id import parse_session_id
+from persistence.tenancy import current_caller
+from persistence.transcript import TimedWord, Utterance
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Servicer = Callable[[AsyncIterator[TranscribeRequest], Context], Awaitable[None]]
+
+MAX_AUDIO_MESSAGE_BYTES: Final = 65_536
+VANISHED: Final = Ending("interrupted", "the client went away")
+STOPPED: Final = Ending("interrupted", "the server stopped")
+
+# A session that records may lag this far behind its audio before the client is held back; one that does not record
+# leaves the waiting to the transport.
+_RECORDED_LAG_SECONDS: Final = 30.0
+_UNRECORDED_BYTES: Final = 256 * 1024
+# A connection that breaks often looks like the end of the requests first; the cancellation follows at once.
+_BREAK_SECONDS: Final = 0.05
+_ROW_SECONDS: Final = 2.0
+
+
+class RecordedCall:
+    """Stands between the transport and the servicer: what is received is recorded before the servicer sees it, what is
+    said before the client sees it.
+
+    Three tasks: the handler's own, which the transport cancels; `read`, which records requests; `run`, which runs the
+    servicer and finishes the recording, and which no cancellation of the transport reaches.
+    """
+
+    def __init__(
+        self,
+        servicer: Servicer,
+        context: Context,
+        recordings: Recordings,
+        classify: Classify,
+        *,
+        store_wait_seconds: float,
+        vanished_grace_seconds: float,
+    ) -> None:
+        self._servicer = servicer
+        self._context = context
+        self._recordings = recordings
+        self._classify = classify
+        self._store_wait_seconds = store_wait_seconds
+        self._vanished_grace_seconds = vanished_grace_seconds
+        # Read now: the call must not be touched once the transport has given it up.
+        self._client_ip = client_ip(context)
+        self._requests = RequestQueue(_UNRECORDED_BYTES)
+        self._config: TranscribeConfig | None = None
+        self._beginning: asyncio.Task[Recorder] | None = None
+        self._recorder: Recorder | None = None
+        self._begun = asyncio.Event()
+        self._finishing: Finishing | None = None
+        self._has_vanished = asyncio.Event()
+        self._ended_by_client = False
+        self._requests_ended_at: float | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def has_vanished(self) -> bool:
+        """Whether the transport has given the call up."""
+        return self._has_vanished.is_set()
+
+    async def read(self, requests: AsyncIterator[TranscribeRequest]) -> None:
+        """Records what the client sends and hands it on, until the client ends it or vanishes."""
+        try:
+            async for request in requests:
+                self._record_request(request)
+                await self._requests.put(request)
+                kind = request.WhichOneof("request")
+                if kind == "config" and self._config is None:
+                    self._config = request.config
+                    await self._begun.wait()
+                elif kind == "control" and request.control.WhichOneof("control") == "end":
+                    self._ended_by_client = True
+                    break
+            self._requests_ended_at = asyncio.get_running_loop().time()
+            self._requests.end()
+        except OSError:
+            # What follows would not be kept as was asked for: the session ends here, with what was recorded.
+            log.exception("audio cannot be recorded")
+            self._requests.end(StorageUnavailable("the recording cannot be kept: the spool cannot be written"))
+        except grpc.aio.BaseError:
+            self.client_vanished()
+        except Exception as error:  # a message that cannot be decoded, for example: the servicer's to answer
+            self._requests.end(error)
+
+    async def run(self) -> None:
+        """Runs the servicer, then finishes the recording; raises what the servicer raised."""
+        context = cast(Context, _RecordedContext(self._context, self))
+        self._task = asyncio.ensure_future(self._servicer(self._requests, context))
+        grace = asyncio.create_task(self._limit_after_vanishing())
+        try:
+            await asyncio.wait({self._task})
+        except asyncio.CancelledError:
+            # The process stops and has waited long enough.
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        finally:
+            grace.cancel()
+            with suppress(asyncio.CancelledError):
+                await grace
+        self._requests.end()
+        self._begun.set()
+        error = self._error_of_servicer()
+        if self._beginning is not None and self._recorder is None:
+            self._recorder = await _result_or_none(self._beginning)
+        if self._recorder is not None and self._finishing is None:
+            self._finishing = self._recordings.finish(self._recorder, await self._ending(error))
+            await self._finishing.wait_for_row(_ROW_SECONDS)
+        if error is not None and not self.has_vanished:
+            raise error
+
+    def client_vanished(self) -> None:
+        """The transport has given the call up: nothing more is read from it or written to it."""
+        self._has_vanished.set()
+        self._requests.end()
+
+    async def write(self, response: TranscribeResponse) -> None:
+        """Records what the servicer says, then passes it on if the client is still there.
+
+        Raises:
+            StorageUnavailable: the session cannot be recorded as asked.
+        """
+        match response.WhichOneof("response"):
+            case "session_begin":
+                await self._begin(response.session_begin)
+            case "final":
+                self._record_final(response.final)
+            case "session_end" if self._recorder is not None:
+                response = await self._end(response.session_end)
+        await self._pass_on(response)
+        self._begun.set()
+
+    async def _pass_on(self, response: TranscribeResponse) -> None:
+        if self.has_vanished:
+            return
+        try:
+            await self._context.write(response)
+        except grpc.aio.BaseError:
+            self.client_vanished()
+
+    async def _begin(self, begin: SessionBegin) -> None:
+        config = self._config or TranscribeConfig()
+        start = SessionStart(
+            id=parse_session_id(begin.session_id),
+            tenant_id=current_caller.get().tenant_id,
+            worker_id=self._recordings.worker_id,
+            started_at=datetime.now(UTC),
+            language=begin.config.language,
+            model=begin.config.model,
+            encoding=begin.config.encoding,
+            sample_rate=begin.config.sample_rate,
+            channels=begin.config.channels,
+            store_audio=config.store_audio,
+            store_transcript=config.store_transcript,
+            enhance_on_end=config.enhance_on_end,
+            client_ip=self._client_ip,
+            previous_session_id=parse_session_id(begin.resumed_from) if begin.resumed_from else None,
+        )
+        # A task of its own: cut short it would leave a row or a directory that nobody ends.
+        self._beginning = asyncio.create_task(self._recordings.begin(start))
+        self._recorder = await asyncio.shield(self._beginning)
+        if start.stores:
+            frames = int(_RECORDED_LAG_SECONDS * start.sample_rate)
+            self._requests.limit_bytes = frames * self._recorder.frame_bytes
+
+    def _record_request(self, request: TranscribeRequest) -> None:
+        if self._recorder is None or request.WhichOneof("request") != "audio":
+            return
+        audio = request.audio
+        # Others the servicer refuses; they are not part of the session's audio.
+        if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
+            self._recorder.audio(audio)
+
+    def _record_final(self, final: FinalMessage) -> None:
+        if self._recorder is None:
+            return
+        words = tuple(TimedWord(word.word, word.start, word.end, word.confidence) for word in final.words)
+        utterance = Utterance(final.start, final.end, final.text, final.confidence, final.language, words)
+        try:
+            self._recordings.utterance(self._recorder, utterance)
+        except OSError as error:
+            log.exception("final cannot be recorded", session_id=self._recorder.start.session_id)
+            raise StorageUnavailable("the recording cannot be kept: the spool cannot be written") from error
+
+    async def _end(self, end: SessionEnd) -> TranscribeResponse:
+        """`session_end` with where the recording is, as far as it is stored in time."""
+        assert self._recorder is not None  # noqa: S101 - its caller knows
+        self._finishing = self._recordings.finish(self._recorder, await self._ending(None))
+        await self._finishing.wait(self._store_wait_seconds)
+        response = TranscribeResponse(session_end=end)
+        stored = self._finishing.stored
+        if stored.audio_uri:
+            response.session_end.audio_uri = stored.audio_uri
+        if stored.transcript_uri:
+            response.session_end.transcript_uri = stored.transcript_uri
+        return response
+
+    async def _ending(self, error: BaseException | None) -> Ending:
+        if error is None and not self._ended_by_client and self._requests_ended_at is not None:
+            since = asyncio.get_running_loop().time() - self._requests_ended_at
+            await asyncio.sleep(max(0.0, _BREAK_SECONDS - since))
+            self._ended_by_client = not self.has_vanished
+        was_cut = isinstance(error, asyncio.CancelledError)
+        if self.has_vanished and (was_cut or not self._ended_by_client):
+            return VANISHED
+        if was_cut:
+            return STOPPED
+        return Ending("completed") if error is None else self._classify(error)
+
+    def _error_of_servicer(self) -> BaseException | None:
+        assert self._task is not None  # noqa: S101 - its caller made it
+        if self._task.cancelled():
+            return asyncio.CancelledError("the servicer was cancelled")
+        return self._task.exception()
+
+    async def _limit_after_vanishing(self) -> None:
+        """A client that is gone needs no recognition unless it is stored, and then not for ever."""
+        await self._has_vanished.wait()
+        if self._recorder is not None and self._recorder.start.stores:
+            await asyncio.sleep(self._vanished_grace_seconds)
+        if self._task is not None:
+            self._task.cancel()
+
+
+class _RecordedContext:
+    """The servicer's context: writes go through the recording, the rest to the transport."""
+
+    def __init__(self, context: Context, call: RecordedCall) -> None:
+        self._context = context
+        self.write = call.write
+
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        if self._call.has_vanished:
+            raise RuntimeError("the call is over: the transport must not be touched")
+        return getattr(self._context, name)
+
+
+async def _result_or_none(beginning: asyncio.Task[Recorder]) -> Recorder | None:
+    await asyncio.wait({beginning})
+    return None if beginning.exception() else beginning.result()
