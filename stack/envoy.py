@@ -1,0 +1,103 @@
+"""Envoy from its wheel, with the configuration of `envoy/envoy.yaml`."""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from stack.errors import CannotStart
+from stack.process import Pause, Process, running
+from stack.wheels import package_folder
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TEMPLATE = _ROOT / "envoy" / "envoy.yaml"
+_DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
+_ADMIN_SOCKET = "admin.sock"
+_READY_SECONDS = 30.0
+_STOP = ((signal.SIGTERM, 5.0),)
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where Envoy listens and what stands behind it. All hosts are IP addresses or names, without a port."""
+
+    hosts: Sequence[str]
+    """The addresses to listen on, at least one."""
+    port: int
+    server_port: int
+    bridge_port: int
+    server_host: str = "127.0.0.1"
+    bridge_host: str = "127.0.0.1"
+    names: Sequence[str] = ("*",)
+    """The Host headers to answer to."""
+
+
+@contextmanager
+def envoy(folder: Path, doors: Doors, *, log: Path | None = None, pause: Pause = time.sleep) -> Iterator[Process]:
+    """Runs Envoy while the block runs.
+
+    Args:
+        folder: for the filled-in configuration and the admin socket; made if it is not there.
+        doors: addresses.
+        log: Envoy's own messages; requests go to `access.log` beside it. Default: `envoy.log` in `folder`.
+        pause: how to wait while it starts.
+
+    Raises:
+        StackError: it cannot start; the message says why.
+    """
+    folder = folder.resolve()
+    log = log or folder / "envoy.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        configuration = folder / "envoy.yaml"
+        configuration.write_text(render(doors, log.with_name("access.log")))
+        (folder / _ADMIN_SOCKET).unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotStart(f"Envoy cannot write to {folder}: {error.strerror}") from error
+    program = package_folder("envoy") / "_bin" / "envoy"
+    # Hot restart uses shared memory under a machine-wide number, so that two Envoys would meet.
+    command = [str(program), "-c", str(configuration), "--disable-hot-restart", "--log-level", "warning"]
+    with running("envoy", command, log=log, cwd=folder, stop=_STOP) as process:
+        process.wait_until(lambda: _live(folder), _READY_SECONDS, pause)
+        yield process
+
+
+def render(doors: Doors, access_log: Path) -> str:
+    """The configuration with its placeholders filled in."""
+    more = [{"address": {"socket_address": {"address": host, "port_value": doors.port}}} for host in doors.hosts[1:]]
+    return Template(_TEMPLATE.read_text()).substitute(
+        PUBLIC_HOST=doors.hosts[0],
+        PUBLIC_PORT=doors.port,
+        MORE_ADDRESSES=json.dumps(more),
+        HOST_NAMES=json.dumps(list(doors.names)),
+        SERVER_HOST=doors.server_host,
+        SERVER_PORT=doors.server_port,
+        BRIDGE_HOST=doors.bridge_host,
+        BRIDGE_PORT=doors.bridge_port,
+        DESCRIPTOR=_DESCRIPTOR,
+        ACCESS_LOG=access_log,
+        # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
+        ADMIN_SOCKET=_ADMIN_SOCKET,
+    )
+
+
+def _live(folder: Path) -> bool:
+    # The same limit holds for connecting; an open folder has a short name.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2)
+            connection.connect(f"/proc/self/fd/{handle}/{_ADMIN_SOCKET}")
+            connection.sendall(b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n")
+            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,90 @@
+"""What stands behind Envoy in these tests: a SessionService that answers by recipe and keeps what it was asked."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import grpc
+from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
+from google.api import httpbody_pb2
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+SERVICES = ("dalston.v1.SessionService", "dalston.v1.TranscriptionService")
+AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
+
+
+@dataclass
+class SessionServicer(session_pb2_grpc.SessionServiceServicer):
+    requests: list[Any] = field(default_factory=list)
+    metadata: list[dict[str, str | bytes]] = field(default_factory=list)
+
+    def _keep(self, request: Any, context: grpc.ServicerContext) -> None:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+
+    def ListSessions(self, request: Any, context: grpc.ServicerContext) -> session_pb2.ListSessionsResponse:
+        self._keep(request, context)
+        return session_pb2.ListSessionsResponse(
+            sessions=[session_pb2.Session(id="sess_1", status="completed", audio_duration_seconds=1.5)],
+            pagination=session_pb2.Pagination(limit=50, total=1),
+        )
+
+    def GetSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.Session:
+        self._keep(request, context)
+        _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
+
+    def DeleteSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.DeleteSessionResponse:
+        self._keep(request, context)
+        _refuse(context, code_pb2.ABORTED, "the session is active", "SESSION_ACTIVE")
+
+    def GetAudio(self, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
+        self._keep(request, context)
+        if request.session_id == "sess_none":
+            _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
+        for chunk in AUDIO_CHUNKS:
+            yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)
+
+
+class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
+    def Transcribe(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        """Answers every message, so that a test sees that neither direction is held back."""
+        for request in requests:
+            if request.WhichOneof("request") == "config":
+                yield transcription_pb2.TranscribeResponse(
+                    session_begin=transcription_pb2.SessionBegin(session_id="sess_1")
+                )
+            else:
+                yield transcription_pb2.TranscribeResponse(
+                    final=transcription_pb2.Final(text=str(len(request.audio)), language="en")
+                )
+
+
+def _refuse(context: grpc.ServicerContext, code: int, message: str, reason: str) -> NoReturn:
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="dalston.v1"))
+    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=message, details=[detail])))
+    raise AssertionError
+
+
+@contextmanager
+def backend(port: int) -> Iterator[SessionServicer]:
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    servicer = SessionServicer()
+    session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(TranscriptionServicer(), server)
+    health_servicer = health.HealthServicer()
+    health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield servicer
+    finally:
+        server.stop(grace=None).wait()

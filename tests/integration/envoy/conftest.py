@@ -1,0 +1,72 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from stack.envoy import Doors, envoy
+from stack.ports import free_port
+from tests.integration.envoy.backend import SessionServicer, backend
+
+NAMES = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Front:
+    """Envoy with the stand-ins behind it."""
+
+    port: int
+    access_log: Path
+    sessions: SessionServicer
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def bridge(port: int) -> Iterator[None]:
+    """Echoes; the first message says what the handshake asked for."""
+
+    def healthz(connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(HTTPStatus.OK, "ok") if request.path == "/healthz" else None
+
+    def echo(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        connection.send(connection.request.path)
+        for message in connection:
+            connection.send(message)
+
+    with serve(echo, "127.0.0.1", port, process_request=healthz) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    folder = tmp_path_factory.mktemp("envoy")
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), names=NAMES)
+    with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
+        yield Front(doors.port, folder / "access.log", sessions)
+
+
+@pytest.fixture
+def http(front: Front) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=front.http, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture
+def channel(front: Front) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(f"127.0.0.1:{front.port}") as channel:
+        yield channel

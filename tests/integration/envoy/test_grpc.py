@@ -1,0 +1,80 @@
+"""gRPC clients reach the service as if Envoy were not there."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from tests.integration.envoy.conftest import Front
+
+
+def test_a_call_and_its_rich_error_pass(channel: grpc.Channel) -> None:
+    stub = session_pb2_grpc.SessionServiceStub(channel)
+    assert stub.ListSessions(session_pb2.ListSessionsRequest(), timeout=5).pagination.total == 1
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GetSession(session_pb2.GetSessionRequest(session_id="sess_2"), timeout=5)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert len(status.details) == 1
+
+
+def test_a_bidirectional_stream_is_not_held_back(channel: grpc.Channel) -> None:
+    """Each message is sent only after the answer to the one before it has come."""
+    answers: list[str] = []
+
+    def requests() -> Iterator[transcription_pb2.TranscribeRequest]:
+        yield transcription_pb2.TranscribeRequest(config=transcription_pb2.TranscribeConfig())
+        for count in range(1, 21):
+            while len(answers) < count:
+                pass
+            yield transcription_pb2.TranscribeRequest(audio=bytes(3200))
+
+    for response in transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe(requests(), timeout=10):
+        answers.append(response.WhichOneof("response") or "")  # noqa: PERF401 - requests() waits for it to grow
+    assert answers == ["session_begin", *["final"] * 20]
+
+
+def test_health_is_answered(channel: grpc.Channel) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+    assert stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
+    call = channel.unary_unary("/dalston.v1.SessionService/Nothing")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    other = channel.unary_unary("/elsewhere.Service/Nothing")
+    with pytest.raises(grpc.RpcError) as caught:
+        other(b"", timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "grpcweb"])
+def test_a_foreign_client_finds_the_service_by_reflection(front: Front, protocol: str) -> None:
+    buf = Path(sys.executable).parent / "buf"
+    url = f"{front.http}/dalston.v1.SessionService/ListSessions"
+    flags = ["--http2-prior-knowledge", "--reflect-protocol", "grpc-v1alpha"]
+    command = [buf, "curl", *flags, "--protocol", protocol, "-d", "{}", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sessions"][0]["id"] == "sess_1"
+
+
+def test_grpc_web_from_a_browser_over_http_1(http: httpx.Client) -> None:
+    frame = base64.b64encode(bytes(5))
+    headers = {"content-type": "application/grpc-web-text", "accept": "application/grpc-web-text"}
+    answer = http.post("/dalston.v1.SessionService/ListSessions", content=frame, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("application/grpc-web-text")
+    assert b"sess_1" in base64.b64decode(answer.content[: len(answer.content) // 4 * 4])

@@ -1,0 +1,164 @@
+"""REST is a translation of the gRPC service: what a client writes arrives, and what goes wrong is told in JSON."""
+
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from tests.integration.envoy.backend import AUDIO_CHUNKS
+from tests.integration.envoy.conftest import Front
+
+SESSIONS = "/v1/realtime/sessions"
+
+
+def test_a_list_has_zeros_and_snake_case_and_numbers(http: httpx.Client) -> None:
+    body = http.get(SESSIONS).json()
+    session = body["sessions"][0]
+    assert session["id"] == "sess_1"
+    assert session["utterance_count"] == 0
+    assert session["store_audio"] is False
+    assert session["audio_duration_seconds"] == 1.5
+    assert "ended_at" not in session or session["ended_at"] is None
+    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 1}
+
+
+@pytest.mark.parametrize("text", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z", "2026-01-02T04:04:05%2B01:00"])
+def test_since_and_until_are_times(http: httpx.Client, front: Front, text: str) -> None:
+    answer = http.get(f"{SESSIONS}?since={text}&until={text}")
+    assert answer.status_code == 200, answer.text
+    request = front.sessions.requests[-1]
+    expected = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert request.since.ToDatetime(tzinfo=UTC) == expected
+    assert request.until.ToDatetime(tzinfo=UTC) == expected
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-01-02", "1767323045", ""])
+def test_a_since_that_is_no_time_is_refused_in_words(http: httpx.Client, text: str) -> None:
+    answer = http.get(SESSIONS, params={"since": text})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == 3
+    assert answer.json()["message"]
+
+
+def test_a_limit_of_zero_is_there_and_no_limit_is_not(http: httpx.Client, front: Front) -> None:
+    http.get(f"{SESSIONS}?limit=0")
+    assert front.sessions.requests[-1].HasField("limit")
+    assert front.sessions.requests[-1].limit == 0
+    http.get(SESSIONS)
+    assert not front.sessions.requests[-1].HasField("limit")
+
+
+@pytest.mark.parametrize("query", ["limit=many", "limit=1.5", "limit=99999999999"])
+def test_a_limit_that_is_no_number_is_refused_in_words(http: httpx.Client, query: str) -> None:
+    answer = http.get(f"{SESSIONS}?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["code"] == 3
+    assert answer.json()["message"]
+
+
+def test_an_unknown_query_parameter_is_refused_by_name(http: httpx.Client) -> None:
+    answer = http.get(f"{SESSIONS}?colour=red")
+    assert answer.status_code == 400
+    assert "colour" in answer.json()["message"]
+
+
+def test_an_error_of_the_service_keeps_message_and_reason(http: httpx.Client) -> None:
+    answer = http.get(f"{SESSIONS}/sess_2")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert (body["code"], body["message"]) == (5, "no such session")
+    assert body["details"][0]["reason"] == "SESSION_NOT_FOUND"
+    assert not [name for name in answer.headers if name.startswith("grpc-")]
+
+
+def test_aborted_is_a_conflict(http: httpx.Client) -> None:
+    answer = http.delete(f"{SESSIONS}/sess_2")
+    assert answer.status_code == 409
+    assert answer.json()["details"][0]["reason"] == "SESSION_ACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"{SESSIONS}/sess_1/enhance"),
+        ("GET", f"{SESSIONS}/sess_1/enhancement"),
+        ("GET", f"{SESSIONS}/sess_1/export/srt"),
+        ("GET", f"{SESSIONS}/sess_1/transcript"),
+        ("GET", f"{SESSIONS}:watch"),
+    ],
+)
+def test_what_is_not_built_answers_501(http: httpx.Client, method: str, path: str) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == 501
+    assert answer.json()["code"] == 12
+
+
+def test_a_download_streams_whole_with_its_type(http: httpx.Client) -> None:
+    answer = http.get(f"{SESSIONS}/sess_1/audio")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "audio/wav"
+    assert answer.content == b"".join(AUDIO_CHUNKS)
+
+
+def test_a_download_that_fails_at_once_is_an_error_in_json(http: httpx.Client) -> None:
+    answer = http.get(f"{SESSIONS}/sess_none/audio")
+    assert answer.status_code == 404
+    assert answer.json()["message"] == "no such session"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/nothing/here", 404),
+        ("GET", "/v1/realtime/nothing", 404),
+        ("POST", SESSIONS, 404),
+        ("PUT", f"{SESSIONS}/sess_1", 404),
+        ("POST", "/dalston.v1.SessionService/ListSessions", 404),
+        ("GET", "/a%2Fb", 400),
+    ],
+)
+def test_what_is_not_there_says_so_in_json(http: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["message"]
+
+
+def test_a_large_body_is_refused(http: httpx.Client) -> None:
+    answer = http.post(f"{SESSIONS}/sess_1/enhance", json={"model": "x" * 100_000})
+    assert answer.status_code == 413
+    assert "64 KiB" in answer.json()["message"]
+
+
+def test_a_body_that_is_no_json_is_refused(http: httpx.Client) -> None:
+    answer = http.post(f"{SESSIONS}/sess_1/enhance", content=b"{model")
+    assert answer.status_code == 400
+    assert answer.json()["message"]
+
+
+def test_large_headers_are_refused_in_json(http: httpx.Client) -> None:
+    answer = http.get(SESSIONS, headers={"x-large": "x" * 70_000})
+    assert answer.status_code == 431
+    assert "64 KiB" in answer.json()["message"]
+
+
+def test_another_host_name_is_not_answered(http: httpx.Client) -> None:
+    answer = http.get(SESSIONS, headers={"host": "rebound.example.com"})
+    assert answer.status_code == 404
+    assert "host name" in answer.json()["message"]
+    assert http.get(SESSIONS, headers={"host": "localhost:8000"}).status_code == 200
+
+
+def test_answers_are_neither_sniffed_nor_cached(http: httpx.Client) -> None:
+    for path in (SESSIONS, "/", f"{SESSIONS}?colour=red"):
+        headers = http.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert headers["server"] == "dalston"
+
+
+def test_the_client_does_not_choose_its_address(http: httpx.Client, front: Front) -> None:
+    http.get(SESSIONS, headers={"x-forwarded-for": "203.0.113.9"})
+    assert front.sessions.metadata[-1]["x-forwarded-for"] == "127.0.0.1"
