@@ -51,7 +51,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_message(await self._get(request.session_id))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:  # type: ignore[override]
-        await self._persistence.delete(_tenant(), parse_session_id(request.session_id))
+        await self._persistence.delete(_tenant(), request.session_id)
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]

@@ -31,7 +31,7 @@ def resolve(weights: str, cache_dir: Path, report: Report) -> Path:
     if weights in _OFFLINE:
         return converted(_OFFLINE[weights](), cache_dir, report)
     path = Path(weights).expanduser()
-    if path.is_dir():
+    if weights and path.is_dir():
         return _usable(path, cache_dir, report)
     if path.is_absolute() or weights.startswith((".", "~")):
         raise WeightsError(f"there is no directory {path} to load a model from")
@@ -90,14 +90,14 @@ _OFFLINE: dict[str, Callable[[], Ct2Source]] = {"base": _base, "tiny.en": _tiny_
 def _package(distribution: str, weights: str) -> Path:
     spec = importlib.util.find_spec(distribution.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"the weights {weights!r} come with the package {distribution}, which is not installed")
+        raise WeightsError(f"the model {weights!r} comes with the package {distribution}, which is not installed")
     return Path(spec.submodule_search_locations[0])
 
 
 def _packaged(label: str, parts: tuple[Path, ...], config: Path, tokenizer: Path) -> Ct2Source:
     for file in (*parts, config, tokenizer):
         if not file.is_file():
-            raise WeightsError(f"the installed package of the weights {label!r} is incomplete: it lacks {file.name}")
+            raise WeightsError(f"the installed package of the model {label!r} is incomplete: it lacks {file.name}")
     # A published package never changes, wherever it is installed: sizes and the small files tell versions apart.
     digest = hashlib.sha256(config.read_bytes() + tokenizer.read_bytes())
     digest.update(repr([part.stat().st_size for part in parts]).encode())

@@ -1,0 +1,96 @@
+"""What the end-to-end tests share: the sample recording and a client like a user's."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from stack.supervisor import Stack
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+PATH = "/v1/audio/transcriptions/stream"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A recording and what is said in it."""
+
+    pcm: np.ndarray
+    text: str
+    rate: int = 16_000
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / self.rate
+
+
+@pytest.fixture(scope="session")
+def sample() -> Sample:
+    pcm, rate = soundfile.read(SAMPLES / "sense-and-sensibility.flac", dtype="int16")
+    assert rate == 16_000
+    return Sample(pcm, (SAMPLES / "sense-and-sensibility.txt").read_text())
+
+
+@dataclass
+class Outcome:
+    """Everything a WebSocket said, and how it closed."""
+
+    messages: list[dict[str, Any]]
+    close_code: int | None
+    close_reason: str
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message for message in self.messages if message["type"] == kind]
+
+    def one(self, kind: str) -> dict[str, Any]:
+        (message,) = self.of(kind)
+        return message
+
+
+class Client:
+    """The doors of a running stack."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.http = httpx.AsyncClient(base_url=stack.base_url, timeout=20)
+
+    def open(self, query: str = "", **parameters: Any) -> connect:
+        # A library's own proxy settings have no say on loopback.
+        return connect(f"{self.stack.ws_url}{PATH}?{query or urlencode(parameters)}", proxy=None, max_size=None)
+
+    async def transcribe(self, *frames: bytes | str, end: bool = True, **parameters: Any) -> Outcome:
+        async with self.open(**parameters) as socket:
+            messages = [json.loads(await socket.recv())]
+            return await self.talk(socket, messages, *frames, *(['{"type":"end"}'] if end else []))
+
+    async def talk(self, socket: ClientConnection, messages: list[dict[str, Any]], *frames: bytes | str) -> Outcome:
+        """Sends frames, then reads until the socket closes."""
+        try:
+            for frame in frames:
+                await socket.send(frame)
+        except ConnectionClosed:
+            pass
+        try:
+            while True:
+                messages.append(json.loads(await socket.recv()))
+        except ConnectionClosed:
+            return Outcome(messages, socket.close_code, socket.close_reason or "")
+
+
+@pytest.fixture(scope="session")
+async def client(stack: Stack) -> Any:
+    client = Client(stack)
+    async with client.http:
+        yield client
+
+
+def chunks(data: bytes, size: int = 3200) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]

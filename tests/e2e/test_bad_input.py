@@ -1,0 +1,107 @@
+"""What a user is told when something is wrong, on the door they came by. Nothing else may be harmed by it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import PATH, Client, Sample, chunks
+
+SESSION = "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code", "words"),
+    [
+        ({"sample_rat": 16000}, "invalid_parameters", "sample_rat"),
+        ({"sample_rate": "fast"}, "invalid_parameters", "sample_rate"),
+        ({"sample_rate": 100}, "invalid_parameters", "from 8000 to 48000"),
+        ({"channels": 0}, "invalid_parameters", "channels"),
+        ({"encoding": "mp3"}, "invalid_parameters", "pcm_s16le"),
+        ({"language": "klingon"}, "invalid_parameters", "klingon"),
+        ({"model": "huge"}, "invalid_model", "huge"),
+        ({"vad_threshold": "nan"}, "invalid_parameters", "vad_threshold"),
+        ({"max_utterance_duration": 29}, "invalid_parameters", "from 1 to 28"),
+        ({"store_audio": "perhaps"}, "invalid_parameters", "store_audio"),
+        ({"vocabulary": "[1]"}, "invalid_parameters", "vocabulary"),
+        ({"enhance_on_end": "true"}, "invalid_parameters", "needs store_audio"),
+        ({"resume_session_id": SESSION}, "unimplemented", "resume_session_id"),
+    ],
+)
+async def test_a_wrong_parameter_closes_the_socket_with_the_reason(
+    client: Client, parameters: dict[str, Any], code: str, words: str
+) -> None:
+    outcome = await client.transcribe(**parameters)
+    error = outcome.one("error")
+    assert outcome.close_code == 4400
+    assert error["code"] == code
+    assert words in error["message"]
+    assert error["recoverable"] is False
+
+
+@pytest.mark.parametrize(
+    ("frame", "close", "code"),
+    [
+        ("no json", 4400, "invalid_message"),
+        ("[]", 4400, "invalid_message"),
+        ('{"type":"dance"}', 4400, "invalid_message"),
+        ('{"type":"config","sample_rate":8000}', 4400, "invalid_message"),
+        ('{"type":"config","language":"xx"}', 4400, "invalid_parameters"),
+        (b"abc", 4400, "invalid_audio"),
+        (b"a" * 65_538, 1009, "message_too_big"),
+    ],
+)
+async def test_a_wrong_message_closes_the_socket_with_the_reason(
+    client: Client, frame: bytes | str, close: int, code: str
+) -> None:
+    outcome = await client.transcribe(frame)
+    assert (outcome.close_code, outcome.one("error")["code"]) == (close, code)
+
+
+async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: Sample) -> None:
+    outcome = await client.transcribe(
+        *chunks(sample.pcm[: 16_000 * 5].tobytes()), b"abc", store_audio="true", store_transcript="true", language="en"
+    )
+    assert outcome.of("transcript.final")
+    path = f"/v1/realtime/sessions/{outcome.messages[0]['session_id']}"
+    record = (await client.http.get(path)).json()
+    assert record["status"] == "error"
+    assert record["error"].startswith("invalid_audio: 3 bytes")
+    assert (await client.http.get(f"{path}/audio")).content[44:] == sample.pcm[: 16_000 * 5].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/v1/realtime/sessions?limit=0", 400, "limit"),
+        ("/v1/realtime/sessions?limit=101", 400, "limit"),
+        ("/v1/realtime/sessions?limit=many", 400, "limit"),
+        ("/v1/realtime/sessions?offset=-1", 400, "offset"),
+        ("/v1/realtime/sessions?since=yesterday", 400, "since"),
+        ("/v1/realtime/sessions?status=asleep", 400, "status"),
+        ("/v1/realtime/sessions?cursor=abc", 400, "cursor"),
+        ("/v1/realtime/sessions?colour=red", 400, "colour"),
+        ("/v1/realtime/sessions/42", 400, "session id"),
+        (f"/v1/realtime/sessions/{SESSION}", 404, "session"),
+        (f"/v1/realtime/sessions/{SESSION}/audio", 404, "session"),
+        (f"/v1/realtime/sessions/{SESSION}/export/srt", 501, "not supported"),
+        (f"/v1/realtime/sessions/{SESSION}/enhancement", 501, "not supported"),
+        ("/v1/realtime/sessions:watch", 501, "not supported"),
+        ("/v1/nothing", 404, ""),
+        ("/", 404, ""),
+    ],
+)
+async def test_rest_answers_in_json_what_is_wrong(client: Client, path: str, status: int, words: str) -> None:
+    response = await client.http.get(path)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"code", "message", "details"}
+    assert body["message"]
+    assert words in body["message"]
+
+
+async def test_a_plain_get_of_the_stream_says_it_is_a_websocket(client: Client) -> None:
+    response = await client.http.get(PATH)
+    assert response.status_code == 426
+    assert "websocket" in json.dumps(response.json()).lower()
