@@ -184,7 +184,8 @@ class ObjectStore:
 
     async def _chunks(self, key: str) -> AsyncIterator[bytes]:
         answer = await self._call("get_object", lambda: self._client.get_object(Bucket=self._bucket, Key=key))
-        async with answer["Body"] as body:
+        body = answer["Body"]
+        async with body:
             while True:
                 try:
                     async with asyncio.timeout(self._deadline_seconds):

@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 _METHOD: Final = "/dalston.v1.TranscriptionService/Transcribe"
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

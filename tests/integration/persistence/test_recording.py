@@ -1,0 +1,389 @@
+"""What the recording interceptor does to a stream, on a real server, Postgres and S3."""
+
+import asyncio
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+import soundfile
+
+from persistence.wav import WavFormat
+
+MESSAGES = [os.urandom(3200) for _ in range(5)]
+BOTH = {"store_audio": True, "store_transcript": True}
+
+
+def data_of(wav: bytes, encoding: str = "pcm_s16le") -> bytes:
+    header = WavFormat(encoding, 16000, 1).header_bytes
+    size = int.from_bytes(wav[header - 4 : header], "little")
+    return wav[header : header + size]
+
+
+async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(language="en", **BOTH)
+        await client.send(*MESSAGES)
+        await client.end()
+        responses = await client.rest()
+    end = responses[-1].session_end
+    record = await house.record(session_id)
+    assert record.status == "completed"
+    assert record.error is None
+    assert record.ended_at is not None
+    assert record.ended_at >= record.started_at
+    assert record.audio_uri == end.audio_uri == f"s3://{house.settings.s3_bucket}/sessions/{session_id}/audio.wav"
+    assert record.transcript_uri == end.transcript_uri
+    assert end.transcript_uri.endswith(f"/{session_id}/transcript.json")
+    assert (record.utterance_count, record.word_count, record.language) == (3, 12, "en")
+    assert record.audio_duration_seconds == pytest.approx(0.5)
+    assert record.client_ip == "127.0.0.1"
+    assert record.worker_id == house.settings.worker_id
+    wav = await house.audio(session_id)
+    assert data_of(wav) == b"".join(MESSAGES)
+    assert soundfile.info(io.BytesIO(wav)).frames == 8000
+    assert await house.transcript(session_id) == {
+        "session_id": session_id,
+        "language": "en",
+        "duration": 0.5,
+        "text": "this is final 1 this is final 2 this is final 3",
+        "utterances": [
+            {"start": n - 1.0, "end": float(n), "text": f"this is final {n}", "confidence": 0.5, "words": []}
+            for n in (1, 2, 3)
+        ],
+    }
+    await house.no_spool()
+
+
+async def test_half_closing_means_the_same_as_end(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        await client.call.done_writing()
+        responses = await client.rest()
+    assert responses[-1].session_end.audio_uri
+    assert (await house.record(session_id)).status == "completed"
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+
+
+async def test_audio_after_end_is_ignored(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(MESSAGES[0])
+        await client.end()
+        await client.send(MESSAGES[1])
+        await client.rest()
+    assert data_of(await house.audio(session_id)) == MESSAGES[0]
+
+
+async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin()
+        await client.send(*MESSAGES)
+        assert house.spooled() == []
+        await client.end()
+        responses = await client.rest()
+    assert not responses[-1].session_end.HasField("audio_uri")
+    record = await house.record(session_id)
+    assert (record.status, record.utterance_count, record.audio_uri) == ("completed", 3, None)
+    assert record.audio_duration_seconds == pytest.approx(0.5)
+    assert not await house.has_objects(session_id)
+
+
+@pytest.mark.parametrize("only", ["store_audio", "store_transcript"])
+async def test_only_what_was_asked_for_is_stored(house: Any, client_of: Any, only: str) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**{only: True})
+        await client.send(*MESSAGES)
+        await client.end()
+        end = (await client.rest())[-1].session_end
+    assert end.HasField("audio_uri") == (only == "store_audio")
+    assert end.HasField("transcript_uri") == (only == "store_transcript")
+    record = await house.record(session_id)
+    assert (record.utterance_count, record.audio_duration_seconds) == (3, pytest.approx(0.5))
+
+
+async def test_under_auto_the_language_of_most_words_is_the_sessions(house: Any, client_of: Any) -> None:
+    house.parrot.language = "es"
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_transcript=True)
+        await client.send(*MESSAGES)
+        await client.end()
+        await client.rest()
+    assert (await house.record(session_id)).language == "es"
+    assert (await house.transcript(session_id))["language"] == "es"
+
+
+async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: Any, client_of: Any) -> None:
+    house.parrot.fail_at_message = 4
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES[:4])
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await client.rest()
+            await client.call
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await house.record(session_id)).status == "error"
+    record = await house.ended(session_id)
+    assert record.error == "the parrot choked"
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:4])
+    assert (await house.transcript(session_id))["text"] == "this is final 1"
+
+
+async def test_messages_that_the_servicer_refuses_are_not_recorded(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(MESSAGES[0], b"odd", bytes(65_538), MESSAGES[1])
+        await client.end()
+        await client.rest()
+    assert data_of(await house.audio(session_id)) == MESSAGES[0] + MESSAGES[1]
+
+
+async def _cancel(client: Any, channel: Any) -> None:
+    client.call.cancel()
+
+
+async def _close_channel(client: Any, channel: Any) -> None:
+    await channel.close()
+
+
+@pytest.mark.parametrize("vanish", [_cancel, _close_channel])
+async def test_when_the_client_vanishes_what_it_sent_is_transcribed_and_stored(
+    house: Any, client_of: Any, vanish: Callable[..., Any]
+) -> None:
+    house.parrot.final_seconds = 0.1
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        assert await client.final() == "this is final 1"
+        assert await client.final() == "this is final 2"
+        await vanish(client, channel)
+        record = await house.ended(session_id)
+    assert (record.status, record.error) == ("interrupted", "the client went away")
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+    assert len((await house.transcript(session_id))["utterances"]) == 3
+    await house.no_spool()
+
+
+async def test_a_client_whose_deadline_passes_is_interrupted(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel, timeout=0.5)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await client.rest()
+            await client.call
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        record = await house.ended(session_id)
+    assert record.status == "interrupted"
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+
+
+async def test_a_cut_connection_interrupts_every_session_on_it(house: Any, client_of: Any) -> None:
+    proxy_class = type(house.s3)
+    host, port = house.address.split(":")
+    async with proxy_class(host, int(port)) as wire, house.channel(f"127.0.0.1:{wire.port}") as channel:
+        clients = [client_of(channel) for _ in range(8)]
+        for client in clients:
+            await client.begin(**BOTH)
+            await client.send(*MESSAGES)
+            assert await client.final()
+            assert await client.final()
+        wire.refuse()
+        records = [await house.ended(client.session_id) for client in clients]
+    assert {record.status for record in records} == {"interrupted"}
+    for client in clients:
+        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+    await house.no_spool()
+
+
+async def test_a_vanished_client_that_stores_nothing_is_not_transcribed_further(house: Any, client_of: Any) -> None:
+    house.parrot.final_seconds = 5
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin()
+        await client.send(*MESSAGES)
+        client.call.cancel()
+        record = await house.ended(session_id)
+    assert (record.status, record.utterance_count) == ("interrupted", 0)
+
+
+async def test_a_client_that_vanishes_after_its_end_has_completed(house: Any, client_of: Any) -> None:
+    house.parrot.final_seconds = 0.3
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        await client.end()
+        assert await client.final()
+        client.call.cancel()
+        record = await house.ended(session_id)
+    assert record.status == "completed"
+    assert len((await house.transcript(session_id))["utterances"]) == 3
+
+
+async def test_recording_goes_on_while_recognition_lags(house: Any, client_of: Any) -> None:
+    house.parrot.final_seconds = 60
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        async with asyncio.timeout(5):
+            await client.send(*[bytes(32_000)] * 20)
+        directory = next(house.spool_dir.glob(f"*/{session_id}"))
+        async with asyncio.timeout(5):
+            while sum(path.stat().st_size for path in directory.glob("audio.*")) < 640_000:
+                await asyncio.sleep(0.01)
+        client.call.cancel()
+        house.parrot.final_seconds = 0
+
+
+async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        house.s3.refuse()
+        await client.end()
+        end = (await client.rest())[-1].session_end
+    assert not end.HasField("audio_uri")
+    record = await house.record(session_id)
+    assert (record.status, record.audio_uri) == ("completed", None)
+    assert house.spooled() == [session_id]
+    house.s3.restore()
+    record = await house.ended(session_id)
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+    await house.no_spool()
+
+
+async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_house: Any, client_of: Any) -> None:
+    async with build_house(store_wait_seconds=0.5, s3_deadline_seconds=1.0) as house, house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        house.s3.stall()
+        await client.end()
+        async with asyncio.timeout(2):
+            end = (await client.rest())[-1].session_end
+        assert not end.HasField("audio_uri")
+        house.s3.cut()
+        house.s3.restore()
+        assert (await house.ended(session_id)).status == "completed"
+        assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+
+
+async def test_without_postgres_a_session_that_asks_for_storage_is_refused(house: Any, client_of: Any) -> None:
+    house.postgres.refuse()
+    async with house.channel() as channel:
+        client = client_of(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await client.begin(**BOTH)
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert house.spooled() == []
+    house.postgres.restore()
+
+
+async def test_without_postgres_a_session_that_stores_nothing_runs_and_gets_its_row_later(
+    house: Any, client_of: Any
+) -> None:
+    house.postgres.refuse()
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin()
+        await client.send(*MESSAGES)
+        await client.end()
+        responses = await client.rest()
+    assert responses[-1].HasField("session_end")
+    house.postgres.restore()
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                record = await house.ended(session_id)
+                break
+            except Exception:  # noqa: BLE001
+                await asyncio.sleep(0.2)
+    assert (record.status, record.utterance_count) == ("completed", 3)
+
+
+async def test_a_session_that_runs_while_postgres_is_away_is_recorded(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        house.postgres.refuse()
+        await client.send(*MESSAGES)
+        assert await client.final()
+        await client.end()
+        await client.rest()
+    house.postgres.restore()
+    record = await house.ended(session_id)
+    assert record.status == "completed"
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+    await house.no_spool()
+
+
+async def test_a_full_disk_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from persistence.spool import SessionSpool
+
+    append = SessionSpool.append_audio
+    calls = 0
+
+    def append_until_full(spool: SessionSpool, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 3:
+            raise OSError(28, "No space left on device")
+        append(spool, data)
+
+    monkeypatch.setattr(SessionSpool, "append_audio", append_until_full)
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await client.rest()
+            await client.call
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    record = await house.ended(session_id)
+    assert record.status == "error"
+    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:3])
+
+
+async def test_figures_of_a_running_session_reach_its_row(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES[:2])
+        assert await client.final()
+        async with asyncio.timeout(5):
+            while (record := await house.record(session_id)).utterance_count == 0:
+                await asyncio.sleep(0.1)
+        assert (record.status, record.word_count) == ("active", 4)
+        assert record.audio_duration_seconds == pytest.approx(0.2)
+        await client.end()
+        await client.rest()
+
+
+async def test_audio_of_several_parts_is_stored_byte_for_byte(house: Any, client_of: Any) -> None:
+    house.parrot.message_count = 100_000
+    messages = [os.urandom(65_536) for _ in range(170)]  # 10.6 MiB: three parts
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(*messages)
+        await client.end()
+        end = (await client.rest())[-1].session_end
+    assert end.audio_uri
+    assert data_of(await house.audio(session_id)) == b"".join(messages)
