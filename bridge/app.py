@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
-from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub, TranscriptionServiceStub
 
 from bridge.config import BridgeSettings
 from bridge.door import open_door
@@ -46,8 +45,8 @@ async def run(settings: BridgeSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
-        stub = await stack.enter_async_context(open_stub(settings.server_target))
-        port = await stack.enter_async_context(open_door(settings, stub))
+        channel = await stack.enter_async_context(open_channel(settings.server_target))
+        port = await stack.enter_async_context(open_door(settings, channel))
         log.info("bridge ready", host=settings.bridge_host, port=port, server=settings.server_target)
         await stop.wait()
         log.info("bridge stopping")
@@ -55,7 +54,7 @@ async def run(settings: BridgeSettings) -> None:
 
 
 @asynccontextmanager
-async def open_stub(target: str) -> AsyncIterator[TranscriptionServiceAsyncStub]:
-    """The server behind `target`. All streams share one connection to each of its addresses."""
+async def open_channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
+    """The way to the server at `target`. All streams share one connection to each of its addresses."""
     async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
-        yield TranscriptionServiceStub(channel)
+        yield channel

@@ -7,7 +7,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.frames import CloseCode
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
 from bridge.closing import Ending, ending_for
@@ -82,7 +82,9 @@ class ClientSocket(ServerConnection):
 
     def abort(self) -> None:
         """Drops the connection without a word."""
-        self.transport.abort()
+        # asyncio of Python 3.11 fails to abort a transport that was closed with unsent data and has sent it since.
+        if self.state is not CLOSED:
+            self.transport.abort()
 
     @property
     def opening_request(self) -> Request:

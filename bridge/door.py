@@ -6,18 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
+import grpc
 import websockets.http11
-from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from bridge import metrics
+from bridge.call import ServerCall
 from bridge.client import ClientSocket
 from bridge.closing import GONE, Ending, ending_for
 from bridge.config import BridgeSettings
 from bridge.frames import encode_error
+from bridge.metadata import Metadata
 from bridge.parameters import MAX_QUERY_BYTES
 from bridge.relay import relay
 from bridge.responses import answer, in_json
@@ -35,7 +38,7 @@ websockets.http11.MAX_LINE_LENGTH = MAX_QUERY_BYTES + 1024
 
 
 @asynccontextmanager
-async def open_door(settings: BridgeSettings, stub: TranscriptionServiceAsyncStub) -> AsyncIterator[int]:
+async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> AsyncIterator[int]:
     """Serves WebSockets while the block runs, and yields the port.
 
     At the end of the block nobody else is let in, and those inside get `server_shutdown` and
@@ -44,7 +47,7 @@ async def open_door(settings: BridgeSettings, stub: TranscriptionServiceAsyncStu
     Raises:
         OSError: the address cannot be listened on.
     """
-    door = _Door(settings, stub)
+    door = _Door(settings, channel)
     async with serve(
         door.handle,
         settings.bridge_host,
@@ -73,9 +76,9 @@ async def open_door(settings: BridgeSettings, stub: TranscriptionServiceAsyncStu
 class _Door:
     """What all connections share."""
 
-    def __init__(self, settings: BridgeSettings, stub: TranscriptionServiceAsyncStub) -> None:
+    def __init__(self, settings: BridgeSettings, channel: grpc.aio.Channel) -> None:
         self._settings = settings
-        self._stub = stub
+        self._stub = TranscriptionServiceStub(channel)
         self._stopping = asyncio.Event()
         self._open: set[ClientSocket] = set()
 
@@ -96,7 +99,7 @@ class _Door:
         self._open.add(socket)
         metrics.OPEN_CONNECTIONS.inc()
         try:
-            ending = await relay(socket, self._stub, self._settings.relay_limits, self._stopping)
+            ending = await relay(socket, self._transcribe, self._settings.relay_limits, self._stopping)
             await self._see_off(socket, ending)
         finally:
             self._open.discard(socket)
@@ -113,6 +116,9 @@ class _Door:
             log.warning("streams did not end in time", streams=len(self._open))
             for socket in self._open:
                 socket.abort()
+
+    def _transcribe(self, metadata: Metadata) -> ServerCall:
+        return ServerCall(self._stub.Transcribe(None, metadata=metadata))
 
     async def _see_off(self, socket: ClientSocket, ending: Ending) -> None:
         """Says the last words, and drops the connection where the client does not hear them in time."""

@@ -6,13 +6,15 @@ from websockets.datastructures import Headers
 
 from bridge.refusal import Refused
 
+Metadata = tuple[tuple[str, str], ...]
+
 MAX_VALUE_BYTES = 4096
 
 # What gRPC takes as the value of a header; anything else fails the call with a status that explains nothing.
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 
 
-def call_metadata(headers: Headers, peer: str, key: str | None) -> tuple[tuple[str, str], ...]:
+def call_metadata(headers: Headers, peer: str, key: str | None) -> Metadata:
     """The metadata of the stream for a handshake.
 
     * `authorization`: as the header has it, or `Bearer` and the key of the query string.

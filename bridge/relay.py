@@ -7,21 +7,23 @@ server's writing of its own stream, and a server that is busy slows the client's
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeAlias
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest, TranscribeResponse
-from dalston.v1.transcription_pb2_grpc import TranscriptionServiceAsyncStub
 from websockets.exceptions import ConnectionClosed
 
 from bridge import metrics
+from bridge.call import ServerCall
 from bridge.client import ClientSocket
 from bridge.closing import COMPLETED, GONE, Ending, ending_for, ending_of_failure
 from bridge.config import RelayLimits
 from bridge.frames import decode_frame, encode_response, is_end
-from bridge.metadata import call_metadata
+from bridge.metadata import Metadata, call_metadata
 from bridge.parameters import parse_query
 from bridge.race import first_ending
 from bridge.refusal import Refused
@@ -29,7 +31,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-Call = grpc.aio.StreamStreamCall[TranscribeRequest, TranscribeResponse]
+Transcribe: TypeAlias = Callable[[Metadata], ServerCall]
+"""Opens a stream; its first message is still to be written."""
 
 CONDEMN_SECONDS = 1.0
 """For the server to record why the bridge refused the client. The client waits for it."""
@@ -37,9 +40,7 @@ CONDEMN_SECONDS = 1.0
 STOPPING = ending_for("SERVER_SHUTDOWN", "the server is stopping; connect again")
 
 
-async def relay(
-    socket: ClientSocket, stub: TranscriptionServiceAsyncStub, limits: RelayLimits, stopping: asyncio.Event
-) -> Ending:
+async def relay(socket: ClientSocket, transcribe: Transcribe, limits: RelayLimits, stopping: asyncio.Event) -> Ending:
     """Serves one client until its connection is to be closed, and says how.
 
     `stopping` set ends it soon. The socket is left open for the last words.
@@ -49,7 +50,7 @@ async def relay(
         metadata = call_metadata(socket.opening_request.headers, socket.peer, opening.key)
     except Refused as refused:
         return ending_for(refused.reason, refused.message)
-    call: Call = stub.Transcribe(None, metadata=metadata)
+    call = transcribe(metadata)
     try:
         return await _Relay(socket, call, limits, stopping).run(opening.config)
     except* Exception:
@@ -58,14 +59,14 @@ async def relay(
         ending = ending_for("INTERNAL", f"internal error {incident}")
     finally:
         # The end of the call in every case: nothing happens where it is done, and otherwise the server learns it.
-        call.cancel()
+        await call.close()
     return ending
 
 
 class _Relay:
     """The state of one connection, shared by the two directions."""
 
-    def __init__(self, socket: ClientSocket, call: Call, limits: RelayLimits, stopping: asyncio.Event) -> None:
+    def __init__(self, socket: ClientSocket, call: ServerCall, limits: RelayLimits, stopping: asyncio.Event) -> None:
         self._socket = socket
         self._call = call
         self._limits = limits
@@ -89,30 +90,32 @@ class _Relay:
     async def _to_client(self, config: TranscribeConfig) -> Ending:
         """Opens the stream and passes the server's messages on, to the end of the stream."""
         try:
-            begin = await self._begin(config)
-            if begin is None:
-                return ending_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
+            response = await self._begin(config)
             self._begun.set()
-            response: TranscribeResponse | grpc.aio.EOFType = begin
-            while isinstance(response, TranscribeResponse):
+            while response is not None:
                 if not await self._send(response):
                     return GONE
                 if response.HasField("session_end"):
                     return await self._completed()
                 response = await self._call.read()
+        except TimeoutError:
+            log.warning("server does not begin")
+            return ending_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
         except grpc.aio.AioRpcError as error:
             return self._verdict or self._failure(error)
         log.error("stream ended without session_end")
         return self._verdict or ending_for("INTERNAL", "internal error: the session ended without its end")
 
-    async def _begin(self, config: TranscribeConfig) -> TranscribeResponse | grpc.aio.EOFType | None:
+    async def _begin(self, config: TranscribeConfig) -> TranscribeResponse | None:
+        """Opens the session, and returns the server's first message.
+
+        Raises:
+            TimeoutError: there was none in time.
+        """
         started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._limits.begin_seconds):
-                await self._call.write(TranscribeRequest(config=config))
-                begin = await self._call.read()
-        except TimeoutError:
-            return None
+        async with asyncio.timeout(self._limits.begin_seconds):
+            await self._call.write(TranscribeRequest(config=config))
+            begin = await self._call.read()
         metrics.BEGIN_SECONDS.observe(time.monotonic() - started)
         return begin
 
@@ -137,7 +140,7 @@ class _Relay:
         """Lets the server finish the call by itself, so that it does not see a cancel behind its last message."""
         try:
             async with asyncio.timeout(self._limits.close_seconds):
-                while isinstance(await self._call.read(), TranscribeResponse):
+                while await self._call.read() is not None:
                     pass
         except (TimeoutError, grpc.aio.AioRpcError) as error:
             log.warning("stream did not end after session_end", error=type(error).__name__)
@@ -191,15 +194,12 @@ class _Relay:
         Raises:
             TimeoutError: the server did not take it.
         """
-        try:
-            async with asyncio.timeout(self._limits.stall_seconds), self._writing:
-                await self._call.write(request)
-                if is_end(request):
-                    self._end_sent = True
-                    await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return  # The stream is over. Why is what the other direction finds out.
-        metrics.AUDIO_BYTES.inc(len(request.audio))
+        async with asyncio.timeout(self._limits.stall_seconds), self._writing:
+            if await self._call.write(request):
+                metrics.AUDIO_BYTES.inc(len(request.audio))
+            if is_end(request):
+                self._end_sent = True
+                await self._call.half_close()
 
     async def _refusal(self) -> Ending | None:
         verdict = await self._socket.refused()
@@ -216,7 +216,7 @@ class _Relay:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONDEMN_SECONDS):
                     await self._write(TranscribeRequest())
-                    await self._call.code()
+                    await self._call.wait_done()
         return verdict
 
     async def _silence(self) -> Ending | None:

@@ -1,0 +1,240 @@
+"""The port: handshakes, plain HTTP, limits, and the end of the process."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import pytest
+from websockets.asyncio.client import connect
+
+from bridge.app import open_channel
+from bridge.config import BridgeSettings
+from bridge.door import open_door
+
+STREAM_PATH = "/v1/audio/transcriptions/stream"
+
+
+async def request(port: int, head: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head.replace("\n", "\r\n").encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    if not answer:
+        return 0, {}, b""
+    top, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = top.decode().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(status.split()[1]), headers, body
+
+
+async def test_health(bridge):
+    status, headers, body = await request(bridge.port, "GET /healthz HTTP/1.1\nHost: x\n\n")
+    assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "ok"})
+    status, _, body = await request(bridge.port, "HEAD /healthz HTTP/1.1\nHost: x\n\n")
+    assert (status, body) == (200, b"")
+
+
+UPGRADE = "Host: x\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET / HTTP/1.1\nHost: x\n\n", 404),
+        (f"GET /v1/nothing?api_key=k HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 13\n\n", 404),
+        (f"GET {STREAM_PATH}/ HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 13\n\n", 404),
+        (f"GET {STREAM_PATH} HTTP/1.1\nHost: x\n\n", 426),
+        (f"POST {STREAM_PATH} HTTP/1.1\nHost: x\n\n", 405),
+        ("DELETE /healthz HTTP/1.1\nHost: x\n\n", 405),
+        (f"GET {STREAM_PATH} HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 8\n\n", 400),
+        (f"GET {STREAM_PATH} HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: websocket\n\n", 400),
+    ],
+)
+async def test_anything_else_gets_an_error_in_json(bridge, head, status):
+    got, headers, body = await request(bridge.port, head)
+    assert got == status
+    assert headers["Content-Type"] == "application/json"
+    error = json.loads(body)
+    assert error["message"]
+    assert set(error) == {"code", "message", "details"}
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (f"GET {STREAM_PATH}?{'x' * 70000} HTTP/1.1\n\n", 414),
+        (f"GET {STREAM_PATH} HTTP/1.1\nX: {'x' * 70000}\n\n", 431),
+        (f"GET {STREAM_PATH} HTTP/1.1\n" + "X: y\n" * 200 + "\n", 431),
+        ("BREW coffee\n\n", 0),
+        (f"GET {STREAM_PATH} HTTP/1.1\nContent-Length: 5\n\nhello", 0),
+    ],
+)
+async def test_a_request_that_is_too_big_or_none_is_turned_away(bridge, head, status):
+    assert (await request(bridge.port, head))[0] == status
+    assert (await request(bridge.port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
+
+
+async def test_many_large_headers_are_not_collected(bridge):
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(b"GET / HTTP/1.1\r\n" + (b"X: " + b"y" * 50000 + b"\r\n") * 4)
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_handshake_that_takes_too_long_is_dropped(start_bridge):
+    bridge = await start_bridge(bridge_handshake_seconds=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(b"GET /v1/audio")
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+
+
+async def test_beyond_the_limit_of_connections_clients_are_told(start_bridge):
+    bridge = await start_bridge(bridge_max_connections=2)
+    async with bridge.connect() as first, bridge.connect():
+        await first.receive()
+        async with bridge.connect() as third:
+            messages, code = await third.rest()
+        assert (messages[0]["code"], messages[0]["recoverable"], code) == ("no_capacity", True, 4503)
+        assert (await request(bridge.port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
+        await first.say(type="end")
+        await first.rest()
+        async with bridge.connect() as fourth:
+            assert (await fourth.receive())["type"] == "session.begin"
+
+
+async def test_connections_without_a_handshake_are_limited_too(start_bridge, monkeypatch):
+    monkeypatch.setattr("bridge.door.SPARE_CONNECTIONS", 2)
+    bridge = await start_bridge(bridge_max_connections=1)
+    idle = [await asyncio.open_connection("127.0.0.1", bridge.port) for _ in range(4)]
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            assert await idle[3][0].read() == b""
+    assert not idle[2][0].at_eof()
+    for _, writer in idle:
+        writer.close()
+
+
+async def test_the_bridge_offers_no_compression(bridge):
+    async with connect(bridge.url, proxy=None) as socket_:
+        assert "Sec-WebSocket-Extensions" not in socket_.response.headers
+
+
+async def test_a_bug_in_the_relay_is_told_by_the_number_of_its_log_line(bridge, monkeypatch):
+    def broken(_text):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("bridge.relay.encode_response", broken)
+    async with bridge.connect() as client:
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("internal", 1011)
+    assert "secret" not in messages[0]["message"]
+    async with asyncio.timeout(5):
+        await (await bridge.servicer.stream()).ended.wait()
+
+
+# The process as a whole.
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def start_process(**environment: str) -> asyncio.subprocess.Process:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("DALSTON_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bridge",
+        env=clean | {"DALSTON_LOG_FORMAT": "json"} | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> tuple[int, str]:
+    async with asyncio.timeout(15):
+        _, stderr = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, stderr.decode()
+
+
+async def test_sigterm_tells_running_streams_and_ends_with_0(backend):
+    process = await start_process(DALSTON_SERVER_TARGET=f"127.0.0.1:{backend.port}", DALSTON_BRIDGE_PORT="0")
+    try:
+        async with asyncio.timeout(15):
+            ready = json.loads(await process.stderr.readline())
+        assert ready["event"] == "bridge ready"
+        url = f"ws://127.0.0.1:{ready['port']}{STREAM_PATH}?token=s3cret"
+        async with connect(url, proxy=None) as client:
+            assert "session.begin" in await client.recv()
+            process.send_signal(signal.SIGTERM)
+            error = json.loads(await client.recv())
+            assert (error["code"], error["recoverable"]) == ("server_shutdown", True)
+            await client.wait_closed()
+            assert client.close_code == 1012
+        code, log = await finish(process)
+        assert code == 0
+        assert "s3cret" not in log
+        async with asyncio.timeout(5):
+            stream = await backend.servicer.stream()
+            await stream.ended.wait()
+        assert stream.cancelled
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "words"),
+    [
+        ({"DALSTON_BRIDGE_HOST": "0.0.0.0"}, 2, "refusing to listen on 0.0.0.0"),  # noqa: S104
+        ({"DALSTON_BRIDGE_PORT": "http"}, 2, "DALSTON_BRIDGE_PORT"),
+        ({}, 1, "cannot listen on 127.0.0.1"),
+    ],
+)
+async def test_a_process_that_cannot_start_says_why_in_one_sentence(environment, code, words):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        process = await start_process(**({"DALSTON_BRIDGE_PORT": str(busy.getsockname()[1])} | environment))
+        got, log = await finish(process)
+    assert got == code
+    assert len(log.strip().splitlines()) == 1
+    assert words in log
+
+
+async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backend):
+    settings = BridgeSettings(bridge_port=0, bridge_stop_seconds=0.3, bridge_close_seconds=30)
+    async with open_channel(f"127.0.0.1:{backend.port}") as channel:
+        async with open_door(settings, channel) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"GET {STREAM_PATH} HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 13\n\n"
+            writer.write(head.replace("\n", "\r\n").encode())
+            stream = await backend.servicer.stream()
+            started = time.monotonic()
+        assert time.monotonic() - started < 3
+    async with asyncio.timeout(5):
+        await stream.ended.wait()
+    writer.close()
+
+
+async def test_after_the_end_nobody_is_let_in(backend):
+    async with open_channel(f"127.0.0.1:{backend.port}") as channel:
+        async with open_door(BridgeSettings(bridge_port=0), channel) as port:
+            assert (await request(port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
+        with pytest.raises(ConnectionRefusedError):
+            await request(port, "GET /healthz HTTP/1.1\n\n")

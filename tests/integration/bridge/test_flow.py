@@ -1,0 +1,221 @@
+"""Slow, stuck and silent peers."""
+
+import asyncio
+import socket
+import time
+
+from dalston.v1 import transcription_pb2 as pb
+
+CHUNK = bytes(3200)
+FINAL = pb.Final(text="x" * 16000)
+
+
+async def flood(stream):
+    """Finals without an end, from a server that is happy to write them."""
+    await stream.begin()
+    try:
+        while True:
+            await stream.write(final=FINAL)
+    except Exception:
+        # A cancel that meets a write shows as a failed write.
+        raise asyncio.CancelledError from None
+
+
+async def settled(read, seconds=0.5):
+    """The value of `read` once it has stopped growing."""
+    async with asyncio.timeout(10):
+        before = -1
+        while (now := read()) != before:
+            before = now
+            await asyncio.sleep(seconds)
+    return before
+
+
+def small_receive_buffer():
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    return sock
+
+
+async def connect_slow_reader(bridge, query=""):
+    sock = small_receive_buffer()
+    sock.connect(("127.0.0.1", bridge.port))
+    return bridge.connect(query, sock=sock, max_queue=1, close_timeout=0.2)
+
+
+async def test_a_reader_that_does_not_read_is_buffered_within_bounds_and_harms_no_other(bridge):
+    async def by_model(stream):
+        await (flood if stuck_first(stream) else echo)(stream)
+
+    def stuck_first(stream):
+        return stream is bridge.servicer.streams[0]
+
+    echo, bridge.servicer.script = bridge.servicer.script, by_model
+    async with await connect_slow_reader(bridge) as stuck, bridge.connect() as other:
+        stream = await bridge.servicer.stream()
+        buffered = await settled(lambda: stream.written) * len(FINAL.text)
+        # Kernel buffers of the socket and of the one HTTP/2 connection; the bridge's own part is under 100 kB.
+        assert buffered < 12_000_000
+        await other.receive()
+        worst = 0.0
+        for _ in range(20):
+            await other.socket.send(CHUNK)
+            started = time.monotonic()
+            await other.say(type="flush")
+            assert (await other.receive())["type"] == "flushed"
+            worst = max(worst, time.monotonic() - started)
+        assert worst < 0.5
+        # It is slow, not lost: all is there as soon as it reads.
+        for _ in range(100):
+            await stuck.receive()
+        stuck.socket.transport.abort()
+    await stream.ended.wait()
+
+
+async def test_a_reader_that_is_stuck_for_too_long_is_dropped(start_bridge, backend):
+    backend.servicer.script = flood
+    bridge = await start_bridge(bridge_stuck_seconds=0.3)
+    async with await connect_slow_reader(bridge) as client:
+        stream = await backend.servicer.stream()
+        async with asyncio.timeout(10):
+            await stream.ended.wait()
+        assert stream.cancelled
+        client.socket.transport.abort()
+
+
+async def test_a_server_that_does_not_read_holds_the_client_back_and_nobody_else(bridge):
+    release = asyncio.Event()
+
+    async def by_turn(stream):
+        await (busy if stream is bridge.servicer.streams[0] else echo)(stream)
+
+    async def busy(stream):
+        await stream.begin()
+        await release.wait()
+        while request := await stream.read():
+            if request.control.HasField("end"):
+                await stream.write(session_end=pb.SessionEnd())
+                return
+
+    echo, bridge.servicer.script = bridge.servicer.script, by_turn
+    async with bridge.connect() as client, bridge.connect() as other:
+        await client.receive()
+        sent = 0
+
+        async def send():
+            nonlocal sent
+            while sent < 2000:
+                await client.socket.send(bytes(60000))
+                sent += 1
+            await client.say(type="end")
+
+        sending = asyncio.create_task(send())
+        held_back_at = await settled(lambda: sent)
+        assert held_back_at < 400
+        await other.receive()
+        started = time.monotonic()
+        await other.say(type="flush")
+        await other.receive()
+        assert time.monotonic() - started < 0.5
+        release.set()
+        messages, code = await client.rest()
+        await sending
+    assert [message["type"] for message in messages] == ["session.end"]
+    assert code == 1000
+    assert len(bridge.servicer.streams[0].audio) == 2000 * 60000
+
+
+async def test_a_server_that_takes_nothing_for_too_long_is_given_up(start_bridge, backend):
+    async def busy(stream):
+        await stream.begin()
+        await asyncio.Event().wait()
+
+    backend.servicer.script = busy
+    bridge = await start_bridge(bridge_stall_seconds=0.3)
+    async with bridge.connect() as client:
+        await client.receive()
+
+        async def send():
+            while True:
+                await client.socket.send(bytes(60000))
+
+        sending = asyncio.create_task(send())
+        messages, code = await client.rest()
+        await asyncio.wait([sending])
+        sending.exception()
+    assert ([message["code"] for message in messages], code) == (["unavailable"], 4503)
+
+
+class RawClient:
+    """A client that has done its handshake and answers nothing, pings included."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+
+    async def send_audio(self, audio: bytes) -> None:
+        self.writer.write(bytes([0x82, 0x80 | len(audio)]) + bytes(4) + audio)
+        await self.writer.drain()
+
+    async def read_to_end(self) -> bytes:
+        try:
+            return await self.reader.read()
+        except ConnectionError:
+            return b""
+
+
+async def raw_client(bridge) -> RawClient:
+    reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
+    writer.write(
+        b"GET /v1/audio/transcriptions/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert b"101" in await reader.readuntil(b"\r\n\r\n")
+    return RawClient(reader, writer)
+
+
+async def test_a_client_that_answers_no_ping_and_sends_nothing_is_dropped(start_bridge, backend):
+    bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.2)
+    client = await raw_client(bridge)
+    stream = await backend.servicer.stream()
+    async with asyncio.timeout(5):
+        await client.read_to_end()
+        await stream.ended.wait()
+    assert stream.cancelled
+    client.writer.close()
+
+
+async def test_a_client_that_sends_audio_is_alive_without_a_pong(start_bridge, backend):
+    bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.2)
+    client = await raw_client(bridge)
+    for _ in range(12):
+        await client.send_audio(b"\x01\x02")
+        await asyncio.sleep(0.08)
+    stream = await backend.servicer.stream()
+    assert len(stream.audio) == 24
+    assert not stream.ended.is_set()
+    client.writer.close()
+    await stream.ended.wait()
+
+
+async def test_a_client_that_answers_pings_may_be_silent(start_bridge, backend):
+    bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.1)
+    async with bridge.connect(ping_interval=None) as client:
+        await client.receive()
+        await asyncio.sleep(0.8)
+        await client.say(type="end")
+        _, code = await client.rest()
+    assert code == 1000
+
+
+async def test_a_client_that_does_not_answer_the_close_is_dropped(start_bridge, backend):
+    async def done(stream):
+        await stream.begin()
+        await stream.write(session_end=pb.SessionEnd())
+
+    backend.servicer.script = done
+    bridge = await start_bridge(bridge_close_seconds=0.3)
+    client = await raw_client(bridge)
+    async with asyncio.timeout(5):
+        assert b"session.end" in await client.read_to_end()
+    client.writer.close()

@@ -1,0 +1,359 @@
+import asyncio
+import struct
+
+import grpc
+import pytest
+from dalston.v1 import transcription_pb2 as pb
+from websockets.exceptions import ConnectionClosed
+
+CHUNK = bytes(3200)
+
+
+async def test_a_session_from_begin_to_end(bridge):
+    async with bridge.connect("language=en&sample_rate=16000&store_audio=true&token=k") as client:
+        begin = await client.receive()
+        assert begin["type"] == "session.begin"
+        assert begin["session_id"] == "sess_0"
+        for _ in range(10):
+            await client.socket.send(CHUNK)
+        await client.say(type="flush")
+        assert await client.receive() == {"type": "flushed", "timestamp": 1.0}
+        await client.say(type="config", language="es")
+        assert (await client.receive())["text"] == "es"
+        await client.say(type="keepalive")
+        await client.socket.send(b"")
+        await client.say(type="end")
+        messages, code = await client.rest()
+    assert [message["type"] for message in messages] == ["session.end"]
+    assert code == 1000
+    stream = await bridge.servicer.stream()
+    assert stream.config == pb.TranscribeConfig(language="en", sample_rate=16000, store_audio=True)
+    assert stream.metadata["authorization"] == "Bearer k"
+    assert stream.metadata["x-forwarded-for"] == "127.0.0.1"
+    assert stream.metadata["x-user-agent"].startswith("Python/")
+    assert stream.audio == CHUNK * 10
+    assert not stream.cancelled
+    kinds = [request.control.WhichOneof("control") for request in stream.received if request.HasField("control")]
+    assert kinds == ["flush", "set_language", "keep_alive", "end"]
+
+
+async def test_the_clients_address_is_the_one_a_proxy_names(bridge):
+    async with bridge.connect(additional_headers={"X-Forwarded-For": "203.0.113.7"}) as client:
+        await client.receive()
+    assert (await bridge.servicer.stream()).metadata["x-forwarded-for"] == "203.0.113.7"
+
+
+async def test_audio_sent_before_session_begin_waits_and_is_not_lost(bridge):
+    go = asyncio.Event()
+
+    async def late(stream):
+        await go.wait()
+        await script(stream)
+
+    script, bridge.servicer.script = bridge.servicer.script, late
+    async with bridge.connect() as client:
+        for _ in range(40):
+            await client.socket.send(CHUNK)
+        await client.say(type="end")
+        await asyncio.sleep(0.1)
+        stream = await bridge.servicer.stream()
+        assert stream.received == []
+        go.set()
+        messages, code = await client.rest()
+    assert [message["type"] for message in messages] == ["session.begin", "session.end"]
+    assert code == 1000
+    assert stream.audio == CHUNK * 40
+
+
+async def test_a_server_that_does_not_begin_is_given_up(start_bridge, backend):
+    async def silent(_stream):
+        await asyncio.Event().wait()
+
+    backend.servicer.script = silent
+    bridge = await start_bridge(bridge_begin_seconds=0.2)
+    async with bridge.connect() as client:
+        messages, code = await client.rest()
+    assert (messages[0]["code"], messages[0]["recoverable"], code) == ("unavailable", True, 4503)
+    await (await backend.servicer.stream()).ended.wait()
+
+
+async def test_what_comes_after_end_is_ignored(bridge):
+    async def slow(stream):
+        await stream.begin()
+        await stream.read()
+        await asyncio.sleep(0.1)
+        await stream.write(session_end=pb.SessionEnd())
+        await stream.read()
+
+    bridge.servicer.script = slow
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.say(type="end")
+        await client.socket.send("nonsense")
+        await client.socket.send(CHUNK)
+        messages, code = await client.rest()
+    assert [message["type"] for message in messages] == ["session.end"]
+    assert code == 1000
+    assert len((await bridge.servicer.stream()).received) == 2
+
+
+async def wait_ended(stream):
+    async with asyncio.timeout(5):
+        await stream.ended.wait()
+
+
+@pytest.mark.parametrize("manner", ["close", "abort"])
+async def test_a_client_that_leaves_without_end_cancels_the_stream(bridge, manner):
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.socket.send(CHUNK)
+        if manner == "abort":
+            client.socket.transport.abort()
+        else:
+            await client.socket.close()
+        stream = await bridge.servicer.stream()
+        await wait_ended(stream)
+    assert stream.cancelled
+    assert not any(request.control.HasField("end") for request in stream.received)
+
+
+async def test_a_client_that_leaves_before_the_session_began_cancels_the_stream(bridge):
+    async def silent(_stream):
+        await asyncio.Event().wait()
+
+    bridge.servicer.script = silent
+    async with bridge.connect():
+        stream = await bridge.servicer.stream()
+    await wait_ended(stream)
+    assert stream.cancelled
+
+
+async def test_a_client_that_asks_for_the_end_and_leaves_gets_its_session_completed(bridge):
+    finished = asyncio.Event()
+
+    async def slow(stream):
+        await stream.begin()
+        while (await stream.read()) and not stream.received[-1].control.HasField("end"):
+            pass
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            await stream.write(final=pb.Final(text="late"))
+        await stream.write(session_end=pb.SessionEnd())
+        finished.set()
+
+    bridge.servicer.script = slow
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.socket.send(CHUNK)
+        await client.say(type="end")
+    async with asyncio.timeout(5):
+        await finished.wait()
+    stream = await bridge.servicer.stream()
+    await wait_ended(stream)
+    assert stream.audio == CHUNK
+    assert not stream.cancelled
+
+
+async def test_a_server_that_dies_in_mid_stream_is_unavailable(bridge):
+    async with bridge.connect() as client:
+        await client.receive()
+        await bridge.backend.stop()
+        messages, code = await client.rest()
+    assert (messages[0]["type"], messages[0]["code"], messages[0]["recoverable"]) == ("error", "unavailable", True)
+    assert code == 4503
+
+
+async def test_a_server_that_comes_back_is_found_again(bridge):
+    await bridge.backend.stop()
+    async with bridge.connect() as client:
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("unavailable", 4503)
+    await bridge.backend.start()
+    async with asyncio.timeout(5):
+        while True:
+            async with bridge.connect() as client:
+                if (await client.receive())["type"] == "session.begin":
+                    break
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "code"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_AUDIO", 4400),
+        (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_MODEL", 4400),
+        (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED", 4400),
+        (grpc.StatusCode.INVALID_ARGUMENT, "MESSAGE_TOO_BIG", 1009),
+        (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", 4001),
+        (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", 4003),
+        (grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", 4404),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "IDLE_TIMEOUT", 4408),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", 4429),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY", 4503),
+        (grpc.StatusCode.UNAVAILABLE, "SERVER_SHUTDOWN", 1012),
+        (grpc.StatusCode.INTERNAL, "INTERNAL", 1011),
+    ],
+)
+async def test_a_refusal_of_the_server_reaches_the_client(bridge, status, reason, code):
+    async def refuse(stream):
+        await stream.fail(status, reason, "this is why")
+
+    bridge.servicer.script = refuse
+    async with bridge.connect() as client:
+        messages, close_code = await client.rest()
+        assert client.socket.close_reason == reason.lower()
+    assert close_code == code
+    assert len(messages) == 1
+    assert messages[0]["type"] == "error"
+    assert messages[0]["code"] == reason.lower()
+    assert messages[0]["message"] == "this is why"
+
+
+async def test_a_refusal_in_mid_stream_reaches_a_client_that_only_sends(bridge):
+    async def refuse(stream):
+        await stream.begin()
+        await stream.read()
+        await stream.fail(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_AUDIO", "odd")
+
+    bridge.servicer.script = refuse
+    async with bridge.connect() as client:
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await client.socket.send(bytes(60000))
+        messages, code = await client.rest()
+    assert [message["type"] for message in messages] == ["session.begin", "error"]
+    assert code == 4400
+
+
+async def test_a_stream_that_ends_without_session_end_is_a_bug(bridge):
+    async def short(stream):
+        await stream.begin()
+
+    bridge.servicer.script = short
+    async with bridge.connect() as client:
+        messages, code = await client.rest()
+    assert (messages[-1]["code"], code) == ("internal", 1011)
+
+
+async def test_the_text_of_a_failure_of_grpc_stays_inside(bridge):
+    async def broken(_stream):
+        raise ValueError("secret")
+
+    bridge.servicer.script = broken
+    async with bridge.connect() as client:
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("internal", 1011)
+    assert "secret" not in messages[0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("speed=2", 'unknown parameter "speed"'),
+        ("sample_rate=fast", "whole number"),
+        ("vocabulary=" + "x" * 20000, "JSON array"),
+    ],
+)
+async def test_bad_parameters_are_refused_with_what_was_wrong(bridge, query, words):
+    async with bridge.connect(query) as client:
+        messages, code = await client.rest()
+    assert code == 4400
+    assert messages[0]["code"] == "invalid_parameters"
+    assert words in messages[0]["message"]
+    assert bridge.servicer.streams == []
+
+
+async def test_two_different_keys_are_refused(bridge):
+    async with bridge.connect("token=a", additional_headers={"Authorization": "Bearer b"}) as client:
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("unauthenticated", 4001)
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "code"),
+    [
+        ("no json", "invalid_message", 4400),
+        ('{"type":"stop"}', "invalid_message", 4400),
+        ('{"type":"end","x":1}', "invalid_message", 4400),
+        (bytes(65537), "message_too_big", 1009),
+        ("x" * 65537, "message_too_big", 1009),
+    ],
+)
+async def test_a_bad_frame_is_refused_and_the_server_learns_that_it_was(bridge, frame, error, code):
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.socket.send(CHUNK)
+        await client.say(type="flush")
+        await client.receive()
+        await client.socket.send(frame)
+        messages, close_code = await client.rest()
+    assert close_code == code
+    assert [message["code"] for message in messages] == [error]
+    stream = await bridge.servicer.stream()
+    await wait_ended(stream)
+    assert stream.received[-1] == pb.TranscribeRequest()
+    assert not stream.cancelled
+
+
+async def test_text_that_is_not_utf8_is_refused(bridge):
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.socket.send(b"\xff", text=True)
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("invalid_message", 4400)
+
+
+async def test_a_bad_frame_before_the_session_began_is_refused_at_once(bridge):
+    async def silent(_stream):
+        await asyncio.Event().wait()
+
+    bridge.servicer.script = silent
+    async with bridge.connect() as client:
+        await client.socket.send("no json")
+        messages, code = await client.rest()
+    assert (messages[0]["code"], code) == ("invalid_message", 4400)
+
+
+async def test_a_message_in_fragments_is_one_message(bridge):
+    async with bridge.connect() as client:
+        await client.receive()
+        await client.socket.send([CHUNK, CHUNK, b"\x01\x02"])
+        await client.say(type="end")
+        await client.rest()
+    stream = await bridge.servicer.stream()
+    assert [len(request.audio) for request in stream.received if request.audio] == [6402]
+
+
+async def test_a_huge_frame_is_refused_before_it_is_sent(bridge):
+    async with bridge.connect() as client:
+        await client.receive()
+        head = struct.pack("!BBQ4x", 0x82, 0xFF, 2**40)
+        client.socket.transport.write(head + bytes(100))
+        messages, code = await client.rest()
+    assert ([message["code"] for message in messages], code) == (["message_too_big"], 1009)
+
+
+@pytest.mark.parametrize("pause", [0, 0.001])
+async def test_a_client_that_sends_while_it_is_refused_learns_why_every_time(bridge, pause):
+    async def refuse(stream):
+        await stream.begin()
+        for number in range(5):
+            await stream.read()
+            await stream.write(final=pb.Final(text=str(number)))
+        await stream.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "SESSION_TIMEOUT", "long")
+
+    bridge.servicer.script = refuse
+    for _ in range(40):
+        async with bridge.connect() as client:
+
+            async def send(client=client):
+                while True:
+                    await client.socket.send(bytes(3200))
+                    await asyncio.sleep(pause)
+
+            sending = asyncio.create_task(send())
+            messages, code = await client.rest()
+            await asyncio.wait([sending])
+            assert isinstance(sending.exception(), ConnectionClosed)
+        assert [message["type"] for message in messages] == ["session.begin", *["transcript.final"] * 5, "error"]
+        assert (messages[-1]["code"], code) == ("session_timeout", 4408)
