@@ -1,12 +1,17 @@
 """The real components, started once for all tests that ask for them and stopped after the last."""
 
+import os
 from collections.abc import Iterator
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from persistence.migrate import migrate
+from stack.ports import free_port
 from stack.postgres import PostgresServer, postgres
 from stack.seaweedfs import S3Server, seaweedfs
+from stack.settings import ROOT, StackSettings
+from stack.supervisor import Stack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +23,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 @pytest.fixture(scope="session")
 def postgres_url(postgres_server: PostgresServer) -> str:
     """A database with the current schema, shared by the session: a test cleans up or keeps to a tenant of its own."""
-    if find_spec("persistence.migrate") is not None:
-        from persistence.migrate import migrate
-
-        migrate(postgres_server.url)
+    migrate(postgres_server.url)
     return postgres_server.url
 
 
@@ -30,3 +32,26 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server with one bucket: endpoint_url, access_key_id, secret_access_key, bucket, region."""
     with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def weights_cache() -> Path:
+    """Where converted weights stay from one run of the tests to the next; `make demo` uses the same folder."""
+    return Path(os.environ.get("DALSTON_CACHE_DIR") or ROOT / ".dalston" / "cache")
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path) -> Iterator[Stack]:
+    """Everything, as `make up` runs it, but for the port and the folder of its data."""
+    settings = StackSettings(
+        home=tmp_path_factory.mktemp("stack"),
+        host="127.0.0.1",
+        port=free_port(),
+        auth="none",
+        cache_dir=weights_cache,
+        database_url=None,
+        s3_endpoint_url=None,
+        s3_bucket=None,
+    )
+    with running_stack(settings) as stack:
+        yield stack

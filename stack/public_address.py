@@ -1,0 +1,79 @@
+"""Where the stack may be reached: checked before anything is started."""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from stack.errors import CannotStart
+from stack.settings import StackSettings
+from telemetry.exposure import is_loopback, refusal_to_expose
+
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def addresses(settings: StackSettings) -> list[str]:
+    """The IP addresses to listen on.
+
+    By default both of `localhost`: some clients, older Node.js among them, try the IPv6 one alone.
+
+    Raises:
+        CannotStart: the address is none of this machine's, may not be served, or its port is taken.
+    """
+    if refusal := refusal_to_expose(settings.host, settings.auth, settings.allow_unauthenticated):
+        raise CannotStart(refusal)
+    host = "127.0.0.1" if settings.host == "localhost" else settings.host
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise CannotStart(f"DALSTON_HOST must be an IP address, and {host} is none") from None
+    if problem := _problem(host, settings.port):
+        raise CannotStart(_explain(problem, host, settings.port))
+    if host != "127.0.0.1":
+        return [host]
+    second = _problem("::1", settings.port)
+    if second is None:
+        return [host, "::1"]
+    if second == errno.EADDRINUSE:
+        raise CannotStart(_explain(second, "::1", settings.port))
+    return [host]
+
+
+def names(settings: StackSettings) -> Sequence[str]:
+    """The Host headers to answer to.
+
+    A page in a browser can make its own name mean 127.0.0.1 and then read what is served there without a key; the name
+    is what gives it away.
+    """
+    if settings.auth == "none" and is_loopback(settings.host) and not settings.allow_unauthenticated:
+        return _LOCAL_NAMES
+    return ("*",)
+
+
+def _problem(host: str, port: int) -> int | None:
+    """The errno of listening there, or None if it works."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if ":" in host:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def _explain(problem: int, host: str, port: int) -> str:
+    match problem:
+        case errno.EADDRINUSE:
+            return (
+                f"port {port} on {host} is in use by another program. Stop that, or choose another port with "
+                f"DALSTON_PORT={port + 1 if port < 65535 else 8000}."
+            )
+        case errno.EACCES:
+            return f"this user may not listen on port {port}. Choose one above 1023 with DALSTON_PORT."
+        case errno.EADDRNOTAVAIL:
+            return f"DALSTON_HOST={host} is no address of this machine"
+        case _:
+            return f"cannot listen on port {port} of {host}: errno {problem}"

@@ -1,0 +1,39 @@
+"""Settings of the local stack, from `DALSTON_*` in the environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: the Makefile, `envoy/`, `migrations/` and `samples/` are there."""
+
+
+class StackSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = ROOT / ".dalston"
+    """Folder of all data, caches and logs."""
+    host: str = "127.0.0.1"
+    """IP address of the public port."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    """The public port. All others are internal, on loopback, and picked free."""
+    auth: str = "none"
+    """How callers prove who they are."""
+    allow_unauthenticated: bool = False
+    """Whether `auth=none` may be served beyond loopback."""
+    cache_dir: Path | None = None
+    """Where converted weights are kept. Default: `cache` in `home`."""
+    database_url: str | None = Field(default=None, repr=False)
+    """A Postgres to use instead of starting one."""
+    s3_endpoint_url: str | None = None
+    """An S3 server to use instead of starting one. This and the other names of S3 are read by the server itself."""
+    s3_bucket: str | None = None
+    """The same, on AWS."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the server's `/metrics` on loopback, 0 for none. Default: a free one."""
+
+    @property
+    def external_s3(self) -> bool:
+        """Whether no S3 server is started, because one was named."""
+        return bool(self.s3_endpoint_url or self.s3_bucket)
