@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from persistence.errors import InvalidSessionId
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.session_id import parse_session_id
 
@@ -45,7 +46,7 @@ class Manifest:
             if shape["version"] != _VERSION:
                 raise ValueError("session.json is of another version")
             return cls(_start(shape), _conclusion(shape.get("conclusion")))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, InvalidSessionId) as error:
             raise ValueError("session.json is incomplete") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from dalston.v1.transcription_pb2 import TranscribeRequest
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 _METHOD: Final = "/dalston.v1.TranscriptionService/Transcribe"
 
-Handler = "grpc.RpcMethodHandler[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
-from persistence.errors import ObjectNotFound, StorageUnavailable
+from persistence.errors import ObjectNotFound, SessionNotFound, StorageUnavailable
 from persistence.keys import audio_key, transcript_key
 from persistence.objects import ObjectStore, open_objects
 from persistence.records import Ending, SessionRecord
@@ -204,7 +204,7 @@ class House:
         """The record once the session has ended, and is stored when it is to be."""
         async with asyncio.timeout(20):
             while True:
-                with suppress(StorageUnavailable):
+                with suppress(StorageUnavailable, SessionNotFound):
                     record = await self.record(session_id)
                     waits = stored and (
                         (record.store_audio and not record.audio_uri)
@@ -236,10 +236,14 @@ class House:
     def spooled(self) -> list[str]:
         return sorted(path.name for path in self.spool_dir.glob("*/sess_*"))
 
-    async def no_spool(self) -> None:
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits for what nothing announces."""
         async with asyncio.timeout(20):
-            while self.spooled():
-                await asyncio.sleep(0.05)
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def no_spool(self) -> None:
+        await self.until(lambda: not self.spooled())
 
 
 @pytest.fixture

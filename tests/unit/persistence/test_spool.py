@@ -1,0 +1,159 @@
+"""A session's directory: whatever a crash leaves is a prefix of what was written."""
+
+import os
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from persistence import spool as spool_module
+from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.spool import SessionSpool
+from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.transcript import TimedWord, Utterance
+
+PART = 1000
+
+numbers = st.floats(0, 1e6, allow_nan=False)
+words = st.builds(TimedWord, word=st.text(), start=numbers, end=numbers, confidence=numbers)
+utterances = st.builds(
+    Utterance,
+    start=numbers,
+    end=numbers,
+    text=st.text(),
+    confidence=numbers,
+    language=st.sampled_from(["en", "es"]),
+    words=st.lists(words, max_size=2).map(tuple),
+)
+
+
+def a_start(**changes: Any) -> SessionStart:
+    values: dict[str, Any] = {
+        "id": parse_session_id(new_session_id()),
+        "tenant_id": DEFAULT_TENANT_ID,
+        "worker_id": "worker",
+        "started_at": datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        "language": "auto",
+        "model": "fast",
+        "encoding": "pcm_s16le",
+        "sample_rate": 16000,
+        "channels": 1,
+        "store_audio": True,
+        "store_transcript": True,
+    }
+    return SessionStart(**values | changes)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "PART_BYTES", PART)
+
+
+def reopened(spool: SessionSpool) -> SessionSpool:
+    spool.close()
+    again = SessionSpool.open(spool.directory)
+    assert again is not None
+    return again
+
+
+def test_a_session_reads_back_as_it_was_begun_and_ended(tmp_path: Path) -> None:
+    start = a_start(previous_session_id=parse_session_id(new_session_id()), enhance_on_end=True)
+    spool = SessionSpool.create(tmp_path, start)
+    assert reopened(spool).manifest.start == start
+    assert reopened(spool).manifest.conclusion is None
+    conclusion = Conclusion(Ending("error", "why"), datetime.now(UTC), Progress(1.5, 2, 3, "es"))
+    spool.conclude(conclusion)
+    assert reopened(spool).manifest.conclusion == conclusion
+
+
+def test_the_clients_address_is_not_in_the_spool(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start(client_ip="203.0.113.9"))
+    assert b"203.0.113.9" not in (spool.directory / "session.json").read_bytes()
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("encoding", ["pcm_s16le", "pcm_f32le", "mulaw"])
+@pytest.mark.parametrize("size", [0, 4, 900, 920, 1000, 1004, 2920, 5000])
+def test_parts_have_one_size_and_make_up_the_file(tmp_path: Path, encoding: str, size: int) -> None:
+    spool = SessionSpool.create(tmp_path, a_start(encoding=encoding))
+    audio = os.urandom(size)
+    for at in range(0, size, 128):
+        spool.append_audio(audio[at : at + 128])
+    again = reopened(spool)
+    parts = list(again.parts())
+    assert b"".join(parts) == again.wav.header(size) + audio + again.wav.padding(size)
+    assert {len(part) for part in parts[:-1]} <= {PART}
+    assert 0 < len(parts[-1]) <= PART
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_segment_file_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(2500))
+    sizes = [path.stat().st_size for path in spool.segments()]
+    assert sizes == [PART - spool.wav.header_bytes, PART, 2500 - 2 * PART + spool.wav.header_bytes]
+
+
+def test_audio_cut_in_the_middle_of_a_sample_loses_that_sample_only(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start(channels=2))
+    spool.append_audio(bytes(range(11)))
+    assert spool.audio_bytes() == 8
+    assert b"".join(spool.parts()) == spool.wav.header(8) + bytes(range(8))
+
+
+@settings(max_examples=60, deadline=None)
+@given(said=st.lists(utterances, max_size=5), data=st.data())
+def test_a_torn_tail_leaves_the_utterances_before_it(said: list[Utterance], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        spool = SessionSpool.create(Path(home), a_start())
+        for utterance in said:
+            spool.append_utterance(utterance)
+        again = reopened(spool)
+        assert again.utterances() == said
+        path = again.directory / "utterances.jsonl"
+        if not path.exists():
+            return
+        cut = data.draw(st.integers(0, path.stat().st_size))
+        whole = path.read_bytes()[:cut].count(b"\n")
+        os.truncate(path, cut)
+        assert again.utterances() == said[:whole]
+
+
+@settings(max_examples=30, deadline=None)
+@given(said=st.lists(utterances, max_size=3), rubbish=st.binary(max_size=50))
+def test_rubbish_at_the_end_does_not_hide_what_stands_before_it(said: list[Utterance], rubbish: bytes) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        spool = SessionSpool.create(Path(home), a_start())
+        for utterance in said:
+            spool.append_utterance(utterance)
+        with (spool.directory / "utterances.jsonl").open("ab") as file:
+            file.write(b"\x00" + rubbish)
+        assert reopened(spool).utterances() == said
+
+
+def test_a_directory_without_session_json_is_no_session(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(10))
+    (spool.directory / "session.json").unlink()
+    assert SessionSpool.open(spool.directory) is None
+
+
+def test_removal_leaves_nothing(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(10))
+    spool.append_utterance(Utterance(0, 1, "x", 1, "en"))
+    spool.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"version": 2}', b"[1]", b'{"version": 1, "session_id": "x"}'])
+def test_a_damaged_session_json_is_named_as_such(tmp_path: Path, damage: bytes) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    (spool.directory / "session.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"session\.json|Expecting value"):
+        SessionSpool.open(spool.directory)

@@ -1,0 +1,55 @@
+"""A process's directory in the spool belongs to it as long as it lives."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from persistence.errors import SpoolInUse
+from persistence.spool_home import SpoolHome
+
+HOLD = """
+import sys
+from pathlib import Path
+from persistence.spool_home import SpoolHome
+home = SpoolHome.open(Path(sys.argv[1]), "other")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_worker_id_is_used_once_at_a_time(tmp_path: Path) -> None:
+    home = SpoolHome.open(tmp_path, "worker")
+    with pytest.raises(SpoolInUse):
+        SpoolHome.open(tmp_path, "worker")
+    home.release(remove=True)
+    SpoolHome.open(tmp_path, "worker").release(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_living_process_is_left_alone_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert list(SpoolHome.take_over(tmp_path)) == []
+        process.kill()
+        process.wait()
+    [home] = SpoolHome.take_over(tmp_path)
+    assert home.worker_id == "other"
+    home.release(remove=True)
+
+
+def test_a_directory_that_holds_a_session_stays(tmp_path: Path) -> None:
+    home = SpoolHome.open(tmp_path, "worker")
+    (tmp_path / "worker" / "sess_x").mkdir()
+    home.release(remove=True)
+    home.release(remove=True)
+    assert (tmp_path / "worker" / "sess_x").exists()
+
+
+def test_files_beside_the_directories_are_no_processes(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert list(SpoolHome.take_over(tmp_path)) == []
