@@ -1,0 +1,64 @@
+"""The migrations on a real Postgres."""
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from alembic import command
+
+from persistence.migrate import alembic_config
+from persistence.tenancy import DEFAULT_TENANT_ID
+
+
+@pytest.fixture
+async def empty_database(postgres_url: str) -> str:
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+
+
+async def test_the_migrations_make_the_tables_as_declared(empty_database: str) -> None:
+    config = alembic_config(empty_database)
+    await asyncio.to_thread(command.upgrade, config, "head")
+    await asyncio.to_thread(command.check, config)
+
+
+async def test_the_default_tenant_is_there(empty_database: str) -> None:
+    await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "head")
+    connection = await asyncpg.connect(empty_database)
+    tenants = await connection.fetch("SELECT id, name FROM tenants")
+    await connection.close()
+    assert [tuple(tenant) for tenant in tenants] == [(DEFAULT_TENANT_ID, "default")]
+
+
+async def test_migrations_can_be_undone_and_applied_again(empty_database: str) -> None:
+    config = alembic_config(empty_database)
+    for step in (command.upgrade, command.downgrade, command.upgrade):
+        await asyncio.to_thread(step, config, "base" if step is command.downgrade else "head")
+
+
+async def test_processes_that_migrate_at_once_do_it_one_after_the_other(empty_database: str) -> None:
+    commands = [sys.executable, "-m", "persistence.migrate"]
+    environment = {"DALSTON_DATABASE_URL": empty_database}
+    running = [
+        await asyncio.create_subprocess_exec(*commands, env=environment, stderr=subprocess.PIPE) for _ in range(3)
+    ]
+    for process in running:
+        _, messages = await process.communicate()
+        assert process.returncode == 0, messages.decode()
+
+
+@pytest.mark.parametrize(("url", "code"), [("postgresql://x@127.0.0.1:1/x", 1), ("mysql://x@127.0.0.1:1/x", 2)])
+async def test_a_database_that_cannot_be_migrated_is_named_in_a_sentence(url: str, code: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "persistence.migrate", env={"DALSTON_DATABASE_URL": url}, stderr=subprocess.PIPE
+    )
+    _, messages = await process.communicate()
+    assert process.returncode == code
+    assert len(messages.decode().strip().splitlines()) == 1

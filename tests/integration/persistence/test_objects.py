@@ -1,0 +1,140 @@
+"""The object store on a real S3 server."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from persistence.errors import ObjectNotFound, StorageUnavailable
+from persistence.objects import PART_BYTES, ObjectStore, open_objects
+
+
+async def read(objects: ObjectStore, key: str) -> bytes:
+    size, chunks = await objects.get(key)
+    data = b"".join([chunk async for chunk in chunks])
+    assert len(data) == size
+    return data
+
+
+async def parts(*all_parts: bytes) -> AsyncIterator[bytes]:
+    for part in all_parts:
+        yield part
+
+
+@pytest.fixture
+def key() -> str:
+    return f"test/{uuid.uuid4().hex}"
+
+
+async def test_an_object_reads_back_and_is_replaced(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, b"first", "text/plain")
+    await objects.put(key, b"second", "text/plain")
+    assert await read(objects, key) == b"second"
+    assert await objects.size(key) == 6
+
+
+async def test_an_empty_object_reads_back(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, b"", "text/plain")
+    assert await read(objects, key) == b""
+
+
+async def test_an_object_of_parts_reads_back(objects: ObjectStore, key: str) -> None:
+    data = [os.urandom(PART_BYTES), os.urandom(PART_BYTES), os.urandom(777)]
+    await objects.put_parts(key, parts(*data), "audio/wav")
+    assert await read(objects, key) == b"".join(data)
+
+
+async def test_chunks_are_small(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, bytes(300_000), "audio/wav")
+    _, chunks = await objects.get(key)
+    assert max([len(chunk) async for chunk in chunks]) <= 65_536
+
+
+async def test_a_download_may_be_left_early_or_never_begun(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, bytes(3_000_000), "audio/wav")
+    for _ in range(40):  # more than there are connections
+        _, chunks = await objects.get(key)
+        async for _chunk in chunks:
+            break
+        await chunks.aclose()  # type: ignore[attr-defined]
+        await objects.get(key)
+    assert await objects.size(key) == 3_000_000
+
+
+async def test_a_deleted_object_is_gone_and_deleting_again_does_nothing(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, b"x", "text/plain")
+    await objects.delete(key)
+    await objects.delete(key)
+    with pytest.raises(ObjectNotFound):
+        await objects.get(key)
+
+
+async def test_an_unfinished_upload_is_aborted_by_the_next_and_by_delete(objects: ObjectStore, key: str) -> None:
+    client = objects._client
+    bucket = objects._bucket
+    await client.create_multipart_upload(Bucket=bucket, Key=key)
+    await client.create_multipart_upload(Bucket=bucket, Key=f"{key}-other")
+    await objects.put_parts(key, parts(bytes(PART_BYTES), b"end"), "audio/wav")
+    uploads = (await client.list_multipart_uploads(Bucket=bucket, Prefix=key)).get("Uploads", [])
+    assert [upload["Key"] for upload in uploads] == [f"{key}-other"]
+    await objects.delete(f"{key}-other")
+    assert not (await client.list_multipart_uploads(Bucket=bucket, Prefix=key)).get("Uploads")
+
+
+async def test_the_bucket_is_made_when_it_is_not_there(make_settings: Callable[..., Any]) -> None:
+    async with open_objects(make_settings(s3_bucket=f"made-{uuid.uuid4().hex[:8]}")) as objects:
+        await objects.ensure_bucket()
+        await objects.ensure_bucket()
+        await objects.put("x", b"1", "text/plain")
+
+
+async def test_a_passing_failure_is_repeated(proxied: Callable[..., Any], s3_proxy: Any, key: str) -> None:
+    async with open_objects(proxied()) as objects:
+        await objects.put(key, b"1", "text/plain")
+        s3_proxy.refuse()
+        putting = asyncio.create_task(objects.put(key, b"2", "text/plain"))
+        await asyncio.sleep(0.3)
+        s3_proxy.restore()
+        await putting
+        assert await read(objects, key) == b"2"
+
+
+async def test_a_server_that_is_away_or_hangs_is_storage_unavailable(
+    proxied: Callable[..., Any], s3_proxy: Any, key: str
+) -> None:
+    async with open_objects(proxied(s3_deadline_seconds=0.4)) as objects:
+        s3_proxy.refuse()
+        with pytest.raises(StorageUnavailable):
+            await objects.put(key, b"1", "text/plain")
+        s3_proxy.restore()
+        s3_proxy.stall()
+        async with asyncio.timeout(8):
+            with pytest.raises(StorageUnavailable):
+                await objects.put(key, bytes(1_000_000), "text/plain")
+        s3_proxy.cut()
+        s3_proxy.restore()
+
+
+async def test_a_connection_lost_in_the_middle_of_a_download_is_no_short_object(
+    proxied: Callable[..., Any], s3_proxy: Any, objects: ObjectStore, key: str
+) -> None:
+    await objects.put(key, bytes(20_000_000), "audio/wav")
+    async with open_objects(proxied(s3_deadline_seconds=1.0)) as through:
+        _, chunks = await through.get(key)
+        await anext(chunks)
+        s3_proxy.cut()
+        with pytest.raises(StorageUnavailable):
+            async for _ in chunks:
+                pass
+
+
+async def test_a_wrong_key_is_refused_at_once(make_settings: Callable[..., Any]) -> None:
+    from pydantic import SecretStr
+
+    async with open_objects(make_settings(s3_secret_access_key=SecretStr("wrong"))) as objects:
+        async with asyncio.timeout(2):
+            with pytest.raises(StorageUnavailable):
+                await objects.put("x", b"1", "text/plain")

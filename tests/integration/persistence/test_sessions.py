@@ -1,0 +1,297 @@
+"""The store of sessions on a real Postgres."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+
+from persistence.cursor import Cursor
+from persistence.database import Database
+from persistence.errors import InvalidFilter, InvalidSessionId, SessionActive, SessionNotFound, StorageUnavailable
+from persistence.records import Conclusion, Ending, Progress, SessionFilter, SessionRecord, SessionStart, StoredObjects
+from persistence.rows import SessionRows
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.sessions import SessionStore, page_query
+from persistence.tables import realtime_sessions
+
+NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+DONE = Conclusion(Ending("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))
+
+
+def a_start(tenant_id: uuid.UUID, minute: int = 0, **changes: Any) -> SessionStart:
+    values: dict[str, Any] = {
+        "id": parse_session_id(new_session_id()),
+        "tenant_id": tenant_id,
+        "worker_id": "worker",
+        "started_at": NOON + timedelta(minutes=minute),
+        "language": "auto",
+        "model": "fast",
+        "encoding": "pcm_s16le",
+        "sample_rate": 16000,
+        "channels": 1,
+        "store_audio": True,
+        "store_transcript": True,
+        "client_ip": "2001:db8::7",
+    }
+    return SessionStart(**values | changes)
+
+
+@pytest.fixture
+def rows(database: Database) -> SessionRows:
+    return SessionRows(database)
+
+
+@pytest.fixture
+def store(database: Database) -> SessionStore:
+    return SessionStore(database)
+
+
+async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: SessionStore, tenant: uuid.UUID) -> None:
+    first = a_start(tenant, minute=-9)
+    start = a_start(tenant, previous_session_id=first.id, enhance_on_end=True)
+    await rows.insert([first, start])
+    await rows.conclude("worker", start.id, replace(DONE, ending=Ending("error", "broke")))
+    await rows.set_stored("worker", start.id, StoredObjects("s3://b/a", "s3://b/t"))
+    record = await store.get(tenant, start.session_id)
+    assert record == SessionRecord(
+        id=start.session_id,
+        tenant_id=tenant,
+        status="error",
+        language="es",
+        model="fast",
+        encoding="pcm_s16le",
+        sample_rate=16000,
+        channels=1,
+        store_audio=True,
+        store_transcript=True,
+        enhance_on_end=True,
+        audio_uri="s3://b/a",
+        transcript_uri="s3://b/t",
+        enhancement_job_id=None,
+        audio_duration_seconds=12.5,
+        utterance_count=3,
+        word_count=20,
+        worker_id="worker",
+        client_ip="2001:db8::7",
+        previous_session_id=first.session_id,
+        started_at=start.started_at,
+        ended_at=DONE.ended_at,
+        error="broke",
+        next_session_id=None,
+    )
+    assert (await store.get(tenant, first.session_id)).next_session_id == start.session_id
+
+
+def test_the_table_has_every_column_of_the_record() -> None:
+    columns = {column.name for column in realtime_sessions.c} - {"deleted_at"}
+    assert columns == {field.name for field in fields(SessionRecord)} - {"next_session_id"}
+
+
+async def test_the_list_is_newest_first_and_pages_by_offset(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    starts = [a_start(tenant, minute) for minute in (3, 1, 4, 2, 5)]
+    await rows.insert(starts)
+    ids = [start.session_id for start in sorted(starts, key=lambda start: start.started_at, reverse=True)]
+    page = await store.list(tenant, limit=2)
+    assert [record.id for record in page.sessions] == ids[:2]
+    assert (page.total, page.next_cursor is not None) == (5, True)
+    page = await store.list(tenant, limit=2, offset=4)
+    assert [record.id for record in page.sessions] == ids[4:]
+    assert page.next_cursor is None
+    assert (await store.list(tenant, offset=9)).sessions == ()
+
+
+async def test_a_cursor_walks_the_list_once_while_sessions_come_and_go(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    starts = [a_start(tenant, minute // 3) for minute in range(20)]  # three share each time
+    await rows.insert(starts)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        page = await store.list(tenant, limit=3, cursor=cursor)
+        seen += [record.id for record in page.sessions]
+        await rows.insert([a_start(tenant, 99)])
+        if (cursor := page.next_cursor) is None:
+            break
+    assert len(seen) == len(set(seen)) == 20
+    assert set(seen) == {start.session_id for start in starts}
+
+
+async def test_filters_select_by_status_and_half_open_time(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    starts = [a_start(tenant, minute) for minute in range(4)]
+    await rows.insert(starts)
+    await rows.conclude("worker", starts[1].id, DONE)
+
+    async def listed(**wanted: Any) -> list[str]:
+        page = await store.list(tenant, SessionFilter(**wanted))
+        assert page.total == len(page.sessions)
+        return [record.id for record in page.sessions]
+
+    assert await listed(status="completed") == [starts[1].session_id]
+    assert len(await listed(status="active")) == 3
+    assert await listed(since=starts[2].started_at) == [starts[3].session_id, starts[2].session_id]
+    assert await listed(until=starts[2].started_at) == [starts[1].session_id, starts[0].session_id]
+    assert await listed(since=NOON, until=NOON) == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "arguments"),
+    [
+        ("limit", {"limit": 0}),
+        ("limit", {"limit": 101}),
+        ("offset", {"offset": -1}),
+        ("offset", {"offset": 100_001}),
+        ("offset", {"offset": 1, "cursor": Cursor(NOON, uuid.uuid4()).encode()}),
+        ("cursor", {"cursor": "nonsense"}),
+        ("status", {"session_filter": SessionFilter(status="gone")}),
+        ("since", {"session_filter": SessionFilter(since=datetime(2026, 1, 1))}),
+    ],
+)
+async def test_a_parameter_out_of_range_is_named(
+    store: SessionStore, parameter: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidFilter) as refusal:
+        await store.list(uuid.uuid4(), **arguments)
+    assert refusal.value.parameter == parameter
+
+
+async def test_another_tenants_session_is_not_there_in_any_way(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    start = a_start(tenant)
+    await rows.insert([start])
+    stranger = uuid.uuid4()
+    for conclude in (False, True):
+        if conclude:
+            await rows.conclude("worker", start.id, DONE)
+        with pytest.raises(SessionNotFound):
+            await store.get(stranger, start.session_id)
+        with pytest.raises(SessionNotFound):
+            await store.bury(stranger, start.session_id)
+        assert (await store.list(stranger)).total == 0
+    await store.bury(tenant, start.session_id)
+    await store.remove(stranger, start.session_id)
+    await store.bury(tenant, start.session_id)  # still there
+
+
+async def test_a_buried_session_is_gone_to_its_tenant(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    start, follower = a_start(tenant), a_start(tenant, 1)
+    follower = replace(follower, previous_session_id=start.id)
+    await rows.insert([start])
+    await rows.insert([follower])
+    with pytest.raises(SessionActive):
+        await store.bury(tenant, start.session_id)
+    await rows.conclude("worker", start.id, DONE)
+    await store.bury(tenant, start.session_id)
+    await store.bury(tenant, start.session_id)
+    with pytest.raises(SessionNotFound):
+        await store.get(tenant, start.session_id)
+    assert (await store.list(tenant)).total == 1
+    assert not await rows.set_stored("worker", start.id, StoredObjects("s3://b/a", None))
+    await store.remove(tenant, start.session_id)
+    with pytest.raises(SessionNotFound):
+        await store.bury(tenant, start.session_id)
+    assert (await store.get(tenant, follower.session_id)).previous_session_id is None
+
+
+async def test_text_that_is_no_session_id_is_refused(store: SessionStore) -> None:
+    with pytest.raises(InvalidSessionId):
+        await store.get(uuid.uuid4(), "1; DROP TABLE realtime_sessions")
+
+
+async def test_progress_of_many_sessions_is_one_statement_and_touches_running_ones_of_its_worker_only(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    mine, ended, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
+    await rows.insert([mine, ended, foreign])
+    await rows.conclude("worker", ended.id, DONE)
+    await rows.update_progress("worker", {each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
+    figures = [(await store.get(tenant, each.session_id)).utterance_count for each in (mine, ended, foreign)]
+    assert figures == [1, 3, 0]
+    await rows.update_progress("worker", {mine.id: Progress(6.0, 2, 2, "de")})
+    record = await store.get(tenant, mine.session_id)
+    assert (record.audio_duration_seconds, record.utterance_count, record.language) == (7.0, 2, "de")
+
+
+async def test_only_the_owner_ends_a_session(rows: SessionRows, store: SessionStore, tenant: uuid.UUID) -> None:
+    start = a_start(tenant)
+    await rows.insert([start])
+    assert not await rows.conclude("other", start.id, DONE)
+    assert (await store.get(tenant, start.session_id)).status == "active"
+
+
+async def _plan(database: Database, query: Any, *, rows: int = 0) -> str:
+    compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    async with database.transaction() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        lines = await connection.execute(text("EXPLAIN " + str(compiled).replace(":", r"\:")))
+        return "\n".join(line for (line,) in lines)
+
+
+@pytest.mark.parametrize("cursor", [None, Cursor(NOON, uuid.uuid4())])
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (SessionFilter(), "ix_realtime_sessions_list "),
+        (SessionFilter(since=NOON, until=NOON + timedelta(days=1)), "ix_realtime_sessions_list "),
+        (SessionFilter(status="completed"), "ix_realtime_sessions_list_status "),
+    ],
+)
+async def test_a_page_is_read_from_one_index_in_its_order(
+    database: Database, cursor: Cursor | None, wanted: SessionFilter, index: str
+) -> None:
+    plan = await _plan(database, page_query(uuid.uuid4(), wanted, 50, 0, cursor))
+    assert f"Index Scan using {index}" in plan
+    outer = plan.split("SubPlan")[0]
+    assert "Sort" not in outer
+    if cursor is not None:
+        assert "Filter:" not in outer
+
+
+async def test_an_outage_is_storage_unavailable_and_passes(
+    proxied: Callable[..., Any], postgres_proxy: Any, tenant: uuid.UUID
+) -> None:
+    from persistence.database import open_database
+
+    async with open_database(proxied(database_deadline_seconds=0.5)) as database:
+        store = SessionStore(database)
+        await store.list(tenant)
+        postgres_proxy.refuse()
+        for _ in range(3):
+            with pytest.raises(StorageUnavailable):
+                await store.list(tenant)
+        postgres_proxy.restore()
+        await store.list(tenant)
+        postgres_proxy.cut()
+        await store.list(tenant)
+
+
+async def test_a_hung_database_is_given_up_at_the_deadline(
+    proxied: Callable[..., Any], postgres_proxy: Any, tenant: uuid.UUID
+) -> None:
+    import asyncio
+
+    from persistence.database import open_database
+
+    async with open_database(proxied(database_deadline_seconds=0.5)) as database:
+        store = SessionStore(database)
+        await store.list(tenant)
+        postgres_proxy.stall()
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(StorageUnavailable):
+            await store.list(tenant)
+        assert asyncio.get_running_loop().time() - began < 2.5
+        postgres_proxy.cut()
+        postgres_proxy.restore()
+        await store.list(tenant)
