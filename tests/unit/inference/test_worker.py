@@ -1,0 +1,180 @@
+"""The worker with a model that does what the test says."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from queue import Queue
+
+import numpy as np
+import pytest
+
+from server.inference.batch_policy import BatchLimits
+from server.inference.errors import EngineStopped, InferenceError, QueueFull, RecognitionFailed, WeightsError
+from server.inference.transcriber import Hypothesis, Utterance
+from server.inference.worker import Job, Worker
+
+SECONDS = 5.0
+"""Nothing here takes this long unless it is broken."""
+FULL = 1500
+
+
+def hypothesis(ending: str = "end", text: str = "hello") -> Hypothesis:
+    return Hypothesis(text, (1,), "en", ending, -0.1, 0.0)  # type: ignore[arg-type]
+
+
+class ScriptedModel:
+    """Records its batches as (size, window) and waits in each until told to go on."""
+
+    full_window = FULL
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+        self.begun = threading.Semaphore(0)
+        self.may_finish = threading.Semaphore(0)
+        self.outcome: Callable[[Utterance, int], Hypothesis] = lambda *_: hypothesis()
+
+    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        self.batches.append((len(utterances), frames))
+        self.begun.release()
+        assert self.may_finish.acquire(timeout=SECONDS)
+        return [self.outcome(utterance, frames) for utterance in utterances]
+
+
+class Caller:
+    """Submits jobs and receives what becomes of them."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.outcomes: Queue[Hypothesis | InferenceError] = Queue()
+
+    def submit(self, frames: int = 320, model: str = "base") -> Job:
+        job = Job(model, Utterance(np.zeros(16000, np.float32), "en"), frames, self.outcomes.put)
+        self._worker.submit(job)
+        return job
+
+    def outcome(self) -> Hypothesis | InferenceError:
+        return self.outcomes.get(timeout=SECONDS)
+
+
+@pytest.fixture
+def model() -> ScriptedModel:
+    return ScriptedModel()
+
+
+@pytest.fixture
+def worker(model: ScriptedModel) -> Iterator[Worker]:
+    worker = Worker(BatchLimits(rows=4, frames=6000, waste=0.5), queue_limit=8)
+    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
+    yield worker
+    model.may_finish.release(1000)
+    worker.stop()
+
+
+@pytest.fixture
+def caller(worker: Worker) -> Caller:
+    return Caller(worker)
+
+
+def test_what_waits_while_the_model_is_busy_goes_as_one_batch(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    for _ in range(3):
+        caller.submit()
+    model.may_finish.release(2)
+    outcomes = [caller.outcome() for _ in range(4)]
+    assert outcomes == [hypothesis()] * 4
+    assert model.batches == [(1, 320), (3, 320)]
+
+
+def test_work_whose_caller_has_gone_is_dropped(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    given_up = [caller.submit() for _ in range(2)]
+    caller.submit()
+    for job in given_up:
+        job.abandoned = True
+    model.may_finish.release(2)
+    assert [caller.outcome(), caller.outcome()] == [hypothesis()] * 2
+    assert model.batches == [(1, 320), (1, 320)]
+    assert caller.outcomes.empty()
+
+
+def test_an_utterance_that_ran_away_is_done_again_with_the_full_window(caller: Caller, model: ScriptedModel) -> None:
+    model.outcome = lambda _, frames: hypothesis("loop" if frames < FULL else "end", text=str(frames))
+    model.may_finish.release(2)
+    caller.submit(frames=320)
+    outcome = caller.outcome()
+    assert isinstance(outcome, Hypothesis)
+    assert outcome.text == str(FULL)
+    assert model.batches == [(1, 320), (1, FULL)]
+
+
+def test_an_utterance_that_runs_away_in_the_full_window_is_delivered_as_it_is(
+    caller: Caller, model: ScriptedModel
+) -> None:
+    model.outcome = lambda *_: hypothesis("cap")
+    model.may_finish.release(1)
+    caller.submit(frames=FULL)
+    assert caller.outcome() == hypothesis("cap")
+    assert model.batches == [(1, FULL)]
+
+
+def test_a_failing_batch_fails_its_own_jobs_and_no_other(caller: Caller, model: ScriptedModel) -> None:
+    def fail(*_: object) -> Hypothesis:
+        raise RuntimeError("out of memory")
+
+    model.outcome = fail
+    caller.submit()
+    model.may_finish.release(1)
+    assert isinstance(caller.outcome(), RecognitionFailed)
+    model.outcome = lambda *_: hypothesis()
+    caller.submit()
+    model.may_finish.release(1)
+    assert caller.outcome() == hypothesis()
+
+
+def test_one_more_than_the_queue_holds_is_refused_until_there_is_room(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    waiting = [caller.submit() for _ in range(8)]
+    with pytest.raises(QueueFull):
+        caller.submit()
+    waiting[3].abandoned = True
+    caller.submit()
+
+
+def test_stopping_lets_the_running_batch_finish_and_fails_what_waits(
+    caller: Caller, model: ScriptedModel, worker: Worker
+) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    caller.submit()
+    stopper = threading.Thread(target=worker.stop)
+    stopper.start()
+    while True:  # until the worker has seen the stop: from then on it refuses
+        try:
+            caller.submit()
+        except EngineStopped:
+            break
+    model.may_finish.release(1)
+    stopper.join(timeout=SECONDS)
+    assert caller.outcome() == hypothesis()
+    assert isinstance(caller.outcome(), EngineStopped)
+    assert model.batches == [(1, 320)]
+
+
+def test_stopping_twice_or_before_the_start_does_nothing() -> None:
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    worker.stop()
+    worker.stop()
+    with pytest.raises(EngineStopped):
+        Caller(worker).submit()
+
+
+def test_a_model_that_cannot_be_loaded_fails_the_start() -> None:
+    def load() -> dict[str, ScriptedModel]:
+        raise WeightsError("there is no such model")
+
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    with pytest.raises(WeightsError, match="no such model"):
+        worker.start(load).result(timeout=SECONDS)
+    worker.stop()

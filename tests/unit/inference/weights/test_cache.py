@@ -1,0 +1,104 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from server.inference.errors import WeightsError
+from server.inference.weights import cache
+from server.inference.weights.cache import converted
+from server.inference.weights.conversion import Ct2Source
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Ct2Source:
+    part = tmp_path / "model.bin"
+    part.write_bytes(b"weights")
+    return Ct2Source("small", "1", (part,), part, part)
+
+
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Replaces the conversion by one that writes one file; lists where it was asked to write."""
+    targets: list[Path] = []
+
+    def convert(_: Ct2Source, target: Path) -> None:
+        targets.append(target)
+        (target / "config.json").write_text("{}")
+
+    monkeypatch.setattr(cache, "convert", convert)
+    return targets
+
+
+def test_weights_are_converted_once(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
+    first, second = converted(source, tmp_path, quiet), converted(source, tmp_path, quiet)
+    assert first == second
+    assert (first / "config.json").read_text() == "{}"
+    assert len(conversions) == 1
+
+
+def test_changed_weights_are_converted_anew(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
+    changed = Ct2Source("small", "2", source.parts, source.config, source.tokenizer)
+    assert converted(source, tmp_path, quiet) != converted(changed, tmp_path, quiet)
+
+
+def test_a_conversion_that_fails_leaves_nothing(
+    source: Ct2Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Ct2Source, target: Path) -> None:
+        (target / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache, "convert", fail)
+    with pytest.raises(WeightsError, match="the disk is full"):
+        converted(source, tmp_path, quiet)
+    assert [path.name for path in (tmp_path / "weights").iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_process_left_is_not_used_and_is_removed(
+    source: Ct2Source, tmp_path: Path, conversions: list[Path]
+) -> None:
+    entry = converted(source, tmp_path, quiet)
+    abandoned = entry.with_name(f".{entry.name}-dead")
+    entry.rename(abandoned)
+    assert converted(source, tmp_path, quiet) == entry
+    assert len(conversions) == 2
+    assert not abandoned.exists()
+
+
+def test_an_entry_that_was_cut_off_is_rebuilt(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
+    entry = converted(source, tmp_path, quiet)
+    (entry / "config.json").write_text("")
+    converted(source, tmp_path, quiet)
+    assert (entry / "config.json").read_text() == "{}"
+    assert len(conversions) == 2
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    source: Ct2Source, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = cache.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    with pytest.raises(WeightsError, match="it takes 16 MiB, 1 are free"):
+        converted(source, tmp_path, quiet)
+    assert conversions == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_error(source: Ct2Source, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsError, match="cannot convert small into"):
+        converted(source, tmp_path / "file", quiet)
+
+
+def test_progress_is_told_when_there_is_work_and_not_else(
+    source: Ct2Source, tmp_path: Path, conversions: list[Path]
+) -> None:
+    lines: list[str] = []
+    converted(source, tmp_path, lines.append)
+    assert lines == ["converting small (once)", "converted small"]
+    converted(source, tmp_path, lines.append)
+    assert len(lines) == 2

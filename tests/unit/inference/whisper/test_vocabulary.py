@@ -1,0 +1,67 @@
+from typing import Any
+
+import pytest
+
+from server.inference.errors import WeightsError
+from server.inference.whisper.vocabulary import read_vocabulary
+
+MULTILINGUAL: dict[str, Any] = {
+    "eos_token_id": 50257,
+    "decoder_start_token_id": 50258,
+    "no_timestamps_token_id": 50363,
+    "is_multilingual": True,
+    "lang_to_id": {"<|en|>": 50259, "<|de|>": 50261, "<|jw|>": 50356},
+    "task_to_id": {"translate": 50358, "transcribe": 50359},
+    "suppress_tokens": [1, 2, 50258],
+    "begin_suppress_tokens": [220, 50257],
+}
+ENGLISH: dict[str, Any] = {
+    "eos_token_id": [50256],
+    "decoder_start_token_id": 50257,
+    "no_timestamps_token_id": 50362,
+    "is_multilingual": False,
+}
+
+
+def test_a_multilingual_model_is_asked_for_the_language() -> None:
+    vocabulary = read_vocabulary(MULTILINGUAL, 51865)
+    assert vocabulary.prompt("de") == [50258, 50261, 50359]
+    assert vocabulary.supports("de")
+    assert not vocabulary.supports("fr")
+
+
+def test_an_english_model_knows_english_only_and_is_not_asked() -> None:
+    vocabulary = read_vocabulary(ENGLISH, 51864)
+    assert vocabulary.prompt("en") == [50257]
+    assert vocabulary.supports("en")
+    assert not vocabulary.supports("de")
+
+
+def test_javanese_goes_by_its_iso_code() -> None:
+    vocabulary = read_vocabulary(MULTILINGUAL, 51865)
+    assert vocabulary.supports("jv")
+    assert not vocabulary.supports("jw")
+
+
+def test_special_tokens_are_not_among_the_suppressed_text() -> None:
+    assert read_vocabulary(MULTILINGUAL, 51865).suppressed == (1, 2)
+
+
+def test_stamps_follow_the_other_special_tokens() -> None:
+    vocabulary = read_vocabulary(MULTILINGUAL, 51865)
+    assert (vocabulary.no_speech, vocabulary.first_stamp, vocabulary.last_initial_stamp) == (50362, 50364, 50414)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"no_timestamps_token_id": None},
+        {"lang_to_id": None},
+        {"task_to_id": {}},
+        {"eos_token_id": 60000},
+        {"decoder_start_token_id": 99999},
+    ],
+)
+def test_a_generation_config_that_is_not_whispers_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(WeightsError, match=r"generation_config\.json"):
+        read_vocabulary({**MULTILINGUAL, **change}, 51865)
