@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stack.errors import CannotStart
 from stack.home import Home
 from stack.process import Pause, Process, running
+from stack.progress import Tell
 from stack.settings import ROOT
 
 _SERVER_READY_SECONDS = 180.0
@@ -43,7 +44,7 @@ def run_once(
     home: Home,
     env: Mapping[str, str],
     pause: Pause,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell | None = None,
 ) -> None:
     """Runs a command that ends by itself; `tell` gets what it says.
 
@@ -54,8 +55,9 @@ def run_once(
 
         def pause_and_tell(seconds: float) -> None:
             pause(seconds)
-            for line in process.last_lines(1):
-                tell(line)
+            if tell is not None:
+                for line in process.last_lines(1):
+                    tell(line)
 
         if process.finish(pause_and_tell) != 0:
             last = process.last_lines(1)

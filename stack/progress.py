@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 
 Tell = Callable[[str], None]
 """Takes a few words about how a step goes on; may be called with the same words again."""
@@ -34,7 +35,7 @@ class Terminal:
     @contextmanager
     def _spin(self, name: str, doing: str) -> Iterator[Tell]:
         with self._console.status(f"{name}: {doing}") as status:
-            yield lambda words: status.update(f"{name}: {words}")
+            yield lambda words: status.update(escape(f"{name}: {words}"))
 
     @contextmanager
     def _print(self, name: str, doing: str) -> Iterator[Tell]:
@@ -44,9 +45,9 @@ class Terminal:
             nonlocal said
             if words != said:
                 said = words
-                self._console.print(f"  {name}: {words}", highlight=False, markup=False)
+                self._console.print(f"  {name}: {words}", highlight=False, markup=False, soft_wrap=True)
 
-        self._console.print(f"  {name}: {doing}", highlight=False, markup=False)
+        self._console.print(f"  {name}: {doing}", highlight=False, markup=False, soft_wrap=True)
         yield tell
 
 
@@ -55,4 +56,8 @@ class Silent:
 
     @contextmanager
     def step(self, name: str, doing: str = "starting") -> Iterator[Tell]:
-        yield lambda words: None
+        yield self._ignore
+
+    @staticmethod
+    def _ignore(words: str) -> None:
+        pass

@@ -37,6 +37,11 @@ class Stack:
     """In the order they were started."""
 
     @property
+    def public_name(self) -> str:
+        """The host as a person would write it."""
+        return "localhost" if self.host == "127.0.0.1" else self.host
+
+    @property
     def base_url(self) -> str:
         return f"http://{self.host}:{self.port}"
 

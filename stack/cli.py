@@ -1,0 +1,93 @@
+"""The two commands, and what they say when something stands in the way."""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from stack.demo import demo
+from stack.errors import Interrupted, StackError
+from stack.interruption import Interruption
+from stack.progress import Terminal
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_INTERRUPTED = 130
+
+_DESCRIPTION = "The local stack: Postgres, S3, server, bridge and Envoy as one process tree."
+_EPILOGUE = (
+    "Settings come from the environment: DALSTON_PORT (8000), DALSTON_HOST (127.0.0.1), DALSTON_HOME (.dalston in the "
+    "checkout), DALSTON_DATABASE_URL and DALSTON_S3_ENDPOINT_URL or DALSTON_S3_BUCKET to use outer ones."
+)
+
+
+def run(arguments: Sequence[str], interruption: Interruption) -> int:
+    """Runs a command; gives the exit code."""
+    commands: dict[str, Callable[[StackSettings, Interruption, Console], int]] = {"up": _up, "demo": _demo}
+    parser = argparse.ArgumentParser(prog="python -m stack", description=_DESCRIPTION, epilog=_EPILOGUE)
+    parser.add_argument("command", choices=commands, help="`up`: run until Ctrl-C; `demo`: stream the sample and stop")
+    command = commands[parser.parse_args(arguments).command]
+    console, complaints = Console(), Console(stderr=True)
+    try:
+        return command(StackSettings(), interruption, console)
+    except Interrupted:
+        complaints.print("interrupted")
+        return EXIT_INTERRUPTED
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            _complain(complaints, f"DALSTON_{name}: {problem['msg']}")
+        return EXIT_CONFIGURATION
+    except StackError as error:
+        _complain(complaints, str(error))
+        return EXIT_FAILED
+    except OSError as error:
+        _complain(complaints, f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        return EXIT_FAILED
+
+
+def _complain(console: Console, sentence: str) -> None:
+    console.print(f"error: {sentence}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _up(settings: StackSettings, interruption: Interruption, console: Console) -> int:
+    with running_stack(settings, pause=interruption.pause, progress=Terminal(console)) as stack:
+        _print_addresses(stack, settings, console)
+        try:
+            stack.watch(interruption.pause)
+        except Interrupted:
+            console.print("\nstopping; Ctrl-C again to stop at once")
+    return 0
+
+
+def _demo(settings: StackSettings, interruption: Interruption, console: Console) -> int:
+    with running_stack(settings, pause=interruption.pause, progress=Terminal(console)) as stack:
+        demo(stack, interruption.pause, console)
+    console.print("\nTo go on: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded.")
+    return 0
+
+
+def _print_addresses(stack: Stack, settings: StackSettings, console: Console) -> None:
+    here = f"{stack.public_name}:{stack.port}"
+    lines = [
+        ("WebSocket", f"ws://{here}/v1/audio/transcriptions/stream"),
+        ("REST", f"http://{here}/v1/realtime/sessions"),
+        ("gRPC", f"{here} (h2c, gRPC-Web, reflection)"),
+        ("metrics", stack.metrics_url or "off"),
+        ("Postgres", stack.database_url if settings.database_url is None else "as configured"),
+        ("S3", f"{stack.s3.endpoint_url}, bucket {stack.s3.bucket}" if stack.s3 else "as configured"),
+        ("data, logs", str(stack.home.path)),
+    ]
+    console.print("\nThe stack is up. Ctrl-C stops it.\n")
+    for name, value in lines:
+        console.print(f"  {name:<11} {value}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f'\nTry: wscat -c "ws://{here}/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true"\n'
+        f"     curl http://{here}/v1/realtime/sessions\n",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

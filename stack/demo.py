@@ -1,0 +1,125 @@
+"""What `make demo` shows: speech goes in, text comes out live, and afterwards the session is there for curl."""
+
+import io
+import json
+import wave
+from typing import Any
+
+import httpx
+import soundfile
+from rich.console import Console
+from rich.json import JSON
+from rich.markup import escape
+
+from stack.errors import StackError
+from stack.live_client import transcribe
+from stack.process import Pause
+from stack.settings import ROOT
+from stack.supervisor import Stack
+
+_SAMPLE = ROOT / "samples" / "sense-and-sensibility.flac"
+_STREAM = "/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true"
+_SESSIONS = "/v1/realtime/sessions"
+
+
+class DemoFailed(StackError):
+    """The stack runs, but did not do what it should."""
+
+
+def demo(stack: Stack, pause: Pause, console: Console) -> None:
+    """Streams the sample and fetches what was stored.
+
+    Raises:
+        StackError: anything was not as it should be.
+    """
+    samples, rate = soundfile.read(_SAMPLE, dtype="int16")
+    pcm: bytes = samples.tobytes()
+
+    def watch(seconds: float) -> None:
+        stack.check()
+        pause(seconds)
+
+    session_id, text = _stream(stack, pcm, rate, watch, console)
+    _Walk(stack, session_id, console).through(pcm, rate, text)
+
+
+def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console) -> tuple[str, str]:
+    """Shows the stream; gives the session's id and its text."""
+    url = f"ws://{stack.public_name}:{stack.port}{_STREAM}"
+    total = len(pcm) / 2 / rate
+    console.print(f"\nStreaming {_SAMPLE.name} ({total:.0f} s) as it would be spoken to\n  {url}\n", highlight=False)
+    session_id = ""
+    finals: list[str] = []
+    with console.status("connecting") as status:
+        for message in transcribe(f"{stack.ws_url}{_STREAM}", pcm, rate, pause):
+            match message["type"]:
+                case "session.begin":
+                    session_id = message["session_id"]
+                    status.update("listening")
+                case "vad.speech_start":
+                    status.update("hearing speech")
+                case "vad.speech_end":
+                    status.update("recognising")
+                case "transcript.partial":
+                    status.update(escape(message["text"]))
+                case "transcript.final":
+                    finals.append(message["text"])
+                    status.update("listening")
+                    times = f"{message['start']:5.1f} to {message['end']:4.1f} s"
+                    console.print(f"  [dim]{times}[/dim]  {escape(message['text'])}", highlight=False)
+                case "warning":
+                    console.print(f"  [yellow]{escape(message['message'])}[/yellow]", highlight=False)
+    if not finals:
+        raise DemoFailed("the stream ended without any text")
+    return session_id, " ".join(finals)
+
+
+class _Walk:
+    """The requests of the README, made as curl would make them and shown with their answers."""
+
+    def __init__(self, stack: Stack, session_id: str, console: Console) -> None:
+        self._stack = stack
+        self._url = f"http://{stack.public_name}:{stack.port}{_SESSIONS}"
+        self._session_id = session_id
+        self._console = console
+
+    def through(self, pcm: bytes, rate: int, text: str) -> None:
+        """Makes them all and checks the answers against what was streamed."""
+        self._console.print("\nThe session is stored. The same is seen with curl:")
+        listed = self._get("?limit=1")
+        self._show(listed.json())
+        if [session["id"] for session in listed.json()["sessions"]] != [self._session_id]:
+            raise DemoFailed("the newest session of the list is not the one just made")
+        self._show(self._get(f"/{self._session_id}").json())
+        audio = self._get(f"/{self._session_id}/audio", " -o session.wav")
+        with wave.open(io.BytesIO(audio.content)) as wav:
+            seconds = wav.getnframes() / wav.getframerate()
+            if (wav.getframerate(), wav.readframes(wav.getnframes())) != (rate, pcm):
+                raise DemoFailed("the stored audio is not what was streamed")
+        self._say(f"{len(audio.content):,} bytes, {seconds:.1f} s: byte for byte what was sent")
+        transcript = self._get(f"/{self._session_id}/transcript").json()
+        self._show(transcript)
+        if transcript["text"] != text:
+            raise DemoFailed("the stored transcript is not what was shown")
+
+    def _get(self, path: str, more: str = "") -> httpx.Response:
+        url = f"{self._url}{path}"
+        self._console.print(f"\n[bold]$ curl {_quoted(url)}{more}[/bold]", highlight=False, soft_wrap=True)
+        try:
+            # A proxy from the environment has no say about this machine.
+            answer = httpx.get(f"{self._stack.base_url}{_SESSIONS}{path}", timeout=30, trust_env=False)
+        except httpx.TransportError as error:
+            raise DemoFailed(f"no answer from {url}: {error}") from error
+        if answer.status_code != httpx.codes.OK:
+            raise DemoFailed(f"{url} answered {answer.status_code}: {answer.text}")
+        return answer
+
+    def _show(self, answer: Any) -> None:
+        self._console.print(JSON(json.dumps(answer), indent=2))
+
+    def _say(self, line: str) -> None:
+        self._console.print(f"  {line}", highlight=False)
+
+
+def _quoted(url: str) -> str:
+    return f'"{url}"' if "?" in url else url
