@@ -1,6 +1,7 @@
 """The bridge's settings: environment variables that begin with `DALSTON_`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -34,7 +35,7 @@ _DEFAULTS = RelayLimits()
 class BridgeSettings(BaseSettings):
     """Settings of one bridge process."""
 
-    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     bridge_host: str = "127.0.0.1"
     """The address to listen on."""
@@ -42,7 +43,7 @@ class BridgeSettings(BaseSettings):
     """The port to listen on; 0 takes a free one and logs it."""
     server_target: str = "127.0.0.1:50051"
     """The transcription server as a gRPC target; a name with several addresses is used in turn."""
-    auth: str = "none"
+    auth: Literal["none"] = "none"
     """How callers prove who they are. The server checks it; here it only decides where the bridge may listen."""
     allow_unauthenticated: bool = False
     """Whether an unauthenticated service may be reached from other machines."""
@@ -68,7 +69,7 @@ class BridgeSettings(BaseSettings):
     """Time a client gets to give a sign of life after a ping."""
     bridge_metrics_port: int = Field(default=0, ge=0, le=65535)
     """Where Prometheus metrics are served, on loopback; 0 means not at all."""
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severity that is logged."""
     log_format: LogFormat = "auto"
     """`json`, `text`, or `auto`: text at a terminal."""
