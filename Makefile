@@ -1,0 +1,58 @@
+# Needs Python 3.11 or later and make; the rest is installed into .venv.
+PYTHON ?= python3
+PY := .venv/bin/python
+BIN := .venv/bin
+# More words for the command behind a target: make test ARGS="-k bridge"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test lint generate bench clean
+
+help:
+	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
+	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
+	@echo 'make test      run all tests, on the same real parts      ARGS="-k bridge"'
+	@echo 'make lint      check style, types, layers and the contract'
+	@echo 'make generate  make stubs and descriptor set from proto/'
+	@echo 'make bench     measure latency, word error rate, CPU and memory'
+	@echo 'make clean     remove .venv and caches; recorded sessions in .dalston stay'
+
+demo: .venv/stack.stamp
+	@exec $(PY) -m stack demo $(ARGS)
+
+up: .venv/stack.stamp
+	@exec $(PY) -m stack up $(ARGS)
+
+test: .venv/dev.stamp
+	@exec $(PY) -m pytest $(ARGS)
+
+bench: .venv/dev.stamp
+	@exec $(PY) benchmarks/latency.py $(ARGS)
+
+generate: .venv/dev.stamp
+	$(PY) scripts/generate.py
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PY) scripts/generate.py --check
+	$(BIN)/buf lint
+	$(PY) scripts/breaking.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build third_party
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf *.egg-info sdk/*.egg-info
+
+# Installing runs again only when what is to be installed has changed.
+.venv/stack.stamp: pyproject.toml sdk/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'error: Python 3.11 or later is needed, and there is no $(PYTHON)' >&2; exit 1; }
+	@$(PYTHON) scripts/install.py sdk '.[stack]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml sdk/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo 'error: Python 3.11 or later is needed, and there is no $(PYTHON)' >&2; exit 1; }
+	@$(PYTHON) scripts/install.py sdk '.[dev]'
+	@touch $@ .venv/stack.stamp

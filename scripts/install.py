@@ -1,0 +1,128 @@
+"""Makes `.venv` and installs into it: `python3 scripts/install.py REQUIREMENT...`, as pip takes them.
+
+Runs on nothing but Python. What pip says goes to `.venv/install.log`; here a line appears for what takes long, and one
+sentence for what went wrong.
+"""
+
+from __future__ import annotations  # an old Python is to get as far as being told so
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+LOG = VENV / "install.log"
+LEAST_PYTHON = (3, 11)
+
+# What pip says -> what is wrong; the first that fits.
+FAILURES = [
+    (r"No space left on device|Errno 28", f"the disk of {ROOT} is full"),
+    (
+        (
+            r"NewConnectionError|NameResolutionError|Temporary failure in name resolution|Connection refused"
+            r"|Network is unreachable|ConnectTimeout|ReadTimeout|Cannot connect to proxy|Could not fetch URL"
+        ),
+        "the package index cannot be reached: is there a network, and does pip know the proxy or mirror to use?",
+    ),
+    (r"Permission denied|Errno 13", f"{VENV} cannot be written to"),
+]
+
+
+class CannotInstall(Exception):
+    """The message is one sentence for the person at the terminal."""
+
+
+def main(requirements: list[str]) -> int:
+    try:
+        make_venv()
+        install(requirements)
+    except CannotInstall as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the next run goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def make_venv() -> None:
+    """Makes `.venv` unless a working one is there."""
+    if PYTHON.exists() and quiet([PYTHON, "-c", f"import pip, sys; sys.exit(sys.version_info < {LEAST_PYTHON})"]):
+        return
+    if sys.version_info < LEAST_PYTHON:
+        raise CannotInstall(
+            f"Python 3.11 or later is needed and {sys.executable} is {sys.version.split()[0]}; "
+            "name another with `make PYTHON=python3.12 ...`"
+        )
+    if not quiet([sys.executable, "-c", "import venv, ensurepip"]):
+        raise CannotInstall("this Python lacks its venv module; on Debian and Ubuntu: apt install python3-venv")
+    if VENV.exists() and not (VENV / "pyvenv.cfg").exists() and any(VENV.iterdir()):
+        raise CannotInstall(f"{VENV} is in the way: it is no virtual environment")
+    print(f"making {VENV}", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    done = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CannotInstall(explain(done.stdout + done.stderr))
+
+
+def quiet(command: list[object]) -> bool:
+    words = [str(word) for word in command]
+    return subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def install(requirements: list[str]) -> None:
+    """Runs pip, telling of it what is worth telling."""
+    print(f"installing {' '.join(requirements)}; the first time this takes minutes", flush=True)
+    began = time.monotonic()
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=3"]
+    editable = [word for name in requirements for word in (("-e", name) if name.startswith((".", "sdk")) else (name,))]
+    with LOG.open("w") as log:
+        pip = subprocess.Popen(
+            [str(PYTHON), "-m", "pip", "install", *options, *editable],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert pip.stdout is not None  # noqa: S101 - asked for above
+            for line in pip.stdout:
+                log.write(line)
+                tell(line)
+        finally:
+            # Ctrl-C reached pip too; it goes by itself.
+            code = pip.wait()
+    if code != 0:
+        raise CannotInstall(f"{explain(LOG.read_text())}\n  all that pip said: {LOG}")
+    print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def tell(line: str) -> None:
+    """Prints the lines that stand for minutes: large downloads, and the unpacking at the end."""
+    if match := re.match(r"\s*Downloading \S*?([^/\s]+) \(([\d.]+) ([MG])B\)", line):
+        if match[3] == "G" or float(match[2]) >= 5:
+            print(f"  downloading {match[1]} ({match[2]} {match[3]}B)", flush=True)
+    elif line.startswith("Installing collected packages"):
+        print(f"  unpacking {line.count(',') + 1} packages", flush=True)
+
+
+def explain(said: str) -> str:
+    for pattern, sentence in FAILURES:
+        if re.search(pattern, said):
+            return sentence
+    errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
+    return (errors[-1] if errors else "pip failed").removeprefix("ERROR: ")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
