@@ -27,6 +27,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # Let HTTP/2 keep its window of 64 KiB for what a stream was sent and has not read. A window that adapts grows to
+    # megabytes, which a client that reads slowly would fill.
+    ("grpc.http2.bdp_probe", 0),
     # The server is on this machine or this network; a proxy of the environment is for elsewhere.
     ("grpc.enable_http_proxy", 0),
     # Where the target is a name with several addresses, streams are spread over all that answer.

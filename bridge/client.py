@@ -1,6 +1,7 @@
 """The WebSocket as the contract wants it: no connection fails without an `error` message that says why."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,10 @@ from bridge.frames import MAX_MESSAGE_BYTES, TOO_BIG, encode_error
 
 MAX_HEAD_BYTES = 128 * 1024
 """Largest HTTP request, line and headers together."""
+
+KERNEL_BUFFER_BYTES = 256 * 1024
+"""What the kernel may hold for one connection each way, where by itself it would take megabytes for a stuck reader. It
+is eight seconds of audio of the default format."""
 
 # The library fails a connection by itself on a frame that is too long, which is never read, and on text that is not
 # UTF-8. In its own words that is a bare close frame, and 1007 is no code of the contract.
@@ -69,6 +74,9 @@ class ClientSocket(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        tcp = transport.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER_BYTES)
         if len(self.server.handler_tasks) > self._max_connections:
             self.transport.abort()
 
