@@ -138,7 +138,8 @@ class RecordedCall:
             self._finishing = self._recordings.finish(self._recorder, await self._ending(error))
             await self._finishing.wait_for_row(_ROW_SECONDS)
         if error is not None and not self.has_vanished:
-            raise error
+            # A cancellation that the transport did not ask for would leave the client without an answer.
+            raise RuntimeError("the session was cut short") if isinstance(error, asyncio.CancelledError) else error
 
     def client_vanished(self) -> None:
         """The transport has given the call up: nothing more is read from it or written to it."""

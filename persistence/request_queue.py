@@ -24,14 +24,17 @@ class RequestQueue:
         self._changed = asyncio.Event()
 
     async def put(self, request: TranscribeRequest) -> None:
-        """Adds a request, once there is room for it."""
-        while self._held and self._held_bytes >= self.limit_bytes and not self._is_ended:
-            await self._change()
-        if self._is_ended:
-            return
-        self._held.append(request)
-        self._held_bytes += len(request.audio) + _MESSAGE_BYTES
-        self._changed.set()
+        """Adds a request, once there is room for it.
+
+        It is added even when the wait is cut short by `end` or a cancellation: it is recorded, so it must be heard.
+        """
+        try:
+            while self._held and self._held_bytes >= self.limit_bytes and not self._is_ended:
+                await self._change()
+        finally:
+            self._held.append(request)
+            self._held_bytes += len(request.audio) + _MESSAGE_BYTES
+            self._changed.set()
 
     def end(self, error: BaseException | None = None) -> None:
         """No more requests: the iterator ends, or raises `error`, after those it holds. Only the first call counts."""

@@ -65,6 +65,7 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         home = await _open_home(settings)
         abandoned: list[SpoolHome] = []
         stack.callback(_release, home, abandoned, finisher)
+        stack.push_async_callback(finisher.close, settings.close_grace_seconds)
         await _recover(settings, home, abandoned, finisher, rows)
         interceptor = RecordingInterceptor(
             Recordings(home, writer, finisher, settings.worker_id),
@@ -72,14 +73,19 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
             store_wait_seconds=settings.store_wait_seconds,
             vanished_grace_seconds=settings.vanished_grace_seconds,
         )
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        writing = tasks.create_task(writer.run(), name="session writer")
-        try:
-            yield Persistence(SessionStore(database), Archive(objects), interceptor, objects)
-        finally:
-            await interceptor.close(settings.close_grace_seconds)
-            await finisher.close(settings.close_grace_seconds)
-            writing.cancel()
+        stack.push_async_callback(interceptor.close, settings.close_grace_seconds)
+        await stack.enter_async_context(_running(writer))
+        yield Persistence(SessionStore(database), Archive(objects), interceptor, objects)
+
+
+@asynccontextmanager
+async def _running(writer: SessionWriter) -> AsyncIterator[None]:
+    task = asyncio.create_task(writer.run(), name="session writer")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _open_home(settings: PersistenceSettings) -> SpoolHome:

@@ -32,8 +32,8 @@ class _Running:
     start: SessionStart
     progress: Callable[[], Progress]
     has_row: bool
+    written_at: float
     written: Progress = field(default_factory=Progress)
-    written_at: float = field(default_factory=time.monotonic)
     spoke: bool = False
 
     def is_due(self, now: float) -> bool:
@@ -50,7 +50,6 @@ class SessionWriter:
         # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
         # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
         self._refused: deque[UUID] = deque(maxlen=_MOST_REFUSED)
-        self._is_failing = False
 
     async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
         """Creates a session's row and follows its figures from here on.
@@ -73,7 +72,7 @@ class SessionWriter:
         except asyncio.CancelledError:
             self._refused.append(start.id)
             raise
-        self._running[start.id] = _Running(start, progress, has_row)
+        self._running[start.id] = _Running(start, progress, has_row, time.monotonic())
 
     def spoke(self, session_id: UUID) -> None:
         """A final was recorded: the figures are written at the next tick."""
@@ -99,17 +98,20 @@ class SessionWriter:
 
     async def run(self) -> None:
         """Writes once a second until cancelled."""
+        is_failing = False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.flush()
-            except StorageUnavailable:
+            except Exception:
+                # Figures that cannot be written must not end the streams they are of. The log gets the first failure of
+                # a row of them.
                 _failures.inc()
-                if not self._is_failing:
-                    log.warning("figures of sessions wait for the database")
-                self._is_failing = True
+                if not is_failing:
+                    log.exception("figures of sessions wait for the database")
+                is_failing = True
             else:
-                self._is_failing = False
+                is_failing = False
 
     async def flush(self) -> None:
         """Writes what is due now.

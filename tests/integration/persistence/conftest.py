@@ -246,36 +246,43 @@ class House:
         await self.until(lambda: not self.spooled())
 
 
+@pytest.fixture(scope="session")
+def real_settings(postgres_url: str, s3: Any) -> PersistenceSettings:
+    """The real servers, reached directly."""
+    return PersistenceSettings(
+        database_url=SecretStr(postgres_url),
+        database_deadline_seconds=2.0,
+        s3_endpoint_url=s3.endpoint_url,
+        s3_bucket=s3.bucket,
+        s3_region=s3.region,
+        s3_access_key_id=SecretStr(s3.access_key_id),
+        s3_secret_access_key=SecretStr(s3.secret_access_key),
+        s3_deadline_seconds=3.0,
+    )
+
+
 @pytest.fixture
-def make_settings(postgres_url: str, s3: Any, tmp_path: Path) -> Callable[..., PersistenceSettings]:
+def make_settings(real_settings: PersistenceSettings, tmp_path: Path) -> Callable[..., PersistenceSettings]:
     def make(**changes: Any) -> PersistenceSettings:
         values: dict[str, Any] = {
-            "database_url": SecretStr(postgres_url),
-            "database_deadline_seconds": 2.0,
-            "s3_endpoint_url": s3.endpoint_url,
-            "s3_bucket": s3.bucket,
-            "s3_region": s3.region,
-            "s3_access_key_id": SecretStr(s3.access_key_id),
-            "s3_secret_access_key": SecretStr(s3.secret_access_key),
-            "s3_deadline_seconds": 3.0,
             "spool_dir": tmp_path / "spool",
             "worker_id": f"test-{uuid.uuid4().hex[:12]}",
             "close_grace_seconds": 5.0,
         }
-        return PersistenceSettings(**values | changes)
+        return PersistenceSettings(**real_settings.model_dump() | values | changes)
 
     return make
 
 
-@pytest.fixture
-async def database(make_settings: Callable[..., PersistenceSettings]) -> AsyncIterator[Database]:
-    async with open_database(make_settings()) as database:
+@pytest.fixture(scope="session")
+async def database(real_settings: PersistenceSettings) -> AsyncIterator[Database]:
+    async with open_database(real_settings) as database:
         yield database
 
 
-@pytest.fixture
-async def objects(make_settings: Callable[..., PersistenceSettings]) -> AsyncIterator[ObjectStore]:
-    async with open_objects(make_settings()) as objects:
+@pytest.fixture(scope="session")
+async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectStore]:
+    async with open_objects(real_settings) as objects:
         await objects.ensure_bucket()
         yield objects
 

@@ -233,9 +233,9 @@ async def test_a_client_that_vanishes_after_its_end_has_completed(house: Any, cl
     assert len((await house.transcript(session_id))["utterances"]) == 3
 
 
-async def test_recording_goes_on_while_recognition_lags(house: Any, client_of: Any) -> None:
-    house.parrot.final_seconds = 60
-    async with house.channel() as channel:
+async def test_recording_goes_on_while_recognition_lags(build_house: Any, client_of: Any) -> None:
+    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
+        house.parrot.final_seconds = 60
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         async with asyncio.timeout(5):
@@ -243,7 +243,6 @@ async def test_recording_goes_on_while_recognition_lags(house: Any, client_of: A
         directory = next(house.spool_dir.glob(f"*/{session_id}"))
         await house.until(lambda: sum(path.stat().st_size for path in directory.glob("audio.*")) == 640_000)
         client.call.cancel()
-        house.parrot.final_seconds = 0
 
 
 async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(house: Any, client_of: Any) -> None:

@@ -57,11 +57,14 @@ async def test_an_error_comes_after_the_requests_before_it() -> None:
         await anext(queue)
 
 
-async def test_ending_frees_a_waiting_writer() -> None:
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_a_writer_that_waits_when_it_ends_still_adds_its_request(is_cancelled: bool) -> None:
     queue = RequestQueue(10)
     await queue.put(audio(1))
     waiting = asyncio.create_task(queue.put(audio(2)))
     await asyncio.sleep(0)
     queue.end()
-    await waiting
-    assert [request async for request in queue] == [audio(1)]
+    if is_cancelled:
+        waiting.cancel()
+    await asyncio.wait({waiting})
+    assert [request async for request in queue] == [audio(1), audio(2)]

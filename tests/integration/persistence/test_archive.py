@@ -1,0 +1,105 @@
+"""Reading and deleting what a session stored."""
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from persistence.errors import (
+    AudioNotStored,
+    SessionActive,
+    SessionNotFound,
+    StorageUnavailable,
+    TranscriptNotStored,
+)
+from persistence.tenancy import DEFAULT_TENANT_ID
+
+AUDIO = os.urandom(3200)
+BOTH = {"store_audio": True, "store_transcript": True}
+
+
+async def recorded(house: Any, client_of: Any, **config: Any) -> str:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**config)
+        await client.send(AUDIO)
+        await client.end()
+        await client.rest()
+    return str(session_id)
+
+
+async def test_stored_audio_and_transcript_are_streamed_with_their_size(house: Any, client_of: Any) -> None:
+    session_id = await recorded(house, client_of, **BOTH)
+    record = await house.record(session_id)
+    for read in (house.persistence.archive.audio, house.persistence.archive.transcript):
+        stored = await read(record)
+        assert len(b"".join([chunk async for chunk in stored.chunks])) == stored.size > 0
+
+
+async def test_what_was_not_stored_is_not_there(house: Any, client_of: Any) -> None:
+    record = await house.record(await recorded(house, client_of))
+    with pytest.raises(AudioNotStored):
+        await house.persistence.archive.audio(record)
+    with pytest.raises(TranscriptNotStored):
+        await house.persistence.archive.transcript(record)
+
+
+async def test_a_running_session_can_be_neither_read_nor_deleted(house: Any, client_of: Any) -> None:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        record = await house.record(session_id)
+        with pytest.raises(SessionActive):
+            await house.persistence.archive.audio(record)
+        with pytest.raises(SessionActive):
+            await house.persistence.archive.transcript(record)
+        with pytest.raises(SessionActive):
+            await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await client.end()
+        await client.rest()
+
+
+async def test_a_deleted_session_leaves_nothing(house: Any, client_of: Any) -> None:
+    session_id = await recorded(house, client_of, **BOTH)
+    assert await house.has_objects(session_id)
+    await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+    assert not await house.has_objects(session_id)
+    with pytest.raises(SessionNotFound):
+        await house.record(session_id)
+    with pytest.raises(SessionNotFound):
+        await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+
+
+async def test_a_delete_that_s3_cut_short_hides_the_session_and_is_finished_by_another(
+    house: Any, client_of: Any
+) -> None:
+    session_id = await recorded(house, client_of, **BOTH)
+    house.s3.refuse()
+    with pytest.raises(StorageUnavailable):
+        await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+    with pytest.raises(SessionNotFound):
+        await house.record(session_id)
+    house.s3.restore()
+    await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+    assert not await house.has_objects(session_id)
+
+
+async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(build_house: Any, client_of: Any) -> None:
+    async with build_house() as house:
+        async with house.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(**BOTH)
+            await client.send(AUDIO)
+            house.s3.refuse()
+            await client.end()
+            await client.rest()
+        record = await house.record(session_id)
+        with pytest.raises(SessionActive):
+            await house.persistence.archive.audio(record)
+        deleting = asyncio.create_task(house.persistence.delete(DEFAULT_TENANT_ID, session_id))
+        await asyncio.sleep(0.3)
+        house.s3.restore()
+        await deleting
+        await house.no_spool()
+        assert not await house.has_objects(session_id)

@@ -1,0 +1,210 @@
+"""What a start finds and finishes: the sessions of processes that were killed, and never those of living ones."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persistence.config import PersistenceSettings
+from persistence.errors import SpoolInUse, StorageUnavailable
+from persistence.service import open_persistence
+from persistence.spool import SessionSpool
+from persistence.wav import WavFormat
+
+MESSAGES = [os.urandom(3200) for _ in range(5)]
+BOTH = {"store_audio": True, "store_transcript": True}
+
+
+def data_of(wav: bytes) -> bytes:
+    header = WavFormat("pcm_s16le", 16000, 1).header_bytes
+    return wav[header : header + int.from_bytes(wav[header - 4 : header], "little")]
+
+
+def environment_of(settings: PersistenceSettings) -> dict[str, str]:
+    values = settings.model_dump()
+    plain = {
+        name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+    return {**os.environ, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
+
+
+@asynccontextmanager
+async def a_victim(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("victim.py")),
+        env=environment_of(settings),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any
+) -> None:
+    settings = make_settings()
+    async with a_victim(settings) as (process, address):
+        import grpc
+
+        async with grpc.aio.insecure_channel(address) as channel:
+            stored, unstored = client_of(channel), client_of(channel)
+            for client, config in ((stored, BOTH), (unstored, {})):
+                await client.begin(**config)
+                await client.send(*MESSAGES)
+                assert await client.final()
+                assert await client.final()
+            directory = next(settings.spool_dir.glob(f"*/{stored.session_id}"))
+            async with asyncio.timeout(5):
+                while (directory / "audio.00001").stat().st_size < 16_000:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+    async with build_house(spool_dir=settings.spool_dir) as house:
+        # The rows are right as soon as the process serves.
+        assert (await house.record(stored.session_id)).status == "interrupted"
+        assert (await house.record(unstored.session_id)).status == "interrupted"
+        record = await house.ended(stored.session_id)
+        assert (record.utterance_count, record.word_count) == (2, 8)
+        assert record.audio_duration_seconds == pytest.approx(0.5)
+        assert record.worker_id == settings.worker_id
+        assert data_of(await house.audio(stored.session_id)) == b"".join(MESSAGES)
+        assert len((await house.transcript(stored.session_id))["utterances"]) == 2
+        await house.no_spool()
+    assert list(settings.spool_dir.iterdir()) == []
+
+
+async def test_a_session_that_had_ended_but_was_not_stored_keeps_its_ending(
+    build_house: Callable[..., Any], client_of: Any, tmp_path: Path
+) -> None:
+    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        house.s3.refuse()
+        await client.end()
+        await client.rest()
+    house.s3.restore()
+    assert house.spooled() == [client.session_id]
+    async with build_house() as house:
+        record = await house.ended(client.session_id)
+        assert record.status == "completed"
+        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+        await house.no_spool()
+    assert list(house.spool_dir.iterdir()) == []
+
+
+async def test_a_row_that_could_not_be_ended_is_ended_by_the_next_start(
+    build_house: Callable[..., Any], client_of: Any
+) -> None:
+    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
+        client = client_of(channel)
+        await client.begin()
+        house.postgres.refuse()
+        await client.end()
+        await client.rest()
+    house.postgres.restore()
+    async with build_house() as house:
+        assert (await house.record(client.session_id)).status == "interrupted"
+    assert list(house.spool_dir.iterdir()) == []
+
+
+async def test_a_living_processs_sessions_are_left_alone(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any
+) -> None:
+    async with build_house() as house, house.channel() as channel:
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        async with open_persistence(make_settings(), lambda _: None):  # type: ignore[arg-type, return-value]
+            assert (await house.record(client.session_id)).status == "active"
+        await client.end()
+        assert (await client.rest())[-1].session_end.audio_uri
+        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+
+
+async def test_two_processes_of_one_name_are_refused(build_house: Callable[..., Any]) -> None:
+    async with build_house() as house:
+        with pytest.raises(SpoolInUse):
+            async with build_house(worker_id=house.settings.worker_id):
+                pass
+
+
+async def test_a_damaged_session_stays_in_the_spool_and_hinders_nothing(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any]
+) -> None:
+    directory = make_settings().spool_dir / "gone" / "sess_damaged"
+    directory.mkdir(parents=True)
+    (directory / "session.json").write_text("{")
+    (directory.parent / "sess_unbegun").mkdir()
+    async with build_house():
+        pass
+    assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == ["sess_damaged"]
+
+
+async def test_a_stopping_server_finishes_its_sessions(build_house: Callable[..., Any], client_of: Any) -> None:
+    async with build_house() as house:
+        channel = house.channel()
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        assert await client.final()
+        assert await client.final()
+    await channel.close()
+    assert house.spooled() == []
+    async with build_house() as house:
+        record = await house.record(client.session_id)
+        assert (record.status, record.utterance_count) == ("interrupted", 3)
+        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+
+
+async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
+    build_house: Callable[..., Any], proxied: Callable[..., Any], postgres_proxy: Any, s3_proxy: Any, tmp_path: Path
+) -> None:
+    def classify(error: BaseException) -> Any:
+        raise AssertionError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageUnavailable, match="spool"):
+        async with open_persistence(proxied(spool_dir=tmp_path / "file"), classify):
+            pass
+    s3_proxy.refuse()
+    with pytest.raises(StorageUnavailable, match="object store"):
+        async with open_persistence(proxied(), classify):
+            pass
+    postgres_proxy.refuse()
+    with pytest.raises(StorageUnavailable, match="database"):
+        async with open_persistence(proxied(), classify):
+            pass
+
+
+async def test_shipping_again_after_a_crash_between_the_steps_changes_nothing(
+    build_house: Callable[..., Any], client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SessionSpool, "remove", lambda _spool: None)
+    async with build_house() as house, house.channel() as channel:
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        await client.end()
+        await client.rest()
+        before = await house.record(client.session_id)
+    monkeypatch.undo()
+    async with build_house() as house:
+        await house.no_spool()
+        assert await house.record(client.session_id) == before
+        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)

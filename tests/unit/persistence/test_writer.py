@@ -1,0 +1,185 @@
+"""When the writer writes what, and what it does while Postgres is away."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from persistence import writer as writer_module
+from persistence.errors import StorageUnavailable
+from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.writer import SessionWriter
+
+
+class Rows:
+    """Stands for SessionRows: keeps what was written."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.inserted: list[UUID] = []
+        self.statements: list[dict[UUID, Progress]] = []
+        self.concluded: list[UUID] = []
+        self.ended: list[UUID] = []
+
+    def _answer(self) -> None:
+        if self.is_away:
+            raise StorageUnavailable("away")
+
+    async def insert(self, starts: Sequence[SessionStart]) -> None:
+        self._answer()
+        self.inserted += [start.id for start in starts]
+
+    async def update_progress(self, worker_id: str, progress: Mapping[UUID, Progress]) -> None:
+        self._answer()
+        self.statements.append(dict(progress))
+
+    async def conclude(self, worker_id: str, session_id: UUID, conclusion: Conclusion) -> bool:
+        self._answer()
+        self.concluded.append(session_id)
+        return True
+
+    async def end_active(self, worker_id: str, *_: Any) -> int:
+        self._answer()
+        self.ended += _[-1]
+        return 0
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(writer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def rows() -> Rows:
+    return Rows()
+
+
+@pytest.fixture
+def writer(rows: Rows, clock: Clock) -> SessionWriter:
+    return SessionWriter(rows, "worker")  # type: ignore[arg-type]
+
+
+def a_start(*, stores: bool) -> SessionStart:
+    identifier = parse_session_id(new_session_id())
+    kind = ("auto", "fast", "pcm_s16le", 16000, 1, stores, stores)
+    return SessionStart(identifier, DEFAULT_TENANT_ID, "worker", datetime.now(UTC), *kind)
+
+
+DONE = Conclusion(Ending("completed"), datetime.now(UTC), Progress())
+
+
+async def test_all_sessions_that_are_due_go_into_one_statement(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+    starts = [a_start(stores=False) for _ in range(50)]
+    for number, start in enumerate(starts):
+        await writer.begin(start, lambda number=number: Progress(audio_seconds=number + 1))  # type: ignore[misc]
+    await writer.flush()
+    assert rows.statements == []
+    clock.now += 9.9
+    await writer.flush()
+    assert rows.statements == []
+    clock.now += 0.2
+    await writer.flush()
+    assert len(rows.statements) == 1
+    assert len(rows.statements[0]) == 50
+    await writer.flush()
+    assert len(rows.statements) == 1
+
+
+async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=False)
+    await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
+    writer.spoke(start.id)
+    await writer.flush()
+    assert rows.statements == [{start.id: Progress(1.0, 1, 2, "en")}]
+
+
+async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+    await writer.begin(a_start(stores=False), Progress)
+    clock.now += 60
+    await writer.flush()
+    assert rows.statements == []
+
+
+async def test_what_postgres_did_not_take_is_written_later(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=False)
+    await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
+    writer.spoke(start.id)
+    rows.is_away = True
+    with pytest.raises(StorageUnavailable):
+        await writer.flush()
+    rows.is_away = False
+    await writer.flush()
+    assert len(rows.statements) == 1
+
+
+async def test_a_row_that_could_not_be_made_follows(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=False)
+    rows.is_away = True
+    await writer.begin(start, Progress)
+    rows.is_away = False
+    await writer.flush()
+    assert rows.inserted == [start.id]
+
+
+async def test_a_session_that_ended_before_its_row_was_made_gets_both(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=False)
+    rows.is_away = True
+    await writer.begin(start, Progress)
+    with pytest.raises(StorageUnavailable):
+        await writer.conclude(start, DONE)
+    rows.is_away = False
+    assert await writer.conclude(start, DONE)
+    assert rows.inserted == rows.concluded == [start.id]
+    await writer.flush()
+    assert rows.inserted == [start.id]
+
+
+async def test_a_refused_session_whose_row_may_be_there_is_ended(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=True)
+    rows.is_away = True
+    with pytest.raises(StorageUnavailable):
+        await writer.begin(start, Progress)
+    rows.is_away = False
+    await writer.flush()
+    await writer.flush()
+    assert rows.ended == [start.id]
+    assert rows.inserted == []
+
+
+async def test_a_concluded_session_is_written_no_more(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+    start = a_start(stores=False)
+    await writer.begin(start, lambda: Progress(5.0))
+    await writer.conclude(start, DONE)
+    writer.spoke(start.id)
+    clock.now += 60
+    await writer.flush()
+    assert rows.statements == []
+
+
+async def test_the_writer_goes_on_after_a_failure(
+    writer: SessionWriter, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "TICK_SECONDS", 0.01)
+    start = a_start(stores=False)
+    await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
+    writer.spoke(start.id)
+    rows.is_away = True
+    running = asyncio.create_task(writer.run())
+    await asyncio.sleep(0.05)
+    rows.is_away = False
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.wait({running})
+    assert len(rows.statements) == 1
