@@ -5,7 +5,7 @@
     python benchmarks/latency.py --manifest clips.tsv   other speech: columns file, language, reference
 
 Every stream is a WebSocket through Envoy, paced in real time, with storage on. Latency runs from the end of speech, as
-the final states it, to the arrival of that final; the silence that ends an utterance (0.5 s) is part of it. CPU and
+the detector heard it, to the arrival of its final; the silence that ends an utterance (0.5 s) is part of it. CPU and
 memory are those of the server, the bridge and Envoy, without the client.
 """
 
@@ -18,7 +18,6 @@ import os
 import platform
 import random
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +32,16 @@ import soundfile
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 from websockets.asyncio.client import ClientConnection, connect
 
+from stack.ports import free_port
+from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
 
 ROOT = Path(__file__).resolve().parent.parent
 RATE = 16_000
 CHUNK_SECONDS = 0.1
 PAUSE_SECONDS = 1.0
+MARGIN_SECONDS = 0.2
+"""A final's end lies this much after the speech."""
 STORED = {"store_audio": "true", "store_transcript": "true"}
 PARTS = ("server", "bridge", "envoy")
 NORMALIZERS = {"en": EnglishTextNormalizer({})}
@@ -118,7 +121,7 @@ async def receive(socket: ClientConnection, result: Result, started: float) -> N
     async for text in socket:
         message = json.loads(text)
         if message["type"] == "transcript.final":
-            result.latencies.append(time.monotonic() - started - message["end"])
+            result.latencies.append(time.monotonic() - started - message["end"] + MARGIN_SECONDS)
         elif message["type"] == "session.end":
             result.transcript = message["transcript"]
 
@@ -142,7 +145,8 @@ def measured(stack: Stack) -> Iterator[Usage]:
 
 
 def cpu_and_memory(stack: Stack, part: str) -> tuple[float, int]:
-    root = psutil.Process(stack.pids[part])
+    (pid,) = (process.popen.pid for process in stack.processes if process.name == part)
+    root = psutil.Process(pid)
     processes = [root, *root.children(recursive=True)]
     cpu = sum(times.user + times.system for times in (process.cpu_times() for process in processes))
     return cpu, sum(process.memory_info().rss for process in processes)
@@ -210,15 +214,10 @@ def commit() -> str:
     return described.stdout.strip() or "unknown"
 
 
-async def run(arguments: argparse.Namespace) -> None:
+async def run(arguments: argparse.Namespace, home: Path) -> None:
     clips = manifest_clips(arguments.manifest, arguments.language) if arguments.manifest else sample_clips()
-    parameters = {
-        "language": arguments.language,
-        "model": arguments.model,
-        "store_audio": "true",
-        "store_transcript": "true",
-    }
-    with tempfile.TemporaryDirectory() as home, running_stack(Path(home)) as stack:
+    parameters = {"language": arguments.language, "model": arguments.model} | STORED
+    with running_stack(StackSettings(home=home, port=free_port(), cache_dir=ROOT / ".dalston" / "cache")) as stack:
         # The first utterances pay for warm-up; they are not what is asked about.
         await measure(stack, clips, 1, 10, parameters)
         print(f"{machine()}; commit {commit()}; model {arguments.model}; {arguments.seconds:g} s a stream\n")
@@ -235,7 +234,8 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path)
     parser.add_argument("--language", default="en")
     parser.add_argument("--model", default="fast")
-    asyncio.run(run(parser.parse_args()))
+    with tempfile.TemporaryDirectory() as home:
+        asyncio.run(run(parser.parse_args(), Path(home)))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ import asyncio
 import signal
 import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
-from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # missing in its stubs only
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
@@ -69,9 +71,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         await health_servicer.enter_graceful_shutdown()
 
 
-def _build(
-    settings: ServerSettings, engine: Engine, persistence: Persistence
-) -> tuple[grpc.aio.Server, grpc_health.aio.HealthServicer]:
+def _build(settings: ServerSettings, engine: Engine, persistence: Persistence) -> tuple[grpc.aio.Server, Any]:
     server = grpc.aio.server(
         interceptors=(
             TelemetryInterceptor(),
@@ -94,9 +94,9 @@ def _build(
         TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions), server
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
-    health_servicer = grpc_health.aio.HealthServicer()
+    health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((*SERVICES, grpc_health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
     address = f"{settings.server_host}:{settings.server_port}"
     try:
         server.add_insecure_port(address)

@@ -12,7 +12,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from persistence.records import STATUSES, SessionFilter, SessionRecord
 from persistence.service import Persistence, StoredObject
-from persistence.session_id import format_session_id, parse_session_id
 from persistence.tenancy import current_caller
 from server.rpc import unimplemented
 from server.rpc.interceptor import Context
@@ -27,7 +26,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     def __init__(self, persistence: Persistence) -> None:
         self._persistence = persistence
 
-    async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:  # type: ignore[override]
+    async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
         limit = _in_range("limit", request.limit if request.HasField("limit") else DEFAULT_LIMIT, 1, MAX_LIMIT)
         offset = _in_range("offset", request.offset, 0, MAX_OFFSET)
         if request.cursor and request.HasField("offset"):
@@ -47,17 +46,17 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             pagination=pb.Pagination(limit=limit, offset=offset, total=page.total, next_cursor=page.next_cursor),
         )
 
-    async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.Session:  # type: ignore[override]
+    async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.Session:
         return session_message(await self._get(request.session_id))
 
-    async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:  # type: ignore[override]
+    async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:
         await self._persistence.delete(_tenant(), request.session_id)
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
         unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
         record = await self._get(request.session_id)
-        await _send(context, await self._persistence.archive.audio(record), "audio/wav", f"{record.session_id}.wav")
+        await _send(context, await self._persistence.archive.audio(record), "audio/wav", f"{record.id}.wav")
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
         unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
@@ -70,21 +69,21 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def WatchSessions(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
         unimplemented.refuse_method("WatchSessions")
 
-    async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
+    async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("EnhanceSession")
 
-    async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
+    async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("GetEnhancement")
 
     async def _get(self, session_id: str) -> SessionRecord:
-        return await self._persistence.sessions.get(_tenant(), parse_session_id(session_id))
+        return await self._persistence.sessions.get(_tenant(), session_id)
 
 
 def session_message(record: SessionRecord) -> pb.Session:
     """A record as the API shows it."""
-    path = f"/v1/realtime/sessions/{record.session_id}"
+    path = f"/v1/realtime/sessions/{record.id}"
     return pb.Session(
-        id=record.session_id,
+        id=record.id,
         status=record.status,
         language=record.language,
         model=record.model,
@@ -103,8 +102,8 @@ def session_message(record: SessionRecord) -> pb.Session:
         audio_url=f"{path}/audio" if record.audio_uri else None,
         transcript_uri=record.transcript_uri,
         transcript_url=f"{path}/transcript" if record.transcript_uri else None,
-        previous_session_id=_public(record.previous_session_id),
-        next_session_id=_public(record.next_session_id),
+        previous_session_id=record.previous_session_id,
+        next_session_id=record.next_session_id,
         enhancement_job_id=record.enhancement_job_id,
         worker_id=record.worker_id,
         client_ip=record.client_ip,
@@ -118,10 +117,6 @@ async def _send(context: Context, stored: StoredObject, content_type: str, filen
         await context.send_initial_metadata((disposition,))
     async for chunk in stored.chunks:
         await context.write(HttpBody(content_type=content_type, data=chunk))
-
-
-def _public(session_id: UUID | None) -> str | None:
-    return None if session_id is None else format_session_id(session_id)
 
 
 def _tenant() -> UUID:

@@ -1,6 +1,8 @@
 """What the end-to-end tests share: the sample recording and a client like a user's."""
 
+import io
 import json
+import wave
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,12 @@ async def client(stack: Stack) -> Any:
     client = Client(stack)
     async with client.http:
         yield client
+
+
+def audio_bytes(wav: bytes) -> bytes:
+    """The frames of a 16-bit PCM file."""
+    with wave.open(io.BytesIO(wav)) as file:
+        return file.readframes(file.getnframes())
 
 
 def chunks(data: bytes, size: int = 3200) -> list[bytes]:

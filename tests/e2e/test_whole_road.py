@@ -4,7 +4,6 @@ import asyncio
 import io
 import subprocess
 import sys
-import wave
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import soundfile
 from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2_grpc
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 
-from tests.e2e.conftest import Client, Outcome, Sample, chunks
+from tests.e2e.conftest import Client, Outcome, Sample, audio_bytes, chunks
 
 WORDS = jiwer.Compose(
     [
@@ -24,6 +23,7 @@ WORDS = jiwer.Compose(
         jiwer.SubstituteRegexes({"-": " "}),
         jiwer.RemovePunctuation(),
         jiwer.SubstituteWords({"mr": "mister"}),
+        jiwer.SubstituteRegexes({r"\s+": " "}),
         jiwer.Strip(),
         jiwer.ReduceToListOfListOfWords(),
     ]
@@ -69,7 +69,7 @@ async def test_the_text_is_right_and_every_final_is_in_its_place(told: Outcome, 
 
 async def test_each_final_points_at_its_words_in_the_audio(told: Outcome, client: Client, sample: Sample) -> None:
     """Cutting the audio where a final says and transcribing the piece alone gives the same words."""
-    final = told.of("transcript.final")[1]
+    final = told.of("transcript.final")[3]
     piece = sample.pcm[round(final["start"] * 16_000) : round(final["end"] * 16_000)]
     silence = np.zeros(8000, np.int16)
     again = await client.transcribe(*chunks(np.concatenate([silence, piece, silence]).tobytes()), language="en")
@@ -82,9 +82,9 @@ async def test_the_stored_wav_is_what_was_sent_byte_for_byte(told: Outcome, clie
     assert response.status_code == 200
     assert response.headers["content-type"] == "audio/wav"
     assert session_id in response.headers["content-disposition"]
-    with wave.open(io.BytesIO(response.content)) as stored:
-        assert (stored.getframerate(), stored.getnchannels(), stored.getsampwidth()) == (16_000, 1, 2)
-        assert stored.readframes(stored.getnframes()) == sample.pcm.tobytes()
+    info = soundfile.info(io.BytesIO(response.content))
+    assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
+    assert audio_bytes(response.content) == sample.pcm.tobytes()
 
 
 async def test_the_transcript_is_the_contract_s_document(told: Outcome, client: Client, sample: Sample) -> None:
@@ -226,7 +226,7 @@ async def test_a_vanished_client_is_interrupted_and_its_last_words_are_kept(clie
             break
         await asyncio.sleep(0.1)
     assert record["status"] == "interrupted"
-    assert (await client.http.get(f"{path}/audio")).content[44:] == sent
+    assert audio_bytes((await client.http.get(f"{path}/audio")).content) == sent
     assert "leisure" in (await client.http.get(f"{path}/transcript")).json()["text"]
 
 
@@ -261,7 +261,7 @@ async def test_a_native_grpc_client_goes_the_same_road(client: Client, sample: S
         assert record.status == "completed"
         audio = sessions.GetAudio(session_pb2.GetAudioRequest(session_id=end.session_id))
         wav = b"".join([part.data async for part in audio])
-        assert wav[44:] == sample.pcm[: 16_000 * 9].tobytes()
+        assert audio_bytes(wav) == sample.pcm[: 16_000 * 9].tobytes()
 
 
 async def test_grpc_web_reaches_the_same_service(client: Client) -> None:

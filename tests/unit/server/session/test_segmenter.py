@@ -5,7 +5,7 @@ from server.session.options import VadOptions
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
 from server.vad.silero import WINDOW_SAMPLES, Window
 
-PAD = 1600
+PAD = 3200
 
 
 def windows(seconds: float) -> int:
