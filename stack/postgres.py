@@ -132,8 +132,7 @@ def _initialise(folder: Path, data: Path, password: str, identity: Identity | No
     fresh.mkdir(mode=0o700)
     write_private(password_file, password)
     if identity is not None:
-        os.chown(fresh, identity.uid, identity.gid)
-        os.chown(password_file, identity.uid, identity.gid)
+        _give(identity, fresh, password_file)
     arguments = ["--username", _NAME, "--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8"]
     # Postgres' own C.UTF-8, the same on every system.
     locale = ["--no-locale", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
@@ -144,6 +143,17 @@ def _initialise(folder: Path, data: Path, password: str, identity: Identity | No
     finally:
         password_file.unlink(missing_ok=True)
     fresh.rename(data)
+
+
+def _give(identity: Identity, *paths: Path) -> None:
+    try:
+        for path in paths:
+            os.chown(path, identity.uid, identity.gid)
+    except PermissionError:
+        raise CannotStart(
+            "Postgres does not run as root, and this root has not the right to run it as another user: "
+            "start the stack as an ordinary user"
+        ) from None
 
 
 def _run(name: str, command: list[str], identity: Identity | None, log: Path, pause: Pause) -> None:

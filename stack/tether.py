@@ -15,9 +15,10 @@ import os
 import sys
 
 PR_SET_PDEATHSIG = 1
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 CAPABILITY_VERSION_3 = 0x20080522
 # The second is the wider one; it is what a container has by default.
 CAP_DAC_READ_SEARCH = 2
@@ -35,7 +36,8 @@ class _Sets(ctypes.Structure):
 def become(libc: ctypes.CDLL, uid: int, gid: int, search: bool) -> None:
     """Changes the user for good. Everything root may do is lost, but for `search`."""
     if search:
-        libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Capabilities outlive the change of user, and count in access(2) too, by which Postgres looks at its files.
+        libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
