@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
