@@ -4,11 +4,13 @@ import os
 import secrets
 import socket
 from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_DRIVER = "postgresql+asyncpg"
+_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 
 
 def _default_worker_id() -> str:
@@ -60,10 +62,22 @@ class PersistenceSettings(BaseSettings):
     close_grace_seconds: float = Field(default=20.0, ge=0)
     """How long a stopping process waits for sessions to be stored; the spool keeps the rest for the next start."""
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, url: SecretStr) -> SecretStr:
+        if urlsplit(url.get_secret_value()).scheme not in _SCHEMES:
+            raise ValueError("must start with postgresql://")
+        return url
+
+    @model_validator(mode="after")
+    def _has_both_keys_or_none(self) -> Self:
+        if (self.s3_access_key_id is None) != (self.s3_secret_access_key is None):
+            raise ValueError("DALSTON_S3_ACCESS_KEY_ID and DALSTON_S3_SECRET_ACCESS_KEY go together")
+        return self
+
     @property
     def sqlalchemy_url(self) -> str:
-        """`database_url` with the asyncpg driver."""
-        scheme, separator, rest = self.database_url.get_secret_value().partition("://")
-        if scheme not in ("postgresql", "postgres", _DRIVER) or not separator:
-            raise ValueError("DALSTON_DATABASE_URL must start with postgresql://")
-        return f"{_DRIVER}://{rest}"
+        """`database_url` with the asyncpg driver, and libpq's `sslmode` under the name that the driver has for it."""
+        url = urlsplit(self.database_url.get_secret_value())
+        query = urlencode([("ssl" if name == "sslmode" else name, value) for name, value in parse_qsl(url.query)])
+        return url._replace(scheme=_SCHEMES[-1], query=query).geturl()

@@ -40,11 +40,14 @@ def main() -> int:
     try:
         settings = PersistenceSettings()
         migrate(settings.database_url.get_secret_value())
-    except (ValidationError, ValueError) as error:
-        print(f"configuration: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            print(f"DALSTON_{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  a command speaks to a person
         return 2
     except (OSError, DBAPIError, asyncpg.PostgresError) as error:
-        print(f"cannot migrate the database: {error}", file=sys.stderr)  # noqa: T201
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        print(f"cannot migrate the database: {reason}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 import soundfile
 
+from persistence.spool import SessionSpool
 from persistence.wav import WavFormat
 
 MESSAGES = [os.urandom(3200) for _ in range(5)]
@@ -325,8 +326,6 @@ async def test_a_session_that_runs_while_postgres_is_away_is_recorded(house: Any
 async def test_a_full_disk_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
     house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from persistence.spool import SessionSpool
-
     append = SessionSpool.append_audio
     calls = 0
 
@@ -349,6 +348,24 @@ async def test_a_full_disk_ends_the_session_as_unavailable_and_keeps_what_was_re
     record = await house.ended(session_id)
     assert record.status == "error"
     assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:3])
+
+
+async def test_a_final_that_cannot_be_saved_is_not_delivered(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_spool: SessionSpool, _utterance: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SessionSpool, "append_utterance", refuse)
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await client.final()
+            await client.call
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert (await house.ended(session_id)).status == "error"
 
 
 async def test_figures_of_a_running_session_reach_its_row(house: Any, client_of: Any) -> None:

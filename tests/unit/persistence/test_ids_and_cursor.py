@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persistence.cursor import Cursor
@@ -21,6 +21,7 @@ def test_a_new_id_is_a_uuid7_of_now_in_its_public_form() -> None:
     assert abs(milliseconds / 1000 - datetime.now(UTC).timestamp()) < 5
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**48 - 2))
 def test_ids_sort_by_time(milliseconds: int) -> None:
     assert uuid7(milliseconds) < uuid7(milliseconds + 1)
@@ -35,6 +36,7 @@ def test_other_text_is_no_session_id(text: str) -> None:
         parse_session_id(text)
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)), st.uuids())
 def test_a_cursor_reads_back_to_the_microsecond(time: datetime, identifier: UUID) -> None:
     cursor = Cursor(time.replace(tzinfo=timezone(timedelta(hours=2))), identifier)
@@ -43,6 +45,7 @@ def test_a_cursor_reads_back_to_the_microsecond(time: datetime, identifier: UUID
     assert set(text) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_text_that_is_no_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidFilter) as refusal:
@@ -50,6 +53,7 @@ def test_text_that_is_no_cursor_is_refused(text: str) -> None:
     assert refusal.value.parameter == "cursor"
 
 
+@settings(deadline=None)
 @given(st.uuids(), st.integers(0, 38), st.sampled_from("ABCxyz019-_"))
 def test_a_cursor_with_a_typing_error_is_refused(identifier: UUID, place: int, letter: str) -> None:
     text = Cursor(datetime(2026, 1, 1, tzinfo=UTC), identifier).encode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persistence.wav import WavFormat
@@ -25,6 +25,7 @@ def a_file(wav: WavFormat, data: bytes) -> bytes:
     return wav.header(len(data)) + data + wav.padding(len(data))
 
 
+@settings(deadline=None)
 @given(FORMATS, st.integers(0, 999))
 def test_libsndfile_reads_every_encoding_rate_and_channel_count(wav: WavFormat, frames: int) -> None:
     data = bytes(frames * wav.frame_bytes)
@@ -43,6 +44,7 @@ def test_samples_come_back_as_libsndfile_wrote_them(encoding: str) -> None:
     np.testing.assert_allclose(read, samples, atol=0.04)
 
 
+@settings(deadline=None)
 @given(FORMATS, st.integers(0, 2**34))
 def test_the_header_has_one_length_for_any_amount_of_audio(wav: WavFormat, size: int) -> None:
     header = wav.header(size)
@@ -50,6 +52,7 @@ def test_the_header_has_one_length_for_any_amount_of_audio(wav: WavFormat, size:
     assert wav.file_bytes(size) == len(header) + size + size % 2
 
 
+@settings(deadline=None)
 @given(FORMATS, st.integers(0, 2**33))
 def test_the_sizes_in_the_header_add_up_to_the_file(wav: WavFormat, frames: int) -> None:
     size = frames * wav.frame_bytes
