@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from prometheus_client import REGISTRY
 from websockets.asyncio.client import connect
 
 from bridge.app import open_channel
@@ -238,3 +239,23 @@ async def test_after_the_end_nobody_is_let_in(backend):
             assert (await request(port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
         with pytest.raises(ConnectionRefusedError):
             await request(port, "GET /healthz HTTP/1.1\n\n")
+
+
+async def test_what_happens_is_counted(bridge):
+    def value(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(f"dalston_bridge_{name}", labels) or 0.0
+
+    before = {name: value(name) for name in ("audio_bytes_total", "messages_sent_total", "begin_seconds_count")}
+    completed = value("closed_total", code="1000")
+    async with bridge.connect() as client:
+        await client.receive()
+        assert value("open_connections") == 1
+        await client.socket.send(bytes(3200))
+        await client.say(type="end")
+        await client.rest()
+    assert {name: value(name) - was for name, was in before.items()} == {
+        "audio_bytes_total": 3200,
+        "messages_sent_total": 2,
+        "begin_seconds_count": 1,
+    }
+    assert value("closed_total", code="1000") == completed + 1
