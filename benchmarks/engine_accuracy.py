@@ -87,7 +87,7 @@ def transcribe(model: Transcriber, clip: Clip, frames: int, outcome: Outcome) ->
     utterance = [Utterance(clip.samples, clip.language)]
     started = time.process_time()
     (hypothesis,) = model.transcribe(utterance, frames)
-    if hypothesis.ran_away and frames < model.full_window:
+    if hypothesis.failing and frames < model.full_window:
         outcome.redone += 1
         (hypothesis,) = model.transcribe(utterance, model.full_window)
     outcome.seconds += time.process_time() - started
@@ -114,10 +114,9 @@ def report(weights: str, clips: list[Clip], outcomes: list[Outcome]) -> None:
         f"{weights}, {len(clips)} utterances, mean {length / len(clips):.1f} s; one thread of "
         f"{torch.cpu.get_capabilities().get('cpu_name', platform.machine())}; commit {commit.stdout.strip()}\n"
     )
-    print(
-        f"| window | CPU ms per utterance | CPU per audio second | WER % | {' | '.join(languages)} | redone | suppressed |"
-    )
-    print("|---|" + "---|" * (len(languages) + 5))
+    columns = ["window", "CPU ms per utterance", "CPU per audio second", "WER %", *languages, "redone", "suppressed"]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for outcome in outcomes:
         rates = " | ".join(f"{100 * outcome.word_error_rate(language):.1f}" for language in (None, *languages))
         print(

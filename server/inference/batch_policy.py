@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 FRAMES_PER_SECOND = 50
 _BUCKET = 32
-_MARGIN_SECONDS = 1.0
+_MARGIN_SECONDS = 1.5
 
 
 def window(seconds: float, full: int) -> int:
-    """Encoder frames for an utterance: its length and a second of silence, in steps, `full` at most.
+    """Encoder frames for an utterance: its length and a second and a half of silence, in steps, `full` at most.
 
     The silence tells the model that the utterance is over; the steps make lengths alike enough to share a batch.
     """

@@ -22,8 +22,8 @@ _STAGE_SECONDS = Histogram(
 )
 REDONE = Counter(
     "dalston_engine_redone_total",
-    "Utterances transcribed again with the full window, by how the first try ended.",
-    ["ending"],
+    "Utterances transcribed again with the full window, by what the first try failed in.",
+    ["reason"],
 )
 SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["reason"])
 DROPPED = Counter("dalston_engine_dropped_total", "Utterances given up by their caller before the model saw them.")

@@ -141,8 +141,8 @@ class Worker:
             return
         again = []
         for job, hypothesis in zip(batch, hypotheses, strict=True):
-            if hypothesis.ran_away and frames < model.full_window:
-                metrics.REDONE.labels(hypothesis.ending).inc()
+            if (reason := hypothesis.failing) and frames < model.full_window:
+                metrics.REDONE.labels(reason).inc()
                 job.frames = model.full_window
                 again.append(job)
             else:

@@ -50,8 +50,8 @@ class Decoder:
         self._width = checkpoint.shape.d_model
         self.capacity = checkpoint.shape.max_target_positions
         """The most tokens, prompt included, that a row can have."""
-        # Kept at its stored precision: a step reads one row of it per utterance.
-        self._embeddings = checkpoint.tensor("decoder.embed_tokens.weight").to(device)
+        # Kept at its stored precision, for a step reads one row of it per utterance; a copy, to let go of the file.
+        self._embeddings = checkpoint.tensor("decoder.embed_tokens.weight").to(device, copy=True)
         self._positions = make.tensor("decoder.embed_positions.weight")
         names = [f"decoder.layers.{index}" for index in range(checkpoint.shape.decoder_layers)]
         self._layers = [_layer(make, for_audio, name) for name in names]

@@ -65,7 +65,7 @@ def test_every_utterance_is_served_in_the_end(frames: list[int]) -> None:
 
 
 @given(st.floats(0, 30))
-def test_the_window_holds_the_utterance_and_up_to_a_second_of_silence(seconds: float) -> None:
+def test_the_window_holds_the_utterance_and_a_margin_of_silence(seconds: float) -> None:
     frames = window(seconds, 1500)
-    assert frames == 1500 or seconds + 1 <= frames / 50 <= seconds + 1.64
+    assert frames == 1500 or seconds + 1.5 <= frames / 50 <= seconds + 2.14
     assert frames % 32 == 0 or frames == 1500

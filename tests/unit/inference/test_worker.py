@@ -18,7 +18,7 @@ FULL = 1500
 
 
 def hypothesis(ending: str = "end", text: str = "hello") -> Hypothesis:
-    return Hypothesis(text, (1,), "en", ending, -0.1, 0.0)  # type: ignore[arg-type]
+    return Hypothesis(text, (1,), "en", ending, -0.1, 0.0, seconds=1.0)  # type: ignore[arg-type]
 
 
 class ScriptedModel:
@@ -98,7 +98,9 @@ def test_work_whose_caller_has_gone_is_dropped(caller: Caller, model: ScriptedMo
     assert caller.outcomes.empty()
 
 
-def test_an_utterance_that_ran_away_is_done_again_with_the_full_window(caller: Caller, model: ScriptedModel) -> None:
+def test_an_utterance_in_which_the_model_failed_is_done_again_with_the_full_window(
+    caller: Caller, model: ScriptedModel
+) -> None:
     model.outcome = lambda _, frames: hypothesis("loop" if frames < FULL else "end", text=str(frames))
     model.may_finish.release(2)
     caller.submit(frames=320)
@@ -108,7 +110,7 @@ def test_an_utterance_that_ran_away_is_done_again_with_the_full_window(caller: C
     assert model.batches == [(1, 320), (1, FULL)]
 
 
-def test_an_utterance_that_runs_away_in_the_full_window_is_delivered_as_it_is(
+def test_an_utterance_in_which_the_model_fails_with_the_full_window_is_delivered_as_it_is(
     caller: Caller, model: ScriptedModel
 ) -> None:
     model.outcome = lambda *_: hypothesis("cap")

@@ -1,0 +1,36 @@
+from dataclasses import replace
+
+import pytest
+
+from server.inference.transcriber import Hypothesis
+
+SPOKEN = Hypothesis(
+    text="he was not an ill-disposed young man",
+    tokens=tuple(range(12)),
+    language="en",
+    ending="closed",
+    mean_log_probability=-0.2,
+    no_speech_probability=0.05,
+    seconds=4.0,
+)
+
+
+def test_text_that_fits_its_time_is_not_tried_again() -> None:
+    assert SPOKEN.failing is None
+
+
+@pytest.mark.parametrize("ending", ["loop", "cap"])
+def test_text_that_does_not_end_by_itself_is_tried_again(ending: str) -> None:
+    assert replace(SPOKEN, ending=ending).failing == ending  # type: ignore[arg-type]
+
+
+def test_too_little_text_for_the_time_is_tried_again() -> None:
+    assert replace(SPOKEN, seconds=8.7).failing == "sparse"
+
+
+def test_little_text_in_a_short_utterance_is_not_tried_again() -> None:
+    assert replace(SPOKEN, tokens=(1,), seconds=2.9).failing is None
+
+
+def test_little_text_where_there_may_be_no_speech_is_not_tried_again() -> None:
+    assert replace(SPOKEN, seconds=8.7, no_speech_probability=0.8).failing is None
