@@ -1,6 +1,6 @@
 """The stored audio and transcript of a session, and their removal."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 from uuid import UUID
 
@@ -17,7 +17,7 @@ class StoredObject(NamedTuple):
 
     size: int
     """In bytes, of all chunks together."""
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
 
 
 class Archive:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -171,7 +171,7 @@ class ObjectStore:
         answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
         return answer["ContentLength"]
 
-    async def get(self, key: str) -> tuple[int, AsyncIterator[bytes]]:
+    async def get(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
         """Length of an object and its bytes in chunks of at most 64 KiB.
 
         The download begins with the first chunk asked for, so an iterator that is never used holds no connection. One
@@ -182,7 +182,7 @@ class ObjectStore:
         """
         return await self.size(key), self._chunks(key)
 
-    async def _chunks(self, key: str) -> AsyncIterator[bytes]:
+    async def _chunks(self, key: str) -> AsyncGenerator[bytes, None]:
         answer = await self._call("get_object", lambda: self._client.get_object(Bucket=self._bucket, Key=key))
         body = answer["Body"]
         async with body:

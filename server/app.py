@@ -85,8 +85,10 @@ def _build(settings: ServerSettings, engine: Engine, persistence: Persistence) -
             # A peer that is gone without a word is noticed within 8 s.
             ("grpc.keepalive_time_ms", 5_000),
             ("grpc.keepalive_timeout_ms", 3_000),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            # Without probing the flow-control window stays small: a stream that is not read holds little memory.
+            ("grpc.http2.bdp_probe", 0),
         ),
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)

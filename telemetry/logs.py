@@ -11,6 +11,11 @@ import structlog
 
 LogFormat = Literal["auto", "json", "text"]
 
+# Local variables hold what must not be logged: keys, transcripts, addresses.
+_traceback_without_locals = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure_logging(level: str = "INFO", log_format: LogFormat = "auto") -> None:
     """Sends structlog and the standard library's loggers to standard error in one format.
@@ -26,9 +31,9 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "auto") -> No
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if as_text
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [_traceback_without_locals, structlog.processors.JSONRenderer()]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -1,5 +1,6 @@
 """SessionService: the record of sessions, over persistence."""
 
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import NoReturn
 from uuid import UUID
@@ -115,8 +116,9 @@ async def _send(context: Context, stored: StoredObject, content_type: str, filen
     if filename:
         disposition = ("content-disposition", f'attachment; filename="{filename}"')
         await context.send_initial_metadata((disposition,))
-    async for chunk in stored.chunks:
-        await context.write(HttpBody(content_type=content_type, data=chunk))
+    async with aclosing(stored.chunks) as chunks:
+        async for chunk in chunks:
+            await context.write(HttpBody(content_type=content_type, data=chunk))
 
 
 def _tenant() -> UUID:
