@@ -43,8 +43,10 @@ STOPPED: Final = Ending("interrupted", "the server stopped")
 # leaves the waiting to the transport.
 _RECORDED_LAG_SECONDS: Final = 30.0
 _UNRECORDED_BYTES: Final = 256 * 1024
-# A connection that breaks often looks like the end of the requests first; the cancellation follows at once.
+# A connection that breaks often looks half-closed first, and the cancellation follows. Waited for in turns: a loop that
+# is busy hears of the cancellation later, and takes as much longer over each turn.
 _BREAK_SECONDS: Final = 0.05
+_BREAK_TURNS: Final = 10
 _ROW_SECONDS: Final = 2.0
 
 
@@ -82,7 +84,7 @@ class RecordedCall:
         self._finishing: Finishing | None = None
         self._has_vanished = asyncio.Event()
         self._ended_by_client = False
-        self._requests_ended_at: float | None = None
+        self._has_half_closed = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -103,7 +105,7 @@ class RecordedCall:
                 elif kind == "control" and request.control.WhichOneof("control") == "end":
                     self._ended_by_client = True
                     break
-            self._requests_ended_at = asyncio.get_running_loop().time()
+            self._has_half_closed = not self._ended_by_client
             self._requests.end()
         except OSError:
             # What follows would not be kept as was asked for: the session ends here, with what was recorded.
@@ -228,9 +230,9 @@ class RecordedCall:
         return response
 
     async def _ending(self, error: BaseException | None) -> Ending:
-        if error is None and not self._ended_by_client and self._requests_ended_at is not None:
-            since = asyncio.get_running_loop().time() - self._requests_ended_at
-            await asyncio.sleep(max(0.0, _BREAK_SECONDS - since))
+        if error is None and not self._ended_by_client and self._has_half_closed:
+            for _ in range(_BREAK_TURNS):
+                await asyncio.sleep(_BREAK_SECONDS / _BREAK_TURNS)
             self._ended_by_client = not self.has_vanished
         was_cut = isinstance(error, asyncio.CancelledError)
         if self.has_vanished and (was_cut or not self._ended_by_client):
