@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.console import Console
 from stack.demo import demo
 from stack.errors import Interrupted, StackError
 from stack.interruption import Interruption
+from stack.parts import Programs
 from stack.progress import Terminal
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
@@ -24,15 +27,15 @@ _EPILOGUE = (
 )
 
 
-def run(arguments: Sequence[str], interruption: Interruption) -> int:
+def run(arguments: Sequence[str], interruption: Interruption, programs: Programs | None = None) -> int:
     """Runs a command; gives the exit code."""
-    commands: dict[str, Callable[[StackSettings, Interruption, Console], int]] = {"up": _up, "demo": _demo}
+    commands: dict[str, Callable[[_Session], int]] = {"up": _up, "demo": _demo}
     parser = argparse.ArgumentParser(prog="python -m stack", description=_DESCRIPTION, epilog=_EPILOGUE)
     parser.add_argument("command", choices=commands, help="`up`: run until Ctrl-C; `demo`: stream the sample and stop")
     command = commands[parser.parse_args(arguments).command]
     console, complaints = Console(), Console(stderr=True)
     try:
-        return command(StackSettings(), interruption, console)
+        return command(_Session(StackSettings(), interruption, console, programs))
     except Interrupted:
         complaints.print("interrupted")
         return EXIT_INTERRUPTED
@@ -53,20 +56,40 @@ def _complain(console: Console, sentence: str) -> None:
     console.print(f"error: {sentence}", style="red", highlight=False, markup=False, soft_wrap=True)
 
 
-def _up(settings: StackSettings, interruption: Interruption, console: Console) -> int:
-    with running_stack(settings, pause=interruption.pause, progress=Terminal(console)) as stack:
-        _print_addresses(stack, settings, console)
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What both commands work with."""
+
+    settings: StackSettings
+    interruption: Interruption
+    console: Console
+    programs: Programs | None
+
+    def start(self) -> AbstractContextManager[Stack]:
+        return running_stack(
+            self.settings,
+            pause=self.interruption.pause,
+            progress=Terminal(self.console),
+            programs=self.programs,
+        )
+
+
+def _up(session: _Session) -> int:
+    with session.start() as stack:
+        _print_addresses(stack, session.settings, session.console)
         try:
-            stack.watch(interruption.pause)
+            stack.watch(session.interruption.pause)
         except Interrupted:
-            console.print("\nstopping; Ctrl-C again to stop at once")
+            session.console.print("\nstopping; Ctrl-C again to stop at once")
     return 0
 
 
-def _demo(settings: StackSettings, interruption: Interruption, console: Console) -> int:
-    with running_stack(settings, pause=interruption.pause, progress=Terminal(console)) as stack:
-        demo(stack, interruption.pause, console)
-    console.print("\nTo go on: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded.")
+def _demo(session: _Session) -> int:
+    with session.start() as stack:
+        demo(stack, session.interruption.pause, session.console)
+    session.console.print(
+        "\nTo go on: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded."
+    )
     return 0
 
 

@@ -1,0 +1,61 @@
+"""Programs that take the place of the server and the bridge, and the stack's own command on top of them.
+
+python stand_in.py server|bridge [stubborn]
+python stand_in.py up [server words...]      the command `up` with these stand-ins
+"""
+
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from stack.parts import Programs
+
+NOTHING = (sys.executable, "-c", "pass")
+
+
+def programs(*server_words: str, weights: tuple[str, ...] = NOTHING) -> Programs:
+    here = (sys.executable, __file__)
+    return Programs(weights, NOTHING, (*here, "server", *server_words), (*here, "bridge"))
+
+
+def serve_grpc() -> None:
+    server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
+    servicer = health.HealthServicer()
+    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    server.add_insecure_port(f"127.0.0.1:{os.environ['DALSTON_SERVER_PORT']}")
+    server.start()
+    threading.Event().wait()
+
+
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
+def main(words: list[str]) -> int:
+    if words[0] == "up":
+        from stack.cli import run
+        from stack.interruption import Interruption
+
+        with Interruption() as interruption:
+            return run(["up"], interruption, programs(*words[1:]))
+    if "broken" in words:
+        sys.exit("the configuration makes no sense")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else signal.SIG_DFL)
+    if words[0] == "server":
+        serve_grpc()
+    else:
+        HTTPServer(("127.0.0.1", int(os.environ["DALSTON_BRIDGE_PORT"])), Health).serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""The launcher of SeaweedFS, and what its way of stopping it costs."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from stack.seaweedfs import S3Server, seaweedfs
+
+
+def client(server: S3Server, **other: str) -> Any:
+    keys = {
+        "aws_access_key_id": server.access_key_id,
+        "aws_secret_access_key": server.secret_access_key,
+        "region_name": server.region,
+    }
+    return boto3.client("s3", endpoint_url=server.endpoint_url, **(keys | other))
+
+
+def test_nothing_acknowledged_is_lost_when_the_server_is_killed_at_once(tmp_path: Path) -> None:
+    """That is how it is stopped. The second start is on other ports, and has new volumes to make."""
+    written: dict[str, str] = {}
+
+    def put(s3: Any, bucket: str, key: str, body: bytes) -> None:
+        s3.put_object(Bucket=bucket, Key=key, Body=body)
+        written[f"{bucket}/{key}"] = hashlib.sha256(body).hexdigest()
+
+    with seaweedfs(tmp_path) as server:
+        s3 = client(server)
+        for number in range(20):
+            put(s3, server.bucket, f"small/{number}", os.urandom(1000))
+        upload = s3.create_multipart_upload(Bucket=server.bucket, Key="large")["UploadId"]
+        parts, digest = [], hashlib.sha256()
+        for number in (1, 2):
+            body = os.urandom(5 * 2**20)
+            digest.update(body)
+            call = {"Bucket": server.bucket, "Key": "large", "UploadId": upload}
+            etag = s3.upload_part(**call, PartNumber=number, Body=body)["ETag"]
+            parts.append({"PartNumber": number, "ETag": etag})
+        s3.complete_multipart_upload(**call, MultipartUpload={"Parts": parts})
+        written[f"{server.bucket}/large"] = digest.hexdigest()
+        put(s3, server.bucket, "last", b"last")
+    with seaweedfs(tmp_path) as server:
+        s3 = client(server)
+        s3.create_bucket(Bucket="second")
+        put(s3, "second", "new", os.urandom(1000))
+        put(s3, server.bucket, "small/0", os.urandom(1000))
+    with seaweedfs(tmp_path) as server:
+        s3 = client(server)
+        for name, expected in written.items():
+            bucket, _, key = name.partition("/")
+            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            assert hashlib.sha256(body).hexdigest() == expected, name
+
+
+def test_a_wrong_key_is_refused(s3: S3Server) -> None:
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        client(s3, aws_secret_access_key="guess").list_buckets()
+
+
+def test_nothing_stays_in_tmp(tmp_path: Path) -> None:
+    def sockets() -> set[Path]:
+        return set(Path("/tmp").glob("seaweedfs-*.sock"))  # noqa: S108 - its choice
+
+    before = sockets()
+    with seaweedfs(tmp_path):
+        pass
+    assert sockets() <= before

@@ -1,0 +1,177 @@
+"""The process tree: complete when it is up, and gone when it is not, whatever ends it."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from stack.errors import CannotStart, ProcessDied
+from stack.ports import free_port
+from stack.postgres import PostgresServer
+from stack.seaweedfs import S3Server
+from stack.settings import StackSettings
+from stack.supervisor import running_stack
+from tests.integration.stack.conftest import Command
+from tests.integration.stack.stand_in import programs
+
+PARTS = ["postgres", "seaweedfs", "server", "bridge", "envoy"]
+
+
+# Not asked by the stand-ins; it saves the seconds that an own S3 server takes to start.
+OUTER_S3 = "http://127.0.0.1:9"
+
+
+def settings(home: Path, **more: object) -> StackSettings:
+    values = {"home": home, "port": free_port(), "database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
+    return StackSettings(**(values | more))
+
+
+def test_all_parts_run_and_are_gone_afterwards(tmp_path: Path) -> None:
+    with running_stack(settings(tmp_path), programs=programs()) as stack:
+        stack.check()
+        assert [process.name for process in stack.processes] == PARTS
+        assert httpx.get(f"{stack.base_url}/nothing").json()["code"] == 5
+        pids = [process.popen.pid for process in stack.processes]
+        assert all(psutil.pid_exists(pid) for pid in pids)
+        assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"server.log", "postgres.log", "access.log"}
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_outer_stores_are_used_instead_of_own_ones(
+    tmp_path: Path, postgres_server: PostgresServer, s3: S3Server
+) -> None:
+    outer = settings(tmp_path, database_url=postgres_server.url, s3_endpoint_url=s3.endpoint_url)
+    with running_stack(outer, programs=programs()) as stack:
+        assert [process.name for process in stack.processes] == ["server", "bridge", "envoy"]
+        assert stack.database_url == postgres_server.url
+        assert stack.s3 is None
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_dies_is_noticed_with_its_name_and_log(tmp_path: Path, part: str) -> None:
+    s3 = None if part == "seaweedfs" else OUTER_S3
+    with (
+        pytest.raises(ProcessDied, match=f"{part} was killed by signal 9") as caught,
+        running_stack(settings(tmp_path, s3_endpoint_url=s3), programs=programs()) as stack,
+    ):
+        pids = {process.name: process.popen.pid for process in stack.processes}
+        os.kill(pids[part], signal.SIGKILL)
+        while True:
+            stack.check()
+    assert str(caught.value.log) in str(caught.value)
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ProcessDied, match=r"exit code 1(.|\n)*the configuration makes no sense"),
+        running_stack(settings(tmp_path, s3_endpoint_url=OUTER_S3), programs=programs("broken")),
+    ):
+        pass
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(tmp_path: Path) -> None:
+    failing = ("/bin/sh", "-c", "echo fetching; echo there is no model of this name >&2; exit 1")
+    with (
+        pytest.raises(CannotStart, match=r"^there is no model of this name"),
+        running_stack(settings(tmp_path), programs=programs(weights=failing)),
+    ):
+        pass
+
+
+def test_a_busy_port_is_told_before_anything_starts(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", command.port)):
+        process = command.start()
+        _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert complaint.count("\n") == 1
+    assert f"port {command.port} on 127.0.0.1 is in use" in complaint
+    assert not command.home.exists()
+
+
+def test_a_second_stack_on_the_same_home_is_refused(command: Command) -> None:
+    first = command.start(DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+    command.wait_until_up(first)
+    second = command.start(DALSTON_PORT=str(free_port()))
+    _, complaint = second.communicate(timeout=20)
+    assert second.returncode == 1
+    assert complaint.count("\n") == 1
+    assert f"another stack (process {first.pid}) is running on {command.home}" in complaint
+    first.send_signal(signal.SIGINT)
+    assert first.wait(20) == 0
+    first.communicate()
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"DALSTON_HOST": "0.0.0.0"}, "refusing to listen on 0.0.0.0 with DALSTON_AUTH=none"),  # noqa: S104
+        ({"DALSTON_HOST": "198.51.100.7", "DALSTON_ALLOW_UNAUTHENTICATED": "true"}, "no address of this machine"),
+        ({"DALSTON_PORT": "seventy"}, "DALSTON_PORT"),
+        ({"DALSTON_HOME": "/dev/null/home"}, "cannot write to /dev/null/home"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_sentence(command: Command, env: dict[str, str], says: str) -> None:
+    process = command.start(**env)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode in (1, 2)
+    assert complaint.count("\n") == 1
+    assert says in complaint
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.9, 1.5, 2.5, 4.0])
+def test_ctrl_c_during_the_start_leaves_no_process(command: Command, seconds: float) -> None:
+    process = command.start()
+    with pytest.raises(TimeoutError):
+        wait(process.pid, seconds)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode in (130, 0, -signal.SIGINT)
+    assert "Traceback" not in complaint or seconds < 1
+    assert command.left() == []
+
+
+def wait(pid: int, seconds: float) -> None:
+    try:
+        psutil.Process(pid).wait(seconds)
+    except psutil.TimeoutExpired:
+        raise TimeoutError from None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_a_running_stack_with_success(command: Command, number: signal.Signals) -> None:
+    process = command.start(DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+    command.wait_until_up(process)
+    assert len(command.left()) >= 5
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert command.left() == []
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_part_that_will_not_stop(command: Command) -> None:
+    process = command.start("stubborn", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+    command.wait_until_up(process)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(TimeoutError):
+        wait(process.pid, 2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=3)
+    assert command.left() == []
+
+
+def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command) -> None:
+    process = command.start("stubborn")
+    command.wait_until_up(process)
+    process.kill()
+    process.communicate(timeout=5)
+    command.wait_until_gone()
+    again = command.start()
+    command.wait_until_up(again)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=20)
+    assert again.returncode == 0
