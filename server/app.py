@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
 from persistence.config import PersistenceSettings
+from persistence.errors import SpoolInUse, StorageUnavailable
 from persistence.service import Persistence, open_persistence
 from server.config import ServerSettings
 from server.inference.config import InferenceSettings
@@ -33,6 +34,8 @@ from telemetry.metrics import serve_metrics
 
 log = get_logger(__name__)
 
+EXIT_UNAVAILABLE = 1
+"""A part the server needs is not there now: starting it again later may help."""
 EXIT_CONFIGURATION = 2
 
 SERVICES = (
@@ -127,7 +130,10 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format)
     try:
         asyncio.run(serve(settings, inference, storage))
-    except (ConfigurationError, WeightsError) as error:
+    except (ConfigurationError, WeightsError, SpoolInUse) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_CONFIGURATION
+    except StorageUnavailable as error:
+        log.error("cannot start", reason=str(error))
+        return EXIT_UNAVAILABLE
     return 0

@@ -131,7 +131,11 @@ def _batch_limits(settings: InferenceSettings, device: torch.device) -> BatchLim
 
 
 def _default_threads() -> int:
-    return max(1, (os.cpu_count() or 1) // 2)
+    """Half of the cores this process may use: with all of them, anything else that runs stalls the forward.
+
+    Eight at most, for the small steps of a decoder cannot be shared by more.
+    """
+    return min(8, max(1, len(os.sched_getaffinity(0)) // 2))
 
 
 def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis | InferenceError], None]:

@@ -35,12 +35,15 @@ class LogMel:
             utterances: mono samples at 16 kHz.
             frames: encoder frames, of 20 ms.
         """
-        samples = torch.zeros(len(utterances), frames * SAMPLES_PER_FRAME)
+        samples = np.zeros((len(utterances), frames * SAMPLES_PER_FRAME), np.float32)
         for row, utterance in zip(samples, utterances, strict=True):
             kept = utterance[: len(row)]
-            row[: len(kept)] = torch.from_numpy(kept)
+            row[: len(kept)] = kept
+        # A client's floats may be anything, and what is not a number in one row would spread to its whole batch.
+        np.nan_to_num(samples, copy=False, posinf=1.0, neginf=-1.0)
+        np.clip(samples, -1.0, 1.0, out=samples)
         # The last frame reaches past the end: Whisper has never seen it.
-        power = self._mel(samples.to(self._device))[..., :-1]
+        power = self._mel(torch.from_numpy(samples).to(self._device))[..., :-1]
         log = power.clamp(min=1e-10).log10()
         # Each utterance's own range is cut off 80 dB below its loudest bin.
         log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
