@@ -9,7 +9,8 @@ PersistenceError
 ├── TranscriptNotStored    the session stored no transcript
 ├── SpoolInUse             another process records under the same worker id
 └── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
-    └── ObjectNotFound     an object that a record points to is not there
+    ├── ObjectNotFound     an object that a record points to is not there
+    └── UploadNotFound     an unfinished upload that a record names is not there
 """
 
 
@@ -77,3 +78,7 @@ class StorageUnavailable(PersistenceError):
 
 class ObjectNotFound(StorageUnavailable):
     """An object that a record points to is not in the bucket."""
+
+
+class UploadNotFound(StorageUnavailable):
+    """An unfinished upload that a record names is not in the bucket: complete, aborted or never begun."""

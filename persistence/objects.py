@@ -1,8 +1,9 @@
 """Objects in one S3 bucket: every call under a deadline, idempotent ones repeated, every failure a typed error."""
 
 import asyncio
+import functools
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -13,13 +14,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from prometheus_client import Counter
 
 from persistence.config import PersistenceSettings
-from persistence.errors import ObjectNotFound, StorageUnavailable
+from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.records import Part
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
-    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef
+    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef, DeleteTypeDef, ListObjectsV2OutputTypeDef
 
 log = get_logger(__name__)
 
@@ -29,6 +31,7 @@ PART_BYTES: Final = 5 * 1024 * 1024
 """The least S3 takes for every part but the last, and what all parts here are."""
 
 _CHUNK_BYTES: Final = 64 * 1024
+_DELETE_KEYS: Final = 1000
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -90,40 +93,38 @@ class ObjectStore:
             lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type),
         )
 
-    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
-        """Writes a large object from parts of PART_BYTES each, the last of any size.
+    async def create_upload(self, key: str, content_type: str) -> str:
+        """Begins an object made of parts; gives the upload's id.
 
-        Reads a part only after the one before it was taken. Unfinished uploads of the key, this one's included when it
-        fails, are aborted: a key has one writer.
+        An answer that was lost leaves an upload that nobody knows of: `abort_uploads` once the object is there.
         """
-        await self.abort_uploads(key)
-        upload_id = (
-            await self._call(
-                "create_multipart_upload",
-                lambda: self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
-            )
-        )["UploadId"]
-        try:
-            done: list[CompletedPartTypeDef] = []
-            size = 0
-            async for part in parts:
-                done.append(await self._upload_part(key, upload_id, len(done) + 1, part))
-                size += len(part)
-            await self._complete(key, upload_id, done, size)
-        except StorageUnavailable:
-            await self._abort_quietly(key, upload_id)
-            raise
+        answer = await self._call(
+            "create_multipart_upload",
+            lambda: self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
+        )
+        return answer["UploadId"]
 
-    async def _upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> "CompletedPartTypeDef":
+    async def upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> str:
+        """Puts a part, replacing an earlier one of its number; gives its ETag. All but the last are of PART_BYTES.
+
+        Raises:
+            UploadNotFound: the upload is complete, aborted or never was.
+        """
         answer = await self._call(
             "upload_part",
             lambda: self._client.upload_part(
                 Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
             ),
         )
-        return {"PartNumber": number, "ETag": answer["ETag"]}
+        return answer["ETag"]
 
-    async def _complete(self, key: str, upload_id: str, done: "list[CompletedPartTypeDef]", size: int) -> None:
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Makes the object of its parts. Completing it again does nothing, so a lost answer does no harm.
+
+        Raises:
+            UploadNotFound: the upload is not there, and no object of this length either.
+        """
+        done: list[CompletedPartTypeDef] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
             await self._call(
                 "complete_multipart_upload",
@@ -132,9 +133,26 @@ class ObjectStore:
                 ),
             )
         except StorageUnavailable:
-            # An answer that was lost makes the repeated call fail although the object is complete.
-            if await self.size(key) != size:
+            if not await self.has(key, sum(part.size for part in parts)):
                 raise
+
+    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
+        """Writes a large object from parts of PART_BYTES each, the last of any size.
+
+        Reads a part only after the one before it was taken. Unfinished uploads of the key, this one's included when it
+        fails, are aborted: a key has one writer.
+        """
+        await self.abort_uploads(key)
+        upload_id = await self.create_upload(key, content_type)
+        try:
+            done: list[Part] = []
+            async for part in parts:
+                number = len(done) + 1
+                done.append(Part(number, await self.upload_part(key, upload_id, number, part), len(part)))
+            await self.complete_upload(key, upload_id, done)
+        except StorageUnavailable:
+            await self._abort_quietly(key, upload_id)
+            raise
 
     async def _abort_quietly(self, key: str, upload_id: str) -> None:
         try:
@@ -154,13 +172,16 @@ class ObjectStore:
 
     async def abort_uploads(self, key: str) -> None:
         """Aborts every unfinished upload of the key."""
+        for upload_id in await self.uploads(key):
+            await self._abort(key, upload_id)
+
+    async def uploads(self, key: str) -> list[str]:
+        """Ids of the key's unfinished uploads."""
         listed = await self._call(
             "list_multipart_uploads",
             lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
         )
-        for upload in listed.get("Uploads", []):
-            if upload.get("Key") == key:
-                await self._abort(key, upload["UploadId"])
+        return [upload["UploadId"] for upload in listed.get("Uploads", []) if upload.get("Key") == key]
 
     async def size(self, key: str) -> int:
         """Length of an object in bytes.
@@ -170,6 +191,42 @@ class ObjectStore:
         """
         answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
         return answer["ContentLength"]
+
+    async def has(self, key: str, size: int) -> bool:
+        """Whether there is an object of this length."""
+        try:
+            return await self.size(key) == size
+        except ObjectNotFound:
+            return False
+
+    async def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, in order."""
+        keys: list[str] = []
+        after = ""
+        while True:
+            listed = await self._call("list_objects", functools.partial(self._list_page, prefix, after))
+            page = [each["Key"] for each in listed.get("Contents", [])]
+            keys += page
+            if not page or not listed.get("IsTruncated"):
+                return keys
+            after = page[-1]
+
+    async def _list_page(self, prefix: str, after: str) -> "ListObjectsV2OutputTypeDef":
+        return await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
+
+    async def read(self, key: str) -> bytes:
+        """A whole object, one that fits the memory.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+
+        async def read() -> bytes:
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return await self._call("get_object", read)
 
     async def get(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
         """Length of an object and its bytes in chunks of at most 64 KiB.
@@ -201,6 +258,17 @@ class ObjectStore:
         await self.abort_uploads(key)
         await self._call("delete_object", lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
 
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """Removes objects, a thousand with one call; nothing happens for those that are not there."""
+        for at in range(0, len(keys), _DELETE_KEYS):
+            await self._call("delete_objects", functools.partial(self._delete_some, keys[at : at + _DELETE_KEYS]))
+
+    async def _delete_some(self, keys: Sequence[str]) -> None:
+        wanted: DeleteTypeDef = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = await self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+        if answer.get("Errors"):
+            raise OSError("some objects were not removed")
+
     async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """One idempotent call, repeated with a growing pause while its failure may pass."""
         for attempt in range(_ATTEMPTS):
@@ -209,6 +277,8 @@ class ObjectStore:
                 async with asyncio.timeout(self._deadline_seconds):
                     return await call()
             except _FAILURES as error:
+                if _code(error) == "NoSuchUpload":
+                    raise UploadNotFound("the upload is not in the store") from error
                 if _code(error) in _NOT_FOUND:
                     raise ObjectNotFound("the object is not in the store") from error
                 if attempt == _ATTEMPTS - 1 or not _may_pass(error):

@@ -80,6 +80,17 @@ class StoredObjects:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a session's WAV file that S3 has taken."""
+
+    number: int
+    """From 1."""
+    etag: str
+    size: int
+    """In bytes, the header included."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """A session as its row has it."""
 
