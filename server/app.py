@@ -1,7 +1,6 @@
 """The server process: what is made of what, in which order it starts and stops."""
 
 import asyncio
-import signal
 import sys
 from contextlib import AsyncExitStack
 from typing import Any
@@ -22,6 +21,7 @@ from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
 from server.inference.errors import WeightsError
 from server.rpc.auth import AuthInterceptor
+from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.errors import ErrorInterceptor, ending_of
 from server.rpc.requests import StreamLimits
 from server.rpc.sessions import SessionServicer
@@ -31,6 +31,7 @@ from server.vad.silero import SileroVad
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
+from telemetry.signals import stop_on_signals
 
 log = get_logger(__name__)
 
@@ -46,6 +47,12 @@ _MAX_MESSAGE_BYTES = 1 << 20
 """Far above what the contract allows, so that a message too big is refused in words and not by the transport."""
 
 
+_FINISH_SECONDS = 15.0
+"""For streams whose grace period is over: their last words are transcribed and stored, their clients told."""
+_LAST_CALLS_SECONDS = 2.0
+"""For calls other than streams that run when the last stream has ended."""
+
+
 class ConfigurationError(Exception):
     """The server cannot start as configured. The message is one sentence for the operator."""
 
@@ -58,28 +65,42 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
     """
     if refusal := refusal_to_expose(settings.server_host, settings.auth, settings.allow_unauthenticated):
         raise ConfigurationError(refusal)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
+    drain = Drain()
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port))
         engine = await stack.enter_async_context(Engine(inference))
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of))
-        server, health_servicer = _build(settings, engine, persistence)
+        server, health_servicer = _build(settings, engine, persistence, drain)
         await server.start()
-        stack.push_async_callback(server.stop, settings.shutdown_seconds)
+        stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("server ready", host=settings.server_host, port=settings.server_port, models=sorted(engine.models))
         await stop.wait()
-        log.info("server stopping")
+        log.info("server stopping", streams=drain.streams)
         await health_servicer.enter_graceful_shutdown()
+        await _end_streams(drain, settings.shutdown_seconds)
+    log.info("server stopped")
 
 
-def _build(settings: ServerSettings, engine: Engine, persistence: Persistence) -> tuple[grpc.aio.Server, Any]:
+async def _end_streams(drain: Drain, grace_seconds: float) -> None:
+    """Lets streams go on for the grace period, then ends them. Other calls are served meanwhile."""
+    drain.begin(grace_seconds)
+    if not await drain.wait_empty(grace_seconds + _FINISH_SECONDS):
+        # Their calls are cut. What they stored is finished all the same, like that of clients that vanished.
+        log.warning("streams did not end in time", streams=drain.streams)
+
+
+def _build(
+    settings: ServerSettings, engine: Engine, persistence: Persistence, drain: Drain
+) -> tuple[grpc.aio.Server, Any]:
     server = grpc.aio.server(
         interceptors=(
             TelemetryInterceptor(),
             ErrorInterceptor(),
             AuthInterceptor(),
+            DrainInterceptor(drain),
             persistence.interceptor,
         ),
         options=(
@@ -96,7 +117,7 @@ def _build(settings: ServerSettings, engine: Engine, persistence: Persistence) -
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(
-        TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions), server
+        TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain), server
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
     health_servicer = health.HealthServicer()
@@ -108,14 +129,6 @@ def _build(settings: ServerSettings, engine: Engine, persistence: Persistence) -
     except RuntimeError:
         raise ConfigurationError(f"cannot listen on {address}: the port is taken or the address not ours") from None
     return server, health_servicer
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 def main() -> int:

@@ -25,8 +25,8 @@ class ServerSettings(BaseSettings):
     """Longest session."""
     idle_timeout_seconds: float = Field(default=60, gt=0)
     """Longest time without a message from the client."""
-    shutdown_seconds: float = Field(default=10, ge=0)
-    """How long running calls may take to end after SIGTERM."""
+    shutdown_seconds: float = Field(default=30, ge=0)
+    """How long running streams may go on after SIGTERM; what is left of them is transcribed and stored then."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text at a terminal, JSON elsewhere."""

@@ -61,6 +61,7 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
             ),
         ),
         vad_events=config.enable_vad if config.HasField("enable_vad") else defaults.vad_events,
+        acks=config.acks,
     )
     _check_combinations(config)
     unimplemented.refuse_fields(config, unimplemented.CONFIG_FIELDS)

@@ -43,6 +43,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     session.NoCapacity: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
     session.IdleTimeout: Answer(_C.DEADLINE_EXCEEDED, _R.ERROR_REASON_IDLE_TIMEOUT),
     session.SessionTimeout: Answer(_C.DEADLINE_EXCEEDED, _R.ERROR_REASON_SESSION_TIMEOUT),
+    session.ServerStopping: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_SERVER_SHUTDOWN),
     inference.QueueFull: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
     inference.EngineStopped: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_SERVER_SHUTDOWN),
     persistence.InvalidSessionId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
@@ -56,7 +57,7 @@ ANSWERS: dict[type[Exception], Answer] = {
 _INTERNAL = Answer(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
 # Ends of a session that nobody did wrong.
-_INTERRUPTIONS = (session.IdleTimeout, session.SessionTimeout, inference.EngineStopped)
+_INTERRUPTIONS = (session.IdleTimeout, session.SessionTimeout, session.ServerStopping, inference.EngineStopped)
 
 
 def answer_to(error: BaseException) -> Answer:

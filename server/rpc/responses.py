@@ -2,7 +2,16 @@
 
 from dalston.v1 import transcription_pb2 as pb
 
-from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+from server.session.events import (
+    Acknowledged,
+    Ended,
+    Event,
+    Final,
+    Flushed,
+    SpeechEnded,
+    SpeechStarted,
+    Terminating,
+)
 
 
 def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
@@ -24,6 +33,16 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
             )
         case Flushed():
             return pb.TranscribeResponse(flushed=pb.Flushed(timestamp=event.timestamp))
+        case Acknowledged():
+            # What is stored is known to whoever stores it, and filled in on the way out.
+            ack = pb.AudioAck(received_seconds=event.received_seconds, processed_seconds=event.processed_seconds)
+            return pb.TranscribeResponse(audio_ack=ack)
+        case Terminating():
+            return pb.TranscribeResponse(
+                session_terminating=pb.SessionTerminating(
+                    reason=event.reason, grace_seconds=event.grace_seconds, resume_session_id=session_id
+                )
+            )
         case Ended():
             return pb.TranscribeResponse(session_end=_session_end(event, session_id))
 

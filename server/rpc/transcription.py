@@ -17,6 +17,7 @@ from server.rpc.config_message import (
     parse_config,
     parse_language,
 )
+from server.rpc.drain import Drain
 from server.rpc.requests import RequestReader, StreamLimits
 from server.rpc.responses import response_of
 from server.session.errors import NoCapacity, SessionError
@@ -35,11 +36,14 @@ class Engine(ModelCatalog, Recognizer, Protocol):
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
     """Serves at most `max_sessions` streams at a time."""
 
-    def __init__(self, engine: Engine, vad: SileroVad, limits: StreamLimits, max_sessions: int) -> None:
+    def __init__(
+        self, engine: Engine, vad: SileroVad, limits: StreamLimits, max_sessions: int, drain: Drain | None = None
+    ) -> None:
         self._engine = engine
         self._vad = vad
         self._limits = limits
         self._free = max_sessions
+        self._drain = drain or Drain()
 
     async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
@@ -55,10 +59,12 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         try:
             async with Session(options, self._vad.stream(), self._engine) as session, asyncio.TaskGroup() as tasks:
                 feeding = tasks.create_task(self._feed(session, options, reader))
+                warning = tasks.create_task(self._announce_drain(session))
                 async for event in session:
                     if isinstance(event, Ended) and await feeding:
                         continue  # the error is the end
                     await context.write(response_of(event, session_id))
+                warning.cancel()
         except BaseExceptionGroup as group:
             raise _first_error(group) from None
         if error := feeding.result():
@@ -82,6 +88,9 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         await asyncio.sleep(0)
         await session.finish()
         return error
+
+    async def _announce_drain(self, session: Session) -> None:
+        await session.announce_end("shutdown", round(await self._drain.wait_begun(), 3))
 
     async def _control(self, session: Session, options: SessionOptions, control: TranscribeControl) -> None:
         match control.WhichOneof("control"):

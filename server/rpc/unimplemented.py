@@ -16,7 +16,6 @@ CONFIG_FIELDS = (
     "enhance_on_end",
     "resume_session_id",
     "resume_from_seconds",
-    "acks",
 )
 QUERY_FIELDS = ("linked",)
 METHODS = ("ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")

@@ -10,7 +10,8 @@ SessionError
 ├── NotBuilt
 ├── NoCapacity
 ├── IdleTimeout
-└── SessionTimeout
+├── SessionTimeout
+└── ServerStopping
 """
 
 
@@ -60,3 +61,7 @@ class IdleTimeout(SessionError):
 
 class SessionTimeout(SessionError):
     """The session grew too long."""
+
+
+class ServerStopping(SessionError):
+    """The server is about to stop; another, or this one in a while, takes the session up again."""

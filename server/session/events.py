@@ -32,6 +32,23 @@ class Flushed:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """How far the session has come. It comes after the finals of what it calls processed."""
+
+    received_seconds: float
+    processed_seconds: float
+    """Everything before is in finals, or nothing was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminating:
+    """The server stops: the session is ended after so many seconds unless it ends before."""
+
+    reason: str
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The last event of a session that ran to its end."""
 
@@ -45,4 +62,4 @@ class Ended:
         return " ".join(final.text for final in self.finals)
 
 
-Event = SpeechStarted | SpeechEnded | Final | Flushed | Ended
+Event = SpeechStarted | SpeechEnded | Final | Flushed | Acknowledged | Terminating | Ended

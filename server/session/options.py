@@ -44,6 +44,8 @@ class SessionOptions:
     audio: AudioFormat = field(default_factory=AudioFormat)
     vad: VadOptions = field(default_factory=VadOptions)
     vad_events: bool = True
+    acks: bool = False
+    """Whether the session says now and then how far it has come."""
 
     def __post_init__(self) -> None:
         _check_range("sample_rate", self.audio.sample_rate, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)

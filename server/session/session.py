@@ -1,6 +1,7 @@
 """One stream: bytes in, events out."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +13,16 @@ from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.recognition import Recognition
 from server.session.buffer import AudioBuffer
 from server.session.errors import InvalidAudio
-from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+from server.session.events import (
+    Acknowledged,
+    Ended,
+    Event,
+    Final,
+    Flushed,
+    SpeechEnded,
+    SpeechStarted,
+    Terminating,
+)
 from server.session.options import AUTO, SessionOptions
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
 from server.vad.silero import WINDOW_SAMPLES, VadStream
@@ -21,6 +31,10 @@ _MAX_PENDING = 4
 """Utterances waiting for the model before `push` waits for one of them: 112 s of audio at most."""
 _MAX_EVENTS = 64
 """Events waiting for a reader before the session waits for the reader."""
+_ACK_SECONDS = 1.0
+"""Between two acknowledgements, at least."""
+_UNCHANGED_ACKS = 5
+"""Every so many of these intervals one goes out with no news of the session's own: its owner may have some to add."""
 
 
 class Recognizer(Protocol):
@@ -54,6 +68,8 @@ class Session:
         self._language = options.language
         self._speech_samples = 0
         self._finals: list[Final] = []
+        self._unfinished: deque[Utterance] = deque()
+        self._segmented = 0  # Audio before it is in an utterance or in none.
         self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(_MAX_PENDING)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
@@ -62,13 +78,14 @@ class Session:
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         self._finalizer = self._tasks.create_task(self._finalize())
+        self._acknowledger = self._tasks.create_task(self._acknowledge())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._finalizer.done():
-            for task in (self._finalizer, *self._recognitions):
+            for task in (self._finalizer, self._acknowledger, *self._recognitions):
                 task.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
@@ -96,11 +113,16 @@ class Session:
     async def flush(self) -> None:
         """Ends the utterance in progress; `Flushed` follows once everything pushed before has been transcribed."""
         await self._act(self._segmenter.flush(self._buffer.end))
+        self._segmented = self._segmenter.needed_from
         await self._pending.put(Flushed(self.duration))
 
     def set_language(self, language: str) -> None:
         """Changes the language for the utterances that have not ended yet."""
         self._language = language
+
+    async def announce_end(self, reason: str, grace_seconds: float) -> None:
+        """Says between the other events that the session will be ended."""
+        await self._events.put(Terminating(reason, grace_seconds))
 
     async def finish(self) -> None:
         """Ends the audio. What was pushed is transcribed to its last word, then `Ended` ends the iteration."""
@@ -119,6 +141,7 @@ class Session:
         self._buffer.append(samples)
         for window in self._vad.push(samples):
             await self._act(self._segmenter.push(window))
+            self._segmented = self._segmenter.needed_from
         self._buffer.discard_before(self._segmenter.needed_from)
 
     async def _act(self, segments: list[Segment]) -> None:
@@ -137,6 +160,7 @@ class Session:
 
     async def _transcribe(self, utterance: Utterance, samples: Samples) -> None:
         self._speech_samples += len(samples)
+        self._unfinished.append(utterance)
         language = None if self._language == AUTO else self._language
         recognition = self._tasks.create_task(self._recognizer.recognize(self._options.model, samples, language))
         self._recognitions.add(recognition)
@@ -154,8 +178,25 @@ class Session:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)
                 await self._events.put(final)
+            self._unfinished.popleft()
+        self._acknowledger.cancel()
+        if self._options.acks:
+            await self._events.put(Acknowledged(self.duration, self.duration))
         await self._events.put(Ended(self.duration, self._speech_samples / MODEL_RATE, tuple(self._finals)))
         await self._events.put(None)
+
+    async def _acknowledge(self) -> None:
+        said, repeats = (0.0, 0.0), 0
+        while self._options.acks:
+            await asyncio.sleep(_ACK_SECONDS)
+            now, repeats = (self.duration, self._processed_duration()), repeats + 1
+            if now != said or repeats >= _UNCHANGED_ACKS:
+                await self._events.put(Acknowledged(*now))
+                said, repeats = now, 0
+
+    def _processed_duration(self) -> float:
+        first = self._unfinished[0].start if self._unfinished else self._segmented
+        return self._seconds(first)
 
     def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
         return Final(

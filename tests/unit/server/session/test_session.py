@@ -7,8 +7,18 @@ import pytest
 from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
 from server.inference.recognition import Recognition
+from server.session import session as session_module
 from server.session.errors import InvalidAudio
-from server.session.events import Ended, Event, Final, Flushed, SpeechEnded, SpeechStarted
+from server.session.events import (
+    Acknowledged,
+    Ended,
+    Event,
+    Final,
+    Flushed,
+    SpeechEnded,
+    SpeechStarted,
+    Terminating,
+)
 from server.session.options import SessionOptions
 from server.session.session import Session
 from server.vad.silero import WINDOW_SAMPLES, Window
@@ -167,3 +177,85 @@ async def test_a_failing_model_ends_the_session_with_its_error() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         await run(Failing(), SPEECH, SILENCE)
     assert raised.group_contains(RuntimeError, match="model broke")
+
+
+ACKS = SessionOptions(acks=True)
+
+
+def acks_of(events: list[Event]) -> list[tuple[float, float]]:
+    return [(e.received_seconds, e.processed_seconds) for e in events if isinstance(e, Acknowledged)]
+
+
+async def test_without_being_asked_nothing_is_acknowledged() -> None:
+    assert acks_of(await run(ScriptedRecognizer(), SPEECH, SILENCE)) == []
+
+
+async def test_at_the_end_everything_is_acknowledged_as_processed() -> None:
+    events = await run(ScriptedRecognizer([0.05]), SPEECH + SILENCE + pcm(0.0101, 0.5), options=ACKS)
+    assert acks_of(events)[-1] == pytest.approx((2.0101, 2.0101), abs=1e-4)
+    assert [type(e) for e in events[-2:]] == [Acknowledged, Ended]
+
+
+async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_processed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.02)
+    heard, answer = asyncio.Event(), asyncio.Event()
+
+    class Waiting(ScriptedRecognizer):
+        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+            heard.set()
+            await answer.wait()
+            return await super().recognize(model, samples, language)
+
+    events: list[Event] = []
+
+    async def read(running: Session) -> None:
+        async for event in running:
+            events.append(event)  # noqa: PERF401 - looked at while it grows
+
+    async with session(Waiting(), ACKS) as running, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read(running))
+        await running.push(SILENCE + SPEECH)
+        await asyncio.sleep(0.1)
+        received, processed = acks_of(events)[-1]
+        assert received == 2
+        assert 0.7 < processed <= 1  # speech from 1 s on may be in an utterance to come
+        await running.push(SILENCE + SILENCE)
+        await heard.wait()
+        await asyncio.sleep(0.1)
+        assert acks_of(events)[-1] == (4, processed)
+        answer.set()
+        await asyncio.sleep(0.1)
+        received, processed = acks_of(events)[-1]
+        assert received == 4
+        assert 3.5 < processed <= 4
+        final = next(number for number, e in enumerate(events) if isinstance(e, Final))
+        said = next(n for n, e in enumerate(events) if isinstance(e, Acknowledged) and e.processed_seconds > 1)
+        assert final < said
+        await running.finish()
+        await reading
+    acks = acks_of(events)
+    assert acks == sorted(acks)
+    assert all(processed <= received for received, processed in acks)
+
+
+async def test_acknowledgements_without_news_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.01)
+    events: list[Event] = []
+    async with session(ScriptedRecognizer(), ACKS) as running, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(collect(running))
+        await running.push(SILENCE)
+        await asyncio.sleep(0.5)
+        await running.finish()
+        events = await reading
+    assert 2 < len(acks_of(events)) <= 12
+
+
+async def test_the_announced_end_comes_between_the_other_events() -> None:
+    async with session(ScriptedRecognizer()) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        await running.push(SPEECH)
+        await running.announce_end("shutdown", 30)
+        await running.finish()
+    assert [type(e) for e in events.result()] == [SpeechStarted, Terminating, SpeechEnded, Final, Ended]

@@ -1,0 +1,45 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import asyncio, time
+from telemetry.signals import stop_on_signals
+
+async def main():
+    stop = stop_on_signals()
+    print("ready", flush=True)
+    await stop.wait()
+    print("stopping", flush=True)
+    time.sleep(10 if {busy} else 0)
+
+asyncio.run(main())
+"""
+
+
+def start(*, busy: bool) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(busy=busy)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks(number: signal.Signals) -> None:
+    with start(busy=False) as process:
+        process.send_signal(number)
+        assert process.wait(5) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.Signals) -> None:
+    with start(busy=True) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(number)
+        assert process.wait(3) == 128 + number
