@@ -14,6 +14,15 @@ from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        choices=("some", "all"),
+        default="some",
+        help="how much of tests/faults to run: what takes 3 minutes, or all of it (make faults)",
+    )
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     with postgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:

@@ -1,0 +1,74 @@
+"""What the fault tests share: real servers, and a world of each test's own."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persistence.migrate import migrate
+from stack.postgres import PostgresServer, postgres
+from tests.faults.figures import FIGURES
+from tests.faults.http_proxy import HttpProxy
+from tests.faults.proxy import Proxy
+from tests.faults.world import Bucket, World, a_world
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether everything is to be run, as `make faults` does."""
+    return bool(request.config.getoption("faults") == "all")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def seed() -> int:
+    """Random moments can be repeated: the seed is printed with the figures."""
+    seed = int(os.environ.get("DALSTON_FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
+    random.seed(seed)
+    FIGURES.note(f"seed of the random moments: {seed} (DALSTON_FAULTS_SEED)")
+    return seed
+
+
+@pytest.fixture(scope="session")
+def template_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres that keeps what it has confirmed, however it is stopped."""
+    with postgres(tmp_path_factory.mktemp("postgres"), durable=True) as server:
+        migrate(server.url)
+        yield server
+
+
+@pytest.fixture
+async def world(template_server: PostgresServer, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+    bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
+    async with a_world(template_server.url, bucket, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+async def postgres_proxy(template_server: PostgresServer) -> AsyncIterator[Proxy]:
+    async with Proxy("127.0.0.1", template_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def s3_proxy(world: World) -> AsyncIterator[Proxy]:
+    async with Proxy(*world.bucket.address) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def s3_http(world: World) -> AsyncIterator[HttpProxy]:
+    async with HttpProxy(*world.bucket.address) as proxy:
+        yield proxy
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if lines := FIGURES.summary():
+        terminalreporter.section("what the faults did")
+        for line in lines:
+            terminalreporter.write_line(line)
