@@ -1,10 +1,14 @@
 """The queue between recording and recognition."""
 
 import asyncio
+import os
+import threading
+import tracemalloc
 
 import pytest
-from dalston.v1.transcription_pb2 import TranscribeRequest
+from dalston.v1.transcription_pb2 import TranscribeControl, TranscribeRequest
 
+from persistence.errors import StorageUnavailable
 from persistence.request_queue import RequestQueue
 
 
@@ -68,3 +72,143 @@ async def test_a_writer_that_waits_when_it_ends_still_adds_its_request(is_cancel
         waiting.cancel()
     await asyncio.wait({waiting})
     assert [request async for request in queue] == [audio(1), audio(2)]
+
+
+class Disk:
+    """Recorded audio that can be read back, and how far back it is kept."""
+
+    def __init__(self) -> None:
+        self.audio = b""
+        self.kept_from: int | None = None
+        self.let_read = threading.Event()
+        self.let_read.set()
+
+    def read_audio(self, offset: int, size: int) -> bytes:
+        self.let_read.wait(5)
+        assert self.kept_from is not None
+        assert self.kept_from <= offset
+        assert offset + size <= len(self.audio)
+        return self.audio[offset : offset + size]
+
+    def keep_from(self, offset: int | None) -> None:
+        self.kept_from = offset
+
+
+class Recorded:
+    """A queue whose audio is recorded first, as `RecordedCall` does it."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.disk = Disk()
+        self.queue = RequestQueue(limit_bytes)
+        self.queue.recorded = self.disk
+
+    async def send(self, data: bytes) -> None:
+        offset = len(self.disk.audio)
+        self.disk.audio += data
+        await self.queue.put(TranscribeRequest(audio=data), offset)
+
+    async def rest(self) -> list[TranscribeRequest]:
+        self.queue.end()
+        return [request async for request in self.queue]
+
+
+FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
+
+
+async def test_recorded_audio_past_the_limit_never_waits_and_is_heard_in_full() -> None:
+    recorded = Recorded(10_000)
+    async with asyncio.timeout(5):
+        for _ in range(300):
+            await recorded.send(os.urandom(3200))
+    assert recorded.disk.kept_from == 4 * 3200
+    requests = await recorded.rest()
+    assert b"".join(request.audio for request in requests) == recorded.disk.audio
+    assert max(len(request.audio) for request in requests) == 65_536
+    assert recorded.disk.kept_from is None
+
+
+async def test_memory_stays_where_it_is_however_much_audio_waits() -> None:
+    recorded = Recorded(100_000)
+    await recorded.send(bytes(65_536))
+    await recorded.send(bytes(65_536))
+    tracemalloc.start()
+    for offset in range(131_072, 10**9, 65_536):
+        await recorded.queue.put(TranscribeRequest(audio=b""), offset)
+        if offset > 1e8:
+            break
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 600_000
+
+
+async def test_instructions_keep_their_place_among_audio_that_is_read_back() -> None:
+    recorded = Recorded(1000)
+    heard, flushes = b"", []
+    for number in range(20):
+        await recorded.send(bytes([number]) * 1000)
+        if number % 3 == 2:
+            flushes.append(len(recorded.disk.audio))
+            await recorded.queue.put(FLUSH)
+    for request in await recorded.rest():
+        if request.HasField("control"):
+            assert len(heard) == flushes.pop(0)
+        heard += request.audio
+    assert heard == recorded.disk.audio
+    assert flushes == []
+
+
+async def test_a_flood_of_instructions_is_held_back_all_the_same() -> None:
+    recorded = Recorded(1000)
+    await recorded.send(bytes(1000))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            for _ in range(100_000):
+                await recorded.queue.put(FLUSH)
+
+
+async def test_audio_is_held_again_once_recognition_has_caught_up() -> None:
+    recorded = Recorded(5000)
+    for _ in range(10):
+        await recorded.send(os.urandom(1000))
+    for _ in range(6):
+        await anext(recorded.queue)
+    assert recorded.disk.kept_from is None
+    await recorded.send(b"after")
+    assert recorded.disk.kept_from is None
+    assert (await anext(recorded.queue)).audio == b"after"
+
+
+async def test_leaving_a_read_from_disk_by_a_timeout_loses_nothing() -> None:
+    recorded = Recorded(1)
+    await recorded.send(b"first")
+    await recorded.send(b"second")
+    await anext(recorded.queue)
+    recorded.disk.let_read.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await anext(recorded.queue)
+    await recorded.send(b"third")
+    recorded.disk.let_read.set()
+    assert b"".join(request.audio for request in await recorded.rest()) == b"secondthird"
+
+
+async def test_a_closed_queue_keeps_nothing_on_the_disk() -> None:
+    recorded = Recorded(1)
+    await recorded.send(b"first")
+    await recorded.send(b"second")
+    recorded.queue.close()
+    assert recorded.disk.kept_from is None
+
+
+async def test_a_disk_that_cannot_be_read_ends_the_session_as_unavailable() -> None:
+    class Broken(Disk):
+        def read_audio(self, offset: int, size: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    recorded = Recorded(1)
+    recorded.queue.recorded = recorded.disk = Broken()
+    await recorded.send(b"first")
+    await recorded.send(b"second")
+    await anext(recorded.queue)
+    with pytest.raises(StorageUnavailable):
+        await anext(recorded.queue)
