@@ -8,6 +8,8 @@ PersistenceError
 ├── AudioNotStored         the session stored no audio
 ├── TranscriptNotStored    the session stored no transcript
 ├── SpoolInUse             another process records under the same worker id
+├── NotOwner               the session is not this process's any more
+├── LeaseLost              this process was taken for dead: none of its sessions is its own any more
 └── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
     ├── ObjectNotFound     an object that a record points to is not there
     └── UploadNotFound     an unfinished upload that a record names is not there
@@ -70,6 +72,20 @@ class TranscriptNotStored(_SessionError):
 
 class SpoolInUse(PersistenceError):
     """Another process records under the same worker id in the same spool."""
+
+
+class NotOwner(PersistenceError):
+    """The session is not this process's any more: another has taken it over, or it was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("the session belongs to another process now")
+
+
+class LeaseLost(PersistenceError):
+    """This process was taken for dead: others have its sessions, and it must not write to any of them."""
+
+    def __init__(self) -> None:
+        super().__init__("this server was away for too long and has given its sessions up")
 
 
 class StorageUnavailable(PersistenceError):

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from persistence.errors import StorageUnavailable
+from persistence.errors import NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.rows import SessionRows
 from persistence.shipper import Shipper
@@ -109,6 +109,9 @@ class Finisher:
             try:
                 await self._finish(finishing, start, conclusion, spool)
                 self._unfinished -= 1
+            except NotOwner:
+                log.warning("session was taken over by another server", session_id=start.session_id)
+                _failed.labels("owner").inc()
             except Exception:
                 # A mistake of ours with one session: it stays in the spool, the others go on.
                 log.exception("session cannot be finished", session_id=start.session_id)
@@ -133,9 +136,7 @@ class Finisher:
                 "objects", finishing, lambda: self._shipper.ship(spool, conclusion.progress)
             )
             stored = finishing.stored
-            is_there = await self._repeat(
-                "row", finishing, lambda: self._rows.set_stored(start.worker_id, start.id, stored)
-            )
+            is_there = await self._repeat("row", finishing, lambda: self._rows.set_stored(start.id, stored))
         if not is_there:
             # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
             await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))

@@ -51,6 +51,19 @@ class Progress:
     words: int = 0
     language: str = "auto"
     """The language asked for; under `auto`, the one most words were in as soon as there is one."""
+    stored_bytes: int = 0
+    """Audio that survives the loss of this machine: in parts of the upload or in tail objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part of a session's multipart upload that S3 has."""
+
+    upload_id: str
+    number: int
+    """1 is the first."""
+    etag: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +90,6 @@ class StoredObjects:
 
     audio_uri: str | None = None
     transcript_uri: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a session's WAV file that S3 has taken."""
-
-    number: int
-    """From 1."""
-    etag: str
-    size: int
-    """In bytes, the header included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """On start: finishes the sessions that processes which are gone left in the spool."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -8,8 +9,8 @@ from typing import Final
 from prometheus_client import Counter
 
 from persistence.finisher import Finisher, Finishing
+from persistence.ownership import Ownership
 from persistence.records import Conclusion, Ending, Progress
-from persistence.rows import SessionRows
 from persistence.spool import SessionSpool, remove_rubbish
 from persistence.spool_home import SpoolHome
 from persistence.transcript import majority_language
@@ -22,30 +23,31 @@ INTERRUPTED: Final = Ending("interrupted", "the server stopped unexpectedly")
 _recovered = Counter("dalston_sessions_recovered_total", "Sessions of an earlier process that were taken over")
 
 
-async def recover(home: SpoolHome, finisher: Finisher, rows: SessionRows) -> list[Finishing]:
-    """Hands the sessions of a dead process to the finisher and ends those that left no trace but their row.
+async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Ownership) -> list[Finishing]:
+    """Takes over the sessions of dead processes: every row has its status when this returns, in one statement.
 
-    Returns when every row has its final status; the objects follow in the background.
+    What is in the spool follows in the background; what is not is the reaper's.
 
     Raises:
         StorageUnavailable: Postgres is away.
         OSError: the spool's disk is broken.
     """
-    taken = []
-    for directory in await asyncio.to_thread(home.session_directories):
-        spool = await asyncio.to_thread(_open, directory)
-        if spool is not None:
-            conclusion = spool.manifest.conclusion
-            if conclusion is None:
-                conclusion = await asyncio.to_thread(_conclude, spool)
-            taken.append(finisher.finish(spool.manifest.start, conclusion, spool))
-    for finishing in taken:
-        await finishing.wait_for_row(seconds=30.0)
-    lost = await rows.end_active(home.worker_id, INTERRUPTED.status, str(INTERRUPTED.error), datetime.now(UTC))
-    _recovered.inc(len(taken) + lost)
-    if taken or lost:
-        log.info("sessions of an earlier process recovered", spooled=len(taken), rows_only=lost)
-    return taken
+    spools = await asyncio.to_thread(_open_all, homes)
+    ids = [spool.manifest.start.id for spool in spools]
+    taken = await ownership.adopt([home.worker_id for home in homes], ids, INTERRUPTED, datetime.now(UTC))
+    finishings = []
+    for spool in spools:
+        conclusion = await asyncio.to_thread(_conclude, spool)
+        finishings.append(finisher.finish(spool.manifest.start, conclusion, spool))
+    _recovered.inc(len(taken))
+    if taken or spools:
+        log.info("sessions of an earlier process recovered", rows=len(taken), spooled=len(spools))
+    return finishings
+
+
+def _open_all(homes: Sequence[SpoolHome]) -> list[SessionSpool]:
+    found = [_open(directory) for home in homes for directory in home.session_directories()]
+    return [spool for spool in found if spool is not None]
 
 
 def _open(directory: Path) -> SessionSpool | None:
@@ -60,7 +62,9 @@ def _open(directory: Path) -> SessionSpool | None:
 
 
 def _conclude(spool: SessionSpool) -> Conclusion:
-    """The end of a session whose process died: what the spool knows; the row may know more, and keeps it."""
+    """The end of a session whose process is gone, as its spool knows it; the row may know more, and keeps it."""
+    if spool.manifest.conclusion is not None:
+        return spool.manifest.conclusion
     start = spool.manifest.start
     utterances = spool.utterances()
     seconds = spool.wav.seconds(spool.audio_bytes())

@@ -1,16 +1,37 @@
-"""The statements of a process that runs sessions. Each names the owner, so that a late one changes nothing."""
+"""The statements of a process that runs sessions. Each names the owner, so that a late one changes nothing.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+None of them takes a session by its figures only: whoever was taken for dead finds 0 rows, whatever it writes.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Integer, Text, Uuid, bindparam, func, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Double,
+    Integer,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
-from persistence.tables import realtime_sessions
+from persistence.errors import NotOwner
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.tables import realtime_sessions, session_parts, session_utterances
+from persistence.transcript import TimedWord, Utterance
 
 _t = realtime_sessions.c
 
@@ -19,8 +40,10 @@ _PROGRESS = text("""
     SET audio_duration_seconds = greatest(s.audio_duration_seconds, p.seconds),
         utterance_count = greatest(s.utterance_count, p.utterances),
         word_count = greatest(s.word_count, p.words),
-        language = p.language
-    FROM unnest(:ids, :seconds, :utterances, :words, :languages) AS p(id, seconds, utterances, words, language)
+        language = p.language,
+        stored_bytes = greatest(s.stored_bytes, p.stored_bytes)
+    FROM unnest(:ids, :seconds, :utterances, :words, :languages, :stored_bytes)
+        AS p(id, seconds, utterances, words, language, stored_bytes)
     WHERE s.id = p.id AND s.worker_id = :worker_id AND s.status = 'active'
 """).bindparams(
     bindparam("ids", type_=ARRAY(Uuid)),
@@ -28,79 +51,276 @@ _PROGRESS = text("""
     bindparam("utterances", type_=ARRAY(Integer)),
     bindparam("words", type_=ARRAY(Integer)),
     bindparam("languages", type_=ARRAY(Text)),
+    bindparam("stored_bytes", type_=ARRAY(BigInteger)),
+)
+
+# The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
+_PARTS = text("""
+    WITH new AS (
+        SELECT * FROM unnest(:ids, :uploads, :numbers, :etags, :sizes) AS n(id, upload_id, number, etag, size)
+    ), owned AS (
+        UPDATE realtime_sessions AS s SET upload_id = n.upload_id
+        FROM (SELECT DISTINCT ON (id) id, upload_id FROM new) AS n
+        WHERE s.id = n.id AND s.worker_id = :worker_id AND s.deleted_at IS NULL
+        RETURNING s.id
+    ), written AS (
+        INSERT INTO session_parts (session_id, part_number, etag, size)
+        SELECT n.id, n.number, n.etag, n.size FROM new AS n JOIN owned USING (id)
+        ON CONFLICT (session_id, part_number) DO UPDATE SET etag = excluded.etag, size = excluded.size
+    )
+    SELECT id FROM owned
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("uploads", type_=ARRAY(Text)),
+    bindparam("numbers", type_=ARRAY(Integer)),
+    bindparam("etags", type_=ARRAY(Text)),
+    bindparam("sizes", type_=ARRAY(Integer)),
+)
+
+_UTTERANCES = text("""
+    WITH new AS (
+        SELECT * FROM unnest(:ids, :indexes, :starts, :ends, :texts, :confidences, :languages, :words)
+            AS n(id, index, start, "end", text, confidence, language, words)
+    ), owned AS (
+        SELECT id FROM realtime_sessions
+        WHERE id IN (SELECT id FROM new) AND worker_id = :worker_id AND deleted_at IS NULL
+        FOR SHARE
+    )
+    INSERT INTO session_utterances (session_id, index, start, "end", text, confidence, language, words)
+    SELECT n.id, n.index, n.start, n."end", n.text, n.confidence, n.language, n.words::jsonb
+    FROM new AS n JOIN owned USING (id)
+    ON CONFLICT (session_id, index) DO NOTHING
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("indexes", type_=ARRAY(Integer)),
+    bindparam("starts", type_=ARRAY(Double)),
+    bindparam("ends", type_=ARRAY(Double)),
+    bindparam("texts", type_=ARRAY(Text)),
+    bindparam("confidences", type_=ARRAY(Double)),
+    bindparam("languages", type_=ARRAY(Text)),
+    bindparam("words", type_=ARRAY(Text)),
 )
 
 
-class SessionRows:
-    """Writes the rows of sessions. All methods raise StorageUnavailable while Postgres is away."""
+@dataclass(frozen=True, slots=True)
+class NumberedUtterance:
+    """A final of a session in its place; the first has index 0."""
 
-    def __init__(self, database: Database) -> None:
+    session_id: UUID
+    index: int
+    utterance: Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What Postgres knows of a session's multipart upload."""
+
+    upload_id: str | None
+    """None before the first part."""
+    parts: tuple[StoredPart, ...]
+    """In the order of their numbers; there may be gaps, above all part 1."""
+
+
+class SessionRows:
+    """Writes the rows of one process's sessions.
+
+    All methods raise StorageUnavailable while Postgres is away, and what `check` raises: it is asked before each write
+    whether this process may write at all.
+    """
+
+    def __init__(self, database: Database, worker_id: str, check: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self.worker_id = worker_id
+        self._check = check
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
         """Creates rows; one that is there already stays as it is."""
+        self._check()
         statement = insert(realtime_sessions).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
 
-    async def update_progress(self, worker_id: str, progress: Mapping[UUID, Progress]) -> None:
+    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
         """Writes the figures of many running sessions in one statement."""
+        self._check()
         values = list(progress.values())
         parameters = {
-            "worker_id": worker_id,
+            "worker_id": self.worker_id,
             "ids": list(progress),
             "seconds": [value.audio_seconds for value in values],
             "utterances": [value.utterances for value in values],
             "words": [value.words for value in values],
             "languages": [value.language for value in values],
+            "stored_bytes": [value.stored_bytes for value in values],
         }
         async with self._database.transaction() as connection:
             await connection.execute(_PROGRESS, parameters)
 
-    async def conclude(self, worker_id: str, session_id: UUID, conclusion: Conclusion) -> bool:
-        """Ends a session; says whether this worker still has it.
+    async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
+        """Notes parts that S3 has, of many sessions in one statement; a part noted before is replaced.
+
+        Returns the sessions whose parts were noted: the others are not this process's any more. The same part must not
+        come twice in one call.
+        """
+        self._check()
+        parameters = {
+            "worker_id": self.worker_id,
+            "ids": [session_id for session_id, _ in parts],
+            "uploads": [part.upload_id for _, part in parts],
+            "numbers": [part.number for _, part in parts],
+            "etags": [part.etag for _, part in parts],
+            "sizes": [part.size for _, part in parts],
+        }
+        async with self._database.transaction() as connection:
+            return frozenset((await connection.execute(_PARTS, parameters)).scalars())
+
+    async def upload(self, session_id: UUID) -> Upload:
+        """What is known of a session's multipart upload."""
+        async with self._database.transaction() as connection:
+            upload_id = (await connection.execute(select(_t.upload_id).where(_t.id == session_id))).scalar()
+            rows = await connection.execute(
+                select(session_parts.c.part_number, session_parts.c.etag, session_parts.c.size)
+                .where(session_parts.c.session_id == session_id)
+                .order_by(session_parts.c.part_number)
+            )
+            return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows))
+
+    async def forget_upload(self, session_id: UUID) -> None:
+        """Drops an upload that is not in S3 any more, with its parts."""
+        self._check()
+        async with self._database.transaction() as connection:
+            await self._write_own(connection, session_id, update(realtime_sessions).values(upload_id=None))
+            await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
+
+    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
+        """Writes finals of many sessions in one statement; one that is there already stays as it is."""
+        self._check()
+        said = [each.utterance for each in utterances]
+        parameters = {
+            "worker_id": self.worker_id,
+            "ids": [each.session_id for each in utterances],
+            "indexes": [each.index for each in utterances],
+            "starts": [each.start for each in said],
+            "ends": [each.end for each in said],
+            "texts": [each.text for each in said],
+            "confidences": [each.confidence for each in said],
+            "languages": [each.language for each in said],
+            "words": [json.dumps([asdict(word) for word in each.words]) for each in said],
+        }
+        async with self._database.transaction() as connection:
+            await connection.execute(_UTTERANCES, parameters)
+
+    async def utterances(self, session_id: UUID) -> list[Utterance]:
+        """The finals of a session in their order."""
+        query = (
+            select(session_utterances)
+            .where(session_utterances.c.session_id == session_id)
+            .order_by(session_utterances.c.index)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            Utterance(
+                row.start, row.end, row.text, row.confidence, row.language, tuple(TimedWord(**w) for w in row.words)
+            )
+            for row in rows
+        ]
+
+    async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
+        """Ends a session; says whether it is still there.
 
         Figures never fall and a language found stays: a spool that a dead process left may know less than the row.
-        """
-        progress = conclusion.progress
-        statement = (
-            update(realtime_sessions)
-            .where(_t.id == session_id, _t.worker_id == worker_id, _t.deleted_at.is_(None))
-            .values(
-                status=conclusion.ending.status,
-                error=conclusion.ending.error,
-                ended_at=conclusion.ended_at,
-                audio_duration_seconds=func.greatest(_t.audio_duration_seconds, progress.audio_seconds),
-                utterance_count=func.greatest(_t.utterance_count, progress.utterances),
-                word_count=func.greatest(_t.word_count, progress.words),
-                language=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
-            )
-            .returning(_t.id)
-        )
-        async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).one_or_none() is not None
 
-    async def set_stored(self, worker_id: str, session_id: UUID, stored: StoredObjects) -> bool:
-        """Notes where the objects are; says whether the session is still there."""
-        statement = (
-            update(realtime_sessions)
-            .where(_t.id == session_id, _t.worker_id == worker_id, _t.deleted_at.is_(None))
-            .values(audio_uri=stored.audio_uri, transcript_uri=stored.transcript_uri)
-            .returning(_t.id)
+        Raises:
+            NotOwner: another process has it.
+        """
+        self._check()
+        progress = conclusion.progress
+        statement = update(realtime_sessions).values(
+            status=conclusion.ending.status,
+            error=conclusion.ending.error,
+            ended_at=conclusion.ended_at,
+            audio_duration_seconds=func.greatest(_t.audio_duration_seconds, progress.audio_seconds),
+            utterance_count=func.greatest(_t.utterance_count, progress.utterances),
+            word_count=func.greatest(_t.word_count, progress.words),
+            language=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
         )
         async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).one_or_none() is not None
+            return await self._write_own(connection, session_id, statement)
+
+    async def set_stored(
+        self,
+        session_id: UUID,
+        stored: StoredObjects,
+        *,
+        has_tails: bool = False,
+        audio_seconds: float | None = None,
+        stored_bytes: int | None = None,
+    ) -> bool:
+        """Notes where the objects are; says whether the session is still there. Its upload is over.
+
+        Args:
+            has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
+            audio_seconds: the length of the stored audio, when it may differ from what was received.
+            stored_bytes: bytes of audio in the object.
+
+        Raises:
+            NotOwner: another process has it.
+        """
+        self._check()
+        statement = update(realtime_sessions).values(
+            audio_uri=stored.audio_uri,
+            transcript_uri=stored.transcript_uri,
+            upload_id=None,
+            has_tails=has_tails,
+            recover_after=None,
+            audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
+            stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
+        )
+        async with self._database.transaction() as connection:
+            is_there = await self._write_own(connection, session_id, statement)
+            if is_there:
+                await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
+            return is_there
+
+    async def tails_removed(self, session_id: UUID) -> None:
+        """Notes that nothing is left of a stored session's tail objects."""
+        self._check()
+        async with self._database.transaction() as connection:
+            await self._write_own(connection, session_id, update(realtime_sessions).values(has_tails=False))
+
+    async def remove_deleted(self, session_id: UUID) -> None:
+        """Removes the row of a deleted session whose objects are gone; nothing happens to any other row."""
+        self._check()
+        statement = delete(realtime_sessions).where(_t.id == session_id, _t.deleted_at.is_not(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
 
     async def end_active(
-        self, worker_id: str, status: str, error: str, ended_at: datetime, session_ids: Sequence[UUID] | None = None
+        self, status: str, error: str, ended_at: datetime, session_ids: Sequence[UUID] | None = None
     ) -> int:
-        """Ends active sessions of a worker, all or those named; says how many."""
+        """Ends active sessions of this process, all or those named; says how many."""
+        self._check()
         statement = (
             update(realtime_sessions)
-            .where(_t.worker_id == worker_id, _t.status == "active")
+            .where(_t.worker_id == self.worker_id, _t.status == "active")
             .values(status=status, error=error, ended_at=ended_at)
         )
         if session_ids is not None:
             statement = statement.where(_t.id == func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid))))
         async with self._database.transaction() as connection:
             return (await connection.execute(statement)).rowcount
+
+    async def _write_own(self, connection: AsyncConnection, session_id: UUID, statement: Update) -> bool:
+        """Runs an update on a session of this process; says whether the session is still there.
+
+        Raises:
+            NotOwner: another process has it.
+        """
+        own = statement.where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
+        if (await connection.execute(own)).rowcount:
+            return True
+        living = select(_t.worker_id).where(_t.id == session_id, _t.deleted_at.is_(None))
+        if (await connection.execute(living)).one_or_none() is not None:
+            raise NotOwner
+        return False

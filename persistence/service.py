@@ -12,6 +12,7 @@ from persistence.database import open_database
 from persistence.errors import StorageUnavailable
 from persistence.finisher import Finisher
 from persistence.objects import ObjectStore, open_objects
+from persistence.ownership import Ownership
 from persistence.recording import RecordingInterceptor
 from persistence.recordings import Classify, Recordings
 from persistence.recovery import recover
@@ -59,14 +60,14 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         objects = await stack.enter_async_context(open_objects(settings))
         await database.check()
         await objects.ensure_bucket()
-        rows = SessionRows(database)
-        writer = SessionWriter(rows, settings.worker_id)
+        rows = SessionRows(database, settings.worker_id)
+        writer = SessionWriter(rows)
         finisher = Finisher(writer, rows, Shipper(objects))
         home = await _open_home(settings)
         abandoned: list[SpoolHome] = []
         stack.callback(_release, home, abandoned, finisher)
         stack.push_async_callback(finisher.close, settings.close_grace_seconds)
-        await _recover(settings, home, abandoned, finisher, rows)
+        await _recover(settings, home, abandoned, finisher, Ownership(database, settings.worker_id))
         interceptor = RecordingInterceptor(
             Recordings(home, writer, finisher, settings.worker_id),
             classify,
@@ -96,12 +97,11 @@ async def _open_home(settings: PersistenceSettings) -> SpoolHome:
 
 
 async def _recover(
-    settings: PersistenceSettings, home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher, rows: SessionRows
+    settings: PersistenceSettings, home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher, ownership: Ownership
 ) -> None:
     try:
         abandoned.extend(await asyncio.to_thread(list, SpoolHome.take_over(settings.spool_dir)))
-        for each in (home, *abandoned):
-            await recover(each, finisher, rows)
+        await recover((home, *abandoned), finisher, ownership)
     except OSError as error:
         raise StorageUnavailable("the spool cannot be read") from error
 

@@ -27,7 +27,9 @@ _next_session_id = (
     .scalar_subquery()
     .label("next_session_id")
 )
-_columns = [column for column in realtime_sessions.c if column.name != "deleted_at"]
+# How a session is kept is no business of those who read it.
+_INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "has_tails", "recover_after"})
+_columns = [column for column in realtime_sessions.c if column.name not in _INNER]
 
 
 def _record(row: RowMapping) -> SessionRecord:

@@ -1,6 +1,7 @@
 """The schema, as the migrations make it. Row by row it is read into the values of `records`."""
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -16,7 +17,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INET
+from sqlalchemy.dialects.postgresql import INET, JSONB
 
 from persistence.records import STATUSES
 
@@ -38,7 +39,22 @@ tenants = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("started_at", DateTime(timezone=True), nullable=False, comment="tells one life from the next"),
+    Column("lease_expires_at", DateTime(timezone=True), nullable=False),
+    Index("ix_workers_lease_expires_at", "lease_expires_at"),
+)
+
 _LIVING = text("deleted_at IS NULL")
+
+UNFINISHED = (
+    "status = 'active' OR has_tails OR (store_audio AND audio_uri IS NULL)"
+    " OR (store_transcript AND transcript_uri IS NULL)"
+)
+"""Sessions that a process has still to do something for; whoever owns one does it."""
 
 
 def _quoted(values: tuple[str, ...]) -> str:
@@ -72,6 +88,20 @@ realtime_sessions = Table(
     Column("ended_at", DateTime(timezone=True)),
     Column("error", Text),
     Column("deleted_at", DateTime(timezone=True), comment="gone to its tenant; the objects go next, then the row"),
+    Column("upload_id", Text),
+    Column("stored_bytes", BigInteger, nullable=False, server_default="0"),
+    Column(
+        "has_tails",
+        Boolean,
+        nullable=False,
+        server_default="false",
+        comment="the audio is stored; its tail objects are still to be removed",
+    ),
+    Column(
+        "recover_after",
+        DateTime(timezone=True),
+        comment="taken from a dead process; until then its spool may claim it back",
+    ),
     CheckConstraint(f"status IN ({_quoted(STATUSES)})", name="status"),
     CheckConstraint("encoding IN ('pcm_s16le', 'pcm_f32le', 'mulaw', 'alaw')", name="encoding"),
     CheckConstraint("sample_rate BETWEEN 8000 AND 48000", name="sample_rate"),
@@ -97,7 +127,31 @@ realtime_sessions = Table(
         "previous_session_id",
         postgresql_where=text("previous_session_id IS NOT NULL"),
     ),
-    # What a process that died has left open.
-    Index("ix_realtime_sessions_active", "worker_id", postgresql_where=text("status = 'active'")),
+    # What a process that died has left.
+    Index("ix_realtime_sessions_unfinished", "worker_id", postgresql_where=text(UNFINISHED)),
     Index("ix_realtime_sessions_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+)
+
+session_parts = Table(
+    "session_parts",
+    metadata,
+    Column("session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("part_number", Integer, primary_key=True, autoincrement=False),
+    Column("etag", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    CheckConstraint("part_number BETWEEN 1 AND 10000", name="part_number"),
+    CheckConstraint("size > 0", name="size"),
+)
+
+session_utterances = Table(
+    "session_utterances",
+    metadata,
+    Column("session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("index", Integer, primary_key=True, autoincrement=False, comment="0 is the first"),
+    Column("start", Double, nullable=False),
+    Column("end", Double, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("words", JSONB, nullable=False),
 )

@@ -43,9 +43,8 @@ class _Running:
 class SessionWriter:
     """Writes the rows of the sessions that this process runs."""
 
-    def __init__(self, rows: SessionRows, worker_id: str) -> None:
+    def __init__(self, rows: SessionRows) -> None:
         self._rows = rows
-        self._worker_id = worker_id
         self._running: dict[UUID, _Running] = {}
         # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
         # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
@@ -92,7 +91,7 @@ class SessionWriter:
         running = self._running.get(start.id)
         if running is not None and not running.has_row:
             await self._rows.insert([start])
-        is_there = await self._rows.conclude(start.worker_id, start.id, conclusion)
+        is_there = await self._rows.conclude(start.id, conclusion)
         self.forget(start.id)
         return is_there
 
@@ -129,7 +128,7 @@ class SessionWriter:
             running.spoke = False
         try:
             if changed:
-                await self._rows.update_progress(self._worker_id, changed)
+                await self._rows.update_progress(changed)
         except StorageUnavailable:
             for running in spoken:
                 running.spoke = True
@@ -153,6 +152,6 @@ class SessionWriter:
         if not refused:
             return
         error = "the recording could not be started"
-        await self._rows.end_active(self._worker_id, "error", error, datetime.now(UTC), refused)
+        await self._rows.end_active("error", error, datetime.now(UTC), refused)
         ended = set(refused)
         self._refused = deque((each for each in self._refused if each not in ended), maxlen=_MOST_REFUSED)

@@ -81,7 +81,7 @@ async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
         record = await house.ended(stored.session_id)
         assert (record.utterance_count, record.word_count) == (2, 8)
         assert record.audio_duration_seconds == pytest.approx(0.5)
-        assert record.worker_id == settings.worker_id
+        assert record.worker_id == house.settings.worker_id
         assert data_of(await house.audio(stored.session_id)) == b"".join(MESSAGES)
         assert len((await house.transcript(stored.session_id))["utterances"]) == 2
         await house.no_spool()

@@ -12,15 +12,35 @@ from sqlalchemy.dialects import postgresql
 
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, InvalidSessionId, SessionActive, SessionNotFound, StorageUnavailable
-from persistence.records import Conclusion, Ending, Progress, SessionFilter, SessionRecord, SessionStart, StoredObjects
-from persistence.rows import SessionRows
+from persistence.errors import (
+    InvalidFilter,
+    InvalidSessionId,
+    NotOwner,
+    SessionActive,
+    SessionNotFound,
+    StorageUnavailable,
+)
+from persistence.ownership import Ownership
+from persistence.records import (
+    Conclusion,
+    Ending,
+    Progress,
+    SessionFilter,
+    SessionRecord,
+    SessionStart,
+    StoredObjects,
+    StoredPart,
+)
+from persistence.rows import NumberedUtterance, SessionRows, Upload
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.sessions import SessionStore, page_query
 from persistence.tables import realtime_sessions
+from persistence.transcript import TimedWord, Utterance
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 DONE = Conclusion(Ending("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))
+
+HELLO = Utterance(0.5, 1.0, "hello", 0.5, "en")
 
 
 def a_start(tenant_id: uuid.UUID, minute: int = 0, **changes: Any) -> SessionStart:
@@ -43,7 +63,7 @@ def a_start(tenant_id: uuid.UUID, minute: int = 0, **changes: Any) -> SessionSta
 
 @pytest.fixture
 def rows(database: Database) -> SessionRows:
-    return SessionRows(database)
+    return SessionRows(database, "worker")
 
 
 @pytest.fixture
@@ -55,8 +75,8 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
     first = a_start(tenant, minute=-9)
     start = a_start(tenant, previous_session_id=first.id, enhance_on_end=True)
     await rows.insert([first, start])
-    await rows.conclude("worker", start.id, replace(DONE, ending=Ending("error", "broke")))
-    await rows.set_stored("worker", start.id, StoredObjects("s3://b/a", "s3://b/t"))
+    await rows.conclude(start.id, replace(DONE, ending=Ending("error", "broke")))
+    await rows.set_stored(start.id, StoredObjects("s3://b/a", "s3://b/t"))
     record = await store.get(tenant, start.session_id)
     assert record == SessionRecord(
         id=start.session_id,
@@ -88,7 +108,8 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
 
 
 def test_the_table_has_every_column_of_the_record() -> None:
-    columns = {column.name for column in realtime_sessions.c} - {"deleted_at"}
+    inner = {"deleted_at", "upload_id", "stored_bytes", "has_tails", "recover_after"}
+    columns = {column.name for column in realtime_sessions.c} - inner
     assert columns == {field.name for field in fields(SessionRecord)} - {"next_session_id"}
 
 
@@ -129,7 +150,7 @@ async def test_filters_select_by_status_and_half_open_time(
 ) -> None:
     starts = [a_start(tenant, minute) for minute in range(4)]
     await rows.insert(starts)
-    await rows.conclude("worker", starts[1].id, DONE)
+    await rows.conclude(starts[1].id, DONE)
 
     async def listed(**wanted: Any) -> list[str]:
         page = await store.list(tenant, SessionFilter(**wanted))
@@ -172,7 +193,7 @@ async def test_another_tenants_session_is_not_there_in_any_way(
     stranger = uuid.uuid4()
     for conclude in (False, True):
         if conclude:
-            await rows.conclude("worker", start.id, DONE)
+            await rows.conclude(start.id, DONE)
         with pytest.raises(SessionNotFound):
             await store.get(stranger, start.session_id)
         with pytest.raises(SessionNotFound):
@@ -192,13 +213,13 @@ async def test_a_buried_session_is_gone_to_its_tenant(
     await rows.insert([follower])
     with pytest.raises(SessionActive):
         await store.bury(tenant, start.session_id)
-    await rows.conclude("worker", start.id, DONE)
+    await rows.conclude(start.id, DONE)
     await store.bury(tenant, start.session_id)
     await store.bury(tenant, start.session_id)
     with pytest.raises(SessionNotFound):
         await store.get(tenant, start.session_id)
     assert (await store.list(tenant)).total == 1
-    assert not await rows.set_stored("worker", start.id, StoredObjects("s3://b/a", None))
+    assert not await rows.set_stored(start.id, StoredObjects("s3://b/a", None))
     await store.remove(tenant, start.session_id)
     with pytest.raises(SessionNotFound):
         await store.bury(tenant, start.session_id)
@@ -215,20 +236,85 @@ async def test_progress_of_many_sessions_is_one_statement_and_touches_running_on
 ) -> None:
     mine, ended, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
     await rows.insert([mine, ended, foreign])
-    await rows.conclude("worker", ended.id, DONE)
-    await rows.update_progress("worker", {each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
+    await rows.conclude(ended.id, DONE)
+    await rows.update_progress({each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
     figures = [(await store.get(tenant, each.session_id)).utterance_count for each in (mine, ended, foreign)]
     assert figures == [1, 3, 0]
-    await rows.update_progress("worker", {mine.id: Progress(6.0, 2, 2, "de")})
+    await rows.update_progress({mine.id: Progress(6.0, 2, 2, "de")})
     record = await store.get(tenant, mine.session_id)
     assert (record.audio_duration_seconds, record.utterance_count, record.language) == (7.0, 2, "de")
 
 
-async def test_only_the_owner_ends_a_session(rows: SessionRows, store: SessionStore, tenant: uuid.UUID) -> None:
+async def test_only_the_owner_writes_to_a_session(
+    database: Database, rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
     start = a_start(tenant)
     await rows.insert([start])
-    assert not await rows.conclude("other", start.id, DONE)
-    assert (await store.get(tenant, start.session_id)).status == "active"
+    other = SessionRows(database, "other")
+    part = StoredPart("upload", 1, '"etag"', 5)
+    for write in (
+        other.conclude(start.id, DONE),
+        other.set_stored(start.id, StoredObjects("s3://b/a", None)),
+        other.tails_removed(start.id),
+        other.forget_upload(start.id),
+    ):
+        with pytest.raises(NotOwner):
+            await write
+    assert await other.add_parts([(start.id, part)]) == frozenset()
+    await other.add_utterances([NumberedUtterance(start.id, 0, HELLO)])
+    await other.end_active("error", "late", NOON, [start.id])
+    await other.update_progress({start.id: Progress(7.0)})
+    record = await store.get(tenant, start.session_id)
+    assert (record.status, record.audio_uri, record.audio_duration_seconds) == ("active", None, 0.0)
+    assert await rows.upload(start.id) == Upload(None, ())
+    assert await rows.utterances(start.id) == []
+
+
+async def test_parts_of_many_sessions_are_one_statement_and_a_part_sent_again_replaces_its_first(
+    rows: SessionRows, tenant: uuid.UUID
+) -> None:
+    one, two, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
+    await rows.insert([one, two, foreign])
+    second, third = StoredPart("u1", 2, '"b"', 5), StoredPart("u1", 3, '"c"', 5)
+    noted = await rows.add_parts(
+        [(one.id, second), (one.id, third), (two.id, StoredPart("u2", 2, '"x"', 5)), (foreign.id, second)]
+    )
+    assert noted == {one.id, two.id}
+    again = replace(third, etag='"d"', size=4)
+    await rows.add_parts([(one.id, again)])
+    assert await rows.upload(one.id) == Upload("u1", (second, again))
+    await rows.forget_upload(one.id)
+    assert await rows.upload(one.id) == Upload(None, ())
+    await rows.set_stored(two.id, StoredObjects("s3://b/a", None))
+    assert await rows.upload(two.id) == Upload(None, ())
+
+
+async def test_utterances_are_written_once_whatever_is_repeated(rows: SessionRows, tenant: uuid.UUID) -> None:
+    one, two = a_start(tenant), a_start(tenant)
+    await rows.insert([one, two])
+    words = replace(HELLO, text="bye now", words=(TimedWord("bye", 1.0, 1.5, 0.9), TimedWord("now", 1.5, 2.0, 0.8)))
+    batch = [NumberedUtterance(one.id, 1, words), NumberedUtterance(one.id, 0, HELLO)]
+    await rows.add_utterances([*batch, NumberedUtterance(two.id, 0, HELLO)])
+    await rows.add_utterances([*batch, NumberedUtterance(one.id, 0, words)])
+    assert await rows.utterances(one.id) == [HELLO, words]
+    assert await rows.utterances(two.id) == [HELLO]
+
+
+async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
+    database: Database, rows: SessionRows, store: SessionStore, tenant: uuid.UUID
+) -> None:
+    spooled, lost, done, living = (a_start(tenant, worker_id=name) for name in ("dead", "dead", "dead", "living"))
+    await rows.insert([spooled, lost, done, living])
+    dead = SessionRows(database, "dead")
+    await dead.conclude(done.id, DONE)
+    await dead.set_stored(done.id, StoredObjects("s3://b/a", "s3://b/t"))
+    heir = Ownership(database, "heir")
+    taken = await heir.adopt(["dead"], [spooled.id, living.id], Ending("interrupted", "died"), NOON)
+    assert taken == {spooled.id, lost.id}
+    owners = [(await store.get(tenant, each.session_id)).worker_id for each in (spooled, lost, done, living)]
+    assert owners == ["heir", "heir", "dead", "living"]
+    record = await store.get(tenant, spooled.session_id)
+    assert (record.status, record.error, record.ended_at) == ("interrupted", "died", NOON)
 
 
 async def _plan(database: Database, query: Any, *, rows: int = 0) -> str:

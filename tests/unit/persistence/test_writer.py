@@ -35,16 +35,16 @@ class Rows:
         self._answer()
         self.inserted += [start.id for start in starts]
 
-    async def update_progress(self, worker_id: str, progress: Mapping[UUID, Progress]) -> None:
+    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
         self._answer()
         self.statements.append(dict(progress))
 
-    async def conclude(self, worker_id: str, session_id: UUID, conclusion: Conclusion) -> bool:
+    async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         self._answer()
         self.concluded.append(session_id)
         return True
 
-    async def end_active(self, worker_id: str, *_: Any) -> int:
+    async def end_active(self, *_: Any) -> int:
         self._answer()
         self.ended += _[-1]
         return 0
@@ -68,7 +68,7 @@ def rows() -> Rows:
 
 @pytest.fixture
 def writer(rows: Rows, clock: Clock) -> SessionWriter:
-    return SessionWriter(rows, "worker")  # type: ignore[arg-type]
+    return SessionWriter(rows)  # type: ignore[arg-type]
 
 
 def a_start(*, stores: bool) -> SessionStart:
