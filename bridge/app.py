@@ -1,8 +1,6 @@
 """The bridge process: what it is made of, and when it stops."""
 
-import asyncio
 import json
-import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,6 +10,7 @@ from bridge.config import BridgeSettings
 from bridge.door import open_door
 from telemetry.logs import get_logger
 from telemetry.metrics import serve_metrics
+from telemetry.signals import stop_on_signals
 
 log = get_logger(__name__)
 
@@ -38,15 +37,12 @@ _CHANNEL_OPTIONS = (
 
 
 async def run(settings: BridgeSettings) -> None:
-    """Serves until SIGTERM or SIGINT.
+    """Serves until SIGTERM or SIGINT, and lets the streams finish; a second signal ends the process at once.
 
     Raises:
         OSError: a port is taken, or the address is none of this machine's.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_on_signals()
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
         channel = await stack.enter_async_context(open_channel(settings.server_target))

@@ -27,6 +27,8 @@ class RelayLimits:
     """Between two pings to the client."""
     ping_timeout_seconds: float = 20.0
     """For any sign of life after a ping."""
+    grace_seconds: float = 30.0
+    """For a stream to go on when the bridge is told to stop."""
 
 
 _DEFAULTS = RelayLimits()
@@ -51,8 +53,8 @@ class BridgeSettings(BaseSettings):
     """WebSockets served at once; more are told `no_capacity`. Each takes one file descriptor."""
     bridge_handshake_seconds: float = Field(default=10.0, gt=0)
     """Longest time a client may take for its HTTP request."""
-    bridge_stop_seconds: float = Field(default=10.0, gt=0)
-    """Time that running streams get to say goodbye when the process is told to stop."""
+    shutdown_seconds: float = Field(default=_DEFAULTS.grace_seconds, ge=0)
+    """Time that running streams may go on when the process is told to stop. The server has it under the same name."""
     bridge_begin_seconds: float = Field(default=_DEFAULTS.begin_seconds, gt=0)
     """Time the server gets to accept a session."""
     bridge_stall_seconds: float = Field(default=_DEFAULTS.stall_seconds, gt=0)
@@ -85,4 +87,5 @@ class BridgeSettings(BaseSettings):
             close_seconds=self.bridge_close_seconds,
             ping_interval_seconds=self.bridge_ping_interval_seconds,
             ping_timeout_seconds=self.bridge_ping_timeout_seconds,
+            grace_seconds=self.shutdown_seconds,
         )

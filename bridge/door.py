@@ -41,8 +41,8 @@ websockets.http11.MAX_LINE_LENGTH = MAX_QUERY_BYTES + 1024
 async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> AsyncIterator[int]:
     """Serves WebSockets while the block runs, and yields the port.
 
-    At the end of the block nobody else is let in, and those inside get `server_shutdown` and
-    `settings.bridge_stop_seconds` to leave.
+    At the end of the block nobody else is let in, and those inside are told and get `settings.shutdown_seconds` to
+    leave. Who has not is told `server_shutdown` and seen off.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -110,7 +110,9 @@ class _Door:
         self._stopping.set()
         server.close(close_connections=False)
         try:
-            async with asyncio.timeout(self._settings.bridge_stop_seconds):
+            limits = self._settings.relay_limits
+            # For a client whose last message and whose close both take the longest.
+            async with asyncio.timeout(limits.grace_seconds + 2 * limits.close_seconds):
                 await server.wait_closed()
         except TimeoutError:
             log.warning("streams did not end in time", streams=len(self._open))

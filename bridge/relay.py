@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
-from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest, TranscribeResponse
+from dalston.v1.transcription_pb2 import (
+    SessionTerminating,
+    TranscribeConfig,
+    TranscribeRequest,
+    TranscribeResponse,
+)
 from websockets.exceptions import ConnectionClosed
 
 from bridge import metrics
@@ -37,13 +42,13 @@ Transcribe: TypeAlias = Callable[[Metadata], ServerCall]
 CONDEMN_SECONDS = 1.0
 """For the server to record why the bridge refused the client. The client waits for it."""
 
-STOPPING = ending_for("SERVER_SHUTDOWN", "the server is stopping; connect again")
+STOPPING = ending_for("SERVER_SHUTDOWN", "the server is stopping; connect again and resume the session")
 
 
 async def relay(socket: ClientSocket, transcribe: Transcribe, limits: RelayLimits, stopping: asyncio.Event) -> Ending:
     """Serves one client until its connection is to be closed, and says how.
 
-    `stopping` set ends it soon. The socket is left open for the last words.
+    `stopping` set makes the client leave in time, or else ends it. The socket is left open for the last words.
     """
     try:
         opening = parse_query(urlsplit(socket.opening_request.path).query)
@@ -73,6 +78,7 @@ class _Relay:
         self._stopping = stopping
         self._writing = asyncio.Lock()
         self._begun = asyncio.Event()
+        self._session_id = ""
         self._heard = 0  # Frames received so far.
         self._listening = False  # Whether we wait for a frame.
         self._end_sent = False
@@ -117,6 +123,7 @@ class _Relay:
             await self._call.write(TranscribeRequest(config=config))
             begin = await self._call.read()
         metrics.BEGIN_SECONDS.observe(time.monotonic() - started)
+        self._session_id = begin.session_begin.session_id if begin else ""
         return begin
 
     async def _send(self, response: TranscribeResponse) -> bool:
@@ -240,5 +247,16 @@ class _Relay:
                     return GONE
 
     async def _shutdown(self) -> Ending:
+        """Tells the client that the bridge stops, and gives it time to finish or to go elsewhere."""
         await self._stopping.wait()
+        # A client whose session has not begun has nothing to finish.
+        if self._begun.is_set():
+            terminating = SessionTerminating(
+                reason="shutdown", grace_seconds=self._limits.grace_seconds, resume_session_id=self._session_id
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.grace_seconds):
+                    if not await self._send(TranscribeResponse(session_terminating=terminating)):
+                        return GONE
+                    await asyncio.Event().wait()
         return STOPPING

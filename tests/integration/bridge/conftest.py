@@ -200,7 +200,7 @@ async def start_bridge(backend: Backend) -> AsyncIterator[Callable[..., Awaitabl
 
         async def start(**settings: Any) -> Bridge:
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{backend.port}"))
-            defaults = {"bridge_port": 0, "bridge_stop_seconds": 3, "bridge_close_seconds": 1}
+            defaults = {"bridge_port": 0, "shutdown_seconds": 0.5, "bridge_close_seconds": 1}
             port = await stack.enter_async_context(open_door(BridgeSettings(**(defaults | settings)), channel))
             return Bridge(port, backend)
 

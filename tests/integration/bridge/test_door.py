@@ -173,16 +173,29 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, str]:
     return process.returncode, stderr.decode()
 
 
+async def start_ready_process(backend, **environment: str) -> tuple[asyncio.subprocess.Process, str]:
+    """A bridge and the address of its door."""
+    target = {"DALSTON_SERVER_TARGET": f"127.0.0.1:{backend.port}", "DALSTON_BRIDGE_PORT": "0"}
+    process = await start_process(**target, **environment)
+    async with asyncio.timeout(15):
+        ready = json.loads(await process.stderr.readline())
+    assert ready["event"] == "bridge ready"
+    return process, f"ws://127.0.0.1:{ready['port']}{STREAM_PATH}"
+
+
 async def test_sigterm_tells_running_streams_and_ends_with_0(backend):
-    process = await start_process(DALSTON_SERVER_TARGET=f"127.0.0.1:{backend.port}", DALSTON_BRIDGE_PORT="0")
+    process, url = await start_ready_process(backend, DALSTON_SHUTDOWN_SECONDS="0.5")
     try:
-        async with asyncio.timeout(15):
-            ready = json.loads(await process.stderr.readline())
-        assert ready["event"] == "bridge ready"
-        url = f"ws://127.0.0.1:{ready['port']}{STREAM_PATH}?token=s3cret"
-        async with connect(url, proxy=None) as client:
+        async with connect(f"{url}?token=s3cret", proxy=None) as client:
             assert "session.begin" in await client.recv()
             process.send_signal(signal.SIGTERM)
+            told = json.loads(await client.recv())
+            assert told == {
+                "type": "session.terminating",
+                "reason": "shutdown",
+                "resume_session_id": "sess_0",
+                "grace_seconds": 0.5,
+            }
             error = json.loads(await client.recv())
             assert (error["code"], error["recoverable"]) == ("server_shutdown", True)
             await client.wait_closed()
@@ -197,6 +210,56 @@ async def test_sigterm_tells_running_streams_and_ends_with_0(backend):
     finally:
         if process.returncode is None:
             process.kill()
+
+
+async def test_a_client_may_finish_in_the_grace_after_sigterm(backend):
+    process, url = await start_ready_process(backend, DALSTON_SHUTDOWN_SECONDS="20")
+    try:
+        async with connect(url, proxy=None) as client:
+            await client.recv()
+            process.send_signal(signal.SIGTERM)
+            assert json.loads(await client.recv())["type"] == "session.terminating"
+            with pytest.raises(ConnectionRefusedError):
+                async with connect(url, proxy=None):
+                    pass
+            await client.send(bytes(32_000))
+            await client.send(json.dumps({"type": "flush"}))
+            assert json.loads(await client.recv()) == {"type": "flushed", "timestamp": 1.0}
+            await client.send(json.dumps({"type": "end"}))
+            assert json.loads(await client.recv())["type"] == "session.end"
+            await client.wait_closed()
+            assert client.close_code == 1000
+        assert (await finish(process))[0] == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_a_second_sigterm_ends_the_process_at_once(backend):
+    process, url = await start_ready_process(backend, DALSTON_SHUTDOWN_SECONDS="20")
+    async with connect(url, proxy=None) as client:
+        await client.recv()
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(await client.recv())["type"] == "session.terminating"
+        process.send_signal(signal.SIGTERM)
+        code, _ = await finish(process)
+    assert code == 128 + signal.SIGTERM
+
+
+async def test_a_session_that_has_not_begun_when_the_bridge_stops_is_sent_elsewhere(backend):
+    async def silent(_stream):
+        await asyncio.Event().wait()
+
+    backend.servicer.script = silent
+    settings = BridgeSettings(bridge_port=0, shutdown_seconds=20, bridge_close_seconds=1)
+    async with open_channel(f"127.0.0.1:{backend.port}") as channel:
+        async with open_door(settings, channel) as port:
+            client = await connect(f"ws://127.0.0.1:{port}{STREAM_PATH}", proxy=None)
+            receiving = asyncio.create_task(client.recv())
+            await backend.servicer.stream()
+        error = json.loads(await receiving)
+        assert (error["code"], error["recoverable"]) == ("server_shutdown", True)
+        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -219,7 +282,7 @@ async def test_a_process_that_cannot_start_says_why_in_one_sentence(environment,
 
 
 async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backend):
-    settings = BridgeSettings(bridge_port=0, bridge_stop_seconds=0.3, bridge_close_seconds=30)
+    settings = BridgeSettings(bridge_port=0, shutdown_seconds=0.3, bridge_close_seconds=1)
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
         async with open_door(settings, channel) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -177,6 +177,28 @@ async def test_a_server_that_comes_back_is_found_again(bridge):
             await asyncio.sleep(0.1)
 
 
+async def test_a_drain_of_the_server_reaches_the_client_and_then_its_end(bridge):
+    async def drain(stream):
+        await stream.begin()
+        await stream.write(
+            session_terminating=pb.SessionTerminating(reason="shutdown", grace_seconds=30, resume_session_id="sess_0")
+        )
+        await stream.write(audio_ack=pb.AudioAck(received_seconds=2, processed_seconds=1.5, stored_seconds=1))
+        await stream.write(warning=pb.Warning(code="persistence_degraded", message="S3 does not answer"))
+        await stream.fail(grpc.StatusCode.UNAVAILABLE, "SERVER_SHUTDOWN", "resume")
+
+    bridge.servicer.script = drain
+    async with bridge.connect("acks=true") as client:
+        messages, code = await client.rest()
+    assert messages[1:] == [
+        {"type": "session.terminating", "reason": "shutdown", "resume_session_id": "sess_0", "grace_seconds": 30.0},
+        {"type": "audio.ack", "received_seconds": 2.0, "processed_seconds": 1.5, "stored_seconds": 1.0},
+        {"type": "warning", "code": "persistence_degraded", "message": "S3 does not answer"},
+        {"type": "error", "code": "server_shutdown", "message": "resume", "recoverable": True},
+    ]
+    assert code == 1012
+
+
 @pytest.mark.parametrize(
     ("status", "reason", "code"),
     [
