@@ -31,8 +31,12 @@ _CHANNEL_OPTIONS = (
     ("grpc.http2.bdp_probe", 0),
     # The server is on this machine or this network; a proxy of the environment is for elsewhere.
     ("grpc.enable_http_proxy", 0),
-    # Where the target is a name with several addresses, streams are spread over all that answer.
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
+    # Where the target is a name with several addresses, streams are spread over all that say they serve: one that is
+    # about to stop keeps the streams it has and gets no other.
+    (
+        "grpc.service_config",
+        json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}),
+    ),
 )
 
 

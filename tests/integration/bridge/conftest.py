@@ -16,6 +16,8 @@ from dalston.v1.transcription_pb2_grpc import (
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -127,9 +129,16 @@ class Backend:
 
     async def start(self) -> None:
         self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         add_TranscriptionServiceServicer_to_server(self.servicer, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
+
+    async def drain(self) -> None:
+        """Says that it does not serve any more; streams go on."""
+        await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -177,6 +177,18 @@ async def test_a_server_that_comes_back_is_found_again(bridge):
             await asyncio.sleep(0.1)
 
 
+async def test_a_server_that_drains_keeps_its_streams_and_gets_no_other(bridge):
+    async with bridge.connect() as client:
+        await client.receive()
+        await bridge.backend.drain()
+        await asyncio.sleep(0.5)  # for the news to travel
+        async with bridge.connect() as latecomer:
+            messages, code = await latecomer.rest()
+        assert (messages[0]["code"], messages[0]["recoverable"], code) == ("unavailable", True, 4503)
+        await client.say(type="flush")
+        assert (await client.receive())["type"] == "flushed"
+
+
 async def test_a_drain_of_the_server_reaches_the_client_and_then_its_end(bridge):
     async def drain(stream):
         await stream.begin()
