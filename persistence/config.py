@@ -47,8 +47,42 @@ class PersistenceSettings(BaseSettings):
     s3_deadline_seconds: float = Field(default=30.0, gt=0)
     """Longest time for one call to S3, one part of 5 MiB at most."""
 
+    lease_seconds: float = Field(default=15.0, ge=1)
+    """How long after its last sign of life a server is taken for dead."""
+
+    lease_renewal_seconds: float = Field(default=5.0, gt=0)
+    """How often a server gives a sign of life."""
+
+    reap_seconds: float = Field(default=5.0, gt=0)
+    """How often a server looks for what dead ones left."""
+
+    recovery_grace_seconds: float = Field(default=20.0, ge=0)
+    """How long the audio of a dead server's sessions waits for that server to come back with its spool, which may hold
+    more than S3. The sessions' status does not wait."""
+
+    delete_age_seconds: float = Field(default=60.0, ge=0)
+    """When a delete that did not end is finished by another server."""
+
+    orphan_age_seconds: float = Field(default=86_400.0, ge=60)
+    """Age of a session whose objects are removed when there is no row of it."""
+
+    sweep_seconds: float = Field(default=300.0, gt=0)
+    """How often a server looks at the next thousand objects for such ones."""
+
     spool_dir: Path = Path(".dalston/spool")
     """Folder on a local disk that survives a restart; several processes may share it."""
+
+    spool_bytes: int = Field(default=50 * 1024**3, gt=0)
+    """Most audio in this process's spool: what S3 has not taken yet, and up to 10 MiB for each running session."""
+
+    spool_wait_seconds: float = Field(default=30.0, ge=0)
+    """How long a stream is held back while the spool is full before it ends as unavailable."""
+
+    flush_seconds: float = Field(default=10.0, gt=0)
+    """How often the audio that is in no part of 5 MiB yet is put to S3: what the loss of a machine may cost."""
+
+    fsync_seconds: float = Field(default=1.0, gt=0)
+    """How often the spool is synced to disk: what the loss of power may cost."""
 
     worker_id: str = Field(default_factory=_default_worker_id, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
     """Names this process in rows and in the spool. Default: host, process id and a random number."""

@@ -118,6 +118,7 @@ class Finisher:
                 _failed.labels("unexpected").inc()
             finally:
                 self._writer.forget(start.id)
+                self._shipper.forget(start.id)
                 finishing.answered()
 
     async def _finish(
@@ -132,15 +133,35 @@ class Finisher:
         if spool is None:
             return
         if is_there:
-            finishing.stored = await self._repeat(
-                "objects", finishing, lambda: self._shipper.ship(spool, conclusion.progress)
-            )
-            stored = finishing.stored
-            is_there = await self._repeat("row", finishing, lambda: self._rows.set_stored(start.id, stored))
+            is_there = await self._store(finishing, start, conclusion, spool)
         if not is_there:
             # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
             await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
         await asyncio.to_thread(spool.remove)
+
+    async def _store(
+        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool
+    ) -> bool:
+        """Puts the objects and notes them in the row; says whether the session is still there."""
+        shipped = await self._repeat("objects", finishing, lambda: self._shipper.ship(spool, conclusion.progress))
+        is_there = await self._repeat(
+            "row",
+            finishing,
+            lambda: self._rows.set_stored(
+                start.id,
+                shipped.objects,
+                has_tails=shipped.has_tails,
+                audio_seconds=shipped.audio_seconds,
+                stored_bytes=shipped.audio_bytes,
+            ),
+        )
+        if is_there:
+            finishing.stored = shipped.objects
+            finishing.answered()
+            await self._repeat("tails", finishing, lambda: self._shipper.clean(spool))
+            if shipped.has_tails:
+                await self._repeat("row", finishing, lambda: self._rows.tails_removed(start.id))
+        return is_there
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
         pause = _FIRST_PAUSE_SECONDS

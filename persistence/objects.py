@@ -15,7 +15,8 @@ from prometheus_client import Counter
 
 from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
-from persistence.records import Part
+from persistence.layout import PART_BYTES
+from persistence.records import StoredPart
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -27,13 +28,15 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-PART_BYTES: Final = 5 * 1024 * 1024
-"""The least S3 takes for every part but the last, and what all parts here are."""
+__all__ = ["PART_BYTES", "ObjectStore", "open_objects"]
 
 _CHUNK_BYTES: Final = 64 * 1024
 _DELETE_KEYS: Final = 1000
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.2
+_READS: Final = frozenset(
+    {"head_bucket", "create_bucket", "head_object", "get_object", "list_objects", "list_multipart_uploads"}
+)
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -61,6 +64,8 @@ class ObjectStore:
         self._bucket = bucket
         self._region = region
         self._deadline_seconds = deadline_seconds
+        self.check: Callable[[], None] = lambda: None
+        """Asked before every write whether this process may write at all; what it raises passes through."""
 
     def uri(self, key: str) -> str:
         """`s3://bucket/key`."""
@@ -118,7 +123,7 @@ class ObjectStore:
         )
         return answer["ETag"]
 
-    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
         """Makes the object of its parts. Completing it again does nothing, so a lost answer does no harm.
 
         Raises:
@@ -145,10 +150,11 @@ class ObjectStore:
         await self.abort_uploads(key)
         upload_id = await self.create_upload(key, content_type)
         try:
-            done: list[Part] = []
+            done: list[StoredPart] = []
             async for part in parts:
                 number = len(done) + 1
-                done.append(Part(number, await self.upload_part(key, upload_id, number, part), len(part)))
+                etag = await self.upload_part(key, upload_id, number, part)
+                done.append(StoredPart(upload_id, number, etag, len(part)))
             await self.complete_upload(key, upload_id, done)
         except StorageUnavailable:
             await self._abort_quietly(key, upload_id)
@@ -182,6 +188,19 @@ class ObjectStore:
             lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
         )
         return [upload["UploadId"] for upload in listed.get("Uploads", []) if upload.get("Key") == key]
+
+    async def uploads_below(self, prefix: str) -> list[str]:
+        """Keys that have unfinished uploads; the first thousand or so uploads."""
+        listed = await self._call(
+            "list_multipart_uploads",
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix),
+        )
+        return sorted({upload["Key"] for upload in listed.get("Uploads", [])})
+
+    async def page(self, prefix: str, after: str) -> list[str]:
+        """The next thousand keys or fewer that begin with `prefix`; none behind the last."""
+        listed = await self._call("list_objects", functools.partial(self._list_page, prefix, after))
+        return [each["Key"] for each in listed.get("Contents", [])]
 
     async def size(self, key: str) -> int:
         """Length of an object in bytes.
@@ -223,6 +242,20 @@ class ObjectStore:
 
         async def read() -> bytes:
             answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return await self._call("get_object", read)
+
+    async def read_start(self, key: str, size: int) -> bytes:
+        """At most so many bytes of an object's beginning.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+
+        async def read() -> bytes:
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{size - 1}")
             async with answer["Body"] as body:
                 return await body.read()
 
@@ -274,6 +307,8 @@ class ObjectStore:
         for attempt in range(_ATTEMPTS):
             try:
                 # botocore's own timeouts do not fire on a server that hangs in the middle of an upload.
+                if operation not in _READS:
+                    self.check()
                 async with asyncio.timeout(self._deadline_seconds):
                     return await call()
             except _FAILURES as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -16,6 +15,9 @@ from dalston.v1.transcription_pb2 import (
     TranscribeConfig,
     TranscribeRequest,
     TranscribeResponse,
+)
+from dalston.v1.transcription_pb2 import (
+    Warning as WarningMessage,
 )
 
 from persistence.client_address import client_ip
@@ -48,6 +50,12 @@ _UNRECORDED_BYTES: Final = 256 * 1024
 _BREAK_SECONDS: Final = 0.05
 _BREAK_TURNS: Final = 10
 _ROW_SECONDS: Final = 2.0
+
+_DEGRADED: Final = {
+    "object_store": "the recording is kept on the server's disk: the object store does not take it",
+    "database": "the recording is kept on the server's disk: the database does not answer",
+    "disk": "the server's disk is full: audio is taken again when there is room",
+}
 
 
 class RecordedCall:
@@ -86,6 +94,8 @@ class RecordedCall:
         self._ended_by_client = False
         self._has_half_closed = False
         self._task: asyncio.Task[None] | None = None
+        # The transport takes one message at a time.
+        self._writing = asyncio.Lock()
 
     @property
     def has_vanished(self) -> bool:
@@ -96,8 +106,7 @@ class RecordedCall:
         """Records what the client sends and hands it on, until the client ends it or vanishes."""
         try:
             async for request in requests:
-                self._record_request(request)
-                await self._requests.put(request)
+                await self._requests.put(request, await self._record_request(request))
                 kind = request.WhichOneof("request")
                 if kind == "config" and self._config is None:
                     self._config = request.config
@@ -120,7 +129,10 @@ class RecordedCall:
         """Runs the servicer, then finishes the recording; raises what the servicer raised."""
         context = cast(Context, _RecordedContext(self._context, self))
         self._task = asyncio.ensure_future(self._servicer(self._requests, context))
-        grace = asyncio.create_task(self._limit_after_vanishing())
+        side_tasks = [
+            asyncio.create_task(self._limit_after_vanishing(), name="grace of a vanished client"),
+            asyncio.create_task(self._tell_troubles(), name="warnings of a recorded call"),
+        ]
         try:
             await asyncio.wait({self._task})
         except asyncio.CancelledError:
@@ -128,10 +140,11 @@ class RecordedCall:
             self._task.cancel()
             await asyncio.wait({self._task})
         finally:
-            grace.cancel()
-            with suppress(asyncio.CancelledError):
-                await grace
+            for task in side_tasks:
+                task.cancel()
+            await asyncio.wait(side_tasks)
         self._requests.end()
+        self._requests.close()
         self._begun.set()
         error = self._error_of_servicer()
         if self._beginning is not None and self._recorder is None:
@@ -158,19 +171,23 @@ class RecordedCall:
             case "session_begin":
                 await self._begin(response.session_begin)
             case "final":
-                self._record_final(response.final)
+                await self._record_final(response.final)
+            case "audio_ack" if self._recorder is not None:
+                response.audio_ack.received_seconds = self._recorder.received_seconds
+                response.audio_ack.stored_seconds = self._recorder.stored_seconds
             case "session_end" if self._recorder is not None:
                 response = await self._end(response.session_end)
         await self._pass_on(response)
         self._begun.set()
 
     async def _pass_on(self, response: TranscribeResponse) -> None:
-        if self.has_vanished:
-            return
-        try:
-            await self._context.write(response)
-        except grpc.aio.BaseError:
-            self.client_vanished()
+        async with self._writing:
+            if self.has_vanished:
+                return
+            try:
+                await self._context.write(response)
+            except grpc.aio.BaseError:
+                self.client_vanished()
 
     async def _begin(self, begin: SessionBegin) -> None:
         config = self._config or TranscribeConfig()
@@ -196,25 +213,41 @@ class RecordedCall:
         if start.stores:
             frames = int(_RECORDED_LAG_SECONDS * start.sample_rate)
             self._requests.limit_bytes = frames * self._recorder.frame_bytes
+            self._requests.recorded = self._recorder.spool if start.store_audio else None
 
-    def _record_request(self, request: TranscribeRequest) -> None:
+    async def _record_request(self, request: TranscribeRequest) -> int | None:
+        """Where the request's audio is in the recording; None if it is not there."""
         if self._recorder is None or request.WhichOneof("request") != "audio":
-            return
+            return None
         audio = request.audio
         # Others the servicer refuses; they are not part of the session's audio.
         if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
-            self._recorder.audio(audio)
+            await self._recorder.audio(audio)
+            if self._recorder.start.store_audio:
+                return self._recorder.received_bytes - len(audio)
+        return None
 
-    def _record_final(self, final: FinalMessage) -> None:
+    async def _record_final(self, final: FinalMessage) -> None:
         if self._recorder is None:
             return
         words = tuple(TimedWord(word.word, word.start, word.end, word.confidence) for word in final.words)
         utterance = Utterance(final.start, final.end, final.text, final.confidence, final.language, words)
         try:
-            self._recordings.utterance(self._recorder, utterance)
+            await self._recordings.utterance(self._recorder, utterance)
         except OSError as error:
             log.exception("final cannot be recorded", session_id=self._recorder.start.session_id)
             raise StorageUnavailable("the recording cannot be kept: the spool cannot be written") from error
+
+    async def _tell_troubles(self) -> None:
+        """Warns the client when its session is not stored as it should be, and says when that is over."""
+        await self._begun.wait()
+        told: frozenset[str] = frozenset()
+        while self._recorder is not None and self._recorder.start.stores and self._finishing is None:
+            lasting = await self._recorder.troubles.change()
+            for reason in sorted(lasting ^ told):
+                if self._finishing is None:
+                    await self._pass_on(_warning(reason, has_begun=reason in lasting))
+            told = lasting
 
     async def _end(self, end: SessionEnd) -> TranscribeResponse:
         """`session_end` with where the recording is, as far as it is stored in time."""
@@ -269,6 +302,13 @@ class _RecordedContext:
         if self._call.has_vanished:
             raise RuntimeError("the call is over: the transport must not be touched")
         return getattr(self._context, name)
+
+
+def _warning(reason: str, *, has_begun: bool) -> TranscribeResponse:
+    """`persistence_degraded`: `details` say whether it begins or ends, and what is in the way."""
+    message = _DEGRADED[reason] if has_begun else "the session is stored as it should be again"
+    details = {"state": "begin" if has_begun else "end", "reason": reason}
+    return TranscribeResponse(warning=WarningMessage(code="persistence_degraded", message=message, details=details))
 
 
 async def _result_or_none(beginning: asyncio.Task[Recorder]) -> Recorder | None:

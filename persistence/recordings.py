@@ -9,9 +9,11 @@ from persistence.errors import StorageUnavailable
 from persistence.finisher import Finisher, Finishing
 from persistence.recorder import Recorder
 from persistence.records import Ending, SessionStart
+from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.transcript import Utterance
+from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger
 
@@ -23,10 +25,23 @@ _active = Gauge("dalston_sessions_active", "Sessions that run now", ["stores"])
 class Recordings:
     """The recordings of this process."""
 
-    def __init__(self, home: SpoolHome, writer: SessionWriter, finisher: Finisher, worker_id: str) -> None:
+    def __init__(
+        self,
+        home: SpoolHome,
+        writer: SessionWriter,
+        shipper: Shipper,
+        finisher: Finisher,
+        upkeep: Upkeep,
+        *,
+        worker_id: str,
+        spool_wait_seconds: float,
+    ) -> None:
         self._home = home
         self._writer = writer
+        self._shipper = shipper
         self._finisher = finisher
+        self._upkeep = upkeep
+        self._spool_wait_seconds = spool_wait_seconds
         self.worker_id = worker_id
 
     async def begin(self, start: SessionStart) -> Recorder:
@@ -35,25 +50,30 @@ class Recordings:
         Raises:
             StorageUnavailable: the session asks for storage that is not to be had now.
         """
-        recorder = Recorder(start, None)
+        recorder = Recorder(start, None, self._spool_wait_seconds)
         await self._writer.begin(start, recorder.progress)
         if start.stores:
             recorder.spool = await self._create_spool(start, recorder)
+            self._upkeep.add(recorder.spool, recorder.troubles)
+            if start.store_audio:
+                recorder.upload = self._shipper.begin(recorder.spool, recorder.troubles)
         _active.labels(_label(start)).inc()
         return recorder
 
-    def utterance(self, recorder: Recorder, utterance: Utterance) -> None:
+    async def utterance(self, recorder: Recorder, utterance: Utterance) -> None:
         """Records a final.
 
         Raises:
-            OSError: the spool's disk is full or broken.
+            OSError: the spool's disk is broken, or was full for too long.
         """
-        recorder.utterance(utterance)
+        await recorder.utterance(utterance)
         self._writer.spoke(recorder.start.id)
 
     def finish(self, recorder: Recorder, ending: Ending) -> Finishing:
         """Ends a recording; call it once."""
         _active.labels(_label(recorder.start)).dec()
+        if recorder.spool is not None:
+            self._upkeep.remove(recorder.spool)
         return self._finisher.finish(recorder.start, recorder.conclude(ending), recorder.spool)
 
     async def _create_spool(self, start: SessionStart, recorder: Recorder) -> SessionSpool:

@@ -4,21 +4,20 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from prometheus_client import Counter
 
+from persistence.budget import SpoolBudget
 from persistence.finisher import Finisher, Finishing
 from persistence.ownership import Ownership
-from persistence.records import Conclusion, Ending, Progress
+from persistence.reaper import INTERRUPTED
+from persistence.records import Conclusion, Progress
 from persistence.spool import SessionSpool, remove_rubbish
 from persistence.spool_home import SpoolHome
 from persistence.transcript import majority_language
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
-
-INTERRUPTED: Final = Ending("interrupted", "the server stopped unexpectedly")
 
 _recovered = Counter("dalston_sessions_recovered_total", "Sessions of an earlier process that were taken over")
 
@@ -46,13 +45,13 @@ async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Own
 
 
 def _open_all(homes: Sequence[SpoolHome]) -> list[SessionSpool]:
-    found = [_open(directory) for home in homes for directory in home.session_directories()]
+    found = [_open(directory, home.budget) for home in homes for directory in home.session_directories()]
     return [spool for spool in found if spool is not None]
 
 
-def _open(directory: Path) -> SessionSpool | None:
+def _open(directory: Path, budget: SpoolBudget) -> SessionSpool | None:
     try:
-        spool = SessionSpool.open(directory)
+        spool = SessionSpool.open(directory, budget)
     except ValueError:
         log.exception("a damaged session stays in the spool", directory=directory.name)
         return None

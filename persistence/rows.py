@@ -119,6 +119,8 @@ class Upload:
     """None before the first part."""
     parts: tuple[StoredPart, ...]
     """In the order of their numbers; there may be gaps, above all part 1."""
+    is_stored: bool = False
+    """Whether the object is there and in the row: the upload is over, and its parts are forgotten."""
 
 
 class SessionRows:
@@ -177,13 +179,14 @@ class SessionRows:
     async def upload(self, session_id: UUID) -> Upload:
         """What is known of a session's multipart upload."""
         async with self._database.transaction() as connection:
-            upload_id = (await connection.execute(select(_t.upload_id).where(_t.id == session_id))).scalar()
+            query = select(_t.upload_id, _t.audio_uri).where(_t.id == session_id)
+            upload_id, uri = (await connection.execute(query)).one_or_none() or (None, None)
             rows = await connection.execute(
                 select(session_parts.c.part_number, session_parts.c.etag, session_parts.c.size)
                 .where(session_parts.c.session_id == session_id)
                 .order_by(session_parts.c.part_number)
             )
-            return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows))
+            return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
 
     async def forget_upload(self, session_id: UUID) -> None:
         """Drops an upload that is not in S3 any more, with its parts."""

@@ -1,12 +1,13 @@
 """Persistence as one thing: opened by the server, used by its interceptor chain and its session service."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
 from persistence.archive import Archive, StoredObject, delete_session
+from persistence.budget import SpoolBudget
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
 from persistence.errors import StorageUnavailable
@@ -20,6 +21,7 @@ from persistence.rows import SessionRows
 from persistence.sessions import SessionStore
 from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
+from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
 
 __all__ = ["Archive", "Persistence", "StoredObject", "open_persistence"]
@@ -62,26 +64,39 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         await objects.ensure_bucket()
         rows = SessionRows(database, settings.worker_id)
         writer = SessionWriter(rows)
-        finisher = Finisher(writer, rows, Shipper(objects))
+        shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds)
+        finisher = Finisher(writer, rows, shipper)
+        upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
         home = await _open_home(settings)
         abandoned: list[SpoolHome] = []
         stack.callback(_release, home, abandoned, finisher)
+        stack.push_async_callback(shipper.close)
+        await stack.enter_async_context(_running(shipper.run(), "part ledger"))
         stack.push_async_callback(finisher.close, settings.close_grace_seconds)
         await _recover(settings, home, abandoned, finisher, Ownership(database, settings.worker_id))
         interceptor = RecordingInterceptor(
-            Recordings(home, writer, finisher, settings.worker_id),
+            Recordings(
+                home,
+                writer,
+                shipper,
+                finisher,
+                upkeep,
+                worker_id=settings.worker_id,
+                spool_wait_seconds=settings.spool_wait_seconds,
+            ),
             classify,
             store_wait_seconds=settings.store_wait_seconds,
             vanished_grace_seconds=settings.vanished_grace_seconds,
         )
         stack.push_async_callback(interceptor.close, settings.close_grace_seconds)
-        await stack.enter_async_context(_running(writer))
+        await stack.enter_async_context(_running(writer.run(), "session writer"))
+        await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
         yield Persistence(SessionStore(database), Archive(objects), interceptor, objects)
 
 
 @asynccontextmanager
-async def _running(writer: SessionWriter) -> AsyncIterator[None]:
-    task = asyncio.create_task(writer.run(), name="session writer")
+async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
     try:
         yield
     finally:
@@ -91,7 +106,8 @@ async def _running(writer: SessionWriter) -> AsyncIterator[None]:
 
 async def _open_home(settings: PersistenceSettings) -> SpoolHome:
     try:
-        return await asyncio.to_thread(SpoolHome.open, settings.spool_dir, settings.worker_id)
+        budget = SpoolBudget(settings.spool_bytes)
+        return await asyncio.to_thread(SpoolHome.open, settings.spool_dir, settings.worker_id, budget)
     except OSError as error:
         raise StorageUnavailable(f"the spool in {settings.spool_dir} cannot be used: {error.strerror}") from error
 
@@ -100,7 +116,7 @@ async def _recover(
     settings: PersistenceSettings, home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher, ownership: Ownership
 ) -> None:
     try:
-        abandoned.extend(await asyncio.to_thread(list, SpoolHome.take_over(settings.spool_dir)))
+        abandoned.extend(await asyncio.to_thread(list, SpoolHome.take_over(settings.spool_dir, home.budget)))
         await recover((home, *abandoned), finisher, ownership)
     except OSError as error:
         raise StorageUnavailable("the spool cannot be read") from error

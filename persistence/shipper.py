@@ -1,81 +1,154 @@
 """From the spool to S3."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from prometheus_client import Counter, Histogram
-
+from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import StorageUnavailable
-from persistence.keys import audio_key, transcript_key
-from persistence.objects import PART_BYTES, ObjectStore
+from persistence.keys import audio_key, tail_prefix, transcript_key
+from persistence.ledger import PartLedger
+from persistence.objects import ObjectStore
 from persistence.records import Progress, StoredObjects
+from persistence.rows import SessionRows
 from persistence.spool import SessionSpool
 from persistence.transcript import document
+from persistence.troubles import Troubles
+from telemetry.logs import get_logger
 
-# Each holds up to three parts in memory while it cuts them from the segments.
-_CONCURRENT_SESSIONS: Final = 4
+log = get_logger(__name__)
 
-_stored_bytes = Counter("dalston_stored_audio_bytes_total", "Bytes of WAV files put to S3")
-_seconds = Histogram("dalston_ship_seconds", "From the spool to S3, one session")
+# Each may hold a part in memory.
+_CONCURRENT_BODIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """An ended session's objects."""
+
+    objects: StoredObjects
+    audio_bytes: int | None
+    """Audio in the object; None when no audio was asked for."""
+    audio_seconds: float | None
+    has_tails: bool
+    """Whether `clean` has something to remove."""
 
 
 class Shipper:
     """Puts sessions' audio and transcripts to S3. Shipping a session again replaces what is there by the same."""
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        rows: SessionRows,
+        *,
+        flush_seconds: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._objects = objects
-        self._slots = asyncio.Semaphore(_CONCURRENT_SESSIONS)
+        self._check = check
+        self._ledger = PartLedger(rows)
+        slots = asyncio.Semaphore(_CONCURRENT_BODIES)
+        self._ways = Ways(objects, rows, self._ledger, slots, flush_seconds, check)
+        self._uploads: dict[UUID, AudioUpload] = {}
+        self._running: dict[UUID, asyncio.Task[None]] = {}
 
-    async def ship(self, spool: SessionSpool, progress: Progress) -> StoredObjects:
-        """Puts what an ended session asked to be stored.
+    async def run(self) -> None:
+        """Notes parts in Postgres until cancelled."""
+        await self._ledger.run()
+
+    def begin(self, spool: SessionSpool, troubles: Troubles) -> AudioUpload:
+        """Ships the audio of a session that begins, in a task of its own, until `ship` or `close`."""
+        start = spool.manifest.start
+        upload = AudioUpload(spool, self._ways, troubles)
+        self._uploads[start.id] = upload
+        self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
+        return upload
+
+    async def ship(self, spool: SessionSpool, progress: Progress) -> Shipped:
+        """Puts what an ended session asked to be stored; call `clean` when its row says so.
 
         Raises:
-            StorageUnavailable: S3 or the spool's disk does not do its part.
+            StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
+            NotOwner, LeaseLost: the session is not this process's any more.
         """
         start = spool.manifest.start
-        async with self._slots:
-            began = time.monotonic()
-            try:
-                audio = await self._ship_audio(spool) if start.store_audio else None
-                transcript = await self._ship_transcript(spool, progress) if start.store_transcript else None
-            except OSError as error:
-                raise StorageUnavailable("the spool cannot be read") from error
-            _seconds.observe(time.monotonic() - began)
-        return StoredObjects(audio, transcript)
+        audio_uri, audio_bytes, seconds, has_tails = None, None, None, False
+        try:
+            if start.store_audio:
+                upload = await self._ended_upload(spool)
+                audio_uri, audio_bytes = await upload.finish()
+                seconds, has_tails = spool.wav.seconds(audio_bytes), upload.has_tails
+            transcript_uri = await self._ship_transcript(spool, progress) if start.store_transcript else None
+        except OSError as error:
+            raise StorageUnavailable("the spool cannot be read") from error
+        return Shipped(StoredObjects(audio_uri, transcript_uri), audio_bytes, seconds, has_tails)
+
+    async def clean(self, spool: SessionSpool) -> None:
+        """Removes from S3 what a stored session needs no longer.
+
+        Raises:
+            StorageUnavailable: S3 does not do its part; call again.
+            LeaseLost: this process may not write.
+        """
+        if (upload := self._uploads.get(spool.manifest.start.id)) is not None:
+            await upload.clean()
 
     async def discard(self, session_id: UUID) -> None:
         """Removes a session's objects, whichever there are.
 
         Raises:
-            StorageUnavailable: S3 does not do its part.
+            StorageUnavailable: S3 does not do its part; call again.
+            LeaseLost: this process may not write.
         """
+        self._check()
+        await self._stop(session_id)
         await self._objects.delete(audio_key(session_id))
         await self._objects.delete(transcript_key(session_id))
+        await self._objects.delete_all(await self._objects.list(tail_prefix(session_id)))
 
-    async def _ship_audio(self, spool: SessionSpool) -> str:
-        key = audio_key(spool.manifest.start.id)
-        size = spool.wav.file_bytes(await asyncio.to_thread(spool.audio_bytes))
-        if size <= PART_BYTES:
-            whole = b"".join([part async for part in _read_parts(spool)])
-            await self._objects.put(key, whole, "audio/wav")
-        else:
-            await self._objects.put_parts(key, _read_parts(spool), "audio/wav")
-        _stored_bytes.inc(size)
-        return self._objects.uri(key)
+    def forget(self, session_id: UUID) -> None:
+        """Nothing more is to be done for a session; calling it again does nothing."""
+        self._uploads.pop(session_id, None)
+        if (running := self._running.pop(session_id, None)) is not None:
+            running.cancel()
+
+    async def close(self) -> None:
+        """Ends what still ships; the spool has it."""
+        running = set(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
+        session_id = spool.manifest.start.id
+        await self._stop(session_id)
+        if session_id not in self._uploads:
+            self._uploads[session_id] = AudioUpload(spool, self._ways, Troubles(), is_recovered=True)
+        return self._uploads[session_id]
+
+    async def _stop(self, session_id: UUID) -> None:
+        if (running := self._running.get(session_id)) is not None:
+            self._uploads[session_id].end()
+            await asyncio.wait({running})
+            self._running.pop(session_id, None)
 
     async def _ship_transcript(self, spool: SessionSpool, progress: Progress) -> str:
         start = spool.manifest.start
         key = transcript_key(start.id)
         utterances = await asyncio.to_thread(spool.utterances)
         body = document(start.session_id, progress.language, progress.audio_seconds, utterances)
+        self._check()
         await self._objects.put(key, body, "application/json")
         return self._objects.uri(key)
 
 
-async def _read_parts(spool: SessionSpool) -> AsyncIterator[bytes]:
-    parts = spool.parts()
-    while (part := await asyncio.to_thread(next, parts, None)) is not None:
-        yield part
+async def _run(upload: AudioUpload, session_id: str) -> None:
+    try:
+        await upload.run()
+    except Exception:
+        # A mistake of ours with one session: its audio stays in the spool until its end.
+        log.exception("shipping stopped", session_id=session_id)

@@ -9,10 +9,12 @@ taken over; a live process's sessions are never touched by another.
 
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from persistence.budget import SpoolBudget
 from persistence.errors import SpoolInUse
 from persistence.records import SessionStart
 from persistence.spool import SessionSpool
@@ -23,9 +25,11 @@ _LOCK = "lock"
 class SpoolHome:
     """A process's directory, locked."""
 
-    def __init__(self, directory: Path, lock: int) -> None:
+    def __init__(self, directory: Path, lock: int, budget: SpoolBudget) -> None:
         self._directory = directory
         self._lock = lock
+        self.budget = budget
+        """Counts the audio of all homes that this process has."""
 
     @property
     def worker_id(self) -> str:
@@ -33,7 +37,7 @@ class SpoolHome:
         return self._directory.name
 
     @classmethod
-    def open(cls, spool_dir: Path, worker_id: str) -> "SpoolHome":
+    def open(cls, spool_dir: Path, worker_id: str, budget: SpoolBudget | None = None) -> "SpoolHome":
         """Makes or takes over the directory of `worker_id`. Waits for the disk.
 
         Raises:
@@ -45,17 +49,24 @@ class SpoolHome:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(directory)
             if lock is not None:
-                return cls(directory, lock)
+                return cls(directory, lock, budget or SpoolBudget(sys.maxsize))
             if directory.exists():
                 raise SpoolInUse(f"another process records as {worker_id} in {spool_dir}")
 
     @classmethod
-    def take_over(cls, spool_dir: Path) -> Iterator["SpoolHome"]:
+    def take_over(cls, spool_dir: Path, budget: SpoolBudget | None = None) -> Iterator["SpoolHome"]:
         """The directories of processes that are gone, each locked from here on. Waits for the disk."""
         for directory in sorted(spool_dir.iterdir()):
             lock = _lock(directory) if directory.is_dir() else None
             if lock is not None:
-                yield cls(directory, lock)
+                yield cls(directory, lock, budget or SpoolBudget(sys.maxsize))
+
+    @classmethod
+    def claim(cls, spool_dir: Path, worker_id: str, budget: SpoolBudget) -> "SpoolHome | None":
+        """The directory of a process that is gone, or None where it has none here or lives. Waits for the disk."""
+        directory = spool_dir / worker_id
+        lock = _lock(directory) if directory.is_dir() else None
+        return None if lock is None else cls(directory, lock, budget)
 
     def create(self, start: SessionStart) -> SessionSpool:
         """A new session. Waits for the disk.
@@ -63,7 +74,7 @@ class SpoolHome:
         Raises:
             OSError: the disk is full or broken.
         """
-        return SessionSpool.create(self._directory, start)
+        return SessionSpool.create(self._directory, start, self.budget)
 
     def session_directories(self) -> list[Path]:
         """Where its sessions are."""

@@ -46,6 +46,8 @@ class SessionWriter:
     def __init__(self, rows: SessionRows) -> None:
         self._rows = rows
         self._running: dict[UUID, _Running] = {}
+        self.failing_since: float | None = None
+        """When Postgres began to refuse what this writes, on the monotonic clock; None while it does not."""
         # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
         # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
         self._refused: deque[UUID] = deque(maxlen=_MOST_REFUSED)
@@ -97,7 +99,6 @@ class SessionWriter:
 
     async def run(self) -> None:
         """Writes once a second until cancelled."""
-        is_failing = False
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -106,11 +107,11 @@ class SessionWriter:
                 # Figures that cannot be written must not end the streams they are of. The log gets the first failure of
                 # a row of them.
                 _failures.inc()
-                if not is_failing:
+                if self.failing_since is None:
                     log.exception("figures of sessions wait for the database")
-                is_failing = True
+                    self.failing_since = time.monotonic()
             else:
-                is_failing = False
+                self.failing_since = None
 
     async def flush(self) -> None:
         """Writes what is due now.

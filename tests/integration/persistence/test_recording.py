@@ -323,8 +323,8 @@ async def test_a_session_that_runs_while_postgres_is_away_is_recorded(house: Any
     await house.no_spool()
 
 
-async def test_a_full_disk_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
+    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append = SessionSpool.append_audio
     calls = 0
@@ -337,35 +337,37 @@ async def test_a_full_disk_ends_the_session_as_unavailable_and_keeps_what_was_re
         append(spool, data)
 
     monkeypatch.setattr(SessionSpool, "append_audio", append_until_full)
-    async with house.channel() as channel:
-        client = client_of(channel)
-        session_id = await client.begin(**BOTH)
-        await client.send(*MESSAGES)
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await client.rest()
-            await client.call
-    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-    record = await house.ended(session_id)
-    assert record.status == "error"
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:3])
+    async with build_house(spool_wait_seconds=0.5) as house:
+        async with house.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(**BOTH)
+            await client.send(*MESSAGES)
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await client.rest()
+                await client.call
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        record = await house.ended(session_id)
+        assert record.status == "error"
+        assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:3])
 
 
 async def test_a_final_that_cannot_be_saved_is_not_delivered(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_spool: SessionSpool, _utterance: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SessionSpool, "append_utterance", refuse)
-    async with house.channel() as channel:
-        client = client_of(channel)
-        session_id = await client.begin(**BOTH)
-        await client.send(*MESSAGES)
-        with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await client.final()
-            await client.call
-    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert (await house.ended(session_id)).status == "error"
+    async with build_house(spool_wait_seconds=0.5) as house:
+        async with house.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(**BOTH)
+            await client.send(*MESSAGES)
+            with pytest.raises(grpc.aio.AioRpcError) as failure:
+                await client.final()
+                await client.call
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert (await house.ended(session_id)).status == "error"
 
 
 async def test_figures_of_a_running_session_reach_its_row(house: Any, client_of: Any) -> None:

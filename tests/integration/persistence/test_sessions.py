@@ -286,7 +286,7 @@ async def test_parts_of_many_sessions_are_one_statement_and_a_part_sent_again_re
     await rows.forget_upload(one.id)
     assert await rows.upload(one.id) == Upload(None, ())
     await rows.set_stored(two.id, StoredObjects("s3://b/a", None))
-    assert await rows.upload(two.id) == Upload(None, ())
+    assert await rows.upload(two.id) == Upload(None, (), is_stored=True)
 
 
 async def test_utterances_are_written_once_whatever_is_repeated(rows: SessionRows, tenant: uuid.UUID) -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistence import spool as spool_module
+from persistence import layout
+from persistence.budget import SpoolBudget
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.session_id import new_session_id, parse_session_id
-from persistence.spool import SessionSpool
+from persistence.spool import SessionSpool, sync_files
 from persistence.tenancy import DEFAULT_TENANT_ID
 from persistence.transcript import TimedWord, Utterance
 
@@ -51,7 +52,17 @@ def a_start(**changes: Any) -> SessionStart:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "PART_BYTES", PART)
+    monkeypatch.setattr(layout, "PART_BYTES", PART)
+
+
+def parts_of(spool: SessionSpool) -> list[bytes]:
+    total = spool.audio_bytes()
+    made = []
+    for number in range(1, layout.part_count(spool.wav, total) + 1):
+        audio = spool.audio(*layout.audio_range(spool.wav, number, total))
+        assert audio is not None
+        made.append(layout.part(spool.wav, number, total, audio))
+    return made
 
 
 def reopened(spool: SessionSpool) -> SessionSpool:
@@ -85,7 +96,7 @@ def test_parts_have_one_size_and_make_up_the_file(tmp_path: Path, encoding: str,
     for at in range(0, size, 128):
         spool.append_audio(audio[at : at + 128])
     again = reopened(spool)
-    parts = list(again.parts())
+    parts = parts_of(again)
     assert b"".join(parts) == again.wav.header(size) + audio + again.wav.padding(size)
     assert {len(part) for part in parts[:-1]} <= {PART}
     assert 0 < len(parts[-1]) <= PART
@@ -99,11 +110,109 @@ def test_a_segment_file_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path
     assert sizes == [PART - spool.wav.header_bytes, PART, 2500 - 2 * PART + spool.wav.header_bytes]
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_a_released_segment_is_gone_but_never_the_first_the_newest_or_one_to_be_read_back(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(3500))
+    assert [number for number in range(1, 6) if spool.may_release(number)] == [2, 3]
+    spool.keep_from(1500)
+    assert [number for number in range(1, 6) if spool.may_release(number)] == []
+    spool.keep_from(2500)
+    assert [number for number in range(1, 6) if spool.may_release(number)] == [2]
+    spool.release(2)
+    spool.release(2)
+    assert spool.audio_bytes() == 3500
+    assert spool.read_audio(2000, 1500) == bytes(1500)
+    assert spool.audio(1000, 1100) is None
+    with pytest.raises(FileNotFoundError):
+        spool.read_audio(500, 1000)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("room", range(0, 2600, 130))
+def test_an_append_that_finds_the_disk_full_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    said = os.urandom(800)
+    spool.append_audio(said)
+    left, write = room, os.write
+
+    def short_write(descriptor: int, data: bytes) -> int:
+        nonlocal left
+        if left == 0:
+            raise OSError(28, "No space left on device")
+        written = write(descriptor, data[:left])
+        left -= written
+        return written
+
+    monkeypatch.setattr(os, "write", short_write)
+    with pytest.raises(OSError, match="No space"):
+        spool.append_audio(os.urandom(2600))
+    monkeypatch.undo()
+    monkeypatch.setattr(layout, "PART_BYTES", PART)
+    assert spool.audio_bytes() == 800
+    more = os.urandom(2600)
+    spool.append_audio(more)
+    assert b"".join(parts_of(reopened(spool))) == spool.wav.header(3400) + said + more
+
+
+def test_the_budget_is_a_full_disk_until_something_is_given_back(tmp_path: Path) -> None:
+    budget = SpoolBudget(1000)
+    first = SessionSpool.create(tmp_path, a_start(), budget)
+    second = SessionSpool.create(tmp_path, a_start(), budget)
+    first.append_audio(bytes(600))
+    with pytest.raises(OSError, match="room"):
+        second.append_audio(bytes(600))
+    assert second.audio_bytes() == 0
+    first.remove()
+    assert budget.used_bytes == 0
+    second.append_audio(bytes(600))
+    again = SessionSpool.open(second.directory, budget)
+    assert again is not None
+    assert budget.used_bytes == 1200
+
+
+def test_a_final_that_is_torn_by_a_full_disk_hides_none_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    said = [Utterance(0, 1, f"number {number}", 1, "en") for number in range(3)]
+    spool.append_utterance(said[0])
+    write = os.write
+
+    def torn(descriptor: int, data: bytes) -> int:
+        if len(data) < 20:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:-10])
+
+    monkeypatch.setattr(os, "write", torn)
+    with pytest.raises(OSError, match="No space"):
+        spool.append_utterance(said[1])
+    monkeypatch.undo()
+    spool.append_utterance(said[2])
+    assert spool.utterances() == [said[0], said[2]]
+
+
+def test_what_was_appended_is_synced_once(tmp_path: Path) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(10))
+    spool.append_utterance(Utterance(0, 1, "x", 1, "en"))
+    taken = spool.take_unsynced()
+    assert len(taken) == 3
+    sync_files(taken)
+    assert spool.take_unsynced() == []
+    spool.append_audio(bytes(10))
+    taken = spool.take_unsynced()
+    assert len(taken) == 1
+    sync_files(taken)
+
+
 def test_audio_cut_in_the_middle_of_a_sample_loses_that_sample_only(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start(channels=2))
     spool.append_audio(bytes(range(11)))
     assert spool.audio_bytes() == 8
-    assert b"".join(spool.parts()) == spool.wav.header(8) + bytes(range(8))
+    assert b"".join(parts_of(spool)) == spool.wav.header(8) + bytes(range(8))
 
 
 @settings(max_examples=60, deadline=None)

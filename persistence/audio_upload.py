@@ -1,0 +1,335 @@
+"""One session's audio on its way from the spool to S3: while the session runs, and when it has ended.
+
+While it runs, every full segment but the first becomes a part of a multipart upload, and what is in no part yet is put
+every flush interval as a tail object. A segment and the tails it covers go only when Postgres has the part's ETag. At
+the end the rest follows: the last part, part 1 with the header, and the upload is complete.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from prometheus_client import Counter, Histogram
+
+from persistence import layout
+from persistence.backoff import Backoff
+from persistence.errors import LeaseLost, NotOwner, StorageUnavailable, UploadNotFound
+from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
+from persistence.ledger import PartLedger
+from persistence.objects import ObjectStore
+from persistence.records import StoredPart
+from persistence.rows import SessionRows
+from persistence.spool import SessionSpool
+from persistence.troubles import OBJECT_STORE, PARTS, Troubles
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+_WAV: Final = "audio/wav"
+_RAW: Final = "application/octet-stream"
+_SILENCE: Final = {"mulaw": b"\xff", "alaw": b"\xd5"}
+
+_stored_bytes = Counter("dalston_stored_audio_bytes_total", "Audio that has become safe in S3")
+_stored_seconds = Counter("dalston_stored_audio_seconds_total", "Audio that has become safe in S3")
+_lost_seconds = Counter("dalston_lost_audio_seconds_total", "Audio that was recorded and is replaced by silence")
+_put_seconds = Histogram("dalston_audio_put_seconds", "From the spool to S3, one object or part", ["kind"])
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What all uploads of a process use."""
+
+    objects: ObjectStore
+    rows: SessionRows
+    ledger: PartLedger
+    slots: asyncio.Semaphore
+    """Bounds the parts and tails that are in memory."""
+    flush_seconds: float
+    check: Callable[[], None]
+    """Raises LeaseLost when this process may not write."""
+
+
+class AudioUpload:
+    """One owner task at a time: `run` while the session runs, then `finish` and `clean`."""
+
+    def __init__(self, spool: SessionSpool, ways: Ways, troubles: Troubles, *, is_recovered: bool = False) -> None:
+        self._spool = spool
+        self._ways = ways
+        self._troubles = troubles
+        self._id = spool.manifest.start.id
+        self._key = audio_key(self._id)
+        self._is_known = not is_recovered
+        self._is_stored = False
+        self._upload_id: str | None = None
+        self._parts: dict[int, StoredPart] = {}
+        self._unrecorded: StoredPart | None = None
+        self._covered_segments: set[int] = set()
+        self._tails: list[Tail] = []
+        self._safe_bytes = 0
+        self._flush_at = time.monotonic() + ways.flush_seconds
+        self._woken = asyncio.Event()
+        self._is_ending = False
+
+    @property
+    def stored_bytes(self) -> int:
+        """Audio that survives the loss of this machine, from the first byte on without a gap."""
+        return self._safe_bytes
+
+    @property
+    def has_tails(self) -> bool:
+        """Whether there are tail objects, as far as this knows."""
+        return bool(self._tails)
+
+    def appended(self) -> None:
+        """Audio was appended to the spool: a segment may be full."""
+        if self._has_full_segment():
+            self._woken.set()
+
+    def end(self) -> None:
+        """`run` is to return after the step at hand."""
+        self._is_ending = True
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Ships until `end` or until the session is not this process's any more."""
+        backoff = Backoff()
+        while not self._is_ending:
+            try:
+                await self._advance()
+            except (NotOwner, LeaseLost):
+                log.warning("shipping stops: the session is not this process's any more", session_id=self._session_id)
+                return
+            except (StorageUnavailable, OSError) as error:
+                log.warning("shipping waits", session_id=self._session_id, reason=str(error))
+                await self._pause(backoff.next())
+            else:
+                backoff.reset()
+                if not self._has_full_segment():
+                    await self._pause(self._flush_at - time.monotonic())
+
+    async def finish(self) -> tuple[str, int]:
+        """Makes the object of an ended session; gives its URI and how much audio it holds. May be repeated.
+
+        Raises:
+            StorageUnavailable: S3, Postgres or the disk does not do its part; call again.
+            NotOwner, LeaseLost: the session is not this process's any more.
+        """
+        await self._learn()
+        total = self._total_bytes()
+        if not self._is_stored:
+            try:
+                await self._finish(total)
+            except UploadNotFound:
+                if not await self._ways.objects.has(self._key, self._spool.wav.file_bytes(total)):
+                    await self._begin_anew()
+                    raise
+            self._is_stored = True
+            self._advance_to(total)
+        return self._ways.objects.uri(self._key), total
+
+    async def clean(self) -> None:
+        """Removes what the object has made superfluous. To be called when its URI is in the row. May be repeated.
+
+        Raises:
+            StorageUnavailable: S3 does not do its part; call again.
+        """
+        self._ways.check()
+        await self._ways.objects.delete_all([tail_key(self._id, tail) for tail in self._tails])
+        self._tails = []
+        if layout.part_count(self._spool.wav, self._total_bytes()) > 1:
+            # An answer to the beginning of an upload that was lost left one that nobody has the id of.
+            await self._ways.objects.abort_uploads(self._key)
+
+    @property
+    def _session_id(self) -> str:
+        return self._spool.manifest.start.session_id
+
+    def _has_full_segment(self) -> bool:
+        return layout.end_byte(self._spool.wav, self._next_part) <= self._spool.written_bytes
+
+    @property
+    def _next_part(self) -> int:
+        """The first part after part 1 that is not in Postgres. They are shipped in their order."""
+        return max(2, len(self._parts) + (1 if 1 in self._parts else 2))
+
+    async def _pause(self, seconds: float) -> None:
+        if self._is_ending:
+            return
+        self._woken.clear()
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _advance(self) -> None:
+        wav, written = self._spool.wav, self._spool.written_bytes
+        first_end = layout.end_byte(wav, 1)
+        if self._safe_bytes < first_end <= written:
+            # Part 1 comes last, so its audio is safe in tails only; parts follow when there is no gap before them.
+            await self._flush(first_end)
+        failure = await self._ship_segments()
+        # Also when Postgres is away, which parts need and tails do not.
+        if time.monotonic() >= self._flush_at and not self._is_ending:
+            await self._flush(self._spool.written_bytes)
+            self._flush_at = time.monotonic() + self._ways.flush_seconds
+        if failure is not None:
+            raise failure
+
+    async def _ship_segments(self) -> StorageUnavailable | OSError | None:
+        try:
+            while not self._is_ending and self._has_full_segment():
+                await self._ship_segment(self._next_part)
+            await self._release()
+        except (StorageUnavailable, OSError) as error:
+            return error
+        return None
+
+    async def _ship_segment(self, number: int) -> None:
+        part = self._unrecorded
+        if part is None or part.number != number:
+            part = await self._put_part(number, self._spool.written_bytes, may_be_last=False)
+            self._unrecorded = part
+        await self._record(part)
+        self._advance_to(layout.end_byte(self._spool.wav, number))
+        self._covered_segments.add(number)
+        await self._drop_tails(number)
+
+    async def _record(self, part: StoredPart) -> None:
+        with self._troubles.watch(PARTS):
+            await self._ways.ledger.add(self._id, part)
+        self._parts[part.number] = part
+        self._unrecorded = None
+
+    async def _release(self) -> None:
+        for number in [each for each in self._covered_segments if self._spool.may_release(each)]:
+            await asyncio.to_thread(self._spool.release, number)
+            self._covered_segments.discard(number)
+
+    async def _drop_tails(self, number: int) -> None:
+        end = layout.end_byte(self._spool.wav, number)
+        covered = [tail for tail in self._tails if tail.end <= end and tail.first_byte >= self._first_byte(number)]
+        await self._ways.objects.delete_all([tail_key(self._id, tail) for tail in covered])
+        self._tails = [tail for tail in self._tails if tail not in covered]
+
+    async def _flush(self, end: int) -> None:
+        for begin, cut in layout.split(self._spool.wav, self._safe_bytes, end):
+            await self._put_tail(Tail(begin, cut - begin))
+
+    async def _put_tail(self, tail: Tail) -> None:
+        with self._troubles.watch(OBJECT_STORE):
+            async with self._ways.slots:
+                audio = await asyncio.to_thread(self._spool.read_audio, tail.first_byte, tail.size)
+                # Known before it is there: an answer may be lost.
+                self._tails.append(tail)
+                await self._put("tail", tail_key(self._id, tail), audio, _RAW)
+        self._advance_to(tail.end)
+
+    async def _put(self, kind: Literal["tail", "whole"], key: str, body: bytes, content_type: str) -> None:
+        self._ways.check()
+        with _put_seconds.labels(kind).time():
+            await self._ways.objects.put(key, body, content_type)
+
+    async def _put_part(self, number: int, total: int, *, may_be_last: bool = True) -> StoredPart:
+        wav = self._spool.wav
+        with self._troubles.watch(OBJECT_STORE):
+            async with self._ways.slots:
+                audio = await self._audio(*layout.audio_range(wav, number, total))
+                body = layout.part(wav, number, total, audio) if may_be_last or number == 1 else audio
+                del audio
+                self._ways.check()
+                if self._upload_id is None:
+                    self._upload_id = await self._ways.objects.create_upload(self._key, _WAV)
+                with _put_seconds.labels("part").time():
+                    etag = await self._ways.objects.upload_part(self._key, self._upload_id, number, body)
+        return StoredPart(self._upload_id, number, etag, len(body))
+
+    async def _finish(self, total: int) -> None:
+        wav = self._spool.wav
+        count = layout.part_count(wav, total)
+        if count == 1 and self._upload_id is None:
+            with self._troubles.watch(OBJECT_STORE):
+                async with self._ways.slots:
+                    audio = await self._audio(0, total)
+                    await self._put("whole", self._key, layout.part(wav, 1, total, audio), _WAV)
+            return
+        for number in (*range(2, count + 1), 1):
+            await self._finish_part(number, total)
+        self._ways.check()
+        assert self._upload_id is not None  # noqa: S101 - there are parts
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        with self._troubles.watch(OBJECT_STORE):
+            await self._ways.objects.complete_upload(self._key, self._upload_id, parts)
+
+    async def _finish_part(self, number: int, total: int) -> None:
+        if number in self._parts:
+            return
+        unrecorded = self._unrecorded
+        if unrecorded is None or unrecorded.number != number:
+            unrecorded = await self._put_part(number, total)
+            self._unrecorded = unrecorded
+        await self._record(unrecorded)
+
+    async def _audio(self, begin: int, end: int) -> bytes:
+        """A stretch within one part, from the spool; what is not there, from tails; the rest is silence."""
+        audio = await asyncio.to_thread(self._spool.audio, begin, end)
+        return audio if audio is not None else await self._patched_audio(begin, end)
+
+    async def _patched_audio(self, begin: int, end: int) -> bytes:
+        wav = self._spool.wav
+        patched = bytearray(_SILENCE.get(wav.encoding, b"\0") * (end - begin))
+        missing = bytearray(b"\1" * (end - begin))
+
+        def patch(position: int, audio: bytes) -> None:
+            first, last = max(begin, position), min(end, position + len(audio))
+            if first < last:
+                patched[first - begin : last - begin] = audio[first - position : last - position]
+                missing[first - begin : last - begin] = bytes(last - first)
+
+        for tail in self._tails:
+            if tail.first_byte < end and tail.end > begin:
+                patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
+        patch(*await asyncio.to_thread(self._spool.segment_with, begin))
+        if lost := sum(missing):
+            _lost_seconds.inc(wav.seconds(lost))
+            log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=wav.seconds(lost))
+        return bytes(patched)
+
+    async def _learn(self) -> None:
+        """What an earlier process did for the session: from its row and from S3."""
+        if self._is_known:
+            return
+        upload = await self._ways.rows.upload(self._id)
+        keys = await self._ways.objects.list(tail_prefix(self._id))
+        self._tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
+        self._is_stored = upload.is_stored
+        self._upload_id = upload.upload_id
+        self._parts = {part.number: part for part in upload.parts}
+        self._is_known = True
+
+    def _total_bytes(self) -> int:
+        """How much audio there is. After a power cut S3 may have more of it than the disk."""
+        wav = self._spool.wav
+        full = [part.number for part in self._parts.values() if part.number > 1 and part.size == layout.PART_BYTES]
+        in_parts = layout.end_byte(wav, max(full)) if full else 0
+        in_tails = max((tail.end for tail in self._tails), default=0)
+        total = max(self._spool.written_bytes, in_parts, in_tails)
+        return total - total % wav.frame_bytes
+
+    async def _begin_anew(self) -> None:
+        """The upload is gone, aborted by whoever; the next attempt uploads what there is."""
+        log.error("an unfinished upload is gone", session_id=self._session_id)
+        await self._ways.rows.forget_upload(self._id)
+        self._upload_id, self._parts, self._unrecorded = None, {}, None
+
+    def _first_byte(self, number: int) -> int:
+        return layout.first_byte(self._spool.wav, number)
+
+    def _advance_to(self, position: int) -> None:
+        gained = position - self._safe_bytes
+        if gained > 0:
+            self._safe_bytes = position
+            _stored_bytes.inc(gained)
+            _stored_seconds.inc(self._spool.wav.seconds(gained))

@@ -1,0 +1,24 @@
+"""Pauses between attempts: growing, with jitter so that those who failed together do not come back together."""
+
+import random
+from typing import Final
+
+FIRST_SECONDS: Final = 0.5
+LONGEST_SECONDS: Final = 10.0
+
+
+class Backoff:
+    """The pauses of one loop."""
+
+    def __init__(self) -> None:
+        self._seconds = FIRST_SECONDS
+
+    def next(self) -> float:
+        """The next pause, in seconds."""
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, LONGEST_SECONDS)
+        return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+
+    def reset(self) -> None:
+        """An attempt succeeded."""
+        self._seconds = FIRST_SECONDS

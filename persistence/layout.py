@@ -1,0 +1,54 @@
+"""Where the parts of a stored WAV file begin and end in the session's audio. Pure.
+
+All parts are of PART_BYTES but the last. The header stands in the first, so part 1 holds that much less audio.
+Positions are bytes of audio; the header does not count.
+"""
+
+from typing import Final
+
+from persistence.wav import WavFormat
+
+PART_BYTES: Final = 5 * 1024 * 1024
+"""The least S3 takes for every part but the last, and what all parts here are."""
+
+
+def first_byte(wav: WavFormat, number: int) -> int:
+    """Where the audio of a part begins; 1 is the first part."""
+    return max(0, (number - 1) * PART_BYTES - wav.header_bytes)
+
+
+def end_byte(wav: WavFormat, number: int) -> int:
+    """Where the audio of a full part ends."""
+    return number * PART_BYTES - wav.header_bytes
+
+
+def part_of(wav: WavFormat, position: int) -> int:
+    """The part that holds the byte of audio at `position`."""
+    return (position + wav.header_bytes) // PART_BYTES + 1
+
+
+def part_count(wav: WavFormat, audio_bytes: int) -> int:
+    """How many parts make up a file with so much audio; a file without any is one of its header alone."""
+    return max(1, -(-wav.file_bytes(audio_bytes) // PART_BYTES))
+
+
+def audio_range(wav: WavFormat, number: int, audio_bytes: int) -> tuple[int, int]:
+    """Which audio a part of a file with so much audio holds: its first byte and the one after its last."""
+    return first_byte(wav, number), min(end_byte(wav, number), audio_bytes)
+
+
+def part(wav: WavFormat, number: int, audio_bytes: int, audio: bytes) -> bytes:
+    """A part of a file with so much audio, made from the audio that it holds."""
+    header = wav.header(audio_bytes) if number == 1 else b""
+    padding = wav.padding(audio_bytes) if number == part_count(wav, audio_bytes) else b""
+    return b"".join((header, audio, padding)) if header or padding else audio
+
+
+def split(wav: WavFormat, begin: int, end: int) -> list[tuple[int, int]]:
+    """A stretch of audio cut where parts end."""
+    pieces = []
+    while begin < end:
+        cut = min(end, end_byte(wav, part_of(wav, begin)))
+        pieces.append((begin, cut))
+        begin = cut
+    return pieces
