@@ -1,0 +1,200 @@
+"""A server, and then the bridge, are told to stop under streams that come through Envoy."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import grpc
+import pytest
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
+from websockets.exceptions import ConnectionClosed
+
+from bridge.call import ServerCall
+from bridge.closing import ending_of_failure
+from stack.ports import free_port
+from stack.process import Process
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+from tests.e2e.conftest import Client, Sample, chunks
+
+GRACE = 6
+STORED = {"store_audio": "true", "store_transcript": "true", "language": "en"}
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """A stack of the test's own, to be taken apart."""
+    monkeypatch.setenv("DALSTON_SHUTDOWN_SECONDS", str(GRACE))
+    settings = StackSettings(
+        home=tmp_path, port=free_port(), auth="none", cache_dir=weights_cache, database_url=None, s3_endpoint_url=None
+    )
+    with running_stack(settings) as stack:
+        yield stack
+
+
+def part(stack: Stack, name: str) -> Process:
+    return next(process for process in stack.processes if process.name == name)
+
+
+async def exit_code(process: Process, seconds: float) -> int:
+    async with asyncio.timeout(seconds):
+        while (code := process.exit_code()) is None:  # noqa: ASYNC110 - Popen has no event
+            await asyncio.sleep(0.05)
+    return code
+
+
+async def row(stack: Stack, session_id: str) -> dict[str, Any]:
+    """What Postgres says, now that there is no server to ask."""
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        found = await connection.fetchrow(
+            "SELECT * FROM realtime_sessions WHERE id = $1", UUID(session_id.removeprefix("sess_"))
+        )
+    finally:
+        await connection.close()
+    return dict(found)
+
+
+class Talker:
+    """A WebSocket client that sends speech at its pace until it is told something or the socket closes."""
+
+    def __init__(self, client: Client, sample: Sample) -> None:
+        self._client = client
+        self._pieces = chunks(sample.pcm.tobytes())
+        self.messages: list[dict[str, Any]] = []
+        self.code: int | None = None
+        self.begun = asyncio.Event()
+        self.told = asyncio.Event()
+
+    @property
+    def session_id(self) -> str:
+        return str(self.messages[0]["session_id"])
+
+    def kinds(self) -> list[str]:
+        return [message["type"] for message in self.messages]
+
+    async def run(self, *, ends_when_told: bool) -> None:
+        async with self._client.open(**STORED) as socket:
+            reading = asyncio.create_task(self._read(socket))
+            try:
+                for piece in self._pieces:
+                    await socket.send(piece)
+                    await asyncio.sleep(0.1)
+                    if ends_when_told and self.told.is_set():
+                        await socket.send('{"type":"end"}')
+                        break
+            except ConnectionClosed:
+                pass
+            await reading
+            self.code = socket.close_code
+
+    async def _read(self, socket: Any) -> None:
+        try:
+            while True:
+                message = json.loads(await socket.recv())
+                self.messages.append(message)
+                self.begun.set()
+                if message["type"] == "session.terminating":
+                    self.told.set()
+        except ConnectionClosed:
+            pass
+
+
+async def native(stack: Stack, sample: Sample) -> tuple[str, str, str]:
+    """A gRPC client that does not care: its session's id, and status and error code of its end."""
+    async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
+        call = ServerCall(TranscriptionServiceStub(channel).Transcribe())
+        config = TranscribeConfig(language="en", store_audio=True, store_transcript=True)
+        await call.write(TranscribeRequest(config=config))
+        begin = await call.read()
+        assert begin is not None
+
+        async def send() -> None:
+            for piece in chunks(sample.pcm.tobytes()):
+                await call.write(TranscribeRequest(audio=piece))
+                await asyncio.sleep(0.1)
+
+        sending = asyncio.create_task(send())
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            while await call.read() is not None:
+                pass
+        sending.cancel()
+        await asyncio.wait({sending})
+        return begin.session_begin.session_id, ended.value.code().name, ending_of_failure(ended.value).code
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
+    own_stack: Stack, sample: Sample
+) -> None:
+    client = Client(own_stack)
+    polite, stubborn = Talker(client, sample), Talker(client, sample)
+    async with client.http, asyncio.TaskGroup() as group:
+        group.create_task(polite.run(ends_when_told=True))
+        group.create_task(stubborn.run(ends_when_told=False))
+        careless = group.create_task(native(own_stack, sample))
+        await polite.begun.wait()
+        await stubborn.begun.wait()
+        await asyncio.sleep(5)
+        server = part(own_stack, "server")
+        server.popen.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(3):
+            await polite.told.wait()
+            await stubborn.told.wait()
+        await asyncio.sleep(0.5)
+        refused = await client.transcribe(*chunks(sample.pcm[:16_000].tobytes()))
+    assert refused.messages[-1]["code"] in ("unavailable", "server_shutdown")
+    assert refused.messages[-1]["recoverable"] is True
+    assert refused.close_code in (4503, 1012)
+
+    assert polite.code == 1000
+    assert polite.kinds()[-1] == "session.end"
+    assert (stubborn.code, stubborn.messages[-1]["code"]) == (1012, "server_shutdown")
+    assert stubborn.kinds()[-2] == "transcript.final"  # the words it was saying when it was cut off
+    terminating = next(m for m in stubborn.messages if m["type"] == "session.terminating")
+    assert terminating["resume_session_id"] == stubborn.session_id
+    assert GRACE - 1 < terminating["grace_seconds"] <= GRACE
+    native_id, status, reason = careless.result()
+    assert (status, reason) == ("UNAVAILABLE", "server_shutdown")
+
+    assert await exit_code(server, 30) == 0
+    for session_id, expected in (
+        (polite.session_id, "completed"),
+        (stubborn.session_id, "interrupted"),
+        (native_id, "interrupted"),
+    ):
+        found = await row(own_stack, session_id)
+        assert found["status"] == expected
+        assert found["audio_uri"]
+        assert found["transcript_uri"]
+    assert (await row(own_stack, stubborn.session_id))["audio_duration_seconds"] >= 5 + GRACE - 1
+
+
+@pytest.mark.timeout(120)
+async def test_a_bridge_that_stops_lets_its_websockets_finish(own_stack: Stack, sample: Sample) -> None:
+    client = Client(own_stack)
+    polite, stubborn = Talker(client, sample), Talker(client, sample)
+    async with client.http:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(polite.run(ends_when_told=True))
+            group.create_task(stubborn.run(ends_when_told=False))
+            await polite.begun.wait()
+            await stubborn.begun.wait()
+            await asyncio.sleep(3)
+            bridge = part(own_stack, "bridge")
+            bridge.popen.send_signal(signal.SIGTERM)
+        assert polite.code == 1000
+        assert (stubborn.code, stubborn.messages[-1]["code"]) == (1012, "server_shutdown")
+        assert await exit_code(bridge, 10) == 0
+        record = {}
+        async with asyncio.timeout(20):
+            while "transcript_uri" not in record or "audio_uri" not in record:
+                record = (await client.http.get(f"/v1/realtime/sessions/{stubborn.session_id}")).json()
+                await asyncio.sleep(0.1)
+    assert record["status"] == "interrupted"
