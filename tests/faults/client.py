@@ -61,10 +61,8 @@ class PatternClient:
         wanted.MergeFrom(pb.TranscribeConfig(**config))
         await self.call.write(pb.TranscribeRequest(config=wanted))
         response = await self.call.read()
-        if response is grpc.aio.EOF:
-            await self.call  # raises
-            code = await self.call.code()
-            raise AssertionError(f"the stream ended with {code} before it began")
+        if response is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise AssertionError("the stream ended well before it began")
         self.session_id = response.session_begin.session_id
         self._reading = asyncio.create_task(self._read(), name=f"reader {self.tag}")
         return self.session_id
@@ -98,9 +96,13 @@ class PatternClient:
             return False
         return True
 
+    async def write_end(self) -> None:
+        """Ends the session."""
+        await self.write(END)
+
     async def finish(self, seconds: float = 30) -> None:
         """Ends the session and reads to the end of the stream."""
-        await self.write(END)
+        await self.write_end()
         await self.closed(seconds)
 
     async def closed(self, seconds: float = 30) -> None:
@@ -131,7 +133,7 @@ class PatternClient:
             self.call.cancel()
         if self._reading is not None:
             await asyncio.wait({self._reading})
-        await self.channel.close()
+        await self.channel.close(0)
 
     @property
     def is_open(self) -> bool:
@@ -144,9 +146,8 @@ class PatternClient:
 
     async def _read(self) -> None:
         try:
-            while (response := await self.call.read()) is not grpc.aio.EOF:
+            while (response := await self.call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 self._take(response)
-            await self.call  # raises what went wrong
         except grpc.aio.AioRpcError as error:
             self.error = error
         except asyncio.CancelledError:

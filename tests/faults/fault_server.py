@@ -22,6 +22,8 @@ _SPEECH_WINDOWS = 32
 """About a second of speech..."""
 _PAUSE_WINDOWS = 18
 """...and then 0.58 s of silence, enough to end the utterance."""
+CYCLE_BYTES = (_SPEECH_WINDOWS + _PAUSE_WINDOWS) * WINDOW_SAMPLES * 2
+"""Audio from the beginning of one utterance to that of the next, in 16-bit samples at 16 kHz."""
 
 
 class ScriptedEngine:
@@ -84,7 +86,7 @@ def main() -> int:
     sys.modules["server.inference.engine"] = engine  # torch takes 4 s to import
     from server import app
 
-    app.SileroVad = ScriptedVad  # type: ignore[misc, assignment]
+    app.SileroVad = ScriptedVad  # type: ignore[attr-defined]
     return app.main()
 
 

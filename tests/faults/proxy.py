@@ -55,7 +55,8 @@ class Proxy:
     """Listens on `port` while it is entered. All methods take effect on open connections and on new ones."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self.target = (host, port)
+        """May be changed: new connections go there."""
         self.to_server = Direction("to server")
         self.to_client = Direction("to client")
         self.port = 0
@@ -142,7 +143,7 @@ class Proxy:
         self._writers.add(writer)
         upstream = None
         try:
-            far_reader, upstream = await asyncio.open_connection(*self._target)
+            far_reader, upstream = await asyncio.open_connection(*self.target)
             self._writers.add(upstream)
             await self._join(reader, writer, far_reader, upstream)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):

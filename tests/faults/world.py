@@ -1,10 +1,11 @@
-"""A database, a bucket and a spool of a test's own, looked at from outside the product: asyncpg, S3 and a WAV reader."""
+"""A database, a bucket and a spool of a test's own, looked at from outside the product."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
+import os
 import wave
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -105,10 +106,19 @@ class World:
             "spool_dir": spool,
             "flush_seconds": FLUSH_SECONDS,
             "lease_seconds": LEASE_SECONDS,
+            "lease_renewal_seconds": 1.5,
+            "reap_seconds": 1,
+            "recovery_grace_seconds": 3,
+            "delete_age_seconds": 3,
+            "sweep_seconds": 3,
             "max_sessions": 256,
             "log_level": "INFO",
         }
         return {f"DALSTON_{name.upper()}": str(value) for name, value in (values | settings).items()}
+
+    def program_environment(self, spool: Path) -> dict[str, str]:
+        """For a program that is not a server."""
+        return {**os.environ, **self.environment(spool)}
 
     @asynccontextmanager
     async def postgres(self) -> AsyncIterator[asyncpg.Connection]:
@@ -136,7 +146,7 @@ class World:
         waiting: list[str] = []
         try:
             async with asyncio.timeout(seconds):
-                while waiting := await self.waiting():
+                while waiting := await self.waiting():  # noqa: ASYNC110 - nothing announces it
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise AssertionError(
@@ -154,7 +164,8 @@ class World:
             return bytes(await body.read())
 
     async def keys(self, prefix: str = PREFIX) -> list[str]:
-        keys, token = [], {}
+        keys: list[str] = []
+        token: dict[str, str] = {}
         while True:
             page = await self.s3.list_objects_v2(Bucket=self.bucket.name, Prefix=prefix, **token)
             keys += [item["Key"] for item in page.get("Contents", [])]

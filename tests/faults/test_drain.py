@@ -1,0 +1,83 @@
+"""P6: a deploy. SIGTERM under live streams, and a second one."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.faults.client import PatternClient
+from tests.faults.figures import FIGURES
+from tests.faults.load import STREAMS, finish_all, stream_all, streams
+from tests.faults.servers import ServerProcess, a_server
+from tests.faults.world import Expected, World
+
+GRACE = 8
+
+
+async def told(clients: list[PatternClient], seconds: float = 5) -> None:
+    """Waits until every client has heard that the server will stop."""
+    async with asyncio.timeout(seconds):
+        while not all(client.terminating for client in clients):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def serves(server: ServerProcess) -> bool:
+    async with server.channel() as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@pytest.mark.timeout(120)
+async def test_a_deploy_stores_everything_inside_the_grace_period(world: World) -> None:
+    spool = world.new_spool()
+    environment = world.environment(spool, shutdown_seconds=GRACE)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        await stream_all(clients, 4)
+        server.send(signal.SIGTERM)
+        FIGURES.add("deploys under live streams")
+        streaming = asyncio.create_task(stream_all(clients, GRACE + 5))
+        await told(clients)
+        assert all(client.terminating and client.terminating.resume_session_id for client in clients)
+        assert not await serves(server)
+        latecomer = PatternClient(server.channel(), tag=60)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await latecomer.begin()
+        await latecomer.close()
+        # Some end well in the time they were given, the others are cut off.
+        well = await finish_all(clients[: STREAMS // 2])
+        assert all(client.reason == "OK" for client in clients[: STREAMS // 2])
+        await asyncio.gather(*(client.closed(GRACE + 20) for client in clients))
+        await streaming
+        assert await server.exit(GRACE + 30) == 0
+        cut_off = [Expected.of(client) for client in clients[STREAMS // 2 :]]
+        assert {client.reason for client in clients[STREAMS // 2 :]} == {"UNAVAILABLE"}
+    # Nobody has started again: all is where it belongs already.
+    await world.compare(well, statuses=("completed",))
+    await world.compare(cut_off, statuses=("interrupted",))
+    await world.nothing_is_left(spool)
+
+
+@pytest.mark.timeout(120)
+async def test_a_second_sigterm_exits_at_once_and_loses_nothing(world: World) -> None:
+    spool = world.new_spool()
+    environment = world.environment(spool, shutdown_seconds=60)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        await stream_all(clients, 3)
+        server.send(signal.SIGTERM)
+        await told(clients)
+        await stream_all(clients, 1)
+        server.send(signal.SIGTERM)
+        await server.exit(5)
+        await asyncio.gather(*(client.closed() for client in clients))
+        expected = [Expected.of(client) for client in clients]
+    async with a_server(environment, world.folder / "server.log"):
+        await world.settled()
+        await world.compare(expected)
+        await world.until_nothing_is_left(spool)

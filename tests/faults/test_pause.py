@@ -1,0 +1,77 @@
+"""P7: a server that is paused past its lease is fenced when it wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.faults.figures import FIGURES
+from tests.faults.load import STREAMS, finish_all, stream_all, streams
+from tests.faults.servers import a_server
+from tests.faults.world import FLUSH_SECONDS, LEASE_SECONDS, Expected, World
+
+RESUMABLE = {"UNAVAILABLE", "INTERNAL", "ABORTED", "CANCELLED"}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("shares_spool", [False, True])
+async def test_a_paused_server_is_fenced(world: World, full: bool, shares_spool: bool) -> None:
+    """Its sessions are another's by then: it changes none of them, and its clients are told to resume."""
+    if not full and shares_spool:
+        pytest.skip("in make faults")
+    mine = world.new_spool()
+    other = mine if shares_spool else world.new_spool()
+    async with (
+        a_server(world.environment(other), world.folder / "other.log"),
+        a_server(world.environment(mine), world.folder / "server.log") as server,
+        streams(server) as clients,
+    ):
+        await stream_all(clients, 6)
+        expected = [Expected.of(client) for client in clients]
+        server.send(signal.SIGSTOP)
+        FIGURES.add("servers paused past their lease")
+        streaming = asyncio.create_task(stream_all(clients, LEASE_SECONDS * 2 + 10))
+        await world.settled(LEASE_SECONDS * 2 + 30)
+        before = {each.session_id: await world.row(each.session_id) for each in expected}
+        audio = {each.session_id: await world.object(f"sessions/{each.session_id}/audio.wav") for each in expected}
+        server.send(signal.SIGCONT)
+        await asyncio.gather(*(client.closed(30) for client in clients))
+        await streaming
+        assert {client.reason for client in clients} <= RESUMABLE
+        await asyncio.sleep(5)
+        for each in expected:
+            assert await world.row(each.session_id) == before[each.session_id]
+            assert await world.object(f"sessions/{each.session_id}/audio.wav") == audio[each.session_id]
+        # What was received after the pause began is not promised: sent is all there ever was.
+        sent = [
+            Expected(e.session_id, e.tag, e.received, e.stored, c.sent, e.finals, e.store_audio, e.store_transcript)
+            for e, c in zip(expected, clients, strict=True)
+        ]
+        await world.compare(sent, lost_seconds=FLUSH_SECONDS + 2)
+        if server.process.exit_code() is None:
+            async with streams(server, 3, first_tag=40) as later:
+                await stream_all(later, 1)
+                again = await finish_all(later)
+            await world.compare(again, statuses=("completed",))
+        await world.until_nothing_is_left(other)
+
+
+@pytest.mark.timeout(120)
+async def test_a_short_pause_changes_nothing(world: World) -> None:
+    spool = world.new_spool()
+    async with (
+        a_server(world.environment(world.new_spool()), world.folder / "other.log"),
+        a_server(world.environment(spool), world.folder / "server.log") as server,
+        streams(server, STREAMS) as clients,
+    ):
+        await stream_all(clients, 2)
+        server.send(signal.SIGSTOP)
+        await asyncio.sleep(LEASE_SECONDS / 3)
+        server.send(signal.SIGCONT)
+        await stream_all(clients, 2)
+        expected = await finish_all(clients)
+        await world.settled()
+        await world.compare(expected, statuses=("completed",))
+        await world.until_nothing_is_left(spool)

@@ -1,0 +1,159 @@
+"""P5: running streams outlive Postgres, catch up, and a new one that asks for storage is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from persistence.migrate import migrate
+from stack.postgres import PostgresServer, postgres
+from tests.faults.client import PatternClient
+from tests.faults.figures import FIGURES
+from tests.faults.load import finish_all, stream_all, streams, until_killed
+from tests.faults.proxy import Proxy
+from tests.faults.servers import ServerProcess, a_server
+from tests.faults.world import Bucket, World, a_world
+
+STREAMS = 10
+
+
+class OwnPostgres:
+    """A server to be stopped and started again, always behind the same port of a proxy."""
+
+    def __init__(self, folder: Path, proxy: Proxy) -> None:
+        self._folder = folder
+        self._proxy = proxy
+        self._stack = ExitStack()
+
+    def start(self) -> PostgresServer:
+        self.server = self._stack.enter_context(postgres(self._folder, durable=True))
+        self._proxy.target = ("127.0.0.1", self.server.port)
+        return self.server
+
+    async def stop(self, number: signal.Signals) -> None:
+        """SIGINT: fast. SIGQUIT: immediate, as after a crash."""
+        self.server.process.popen.send_signal(number)
+        async with asyncio.timeout(30):
+            while self.server.process.exit_code() is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+async def database_proxy() -> AsyncIterator[Proxy]:
+    async with Proxy("127.0.0.1", 1) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path, database_proxy: Proxy) -> AsyncIterator[OwnPostgres]:
+    own = OwnPostgres(tmp_path / "postgres", database_proxy)
+    try:
+        await asyncio.to_thread(migrate, own.start().url)
+        yield own
+    finally:
+        own.close()
+
+
+@pytest.fixture
+async def own_world(own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+    """A world whose database is the one that is stopped."""
+    bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
+    async with a_world(own_postgres.server.url, bucket, tmp_path) as world:
+        world.database_url = world.database_url.replace(f":{own_postgres.server.port}/", f":{database_proxy.port}/")
+        yield world
+
+
+async def refusal(server: ServerProcess) -> float:
+    """Asks for a new session with storage; how long its refusal took."""
+    client = PatternClient(server.channel(), tag=60)
+    began = asyncio.get_running_loop().time()
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            async with asyncio.timeout(20):
+                await client.begin()
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        return asyncio.get_running_loop().time() - began
+    finally:
+        await client.close()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", ["stopped", "immediate"])
+async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnPostgres, full: bool, how: str) -> None:
+    if not full and how == "immediate":
+        pytest.skip("in make faults")
+    world, spool = own_world, own_world.new_spool()
+    away = (30 if full else 8) if how == "stopped" else 1
+    environment = world.environment(spool, lease_seconds=60)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        await stream_all(clients, 3)
+        await own_postgres.stop(signal.SIGINT if how == "stopped" else signal.SIGQUIT)
+        streaming = asyncio.create_task(stream_all(clients, away + 4))
+        await asyncio.sleep(away / 2)
+        seconds = await refusal(server)
+        FIGURES.note(f"a session that cannot be recorded is refused within {seconds:.1f} s")
+        await asyncio.sleep(away / 2)
+        own_postgres.start()
+        await streaming
+        FIGURES.add("seconds without Postgres", away)
+        assert all(client.is_open for client in clients), "a stream was ended by its storage"
+        async with streams(server, 2, first_tag=40) as later:
+            await stream_all(later, 1)
+            expected = await finish_all([*clients, *later])
+        await world.settled(60)
+        await world.compare(expected, statuses=("completed",))
+        await world.until_nothing_is_left(spool)
+    assert seconds < 10
+
+
+@pytest.mark.timeout(180)
+async def test_killed_while_postgres_is_away(own_world: World, own_postgres: OwnPostgres) -> None:
+    """P2 and P5 together: what Postgres was never told is in the spool."""
+    world, spool = own_world, own_world.new_spool()
+    environment = world.environment(spool)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        await stream_all(clients, 2)
+        await own_postgres.stop(signal.SIGQUIT)
+        expected = await until_killed(server, clients, 3)
+    own_postgres.start()
+    async with a_server(environment, world.folder / "server.log"):
+        await world.settled()
+        await world.compare(expected)
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.timeout(240)
+async def test_connections_are_cut_in_mid_transaction(world: World, postgres_proxy: Proxy, full: bool) -> None:
+    """Before a statement arrives, after it, and between a commit and its answer."""
+    spool = world.new_spool()
+    environment = world.environment(spool, postgres_port=postgres_proxy.port)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        streaming = asyncio.create_task(stream_all(clients, 60 if full else 10))
+        cuts = 0
+        while not streaming.done():
+            before = random.random() < 0.5
+            postgres_proxy.cut_on(random.choice([b"COMMIT", b"UPDATE", b"INSERT", b"BEGIN"]), before=before)
+            await asyncio.sleep(random.uniform(0.05, 0.6))
+            if random.random() < 0.3:
+                postgres_proxy.cut()
+            cuts += 1
+        await streaming
+        postgres_proxy.restore()
+        FIGURES.add("transactions cut", cuts)
+        assert all(client.is_open for client in clients), "a stream was ended by its storage"
+        expected = await finish_all(clients)
+        await world.settled(60)
+        await world.compare(expected, statuses=("completed",))
+        await world.until_nothing_is_left(spool)
