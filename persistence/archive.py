@@ -1,15 +1,23 @@
 """The stored audio and transcript of a session, and their removal."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from persistence.errors import AudioNotStored, SessionActive, TranscriptNotStored
+from persistence.errors import AudioNotStored, LeaseLost, SessionActive, StorageUnavailable, TranscriptNotStored
 from persistence.keys import audio_key, transcript_key
 from persistence.objects import ObjectStore
 from persistence.records import SessionRecord
+from persistence.salvage import remove_objects
 from persistence.session_id import parse_session_id
 from persistence.sessions import SessionStore
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+# A tenant waits no longer than this for a slow store.
+_OBJECTS_SECONDS: Final = 5.0
 
 
 class StoredObject(NamedTuple):
@@ -61,14 +69,16 @@ def _refuse_unfinished(record: SessionRecord, uri: str | None) -> None:
 async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id: UUID, session_id: str) -> None:
     """Removes a session: hidden first, then its objects, the row last.
 
-    Cut short at any point, the session is gone to its tenant, and deleting it again goes on from there.
+    Once it is hidden the delete has happened: it is gone to its tenant, and the reaper does what is left undone here.
 
     Raises:
         InvalidSessionId, SessionNotFound, SessionActive: as their names say.
-        StorageUnavailable: Postgres or S3 does not do its part; try again.
+        StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
     """
-    identifier = parse_session_id(session_id)
     await sessions.bury(tenant_id, session_id)
-    await objects.delete(audio_key(identifier))
-    await objects.delete(transcript_key(identifier))
-    await sessions.remove(tenant_id, session_id)
+    try:
+        async with asyncio.timeout(_OBJECTS_SECONDS):
+            await remove_objects(objects, parse_session_id(session_id))
+            await sessions.remove(tenant_id, session_id)
+    except (StorageUnavailable, LeaseLost, TimeoutError):
+        log.warning("a delete is finished in the background", session_id=session_id)

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
-from persistence.errors import NotOwner, StorageUnavailable
+from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.rows import SessionRows
 from persistence.shipper import Shipper
@@ -109,9 +109,10 @@ class Finisher:
             try:
                 await self._finish(finishing, start, conclusion, spool)
                 self._unfinished -= 1
+            except LeaseLost:
+                log.warning("session is left to other servers", session_id=start.session_id)
             except NotOwner:
-                log.warning("session was taken over by another server", session_id=start.session_id)
-                _failed.labels("owner").inc()
+                await self._yield_to_owner(start, spool)
             except Exception:
                 # A mistake of ours with one session: it stays in the spool, the others go on.
                 log.exception("session cannot be finished", session_id=start.session_id)
@@ -137,6 +138,7 @@ class Finisher:
         if not is_there:
             # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
             await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
+            await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
         await asyncio.to_thread(spool.remove)
 
     async def _store(
@@ -162,6 +164,14 @@ class Finisher:
             if shipped.has_tails:
                 await self._repeat("row", finishing, lambda: self._rows.tails_removed(start.id))
         return is_there
+
+    async def _yield_to_owner(self, start: SessionStart, spool: SessionSpool | None) -> None:
+        """Another server has the session. Its spool stays until a later start finds that it holds no more than S3."""
+        _failed.labels("owner").inc()
+        log.warning("session was taken over by another server", session_id=start.session_id)
+        if spool is not None and await self._rows.is_superseded(start.id, await asyncio.to_thread(spool.audio_bytes)):
+            await asyncio.to_thread(spool.remove)
+            self._unfinished -= 1
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
         pause = _FIRST_PAUSE_SECONDS

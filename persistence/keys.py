@@ -4,7 +4,9 @@ import re
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from persistence.session_id import format_session_id
+from persistence.session_id import format_session_id, parse_session_id
+
+SESSIONS_PREFIX: Final = "sessions/"
 
 _TAIL: Final = re.compile(r"(\d{16})-(\d+)", re.ASCII)
 
@@ -46,3 +48,12 @@ def parse_tail_key(key: str) -> Tail | None:
     """The tail behind a key, or None where it is no tail's."""
     match = _TAIL.fullmatch(key.rpartition("/")[2])
     return Tail(int(match[1]), int(match[2])) if match else None
+
+
+def session_of_key(key: str) -> UUID:
+    """The session that an object belongs to.
+
+    Raises:
+        InvalidSessionId: the key is none of ours.
+    """
+    return parse_session_id(key.removeprefix(SESSIONS_PREFIX).partition("/")[0])

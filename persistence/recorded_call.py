@@ -94,6 +94,7 @@ class RecordedCall:
         self._ended_by_client = False
         self._has_half_closed = False
         self._task: asyncio.Task[None] | None = None
+        self._cut: Exception | None = None
         # The transport takes one message at a time.
         self._writing = asyncio.Lock()
 
@@ -160,6 +161,13 @@ class RecordedCall:
         """The transport has given the call up: nothing more is read from it or written to it."""
         self._has_vanished.set()
         self._requests.end()
+
+    def cut(self, error: Exception) -> None:
+        """Ends the call by `error`, whatever it is doing."""
+        self._cut = error
+        self._requests.end(error)
+        if self._task is not None:
+            self._task.cancel()
 
     async def write(self, response: TranscribeResponse) -> None:
         """Records what the servicer says, then passes it on if the client is still there.
@@ -276,6 +284,8 @@ class RecordedCall:
 
     def _error_of_servicer(self) -> BaseException | None:
         assert self._task is not None  # noqa: S101 - its caller made it
+        if self._cut is not None:
+            return self._cut
         if self._task.cancelled():
             return asyncio.CancelledError("the servicer was cancelled")
         return self._task.exception()

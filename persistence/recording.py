@@ -40,6 +40,7 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         self._store_wait_seconds = store_wait_seconds
         self._vanished_grace_seconds = vanished_grace_seconds
         self._calls: set[asyncio.Task[None]] = set()
+        self._recorded: set[RecordedCall] = set()
 
     async def intercept_service(
         self,
@@ -69,6 +70,8 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
 
     async def _serve(self, call: RecordedCall, requests: AsyncIterator[TranscribeRequest]) -> None:
         running = asyncio.create_task(call.run(), name="recorded call")
+        self._recorded.add(call)
+        running.add_done_callback(lambda _: self._recorded.discard(call))
         self._calls.add(running)
         running.add_done_callback(self._retire)
         reading = asyncio.create_task(call.read(requests), name="recorded requests")
@@ -86,6 +89,11 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         self._calls.discard(running)
         if not running.cancelled():
             running.exception()  # told to the client if it is still there; nobody else waits for it
+
+    def cut(self, error: Exception) -> None:
+        """Ends all calls by `error`: their sessions are not this process's any more."""
+        for call in list(self._recorded):
+            call.cut(error)
 
     async def close(self, grace_seconds: float) -> None:
         """Waits for the calls whose client has gone, then ends them; their recordings are finished all the same.

@@ -188,6 +188,18 @@ class SessionRows:
             )
             return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
 
+    async def is_superseded(self, session_id: UUID, audio_bytes: int) -> bool:
+        """Whether a session is stored, by whomever, with no less audio than this."""
+        query = select(_t.audio_uri, _t.transcript_uri, _t.store_audio, _t.store_transcript, _t.stored_bytes).where(
+            _t.id == session_id
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return False
+        has_audio = not row.store_audio or (row.audio_uri is not None and row.stored_bytes >= audio_bytes)
+        return has_audio and (not row.store_transcript or row.transcript_uri is not None)
+
     async def forget_upload(self, session_id: UUID) -> None:
         """Drops an upload that is not in S3 any more, with its parts."""
         self._check()

@@ -1,7 +1,8 @@
 """Persistence as one thing: opened by the server, used by its interceptor chain and its session service."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+import functools
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,19 +11,25 @@ from persistence.archive import Archive, StoredObject, delete_session
 from persistence.budget import SpoolBudget
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
-from persistence.errors import StorageUnavailable
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finisher import Finisher
+from persistence.lease import Lease
 from persistence.objects import ObjectStore, open_objects
 from persistence.ownership import Ownership
+from persistence.reaper import Reaper, SpoolsOf
 from persistence.recording import RecordingInterceptor
 from persistence.recordings import Classify, Recordings
 from persistence.recovery import recover
 from persistence.rows import SessionRows
+from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
 from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
 from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 __all__ = ["Archive", "Persistence", "StoredObject", "open_persistence"]
 
@@ -34,6 +41,8 @@ class Persistence:
     sessions: SessionStore
     archive: Archive
     interceptor: RecordingInterceptor
+    lost: asyncio.Event
+    """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
     _objects: ObjectStore
 
     async def delete(self, tenant_id: UUID, session_id: str) -> None:
@@ -41,7 +50,7 @@ class Persistence:
 
         Raises:
             InvalidSessionId, SessionNotFound, SessionActive: as their names say.
-            StorageUnavailable: Postgres or S3 does not do its part; try again.
+            StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)
 
@@ -62,18 +71,24 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         objects = await stack.enter_async_context(open_objects(settings))
         await database.check()
         await objects.ensure_bucket()
-        rows = SessionRows(database, settings.worker_id)
+        lease = Lease(database, settings.worker_id, settings.lease_seconds, settings.lease_renewal_seconds)
+        rows = SessionRows(database, settings.worker_id, lease.check)
+        ownership = Ownership(database, settings.worker_id, lease.check)
         writer = SessionWriter(rows)
-        shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds)
+        shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
         finisher = Finisher(writer, rows, shipper)
         upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
         home = await _open_home(settings)
         abandoned: list[SpoolHome] = []
         stack.callback(_release, home, abandoned, finisher)
+        await lease.register()
+        objects.check = lease.check
+        stack.push_async_callback(_end, lease, finisher)
+        await stack.enter_async_context(_running(lease.run(), "lease"))
         stack.push_async_callback(shipper.close)
         await stack.enter_async_context(_running(shipper.run(), "part ledger"))
         stack.push_async_callback(finisher.close, settings.close_grace_seconds)
-        await _recover(settings, home, abandoned, finisher, Ownership(database, settings.worker_id))
+        await _recover(settings, home, abandoned, finisher, ownership)
         interceptor = RecordingInterceptor(
             Recordings(
                 home,
@@ -91,7 +106,11 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         stack.push_async_callback(interceptor.close, settings.close_grace_seconds)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
         await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
-        yield Persistence(SessionStore(database), Archive(objects), interceptor, objects)
+        spools_of = functools.partial(_take_spools, settings, home, abandoned, finisher, ownership)
+        reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
+        await stack.enter_async_context(_running(reaper.run(), "reaper"))
+        await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
+        yield Persistence(SessionStore(database), Archive(objects), interceptor, lease.lost, objects)
 
 
 @asynccontextmanager
@@ -120,6 +139,59 @@ async def _recover(
         await recover((home, *abandoned), finisher, ownership)
     except OSError as error:
         raise StorageUnavailable("the spool cannot be read") from error
+
+
+async def _take_spools(
+    settings: PersistenceSettings,
+    home: SpoolHome,
+    abandoned: list[SpoolHome],
+    finisher: Finisher,
+    ownership: Ownership,
+    worker_ids: Sequence[str],
+) -> None:
+    """A dead server of this machine has left its spool, which has more than S3."""
+    for worker_id in worker_ids:
+        try:
+            left = await asyncio.to_thread(SpoolHome.claim, settings.spool_dir, worker_id, home.budget)
+            if left is not None:
+                abandoned.append(left)
+                await recover([left], finisher, ownership)
+        except OSError as error:
+            raise StorageUnavailable("the spool cannot be read") from error
+
+
+def _reaper(
+    settings: PersistenceSettings,
+    lease: Lease,
+    ownership: Ownership,
+    salvage: Salvage,
+    objects: ObjectStore,
+    spools_of: SpoolsOf,
+) -> Reaper:
+    return Reaper(
+        lease,
+        ownership,
+        salvage,
+        objects,
+        spools_of,
+        pause_seconds=settings.reap_seconds,
+        grace_seconds=settings.recovery_grace_seconds,
+        delete_age_seconds=settings.delete_age_seconds,
+        orphan_age_seconds=settings.orphan_age_seconds,
+        sweep_seconds=settings.sweep_seconds,
+    )
+
+
+async def _cut_when_lost(lease: Lease, interceptor: RecordingInterceptor) -> None:
+    await lease.lost.wait()
+    interceptor.cut(LeaseLost())
+
+
+async def _end(lease: Lease, finisher: Finisher) -> None:
+    try:
+        await lease.end(has_left_work=finisher.has_left_work)
+    except StorageUnavailable:
+        log.warning("the lease is left to run out: the database does not answer")
 
 
 def _release(home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher) -> None:

@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from datetime import UTC, datetime
 from uuid import UUID
 
 from persistence.errors import InvalidSessionId
@@ -38,3 +39,8 @@ def parse_session_id(text: str) -> UUID:
     if _FORM.fullmatch(text) is None:
         raise InvalidSessionId
     return UUID(hex=text.removeprefix(_PREFIX))
+
+
+def created_at(session_id: UUID) -> datetime:
+    """When an id was made, to the millisecond."""
+    return datetime.fromtimestamp((session_id.int >> 80) / 1000, UTC)

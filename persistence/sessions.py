@@ -4,14 +4,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, select, text, tuple_, update
 
 from persistence.cursor import Cursor
 from persistence.database import Database
 from persistence.errors import InvalidFilter, SessionActive, SessionNotFound
 from persistence.records import STATUSES, SessionFilter, SessionPage, SessionRecord
 from persistence.session_id import format_session_id, parse_session_id
-from persistence.tables import realtime_sessions
+from persistence.tables import UNFINISHED, realtime_sessions
 
 MAX_LIMIT = 100
 MAX_OFFSET = 100_000
@@ -142,9 +142,15 @@ class SessionStore:
         raise SessionNotFound(session_id)
 
     async def remove(self, tenant_id: UUID, session_id: str) -> None:
-        """Removes the row of a buried session; nothing happens if there is none."""
+        """Removes the row of a buried session; nothing happens if there is none.
+
+        One that a process is still storing keeps it: that process removes what it has put, then the row.
+        """
         statement = delete(realtime_sessions).where(
-            _t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_not(None)
+            _t.tenant_id == tenant_id,
+            _t.id == parse_session_id(session_id),
+            _t.deleted_at.is_not(None),
+            text(f"NOT ({UNFINISHED})"),
         )
         async with self._database.transaction() as connection:
             await connection.execute(statement)

@@ -102,3 +102,17 @@ class WavFormat:
         if _CODECS[self.encoding].format_tag == _PCM:
             return b""
         return struct.pack("<4sII", b"fact", 4, min(data_bytes // self.frame_bytes, _MAX_32))
+
+
+def data_bytes(header: bytes) -> int:
+    """How much audio a file says it has, from a header that `WavFormat.header` made.
+
+    Raises:
+        ValueError: it did not.
+    """
+    riff, data = header[:4], header[-8:-4]
+    if riff not in (b"RIFF", b"RF64") or data != b"data":
+        raise ValueError("not the header of a recording")
+    if riff == b"RF64":
+        return int(_DS64.unpack_from(header, 12)[3])
+    return int.from_bytes(header[-4:], "little")

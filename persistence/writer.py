@@ -11,7 +11,7 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from persistence.errors import StorageUnavailable
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.rows import SessionRows
 from telemetry.logs import get_logger
@@ -103,6 +103,8 @@ class SessionWriter:
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.flush()
+            except LeaseLost:
+                return
             except Exception:
                 # Figures that cannot be written must not end the streams they are of. The log gets the first failure of
                 # a row of them.

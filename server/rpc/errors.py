@@ -52,12 +52,20 @@ ANSWERS: dict[type[Exception], Answer] = {
     persistence.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
     persistence.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
     persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
+    persistence.LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+    persistence.NotOwner: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
     persistence.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
 }
 _INTERNAL = Answer(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
 # Ends of a session that nobody did wrong.
-_INTERRUPTIONS = (session.IdleTimeout, session.SessionTimeout, session.ServerStopping, inference.EngineStopped)
+_INTERRUPTIONS = (
+    session.IdleTimeout,
+    session.SessionTimeout,
+    session.ServerStopping,
+    inference.EngineStopped,
+    persistence.LeaseLost,
+)
 
 
 def answer_to(error: BaseException) -> Answer:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -21,6 +24,7 @@ import pytest
 from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
@@ -117,6 +121,7 @@ class Parrot(transcription_pb2_grpc.TranscriptionServiceServicer):
     language: str = "en"
     fail_at_message: int | None = None
     final_seconds: float = 0.0
+    acks: bool = False
     text: Callable[[int], str] = lambda number: f"this is final {number}"
     finals: list[str] = field(default_factory=list)
 
@@ -140,6 +145,8 @@ class Parrot(transcription_pb2_grpc.TranscriptionServiceServicer):
                 break
             if request.WhichOneof("request") == "audio":
                 heard += 1
+                if self.acks:
+                    await context.write(pb.TranscribeResponse(audio_ack=pb.AudioAck(processed_seconds=0.25)))
                 if heard == self.fail_at_message:
                     raise ValueError("the parrot choked")
                 if heard % self.message_count == 0:
@@ -213,6 +220,13 @@ class House:
                     if record.status != "active" and not waits:
                         return record
                 await asyncio.sleep(0.05)
+
+    async def row_of(self, session_id: str) -> dict[str, Any] | None:
+        """The row with all its columns, also that of a deleted session."""
+        query = text("SELECT * FROM realtime_sessions WHERE id = :id")
+        async with self.database.transaction() as connection:
+            row = (await connection.execute(query, {"id": parse_session_id(session_id)})).mappings().one_or_none()
+        return None if row is None else {str(name): value for name, value in row.items()}
 
     async def audio(self, session_id: str) -> bytes:
         return await self._object(audio_key(parse_session_id(session_id)))
@@ -414,3 +428,36 @@ class Client:
 @pytest.fixture
 def client_of() -> type[Client]:
     return Client
+
+
+def environment_of(settings: PersistenceSettings) -> dict[str, str]:
+    values = settings.model_dump()
+    plain = {
+        name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+    return {**os.environ, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
+
+
+@asynccontextmanager
+async def _victim(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("victim.py")),
+        env=environment_of(settings),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture
+def a_victim() -> Callable[..., Any]:
+    """A process that records, to be killed; its settings given, gives the process and its address."""
+    return _victim

@@ -10,7 +10,6 @@ from persistence.errors import (
     AudioNotStored,
     SessionActive,
     SessionNotFound,
-    StorageUnavailable,
     TranscriptNotStored,
 )
 from persistence.tenancy import DEFAULT_TENANT_ID
@@ -71,18 +70,21 @@ async def test_a_deleted_session_leaves_nothing(house: Any, client_of: Any) -> N
         await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
 
 
-async def test_a_delete_that_s3_cut_short_hides_the_session_and_is_finished_by_another(
-    house: Any, client_of: Any
+async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_the_objects(
+    build_house: Any, client_of: Any
 ) -> None:
-    session_id = await recorded(house, client_of, **BOTH)
-    house.s3.refuse()
-    with pytest.raises(StorageUnavailable):
+    async with build_house(delete_age_seconds=0.1, reap_seconds=0.2) as house:
+        session_id = await recorded(house, client_of, **BOTH)
+        house.s3.refuse()
         await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
-    with pytest.raises(SessionNotFound):
-        await house.record(session_id)
-    house.s3.restore()
-    await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
-    assert not await house.has_objects(session_id)
+        with pytest.raises(SessionNotFound):
+            await house.record(session_id)
+        assert await house.has_objects(session_id)
+        house.s3.restore()
+        async with asyncio.timeout(15):
+            while await house.row_of(session_id):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert not await house.has_objects(session_id)
 
 
 async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(build_house: Any, client_of: Any) -> None:

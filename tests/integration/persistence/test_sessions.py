@@ -220,7 +220,10 @@ async def test_a_buried_session_is_gone_to_its_tenant(
         await store.get(tenant, start.session_id)
     assert (await store.list(tenant)).total == 1
     assert not await rows.set_stored(start.id, StoredObjects("s3://b/a", None))
+    # Not stored to its end: whoever stores it removes what it has put, and then the row.
     await store.remove(tenant, start.session_id)
+    await store.bury(tenant, start.session_id)
+    await rows.remove_deleted(start.id)
     with pytest.raises(SessionNotFound):
         await store.bury(tenant, start.session_id)
     assert (await store.get(tenant, follower.session_id)).previous_session_id is None

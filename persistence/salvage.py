@@ -1,0 +1,160 @@
+"""Ends a session without its spool: audio from the parts and tail objects in S3, the transcript from the rows.
+
+Every step may be repeated, by this process or by the next that takes the session over. At most the tails are read back:
+the audio of part 1 and of what came after the last whole part, about 10 MiB.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import Counter, Histogram
+
+from persistence.assembly import Assembly, assemble, cut
+from persistence.errors import ObjectNotFound, UploadNotFound
+from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
+from persistence.layout import audio_range, part, part_count
+from persistence.objects import ObjectStore
+from persistence.ownership import Remains
+from persistence.records import StoredObjects, StoredPart
+from persistence.rows import SessionRows
+from persistence.session_id import format_session_id
+from persistence.transcript import document
+from persistence.wav import WavFormat, data_bytes
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+_HEADER_READ_BYTES: Final = 256
+
+_salvaged = Counter("dalston_sessions_salvaged_total", "Sessions ended from the bucket, without their spool")
+_read_bytes = Histogram(
+    "dalston_salvage_read_bytes", "Audio read back to end one session", buckets=(0, 1e5, 1e6, 5e6, 1e7, 2e7)
+)
+
+
+class Salvage:
+    """Ends the sessions of dead processes from what the bucket and Postgres have of them."""
+
+    def __init__(self, objects: ObjectStore, rows: SessionRows) -> None:
+        self._objects = objects
+        self._rows = rows
+
+    async def end(self, session: Remains) -> None:
+        """Brings a session to its final state; repeated, it goes on where it was cut short.
+
+        Raises:
+            StorageUnavailable: Postgres or S3 does not do its part; call again.
+            NotOwner, LeaseLost: it is not this process's to end any more.
+        """
+        if session.is_deleted:
+            await self.delete(session.id)
+            return
+        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes
+        if session.store_audio and audio_uri is None:
+            stored = await self._audio(session.id, wav)
+            audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
+        transcript_uri = session.transcript_uri
+        if session.store_transcript and transcript_uri is None:
+            transcript_uri = await self._transcript(session, seconds)
+        uris = StoredObjects(audio_uri, transcript_uri)
+        tails = session.has_tails or session.store_audio
+        if await self._rows.set_stored(session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored):
+            await self._clean(session.id)
+            _salvaged.inc()
+        else:
+            await self.delete(session.id)
+
+    async def delete(self, session_id: UUID) -> None:
+        """Removes everything of a deleted session, its row last; nothing happens for what is gone already.
+
+        Raises:
+            StorageUnavailable: Postgres or S3 does not do its part; call again.
+        """
+        await remove_objects(self._objects, session_id)
+        await self._rows.remove_deleted(session_id)
+
+    async def _clean(self, session_id: UUID) -> None:
+        await self._objects.abort_uploads(audio_key(session_id))
+        await self._objects.delete_all(await self._objects.list(tail_prefix(session_id)))
+        await self._rows.tails_removed(session_id)
+
+    async def _audio(self, session_id: UUID, wav: WavFormat) -> int:
+        """Makes the WAV file; gives how much audio is in it, in bytes."""
+        upload = await self._rows.upload(session_id)
+        tails = await self._tails(session_id)
+        assembly = assemble(wav, upload.parts, tails)
+        there = await self._stored_audio(session_id, wav)
+        if there is not None and there >= assembly.audio_bytes:
+            # Its process had put it and not said so.
+            return there
+        try:
+            if part_count(wav, assembly.audio_bytes) == 1:
+                await self._put_whole(session_id, wav, tails, assembly)
+            else:
+                await self._complete(session_id, wav, tails, assembly, upload.upload_id)
+        except UploadNotFound:
+            if (there := await self._stored_audio(session_id, wav)) is not None and there >= assembly.audio_bytes:
+                return there
+            log.exception("parts of a session are gone from the bucket", session_id=format_session_id(session_id))
+            await self._rows.forget_upload(session_id)
+            raise
+        return assembly.audio_bytes
+
+    async def _put_whole(self, session_id: UUID, wav: WavFormat, tails: Sequence[Tail], assembly: Assembly) -> None:
+        audio = await self._read(session_id, tails, 0, assembly.audio_bytes)
+        body = part(wav, 1, assembly.audio_bytes, audio)
+        await self._objects.put(audio_key(session_id), body, "audio/wav")
+
+    async def _complete(
+        self, session_id: UUID, wav: WavFormat, tails: Sequence[Tail], assembly: Assembly, upload_id: str | None
+    ) -> None:
+        key = audio_key(session_id)
+        if upload_id is None:
+            upload_id = await self._objects.create_upload(key, "audio/wav")
+        done = {each.number: each for each in assembly.ready}
+        for number in assembly.missing:
+            begin, end = audio_range(wav, number, assembly.audio_bytes)
+            body = part(wav, number, assembly.audio_bytes, await self._read(session_id, tails, begin, end))
+            etag = await self._objects.upload_part(key, upload_id, number, body)
+            done[number] = StoredPart(upload_id, number, etag, len(body))
+            await self._rows.add_parts([(session_id, done[number])])
+        await self._objects.complete_upload(key, upload_id, [done[number] for number in sorted(done)])
+
+    async def _read(self, session_id: UUID, tails: Sequence[Tail], begin: int, end: int) -> bytes:
+        pieces = []
+        for tail, first, stop in cut(tails, begin, end):
+            pieces.append((await self._objects.read(tail_key(session_id, tail)))[first:stop])
+        audio = b"".join(pieces)
+        _read_bytes.observe(len(audio))
+        return audio
+
+    async def _tails(self, session_id: UUID) -> list[Tail]:
+        keys = await self._objects.list(tail_prefix(session_id))
+        return [tail for key in keys if (tail := parse_tail_key(key)) is not None]
+
+    async def _stored_audio(self, session_id: UUID, wav: WavFormat) -> int | None:
+        """How much audio the object has, None where there is none."""
+        try:
+            header = await self._objects.read_start(audio_key(session_id), _HEADER_READ_BYTES)
+            return data_bytes(header[: wav.header_bytes])
+        except ObjectNotFound:
+            return None
+
+    async def _transcript(self, session: Remains, seconds: float) -> str:
+        utterances = await self._rows.utterances(session.id)
+        body = document(format_session_id(session.id), session.language, seconds, utterances)
+        await self._objects.put(transcript_key(session.id), body, "application/json")
+        return self._objects.uri(transcript_key(session.id))
+
+
+async def remove_objects(objects: ObjectStore, session_id: UUID) -> None:
+    """Removes a session's audio, transcript, tails and unfinished uploads, whichever there are.
+
+    Raises:
+        StorageUnavailable: S3 does not do its part.
+    """
+    await objects.delete(audio_key(session_id))
+    await objects.delete(transcript_key(session_id))
+    await objects.delete_all(await objects.list(tail_prefix(session_id)))
