@@ -35,6 +35,7 @@ from persistence.records import Ending, SessionRecord
 from persistence.service import Persistence, open_persistence
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
+from stack.settings import ROOT
 
 
 class Proxy:
@@ -437,7 +438,9 @@ def environment_of(settings: PersistenceSettings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
-    return {**os.environ, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
+    # This tree, whichever is installed.
+    here = {"PYTHONPATH": str(ROOT)}
+    return {**os.environ, **here, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
 
 
 @asynccontextmanager

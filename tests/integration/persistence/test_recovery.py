@@ -3,17 +3,13 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from persistence.config import PersistenceSettings
 from persistence.errors import SpoolInUse, StorageUnavailable
 from persistence.service import open_persistence
 from persistence.spool import SessionSpool
@@ -28,35 +24,8 @@ def data_of(wav: bytes) -> bytes:
     return wav[header : header + int.from_bytes(wav[header - 4 : header], "little")]
 
 
-def environment_of(settings: PersistenceSettings) -> dict[str, str]:
-    values = settings.model_dump()
-    plain = {
-        name: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        for name, value in values.items()
-        if value is not None
-    }
-    return {**os.environ, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
-
-
-@asynccontextmanager
-async def a_victim(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("victim.py")),
-        env=environment_of(settings),
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any
 ) -> None:
     settings = make_settings()
     async with a_victim(settings) as (process, address):

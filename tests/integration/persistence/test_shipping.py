@@ -1,0 +1,296 @@
+"""How a session's audio comes to S3 while it runs: parts, tails and segments on a real Postgres and S3."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from persistence import troubles, upkeep
+from persistence.keys import Tail, audio_key, parse_tail_key, tail_prefix
+from persistence.layout import PART_BYTES, first_byte
+from persistence.rows import SessionRows, Upload
+from persistence.session_id import parse_session_id
+from persistence.wav import WavFormat
+
+WAV = WavFormat("pcm_s16le", 16000, 1)
+BOTH = {"store_audio": True, "store_transcript": True}
+
+
+def messages_of(size: int) -> list[bytes]:
+    return [os.urandom(65_536) for _ in range(size // 65_536)]
+
+
+async def tails_of(house: Any, session_id: str) -> list[Tail]:
+    keys = await house.objects.list(tail_prefix(parse_session_id(session_id)))
+    tails = [parse_tail_key(key) for key in keys]
+    assert None not in tails
+    return tails  # type: ignore[return-value]
+
+
+async def upload_of(house: Any, session_id: str) -> Upload:
+    return await SessionRows(house.database, "reader").upload(parse_session_id(session_id))
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def nothing_is_left(house: Any, session_id: str) -> None:
+    await house.no_spool()
+    assert await tails_of(house, session_id) == []
+    assert await house.objects.uploads(audio_key(parse_session_id(session_id))) == []
+    assert (await upload_of(house, session_id)).parts == ()
+
+
+def segments_of(house: Any, session_id: str) -> list[str]:
+    return sorted(path.name for path in house.spool_dir.glob(f"*/{session_id}/audio.*"))
+
+
+@pytest.fixture
+async def quick(build_house: Callable[..., Any]) -> AsyncIterator[Any]:
+    """A house that flushes often and whose parrot keeps its beak shut."""
+    async with build_house(flush_seconds=0.3, fsync_seconds=0.1) as house:
+        house.parrot.message_count = 1_000_000
+        yield house
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(troubles, "_PATIENCE_SECONDS", dict.fromkeys(troubles._PATIENCE_SECONDS, 0.3))
+    monkeypatch.setattr(upkeep, "REVIEW_SECONDS", 0.05)
+
+
+async def test_a_running_sessions_audio_is_in_parts_and_tails_and_its_segments_go(quick: Any, client_of: Any) -> None:
+    messages = messages_of(18 * 1024 * 1024)
+    total = sum(map(len, messages))
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*messages)
+
+        async def all_is_safe() -> bool:
+            upload = await upload_of(quick, session_id)
+            tails = await tails_of(quick, session_id)
+            return len(upload.parts) == 2 and max((tail.end for tail in tails), default=0) == total
+
+        await until(all_is_safe)
+        upload = await upload_of(quick, session_id)
+        assert [(part.number, part.size) for part in upload.parts] == [(2, PART_BYTES), (3, PART_BYTES)]
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00004"])
+        tails = await tails_of(quick, session_id)
+        covered = [tail for tail in tails if tail.end <= first_byte(WAV, 2)]
+        assert sum(tail.size for tail in covered) == first_byte(WAV, 2), "part 1 comes last"
+        rest = [tail for tail in tails if tail not in covered]
+        assert min(tail.first_byte for tail in rest) >= first_byte(WAV, 4), "tails of stored parts are gone"
+        await client.end()
+        assert (await client.rest())[-1].session_end.audio_uri
+    assert await quick.audio(session_id) == WAV.header(total) + b"".join(messages)
+    await nothing_is_left(quick, session_id)
+
+
+async def test_a_session_shorter_than_the_flush_interval_is_one_put(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    call = type(house.objects)._call
+
+    async def counted(store: Any, operation: str, action: Any) -> Any:
+        calls.append(operation)
+        return await call(store, operation, action)
+
+    monkeypatch.setattr(type(house.objects), "_call", counted)
+    async with house.channel() as channel:
+        client = client_of(channel)
+        await client.begin(store_audio=True)
+        await client.send(bytes(3200))
+        await client.end()
+        await client.rest()
+    await house.no_spool()
+    assert calls == ["put_object"]
+
+
+async def test_a_tail_of_a_short_session_goes_when_the_object_is_there(quick: Any, client_of: Any) -> None:
+    messages = [os.urandom(3200) for _ in range(6)]
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        for count in (1, 3, 6):
+            await client.send(*messages[len(await tails_of(quick, session_id)) and count - 3 : count][-3:])
+            await asyncio.sleep(0.6)
+        tails = await tails_of(quick, session_id)
+        assert len(tails) >= 2
+        await client.end()
+        await client.rest()
+    await nothing_is_left(quick, session_id)
+    assert len(await quick.audio(session_id)) > WAV.header_bytes
+
+
+async def test_the_stored_seconds_of_an_ack_are_in_s3(quick: Any, client_of: Any) -> None:
+    quick.parrot.acks = True
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(bytes(32_000))
+        first = (await client.call.read()).audio_ack
+        assert (first.received_seconds, first.processed_seconds) == (1.0, 0.25)
+
+        async def has_tail() -> bool:
+            return bool(await tails_of(quick, session_id))
+
+        await until(has_tail)
+        await asyncio.sleep(0.1)
+        await client.send(bytes(32_000))
+        second = (await client.call.read()).audio_ack
+        assert second.received_seconds == 2.0
+        assert second.stored_seconds >= 1.0
+        await client.end()
+        await client.rest()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_while_s3_is_away_the_client_is_told_and_the_backlog_ships_when_it_is_back(
+    quick: Any, client_of: Any
+) -> None:
+    messages = messages_of(13 * 1024 * 1024)
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        quick.s3.refuse()
+        await client.send(*messages)
+        warning = (await client.call.read()).warning
+        assert (warning.code, dict(warning.details)) == (
+            "persistence_degraded",
+            {"state": "begin", "reason": "object_store"},
+        )
+        assert segments_of(quick, session_id) == ["audio.00001", "audio.00002", "audio.00003"]
+        quick.s3.restore()
+        over = (await client.call.read()).warning
+        assert over.details["state"] == "end"
+        await quick.until(lambda: "audio.00002" not in segments_of(quick, session_id))
+        await client.end()
+        await client.rest()
+    await quick.ended(session_id)
+    assert await quick.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
+    await nothing_is_left(quick, session_id)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(quick: Any, client_of: Any) -> None:
+    messages = messages_of(12 * 1024 * 1024)
+    total = sum(map(len, messages))
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        quick.postgres.refuse()
+        await client.send(*messages)
+
+        async def tails_reach_the_end() -> bool:
+            return max((tail.end for tail in await tails_of(quick, session_id)), default=0) == total
+
+        await until(tails_reach_the_end)
+        assert (await client.call.read()).warning.details["reason"] == "database"
+        assert "audio.00002" in segments_of(quick, session_id)
+        quick.postgres.restore()
+        await quick.until(lambda: "audio.00002" not in segments_of(quick, session_id))
+        await client.end()
+        await client.rest()
+    await quick.ended(session_id)
+    assert await quick.audio(session_id) == WAV.header(total) + b"".join(messages)
+    await nothing_is_left(quick, session_id)
+
+
+async def test_an_upload_that_somebody_aborted_is_begun_anew_from_what_is_left(quick: Any, client_of: Any) -> None:
+    messages = messages_of(12 * 1024 * 1024)
+    data = b"".join(messages)
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(*messages)
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00003"])
+        await quick.objects.abort_uploads(audio_key(parse_session_id(session_id)))
+        await client.end()
+        await client.rest()
+    await quick.ended(session_id)
+    lost = slice(first_byte(WAV, 2), first_byte(WAV, 3))
+    expected = bytearray(data)
+    expected[lost] = bytes(PART_BYTES)
+    assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "silence where nothing is left"
+    await nothing_is_left(quick, session_id)
+
+
+async def test_completing_an_upload_again_does_nothing(house: Any, client_of: Any) -> None:
+    from persistence.records import StoredPart
+
+    key = f"test/{os.urandom(8).hex()}"
+    upload_id = await house.objects.create_upload(key, "audio/wav")
+    bodies = {1: os.urandom(PART_BYTES), 2: os.urandom(100)}
+    parts = []
+    for number in (2, 1):
+        await house.objects.upload_part(key, upload_id, number, bodies[number])
+        etag = await house.objects.upload_part(key, upload_id, number, bodies[number])
+        parts.append(StoredPart(upload_id, number, etag, len(bodies[number])))
+    parts.sort(key=lambda part: part.number)
+    await house.objects.complete_upload(key, upload_id, parts)
+    await house.objects.complete_upload(key, upload_id, parts)
+    assert await house.objects.read(key) == bodies[1] + bodies[2]
+    await house.objects.delete(key)
+
+
+async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any
+) -> None:
+    settings = make_settings(flush_seconds=0.3)
+    messages = messages_of(13 * 1024 * 1024)
+    total = sum(map(len, messages))
+    async with a_victim(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        reading = asyncio.create_task(client.rest())
+        await client.send(*messages)
+        directory = next(settings.spool_dir.glob(f"*/{session_id}"))
+        newest = directory / "audio.00003"
+
+        async def part_2_is_shipped_and_all_is_written() -> bool:
+            is_written = newest.exists() and newest.stat().st_size == total - first_byte(WAV, 3)
+            return is_written and not (directory / "audio.00002").exists()
+
+        await until(part_2_is_shipped_and_all_is_written)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await reading
+    async with build_house(spool_dir=settings.spool_dir) as house:
+        record = await house.ended(session_id)
+        assert record.status == "interrupted"
+        assert record.audio_duration_seconds == pytest.approx(total / 32_000)
+        assert await house.audio(session_id) == WAV.header(total) + b"".join(messages)
+        await nothing_is_left(house, session_id)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
+    build_house: Callable[..., Any], client_of: Any
+) -> None:
+    messages = messages_of(16 * 1024 * 1024)
+    async with build_house(flush_seconds=0.3, spool_bytes=11 * 1024 * 1024, spool_wait_seconds=20.0) as house:
+        house.parrot.message_count = 1_000_000
+        async with house.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(**BOTH)
+            house.s3.refuse()
+            sending = asyncio.create_task(client.send(*messages))
+            warnings = [(await client.call.read()).warning for _ in range(2)]
+            assert {warning.details["reason"] for warning in warnings} == {"disk", "object_store"}
+            house.s3.restore()
+            await sending
+            await client.end()
+            await client.rest()
+        await house.ended(session_id)
+        assert await house.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
+        await nothing_is_left(house, session_id)
