@@ -41,8 +41,8 @@ MAX_AUDIO_MESSAGE_BYTES: Final = 65_536
 VANISHED: Final = Ending("interrupted", "the client went away")
 STOPPED: Final = Ending("interrupted", "the server stopped")
 
-# A session that records may lag this far behind its audio before the client is held back; one that does not record
-# leaves the waiting to the transport.
+# Recognition may lag this far behind before audio that is recorded is let go and read back later, and the client of a
+# session that stores only its transcript is held back. One that stores nothing leaves the waiting to the transport.
 _RECORDED_LAG_SECONDS: Final = 30.0
 _UNRECORDED_BYTES: Final = 256 * 1024
 # A connection that breaks often looks half-closed first, and the cancellation follows. Waited for in turns: a loop that
@@ -133,6 +133,7 @@ class RecordedCall:
         side_tasks = [
             asyncio.create_task(self._limit_after_vanishing(), name="grace of a vanished client"),
             asyncio.create_task(self._tell_troubles(), name="warnings of a recorded call"),
+            asyncio.create_task(self._tell_lag(), name="lag of a recorded call"),
         ]
         try:
             await asyncio.wait({self._task})
@@ -254,8 +255,18 @@ class RecordedCall:
             lasting = await self._recorder.troubles.change()
             for reason in sorted(lasting ^ told):
                 if self._finishing is None:
-                    await self._pass_on(_warning(reason, has_begun=reason in lasting))
+                    await self._pass_on(_degraded(reason, has_begun=reason in lasting))
             told = lasting
+
+    async def _tell_lag(self) -> None:
+        """Warns the client when recognition falls behind, and says when it has caught up."""
+        await self._begun.wait()
+        told = False
+        while True:
+            is_behind = await self._requests.lag_change()
+            if is_behind != told and self._finishing is None:
+                await self._pass_on(_lagging(has_begun=is_behind))
+                told = is_behind
 
     async def _end(self, end: SessionEnd) -> TranscribeResponse:
         """`session_end` with where the recording is, as far as it is stored in time."""
@@ -314,11 +325,20 @@ class _RecordedContext:
         return getattr(self._context, name)
 
 
-def _warning(reason: str, *, has_begun: bool) -> TranscribeResponse:
+def _degraded(reason: str, *, has_begun: bool) -> TranscribeResponse:
     """`persistence_degraded`: `details` say whether it begins or ends, and what is in the way."""
     message = _DEGRADED[reason] if has_begun else "the session is stored as it should be again"
     details = {"state": "begin" if has_begun else "end", "reason": reason}
     return TranscribeResponse(warning=WarningMessage(code="persistence_degraded", message=message, details=details))
+
+
+def _lagging(*, has_begun: bool) -> TranscribeResponse:
+    """`processing_lag`: `details` say whether it begins or ends."""
+    message = "recognition has caught up"
+    if has_begun:
+        message = f"recognition is {_RECORDED_LAG_SECONDS:g} s behind: audio is recorded, its text comes later"
+    details = {"state": "begin" if has_begun else "end"}
+    return TranscribeResponse(warning=WarningMessage(code="processing_lag", message=message, details=details))
 
 
 async def _result_or_none(beginning: asyncio.Task[Recorder]) -> Recorder | None:

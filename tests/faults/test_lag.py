@@ -44,10 +44,12 @@ async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_
         FIGURES.note(f"memory for {MINUTES} min of audio that nobody has recognised: {grown / 2**20:.1f} MiB")
         assert grown < _SLACK_BYTES
         assert client.finals == []
+        assert [(each.code, each.details["state"]) for each in client.warnings] == [("processing_lag", "begin")]
         assert client.processed < _UTTERANCE_SECONDS * BYTES_PER_SECOND
         gate.touch()
         await client.finish(120)
         assert client.reason == "OK"
+        assert [each.details["state"] for each in client.warnings] == ["begin", "end"]
         expected = Expected.of(client)
         await client.close()
         await world.settled()
