@@ -134,7 +134,9 @@ class TranscribeConfig(_message.Message):
     Default: where its stored audio ends. Needs `resume_session_id`.
     """
     acks: _builtins.bool
-    """Whether `audio_ack` is sent. Default false."""
+    """Whether `audio_ack` is sent: at most once a second while it has news, and
+    every 5 seconds without. Default false.
+    """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Terms to bias recognition towards: at most 100, of at most 50 characters
@@ -653,7 +655,9 @@ Global___Flushed: _TypeAlias = Flushed  # noqa: Y015
 
 @_typing.final
 class AudioAck(_message.Message):
-    """How far the server has come with the session's audio."""
+    """How far the server has come with the session's audio. None of the three
+    ever decreases, and `processed_seconds` is at most `received_seconds`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -661,8 +665,17 @@ class AudioAck(_message.Message):
     PROCESSED_SECONDS_FIELD_NUMBER: _builtins.int
     STORED_SECONDS_FIELD_NUMBER: _builtins.int
     received_seconds: _builtins.float
+    """Audio before it has arrived; if the session stores audio, it outlives the
+    server's process.
+    """
     processed_seconds: _builtins.float
+    """Audio before it is recognised: whatever was said in it was sent as finals
+    before this message.
+    """
     stored_seconds: _builtins.float
+    """Audio before it is in the object store and outlives the server's machine.
+    0 if the session does not store audio.
+    """
     def __init__(
         self,
         *,
@@ -708,11 +721,22 @@ class Warning(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """For example `processing_lag` or `persistence_degraded`."""
+    """`processing_lag`: recognition is far behind the audio received, which is
+    recorded all the same. Only in sessions that store audio.
+
+    `persistence_degraded`: the recording is not stored as it should be; it is
+    kept on the server's disk and stored later.
+
+    Take others for information.
+    """
     message: _builtins.str
+    """What happened, for a person."""
     @_builtins.property
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Details of the code, as text."""
+        """Details of the code, as text. Both codes above have `state`, which is
+        `begin` or `end`; `persistence_degraded` has `reason`, too:
+        `object_store`, `database` or `disk`.
+        """
 
     def __init__(
         self,
@@ -731,7 +755,9 @@ Global___Warning: _TypeAlias = Warning  # noqa: Y015
 
 @_typing.final
 class SessionTerminating(_message.Message):
-    """The server is about to stop: reconnect and resume."""
+    """The server is about to stop: end the session in the time left, or connect
+    again and resume it. Sent once by each process on the way that stops.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -739,6 +765,7 @@ class SessionTerminating(_message.Message):
     GRACE_SECONDS_FIELD_NUMBER: _builtins.int
     RESUME_SESSION_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """`shutdown`."""
     grace_seconds: _builtins.float
     """Time left until the stream is closed, in seconds."""
     resume_session_id: _builtins.str

@@ -84,6 +84,12 @@ class TranscriptionServiceServicer:
         when a recording was asked for and cannot be kept. Send audio only after
         `session_begin`: until then a proxy may still move the stream to another
         server.
+
+        A server that is about to stop refuses new streams with UNAVAILABLE and
+        the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
+        ones. They go on for the grace period; a stream that has not ended by then
+        is ended by the server: what was sent is recognised to its last word and
+        stored, and the stream fails with the same status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

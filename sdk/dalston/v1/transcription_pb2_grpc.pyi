@@ -62,6 +62,12 @@ class TranscriptionServiceStub:
     when a recording was asked for and cannot be kept. Send audio only after
     `session_begin`: until then a proxy may still move the stream to another
     server.
+
+    A server that is about to stop refuses new streams with UNAVAILABLE and
+    the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
+    ones. They go on for the grace period; a stream that has not ended by then
+    is ended by the server: what was sent is recognised to its last word and
+    stored, and the stream fails with the same status.
     """
 
 @_typing.type_check_only
@@ -98,6 +104,12 @@ class TranscriptionServiceAsyncStub(TranscriptionServiceStub):
     when a recording was asked for and cannot be kept. Send audio only after
     `session_begin`: until then a proxy may still move the stream to another
     server.
+
+    A server that is about to stop refuses new streams with UNAVAILABLE and
+    the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
+    ones. They go on for the grace period; a stream that has not ended by then
+    is ended by the server: what was sent is recognised to its last word and
+    stored, and the stream fails with the same status.
     """
 
 class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +149,12 @@ class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         when a recording was asked for and cannot be kept. Send audio only after
         `session_begin`: until then a proxy may still move the stream to another
         server.
+
+        A server that is about to stop refuses new streams with UNAVAILABLE and
+        the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
+        ones. They go on for the grace period; a stream that has not ended by then
+        is ended by the server: what was sent is recognised to its last word and
+        stored, and the stream fails with the same status.
         """
 
 def add_TranscriptionServiceServicer_to_server(servicer: TranscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
