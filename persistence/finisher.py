@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 
 from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
-from persistence.rows import SessionRows
+from persistence.rows import NumberedUtterance, SessionRows
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.writer import SessionWriter
@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+_UTTERANCES_A_STATEMENT: Final = 1_000
 
 _ended = Counter("dalston_sessions_ended_total", "Sessions whose final status is in their row", ["status"])
 _failed = Counter("dalston_store_failures_total", "Attempts to store a session that failed and are repeated", ["step"])
@@ -127,12 +128,15 @@ class Finisher:
     ) -> None:
         if spool is not None:
             await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
+        has_all_said = self._writer.has_all_said(start.id)
         is_there = await self._repeat("row", finishing, lambda: self._writer.conclude(start, conclusion))
         if is_there:
             _ended.labels(conclusion.ending.status).inc()
         finishing.row_settled()
         if spool is None:
             return
+        if is_there and start.store_transcript and not has_all_said:
+            await self._repeat("utterances", finishing, lambda: self._write_utterances(spool))
         if is_there:
             is_there = await self._store(finishing, start, conclusion, spool)
         if not is_there:
@@ -164,6 +168,13 @@ class Finisher:
             if shipped.has_tails:
                 await self._repeat("row", finishing, lambda: self._rows.tails_removed(start.id))
         return is_there
+
+    async def _write_utterances(self, spool: SessionSpool) -> None:
+        session_id = spool.manifest.start.id
+        said = await asyncio.to_thread(spool.utterances)
+        numbered = [NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said)]
+        for at in range(0, len(numbered), _UTTERANCES_A_STATEMENT):
+            await self._rows.add_utterances(numbered[at : at + _UTTERANCES_A_STATEMENT])
 
     async def _yield_to_owner(self, start: SessionStart, spool: SessionSpool | None) -> None:
         """Another server has the session. Its spool stays until a later start finds that it holds no more than S3."""

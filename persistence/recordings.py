@@ -68,6 +68,8 @@ class Recordings:
         """
         await recorder.utterance(utterance)
         self._writer.spoke(recorder.start.id)
+        if recorder.start.store_transcript:
+            self._writer.said(recorder.start.id, recorder.progress().utterances - 1, utterance)
 
     def finish(self, recorder: Recorder, ending: Ending) -> Finishing:
         """Ends a recording; call it once."""

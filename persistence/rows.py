@@ -18,6 +18,7 @@ from sqlalchemy import (
     Update,
     Uuid,
     bindparam,
+    case,
     delete,
     func,
     select,
@@ -31,7 +32,7 @@ from persistence.database import Database
 from persistence.errors import NotOwner
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.tables import realtime_sessions, session_parts, session_utterances
-from persistence.transcript import TimedWord, Utterance
+from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
 
@@ -217,10 +218,10 @@ class SessionRows:
             "indexes": [each.index for each in utterances],
             "starts": [each.start for each in said],
             "ends": [each.end for each in said],
-            "texts": [each.text for each in said],
+            "texts": [_clean(each.text) for each in said],
             "confidences": [each.confidence for each in said],
             "languages": [each.language for each in said],
-            "words": [json.dumps([asdict(word) for word in each.words]) for each in said],
+            "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in said],
         }
         async with self._database.transaction() as connection:
             await connection.execute(_UTTERANCES, parameters)
@@ -271,6 +272,7 @@ class SessionRows:
         has_tails: bool = False,
         audio_seconds: float | None = None,
         stored_bytes: int | None = None,
+        said: Sequence[Utterance] = (),
     ) -> bool:
         """Notes where the objects are; says whether the session is still there. Its upload is over.
 
@@ -278,6 +280,7 @@ class SessionRows:
             has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
             audio_seconds: the length of the stored audio, when it may differ from what was received.
             stored_bytes: bytes of audio in the object.
+            said: the finals, when the row may not count all of them yet.
 
         Raises:
             NotOwner: another process has it.
@@ -291,6 +294,9 @@ class SessionRows:
             recover_after=None,
             audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
             stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
+            utterance_count=func.greatest(_t.utterance_count, len(said)),
+            word_count=func.greatest(_t.word_count, sum(each.word_count for each in said)),
+            language=case((_t.language == "auto", majority_language("auto", said)), else_=_t.language),
         )
         async with self._database.transaction() as connection:
             is_there = await self._write_own(connection, session_id, statement)
@@ -339,3 +345,8 @@ class SessionRows:
         if (await connection.execute(living)).one_or_none() is not None:
             raise NotOwner
         return False
+
+
+def _clean(spoken: str) -> str:
+    # The one character that Postgres has no place for.
+    return spoken.replace("\0", "")

@@ -19,7 +19,7 @@ from persistence.ownership import Remains
 from persistence.records import StoredObjects, StoredPart
 from persistence.rows import SessionRows
 from persistence.session_id import format_session_id
-from persistence.transcript import document
+from persistence.transcript import Utterance, document, majority_language
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -55,12 +55,14 @@ class Salvage:
         if session.store_audio and audio_uri is None:
             stored = await self._audio(session.id, wav)
             audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
-        transcript_uri = session.transcript_uri
+        transcript_uri, said = session.transcript_uri, await self._rows.utterances(session.id)
         if session.store_transcript and transcript_uri is None:
-            transcript_uri = await self._transcript(session, seconds)
+            transcript_uri = await self._transcript(session, seconds, said)
         uris = StoredObjects(audio_uri, transcript_uri)
         tails = session.has_tails or session.store_audio
-        if await self._rows.set_stored(session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored):
+        if await self._rows.set_stored(
+            session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said
+        ):
             await self._clean(session.id)
             _salvaged.inc()
         else:
@@ -142,9 +144,9 @@ class Salvage:
         except ObjectNotFound:
             return None
 
-    async def _transcript(self, session: Remains, seconds: float) -> str:
-        utterances = await self._rows.utterances(session.id)
-        body = document(format_session_id(session.id), session.language, seconds, utterances)
+    async def _transcript(self, session: Remains, seconds: float, said: Sequence[Utterance]) -> str:
+        language = majority_language(session.language, said)
+        body = document(format_session_id(session.id), language, seconds, said)
         await self._objects.put(transcript_key(session.id), body, "application/json")
         return self._objects.uri(transcript_key(session.id))
 

@@ -13,7 +13,8 @@ from prometheus_client import Counter
 
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.records import Conclusion, Progress, SessionStart
-from persistence.rows import SessionRows
+from persistence.rows import NumberedUtterance, SessionRows
+from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -23,6 +24,9 @@ STATS_SECONDS: Final = 10.0
 """How often a session's figures are written while nothing is said; an utterance is written at the next tick."""
 
 _MOST_REFUSED: Final = 10_000
+_UTTERANCES_A_STATEMENT: Final = 1_000
+# Some hours of an outage; what is beyond that follows from the spool when its session ends.
+_MOST_WAITING: Final = 50_000
 
 _failures = Counter("dalston_database_write_failures_total", "Writes that Postgres did not take; they are repeated")
 
@@ -35,6 +39,8 @@ class _Running:
     written_at: float
     written: Progress = field(default_factory=Progress)
     spoke: bool = False
+    is_incomplete: bool = False
+    """Not all of its finals are written or wait to be."""
 
     def is_due(self, now: float) -> bool:
         return self.spoke or now - self.written_at >= STATS_SECONDS
@@ -51,6 +57,8 @@ class SessionWriter:
         # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
         # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
         self._refused: deque[UUID] = deque(maxlen=_MOST_REFUSED)
+        self._said: deque[NumberedUtterance] = deque()
+        self._saying = asyncio.Lock()
 
     async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
         """Creates a session's row and follows its figures from here on.
@@ -80,6 +88,20 @@ class SessionWriter:
         if (running := self._running.get(session_id)) is not None:
             running.spoke = True
 
+    def said(self, session_id: UUID, index: int, utterance: Utterance) -> None:
+        """A final was recorded that is to be kept: it is written at the next tick. The first has index 0."""
+        if (running := self._running.get(session_id)) is None:
+            return
+        if len(self._said) >= _MOST_WAITING:
+            running.is_incomplete = True
+            return
+        self._said.append(NumberedUtterance(session_id, index, utterance))
+
+    def has_all_said(self, session_id: UUID) -> bool:
+        """Whether all finals of a session went through `said`: those of an earlier process's session did not."""
+        running = self._running.get(session_id)
+        return running is not None and not running.is_incomplete
+
     def forget(self, session_id: UUID) -> None:
         """No more figures of this session; calling it again does nothing."""
         self._running.pop(session_id, None)
@@ -93,6 +115,7 @@ class SessionWriter:
         running = self._running.get(start.id)
         if running is not None and not running.has_row:
             await self._rows.insert([start])
+        await self._write_said()
         is_there = await self._rows.conclude(start.id, conclusion)
         self.forget(start.id)
         return is_there
@@ -123,6 +146,7 @@ class SessionWriter:
         """
         await self._insert_missing()
         await self._end_refused()
+        await self._write_said()
         now = time.monotonic()
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
@@ -141,6 +165,15 @@ class SessionWriter:
 
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]
+
+    async def _write_said(self) -> None:
+        # One at a time: who finds nothing to write must know that it is written and not on its way.
+        async with self._saying:
+            while self._said:
+                batch = [self._said[at] for at in range(min(len(self._said), _UTTERANCES_A_STATEMENT))]
+                await self._rows.add_utterances(batch)
+                for _ in batch:
+                    self._said.popleft()
 
     async def _insert_missing(self) -> None:
         missing = [running for running in self._running.values() if not running.has_row]

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 
 from persistence.config import PersistenceSettings
-from persistence.errors import SpoolInUse, StorageUnavailable
+from persistence.errors import LeaseLost, SpoolInUse, StorageUnavailable
 from persistence.service import Persistence, open_persistence
 from server.config import ServerSettings
 from server.inference.config import InferenceSettings
@@ -62,6 +62,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
 
     Raises:
         ConfigurationError: the settings cannot be served.
+        LeaseLost: the others took this server for dead; a new process may take its place.
     """
     if refusal := refusal_to_expose(settings.server_host, settings.auth, settings.allow_unauthenticated):
         raise ConfigurationError(refusal)
@@ -77,11 +78,24 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("server ready", host=settings.server_host, port=settings.server_port, models=sorted(engine.models))
-        await stop.wait()
+        await _first_of(stop, persistence.lost)
         log.info("server stopping", streams=drain.streams)
         await health_servicer.enter_graceful_shutdown()
+        if persistence.lost.is_set():
+            # Its streams have been ended. What follows them is a new process: this one's name is that of a dead one.
+            await _end_streams(drain, 0.0)
+            raise LeaseLost
         await _end_streams(drain, settings.shutdown_seconds)
     log.info("server stopped")
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 async def _end_streams(drain: Drain, grace_seconds: float) -> None:
@@ -146,6 +160,9 @@ def main() -> int:
     except (ConfigurationError, WeightsError, SpoolInUse) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_CONFIGURATION
+    except LeaseLost as error:
+        log.error("server stopped", reason=str(error))
+        return EXIT_UNAVAILABLE
     except StorageUnavailable as error:
         log.error("cannot start", reason=str(error))
         return EXIT_UNAVAILABLE

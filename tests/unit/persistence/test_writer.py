@@ -12,8 +12,10 @@ import pytest
 from persistence import writer as writer_module
 from persistence.errors import StorageUnavailable
 from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.rows import NumberedUtterance
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.transcript import Utterance
 from persistence.writer import SessionWriter
 
 
@@ -26,6 +28,7 @@ class Rows:
         self.statements: list[dict[UUID, Progress]] = []
         self.concluded: list[UUID] = []
         self.ended: list[UUID] = []
+        self.said: list[list[NumberedUtterance]] = []
 
     def _answer(self) -> None:
         if self.is_away:
@@ -38,6 +41,10 @@ class Rows:
     async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
         self._answer()
         self.statements.append(dict(progress))
+
+    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
+        self._answer()
+        self.said.append(list(utterances))
 
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         self._answer()
@@ -183,3 +190,57 @@ async def test_the_writer_goes_on_after_a_failure(
     running.cancel()
     await asyncio.wait({running})
     assert len(rows.statements) == 1
+
+
+def a_final(text: str = "hello") -> Utterance:
+    return Utterance(0.0, 1.0, text, 0.5, "en")
+
+
+async def test_finals_of_all_sessions_go_into_one_statement(writer: SessionWriter, rows: Rows) -> None:
+    starts = [a_start(stores=True) for _ in range(50)]
+    for start in starts:
+        await writer.begin(start, Progress)
+        writer.said(start.id, 0, a_final())
+        writer.said(start.id, 1, a_final("bye"))
+    await writer.flush()
+    assert [len(batch) for batch in rows.said] == [100]
+    assert {(each.session_id, each.index) for each in rows.said[0]} == {
+        (start.id, index) for start in starts for index in (0, 1)
+    }
+
+
+async def test_finals_that_postgres_did_not_take_are_written_in_their_order_later(
+    writer: SessionWriter, rows: Rows
+) -> None:
+    start = a_start(stores=True)
+    await writer.begin(start, Progress)
+    writer.said(start.id, 0, a_final())
+    rows.is_away = True
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable):
+            await writer.flush()
+    writer.said(start.id, 1, a_final())
+    rows.is_away = False
+    await writer.flush()
+    assert [[each.index for each in batch] for batch in rows.said] == [[0, 1]]
+
+
+async def test_an_ending_is_written_after_the_finals(writer: SessionWriter, rows: Rows) -> None:
+    start = a_start(stores=True)
+    await writer.begin(start, Progress)
+    writer.said(start.id, 0, a_final())
+    assert await writer.conclude(start, DONE)
+    assert len(rows.said) == 1
+
+
+async def test_finals_beyond_what_memory_may_hold_are_left_to_the_spool(
+    writer: SessionWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_MOST_WAITING", 1)
+    start, other = a_start(stores=True), a_start(stores=True)
+    for each in (start, other):
+        await writer.begin(each, Progress)
+        writer.said(each.id, 0, a_final())
+    assert writer.has_all_said(start.id)
+    assert not writer.has_all_said(other.id)
+    assert not writer.has_all_said(a_start(stores=True).id)
