@@ -1,0 +1,361 @@
+"""A world in which a process can be killed at every step of its input and output, and the next starts on what is left.
+
+Postgres and S3 are models that keep what a real one would have kept: a step dies before its effect, or after it and
+before its answer. Files are real. Time is virtual, so that a schedule is the same each time and takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from unittest import mock
+from uuid import UUID
+
+from persistence import audio_upload, backoff, finisher, layout, ledger, recorder, spool, troubles, writer
+from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.rows import Upload
+
+T = TypeVar("T")
+
+PART_BYTES = 1000
+
+
+class Crash(BaseException):
+    """The process is gone. No handler for errors may take it for one."""
+
+
+class Fate:
+    """Counts a process's steps, and ends it at one of them. Lives after the crash are further steps' `Crash`."""
+
+    def __init__(self, crash_at: int | None, failing: frozenset[int]) -> None:
+        self.steps = 0
+        self.is_dead = False
+        self.died = asyncio.Event()
+        self._crash_at = crash_at
+        self._failing = failing
+
+    def step(self) -> None:
+        """One more step."""
+        if self.is_dead:
+            raise Crash
+        self.steps += 1
+        if self.steps == self._crash_at:
+            self.is_dead = True
+            self.died.set()
+            raise Crash
+
+    async def call(self, effect: Callable[[], T]) -> T:
+        """A call to a server: two steps with the effect in between, either of which may fail instead."""
+        self._step_or_fail()
+        await asyncio.sleep(0.01)
+        if self.is_dead:
+            raise Crash
+        result = effect()
+        self._step_or_fail()
+        return result
+
+    def _step_or_fail(self) -> None:
+        self.step()
+        if self.steps in self._failing:
+            raise StorageUnavailable("the model says no")
+
+
+@dataclass
+class Bucket:
+    """What S3 keeps."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    uploads: dict[str, tuple[str, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
+    made: int = 0
+
+
+@dataclass
+class Row:
+    """What Postgres keeps of a session."""
+
+    start: SessionStart
+    worker_id: str
+    status: str = "active"
+    stored: StoredObjects | None = None
+    upload_id: str | None = None
+    parts: dict[int, StoredPart] = field(default_factory=dict)
+    has_tails: bool = False
+    stored_bytes: int = 0
+    audio_seconds: float = 0.0
+
+
+class Objects:
+    """ObjectStore of one process."""
+
+    def __init__(self, bucket: Bucket, fate: Fate) -> None:
+        self._bucket = bucket
+        self._fate = fate
+
+    def uri(self, key: str) -> str:
+        return f"s3://bucket/{key}"
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        await self._fate.call(lambda: self._bucket.objects.__setitem__(key, bytes(body)))
+
+    async def create_upload(self, key: str, content_type: str) -> str:
+        return await self._fate.call(lambda: self._begin(key))
+
+    async def upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> str:
+        def put() -> str:
+            etag = f"{number}-{hash(bytes(part)):x}"
+            self._parts(upload_id)[number] = (etag, bytes(part))
+            return etag
+
+        return await self._fate.call(put)
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
+        try:
+            await self._fate.call(lambda: self._complete(key, upload_id, parts))
+        except StorageUnavailable:
+            if not await self.has(key, sum(part.size for part in parts)):
+                raise
+
+    async def uploads(self, key: str) -> list[str]:
+        return await self._fate.call(lambda: [name for name, (of, _) in self._bucket.uploads.items() if of == key])
+
+    async def abort_uploads(self, key: str) -> None:
+        for upload_id in await self.uploads(key):
+            await self._fate.call(lambda name=upload_id: self._bucket.uploads.pop(name, None))  # type: ignore[misc]
+
+    async def has(self, key: str, size: int) -> bool:
+        return await self._fate.call(lambda: len(self._bucket.objects.get(key, b"")) == size)
+
+    async def list(self, prefix: str) -> list[str]:
+        return await self._fate.call(lambda: sorted(key for key in self._bucket.objects if key.startswith(prefix)))
+
+    async def read(self, key: str) -> bytes:
+        return await self._fate.call(lambda: self._get(key))
+
+    async def delete(self, key: str) -> None:
+        await self.abort_uploads(key)
+        await self.delete_all([key])
+
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            await self._fate.call(lambda name=key: self._bucket.objects.pop(name, None))  # type: ignore[misc]
+
+    def _begin(self, key: str) -> str:
+        self._bucket.made += 1
+        upload_id = f"upload-{self._bucket.made}"
+        self._bucket.uploads[upload_id] = (key, {})
+        return upload_id
+
+    def _parts(self, upload_id: str) -> dict[int, tuple[str, bytes]]:
+        if upload_id not in self._bucket.uploads:
+            raise UploadNotFound("the model has no such upload")
+        return self._bucket.uploads[upload_id][1]
+
+    def _complete(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
+        held = self._parts(upload_id)
+        assert [part.number for part in parts] == list(range(1, len(parts) + 1)), "parts are in order, without a gap"
+        assert all(held[part.number][0] == part.etag for part in parts), "ETags are those of the latest"
+        bodies = [held[part.number][1] for part in parts]
+        assert all(len(body) == PART_BYTES for body in bodies[:-1]), "only the last part may be small"
+        assert len(bodies[-1]) <= PART_BYTES
+        self._bucket.objects[key] = b"".join(bodies)
+        del self._bucket.uploads[upload_id]
+
+    def _get(self, key: str) -> bytes:
+        if key not in self._bucket.objects:
+            raise ObjectNotFound("the model has no such object")
+        return self._bucket.objects[key]
+
+
+class Rows:
+    """SessionRows of one process."""
+
+    def __init__(self, table: dict[UUID, Row], worker_id: str, fate: Fate) -> None:
+        self._table = table
+        self._fate = fate
+        self.worker_id = worker_id
+
+    def _own(self, session_id: UUID) -> Row | None:
+        row = self._table.get(session_id)
+        if row is not None and row.worker_id != self.worker_id:
+            raise NotOwner
+        return row
+
+    async def insert(self, starts: Sequence[SessionStart]) -> None:
+        def insert() -> None:
+            for start in starts:
+                self._table.setdefault(start.id, Row(start, start.worker_id))
+
+        await self._fate.call(insert)
+
+    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
+        def update() -> None:
+            for session_id, each in progress.items():
+                if (row := self._own(session_id)) is not None:
+                    row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
+
+        await self._fate.call(update)
+
+    async def add_utterances(self, utterances: Sequence[Any]) -> None:
+        await self._fate.call(lambda: None)
+
+    async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
+        def add() -> frozenset[UUID]:
+            for session_id, part in parts:
+                row = self._table[session_id]
+                row.upload_id = part.upload_id
+                row.parts[part.number] = part
+            return frozenset(session_id for session_id, _ in parts)
+
+        return await self._fate.call(add)
+
+    async def upload(self, session_id: UUID) -> Upload:
+        def read() -> Upload:
+            row = self._table[session_id]
+            is_stored = row.stored is not None and row.stored.audio_uri is not None
+            return Upload(row.upload_id, tuple(row.parts[number] for number in sorted(row.parts)), is_stored)
+
+        return await self._fate.call(read)
+
+    async def forget_upload(self, session_id: UUID) -> None:
+        def forget() -> None:
+            self._table[session_id].upload_id = None
+            self._table[session_id].parts = {}
+
+        await self._fate.call(forget)
+
+    async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
+        def conclude() -> bool:
+            if (row := self._own(session_id)) is None:
+                return False
+            row.status = conclusion.ending.status
+            return True
+
+        return await self._fate.call(conclude)
+
+    async def set_stored(self, session_id: UUID, stored: StoredObjects, **values: Any) -> bool:
+        def store() -> bool:
+            if (row := self._own(session_id)) is None:
+                return False
+            row.stored, row.has_tails = stored, values["has_tails"]
+            row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
+            row.upload_id, row.parts = None, {}
+            return True
+
+        return await self._fate.call(store)
+
+    async def tails_removed(self, session_id: UUID) -> None:
+        await self._fate.call(lambda: setattr(self._table[session_id], "has_tails", False))
+
+    async def end_active(self, *_: Any) -> int:
+        return 0
+
+
+class Ownership:
+    """Ownership of one process: takes what its predecessor had."""
+
+    def __init__(self, table: dict[UUID, Row], worker_id: str, fate: Fate) -> None:
+        self._table = table
+        self._worker_id = worker_id
+        self._fate = fate
+
+    async def adopt(self, homes: Sequence[str], spooled: Sequence[UUID], ending: Ending, _: Any) -> frozenset[UUID]:
+        def adopt() -> frozenset[UUID]:
+            for row in self._table.values():
+                row.worker_id = self._worker_id
+                row.status = ending.status if row.status == "active" else row.status
+            return frozenset(self._table)
+
+        return await self._fate.call(adopt)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Time passes only when nobody has anything to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self.set_exception_handler(lambda *_: None)
+
+    def time(self) -> float:
+        return self._now
+
+    def _run_once(self) -> None:
+        if not self._ready:  # type: ignore[attr-defined]
+            assert self._scheduled, "everybody waits for somebody else"  # type: ignore[attr-defined]
+            self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+class _MortalOs:
+    """`os` for the spool: its writes tear, its syncs take no time, and each is a step."""
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def write(self, descriptor: int, data: Any) -> int:
+        torn = len(data) // 2
+        try:
+            self._fate.step()
+        except Crash:
+            if torn:
+                os.write(descriptor, data[:torn])
+            raise
+        return os.write(descriptor, data)
+
+    def open(self, *arguments: Any) -> int:
+        self._fate.step()
+        return os.open(*arguments)
+
+    def fsync(self, _descriptor: int) -> None:
+        self._fate.step()
+
+
+@contextmanager
+def mortal(fate: Fate) -> Iterator[None]:
+    """Persistence's code under this fate, in small parts and virtual time."""
+
+    async def in_this_thread(function: Callable[..., T], *arguments: Any) -> T:
+        fate.step()
+        await asyncio.sleep(0.001)
+        if fate.is_dead:
+            raise Crash
+        return function(*arguments)
+
+    def stepping(name: str) -> Any:
+        real = getattr(pathlib.Path, name)
+
+        def act(path: pathlib.Path, *arguments: Any, **options: Any) -> Any:
+            fate.step()
+            return real(path, *arguments, **options)
+
+        return mock.patch.object(pathlib.Path, name, act)
+
+    clock = types.SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
+    patches = [
+        mock.patch.object(layout, "PART_BYTES", PART_BYTES),
+        mock.patch.object(asyncio, "to_thread", in_this_thread),
+        mock.patch.object(spool, "os", _MortalOs(fate)),
+        mock.patch.object(backoff, "FIRST_SECONDS", 0.05),
+        mock.patch.object(finisher, "_FIRST_PAUSE_SECONDS", 0.05),
+        mock.patch.object(ledger, "COLLECT_SECONDS", 0.02),
+        *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
+        *[mock.patch.object(module, "time", clock) for module in (audio_upload, recorder, troubles, writer)],
+        *[mock.patch.object(module.log, name) for module in (audio_upload, finisher) for name in ("warning", "error")],
+    ]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in reversed(patches):
+            patch.stop()

@@ -1,0 +1,288 @@
+"""A recorder killed at any step of its input and output, again and again, and what the last start makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from persistence.finisher import Finisher
+from persistence.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
+from persistence.layout import audio_range
+from persistence.recorder import Recorder
+from persistence.recordings import Recordings
+from persistence.records import Ending, SessionStart
+from persistence.recovery import recover
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.shipper import Shipper
+from persistence.spool_home import SpoolHome
+from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.transcript import Utterance
+from persistence.upkeep import Upkeep
+from persistence.wav import WavFormat
+from persistence.writer import SessionWriter
+from tests.faults.crash_world import PART_BYTES, Bucket, Fate, Objects, Ownership, Row, Rows, VirtualLoop, mortal
+from tests.faults.figures import FIGURES
+
+
+@dataclass(frozen=True)
+class Message:
+    frames: int
+    pause: float
+    speaks: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the client does, and where processes die or are refused."""
+
+    encoding: str
+    messages: list[Message]
+    crashes: list[int]
+    failing: frozenset[int]
+
+
+messages = st.builds(
+    Message,
+    frames=st.one_of(st.integers(1, 50), st.integers(200, 900)),
+    pause=st.sampled_from([0.0, 0.02, 0.1, 0.5]),
+    speaks=st.booleans(),
+)
+schedules = st.builds(
+    Schedule,
+    encoding=st.sampled_from(["pcm_s16le", "mulaw", "pcm_f32le"]),
+    messages=st.one_of(st.lists(messages, max_size=4), st.lists(messages, min_size=4, max_size=12)),
+    crashes=st.lists(st.one_of(st.integers(10, 60), st.integers(30, 250)), min_size=1, max_size=4),
+    failing=st.frozensets(st.integers(1, 200), max_size=6),
+)
+
+
+@dataclass
+class House:
+    """What outlives processes, and what the client was told."""
+
+    spool_dir: Path
+    schedule: Schedule
+    bucket: Bucket = field(default_factory=Bucket)
+    table: dict[Any, Row] = field(default_factory=dict)
+    sent: bytearray = field(default_factory=bytearray)
+    """All that may have been recorded."""
+    acknowledged: int = 0
+    said: list[Utterance] = field(default_factory=list)
+    has_begun: bool = False
+    is_ended: bool = False
+    crashes: int = 0
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        kind = ("en", "fast", self.schedule.encoding, 16000, 1, True, True)
+        self.start = SessionStart(
+            parse_session_id(new_session_id()), DEFAULT_TENANT_ID, "life-0", datetime.now(UTC), *kind
+        )
+        self.wav = WavFormat(self.schedule.encoding, 16000, 1)
+        self.random = random.Random(1)
+
+    def live(self, number: int, crash_at: int | None) -> None:
+        """One process, from its start to its end or its crash."""
+        loop = VirtualLoop()
+        asyncio.set_event_loop(loop)
+        fate = Fate(crash_at, self.schedule.failing)
+        life = Life(self, f"life-{number}", fate)
+        try:
+            with mortal(fate):
+                loop.run_until_complete(_live_or_die(life, fate))
+                self.crashes += fate.is_dead
+                life.check_promises()
+        finally:
+            fate.is_dead = True
+            life.bury()
+            loop.close()
+            asyncio.set_event_loop(None)
+        self.steps += fate.steps
+
+    def in_s3(self) -> int:
+        """Audio that another machine could find, from the first byte on."""
+        row = self.table.get(self.start.id)
+        if row is None or audio_key(self.start.id) in self.bucket.objects:
+            return len(self.sent)
+        ranges = [
+            (tail.first_byte, tail.end)
+            for key in self.bucket.objects
+            if key.startswith(tail_prefix(self.start.id)) and (tail := parse_tail_key(key)) is not None
+        ]
+        if row.upload_id in self.bucket.uploads:
+            held = self.bucket.uploads[row.upload_id][1]
+            ranges += [audio_range(self.wav, number, 1 << 40) for number in row.parts if number in held]
+        reach = 0
+        for begin, end in sorted(ranges):
+            if begin <= reach:
+                reach = max(reach, end)
+        return reach
+
+
+class Life:
+    """One process."""
+
+    def __init__(self, house: House, worker_id: str, fate: Fate) -> None:
+        self.house = house
+        self.worker_id = worker_id
+        self.fate = fate
+        self.homes: list[SpoolHome] = []
+        self.recorder: Recorder | None = None
+
+    async def run(self) -> None:
+        house = self.house
+        rows: Any = Rows(house.table, self.worker_id, self.fate)
+        objects: Any = Objects(house.bucket, self.fate)
+        ownership: Any = Ownership(house.table, self.worker_id, self.fate)
+        writer = SessionWriter(rows)
+        shipper = Shipper(objects, rows, flush_seconds=0.1)
+        finisher = Finisher(writer, rows, shipper)
+        upkeep = Upkeep(0.2, lambda: None)
+        home = SpoolHome.open(house.spool_dir, self.worker_id)
+        self.homes.append(home)
+        self.homes += list(SpoolHome.take_over(house.spool_dir))
+        async with asyncio.TaskGroup() as group:
+            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, upkeep)]
+            while True:
+                try:
+                    finishings = await recover(self.homes, finisher, ownership)
+                    break
+                except OSError:
+                    raise
+                except Exception:
+                    await asyncio.sleep(0.1)
+            if not house.has_begun:
+                recordings = Recordings(
+                    home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
+                )
+                await self._record(recordings)
+            for finishing in finishings:
+                await finishing.wait(1e9)
+            await finisher.close(1e9)
+            for task in side_tasks:
+                task.cancel()
+
+    async def _record(self, recordings: Recordings) -> None:
+        house = self.house
+        house.has_begun = True
+        try:
+            recorder = await recordings.begin(replace(house.start, worker_id=self.worker_id))
+        except Exception:
+            return
+        self.recorder = recorder
+        for message in house.schedule.messages:
+            audio = house.random.randbytes(message.frames * recorder.frame_bytes)
+            house.sent += audio
+            await recorder.audio(audio)
+            house.acknowledged += len(audio)
+            if message.speaks:
+                utterance = Utterance(0.0, 1.0, f"number {len(house.said)}", 0.5, "en")
+                await recordings.utterance(recorder, utterance)
+                house.said.append(utterance)
+            await asyncio.sleep(message.pause)
+        finishing = recordings.finish(recorder, Ending("completed"))
+        while not finishing.stored.audio_uri and not self.fate.is_dead:  # noqa: ASYNC110 - it is done in the background
+            await asyncio.sleep(0.1)
+        house.is_ended = not self.fate.is_dead
+
+    def check_promises(self) -> None:
+        """What was called stored survives the loss of the machine."""
+        if self.recorder is not None:
+            assert self.house.in_s3() >= self.recorder.stored_bytes
+
+    def bury(self) -> None:
+        """The kernel closes what a dead process had open."""
+        for home in self.homes:
+            home.release(remove=False)
+        if self.recorder is not None and self.recorder.spool is not None:
+            self.recorder.spool.close()
+
+
+async def _live_or_die(life: Life, fate: Fate) -> None:
+    living = asyncio.create_task(life.run())
+    dying = asyncio.create_task(fate.died.wait())
+    await asyncio.wait({living, dying}, return_when=asyncio.FIRST_COMPLETED)
+    if not fate.is_dead:
+        living.result()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    fate.is_dead = fate.is_dead or bool(others - {dying})
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def check_the_end(house: House) -> None:
+    """Nothing acknowledged is missing, and nothing is left over."""
+    row = house.table.get(house.start.id)
+    assert row is None or row.status != "active"
+    left = [path for path in house.spool_dir.glob("*/*") if path.name != "lock"]
+    assert left == [], "the spool is empty"
+    assert house.bucket.uploads == {}, "no upload is unfinished"
+    audio, transcript = audio_key(house.start.id), transcript_key(house.start.id)
+    assert set(house.bucket.objects) <= {audio, transcript}, "no object is left over"
+    if row is None or not house.acknowledged:
+        return
+    assert row.stored is not None
+    assert (row.parts, row.upload_id, row.has_tails) == ({}, None, False)
+    wav = house.bucket.objects[audio]
+    size = row.stored_bytes
+    assert house.acknowledged <= size <= len(house.sent)
+    assert wav == house.wav.header(size) + bytes(house.sent[:size]) + house.wav.padding(size)
+    assert row.audio_seconds == house.wav.seconds(size)
+    texts = [each["text"] for each in json.loads(house.bucket.objects[transcript])["utterances"]]
+    assert texts[: len(house.said)] == [each.text for each in house.said]
+    if house.is_ended:
+        assert row.status == "completed"
+
+
+def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
+    house = House(spool_dir, schedule)
+    for number, crash_at in enumerate([*schedule.crashes, None]):
+        house.live(number, crash_at)
+    check_the_end(house)
+    FIGURES.add("crash schedules run")
+    FIGURES.add("crashes survived", house.crashes)
+    FIGURES.add("steps of input and output in them", house.steps)
+    FIGURES.add("bytes acknowledged before a crash and compared", house.acknowledged)
+    return house
+
+
+def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: bool) -> None:
+    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - real files, without a disk's delays
+
+    @settings(
+        max_examples=2_000 if full else 100,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        derandomize=not full,
+    )
+    @given(schedule=schedules)
+    def survives(schedule: Schedule) -> None:
+        directory = Path(tempfile.mkdtemp(dir=base))
+        try:
+            run_schedule(schedule, directory)
+        finally:
+            shutil.rmtree(directory)
+
+    survives()
+
+
+def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
+    script = [Message(700, 0.5, speaks=True), Message(800, 0.1, speaks=False), Message(900, 0.5, speaks=True)]
+    undisturbed = run_schedule(Schedule("pcm_s16le", script, [], frozenset()), tmp_path / "undisturbed")
+    assert len(undisturbed.sent) > 4 * PART_BYTES
+    for step in range(1, undisturbed.steps + 1):
+        house = run_schedule(Schedule("pcm_s16le", script, [step], frozenset()), tmp_path / str(step))
+        assert house.crashes == 1
