@@ -107,4 +107,6 @@ async def test_a_running_session_is_not_deleted(world: World) -> None:
         await stream_all(clients, 1)
         assert await delete(server, clients[0].session_id) is grpc.StatusCode.ABORTED
         expected = await finish_all(clients)
+        assert clients[0].end is not None
+        assert clients[0].end.audio_uri
         await world.compare(expected, statuses=("completed",))

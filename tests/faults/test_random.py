@@ -54,7 +54,7 @@ class Chaos:
 
         async def one(tag: int) -> None:
             async with slots:
-                while not await self._session(tag):
+                while not await self._session(tag):  # noqa: ASYNC110
                     await asyncio.sleep(0.3)
 
         await asyncio.gather(*(one(tag) for tag in range(1, count + 1)))
