@@ -1,0 +1,98 @@
+"""Compares rows, objects, unfinished uploads and spools: `python -m persistence.verify [--repair]`.
+
+Prints what disagrees, a line each, and exits 1 if anything does. With `--repair` it mends what can be mended without
+losing anything, and exits 1 if something is left.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from persistence.checks import Finding, Verifier
+from persistence.config import PersistenceSettings
+from persistence.database import Database, open_database
+from persistence.errors import StorageUnavailable
+from persistence.lease import Lease
+from persistence.mend import Mender
+from persistence.objects import ObjectStore, open_objects
+from telemetry.logs import configure_logging
+
+# Longer than any repair takes: nobody else is to end what this one is at.
+_LEASE_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was found, and what was done about it."""
+
+    left: tuple[Finding, ...]
+    mended: tuple[Finding, ...]
+    ended: int
+    """Sessions that no server had and that were ended."""
+    checked: dict[str, int]
+    """How many rows, objects, uploads and spools were looked at."""
+
+
+async def verify(settings: PersistenceSettings, *, repair: bool = False) -> Result:
+    """Compares everything, and mends it if asked to.
+
+    Raises:
+        StorageUnavailable: Postgres or S3 does not do its part.
+    """
+    left: list[Finding] = []
+    mended: list[Finding] = []
+    ended = 0
+    async with open_database(settings) as database, open_objects(settings) as objects:
+        spool_dir = settings.spool_dir if settings.spool_dir.is_dir() else None
+        verifier = Verifier(database, objects, spool_dir, delete_age_seconds=settings.delete_age_seconds)
+        async with _mender(settings, database, objects) as mender:
+            if repair:
+                ended = await mender.take_over()
+            async for finding in verifier.findings():
+                is_mended = repair and await mender.mend(finding)
+                (mended if is_mended else left).append(finding)
+    return Result(tuple(left), tuple(mended), ended, verifier.checked)
+
+
+@asynccontextmanager
+async def _mender(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Mender]:
+    worker_id = f"verify-{uuid4().hex[:12]}"
+    lease = Lease(database, worker_id, _LEASE_SECONDS, _LEASE_SECONDS)
+    await lease.register()
+    try:
+        yield Mender(database, objects, worker_id, orphan_age_seconds=settings.orphan_age_seconds)
+    finally:
+        await lease.end(has_left_work=False)
+
+
+def main() -> int:
+    """Verifies the configured stores; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m persistence.verify", description="Compares what is stored.")
+    parser.add_argument("--repair", action="store_true", help="mend what can be mended without losing anything")
+    repair = parser.parse_args().repair
+    configure_logging()
+    try:
+        result = asyncio.run(verify(PersistenceSettings(), repair=repair))
+    except (StorageUnavailable, ValidationError) as error:
+        print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        return 2
+    for finding in result.left:
+        print(finding)  # noqa: T201
+    for finding in result.mended:
+        print(f"{finding} (mended)")  # noqa: T201
+    if result.ended:
+        print(f"{result.ended} sessions that no server had are ended")  # noqa: T201
+    looked_at = ", ".join(f"{count} {what}" for what, count in result.checked.items())
+    print(f"{looked_at}: {len(result.left)} disagree")  # noqa: T201
+    return 1 if result.left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

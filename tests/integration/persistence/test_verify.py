@@ -1,0 +1,187 @@
+"""Verify finds every kind of damage, and nothing where there is none."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persistence.keys import Tail, audio_key, tail_key, transcript_key
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.spool import SessionSpool
+from persistence.verify import Result, verify
+from persistence.wav import WavFormat
+from tests.integration.persistence.conftest import environment_of
+from tests.integration.persistence.test_sessions import a_start
+
+BOTH = {"store_audio": True, "store_transcript": True}
+WAV = WavFormat("pcm_s16le", 16000, 1)
+
+
+async def recorded(house: Any, client_of: Any) -> str:
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*[os.urandom(3200) for _ in range(5)])
+        await client.end()
+        await client.rest()
+    await house.ended(session_id)
+    await house.no_spool()
+    return str(session_id)
+
+
+def kinds(result: Result, session_id: str) -> list[str]:
+    identifier = parse_session_id(session_id)
+    return sorted({each.kind for each in (*result.left, *result.mended) if each.session_id == identifier})
+
+
+async def execute(house: Any, statement: str, session_id: str) -> None:
+    async with house.database.transaction() as connection:
+        await connection.exec_driver_sql(statement, (parse_session_id(session_id),))
+
+
+async def test_what_is_whole_is_found_whole(house: Any, client_of: Any) -> None:
+    session_id = await recorded(house, client_of)
+    async with house.channel() as channel:
+        running = client_of(channel)
+        await running.begin(**BOTH)
+        await running.send(os.urandom(3200))
+        result = await verify(house.settings)
+        assert kinds(result, session_id) == kinds(result, running.session_id) == []
+        assert min(result.checked["rows"], result.checked["objects"]) > 0
+        await running.end()
+        await running.rest()
+
+
+async def lose_audio(house: Any, session_id: str) -> None:
+    await house.objects.delete(audio_key(parse_session_id(session_id)))
+
+
+async def damage_audio(house: Any, session_id: str) -> None:
+    await house.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(98), "audio/wav")
+
+
+async def shorten_audio(house: Any, session_id: str) -> None:
+    await house.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(100), "audio/wav")
+
+
+async def lose_transcript(house: Any, session_id: str) -> None:
+    await house.objects.delete(transcript_key(parse_session_id(session_id)))
+
+
+async def damage_transcript(house: Any, session_id: str) -> None:
+    await house.objects.put(transcript_key(parse_session_id(session_id)), b"{", "application/json")
+
+
+async def lose_an_utterance(house: Any, session_id: str) -> None:
+    await house.objects.put(transcript_key(parse_session_id(session_id)), b'{"utterances": []}', "application/json")
+
+
+async def miscount(house: Any, session_id: str) -> None:
+    await execute(house, "UPDATE realtime_sessions SET utterance_count = 77 WHERE id = $1", session_id)
+
+
+async def lose_the_row(house: Any, session_id: str) -> None:
+    await execute(house, "DELETE FROM realtime_sessions WHERE id = $1", session_id)
+
+
+async def leave_a_tail(house: Any, session_id: str) -> None:
+    await house.objects.put(tail_key(parse_session_id(session_id), Tail(0, 10)), bytes(10), "application/octet-stream")
+
+
+async def leave_an_upload(house: Any, session_id: str) -> None:
+    await house.objects.create_upload(audio_key(parse_session_id(session_id)), "audio/wav")
+
+
+async def leave_a_delete(house: Any, session_id: str) -> None:
+    await execute(house, "UPDATE realtime_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1", session_id)
+
+
+async def leave_it_active(house: Any, session_id: str) -> None:
+    statement = """UPDATE realtime_sessions SET status = 'active', ended_at = NULL, audio_uri = NULL,
+        transcript_uri = NULL, worker_id = 'nobody' WHERE id = $1"""
+    await execute(house, statement, session_id)
+
+
+async def leave_it_in_the_spool(house: Any, session_id: str) -> None:
+    row = await house.row_of(session_id)
+    start = a_start(row["tenant_id"], id=row["id"])
+    (house.spool_dir / "gone").mkdir(exist_ok=True)
+    SessionSpool.create(house.spool_dir / "gone", start).close()
+
+
+async def leave_more_in_the_spool(house: Any, session_id: str) -> None:
+    row = await house.row_of(session_id)
+    (house.spool_dir / "gone").mkdir(exist_ok=True)
+    spool = SessionSpool.create(house.spool_dir / "gone", a_start(row["tenant_id"], id=row["id"]))
+    spool.append_audio(bytes(20_000))
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "is_mended"),
+    [
+        (lose_audio, "audio_missing", False),
+        (damage_audio, "audio_damaged", False),
+        (shorten_audio, "audio_length", True),
+        (lose_transcript, "transcript_missing", True),
+        (damage_transcript, "transcript_damaged", True),
+        (lose_an_utterance, "transcript_differs", True),
+        (miscount, "utterance_count", True),
+        (lose_the_row, "object_without_row", True),
+        (leave_a_tail, "tail_left", True),
+        (leave_an_upload, "upload_left", True),
+        (leave_a_delete, "delete_unfinished", True),
+        (leave_it_active, "no_server", True),
+        (leave_it_in_the_spool, "spool_left", True),
+        (leave_more_in_the_spool, "spool_has_more", False),
+    ],
+)
+async def test_every_kind_of_damage_is_found_and_mended_where_nothing_can_be_lost(
+    build_house: Any, client_of: Any, damage: Callable[[Any, str], Awaitable[None]], kind: str, is_mended: bool
+) -> None:
+    async with build_house(reap_seconds=1000.0) as house:
+        session_id = await recorded(house, client_of)
+        await damage(house, session_id)
+        settings = house.settings.model_copy(update={"orphan_age_seconds": 0.0})
+        assert kinds(await verify(settings), session_id) == [kind]
+        await verify(settings, repair=True)
+        again = await verify(settings)
+        assert kinds(again, session_id) == ([] if is_mended else [kind])
+        if kind == "no_server":
+            record = await house.record(session_id)
+            assert record.status == "interrupted"
+        await clean(house, session_id)
+
+
+async def clean(house: Any, session_id: str) -> None:
+    await lose_audio(house, session_id)
+    await lose_transcript(house, session_id)
+    await lose_the_row(house, session_id)
+
+
+async def test_the_command_prints_what_disagrees_and_exits_1(house: Any, client_of: Any) -> None:
+    session_id = await recorded(house, client_of)
+    await lose_audio(house, session_id)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "persistence.verify",
+        env=environment_of(house.settings),
+        cwd=Path(__file__).parents[3],
+        stdout=subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    lines = [line for line in output.decode().splitlines() if session_id in line]
+    assert process.returncode == 1
+    assert len(lines) == 1
+    assert lines[0].startswith("audio_missing")
+    await clean(house, session_id)
+
+
+def test_an_id_of_no_session_is_no_trouble() -> None:
+    assert kinds(Result((), (), 0, {}), new_session_id()) == []

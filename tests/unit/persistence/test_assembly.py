@@ -1,0 +1,87 @@
+"""What a session's audio can be put together from: every loss leaves a whole file of what is before it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persistence.assembly import assemble, cut, reach
+from persistence.keys import Tail
+from persistence.layout import PART_BYTES, audio_range, first_byte, part_count
+from persistence.records import StoredPart
+from persistence.wav import WavFormat
+
+WAV = WavFormat("pcm_s16le", 16000, 1)
+FIRST_END = PART_BYTES - WAV.header_bytes
+
+
+def a_part(number: int, size: int = PART_BYTES) -> StoredPart:
+    return StoredPart("upload", number, f'"{number}"', size)
+
+
+def tails_of(begin: int, end: int, step: int = 320_000) -> list[Tail]:
+    return [Tail(at, min(step, end - at)) for at in range(begin, end, step)]
+
+
+def test_a_short_session_is_made_of_its_tails() -> None:
+    assembly = assemble(WAV, [], tails_of(0, 1_000_000))
+    assert (assembly.audio_bytes, assembly.ready, assembly.missing) == (1_000_000, (), (1,))
+
+
+def test_nothing_stored_makes_a_file_without_audio() -> None:
+    assembly = assemble(WAV, [], [])
+    assert (assembly.audio_bytes, assembly.missing) == (0, (1,))
+
+
+def test_whole_parts_stay_and_the_first_and_the_last_are_made() -> None:
+    tails = [*tails_of(0, FIRST_END), *tails_of(first_byte(WAV, 4), first_byte(WAV, 4) + 640_000)]
+    assembly = assemble(WAV, [a_part(2), a_part(3)], tails)
+    assert assembly.audio_bytes == first_byte(WAV, 4) + 640_000
+    assert [part.number for part in assembly.ready] == [2, 3]
+    assert assembly.missing == (1, 4)
+
+
+def test_what_follows_a_gap_is_left_out() -> None:
+    tails = [*tails_of(0, FIRST_END), Tail(first_byte(WAV, 3) + 4, 100)]
+    assembly = assemble(WAV, [a_part(2)], tails)
+    assert assembly.audio_bytes == first_byte(WAV, 3)
+
+
+def test_half_a_frame_at_the_end_is_left_out() -> None:
+    assert assemble(WAV, [], [Tail(0, 101)]).audio_bytes == 100
+
+
+def test_all_parts_there_need_nothing_more() -> None:
+    last = WAV.file_bytes(12_000_000) - 2 * PART_BYTES
+    assembly = assemble(WAV, [a_part(1), a_part(2), a_part(3, last)], [])
+    assert (assembly.audio_bytes, assembly.missing) == (12_000_000, ())
+
+
+def test_a_first_part_with_a_length_of_its_own_is_made_again() -> None:
+    assembly = assemble(WAV, [a_part(1), a_part(2)], tails_of(0, FIRST_END))
+    assert assembly.missing == (1,)
+
+
+@given(
+    st.integers(0, 4 * PART_BYTES // 2).map(lambda samples: samples * 2),
+    st.sets(st.integers(2, 4)),
+    st.data(),
+)
+def test_every_missing_part_is_in_the_tails(audio_bytes: int, recorded: set[int], data: st.DataObject) -> None:
+    """Whatever was recorded and whatever tails are lost, what is to be made can be made."""
+    full = [number for number in recorded if number * PART_BYTES - WAV.header_bytes <= audio_bytes]
+    tails = tails_of(0, audio_bytes, 1_000_000)
+    lost = data.draw(st.sets(st.sampled_from(range(len(tails))), max_size=3)) if tails else set()
+    kept = [tail for index, tail in enumerate(tails) if index not in lost]
+    assembly = assemble(WAV, [a_part(number) for number in full], kept)
+    assert assembly.audio_bytes <= audio_bytes
+    if not lost:
+        assert assembly.audio_bytes == audio_bytes
+    numbers = sorted([*assembly.missing, *(part.number for part in assembly.ready)])
+    assert numbers == list(range(1, part_count(WAV, assembly.audio_bytes) + 1))
+    for number in assembly.missing:
+        begin, end = audio_range(WAV, number, assembly.audio_bytes)
+        assert sum(stop - first for _, first, stop in cut(kept, begin, end)) == max(0, end - begin)
+
+
+def test_reach_stops_at_the_first_gap() -> None:
+    assert reach([(0, 5), (3, 8), (9, 12)]) == 8
+    assert reach([(1, 5)]) == 0
