@@ -31,7 +31,7 @@ from server.vad.silero import SileroVad
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
-from telemetry.signals import stop_on_signals
+from telemetry.signals import exit_on_signals, stop_on_signals
 
 log = get_logger(__name__)
 
@@ -66,13 +66,15 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
     """
     if refusal := refusal_to_expose(settings.server_host, settings.auth, settings.allow_unauthenticated):
         raise ConfigurationError(refusal)
-    stop = stop_on_signals()
+    # Loading a model takes long and leaves nothing to finish, and what is being recovered can be recovered again.
+    exit_on_signals()
     drain = Drain()
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port))
         engine = await stack.enter_async_context(Engine(inference))
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of))
         server, health_servicer = _build(settings, engine, persistence, drain)
+        stop = stop_on_signals()
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):

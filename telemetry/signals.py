@@ -1,9 +1,20 @@
-"""SIGTERM and SIGINT: the first asks the process to stop in order, the second ends it."""
+"""SIGTERM and SIGINT, which end a process that starts, ask one that serves to stop, and end one that is stopping."""
 
 import asyncio
 import os
 import signal
 from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def exit_on_signals() -> None:
+    """Lets either signal end the process at once, with exit code 0: for one that has only begun to start.
+
+    Nothing is flushed or awaited. The kernel's default will not do: process 1 of a container is spared by it.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, lambda _number, _frame: os._exit(0))
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -12,14 +23,13 @@ def stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
 
     def ask() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
-            # No handler of the loop's, which may be busy. The kernel's default will not do: process 1 of a container
-            # is spared by it.
+            # No handler of the loop's, which may be busy.
             signal.signal(number, _exit)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, ask)
     return stop
 

@@ -6,9 +6,13 @@ import pytest
 
 PROGRAM = """
 import asyncio, time
-from telemetry.signals import stop_on_signals
+from telemetry.signals import exit_on_signals, stop_on_signals
 
 async def main():
+    exit_on_signals()
+    if {starting}:
+        print("ready", flush=True)
+        time.sleep(10)
     stop = stop_on_signals()
     print("ready", flush=True)
     await stop.wait()
@@ -19,9 +23,10 @@ asyncio.run(main())
 """
 
 
-def start(*, busy: bool) -> "subprocess.Popen[str]":
+def start(*, busy: bool = False, starting: bool = False) -> "subprocess.Popen[str]":
+    program = PROGRAM.format(busy=busy, starting=starting)
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(busy=busy)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -29,8 +34,15 @@ def start(*, busy: bool) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_starts_is_ended(number: signal.Signals) -> None:
+    with start(starting=True) as process:
+        process.send_signal(number)
+        assert process.wait(3) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_asks(number: signal.Signals) -> None:
-    with start(busy=False) as process:
+    with start() as process:
         process.send_signal(number)
         assert process.wait(5) == 0
 
