@@ -92,9 +92,12 @@ class Worker:
             self._thread.join()
 
     def _main(self, load: Callable[[], Mapping[str, Model]], loaded: "Future[None]") -> None:
+        # From here on whoever waits can give up waiting, but not undo the start.
+        loaded.set_running_or_notify_cancel()
         try:
             self._models = load()
         except BaseException as error:
+            self._fail_waiting()
             loaded.set_exception(error)
             return
         loaded.set_result(None)
