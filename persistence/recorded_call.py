@@ -85,6 +85,7 @@ class RecordedCall:
         self._has_vanished = asyncio.Event()
         self._ended_by_client = False
         self._has_half_closed = False
+        self._is_refused = False
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -198,12 +199,17 @@ class RecordedCall:
             self._requests.limit_bytes = frames * self._recorder.frame_bytes
 
     def _record_request(self, request: TranscribeRequest) -> None:
-        if self._recorder is None or request.WhichOneof("request") != "audio":
+        if self._recorder is None or self._is_refused:
             return
-        audio = request.audio
-        # Others the servicer refuses; they are not part of the session's audio.
-        if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
-            self._recorder.audio(audio)
+        if request.WhichOneof("request") == "audio":
+            audio = request.audio
+            if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
+                self._recorder.audio(audio)
+                return
+        elif request.WhichOneof("request") == "control":
+            return
+        # The servicer ends the session here: this message and what follows are not part of its audio.
+        self._is_refused = True
 
     def _record_final(self, final: FinalMessage) -> None:
         if self._recorder is None:

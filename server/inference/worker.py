@@ -139,8 +139,11 @@ class Worker:
         except Exception:
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
-            for job in batch:
-                job.deliver(RecognitionFailed("the model failed on this utterance's batch"))
+            if len(batch) == 1:
+                batch[0].deliver(RecognitionFailed("the model failed on this utterance"))
+            else:
+                for job in batch:  # one of them may be at fault; the others are not to suffer for it
+                    self._run([job])
             return
         again = []
         for job, hypothesis in zip(batch, hypotheses, strict=True):
