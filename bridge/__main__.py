@@ -3,20 +3,18 @@
 import asyncio
 import sys
 
-from pydantic import ValidationError
-
 from bridge.app import run
 from bridge.config import BridgeSettings
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging
+from telemetry.settings import InvalidSettings, read_settings
 
 
 def main() -> int:
     try:
-        settings = BridgeSettings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        return _fail(2, f"DALSTON_{str(first['loc'][0]).upper()}: {first['msg']}")
+        settings = read_settings(BridgeSettings)
+    except InvalidSettings as error:
+        return _fail(2, str(error))
     refusal = refusal_to_expose(settings.bridge_host, settings.auth, settings.allow_unauthenticated)
     if refusal is not None:
         return _fail(2, refusal)

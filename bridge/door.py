@@ -53,7 +53,7 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
         settings.bridge_host,
         settings.bridge_port,
         create_connection=door.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
-        process_request=_process_request,
+        process_request=door.process_request,
         process_response=_process_response,
         server_header=None,
         # Audio hardly gets smaller by deflate, and the messages to the client are short. A context for each
@@ -89,6 +89,9 @@ class _Door:
             max_connections=self._settings.bridge_max_connections + SPARE_CONNECTIONS,
             **options,
         )
+
+    def process_request(self, _socket: ServerConnection, request: Request) -> Response | None:
+        return answer(request, any_origin=self._settings.auth != "none" or self._settings.allow_unauthenticated)
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serves one WebSocket from the handshake to the close."""
@@ -146,10 +149,6 @@ async def _discard(socket: ClientSocket) -> None:
     with suppress(ConnectionClosed):
         while True:
             await socket.recv()
-
-
-def _process_request(_socket: ServerConnection, request: Request) -> Response | None:
-    return answer(request)
 
 
 def _process_response(_socket: ServerConnection, _request: Request, response: Response) -> Response:

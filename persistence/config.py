@@ -20,7 +20,7 @@ def _default_worker_id() -> str:
 class PersistenceSettings(BaseSettings):
     """Postgres, S3 and the spool. Environment variables have the prefix `DALSTON_`."""
 
-    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DALSTON_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     database_url: SecretStr = SecretStr("postgresql://postgres@127.0.0.1:5432/dalston")
     """`postgresql://user:password@host:port/database`; the driver is added."""

@@ -63,6 +63,8 @@ async def open_database(settings: PersistenceSettings) -> AsyncIterator[Database
         # A restarted Postgres leaves dead connections in the pool; the ping costs less than a failed session.
         pool_pre_ping=True,
         native_inet_types=False,
+        # An error shows its statement; the values in it, addresses among them, are not for the log.
+        hide_parameters=True,
         connect_args={
             "timeout": deadline,
             "command_timeout": deadline,

@@ -6,11 +6,11 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]  # published without types
 from alembic import command
 from alembic.config import Config
-from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from persistence.config import PersistenceSettings
 from telemetry.logs import configure_logging
+from telemetry.settings import InvalidSettings, read_settings
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,12 +38,10 @@ def main() -> int:
     """Migrates the configured database; gives the exit code."""
     configure_logging()
     try:
-        settings = PersistenceSettings()
+        settings = read_settings(PersistenceSettings)
         migrate(settings.database_url.get_secret_value())
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"DALSTON_{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201  a command speaks to a person
         return 2
     except (OSError, DBAPIError, asyncpg.PostgresError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error

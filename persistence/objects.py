@@ -59,8 +59,11 @@ def _may_pass(error: BaseException) -> bool:
 class ObjectStore:
     """Objects by key in one bucket. All methods raise StorageUnavailable when S3 does not do its part."""
 
-    def __init__(self, client: "S3Client", bucket: str, region: str, deadline_seconds: float) -> None:
+    def __init__(
+        self, client: "S3Client", downloads: "S3Client", bucket: str, region: str, deadline_seconds: float
+    ) -> None:
         self._client = client
+        self._downloads = downloads
         self._bucket = bucket
         self._region = region
         self._deadline_seconds = deadline_seconds
@@ -273,7 +276,7 @@ class ObjectStore:
         return await self.size(key), self._chunks(key)
 
     async def _chunks(self, key: str) -> AsyncGenerator[bytes, None]:
-        answer = await self._call("get_object", lambda: self._client.get_object(Bucket=self._bucket, Key=key))
+        answer = await self._call("get_object", lambda: self._downloads.get_object(Bucket=self._bucket, Key=key))
         body = answer["Body"]
         async with body:
             while True:
@@ -318,6 +321,9 @@ class ObjectStore:
                     raise ObjectNotFound("the object is not in the store") from error
                 if attempt == _ATTEMPTS - 1 or not _may_pass(error):
                     _failures.labels(operation).inc()
+                    log.warning(
+                        "object store call failed", operation=operation, error=type(error).__name__, code=_code(error)
+                    )
                     raise StorageUnavailable("the object store does not answer as it should") from error
             _retries.labels(operation).inc()
             pause = _FIRST_PAUSE_SECONDS * 2**attempt
@@ -343,5 +349,10 @@ async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectSto
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    async with aioboto3.Session().client("s3", config=config, **options) as client:
-        yield ObjectStore(client, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)
+    session = aioboto3.Session()
+    # A download holds its connection for as long as its reader takes: it must not keep one from what is to be stored.
+    async with (
+        session.client("s3", config=config, **options) as client,
+        session.client("s3", config=config, **options) as downloads,
+    ):
+        yield ObjectStore(client, downloads, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)

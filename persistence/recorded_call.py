@@ -93,6 +93,7 @@ class RecordedCall:
         self._has_vanished = asyncio.Event()
         self._ended_by_client = False
         self._has_half_closed = False
+        self._is_refused = False
         self._task: asyncio.Task[None] | None = None
         self._cut: Exception | None = None
         # The transport takes one message at a time.
@@ -226,14 +227,17 @@ class RecordedCall:
 
     async def _record_request(self, request: TranscribeRequest) -> int | None:
         """Where the request's audio is in the recording; None if it is not there."""
-        if self._recorder is None or request.WhichOneof("request") != "audio":
+        if self._recorder is None or self._is_refused:
             return None
-        audio = request.audio
-        # Others the servicer refuses; they are not part of the session's audio.
-        if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
-            await self._recorder.audio(audio)
-            if self._recorder.start.store_audio:
-                return self._recorder.received_bytes - len(audio)
+        if request.WhichOneof("request") == "audio":
+            audio = request.audio
+            if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
+                await self._recorder.audio(audio)
+                return self._recorder.received_bytes - len(audio) if self._recorder.start.store_audio else None
+        elif request.WhichOneof("request") == "control":
+            return None
+        # The servicer ends the session here: this message and what follows are not part of its audio.
+        self._is_refused = True
         return None
 
     async def _record_final(self, final: FinalMessage) -> None:

@@ -1,10 +1,8 @@
 """Checks that `proto/` breaks no client of what main has: `buf breaking`, where there is a main to compare with."""
 
-import io
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -23,15 +21,20 @@ def base() -> str | None:
     return None
 
 
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+
+
 def main() -> int:
     name = base()
     if name is None:
         print("buf breaking: there is no main to compare with here")
         return 0
     with tempfile.TemporaryDirectory() as directory:
-        archive = subprocess.run(["git", "archive", name, "proto", "buf.yaml"], cwd=ROOT, check=True, stdout=-1).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(directory, filter="data")
+        for path in git("ls-tree", "-r", "--name-only", name, "proto", "buf.yaml").decode().splitlines():
+            target = Path(directory) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(git("show", f"{name}:{path}"))
         # git ignores what buf resolves imports from.
         shutil.copytree(ROOT / "third_party", Path(directory) / "third_party")
         buf = Path(sys.executable).parent / "buf"

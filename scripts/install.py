@@ -9,9 +9,11 @@ from __future__ import annotations  # an old Python is to get as far as being to
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +41,8 @@ class CannotInstall(Exception):
 
 
 def main(requirements: list[str]) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         make_venv()
         install(requirements)
@@ -56,8 +60,10 @@ def main(requirements: list[str]) -> int:
 
 def make_venv() -> None:
     """Makes `.venv` unless a working one is there."""
-    if PYTHON.exists() and quiet([PYTHON, "-c", f"import pip, sys; sys.exit(sys.version_info < {LEAST_PYTHON})"]):
-        return
+    if PYTHON.exists():
+        least = f"import sys; sys.exit(sys.version_info < {LEAST_PYTHON})"
+        if quiet([PYTHON, "-c", least]) and quiet([PYTHON, "-m", "pip", "--version"]):
+            return
     if sys.version_info < LEAST_PYTHON:
         raise CannotInstall(
             f"Python 3.11 or later is needed and {sys.executable} is {sys.version.split()[0]}; "
@@ -69,14 +75,20 @@ def make_venv() -> None:
         raise CannotInstall(f"{VENV} is in the way: it is no virtual environment")
     print(f"making {VENV}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    done = subprocess.run([sys.executable, "-m", "venv", VENV], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise CannotInstall(explain(done.stdout + done.stderr))
+    said: list[str] = []
+    complete = False
+    try:
+        complete = run([sys.executable, "-m", "venv", VENV], said.append) == 0
+    finally:
+        if not complete:
+            # Half of one could pass for a whole one the next time.
+            shutil.rmtree(VENV, ignore_errors=True)
+    if not complete:
+        raise CannotInstall(explain("".join(said)))
 
 
 def quiet(command: list[object]) -> bool:
-    words = [str(word) for word in command]
-    return subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    return run(command, [].append) == 0
 
 
 def install(requirements: list[str]) -> None:
@@ -86,25 +98,38 @@ def install(requirements: list[str]) -> None:
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=3"]
     editable = [word for name in requirements for word in (("-e", name) if name.startswith((".", "sdk")) else (name,))]
     with LOG.open("w") as log:
-        pip = subprocess.Popen(
-            [str(PYTHON), "-m", "pip", "install", *options, *editable],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            assert pip.stdout is not None  # noqa: S101 - asked for above
-            for line in pip.stdout:
-                log.write(line)
-                tell(line)
-        finally:
-            # Ctrl-C reached pip too; it goes by itself.
-            code = pip.wait()
+
+        def take(line: str) -> None:
+            log.write(line)
+            tell(line)
+
+        code = run([PYTHON, "-m", "pip", "install", *options, *editable], take)
     if code != 0:
         raise CannotInstall(f"{explain(LOG.read_text())}\n  all that pip said: {LOG}")
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def run(command: list[object], take: Callable[[str], None]) -> int:
+    """Runs a command, hands over its output line by line, and leaves no process behind when it is interrupted."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in process.stdout:
+            take(line)
+        return process.wait()
+    except BaseException:
+        # With what it started itself: pip runs pip to build, venv runs pip to install pip.
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
 
 
 def tell(line: str) -> None:

@@ -11,7 +11,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # missing in its stubs only
 from grpc_reflection.v1alpha import reflection
-from pydantic import ValidationError
 
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost, SpoolInUse, StorageUnavailable
@@ -31,6 +30,7 @@ from server.vad.silero import SileroVad
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
+from telemetry.settings import InvalidSettings, read_settings
 from telemetry.signals import exit_on_signals, stop_on_signals
 
 log = get_logger(__name__)
@@ -150,11 +150,10 @@ def _build(
 def main() -> int:
     """Runs the server; gives the exit code."""
     try:
-        settings, inference, storage = ServerSettings(), InferenceSettings(), PersistenceSettings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"DALSTON_{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201  logging is not configured yet
+        settings = read_settings(ServerSettings)
+        inference, storage = read_settings(InferenceSettings), read_settings(PersistenceSettings)
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201  logging is not configured yet
         return EXIT_CONFIGURATION
     configure_logging(settings.log_level, settings.log_format)
     try:

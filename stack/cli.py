@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from stack.demo import demo
@@ -15,6 +14,7 @@ from stack.parts import Programs
 from stack.progress import Terminal
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
+from telemetry.settings import InvalidSettings, read_settings
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -35,14 +35,12 @@ def run(arguments: Sequence[str], interruption: Interruption, programs: Programs
     command = commands[parser.parse_args(arguments).command]
     console, complaints = Console(), Console(stderr=True)
     try:
-        return command(_Session(StackSettings(), interruption, console, programs))
+        return command(_Session(read_settings(StackSettings), interruption, console, programs))
     except Interrupted:
         complaints.print("interrupted")
         return EXIT_INTERRUPTED
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            _complain(complaints, f"DALSTON_{name}: {problem['msg']}")
+    except InvalidSettings as error:
+        _complain(complaints, str(error))
         return EXIT_CONFIGURATION
     except StackError as error:
         _complain(complaints, str(error))

@@ -47,7 +47,11 @@ def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console)
     """Shows the stream; gives the session's id and its text."""
     url = f"ws://{stack.public_name}:{stack.port}{_STREAM}"
     total = len(pcm) / 2 / rate
-    console.print(f"\nStreaming {_SAMPLE.name} ({total:.0f} s) as it would be spoken to\n  {url}\n", highlight=False)
+    console.print(
+        f"\nStreaming {_SAMPLE.name} ({total:.0f} s), at the pace it is spoken, to\n  {url}\n",
+        highlight=False,
+        soft_wrap=True,
+    )
     session_id = ""
     finals: list[str] = []
     with console.status("connecting") as status:
@@ -66,7 +70,7 @@ def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console)
                     finals.append(message["text"])
                     status.update("listening")
                     times = f"{message['start']:5.1f} to {message['end']:4.1f} s"
-                    console.print(f"  [dim]{times}[/dim]  {escape(message['text'])}", highlight=False)
+                    console.print(f"  [dim]{times}[/dim]  {escape(message['text'])}", highlight=False, soft_wrap=True)
                 case "warning":
                     console.print(f"  [yellow]{escape(message['message'])}[/yellow]", highlight=False)
     if not finals:
@@ -96,11 +100,12 @@ class _Walk:
             seconds = wav.getnframes() / wav.getframerate()
             if (wav.getframerate(), wav.readframes(wav.getnframes())) != (rate, pcm):
                 raise DemoFailed("the stored audio is not what was streamed")
-        self._say(f"{len(audio.content):,} bytes, {seconds:.1f} s: byte for byte what was sent")
+        self._say(f"  {len(audio.content):,} bytes, {seconds:.1f} s: byte for byte what was sent")
         transcript = self._get(f"/{self._session_id}/transcript").json()
         self._show(transcript)
         if transcript["text"] != text:
             raise DemoFailed("the stored transcript is not what was shown")
+        self._say(f"\nTo delete it: curl -X DELETE {self._url}/{self._session_id}")
 
     def _get(self, path: str, more: str = "") -> httpx.Response:
         url = f"{self._url}{path}"
@@ -115,10 +120,10 @@ class _Walk:
         return answer
 
     def _show(self, answer: Any) -> None:
-        self._console.print(JSON(json.dumps(answer), indent=2))
+        self._console.print(JSON(json.dumps(answer), indent=2), soft_wrap=True)
 
     def _say(self, line: str) -> None:
-        self._console.print(f"  {line}", highlight=False)
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 def _quoted(url: str) -> str:

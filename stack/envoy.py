@@ -81,11 +81,16 @@ def render(doors: Doors, access_log: Path) -> str:
         SERVER_PORT=doors.server_port,
         BRIDGE_HOST=doors.bridge_host,
         BRIDGE_PORT=doors.bridge_port,
-        DESCRIPTOR=_DESCRIPTOR,
-        ACCESS_LOG=access_log,
+        DESCRIPTOR=_quotable(_DESCRIPTOR),
+        ACCESS_LOG=_quotable(access_log),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
     )
+
+
+def _quotable(path: Path) -> str:
+    """As it stands between double quotes; in YAML they mean what they mean in JSON."""
+    return json.dumps(str(path))[1:-1]
 
 
 def _live(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """A Postgres server from its wheel, for the local stack and the tests."""
 
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -126,6 +127,7 @@ def _check_owner(data: Path) -> None:
 
 def _initialise(folder: Path, data: Path, password: str, identity: Identity | None, log: Path, pause: Pause) -> None:
     """Creates the cluster and the database beside its place and moves it there when complete."""
+    _check_name(os.geteuid() if identity is None else identity.uid)
     fresh = folder / "data.new"
     password_file = folder / "password.initdb"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -143,6 +145,16 @@ def _initialise(folder: Path, data: Path, password: str, identity: Identity | No
     finally:
         password_file.unlink(missing_ok=True)
     fresh.rename(data)
+
+
+def _check_name(uid: int) -> None:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise CannotStart(
+            f"Postgres creates its data only as a user with a name, and user {uid} has none in /etc/passwd: "
+            "start the stack as one that has"
+        ) from None
 
 
 def _give(identity: Identity, *paths: Path) -> None:

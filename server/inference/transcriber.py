@@ -19,6 +19,7 @@ from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
 
+_PROMPT_TOKENS = 3
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20
 _TOKENS_AT_MOST = 224
@@ -109,7 +110,7 @@ class Transcriber:
             audio = self._encoder(mel)
         with metrics.stage("decode"):
             rows = [self._row(utterance, full) for utterance in utterances]
-            state = self._decoder.start(audio, 3 + max(row.cap for row in rows))
+            state = self._decoder.start(audio, _PROMPT_TOKENS + max(row.cap for row in rows))
             languages, no_speech, logits = self._prompt(state, [utterance.language for utterance in utterances])
             generate(self._decoder, state, self._choose, logits, rows)
         return [
@@ -119,7 +120,7 @@ class Transcriber:
 
     def _row(self, utterance: Utterance, full: bool) -> RowDecoding:
         duration = len(utterance.samples) / SAMPLE_RATE
-        most = min(_TOKENS_AT_MOST, self._decoder.capacity - 3)
+        most = min(_TOKENS_AT_MOST, self._decoder.capacity - _PROMPT_TOKENS)
         cap = most if full else min(most, _TOKENS_AT_LEAST + int(duration * _TOKENS_PER_SECOND))
         return RowDecoding(self.vocabulary, duration, cap, PATIENT if full else EAGER)
 

@@ -92,9 +92,12 @@ class Worker:
             self._thread.join()
 
     def _main(self, load: Callable[[], Mapping[str, Model]], loaded: "Future[None]") -> None:
+        # From here on whoever waits can give up waiting, but not undo the start.
+        loaded.set_running_or_notify_cancel()
         try:
             self._models = load()
         except BaseException as error:
+            self._fail_waiting()
             loaded.set_exception(error)
             return
         loaded.set_result(None)
@@ -136,8 +139,11 @@ class Worker:
         except Exception:
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
-            for job in batch:
-                job.deliver(RecognitionFailed("the model failed on this utterance's batch"))
+            if len(batch) == 1:
+                batch[0].deliver(RecognitionFailed("the model failed on this utterance"))
+            else:
+                for job in batch:  # one of them may be at fault; the others are not to suffer for it
+                    self._run([job])
             return
         again = []
         for job, hypothesis in zip(batch, hypotheses, strict=True):

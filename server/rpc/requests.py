@@ -17,6 +17,10 @@ class StreamLimits:
     max_session_seconds: float
     idle_timeout_seconds: float
 
+    def exceeded(self) -> SessionTimeout:
+        """The error that ends a session at `max_session_seconds`, of time or of audio."""
+        return SessionTimeout(f"the session reached its limit of {self.max_session_seconds:g} seconds")
+
 
 class RequestReader:
     """Reads one stream's requests."""
@@ -68,14 +72,9 @@ class RequestReader:
         idle = loop.time() + self._limits.idle_timeout_seconds
         try:
             async with asyncio.timeout_at(min(idle, self._deadline)):
-                request = await anext(self._requests, None)
+                # What has been received already is given out past the deadline: it was recorded, so it is transcribed.
+                return await anext(self._requests, None)
         except TimeoutError:
             if loop.time() >= self._deadline:
-                raise self._too_long() from None
+                raise self._limits.exceeded() from None
             raise IdleTimeout(f"nothing was received for {self._limits.idle_timeout_seconds:g} seconds") from None
-        if loop.time() >= self._deadline:  # a stream that never pauses never waits, so never times out
-            raise self._too_long()
-        return request
-
-    def _too_long(self) -> SessionTimeout:
-        return SessionTimeout(f"the session reached its limit of {self._limits.max_session_seconds:g} seconds")

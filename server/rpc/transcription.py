@@ -82,6 +82,8 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                     await self._control(session, options, request)
                 else:
                     await session.push(request)
+                    if session.duration > self._limits.max_session_seconds:
+                        raise self._limits.exceeded()
         except SessionError as ended_by:
             error = ended_by
         # A cancelled stream often looks half-closed; the cancellation comes at the next chance to.

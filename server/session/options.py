@@ -29,6 +29,8 @@ class VadOptions:
         _check_range("min_speech_duration_ms", self.min_speech_ms, 50, 2000)
         _check_range("min_silence_duration_ms", self.min_silence_ms, 50, 2000)
         _check_range("max_utterance_duration", self.max_utterance_seconds, 1, MAX_UTTERANCE_SECONDS)
+        if self.max_utterance_seconds * 1000 <= self.min_speech_ms:
+            raise InvalidParameter("max_utterance_duration", "must be longer than min_speech_duration_ms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,11 +89,13 @@ class Segmenter:
         return self._judge(self._start)
 
     def flush(self, received: int) -> list[Segment]:
-        """Ends the utterance in progress at position `received`, which may lie within a window."""
-        start, confirmed = self._start, self._confirmed
-        self._start, self._free_from = None, received
-        if start is None or not confirmed:
-            return []
+        """Ends confirmed speech at position `received`, which may lie within a window."""
+        if self._start is None or not self._confirmed:
+            return []  # speech that has hardly begun is not torn apart: it goes on, or was noise
+        start, self._start = self._start, None
+        self._free_from = received
+        if self._voiced_until <= start:
+            return [SpeechEnd(received)]
         return [SpeechEnd(received), Utterance(start, received)]
 
     def _judge(self, start: int) -> list[Segment]:
@@ -104,7 +106,7 @@ class Segmenter:
         if self._position - self._voiced_until >= self._min_silence:
             segments += self._end(start)
         elif self._position + WINDOW_SAMPLES - start > self._max_length:
-            segments.append(self._cut(start))
+            segments += self._cut(start)
         return segments
 
     def _end(self, start: int) -> list[Segment]:
@@ -116,10 +118,13 @@ class Segmenter:
             return [SpeechEnd(end)]
         return [SpeechEnd(end), Utterance(start, end)]
 
-    def _cut(self, start: int) -> Utterance:
+    def _cut(self, start: int) -> list[Segment]:
         """Ends the utterance at the quietest point so far; what comes after belongs to the next."""
+        if not self._confirmed:
+            self._start = None  # noise that does not stop
+            return []
         self._start = self._free_from = cut = self._quietest_point()
-        return Utterance(start, cut)
+        return [Utterance(start, cut)] if self._voiced_until > start else []
 
     def _quietest_point(self) -> int:
         powers = list(self._powers)

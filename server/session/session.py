@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
+from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition
 from server.session.buffer import AudioBuffer
 from server.session.errors import InvalidAudio
@@ -28,13 +29,17 @@ from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart,
 from server.vad.silero import WINDOW_SAMPLES, VadStream
 
 _MAX_PENDING = 4
-"""Utterances waiting for the model before `push` waits for one of them: 112 s of audio at most."""
+"""Utterances at the model or waiting for it before `push` waits for one of them: 112 s of audio at most."""
 _MAX_EVENTS = 64
 """Events waiting for a reader before the session waits for the reader."""
 _ACK_SECONDS = 1.0
 """Between two acknowledgements, at least."""
 _UNCHANGED_ACKS = 5
 """Every so many of these intervals one goes out with no news of the session's own: its owner may have some to add."""
+_BREATH_SAMPLES = 8 * WINDOW_SAMPLES
+"""Judging a window takes 0.15 ms of the event loop: after so many others get their turn."""
+_QUEUE_FULL_SECONDS = 0.25
+"""How long a session waits before it asks an engine again that had no room."""
 
 
 class Recognizer(Protocol):
@@ -47,7 +52,7 @@ class Recognizer(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Pending:
     utterance: Utterance
-    recognition: asyncio.Task[Recognition]
+    recognition: "asyncio.Task[Recognition | Exception]"
 
 
 class Session:
@@ -66,14 +71,16 @@ class Session:
         self._buffer = AudioBuffer()
         self._frames = 0
         self._language = options.language
+        self._utterance_language = options.language
         self._speech_samples = 0
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
         self._segmented = 0  # Audio before it is in an utterance or in none.
+        self._slots = asyncio.Semaphore(_MAX_PENDING)
         self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(_MAX_PENDING)
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue(_MAX_EVENTS)
+        self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
-        self._recognitions: set[asyncio.Task[Recognition]] = set()
+        self._recognitions: set[asyncio.Task[Recognition | Exception]] = set()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -84,9 +91,8 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._finalizer.done():
-            for task in (self._finalizer, self._acknowledger, *self._recognitions):
-                task.cancel()
+        for task in (self._finalizer, self._acknowledger, *self._recognitions):
+            task.cancel()  # does nothing to what is done
         await self._tasks.__aexit__(kind, error, trace)
 
     @property
@@ -117,7 +123,7 @@ class Session:
         await self._pending.put(Flushed(self.duration))
 
     def set_language(self, language: str) -> None:
-        """Changes the language for the utterances that have not ended yet."""
+        """Changes the language from the next utterance on."""
         self._language = language
 
     async def announce_end(self, reason: str, grace_seconds: float) -> None:
@@ -134,20 +140,31 @@ class Session:
         await self._pending.put(None)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        """The events in order.
+
+        Raises:
+            InferenceError: an utterance could not be transcribed; the finals before it have been given.
+        """
         while (event := await self._events.get()) is not None:
+            if isinstance(event, Exception):
+                raise event
             yield event
 
     async def _hear(self, samples: Samples) -> None:
-        self._buffer.append(samples)
-        for window in self._vad.push(samples):
-            await self._act(self._segmenter.push(window))
-            self._segmented = self._segmenter.needed_from
-        self._buffer.discard_before(self._segmenter.needed_from)
+        for start in range(0, len(samples), _BREATH_SAMPLES):
+            piece = samples[start : start + _BREATH_SAMPLES]
+            self._buffer.append(piece)
+            for window in self._vad.push(piece):
+                await self._act(self._segmenter.push(window))
+                self._segmented = self._segmenter.needed_from
+            self._buffer.discard_before(self._segmenter.needed_from)
+            await asyncio.sleep(0)
 
     async def _act(self, segments: list[Segment]) -> None:
         for segment in segments:
             match segment:
                 case SpeechStart(position):
+                    self._utterance_language = self._language
                     await self._announce(SpeechStarted(self._seconds(position)))
                 case SpeechEnd(position):
                     await self._announce(SpeechEnded(self._seconds(position)))
@@ -161,11 +178,24 @@ class Session:
     async def _transcribe(self, utterance: Utterance, samples: Samples) -> None:
         self._speech_samples += len(samples)
         self._unfinished.append(utterance)
-        language = None if self._language == AUTO else self._language
-        recognition = self._tasks.create_task(self._recognizer.recognize(self._options.model, samples, language))
+        language = None if self._utterance_language == AUTO else self._utterance_language
+        self._utterance_language = self._language  # what follows a cut is the next utterance
+        await self._slots.acquire()
+        recognition = self._tasks.create_task(self._recognize(samples, language))
         self._recognitions.add(recognition)
         recognition.add_done_callback(self._recognitions.discard)
         await self._pending.put(_Pending(utterance, recognition))
+
+    async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
+        """The outcome, a failure included: its turn to be told comes after the finals before it."""
+        while True:
+            try:
+                return await self._recognizer.recognize(self._options.model, samples, language)
+            except QueueFull:
+                # A session that was let in is not given up because all of them speak at once: its text comes later.
+                await asyncio.sleep(_QUEUE_FULL_SECONDS)
+            except Exception as error:
+                return error
 
     async def _finalize(self) -> None:
         """Sends finals in the order of their utterances, whatever order the model finishes them in."""
@@ -174,6 +204,10 @@ class Session:
                 await self._events.put(work)
                 continue
             recognition = await work.recognition
+            self._slots.release()
+            if isinstance(recognition, Exception):
+                await self._events.put(recognition)
+                return
             if recognition.text:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import PATH, Client, Sample, audio_bytes, chunks
 
+STORED = {"store_audio": "true", "store_transcript": "true"}
 SESSION = "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"
 
 
@@ -60,12 +61,18 @@ async def test_a_wrong_message_closes_the_socket_with_the_reason(
 
 async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: Sample) -> None:
     outcome = await client.transcribe(
-        *chunks(sample.pcm[: 16_000 * 5].tobytes()), b"abc", store_audio="true", store_transcript="true", language="en"
+        *chunks(sample.pcm[: 16_000 * 5].tobytes()),
+        b"abc",
+        b"abcd",
+        store_audio="true",
+        store_transcript="true",
+        language="en",
     )
     assert outcome.of("transcript.final")
     path = f"/v1/realtime/sessions/{outcome.messages[0]['session_id']}"
     record = (await client.http.get(path)).json()
     assert record["status"] == "error"
+    assert record["audio_duration_seconds"] == 5
     assert record["error"].startswith("invalid_audio: 3 bytes")
     assert audio_bytes((await client.http.get(f"{path}/audio")).content) == sample.pcm[: 16_000 * 5].tobytes()
 

@@ -6,12 +6,10 @@ when one cannot, 2 when the configuration makes no sense.
 
 import sys
 
-from pydantic import ValidationError
-from pydantic_settings import SettingsError
-
 from server.inference.config import InferenceSettings
 from server.inference.errors import WeightsError
 from server.inference.weights import resolve
+from telemetry.settings import InvalidSettings, read_settings
 
 
 def _print(line: str) -> None:
@@ -21,13 +19,9 @@ def _print(line: str) -> None:
 
 def main() -> int:
     try:
-        settings = InferenceSettings()
-    except ValidationError as error:
-        faults = [f"DALSTON_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
-        sys.stderr.write(f"the configuration of the models makes no sense: {'; '.join(faults)}\n")
-        return 2
-    except SettingsError as error:
-        sys.stderr.write(f"the configuration of the models makes no sense: {error}\n")
+        settings = read_settings(InferenceSettings)
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
         return 2
     for weights in sorted(set(settings.models.values())):
         names = ", ".join(sorted(name for name, value in settings.models.items() if value == weights))

@@ -39,5 +39,8 @@ def download(repository: str, cache_dir: Path, report: Report) -> Path:
         raise WeightsError(
             f"cannot fetch {repository}: the hub cannot be reached and nothing of it is in {cache_dir}"
         ) from error
-    except (OSError, httpx.HTTPError, HFValidationError) as error:
+    except (httpx.HTTPError, HFValidationError) as error:
         raise WeightsError(f"cannot fetch {repository} from the hub ({type(error).__name__})") from error
+    except OSError as error:
+        cause = f": {error.strerror}" if error.strerror else f" ({type(error).__name__})"
+        raise WeightsError(f"cannot fetch {repository} from the hub{cause}") from error

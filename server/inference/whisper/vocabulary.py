@@ -9,6 +9,7 @@ from server.inference.errors import WeightsError
 SECONDS_PER_STAMP = 0.02
 """Timestamp tokens count in steps of 20 ms, which is also one frame of the encoder's output."""
 
+_MULTILINGUAL_SIZE = 51865
 # Whisper writes Javanese as `jw`, a code that ISO 639-1 withdrew.
 _ISO_TO_WHISPER = {"jv": "jw"}
 _WHISPER_TO_ISO = {value: key for key, value in _ISO_TO_WHISPER.items()}
@@ -60,7 +61,7 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
     """
     try:
         no_timestamps = int(generation_config["no_timestamps_token_id"])
-        multilingual = bool(generation_config.get("is_multilingual", "lang_to_id" in generation_config))
+        multilingual = bool(generation_config.get("is_multilingual", size >= _MULTILINGUAL_SIZE))
         languages = _languages(generation_config["lang_to_id"]) if multilingual else {}
         end = _first(generation_config["eos_token_id"])
         vocabulary = Vocabulary(
@@ -72,7 +73,9 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
             first_stamp=no_timestamps + 1,
             languages=languages,
             suppressed=tuple(token for token in generation_config.get("suppress_tokens") or () if 0 <= token < end),
-            suppressed_first=tuple(generation_config.get("begin_suppress_tokens") or ()),
+            suppressed_first=tuple(
+                token for token in generation_config.get("begin_suppress_tokens") or () if 0 <= token <= end
+            ),
             last_initial_stamp=no_timestamps + 1 + int(generation_config.get("max_initial_timestamp_index") or 50),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

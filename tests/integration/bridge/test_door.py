@@ -46,6 +46,14 @@ async def test_health(bridge):
 UPGRADE = "Host: x\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n"
 
 
+def handshake(origin: str) -> str:
+    """What a browser sends for a page of that origin."""
+    return (
+        "GET /v1/audio/transcriptions/stream HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: Upgrade\n"
+        f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nOrigin: {origin}\n\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -54,6 +62,8 @@ UPGRADE = "Host: x\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: 
         (f"GET {STREAM_PATH}/ HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 13\n\n", 404),
         (f"GET {STREAM_PATH} HTTP/1.1\nHost: x\n\n", 426),
         (f"POST {STREAM_PATH} HTTP/1.1\nHost: x\n\n", 405),
+        (handshake("https://evil.example"), 403),
+        (handshake("null"), 403),
         ("DELETE /healthz HTTP/1.1\nHost: x\n\n", 405),
         (f"GET {STREAM_PATH} HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 8\n\n", 400),
         (f"GET {STREAM_PATH} HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: websocket\n\n", 400),

@@ -140,14 +140,17 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: An
     assert (await house.transcript(session_id))["text"] == "this is final 1"
 
 
-async def test_messages_that_the_servicer_refuses_are_not_recorded(house: Any, client_of: Any) -> None:
+@pytest.mark.parametrize("refused", [b"odd", bytes(65_538)])
+async def test_a_message_that_the_servicer_refuses_ends_the_recording(
+    house: Any, client_of: Any, refused: bytes
+) -> None:
     async with house.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
-        await client.send(MESSAGES[0], b"odd", bytes(65_538), MESSAGES[1])
+        await client.send(MESSAGES[0], refused, MESSAGES[1])
         await client.end()
         await client.rest()
-    assert data_of(await house.audio(session_id)) == MESSAGES[0] + MESSAGES[1]
+    assert data_of(await house.audio(session_id)) == MESSAGES[0]
 
 
 async def _cancel(client: Any, channel: Any) -> None:

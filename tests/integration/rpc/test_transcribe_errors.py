@@ -128,6 +128,14 @@ async def test_a_failing_model_is_internal_and_keeps_its_secrets(stub: Transcrip
     assert "incident" in message
 
 
+async def test_audio_beyond_the_longest_session_ends_it_however_fast_it_came(stub: TranscriptionServiceStub) -> None:
+    config = TranscribeRequest(config=TranscribeConfig(encoding="mulaw", sample_rate=8000))
+    silence = [TranscribeRequest(audio=b"\xff" * 64_000)] * 8
+    code, message, info = await refusal(stub, config, *silence)
+    assert (code, info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "SESSION_TIMEOUT")
+    assert "60 seconds" in message
+
+
 async def test_an_idle_stream_is_ended(stub: TranscriptionServiceStub) -> None:
     call = stub.Transcribe()
     await call.write(CONFIG)

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,11 @@ import pytest
 
 from stack.ports import free_port
 from tests.integration.stack import stand_in
+
+
+def _as_at_a_terminal() -> None:
+    """What runs the tests may ignore Ctrl-C, as a job in a shell's background does, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_as_at_a_terminal,
         )
 
     def wait_until_up(self, process: subprocess.Popen[str]) -> None:

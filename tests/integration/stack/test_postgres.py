@@ -1,6 +1,7 @@
 """The launcher of Postgres."""
 
 import os
+import pwd
 import signal
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stack.errors import ProcessDied
+from stack.errors import CannotStart, ProcessDied
 from stack.postgres import postgres
 
 
@@ -65,6 +66,12 @@ def test_a_folder_closed_to_other_users_is_no_obstacle_to_root(tmp_path: Path) -
         rights = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")]
         assert int(rights[0], 16) in (1 << 1, 1 << 2), "nothing but the right to search"
         assert "Uid:\t0" not in status
+
+
+def test_a_user_without_a_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with pytest.raises(CannotStart, match="only as a user with a name"), postgres(tmp_path):
+        pass
 
 
 def test_a_server_that_cannot_read_its_configuration_says_so(tmp_path: Path) -> None:

@@ -180,3 +180,21 @@ def test_a_model_that_cannot_be_loaded_fails_the_start() -> None:
     with pytest.raises(WeightsError, match="no such model"):
         worker.start(load).result(timeout=SECONDS)
     worker.stop()
+
+
+def test_whoever_gives_up_waiting_for_the_models_leaves_a_worker_that_stops(model: ScriptedModel) -> None:
+    loading, may_load = threading.Event(), threading.Event()
+
+    def load() -> dict[str, ScriptedModel]:
+        loading.set()
+        assert may_load.wait(SECONDS)
+        return {"base": model}
+
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    loaded = worker.start(load)
+    assert loading.wait(SECONDS)
+    loaded.cancel()
+    may_load.set()
+    worker.stop()
+    with pytest.raises(EngineStopped):
+        Caller(worker).submit()

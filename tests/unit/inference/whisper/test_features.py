@@ -44,3 +44,20 @@ def test_an_utterance_has_the_same_features_in_a_batch_as_alone() -> None:
 @pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(RATE, np.float32)])
 def test_silence_has_finite_features(samples: np.ndarray) -> None:
     assert LogMel(80, torch.device("cpu"))([samples], 64).isfinite().all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_samples_that_are_no_sound_do_not_spread(value: float) -> None:
+    mel = LogMel(80, torch.device("cpu"))
+    broken = sweep(1.0)
+    broken[100:200] = value
+    together = mel([broken, sweep(1.0)], 64)
+    assert together.isfinite().all()
+    torch.testing.assert_close(together[1], mel([sweep(1.0)], 64)[0])
+
+
+def test_samples_in_a_buffer_that_cannot_be_written_are_read() -> None:
+    mel = LogMel(80, torch.device("cpu"))
+    samples = sweep(1.0)
+    frozen = np.frombuffer(samples.tobytes(), np.float32)
+    torch.testing.assert_close(mel([frozen], 64), mel([samples], 64))

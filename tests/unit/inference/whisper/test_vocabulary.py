@@ -52,6 +52,13 @@ def test_stamps_follow_the_other_special_tokens() -> None:
     assert (vocabulary.no_speech, vocabulary.first_stamp, vocabulary.last_initial_stamp) == (50362, 50364, 50414)
 
 
+def test_a_config_that_does_not_say_which_kind_it_is_is_told_by_its_size() -> None:
+    silent = {name: value for name, value in MULTILINGUAL.items() if name != "is_multilingual"}
+    assert read_vocabulary(silent, 51865).multilingual
+    with pytest.raises(WeightsError):
+        read_vocabulary({name: value for name, value in silent.items() if name != "lang_to_id"}, 51865)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -67,6 +67,22 @@ async def test_a_session_that_goes_on_and_on_is_ended() -> None:
         await read(CONFIG, *[AUDIO] * 50, pause=0.01, limits=StreamLimits(0.1, 10))
 
 
+async def test_what_was_received_before_the_end_is_given_out_all_the_same() -> None:
+    async def received() -> AsyncIterator[TranscribeRequest]:
+        for request in (CONFIG, AUDIO, AUDIO, AUDIO):
+            yield request
+        await asyncio.sleep(60)
+
+    reader = RequestReader(received(), StreamLimits(0.05, 10))
+    await reader.config()
+    given = []
+    with pytest.raises(SessionTimeout):
+        async for audio in reader:
+            given.append(audio)
+            await asyncio.sleep(0.1)
+    assert len(given) == 3
+
+
 async def test_a_stream_that_never_pauses_is_ended_too() -> None:
     async def endless() -> AsyncIterator[TranscribeRequest]:
         yield CONFIG

@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from server.session.options import VadOptions
@@ -72,6 +72,19 @@ def test_flush_ends_the_utterance_where_the_audio_ends() -> None:
     assert segmenter.flush(received) == []
 
 
+def test_flush_does_not_tear_a_word_that_has_hardly_begun() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.0), (0.2, 0.9)])
+    assert segmenter.flush(windows(1.2) * WINDOW_SAMPLES) == []
+    segments = run(segmenter, [(1, 0.9), (1, 0.0)])
+    assert segments[0] == SpeechStart(windows(1) * WINDOW_SAMPLES - PAD)
+
+
+def test_noise_is_no_utterance_however_long_its_silence_is_waited_for() -> None:
+    segmenter = Segmenter(VadOptions(min_speech_ms=900, min_silence_ms=2000, max_utterance_seconds=1))
+    assert run(segmenter, [(0.3, 0.9), (4, 0.0)]) == []
+
+
 def test_flush_in_silence_does_nothing() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.0)])
@@ -91,6 +104,7 @@ probabilities = st.lists(st.tuples(st.floats(0.05, 3), st.floats(0, 1)), max_siz
 def test_utterances_are_in_order_apart_and_bounded(
     pattern: list[tuple[float, float]], threshold: float, min_speech: int, min_silence: int, longest: float
 ) -> None:
+    assume(longest * 1000 > min_speech)
     segmenter = Segmenter(VadOptions(threshold, min_speech, min_silence, longest))
     total = sum(windows(seconds) for seconds, _ in pattern) * WINDOW_SAMPLES
     segments = run(segmenter, pattern) + segmenter.flush(total)

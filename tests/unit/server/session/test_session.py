@@ -6,6 +6,7 @@ import pytest
 
 from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
+from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition
 from server.session import session as session_module
 from server.session.errors import InvalidAudio
@@ -118,7 +119,19 @@ async def test_flush_is_answered_after_the_final_of_what_came_before() -> None:
     assert next(e for e in events.result() if isinstance(e, Flushed)).timestamp == 1.0
 
 
-async def test_a_change_of_language_holds_from_the_utterance_it_falls_in() -> None:
+async def test_a_change_of_language_leaves_the_utterance_it_falls_in_alone() -> None:
+    recognizer = ScriptedRecognizer()
+    async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(collect(running))
+        await running.push(SPEECH)
+        running.set_language("es")
+        await running.push(SPEECH + SILENCE)
+        await running.push(SPEECH + SILENCE)
+        await running.finish()
+    assert [language for _, _, language in recognizer.calls] == [None, "es"]
+
+
+async def test_a_change_of_language_holds_from_the_next_utterance() -> None:
     recognizer = ScriptedRecognizer()
     async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
         tasks.create_task(collect(running))
@@ -169,13 +182,19 @@ async def test_leaving_a_session_early_drops_its_work() -> None:
     assert recognizer.running == 0
 
 
-async def test_a_failing_model_ends_the_session_with_its_error() -> None:
-    class Failing(ScriptedRecognizer):
+async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> None:
+    class FailingThird(ScriptedRecognizer):
         async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
-            raise RuntimeError("model broke")
+            if len(self.calls) == 2:
+                raise RuntimeError("model broke")
+            return await super().recognize(model, samples, language)
 
+    events: list[Event] = []
     with pytest.raises(ExceptionGroup) as raised:
-        await run(Failing(), SPEECH, SILENCE)
+        async with session(FailingThird([0.1, 0.1])) as running:
+            await running.push((SPEECH + SILENCE) * 3)
+            async for event in running:
+                events.append(event)  # noqa: PERF401  what came before the error counts
     assert raised.group_contains(RuntimeError, match="model broke")
 
 
@@ -259,3 +278,44 @@ async def test_the_announced_end_comes_between_the_other_events() -> None:
         await running.announce_end("shutdown", 30)
         await running.finish()
     assert [type(e) for e in events.result()] == [SpeechStarted, Terminating, SpeechEnded, Final, Ended]
+    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1", "utterance 2"]
+
+
+async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> None:
+    class FullAtFirst(ScriptedRecognizer):
+        refusals = 2
+
+        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+            if self.refusals:
+                self.refusals -= 1
+                raise QueueFull("no room")
+            return await super().recognize(model, samples, language)
+
+    events = await run(FullAtFirst(), SPEECH, SILENCE)
+    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]
+
+
+async def test_no_more_than_four_utterances_of_a_session_are_at_the_model() -> None:
+    recognizer = ScriptedRecognizer([60] * 20)
+    async with session(recognizer) as running:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await running.push((SPEECH + SILENCE) * 10)
+        assert recognizer.running == 4
+
+
+async def test_much_audio_at_once_leaves_others_their_turn() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with session(ScriptedRecognizer()) as running:
+        task = asyncio.create_task(other())
+        await asyncio.sleep(0)
+        await running.push(SILENCE * 10)
+        task.cancel()
+    assert turns > 30

@@ -1,0 +1,62 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from stack import public_address
+from stack.errors import CannotStart
+from stack.settings import StackSettings
+
+
+def settings(**values: object) -> StackSettings:
+    return StackSettings(home=Path("/nowhere"), **values)  # type: ignore[arg-type]
+
+
+def with_problems(monkeypatch: pytest.MonkeyPatch, problems: dict[str, int]) -> None:
+    monkeypatch.setattr(public_address, "_problem", lambda host, _: problems.get(host))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_localhost_means_both_of_its_addresses(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    with_problems(monkeypatch, {})
+    assert public_address.addresses(settings(host=host)) == ["127.0.0.1", "::1"]
+
+
+def test_a_machine_without_ipv6_is_served_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_problems(monkeypatch, {"::1": errno.EADDRNOTAVAIL})
+    assert public_address.addresses(settings()) == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_taken_on_either_address_is_refused_with_another_to_try(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    with_problems(monkeypatch, {host: errno.EADDRINUSE})
+    with pytest.raises(CannotStart, match=f"port 8000 on {host} is in use.*DALSTON_PORT=8001"):
+        public_address.addresses(settings(port=8000))
+
+
+def test_a_low_port_is_refused_to_an_ordinary_user_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_problems(monkeypatch, {"127.0.0.1": errno.EACCES})
+    with pytest.raises(CannotStart, match="above 1023"):
+        public_address.addresses(settings(port=80))
+
+
+def test_nothing_is_served_to_the_network_without_authentication_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_problems(monkeypatch, {})
+    with pytest.raises(CannotStart, match="refusing to listen"):
+        public_address.addresses(settings(host="192.0.2.1"))
+    allowed = settings(host="192.0.2.1", allow_unauthenticated=True)
+    assert public_address.addresses(allowed) == ["192.0.2.1"]
+
+
+def test_a_name_is_no_address() -> None:
+    with pytest.raises(CannotStart, match="must be an IP address"):
+        public_address.addresses(settings(host="example.com", allow_unauthenticated=True))
+
+
+def test_on_loopback_without_authentication_only_local_names_are_answered() -> None:
+    assert "*" not in public_address.names(settings())
+    assert public_address.names(settings(allow_unauthenticated=True)) == ("*",)
