@@ -19,6 +19,8 @@ class RelayLimits:
     """For the server to take one message of the client."""
     stuck_seconds: float = 30.0
     """For the client to take one message of the server."""
+    settle_seconds: float = 10.0
+    """For the server to take what a client sent right before it left without asking for the end."""
     finish_seconds: float = 120.0
     """For the server to finish a session whose client asked for the end and did not wait for it."""
     close_seconds: float = 5.0

@@ -55,6 +55,8 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
         create_connection=door.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
         process_request=door.process_request,
         process_response=_process_response,
+        # Clients come in bursts, after a deploy for example.
+        backlog=settings.bridge_max_connections,
         server_header=None,
         # Audio hardly gets smaller by deflate, and the messages to the client are short. A context for each
         # connection would cost more memory than all of its buffers together.

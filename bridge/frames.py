@@ -22,6 +22,8 @@ MAX_MESSAGE_BYTES = 65536
 
 TOO_BIG = f"a message is over {MAX_MESSAGE_BYTES} bytes; send audio in smaller pieces"
 
+FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
+
 Json = dict[str, Any]
 
 
@@ -41,6 +43,11 @@ def decode_frame(frame: bytes | str) -> TranscribeRequest:
 def is_end(request: TranscribeRequest) -> bool:
     """Whether the request ends the session."""
     return request.WhichOneof("request") == "control" and request.control.HasField("end")
+
+
+def is_flush(request: TranscribeRequest) -> bool:
+    """Whether the server will answer the request by `flushed`."""
+    return request.WhichOneof("request") == "control" and request.control.HasField("flush")
 
 
 def encode_response(response: TranscribeResponse) -> str | None:

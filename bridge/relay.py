@@ -27,7 +27,7 @@ from bridge.call import ServerCall
 from bridge.client import ClientSocket
 from bridge.closing import COMPLETED, GONE, Ending, ending_for, ending_of_failure
 from bridge.config import RelayLimits
-from bridge.frames import decode_frame, encode_response, is_end
+from bridge.frames import FLUSH, decode_frame, encode_response, is_end, is_flush
 from bridge.metadata import Metadata, call_metadata
 from bridge.parameters import parse_query
 from bridge.race import first_ending
@@ -82,6 +82,8 @@ class _Relay:
         self._heard = 0  # Frames received so far.
         self._listening = False  # Whether we wait for a frame.
         self._end_sent = False
+        self._flushes_sent = self._flushes_answered = 0
+        self._answered = asyncio.Event()
         self._verdict: Ending | None = None  # What the client broke, once it did.
 
     async def run(self, config: TranscribeConfig) -> Ending:
@@ -99,6 +101,9 @@ class _Relay:
             response = await self._begin(config)
             self._begun.set()
             while response is not None:
+                if response.HasField("flushed"):
+                    self._flushes_answered += 1
+                    self._answered.set()
                 if not await self._send(response):
                     return GONE
                 if response.HasField("session_end"):
@@ -186,7 +191,18 @@ class _Relay:
             await asyncio.sleep(self._limits.finish_seconds)
         elif self._socket.is_refused:
             return None  # It did not leave, it is being thrown out.
+        elif self._begun.is_set():
+            await self._settle()
         return GONE
+
+    async def _settle(self) -> None:
+        """Waits until the server has everything that the client sent before it left: a cancel would overtake it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.settle_seconds):
+                await self._write(FLUSH)
+                while self._flushes_answered < self._flushes_sent:
+                    self._answered.clear()
+                    await self._answered.wait()
 
     async def _receive(self) -> bytes | str:
         self._listening = True
@@ -204,6 +220,7 @@ class _Relay:
         async with asyncio.timeout(self._limits.stall_seconds), self._writing:
             if await self._call.write(request):
                 metrics.AUDIO_BYTES.inc(len(request.audio))
+                self._flushes_sent += is_flush(request)
             if is_end(request):
                 self._end_sent = True
                 await self._call.half_close()

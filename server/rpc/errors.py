@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import grpc
 from dalston.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -34,6 +35,7 @@ _C, _R = grpc.StatusCode, ErrorReason
 
 # Looked up along the class's MRO: the most specific entry wins.
 ANSWERS: dict[type[Exception], Answer] = {
+    DecodeError: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MESSAGE),
     session.InvalidParameter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     session.InvalidModel: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MODEL),
     session.InvalidMessage: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MESSAGE),
@@ -89,6 +91,11 @@ def ending_of(error: BaseException) -> Ending:
 
 class ErrorInterceptor(CallInterceptor):
     """Answers every error with a status and an ErrorInfo, and never with an exception's own text unless it is ours."""
+
+    def accept(self, request: Any) -> Any:
+        if isinstance(request, DecodeError):
+            raise request
+        return request
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
         try:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 Call = Callable[[], Awaitable[Any]]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,6 +28,10 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
                 with a stream of them, which has written them by then.
         """
 
+    def accept(self, request: Any) -> Any:
+        """What the servicer gets for `request`, which is a DecodeError where it could not be decoded."""
+        return request
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
@@ -39,6 +44,9 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
 
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codecs = handler.request_deserializer, handler.response_serializer
+        if not handler.request_streaming:
+            # grpc.aio decodes a single request before any interceptor runs, and answers for a failure by itself.
+            codecs = _decoder(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._single(method, handler.unary_unary), *codecs)
         if handler.stream_unary:
@@ -50,7 +58,7 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
     def _single(self, method: str, behavior: Behavior) -> Behavior:
         async def wrapped(request: Any, context: Context) -> Any:
             async def call() -> Any:
-                return await behavior(request, context)
+                return await behavior(self.accept(request), context)
 
             return await self.around(method, call, context)
 
@@ -60,7 +68,7 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         async def wrapped(request: Any, context: Context) -> None:
             async def call() -> None:
                 # A servicer either writes to the context itself or is a generator of responses.
-                responses = behavior(request, context)
+                responses = behavior(self.accept(request), context)
                 if not inspect.isasyncgen(responses):
                     await responses
                     return
@@ -73,3 +81,15 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             await self.around(method, call, context)
 
         return wrapped
+
+
+def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """`decode`, but with its error for a result: so that it is raised where errors are answered."""
+
+    def decode_or_error(data: bytes) -> Any:
+        try:
+            return decode(data)
+        except DecodeError as error:
+            return error
+
+    return decode_or_error

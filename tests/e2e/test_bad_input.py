@@ -108,6 +108,19 @@ async def test_rest_answers_in_json_what_is_wrong(client: Client, path: str, sta
     assert words in body["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/realtime/sessions?status=%ff", "/v1/realtime/sessions/%c3%28"])
+async def test_what_cannot_be_decoded_is_the_client_s_error(client: Client, path: str) -> None:
+    response = await client.http.get(path)
+    assert response.status_code == 400
+    assert response.json()["message"]
+
+
+async def test_a_client_has_no_say_in_the_proxy_s_timeouts_and_retries(client: Client) -> None:
+    headers = {"x-envoy-upstream-rq-timeout-ms": "1", "x-envoy-max-retries": "30", "x-envoy-retry-on": "5xx"}
+    response = await client.http.get("/v1/realtime/sessions", headers=headers)
+    assert response.status_code == 200
+
+
 async def test_a_plain_get_of_the_stream_says_it_is_a_websocket(client: Client) -> None:
     response = await client.http.get(PATH)
     assert response.status_code == 426

@@ -231,6 +231,23 @@ async def test_a_vanished_client_is_interrupted_and_its_last_words_are_kept(clie
     assert "leisure" in (await client.http.get(f"{path}/transcript")).json()["text"]
 
 
+async def test_everything_sent_before_a_clean_close_is_kept(client: Client, sample: Sample) -> None:
+    sent = sample.pcm[: 16_000 * 10].tobytes()
+    async with client.open(store_audio="true") as socket:
+        session_id = json.loads(await socket.recv())["session_id"]
+        for chunk in chunks(sent):
+            await socket.send(chunk)
+    path = f"/v1/realtime/sessions/{session_id}"
+    record = {}
+    for _ in range(200):
+        record = (await client.http.get(path)).json()
+        if record["status"] != "active" and "audio_uri" in record:
+            break
+        await asyncio.sleep(0.1)
+    assert record["status"] == "interrupted"
+    assert audio_bytes((await client.http.get(f"{path}/audio")).content) == sent
+
+
 async def test_a_running_session_is_listed_and_cannot_be_deleted(client: Client) -> None:
     async with client.open(store_audio="true") as socket:
         session_id = (await socket.recv()).split('"session_id":"')[1][:37]

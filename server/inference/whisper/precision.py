@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from server.inference.errors import WeightsError
+
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -16,9 +18,15 @@ class Precision:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda"."""
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        WeightsError: CUDA is asked for and not to be had.
+    """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise WeightsError("DALSTON_DEVICE is cuda, and this machine has no CUDA device that this torch can use")
     return torch.device(wanted)
 
 
