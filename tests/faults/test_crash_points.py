@@ -280,7 +280,12 @@ def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: 
 
 
 def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
-    script = [Message(700, 0.5, speaks=True), Message(800, 0.1, speaks=False), Message(900, 0.5, speaks=True)]
+    script = [
+        Message(300, 0.0, speaks=True),
+        Message(800, 0.5, speaks=False),
+        Message(900, 0.1, speaks=True),
+        Message(400, 0.5, speaks=False),
+    ]
     undisturbed = run_schedule(Schedule("pcm_s16le", script, [], frozenset()), tmp_path / "undisturbed")
     assert len(undisturbed.sent) > 4 * PART_BYTES
     for step in range(1, undisturbed.steps + 1):
