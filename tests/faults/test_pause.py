@@ -17,11 +17,9 @@ RESUMABLE = {"UNAVAILABLE", "INTERNAL", "ABORTED", "CANCELLED"}
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("shares_spool", [False, True])
-async def test_a_paused_server_is_fenced(world: World, full: bool, shares_spool: bool) -> None:
+@pytest.mark.parametrize("shares_spool", [False, pytest.param(True, marks=pytest.mark.long)])
+async def test_a_paused_server_is_fenced(world: World, shares_spool: bool) -> None:
     """Its sessions are another's by then: it changes none of them, and its clients are told to resume."""
-    if not full and shares_spool:
-        pytest.skip("in make faults")
     mine = world.new_spool()
     other = mine if shares_spool else world.new_spool()
     async with (
@@ -56,6 +54,7 @@ async def test_a_paused_server_is_fenced(world: World, full: bool, shares_spool:
         await world.until_nothing_is_left(other)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_short_pause_changes_nothing(world: World) -> None:
     spool = world.new_spool()
