@@ -18,9 +18,7 @@ _SPARE_BYTES: Final = 256 * 1024
 _READ_BYTES: Final = 65_536
 
 
-_unheard_bytes = Gauge(
-    "dalston_unheard_audio_bytes", "Recorded audio that recognition will read back, being behind"
-)
+_unheard_bytes = Gauge("dalston_unheard_audio_bytes", "Recorded audio that recognition will read back, being behind")
 
 
 class RecordedAudio(Protocol):
