@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
+from persistence.budget import FULL
 from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.rows import NumberedUtterance, SessionRows
@@ -233,4 +234,7 @@ async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
     try:
         await asyncio.to_thread(spool.conclude, conclusion)
     except OSError as error:
-        raise StorageUnavailable("the spool cannot be written") from error
+        if error.errno not in FULL:
+            raise StorageUnavailable("the spool cannot be written") from error
+        # Storing the session is what makes room. Its row tells how it ended.
+        log.warning("the spool is full: a session's ending is in its row only")
