@@ -156,7 +156,7 @@ class Life:
             side_tasks = [group.create_task(each.run()) for each in (shipper, writer, upkeep)]
             while True:
                 try:
-                    finishings = await recover(self.homes, finisher, ownership)
+                    await recover(self.homes, finisher, ownership)
                     break
                 except OSError:
                     raise
@@ -167,9 +167,8 @@ class Life:
                     home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
                 )
                 await self._record(recordings)
-            for finishing in finishings:
-                await finishing.wait(1e9)
-            await finisher.close(1e9)
+            while finisher._tasks:
+                await finisher.close(1e9)
             for task in side_tasks:
                 task.cancel()
 
