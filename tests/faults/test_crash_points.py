@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -257,6 +258,7 @@ def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
     return house
 
 
+@pytest.mark.timeout(900)
 def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: bool) -> None:
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - real files, without a disk's delays
 
