@@ -6,12 +6,13 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint generate bench clean
+.PHONY: help demo up test faults lint generate bench clean
 
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
 	@echo 'make test      run all tests, on the same real parts      ARGS="-k bridge"'
+	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about half an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'
 	@echo 'make bench     measure latency, word error rate, CPU and memory'
@@ -25,6 +26,9 @@ up: .venv/stack.stamp
 
 test: .venv/dev.stamp
 	@exec $(PY) -m pytest $(ARGS)
+
+faults: .venv/dev.stamp
+	@exec $(PY) -m pytest tests/faults --faults=all $(ARGS)
 
 bench: .venv/dev.stamp
 	@exec $(PY) benchmarks/latency.py $(ARGS)

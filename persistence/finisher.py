@@ -6,11 +6,12 @@ in the spool and is finished by the next start.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
+from persistence.budget import FULL
 from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.rows import NumberedUtterance, SessionRows
@@ -26,6 +27,8 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _UTTERANCES_A_STATEMENT: Final = 1_000
+_CONCURRENT_RECOVERIES: Final = 4
+_RECOVERY_TURN_SECONDS: Final = 30.0
 
 _ended = Counter("dalston_sessions_ended_total", "Sessions whose final status is in their row", ["status"])
 _failed = Counter("dalston_store_failures_total", "Attempts to store a session that failed and are repeated", ["step"])
@@ -90,17 +93,47 @@ class Finisher:
         task.add_done_callback(self._tasks.discard)
         return finishing
 
+    def take_over(self, spools: Sequence[SessionSpool], conclude: Callable[[SessionSpool], Conclusion]) -> None:
+        """Begins to finish sessions of earlier processes, a few at a time: those that run now come first.
+
+        Args:
+            conclude: tells how such a session ended; may wait for the disk.
+        """
+        if spools:
+            self._unfinished += len(spools)
+            task = asyncio.create_task(self._take_over(spools, conclude), name="recovery of spooled sessions")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
     async def close(self, grace_seconds: float) -> None:
         """Waits for the sessions at hand, then leaves the rest to the next start."""
-        tasks = set(self._tasks)
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=grace_seconds)
-        for task in late:
-            task.cancel()
-        if late:
-            log.warning("sessions are left in the spool for the next start", count=len(late))
-            await asyncio.wait(late)
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + grace_seconds
+        while self._tasks:
+            _, late = await asyncio.wait(set(self._tasks), timeout=max(0.0, deadline - clock()))
+            if late:
+                log.warning("sessions are left in the spool for the next start", count=self._unfinished)
+                for task in late:
+                    task.cancel()
+                await asyncio.wait(late)
+
+    async def _take_over(self, spools: Sequence[SessionSpool], conclude: Callable[[SessionSpool], Conclusion]) -> None:
+        slots = asyncio.Semaphore(_CONCURRENT_RECOVERIES)
+
+        async def finish(spool: SessionSpool) -> None:
+            async with slots:
+                try:
+                    conclusion = await asyncio.to_thread(conclude, spool)
+                except OSError:
+                    log.exception("session cannot be read", session_id=spool.manifest.start.session_id)
+                    return
+                # Counted by its own task from here on.
+                self._unfinished -= 1
+                await self.finish(spool.manifest.start, conclusion, spool).wait(_RECOVERY_TURN_SECONDS)
+
+        async with asyncio.TaskGroup() as group:
+            for spool in spools:
+                group.create_task(finish(spool))
 
     async def _run(
         self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
@@ -201,4 +234,7 @@ async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
     try:
         await asyncio.to_thread(spool.conclude, conclusion)
     except OSError as error:
-        raise StorageUnavailable("the spool cannot be written") from error
+        if error.errno not in FULL:
+            raise StorageUnavailable("the spool cannot be written") from error
+        # Storing the session is what makes room. Its row tells how it ended.
+        log.warning("the spool is full: a session's ending is in its row only")

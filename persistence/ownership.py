@@ -18,14 +18,17 @@ from persistence.tables import UNFINISHED, realtime_sessions
 # What is in no spool is left to the reaper, at once.
 _ADOPT = text(f"""
     WITH gone AS (DELETE FROM workers WHERE id = ANY(:homes) AND id <> :worker_id)
-    UPDATE realtime_sessions SET
+    UPDATE realtime_sessions AS s SET
         worker_id = :worker_id,
         recover_after = CASE WHEN id = ANY(:spooled) THEN NULL ELSE now() END,
         error = CASE WHEN status = 'active' THEN :error ELSE error END,
         ended_at = coalesce(ended_at, :ended_at),
         status = CASE WHEN status = 'active' THEN :status ELSE status END
     WHERE (worker_id = ANY(:homes) AND ({UNFINISHED} OR id = ANY(:spooled)))
-        OR (id = ANY(:spooled) AND recover_after IS NOT NULL AND ({UNFINISHED}))
+        OR (id = ANY(:spooled) AND ({UNFINISHED}) AND (
+            recover_after IS NOT NULL
+            OR NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.lease_expires_at > now())
+        ))
     RETURNING id
 """).bindparams(bindparam("homes", type_=ARRAY(Text)), bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 

@@ -123,6 +123,8 @@ class Reaper:
         for session_id in list(self._begun):
             await self._put_off(session_id, 0.0)
         while due := await self._ownership.due(_BATCH):
+            # What fails without it would be due again at once.
+            self._lease.check()
             slots = asyncio.Semaphore(_CONCURRENT)
             async with asyncio.TaskGroup() as group:
                 for session_id in due:

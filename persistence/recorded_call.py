@@ -62,8 +62,8 @@ class RecordedCall:
     """Stands between the transport and the servicer: what is received is recorded before the servicer sees it, what is
     said before the client sees it.
 
-    Three tasks: the handler's own, which the transport cancels; `read`, which records requests; `run`, which runs the
-    servicer and finishes the recording, and which no cancellation of the transport reaches.
+    Three tasks: the handler's own, which the transport cancels; one that reads and records requests; `run`, which runs
+    the servicer and finishes the recording, and which no cancellation of the transport reaches.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class RecordedCall:
         self._has_half_closed = False
         self._is_refused = False
         self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._cut: Exception | None = None
         # The transport takes one message at a time.
         self._writing = asyncio.Lock()
@@ -104,8 +105,17 @@ class RecordedCall:
         """Whether the transport has given the call up."""
         return self._has_vanished.is_set()
 
-    async def read(self, requests: AsyncIterator[TranscribeRequest]) -> None:
-        """Records what the client sends and hands it on, until the client ends it or vanishes."""
+    def start_reading(self, requests: AsyncIterator[TranscribeRequest]) -> None:
+        """Begins to record what the client sends and to hand it on, until the client ends it or vanishes."""
+        self._reading = asyncio.create_task(self._read(requests), name="recorded requests")
+
+    async def stop_reading(self) -> None:
+        """Returns when nothing more will be recorded."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def _read(self, requests: AsyncIterator[TranscribeRequest]) -> None:
         try:
             async for request in requests:
                 await self._requests.put(request, await self._record_request(request))
@@ -146,6 +156,8 @@ class RecordedCall:
             for task in side_tasks:
                 task.cancel()
             await asyncio.wait(side_tasks)
+        # A client may go on sending to a session that has failed; its recording ends here.
+        await self.stop_reading()
         self._requests.end()
         self._requests.close()
         self._begun.set()

@@ -74,15 +74,14 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         running.add_done_callback(lambda _: self._recorded.discard(call))
         self._calls.add(running)
         running.add_done_callback(self._retire)
-        reading = asyncio.create_task(call.read(requests), name="recorded requests")
+        call.start_reading(requests)
         try:
             await asyncio.wait({running})
         except asyncio.CancelledError:
             call.client_vanished()
             raise
         finally:
-            reading.cancel()
-            await asyncio.wait({reading})
+            await call.stop_reading()
         running.result()
 
     def _retire(self, running: asyncio.Task[None]) -> None:

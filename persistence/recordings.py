@@ -53,7 +53,7 @@ class Recordings:
         recorder = Recorder(start, None, self._spool_wait_seconds)
         await self._writer.begin(start, recorder.progress)
         if start.stores:
-            recorder.spool = await self._create_spool(start, recorder)
+            recorder.spool = await self._create_spool(start)
             self._upkeep.add(recorder.spool, recorder.troubles)
             if start.store_audio:
                 recorder.upload = self._shipper.begin(recorder.spool, recorder.troubles)
@@ -78,12 +78,12 @@ class Recordings:
             self._upkeep.remove(recorder.spool)
         return self._finisher.finish(recorder.start, recorder.conclude(ending), recorder.spool)
 
-    async def _create_spool(self, start: SessionStart, recorder: Recorder) -> SessionSpool:
+    async def _create_spool(self, start: SessionStart) -> SessionSpool:
         try:
             return await asyncio.to_thread(self._home.create, start)
         except OSError as error:
             log.exception("spool directory cannot be made", session_id=start.session_id)
-            self._finisher.finish(start, recorder.conclude(Ending("error", "the recording could not be started")), None)
+            self._writer.refuse(start.id)
             raise StorageUnavailable("the spool cannot be written") from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client import Counter
 
 from persistence.budget import SpoolBudget
-from persistence.finisher import Finisher, Finishing
+from persistence.finisher import Finisher
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
 from persistence.records import Conclusion, Progress
@@ -22,10 +22,10 @@ log = get_logger(__name__)
 _recovered = Counter("dalston_sessions_recovered_total", "Sessions of an earlier process that were taken over")
 
 
-async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Ownership) -> list[Finishing]:
+async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Ownership) -> None:
     """Takes over the sessions of dead processes: every row has its status when this returns, in one statement.
 
-    What is in the spool follows in the background; what is not is the reaper's.
+    What is in the spool follows in the background, a few sessions at a time; what is not is the reaper's.
 
     Raises:
         StorageUnavailable: Postgres is away.
@@ -34,14 +34,10 @@ async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Own
     spools = await asyncio.to_thread(_open_all, homes)
     ids = [spool.manifest.start.id for spool in spools]
     taken = await ownership.adopt([home.worker_id for home in homes], ids, INTERRUPTED, datetime.now(UTC))
-    finishings = []
-    for spool in spools:
-        conclusion = await asyncio.to_thread(_conclude, spool)
-        finishings.append(finisher.finish(spool.manifest.start, conclusion, spool))
+    finisher.take_over(spools, _conclude)
     _recovered.inc(len(taken))
     if taken or spools:
         log.info("sessions of an earlier process recovered", rows=len(taken), spooled=len(spools))
-    return finishings
 
 
 def _open_all(homes: Sequence[SpoolHome]) -> list[SessionSpool]:

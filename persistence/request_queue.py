@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from dalston.v1.transcription_pb2 import TranscribeRequest
+from prometheus_client import Gauge
 
 from persistence.errors import StorageUnavailable
 
@@ -15,6 +16,9 @@ _MESSAGE_BYTES: Final = 128
 _SPARE_BYTES: Final = 256 * 1024
 # Divides into frames of every format, and is no more than a client may send at once.
 _READ_BYTES: Final = 65_536
+
+
+_unheard_bytes = Gauge("dalston_unheard_audio_bytes", "Recorded audio that recognition will read back, being behind")
 
 
 class RecordedAudio(Protocol):
@@ -98,6 +102,8 @@ class RequestQueue:
         if self.recorded is not None:
             self.recorded.keep_from(None)
             self.recorded = None
+        _unheard_bytes.dec(sum(stretch.end - stretch.start for stretch in self._stretches))
+        self._stretches.clear()
 
     def __aiter__(self) -> "RequestQueue":
         return self
@@ -120,6 +126,7 @@ class RequestQueue:
             self._hold(request)
             return
         end = offset + len(request.audio)
+        _unheard_bytes.inc(len(request.audio))
         last = self._held[-1]
         if isinstance(last, _Stretch) and last.end == offset:
             last.end = end
@@ -148,6 +155,7 @@ class RequestQueue:
         except OSError as error:
             raise StorageUnavailable("the recording cannot be read back") from error
         stretch.start += size
+        _unheard_bytes.dec(size)
         if stretch.start == stretch.end:
             self._stretches.popleft()
             self._remove_first(0)

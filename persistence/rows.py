@@ -317,18 +317,25 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await connection.execute(statement)
 
-    async def end_active(
-        self, status: str, error: str, ended_at: datetime, session_ids: Sequence[UUID] | None = None
-    ) -> int:
-        """Ends active sessions of this process, all or those named; says how many."""
+    async def end_refused(self, error: str, ended_at: datetime, session_ids: Sequence[UUID]) -> int:
+        """Ends sessions of this process that were refused before they began; says how many.
+
+        Nothing of them is stored, so their rows must not promise it: they would be waited for without end.
+        """
         self._check()
+        refused = func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid)))
         statement = (
             update(realtime_sessions)
-            .where(_t.worker_id == self.worker_id, _t.status == "active")
-            .values(status=status, error=error, ended_at=ended_at)
+            .where(_t.worker_id == self.worker_id, _t.status == "active", _t.id == refused)
+            .values(
+                status="error",
+                error=error,
+                ended_at=ended_at,
+                store_audio=False,
+                store_transcript=False,
+                enhance_on_end=False,
+            )
         )
-        if session_ids is not None:
-            statement = statement.where(_t.id == func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid))))
         async with self._database.transaction() as connection:
             return (await connection.execute(statement)).rowcount
 

@@ -102,6 +102,11 @@ class SessionWriter:
         running = self._running.get(session_id)
         return running is not None and not running.is_incomplete
 
+    def refuse(self, session_id: UUID) -> None:
+        """A session cannot begin after all: its row is ended at the next tick."""
+        self._running.pop(session_id, None)
+        self._refused.append(session_id)
+
     def forget(self, session_id: UUID) -> None:
         """No more figures of this session; calling it again does nothing."""
         self._running.pop(session_id, None)
@@ -188,6 +193,6 @@ class SessionWriter:
         if not refused:
             return
         error = "the recording could not be started"
-        await self._rows.end_active("error", error, datetime.now(UTC), refused)
+        await self._rows.end_refused(error, datetime.now(UTC), refused)
         ended = set(refused)
         self._refused = deque((each for each in self._refused if each not in ended), maxlen=_MOST_REFUSED)

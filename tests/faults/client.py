@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,8 @@ class PatternClient:
     store_audio: bool = True
     store_transcript: bool = True
     acks: bool = True
+    source: Callable[[int, int, int], bytes] = audio
+    """Tag, first byte and size to bytes; whoever sends something else than the pattern compares it himself."""
 
     session_id: str = ""
     sent: int = 0
@@ -43,7 +46,7 @@ class PatternClient:
     processed: int = 0
     finals: list[str] = field(default_factory=list)
     final_times: list[float] = field(default_factory=list)
-    """Seconds from when the last byte of a final was sent to its arrival."""
+    """Seconds from when the last byte of a final was sent to its arrival, the silence that ends it included."""
     warnings: list[pb.Warning] = field(default_factory=list)
     terminating: pb.SessionTerminating | None = None
     end: pb.SessionEnd | None = None
@@ -80,7 +83,7 @@ class PatternClient:
     async def send(self, size: int) -> bool:
         """Sends the next bytes; False when the stream is broken."""
         while size > 0:
-            message = audio(self.tag, self.sent, min(size, _MOST_BYTES))
+            message = self.source(self.tag, self.sent, min(size, _MOST_BYTES))
             if not await self.write(pb.TranscribeRequest(audio=message)):
                 return False
             self.sent += len(message)
@@ -157,7 +160,7 @@ class PatternClient:
     def _take(self, response: pb.TranscribeResponse) -> None:
         match response.WhichOneof("response"):
             case "final":
-                self._take_final(response.final.text)
+                self._take_final(response.final)
             case "flushed":
                 self.received = max(self.received, _bytes_of(response.flushed.timestamp))
             case "audio_ack":
@@ -173,18 +176,17 @@ class PatternClient:
                 self.end = response.session_end
                 self.received = max(self.received, _bytes_of(response.session_end.total_duration))
 
-    def _take_final(self, text: str) -> None:
-        self.finals.append(text)
-        parsed = _FINAL.fullmatch(text)
-        if parsed is None:
-            return
-        last = int(parsed[3])
-        self.received = max(self.received, last)
+    def _take_final(self, final: pb.Final) -> None:
+        self.finals.append(final.text)
+        parsed = _FINAL.fullmatch(final.text)
+        if parsed is not None:
+            self.received = max(self.received, int(parsed[3]))
+        last = _bytes_of(final.end)
         sent = next((when for size, when in self._sent_at if size >= last), None)
         if sent is not None:
             self.final_times.append(time.monotonic() - sent)
-            while self._sent_at and self._sent_at[0][0] < last:
-                self._sent_at.pop(0)
+        while self._sent_at and self._sent_at[0][0] < last:
+            self._sent_at.pop(0)
 
 
 def _bytes_of(seconds: float) -> int:

@@ -67,6 +67,14 @@ async def s3_http(world: World) -> AsyncIterator[HttpProxy]:
         yield proxy
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("faults") == "all":
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if lines := FIGURES.summary():
         terminalreporter.section("what the faults did")

@@ -253,7 +253,7 @@ class Rows:
     async def tails_removed(self, session_id: UUID) -> None:
         await self._fate.call(lambda: setattr(self._table[session_id], "has_tails", False))
 
-    async def end_active(self, *_: Any) -> int:
+    async def end_refused(self, *_: Any) -> int:
         return 0
 
 

@@ -94,6 +94,7 @@ async def test_a_client_that_half_closes_has_ended_well(world: World) -> None:
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_an_idle_client_is_ended_and_kept(world: World) -> None:
     spool = world.new_spool()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -156,7 +157,7 @@ class Life:
             side_tasks = [group.create_task(each.run()) for each in (shipper, writer, upkeep)]
             while True:
                 try:
-                    finishings = await recover(self.homes, finisher, ownership)
+                    await recover(self.homes, finisher, ownership)
                     break
                 except OSError:
                     raise
@@ -167,9 +168,8 @@ class Life:
                     home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
                 )
                 await self._record(recordings)
-            for finishing in finishings:
-                await finishing.wait(1e9)
-            await finisher.close(1e9)
+            while finisher._tasks:
+                await finisher.close(1e9)
             for task in side_tasks:
                 task.cancel()
 
@@ -258,6 +258,7 @@ def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
     return house
 
 
+@pytest.mark.timeout(900)
 def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: bool) -> None:
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - real files, without a disk's delays
 
@@ -280,7 +281,12 @@ def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: 
 
 
 def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
-    script = [Message(700, 0.5, speaks=True), Message(800, 0.1, speaks=False), Message(900, 0.5, speaks=True)]
+    script = [
+        Message(300, 0.0, speaks=True),
+        Message(800, 0.5, speaks=False),
+        Message(900, 0.1, speaks=True),
+        Message(400, 0.5, speaks=False),
+    ]
     undisturbed = run_schedule(Schedule("pcm_s16le", script, [], frozenset()), tmp_path / "undisturbed")
     assert len(undisturbed.sent) > 4 * PART_BYTES
     for step in range(1, undisturbed.steps + 1):

@@ -47,7 +47,7 @@ async def recorded(server: ServerProcess, world: World, tag: int) -> str:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("fate", [Fate.HANG, Fate.HANG_AFTER])
+@pytest.mark.parametrize("fate", [Fate.HANG, pytest.param(Fate.HANG_AFTER, marks=pytest.mark.long)])
 async def test_killed_at_each_request_to_s3(world: World, s3_http: HttpProxy, fate: Fate) -> None:
     """The server dies while its n-th request of the delete is on its way, or when its answer is."""
     spool = world.new_spool()
@@ -79,6 +79,7 @@ async def test_killed_at_each_request_to_s3(world: World, s3_http: HttpProxy, fa
         assert await world.keys() == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("before", [True, False])
 async def test_cut_off_from_postgres_at_each_statement(world: World, postgres_proxy: Proxy, before: bool) -> None:
@@ -100,6 +101,7 @@ async def test_cut_off_from_postgres_at_each_statement(world: World, postgres_pr
         assert await world.keys() == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 async def test_a_running_session_is_not_deleted(world: World) -> None:
     spool = world.new_spool()

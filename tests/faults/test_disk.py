@@ -35,6 +35,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs takes root")
 async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(world: World, s3_http: HttpProxy) -> None:
@@ -67,6 +68,7 @@ async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(world: Wor
             await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_the_disk_budget_is_kept_and_said(world: World, s3_http: HttpProxy) -> None:
     budget = 16 * MIB

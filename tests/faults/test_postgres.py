@@ -90,10 +90,8 @@ async def refusal(server: ServerProcess) -> float:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("how", ["stopped", "immediate"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("immediate", marks=pytest.mark.long)])
 async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnPostgres, full: bool, how: str) -> None:
-    if not full and how == "immediate":
-        pytest.skip("in make faults")
     world, spool = own_world, own_world.new_spool()
     away = (30 if full else 8) if how == "stopped" else 1
     environment = world.environment(spool, lease_seconds=60)
@@ -118,6 +116,7 @@ async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnP
     assert seconds < 10
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_killed_while_postgres_is_away(own_world: World, own_postgres: OwnPostgres) -> None:
     """P2 and P5 together: what Postgres was never told is in the spool."""

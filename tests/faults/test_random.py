@@ -127,6 +127,7 @@ class Chaos:
         self._s3.restore()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_after_random_faults_nothing_is_lost_and_nothing_left(
     world: World, template_server: PostgresServer, postgres_proxy: Proxy, s3_http: HttpProxy, full: bool

@@ -22,13 +22,16 @@ RULES = {
     "200 lost to every third": every_third(Fate.LOSE),
     "200 lost": always(Fate.LOSE),
 }
+SHORT = "200 lost to every third"
+"""What `make test` runs, too."""
+FAULTS = [pytest.param(name, marks=() if name == SHORT else pytest.mark.long) for name in RULES]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("fault", RULES)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[] if name == SHORT else pytest.mark.long) for name in RULES]
+)
 async def test_streams_go_on_and_nothing_is_lost(world: World, s3_http: HttpProxy, full: bool, fault: str) -> None:
-    if not full and fault not in ("hanging", "200 lost to every third"):
-        pytest.skip("in make faults")
     spool = world.new_spool()
     environment = world.environment(spool, s3_port=s3_http.port, store_wait_seconds=2)
     async with (
@@ -57,6 +60,7 @@ async def _ended_meanwhile(clients: list) -> None:  # type: ignore[type-arg]
     assert all(client.end is not None and client.reason == "OK" for client in clients)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_killed_while_s3_is_away_and_started_again(world: World, s3_http: HttpProxy) -> None:
     """P2 and P4 together: what is only in the spool survives the process."""
@@ -76,6 +80,7 @@ async def test_killed_while_s3_is_away_and_started_again(world: World, s3_http: 
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_client_is_told_that_its_session_is_not_stored_and_when_it_is_again(
     world: World, s3_http: HttpProxy

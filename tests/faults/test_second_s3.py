@@ -64,6 +64,7 @@ async def test_sessions_short_and_long_are_stored(world: World) -> None:
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_killed_and_started_again(world: World, full: bool) -> None:
     spool = world.new_spool()
@@ -96,17 +97,16 @@ async def test_killed_with_its_disk(world: World) -> None:
         await world.until_nothing_is_left(other)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("fate", [Fate.FAIL_AFTER, Fate.LOSE])
-async def test_every_third_answer_is_bad(world: World, full: bool, fate: Fate) -> None:
-    if not full and fate is Fate.LOSE:
-        pytest.skip("in make faults")
+async def test_every_third_answer_is_bad(world: World, fate: Fate) -> None:
     spool = world.new_spool()
     async with HttpProxy(*world.bucket.address) as proxy:
         environment = world.environment(spool, s3_port=proxy.port)
         async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
             proxy.rule = every_third(fate)
-            await stream_all(clients, 30 if full else 8)
+            await stream_all(clients, 30)
             expected = await finish_all(clients)
             proxy.restore()
             await world.settled(90)

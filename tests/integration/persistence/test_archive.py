@@ -4,6 +4,7 @@ import asyncio
 import os
 from typing import Any
 
+import grpc
 import pytest
 
 from persistence.errors import (
@@ -12,6 +13,8 @@ from persistence.errors import (
     SessionNotFound,
     TranscriptNotStored,
 )
+from persistence.records import SessionStart
+from persistence.spool_home import SpoolHome
 from persistence.tenancy import DEFAULT_TENANT_ID
 
 AUDIO = os.urandom(3200)
@@ -38,6 +41,28 @@ async def test_stored_audio_and_transcript_are_streamed_with_their_size(house: A
 
 async def test_what_was_not_stored_is_not_there(house: Any, client_of: Any) -> None:
     record = await house.record(await recorded(house, client_of))
+    with pytest.raises(AudioNotStored):
+        await house.persistence.archive.audio(record)
+    with pytest.raises(TranscriptNotStored):
+        await house.persistence.archive.transcript(record)
+
+
+async def test_a_session_that_was_refused_promises_nothing(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def refuse(_home: SpoolHome, start: SessionStart) -> None:
+        refused.append(start.session_id)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SpoolHome, "create", refuse)
+    async with house.channel() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await client_of(channel).begin(**BOTH)
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    record = await house.ended(refused[0])
+    assert record.status == "error"
     with pytest.raises(AudioNotStored):
         await house.persistence.archive.audio(record)
     with pytest.raises(TranscriptNotStored):

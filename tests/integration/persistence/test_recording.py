@@ -4,11 +4,13 @@ import asyncio
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import pytest
 import soundfile
+from prometheus_client import REGISTRY
 
 from persistence.spool import SessionSpool
 from persistence.wav import WavFormat
@@ -144,6 +146,29 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: An
 async def test_a_message_that_the_servicer_refuses_ends_the_recording(
     house: Any, client_of: Any, refused: bytes
 ) -> None:
+async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(house: Any, client_of: Any) -> None:
+    house.parrot.fail_at_message = 4
+    async with house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        house.postgres.stall()  # the row's last state waits, and the answer to the client with it
+        sent, before = 0, REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") or 0.0
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(10):
+                while True:
+                    await client.send(MESSAGES[0])
+                    sent += 1
+                    await asyncio.sleep(0.01)
+        house.postgres.restore()
+        record = await house.ended(session_id)
+    assert sent > 20
+    audio = data_of(await house.audio(session_id))
+    assert len(audio) % 3200 == 0
+    assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
+    assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
+
+
+async def test_messages_that_the_servicer_refuses_are_not_recorded(house: Any, client_of: Any) -> None:
     async with house.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)

@@ -20,6 +20,7 @@ from persistence.errors import (
     SessionNotFound,
     StorageUnavailable,
 )
+from persistence.lease import Lease
 from persistence.ownership import Ownership
 from persistence.records import (
     Conclusion,
@@ -265,7 +266,7 @@ async def test_only_the_owner_writes_to_a_session(
             await write
     assert await other.add_parts([(start.id, part)]) == frozenset()
     await other.add_utterances([NumberedUtterance(start.id, 0, HELLO)])
-    await other.end_active("error", "late", NOON, [start.id])
+    await other.end_refused("late", NOON, [start.id])
     await other.update_progress({start.id: Progress(7.0)})
     record = await store.get(tenant, start.session_id)
     assert (record.status, record.audio_uri, record.audio_duration_seconds) == ("active", None, 0.0)
@@ -311,6 +312,7 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     dead = SessionRows(database, "dead")
     await dead.conclude(done.id, DONE)
     await dead.set_stored(done.id, StoredObjects("s3://b/a", "s3://b/t"))
+    await Lease(database, "living", 60.0, 5.0).register()
     heir = Ownership(database, "heir")
     taken = await heir.adopt(["dead"], [spooled.id, living.id], Ending("interrupted", "died"), NOON)
     assert taken == {spooled.id, lost.id}
@@ -318,6 +320,8 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     assert owners == ["heir", "heir", "dead", "living"]
     record = await store.get(tenant, spooled.session_id)
     assert (record.status, record.error, record.ended_at) == ("interrupted", "died", NOON)
+    # Its own heir dies: whoever has the spool takes it, whosever it is by then.
+    assert await Ownership(database, "next").adopt([], [spooled.id], Ending("interrupted"), NOON) == {spooled.id}
 
 
 async def _plan(database: Database, query: Any, *, rows: int = 0) -> str:

@@ -51,7 +51,7 @@ class Rows:
         self.concluded.append(session_id)
         return True
 
-    async def end_active(self, *_: Any) -> int:
+    async def end_refused(self, *_: Any) -> int:
         self._answer()
         self.ended += _[-1]
         return 0

@@ -1,0 +1,85 @@
+"""Rounds of the reaper when something is in its way, and what it sweeps."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from persistence.errors import StorageUnavailable
+from persistence.keys import Tail, audio_key, tail_key
+from persistence.lease import Lease
+from persistence.ownership import Ownership
+from persistence.reaper import INTERRUPTED, Reaper
+from persistence.rows import SessionRows
+from persistence.salvage import Salvage
+from persistence.session_id import format_session_id, uuid7
+from persistence.wav import WavFormat
+from tests.integration.persistence.test_sessions import a_start
+
+
+async def a_reaper(house: Any, **changes: Any) -> tuple[Reaper, Ownership]:
+    name = f"reaper-{uuid.uuid4().hex[:8]}"
+    lease = Lease(house.database, name, 60.0, 5.0)
+    await lease.register()
+    ownership = Ownership(house.database, name, lease.check)
+    values = {
+        "pause_seconds": 1.0,
+        "grace_seconds": 0.0,
+        "delete_age_seconds": 0.0,
+        "orphan_age_seconds": 3600.0,
+        "sweep_seconds": -1.0,
+    }
+
+    async def no_spools(_: Any) -> None:
+        pass
+
+    salvage = Salvage(changes.pop("objects", house.objects), SessionRows(house.database, name, lease.check))
+    return Reaper(lease, ownership, salvage, house.objects, no_spools, **values | changes), ownership
+
+
+async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
+    house: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reaper, ownership = await a_reaper(house)
+    start = a_start(tenant, worker_id=f"dead-{uuid.uuid4().hex[:8]}")
+    await SessionRows(house.database, start.worker_id).insert([start])
+    await house.objects.put(tail_key(start.id, Tail(0, 3200)), bytes(3200), "application/octet-stream")
+    assert start.id in (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC))).sessions
+
+    async def away(*_: Any) -> None:
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.objects, "put", away)
+        await reaper.look_round()
+    row = await house.row_of(start.session_id)
+    assert row["audio_uri"] is None
+    assert row["recover_after"] > datetime.now(UTC)
+    await ownership.defer_recovery(start.id, 0.0)
+    await reaper.look_round()
+    row = await house.row_of(start.session_id)
+    assert (row["audio_duration_seconds"], row["has_tails"], row["stored_bytes"]) == (0.1, False, 3200)
+    wav = WavFormat("pcm_s16le", 16000, 1)
+    assert await house.audio(start.session_id) == wav.header(3200) + bytes(3200)
+    await asyncio.gather(house.objects.delete(audio_key(start.id)))
+
+
+async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old(house: Any) -> None:
+    reaper, _ = await a_reaper(house)
+    now = datetime.now(UTC)
+    old, young = (uuid7(int((now - age).timestamp() * 1000)) for age in (timedelta(hours=2), timedelta(minutes=1)))
+    for identifier in (old, young):
+        await house.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
+        await house.objects.create_upload(audio_key(identifier), "audio/wav")
+    for _ in range(20):
+        await reaper.look_round()
+    left = [
+        bool(await house.objects.list(f"sessions/{format_session_id(each)}/"))
+        or bool(await house.objects.uploads(audio_key(each)))
+        for each in (old, young)
+    ]
+    assert left == [False, True]
+    await house.objects.delete(audio_key(young))
+    await house.objects.delete(tail_key(young, Tail(0, 4)))
