@@ -16,8 +16,9 @@ from tests.faults.world import FLUSH_SECONDS, LEASE_SECONDS, Expected, World
 RESUMABLE = {"UNAVAILABLE", "INTERNAL", "ABORTED", "CANCELLED"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("shares_spool", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.parametrize("shares_spool", [False, True])
 async def test_a_paused_server_is_fenced(world: World, shares_spool: bool) -> None:
     """Its sessions are another's by then: it changes none of them, and its clients are told to resume."""
     mine = world.new_spool()
