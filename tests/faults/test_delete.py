@@ -46,8 +46,9 @@ async def recorded(server: ServerProcess, world: World, tag: int) -> str:
         return clients[0].session_id
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("fate", [Fate.HANG, pytest.param(Fate.HANG_AFTER, marks=pytest.mark.long)])
+@pytest.mark.parametrize("fate", [Fate.HANG, Fate.HANG_AFTER])
 async def test_killed_at_each_request_to_s3(world: World, s3_http: HttpProxy, fate: Fate) -> None:
     """The server dies while its n-th request of the delete is on its way, or when its answer is."""
     spool = world.new_spool()

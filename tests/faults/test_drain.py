@@ -66,6 +66,7 @@ async def test_a_deploy_stores_everything_inside_the_grace_period(world: World) 
     await world.nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_second_sigterm_exits_at_once_and_loses_nothing(world: World) -> None:
     spool = world.new_spool()

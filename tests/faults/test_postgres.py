@@ -93,7 +93,7 @@ async def refusal(server: ServerProcess) -> float:
 @pytest.mark.parametrize("how", ["stopped", pytest.param("immediate", marks=pytest.mark.long)])
 async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnPostgres, full: bool, how: str) -> None:
     world, spool = own_world, own_world.new_spool()
-    away = (30 if full else 8) if how == "stopped" else 1
+    away = (30 if full else 5) if how == "stopped" else 1
     environment = world.environment(spool, lease_seconds=60)
     async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
@@ -133,13 +133,14 @@ async def test_killed_while_postgres_is_away(own_world: World, own_postgres: Own
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
-async def test_connections_are_cut_in_mid_transaction(world: World, postgres_proxy: Proxy, full: bool) -> None:
+async def test_connections_are_cut_in_mid_transaction(world: World, postgres_proxy: Proxy) -> None:
     """Before a statement arrives, after it, and between a commit and its answer."""
     spool = world.new_spool()
     environment = world.environment(spool, postgres_port=postgres_proxy.port)
     async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
-        streaming = asyncio.create_task(stream_all(clients, 60 if full else 10))
+        streaming = asyncio.create_task(stream_all(clients, 60))
         cuts = 0
         while not streaming.done():
             before = random.random() < 0.5

@@ -130,13 +130,13 @@ class Chaos:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_after_random_faults_nothing_is_lost_and_nothing_left(
-    world: World, template_server: PostgresServer, postgres_proxy: Proxy, s3_http: HttpProxy, full: bool
+    world: World, template_server: PostgresServer, postgres_proxy: Proxy, s3_http: HttpProxy
 ) -> None:
     chaos = Chaos(world, postgres_proxy, s3_http)
     await chaos.start()
     try:
         faults = asyncio.create_task(chaos.faults())
-        sessions = asyncio.create_task(chaos.sessions(200 if full else 30))
+        sessions = asyncio.create_task(chaos.sessions(200))
         await asyncio.wait({faults, sessions}, return_when=asyncio.FIRST_COMPLETED)
         faults.cancel()
         await asyncio.wait({faults})

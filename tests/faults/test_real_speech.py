@@ -52,6 +52,7 @@ class Speaker:
                 self.received = round(response.audio_ack.received_seconds * 32_000)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_killed_in_the_middle_of_speech(world: World, weights_cache: Path) -> None:
     spool = world.new_spool()

@@ -15,6 +15,7 @@ _MACHINE_FACTOR = 2.0
 """Other work may run on the machine that tests; the figure is printed."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_ready_again_with_a_hundred_open_sessions(world: World) -> None:
     spool = world.new_spool()

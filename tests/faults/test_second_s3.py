@@ -56,7 +56,7 @@ async def test_sessions_short_and_long_are_stored(world: World) -> None:
     spool = world.new_spool()
     async with a_server(world.environment(spool), world.folder / "server.log") as server:
         async with streams(server, STREAMS) as clients:
-            await stream_all(clients, 12)
+            await stream_all(clients, 9)
             expected = await finish_all(clients)
         assert max(each.received for each in expected) > 2 * (5 << 20), "no session was long enough for parts"
         await world.settled()
@@ -66,10 +66,10 @@ async def test_sessions_short_and_long_are_stored(world: World) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-async def test_killed_and_started_again(world: World, full: bool) -> None:
+async def test_killed_and_started_again(world: World) -> None:
     spool = world.new_spool()
     expected: list[Expected] = []
-    for kill in range(10 if full else 1):
+    for kill in range(10):
         async with (
             a_server(world.environment(spool), world.folder / "server.log") as server,
             streams(server, STREAMS, first_tag=kill * STREAMS + 1) as clients,
@@ -81,6 +81,7 @@ async def test_killed_and_started_again(world: World, full: bool) -> None:
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_killed_with_its_disk(world: World) -> None:
     lost, other = world.new_spool(), world.new_spool()
