@@ -28,7 +28,7 @@ from sqlalchemy import text
 
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
-from persistence.errors import ObjectNotFound, SessionNotFound, StorageUnavailable
+from persistence.errors import LeaseLost, ObjectNotFound, SessionNotFound, StorageUnavailable
 from persistence.keys import audio_key, transcript_key
 from persistence.objects import ObjectStore, open_objects
 from persistence.records import Ending, SessionRecord
@@ -185,7 +185,7 @@ class Authentication(grpc.aio.ServerInterceptor):
 
 
 def classify(error: BaseException) -> Ending:
-    return Ending("error", str(error))
+    return Ending("interrupted" if isinstance(error, LeaseLost) else "error", str(error))
 
 
 @dataclass
