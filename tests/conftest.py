@@ -17,9 +17,9 @@ from stack.supervisor import Stack, running_stack
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
-        choices=("some", "all"),
-        default="some",
-        help="how much of tests/faults to run: what takes 3 minutes, or all of it (make faults)",
+        choices=("none", "some", "all"),
+        default="none",
+        help="how much of tests/faults to run: nothing, what takes 3 minutes, or all of it (make faults)",
     )
 
 

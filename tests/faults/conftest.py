@@ -68,11 +68,17 @@ async def s3_http(world: World) -> AsyncIterator[HttpProxy]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("faults") == "all":
-        return
-    long = [item for item in items if item.get_closest_marker("long")]
-    items[:] = [item for item in items if item not in long]
-    config.hook.pytest_deselected(items=long)
+    wanted = config.getoption("faults")
+    here = Path(__file__).parent
+
+    def is_wanted(item: pytest.Item) -> bool:
+        if wanted == "all" or not item.path.is_relative_to(here):
+            return True
+        return wanted == "some" and not item.get_closest_marker("long")
+
+    left_out = [item for item in items if not is_wanted(item)]
+    items[:] = [item for item in items if is_wanted(item)]
+    config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

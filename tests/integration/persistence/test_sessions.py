@@ -35,7 +35,7 @@ from persistence.records import (
 from persistence.rows import NumberedUtterance, SessionRows, Upload
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.sessions import SessionStore, page_query
-from persistence.tables import realtime_sessions
+from persistence.tables import realtime_sessions, tenants
 from persistence.transcript import TimedWord, Utterance
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -324,12 +324,26 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     assert await Ownership(database, "next").adopt([], [spooled.id], Ending("interrupted"), NOON) == {spooled.id}
 
 
-async def _plan(database: Database, query: Any, *, rows: int = 0) -> str:
+# A plan depends on how many rows there are and what the statistics say of them, so it is asked for on rows of its own.
+_FILL = """
+INSERT INTO realtime_sessions (id, tenant_id, status, language, model, encoding, sample_rate, channels, store_audio,
+                               store_transcript, enhance_on_end, worker_id, started_at, ended_at)
+SELECT gen_random_uuid(), '{tenant}', CASE WHEN n % 50 = 0 THEN 'completed' ELSE 'interrupted' END, 'en', 'fast',
+       'pcm_s16le', 16000, 1, false, false, false, 'nobody', now() - n * interval '1 minute', now()
+FROM generate_series(1, 20000) AS n
+"""
+
+
+async def _plan(database: Database, tenant: uuid.UUID, query: Any) -> str:
     compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
     async with database.transaction() as connection:
-        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        await connection.execute(tenants.insert().values(id=tenant, name=str(tenant)))
+        await connection.exec_driver_sql(_FILL.format(tenant=tenant))
+        await connection.exec_driver_sql("ANALYZE realtime_sessions")
         lines = await connection.execute(text("EXPLAIN " + str(compiled).replace(":", r"\:")))
-        return "\n".join(line for (line,) in lines)
+        plan = "\n".join(line for (line,) in lines)
+        await connection.rollback()
+        return plan
 
 
 @pytest.mark.parametrize("cursor", [None, Cursor(NOON, uuid.uuid4())])
@@ -344,7 +358,8 @@ async def _plan(database: Database, query: Any, *, rows: int = 0) -> str:
 async def test_a_page_is_read_from_one_index_in_its_order(
     database: Database, cursor: Cursor | None, wanted: SessionFilter, index: str
 ) -> None:
-    plan = await _plan(database, page_query(uuid.uuid4(), wanted, 50, 0, cursor))
+    tenant = uuid.uuid4()
+    plan = await _plan(database, tenant, page_query(tenant, wanted, 50, 0, cursor))
     assert f"Index Scan using {index}" in plan
     outer = plan.split("SubPlan")[0]
     assert "Sort" not in outer
