@@ -54,6 +54,7 @@ class PatternClient:
     call: Any = None
     _sent_at: list[tuple[int, float]] = field(default_factory=list)
     _reading: asyncio.Task[None] | None = None
+    _has_ended: bool = False
 
     async def begin(self, **config: Any) -> str:
         """Opens the stream; raises the status with which it is refused."""
@@ -74,7 +75,7 @@ class PatternClient:
         """Sends for so many seconds of the wall clock, or until the stream breaks."""
         loop = asyncio.get_running_loop()
         began, first = loop.time(), self.sent
-        while (elapsed := loop.time() - began) < seconds and self.is_open:
+        while (elapsed := loop.time() - began) < seconds and self.is_open and not self._has_ended:
             due = first + int(elapsed * self.speed * BYTES_PER_SECOND) // MARK_BYTES * MARK_BYTES
             if not await self.send(due - self.sent):
                 return
@@ -100,7 +101,11 @@ class PatternClient:
         return True
 
     async def write_end(self) -> None:
-        """Ends the session."""
+        """Ends the session; `stream` sends no more.
+
+        A stream that ends while it writes may end as INTERNAL for grpc.aio, whatever the server said (grpc/grpc#36066).
+        """
+        self._has_ended = True
         await self.write(END)
 
     async def finish(self, seconds: float = 30) -> None:
