@@ -14,10 +14,7 @@ import asyncio
 import csv
 import itertools
 import json
-import os
-import platform
 import random
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +27,7 @@ import jiwer
 import numpy as np
 import psutil
 import soundfile
+from provenance import commit, machine
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -198,21 +196,6 @@ HEADER = [
     f"CPU s per audio s ({' + '.join(PARTS)})",
     f"memory MiB ({' + '.join(PARTS)})",
 ]
-
-
-def machine() -> str:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return f"{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
-
-
-def commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
 
 
 async def run(arguments: argparse.Namespace, home: Path) -> None:

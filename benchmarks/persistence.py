@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -31,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import soundfile
+from provenance import commit, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -207,21 +206,6 @@ async def long_session(world: World, hours: float, speed: float, flush_seconds: 
 
 def _shown(operations: Counter[str], hours: float) -> str:
     return ", ".join(f"{name} {number / hours:.1f}" for name, number in operations.most_common())
-
-
-def machine() -> str:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return f"{model}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
-
-
-def commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
 
 
 HEADER = ("streams", "stored", "CPU % of a core per stream", "p50 ms", "p95 ms", "MiB per session", "transactions/s")
