@@ -11,7 +11,7 @@ ARGS ?=
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
-	@echo 'make test      run all tests, on the same real parts      ARGS="-k bridge"'
+	@echo 'make test      run the tests, on the same real parts: about ten minutes      ARGS="-k bridge"'
 	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about half an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'

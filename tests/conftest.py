@@ -18,8 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
         choices=("none", "some", "all"),
-        default="none",
-        help="how much of tests/faults to run: nothing, what takes 3 minutes, or all of it (make faults)",
+        default="some",
+        help="how much of tests/faults to run: nothing, what takes 3 minutes (the default), or all of it (make faults)",
     )
 
 

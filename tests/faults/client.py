@@ -13,6 +13,7 @@ import grpc
 from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 
+from bridge.call import ServerCall
 from tests.faults.pattern import BYTES_PER_SECOND, MARK_BYTES, audio
 
 _TURN_SECONDS = 0.1
@@ -54,6 +55,8 @@ class PatternClient:
     call: Any = None
     _sent_at: list[tuple[int, float]] = field(default_factory=list)
     _reading: asyncio.Task[None] | None = None
+    _server: ServerCall | None = None
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_ended: bool = False
 
     async def begin(self, **config: Any) -> str:
@@ -63,26 +66,28 @@ class PatternClient:
             store_audio=self.store_audio, store_transcript=self.store_transcript, acks=self.acks, enable_vad=False
         )
         wanted.MergeFrom(pb.TranscribeConfig(**config))
-        await self.call.write(pb.TranscribeRequest(config=wanted))
-        response = await self.call.read()
-        if response is grpc.aio.EOF:  # type: ignore[attr-defined]
+        # What the bridge reads by: the server's own status, and every message before it.
+        self._server = ServerCall(self.call)
+        await self.write(pb.TranscribeRequest(config=wanted))
+        response = await self._server.read()
+        if response is None:
             raise AssertionError("the stream ended well before it began")
         self.session_id = response.session_begin.session_id
-        self._reading = asyncio.create_task(self._read(), name=f"reader {self.tag}")
+        self._reading = asyncio.create_task(self._read(self._server), name=f"reader {self.tag}")
         return self.session_id
 
     async def stream(self, seconds: float) -> None:
         """Sends for so many seconds of the wall clock, or until the stream breaks."""
         loop = asyncio.get_running_loop()
         began, first = loop.time(), self.sent
-        while (elapsed := loop.time() - began) < seconds and self.is_open and not self._has_ended:
+        while (elapsed := loop.time() - began) < seconds and self.is_open:
             due = first + int(elapsed * self.speed * BYTES_PER_SECOND) // MARK_BYTES * MARK_BYTES
             if not await self.send(due - self.sent):
                 return
             await asyncio.sleep(_TURN_SECONDS)
 
     async def send(self, size: int) -> bool:
-        """Sends the next bytes; False when the stream is broken."""
+        """Sends the next bytes; False when the stream is broken or ended."""
         while size > 0:
             message = self.source(self.tag, self.sent, min(size, _MOST_BYTES))
             if not await self.write(pb.TranscribeRequest(audio=message)):
@@ -93,19 +98,20 @@ class PatternClient:
         return True
 
     async def write(self, request: pb.TranscribeRequest) -> bool:
-        """False when the stream is broken."""
-        try:
-            await self.call.write(request)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return False
-        return True
+        """False when the stream is broken or ended.
+
+        One message at a time, and none after the end: gRPC refuses a write beside another, and grpc.aio makes that the
+        stream's status, as it does with a write to a stream that the server has ended (grpc/grpc#36066).
+        """
+        assert self._server is not None
+        async with self._writing:
+            if self._has_ended:
+                return False
+            self._has_ended = request == END
+            return await self._server.write(request)
 
     async def write_end(self) -> None:
-        """Ends the session; `stream` sends no more.
-
-        A stream that ends while it writes may end as INTERNAL for grpc.aio, whatever the server said (grpc/grpc#36066).
-        """
-        self._has_ended = True
+        """Ends the session, whatever `stream` is doing: it sends no more."""
         await self.write(END)
 
     async def finish(self, seconds: float = 30) -> None:
@@ -152,9 +158,9 @@ class PatternClient:
         """What the stream ended with: a status' name, or OK."""
         return "OK" if self.error is None else self.error.code().name
 
-    async def _read(self) -> None:
+    async def _read(self, server: ServerCall) -> None:
         try:
-            while (response := await self.call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+            while (response := await server.read()) is not None:
                 self._take(response)
         except grpc.aio.AioRpcError as error:
             self.error = error

@@ -263,7 +263,7 @@ def test_a_recorder_killed_at_any_step_loses_nothing_that_it_acknowledged(full: 
     base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - real files, without a disk's delays
 
     @settings(
-        max_examples=2_000 if full else 100,
+        max_examples=2_000 if full else 50,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,

@@ -16,6 +16,7 @@ from tests.faults.servers import ServerProcess, a_server
 from tests.faults.world import World
 
 _MOST_STEPS = 12
+_FEW_STEPS = 2
 
 
 async def delete(server: ServerProcess, session_id: str, seconds: float = 20) -> grpc.StatusCode:
@@ -46,15 +47,14 @@ async def recorded(server: ServerProcess, world: World, tag: int) -> str:
         return clients[0].session_id
 
 
-@pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("fate", [Fate.HANG, Fate.HANG_AFTER])
-async def test_killed_at_each_request_to_s3(world: World, s3_http: HttpProxy, fate: Fate) -> None:
+@pytest.mark.parametrize("fate", [pytest.param(Fate.HANG, marks=pytest.mark.long), Fate.HANG_AFTER])
+async def test_killed_at_each_request_to_s3(world: World, s3_http: HttpProxy, full: bool, fate: Fate) -> None:
     """The server dies while its n-th request of the delete is on its way, or when its answer is."""
     spool = world.new_spool()
     environment = world.environment(spool, s3_port=s3_http.port)
     deleted: list[str] = []
-    for step in range(1, _MOST_STEPS + 1):
+    for step in range(1, (_MOST_STEPS if full else _FEW_STEPS) + 1):
         async with a_server(environment, world.folder / "server.log") as server:
             session_id = await recorded(server, world, step)
             first = s3_http.requests.total()

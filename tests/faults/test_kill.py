@@ -18,7 +18,7 @@ async def test_killed_under_live_streams_and_started_again(world: World, full: b
     spool = world.new_spool()
     environment = world.environment(spool)
     expected: list[Expected] = []
-    for kill in range(50 if full else 2):
+    for kill in range(50 if full else 1):
         async with a_server(environment, world.folder / "server.log") as server:
             FIGURES.add("server starts")
             async with streams(server, first_tag=1 + kill * STREAMS) as clients:

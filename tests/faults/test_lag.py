@@ -28,6 +28,7 @@ def resident_bytes(server: ServerProcess) -> int:
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_goes_on(world: World) -> None:
     spool, gate = world.new_spool(), world.folder / "gate"

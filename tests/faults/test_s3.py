@@ -22,15 +22,13 @@ RULES = {
     "200 lost to every third": every_third(Fate.LOSE),
     "200 lost": always(Fate.LOSE),
 }
-SHORT = "200 lost to every third"
+SHORT = "refusing"
 """What `make test` runs, too."""
 FAULTS = [pytest.param(name, marks=() if name == SHORT else pytest.mark.long) for name in RULES]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[] if name == SHORT else pytest.mark.long) for name in RULES]
-)
+@pytest.mark.parametrize("fault", FAULTS)
 async def test_streams_go_on_and_nothing_is_lost(world: World, s3_http: HttpProxy, full: bool, fault: str) -> None:
     spool = world.new_spool()
     environment = world.environment(spool, s3_port=s3_http.port, store_wait_seconds=2)

@@ -51,6 +51,7 @@ async def world(template_server: PostgresServer, moto: str, tmp_path: Path) -> A
         yield world
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_sessions_short_and_long_are_stored(world: World) -> None:
     spool = world.new_spool()
