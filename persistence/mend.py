@@ -143,7 +143,7 @@ class Mender:
         try:
             spool = await asyncio.to_thread(SessionSpool.open, directory, home.budget)
             return spool is None or await self._settle(session_id, spool)
-        except NotOwner:
+        except (NotOwner, OSError):
             return False
         finally:
             await asyncio.to_thread(home.release, remove=True)
