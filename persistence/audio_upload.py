@@ -15,14 +15,16 @@ from prometheus_client import Counter, Histogram
 
 from persistence import layout
 from persistence.backoff import Backoff
-from persistence.errors import LeaseLost, NotOwner, StorageUnavailable, UploadNotFound
+from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
 from persistence.records import StoredPart
 from persistence.rows import SessionRows
+from persistence.salvage import stored_header
 from persistence.spool import SessionSpool
 from persistence.troubles import OBJECT_STORE, PARTS, Troubles
+from persistence.wav import data_bytes
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -273,7 +275,7 @@ class AudioUpload:
         await self._record(unrecorded)
 
     async def _audio(self, begin: int, end: int) -> bytes:
-        """A stretch within one part, from the spool; what is not there, from tails; the rest is silence."""
+        """A stretch within one part, from the spool; what is not there, from S3; the rest is silence."""
         audio = await asyncio.to_thread(self._spool.audio, begin, end)
         return audio if audio is not None else await self._patched_audio(begin, end)
 
@@ -288,6 +290,7 @@ class AudioUpload:
                 patched[first - begin : last - begin] = audio[first - position : last - position]
                 missing[first - begin : last - begin] = bytes(last - first)
 
+        patch(begin, await self._stored_audio(begin, end))
         for tail in self._tails:
             if tail.first_byte < end and tail.end > begin:
                 patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
@@ -296,6 +299,17 @@ class AudioUpload:
             _lost_seconds.inc(wav.seconds(lost))
             log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=wav.seconds(lost))
         return bytes(patched)
+
+    async def _stored_audio(self, begin: int, end: int) -> bytes:
+        """What of a stretch is in the object that another process made and did not say so."""
+        wav, objects = self._spool.wav, self._ways.objects
+        try:
+            stop = min(end, data_bytes(await stored_header(objects, self._id, wav)))
+        except (ObjectNotFound, ValueError):
+            return b""
+        if stop <= begin:
+            return b""
+        return await objects.read_range(self._key, wav.header_bytes + begin, wav.header_bytes + stop)
 
     async def _learn(self) -> None:
         """What an earlier process did for the session: from its row and from S3."""

@@ -34,7 +34,7 @@ _PAGE = text(f"""
     WHERE s.id > :after ORDER BY s.id LIMIT :limit
 """)  # noqa: S608 - no input
 _SOME = text(f"""
-    SELECT s.id, s.stored_bytes, ({UNFINISHED}) AS is_unfinished,
+    SELECT s.id, s.stored_bytes, s.utterance_count, s.recover_after, ({UNFINISHED}) AS is_unfinished,
         w.id IS NOT NULL AND w.lease_expires_at > now() AS has_server
     FROM realtime_sessions AS s LEFT JOIN workers AS w ON w.id = s.worker_id WHERE s.id = ANY(:ids)
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
@@ -227,4 +227,6 @@ def _of_spool(directory: Path, row: Any) -> Finding | None:
         return Finding("spool_without_row", identifier, "a session in the spool that has no row", str(directory))
     if spool.audio_bytes() > row["stored_bytes"]:
         return Finding("spool_has_more", identifier, "the spool has audio that is not stored", str(directory))
+    if len(spool.utterances()) > row["utterance_count"] or row["recover_after"] is not None:
+        return Finding("spool_has_more", identifier, "the spool has finals that are not stored", str(directory))
     return Finding("spool_left", identifier, "a stored session is still in the spool", str(directory))

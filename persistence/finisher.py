@@ -5,18 +5,21 @@ in the spool and is finished by the next start.
 """
 
 import asyncio
+import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge
 
+from persistence.backoff import Backoff
 from persistence.budget import FULL
 from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
-from persistence.rows import NumberedUtterance, SessionRows
+from persistence.rows import SessionRows, numbered
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
+from persistence.surplus import Standing, Surplus
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger
 
@@ -26,13 +29,13 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-_UTTERANCES_A_STATEMENT: Final = 1_000
 _CONCURRENT_RECOVERIES: Final = 4
 _RECOVERY_TURN_SECONDS: Final = 30.0
 
 _ended = Counter("dalston_sessions_ended_total", "Sessions whose final status is in their row", ["status"])
 _failed = Counter("dalston_store_failures_total", "Attempts to store a session that failed and are repeated", ["step"])
 _waiting = Gauge("dalston_sessions_storing", "Ended sessions that are not stored to their end yet")
+_deferred = Gauge("dalston_spools_waiting", "Spools whose session another server is ending; they are asked for again")
 
 
 class Finishing:
@@ -73,10 +76,12 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 class Finisher:
     """Owns the tasks that finish sessions."""
 
-    def __init__(self, writer: SessionWriter, rows: SessionRows, shipper: Shipper) -> None:
+    def __init__(self, writer: SessionWriter, rows: SessionRows, shipper: Shipper, surplus: Surplus) -> None:
         self._writer = writer
         self._rows = rows
         self._shipper = shipper
+        self._surplus = surplus
+        self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unfinished = 0
 
@@ -87,11 +92,7 @@ class Finisher:
 
     def finish(self, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None) -> Finishing:
         """Begins to finish an ended session, in a task of its own that its caller's cancellation does not reach."""
-        finishing = Finishing()
-        task = asyncio.create_task(self._run(finishing, start, conclusion, spool), name=f"finish {start.session_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return finishing
+        return self._begin(start, lambda finishing: self._finish(finishing, start, conclusion, spool))
 
     def take_over(self, spools: Sequence[SessionSpool], conclude: Callable[[SessionSpool], Conclusion]) -> None:
         """Begins to finish sessions of earlier processes, a few at a time: those that run now come first.
@@ -109,6 +110,7 @@ class Finisher:
         """Waits for the sessions at hand, then leaves the rest to the next start."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + grace_seconds
+        self._closing.set()
         while self._tasks:
             _, late = await asyncio.wait(set(self._tasks), timeout=max(0.0, deadline - clock()))
             if late:
@@ -116,6 +118,13 @@ class Finisher:
                 for task in late:
                     task.cancel()
                 await asyncio.wait(late)
+
+    def _begin(self, start: SessionStart, work: Callable[[Finishing], Awaitable[bool]]) -> Finishing:
+        finishing = Finishing()
+        task = asyncio.create_task(self._run(finishing, start, work), name=f"finish {start.session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return finishing
 
     async def _take_over(self, spools: Sequence[SessionSpool], conclude: Callable[[SessionSpool], Conclusion]) -> None:
         slots = asyncio.Semaphore(_CONCURRENT_RECOVERIES)
@@ -129,24 +138,27 @@ class Finisher:
                     return
                 # Counted by its own task from here on.
                 self._unfinished -= 1
-                await self.finish(spool.manifest.start, conclusion, spool).wait(_RECOVERY_TURN_SECONDS)
+                work = functools.partial(self._finish_left, conclusion, spool)
+                await self._begin(spool.manifest.start, work).wait(_RECOVERY_TURN_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for spool in spools:
                 group.create_task(finish(spool))
 
     async def _run(
-        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
+        self, finishing: Finishing, start: SessionStart, work: Callable[[Finishing], Awaitable[bool]]
     ) -> None:
         with _waiting.track_inprogress():
             self._unfinished += 1
             try:
-                await self._finish(finishing, start, conclusion, spool)
-                self._unfinished -= 1
+                if await work(finishing):
+                    self._unfinished -= 1
             except LeaseLost:
                 log.warning("session is left to other servers", session_id=start.session_id)
             except NotOwner:
-                await self._yield_to_owner(start, spool)
+                # Its spool stays: the next start adds what it has to what the other server has stored.
+                _failed.labels("owner").inc()
+                log.warning("session was taken over by another server", session_id=start.session_id)
             except Exception:
                 # A mistake of ours with one session: it stays in the spool, the others go on.
                 log.exception("session cannot be finished", session_id=start.session_id)
@@ -156,9 +168,39 @@ class Finisher:
                 self._shipper.forget(start.id)
                 finishing.answered()
 
+    async def _finish_left(self, conclusion: Conclusion, spool: SessionSpool, finishing: Finishing) -> bool:
+        """Finishes what an earlier process left; says whether nothing is left of it.
+
+        A session that another server is ending is asked for again, for as long as that takes.
+        """
+        start, backoff = spool.manifest.start, Backoff()
+        settle = functools.partial(self._surplus.settle, spool, conclusion.progress)
+        while True:
+            try:
+                standing = await self._repeat("surplus", finishing, settle)
+                if standing is Standing.OURS:
+                    return await self._finish(finishing, start, conclusion, spool)
+            except NotOwner:
+                # What was known of its upload may be another's doing by the next time.
+                self._shipper.forget(start.id)
+                standing = Standing.WAITS
+            if standing is Standing.GONE:
+                await self._discard(finishing, start)
+            if standing in (Standing.GONE, Standing.STORED):
+                await asyncio.to_thread(spool.remove)
+                return True
+            if standing is Standing.APART:
+                return False
+            log.info("a spool waits for another server to end its session", session_id=start.session_id)
+            finishing.answered()
+            with _deferred.track_inprogress():
+                await _wait(self._closing, backoff.next())
+            if self._closing.is_set():
+                return False
+
     async def _finish(
         self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
-    ) -> None:
+    ) -> bool:
         if spool is not None:
             await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
         has_all_said = self._writer.has_all_said(start.id)
@@ -167,16 +209,20 @@ class Finisher:
             _ended.labels(conclusion.ending.status).inc()
         finishing.row_settled()
         if spool is None:
-            return
+            return True
         if is_there and start.store_transcript and not has_all_said:
             await self._repeat("utterances", finishing, lambda: self._write_utterances(spool))
         if is_there:
             is_there = await self._store(finishing, start, conclusion, spool)
         if not is_there:
-            # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
-            await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
-            await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
+            await self._discard(finishing, start)
         await asyncio.to_thread(spool.remove)
+        return True
+
+    async def _discard(self, finishing: Finishing, start: SessionStart) -> None:
+        # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
+        await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
+        await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
 
     async def _store(
         self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool
@@ -204,18 +250,8 @@ class Finisher:
 
     async def _write_utterances(self, spool: SessionSpool) -> None:
         session_id = spool.manifest.start.id
-        said = await asyncio.to_thread(spool.utterances)
-        numbered = [NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said)]
-        for at in range(0, len(numbered), _UTTERANCES_A_STATEMENT):
-            await self._rows.add_utterances(numbered[at : at + _UTTERANCES_A_STATEMENT])
-
-    async def _yield_to_owner(self, start: SessionStart, spool: SessionSpool | None) -> None:
-        """Another server has the session. Its spool stays until a later start finds that it holds no more than S3."""
-        _failed.labels("owner").inc()
-        log.warning("session was taken over by another server", session_id=start.session_id)
-        if spool is not None and await self._rows.is_superseded(start.id, await asyncio.to_thread(spool.audio_bytes)):
-            await asyncio.to_thread(spool.remove)
-            self._unfinished -= 1
+        for batch in numbered(session_id, await asyncio.to_thread(spool.utterances)):
+            await self._rows.add_utterances(batch)
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
         pause = _FIRST_PAUSE_SECONDS

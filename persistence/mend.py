@@ -1,7 +1,7 @@
 """What `python -m persistence.verify --repair` does: mends what can be mended without losing anything."""
 
 import asyncio
-import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,15 +9,21 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from persistence.budget import SpoolBudget
 from persistence.checks import Finding
 from persistence.database import Database
+from persistence.errors import NotOwner
 from persistence.keys import transcript_key
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
+from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage, remove_objects
 from persistence.session_id import created_at, format_session_id
+from persistence.spool import SessionSpool
+from persistence.spool_home import SpoolHome
+from persistence.surplus import Standing, Surplus
 from persistence.transcript import document
 from persistence.wav import WavFormat, data_bytes
 
@@ -44,6 +50,7 @@ class Mender:
         self._rows = SessionRows(database, worker_id)
         self._ownership = Ownership(database, worker_id)
         self._salvage = Salvage(objects, self._rows)
+        self._surplus = Surplus(objects, self._rows, self._ownership)
         self._orphan_age = timedelta(seconds=orphan_age_seconds)
         self._ways: dict[str, Callable[[UUID, Finding], Awaitable[bool]]] = {
             "delete_unfinished": self._finish_delete,
@@ -56,7 +63,8 @@ class Mender:
             "object_without_row": self._remove_orphan,
             "tail_left": self._remove_object,
             "upload_left": self._abort_uploads,
-            "spool_left": self._remove_spool,
+            "spool_left": self._settle_spool,
+            "spool_has_more": self._settle_spool,
         }
 
     async def take_over(self) -> int:
@@ -68,6 +76,7 @@ class Mender:
                 remains = await self._ownership.remains(session_id)
                 if remains is not None and await self._ownership.begin_recovery(session_id):
                     await self._salvage.end(remains)
+                    self._ownership.end_recovery(session_id)
                     ended += 1
         return ended
 
@@ -123,6 +132,28 @@ class Mender:
         await self._objects.abort_uploads(finding.path)
         return True
 
-    async def _remove_spool(self, _: UUID, finding: Finding) -> bool:
-        await asyncio.to_thread(shutil.rmtree, Path(finding.path), ignore_errors=True)
-        return True
+    async def _settle_spool(self, session_id: UUID, finding: Finding) -> bool:
+        """As a server would that starts on this spool. One that lives and has it does that itself."""
+        directory = Path(finding.path)
+        home = await asyncio.to_thread(
+            SpoolHome.claim, directory.parent.parent, directory.parent.name, SpoolBudget(sys.maxsize)
+        )
+        if home is None:
+            return False
+        try:
+            spool = await asyncio.to_thread(SessionSpool.open, directory, home.budget)
+            return spool is None or await self._settle(session_id, spool)
+        except (NotOwner, OSError):
+            return False
+        finally:
+            await asyncio.to_thread(home.release, remove=True)
+
+    async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
+        conclusion = await asyncio.to_thread(conclusion_of, spool)
+        standing = await self._surplus.settle(spool, conclusion.progress)
+        if standing is Standing.GONE:
+            await self._salvage.delete(session_id)
+        if standing in (Standing.GONE, Standing.STORED):
+            await asyncio.to_thread(spool.remove)
+            return True
+        return False

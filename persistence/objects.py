@@ -256,9 +256,23 @@ class ObjectStore:
         Raises:
             ObjectNotFound: it is not there.
         """
+        return await self._read_range(key, 0, size)
 
+    async def read_range(self, key: str, begin: int, end: int) -> bytes:
+        """The bytes of an object from `begin` to `end`.
+
+        Raises:
+            ObjectNotFound: it is not there.
+            StorageUnavailable: also when the object ends before.
+        """
+        data = await self._read_range(key, begin, end) if begin < end else b""
+        if len(data) != end - begin:
+            raise StorageUnavailable("the object is shorter than it was")
+        return data
+
+    async def _read_range(self, key: str, begin: int, end: int) -> bytes:
         async def read() -> bytes:
-            answer = await self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes=0-{size - 1}")
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={begin}-{end - 1}")
             async with answer["Body"] as body:
                 return await body.read()
 

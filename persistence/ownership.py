@@ -15,7 +15,7 @@ from persistence.database import Database
 from persistence.records import Ending, SessionStatus
 from persistence.tables import UNFINISHED, realtime_sessions
 
-# What is in no spool is left to the reaper, at once.
+# What is in no spool is left to the reaper, at once. What is stored stays as it is: its spool may have more.
 _ADOPT = text(f"""
     WITH gone AS (DELETE FROM workers WHERE id = ANY(:homes) AND id <> :worker_id)
     UPDATE realtime_sessions AS s SET
@@ -24,11 +24,13 @@ _ADOPT = text(f"""
         error = CASE WHEN status = 'active' THEN :error ELSE error END,
         ended_at = coalesce(ended_at, :ended_at),
         status = CASE WHEN status = 'active' THEN :status ELSE status END
-    WHERE (worker_id = ANY(:homes) AND ({UNFINISHED} OR id = ANY(:spooled)))
-        OR (id = ANY(:spooled) AND ({UNFINISHED}) AND (
+    WHERE ({UNFINISHED}) AND (
+        worker_id = ANY(:homes)
+        OR (id = ANY(:spooled) AND (
             recover_after IS NOT NULL
             OR NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.lease_expires_at > now())
         ))
+    )
     RETURNING id
 """).bindparams(bindparam("homes", type_=ARRAY(Text)), bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
@@ -62,10 +64,18 @@ _TAKE_LOST = text(f"""
     RETURNING id
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
+# What this process has the spool of is not ended without it.
 _DUE = text(f"""
     SELECT id FROM realtime_sessions
-    WHERE worker_id = :worker_id AND recover_after <= now() AND ({UNFINISHED})
+    WHERE worker_id = :worker_id AND recover_after <= now() AND ({UNFINISHED}) AND NOT (id = ANY(:spooled))
     ORDER BY recover_after LIMIT :limit
+""").bindparams(bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+
+# Of those who come at once the first finds the owner that it saw. `recover_after` says on a stored session that its
+# spool is being added to it, until the row tells of the result.
+_RECLAIM = text(f"""
+    UPDATE realtime_sessions SET worker_id = :worker_id, recover_after = now()
+    WHERE id = :id AND worker_id = :owner AND deleted_at IS NULL AND NOT ({UNFINISHED}) RETURNING id
 """)  # noqa: S608 - no input
 
 _BEGIN = text("""
@@ -87,9 +97,10 @@ _DELETED = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """A session that its process left unfinished, as its row has it."""
+    """A session as its row has it, for those who end it in the place of its process."""
 
     id: UUID
+    worker_id: str
     status: SessionStatus
     language: str
     encoding: str
@@ -100,9 +111,27 @@ class Remains:
     audio_uri: str | None
     transcript_uri: str | None
     audio_duration_seconds: float
+    utterance_count: int
     has_tails: bool
     stored_bytes: int
+    recover_after: datetime | None
     is_deleted: bool
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it has ended and its objects are there; its tail objects may be, too."""
+        has_audio = not self.store_audio or self.audio_uri is not None
+        return self.status != "active" and has_audio and (not self.store_transcript or self.transcript_uri is not None)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether its owner has still to do something for it."""
+        return self.has_tails or not self.is_stored
+
+    @property
+    def is_reclaimed(self) -> bool:
+        """Whether somebody has begun to add a spool to it and not said that it is done."""
+        return not self.is_unfinished and self.recover_after is not None
 
 
 _t = realtime_sessions.c
@@ -124,6 +153,12 @@ class Ownership:
         self._database = database
         self._worker_id = worker_id
         self._check = check
+        self._spooled: set[UUID] = set()
+        self._recovering: set[UUID] = set()
+
+    def is_recovering(self, session_id: UUID) -> bool:
+        """Whether this process has begun to end a session without its spool, and has not put that off."""
+        return session_id in self._recovering
 
     async def adopt(
         self, homes: Sequence[str], spooled: Sequence[UUID], ending: Ending, ended_at: datetime
@@ -131,8 +166,7 @@ class Ownership:
         """Takes over the unfinished sessions of processes that are known to be dead, in one statement.
 
         Active ones get `ending`. Those in `spooled` are for the caller to finish, also when a reaper has taken them but
-        not begun to recover them, or when they are stored and only their spool is still there. The rest is left to this
-        process's reaper.
+        not begun to recover them; this process's reaper leaves them alone from here on. The rest is left to it.
 
         Args:
             homes: worker ids whose spool directory the caller has locked; its own may be among them.
@@ -142,6 +176,7 @@ class Ownership:
             the sessions taken.
         """
         self._check()
+        self._spooled.update(spooled)
         parameters = {
             "worker_id": self._worker_id,
             "homes": list(homes),
@@ -178,26 +213,51 @@ class Ownership:
     async def due(self, limit: int) -> list[UUID]:
         """Sessions taken by this process whose grace is over."""
         async with self._database.transaction() as connection:
-            return list((await connection.execute(_DUE, {"worker_id": self._worker_id, "limit": limit})).scalars())
+            parameters = {"worker_id": self._worker_id, "limit": limit, "spooled": list(self._spooled)}
+            return list((await connection.execute(_DUE, parameters)).scalars())
 
     async def begin_recovery(self, session_id: UUID) -> bool:
         """From here on no spool claims the session back; says whether none has."""
         self._check()
+        if session_id in self._spooled:
+            return False
+        self._recovering.add(session_id)
         async with self._database.transaction() as connection:
             begun = await connection.execute(_BEGIN, {"worker_id": self._worker_id, "id": session_id})
-            return begun.one_or_none() is not None
+            has_begun = begun.one_or_none() is not None
+        if not has_begun:
+            self._recovering.discard(session_id)
+        return has_begun
+
+    def end_recovery(self, session_id: UUID) -> None:
+        """A session's recovery has ended, or was taken from this process."""
+        self._recovering.discard(session_id)
+
+    async def reclaim(self, session_id: UUID, owner: str) -> bool:
+        """Takes a stored session to add its spool to it, from the owner that was seen; says whether it was still so.
+
+        A session that is deleted, or not stored, is never taken.
+        """
+        self._check()
+        parameters = {"worker_id": self._worker_id, "id": session_id, "owner": owner}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(_RECLAIM, parameters)).one_or_none() is not None
 
     async def defer_recovery(self, session_id: UUID, seconds: float) -> None:
         """Leaves a session whose recovery failed for later."""
         self._check()
         async with self._database.transaction() as connection:
             await connection.execute(_DEFER, {"worker_id": self._worker_id, "id": session_id, "seconds": seconds})
+        self._recovering.discard(session_id)
 
     async def remains(self, session_id: UUID) -> Remains | None:
         """A session of this process as its row has it, None if it is not there or not its own."""
-        query = select(*_REMAINS, _t.deleted_at.is_not(None).label("is_deleted")).where(
-            _t.id == session_id, _t.worker_id == self._worker_id
-        )
+        session = await self.session(session_id)
+        return session if session is not None and session.worker_id == self._worker_id else None
+
+    async def session(self, session_id: UUID) -> Remains | None:
+        """A session as its row has it, whoever owns it; None if it is not there."""
+        query = select(*_REMAINS, _t.deleted_at.is_not(None).label("is_deleted")).where(_t.id == session_id)
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else Remains(**{str(name): value for name, value in row.items()})

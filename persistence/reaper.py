@@ -140,9 +140,9 @@ class Reaper:
                 if remains is not None:
                     async with asyncio.timeout(_DEADLINE_SECONDS):
                         await self._salvage.end(remains)
-                self._begun.discard(session_id)
+                self._done(session_id)
             except NotOwner:
-                self._begun.discard(session_id)
+                self._done(session_id)
             except (StorageUnavailable, TimeoutError, LeaseLost) as error:
                 _failed.inc()
                 log.warning("a session waits", session_id=format_session_id(session_id), reason=str(error))
@@ -151,6 +151,10 @@ class Reaper:
                 _failed.inc()
                 log.exception("a session cannot be ended", session_id=format_session_id(session_id))
                 await self._put_off_quietly(session_id)
+
+    def _done(self, session_id: UUID) -> None:
+        self._begun.discard(session_id)
+        self._ownership.end_recovery(session_id)
 
     async def _put_off_quietly(self, session_id: UUID) -> None:
         try:

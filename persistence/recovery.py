@@ -25,7 +25,8 @@ _recovered = Counter("dalston_sessions_recovered_total", "Sessions of an earlier
 async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Ownership) -> None:
     """Takes over the sessions of dead processes: every row has its status when this returns, in one statement.
 
-    What is in the spool follows in the background, a few sessions at a time; what is not is the reaper's.
+    What is in the spool follows in the background, a few sessions at a time, and so does what it has of sessions that
+    another server has ended meanwhile. What is in no spool is the reaper's.
 
     Raises:
         StorageUnavailable: Postgres is away.
@@ -34,7 +35,7 @@ async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Own
     spools = await asyncio.to_thread(_open_all, homes)
     ids = [spool.manifest.start.id for spool in spools]
     taken = await ownership.adopt([home.worker_id for home in homes], ids, INTERRUPTED, datetime.now(UTC))
-    finisher.take_over(spools, _conclude)
+    finisher.take_over(spools, conclusion_of)
     _recovered.inc(len(taken))
     if taken or spools:
         log.info("sessions of an earlier process recovered", rows=len(taken), spooled=len(spools))
@@ -56,8 +57,12 @@ def _open(directory: Path, budget: SpoolBudget) -> SessionSpool | None:
     return spool
 
 
-def _conclude(spool: SessionSpool) -> Conclusion:
-    """The end of a session whose process is gone, as its spool knows it; the row may know more, and keeps it."""
+def conclusion_of(spool: SessionSpool) -> Conclusion:
+    """The end of a session whose process is gone, as its spool knows it; the row may know more, and keeps it.
+
+    Raises:
+        OSError: the disk is broken.
+    """
     if spool.manifest.conclusion is not None:
         return spool.manifest.conclusion
     start = spool.manifest.start

@@ -4,9 +4,10 @@ None of them takes a session by its figures only: whoever was taken for dead fin
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -35,6 +36,8 @@ from persistence.tables import realtime_sessions, session_parts, session_utteran
 from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
+
+_UTTERANCES_A_STATEMENT: Final = 1_000
 
 _PROGRESS = text("""
     UPDATE realtime_sessions AS s
@@ -189,18 +192,6 @@ class SessionRows:
             )
             return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
 
-    async def is_superseded(self, session_id: UUID, audio_bytes: int) -> bool:
-        """Whether a session is stored, by whomever, with no less audio than this."""
-        query = select(_t.audio_uri, _t.transcript_uri, _t.store_audio, _t.store_transcript, _t.stored_bytes).where(
-            _t.id == session_id
-        )
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(query)).one_or_none()
-        if row is None:
-            return False
-        has_audio = not row.store_audio or (row.audio_uri is not None and row.stored_bytes >= audio_bytes)
-        return has_audio and (not row.store_transcript or row.transcript_uri is not None)
-
     async def forget_upload(self, session_id: UUID) -> None:
         """Drops an upload that is not in S3 any more, with its parts."""
         self._check()
@@ -225,6 +216,13 @@ class SessionRows:
         }
         async with self._database.transaction() as connection:
             await connection.execute(_UTTERANCES, parameters)
+
+    async def has_utterances(self, session_id: UUID, count: int) -> bool:
+        """Whether the first so many finals of a session are there."""
+        column = session_utterances.c
+        query = select(func.count()).where(column.session_id == session_id, column.index < count)
+        async with self._database.transaction() as connection:
+            return (await connection.execute(query)).scalar_one() == count
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
         """The finals of a session in their order."""
@@ -273,6 +271,7 @@ class SessionRows:
         audio_seconds: float | None = None,
         stored_bytes: int | None = None,
         said: Sequence[Utterance] = (),
+        progress: Progress = Progress(),  # noqa: B008 - frozen
     ) -> bool:
         """Notes where the objects are; says whether the session is still there. Its upload is over.
 
@@ -281,6 +280,7 @@ class SessionRows:
             audio_seconds: the length of the stored audio, when it may differ from what was received.
             stored_bytes: bytes of audio in the object.
             said: the finals, when the row may not count all of them yet.
+            progress: figures that the row may not have yet.
 
         Raises:
             NotOwner: another process has it.
@@ -294,9 +294,9 @@ class SessionRows:
             recover_after=None,
             audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
             stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
-            utterance_count=func.greatest(_t.utterance_count, len(said)),
-            word_count=func.greatest(_t.word_count, sum(each.word_count for each in said)),
-            language=case((_t.language == "auto", majority_language("auto", said)), else_=_t.language),
+            utterance_count=func.greatest(_t.utterance_count, len(said), progress.utterances),
+            word_count=func.greatest(_t.word_count, sum(each.word_count for each in said), progress.words),
+            language=case((_t.language == "auto", majority_language(progress.language, said)), else_=_t.language),
         )
         async with self._database.transaction() as connection:
             is_there = await self._write_own(connection, session_id, statement)
@@ -352,6 +352,13 @@ class SessionRows:
         if (await connection.execute(living)).one_or_none() is not None:
             raise NotOwner
         return False
+
+
+def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[list[NumberedUtterance]]:
+    """All finals of a session in their places, as many at a time as one statement takes."""
+    for at in range(0, len(said), _UTTERANCES_A_STATEMENT):
+        batch = said[at : at + _UTTERANCES_A_STATEMENT]
+        yield [NumberedUtterance(session_id, at + place, utterance) for place, utterance in enumerate(batch)]
 
 
 def _clean(spoken: str) -> str:

@@ -57,13 +57,13 @@ class Salvage:
             audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
         transcript_uri, said = session.transcript_uri, await self._rows.utterances(session.id)
         if session.store_transcript and transcript_uri is None:
-            transcript_uri = await self._transcript(session, seconds, said)
+            transcript_uri = await put_transcript(self._objects, session, seconds, said)
         uris = StoredObjects(audio_uri, transcript_uri)
         tails = session.has_tails or session.store_audio
         if await self._rows.set_stored(
             session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said
         ):
-            await self._clean(session.id)
+            await remove_leftovers(self._objects, self._rows, session.id)
             _salvaged.inc()
         else:
             await self.delete(session.id)
@@ -76,11 +76,6 @@ class Salvage:
         """
         await remove_objects(self._objects, session_id)
         await self._rows.remove_deleted(session_id)
-
-    async def _clean(self, session_id: UUID) -> None:
-        await self._objects.abort_uploads(audio_key(session_id))
-        await self._objects.delete_all(await self._objects.list(tail_prefix(session_id)))
-        await self._rows.tails_removed(session_id)
 
     async def _audio(self, session_id: UUID, wav: WavFormat) -> int:
         """Makes the WAV file; gives how much audio is in it, in bytes."""
@@ -139,16 +134,43 @@ class Salvage:
     async def _stored_audio(self, session_id: UUID, wav: WavFormat) -> int | None:
         """How much audio the object has, None where there is none."""
         try:
-            header = await self._objects.read_start(audio_key(session_id), _HEADER_READ_BYTES)
-            return data_bytes(header[: wav.header_bytes])
+            return data_bytes(await stored_header(self._objects, session_id, wav))
         except ObjectNotFound:
             return None
 
-    async def _transcript(self, session: Remains, seconds: float, said: Sequence[Utterance]) -> str:
-        language = majority_language(session.language, said)
-        body = document(format_session_id(session.id), language, seconds, said)
-        await self._objects.put(transcript_key(session.id), body, "application/json")
-        return self._objects.uri(transcript_key(session.id))
+
+async def stored_header(objects: ObjectStore, session_id: UUID, wav: WavFormat) -> bytes:
+    """The beginning of a stored recording, as long as the header of its format.
+
+    Raises:
+        ObjectNotFound: there is none.
+        StorageUnavailable: S3 does not do its part.
+    """
+    return (await objects.read_start(audio_key(session_id), _HEADER_READ_BYTES))[: wav.header_bytes]
+
+
+async def put_transcript(objects: ObjectStore, session: Remains, seconds: float, said: Sequence[Utterance]) -> str:
+    """Writes a session's transcript, replacing what was there; gives its URI.
+
+    Raises:
+        StorageUnavailable: S3 does not do its part.
+    """
+    language = majority_language(session.language, said)
+    body = document(format_session_id(session.id), language, seconds, said)
+    await objects.put(transcript_key(session.id), body, "application/json")
+    return objects.uri(transcript_key(session.id))
+
+
+async def remove_leftovers(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> None:
+    """Removes what the object of a stored session has made superfluous: unfinished uploads and tails.
+
+    Raises:
+        StorageUnavailable: Postgres or S3 does not do its part.
+        NotOwner, LeaseLost: the session is not this process's any more.
+    """
+    await objects.abort_uploads(audio_key(session_id))
+    await objects.delete_all(await objects.list(tail_prefix(session_id)))
+    await rows.tails_removed(session_id)
 
 
 async def remove_objects(objects: ObjectStore, session_id: UUID) -> None:

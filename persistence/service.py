@@ -25,6 +25,7 @@ from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
 from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
+from persistence.surplus import Surplus
 from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger
@@ -76,7 +77,7 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         ownership = Ownership(database, settings.worker_id, lease.check)
         writer = SessionWriter(rows)
         shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
-        finisher = Finisher(writer, rows, shipper)
+        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership))
         upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
         home = await _open_home(settings)
         abandoned: list[SpoolHome] = []

@@ -185,6 +185,15 @@ class SessionSpool:
             return b"" if begin == end else None
         return data if len(data) == end - begin else None
 
+    def has_audio(self, begin: int, end: int) -> bool:
+        """Whether all the audio of a stretch is here, which may be empty. Reads the disk."""
+        for first, stop in layout.split(self.wav, begin, end):
+            number = layout.part_of(self.wav, first)
+            path = self.directory / _SEGMENT.format(number)
+            if not path.exists() or path.stat().st_size < stop - layout.first_byte(self.wav, number):
+                return False
+        return True
+
     def segment_with(self, position: int) -> tuple[int, bytes]:
         """What is here of the part that holds a byte of audio, and where it begins. Reads the disk."""
         number = layout.part_of(self.wav, position)

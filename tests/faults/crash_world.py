@@ -10,17 +10,32 @@ import asyncio
 import os
 import pathlib
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
-from persistence import audio_upload, backoff, finisher, layout, ledger, recorder, spool, troubles, writer
+from persistence import (
+    assembly,
+    audio_upload,
+    backoff,
+    finisher,
+    layout,
+    ledger,
+    recorder,
+    spool,
+    surplus,
+    troubles,
+    writer,
+)
 from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.ownership import Remains
 from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.rows import Upload
+from persistence.rows import NumberedUtterance, Upload
+from persistence.transcript import Utterance
 
 T = TypeVar("T")
 
@@ -89,6 +104,13 @@ class Row:
     has_tails: bool = False
     stored_bytes: int = 0
     audio_seconds: float = 0.0
+    said: dict[int, Utterance] = field(default_factory=dict)
+    counted: int = 0
+    is_reclaimed: bool = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.status == "active" or self.stored is None or self.has_tails
 
 
 class Objects:
@@ -137,6 +159,23 @@ class Objects:
 
     async def read(self, key: str) -> bytes:
         return await self._fate.call(lambda: self._get(key))
+
+    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
+        await self.abort_uploads(key)
+        upload_id = await self.create_upload(key, content_type)
+        done: list[StoredPart] = []
+        async for part in parts:
+            etag = await self.upload_part(key, upload_id, len(done) + 1, part)
+            done.append(StoredPart(upload_id, len(done) + 1, etag, len(part)))
+        await self.complete_upload(key, upload_id, done)
+
+    async def read_start(self, key: str, size: int) -> bytes:
+        return await self._fate.call(lambda: self._get(key)[:size])
+
+    async def read_range(self, key: str, begin: int, end: int) -> bytes:
+        data = await self._fate.call(lambda: self._get(key)[begin:end])
+        assert len(data) == end - begin
+        return data
 
     async def delete(self, key: str) -> None:
         await self.abort_uploads(key)
@@ -202,8 +241,24 @@ class Rows:
 
         await self._fate.call(update)
 
-    async def add_utterances(self, utterances: Sequence[Any]) -> None:
-        await self._fate.call(lambda: None)
+    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
+        def add() -> None:
+            for each in utterances:
+                row = self._table.get(each.session_id)
+                if row is not None and row.worker_id == self.worker_id:
+                    row.said.setdefault(each.index, each.utterance)
+
+        await self._fate.call(add)
+
+    async def utterances(self, session_id: UUID) -> list[Utterance]:
+        def read() -> list[Utterance]:
+            said = self._table[session_id].said
+            return [said[index] for index in sorted(said)]
+
+        return await self._fate.call(read)
+
+    async def has_utterances(self, session_id: UUID, count: int) -> bool:
+        return await self._fate.call(lambda: set(range(count)) <= set(self._table[session_id].said))
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         def add() -> frozenset[UUID]:
@@ -235,6 +290,7 @@ class Rows:
             if (row := self._own(session_id)) is None:
                 return False
             row.status = conclusion.ending.status
+            row.counted = max(row.counted, conclusion.progress.utterances)
             return True
 
         return await self._fate.call(conclude)
@@ -243,7 +299,8 @@ class Rows:
         def store() -> bool:
             if (row := self._own(session_id)) is None:
                 return False
-            row.stored, row.has_tails = stored, values["has_tails"]
+            row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
+            row.counted = max(row.counted, len(values.get("said", ())), values.get("progress", Progress()).utterances)
             row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
             row.upload_id, row.parts = None, {}
             return True
@@ -267,12 +324,54 @@ class Ownership:
 
     async def adopt(self, homes: Sequence[str], spooled: Sequence[UUID], ending: Ending, _: Any) -> frozenset[UUID]:
         def adopt() -> frozenset[UUID]:
-            for row in self._table.values():
+            taken = [row for row in self._table.values() if row.is_unfinished]
+            for row in taken:
                 row.worker_id = self._worker_id
                 row.status = ending.status if row.status == "active" else row.status
-            return frozenset(self._table)
+            return frozenset(row.start.id for row in taken)
 
         return await self._fate.call(adopt)
+
+    def is_recovering(self, _: UUID) -> bool:
+        return False
+
+    async def session(self, session_id: UUID) -> Remains | None:
+        def read() -> Remains | None:
+            row = self._table.get(session_id)
+            return None if row is None else remains_of(row)
+
+        return await self._fate.call(read)
+
+    async def reclaim(self, session_id: UUID, owner: str) -> bool:
+        def reclaim() -> bool:
+            row = self._table.get(session_id)
+            if row is None or row.worker_id != owner or row.is_unfinished:
+                return False
+            row.worker_id, row.is_reclaimed = self._worker_id, True
+            return True
+
+        return await self._fate.call(reclaim)
+
+
+def remains_of(row: Row) -> Remains:
+    """What ownership makes of a row."""
+    start, stored = row.start, row.stored or StoredObjects()
+    values: dict[str, Any] = {name: getattr(start, name) for name in Remains.__slots__ if hasattr(start, name)}
+    return Remains(
+        **values
+        | {
+            "worker_id": row.worker_id,
+            "status": row.status,
+            "audio_uri": stored.audio_uri,
+            "transcript_uri": stored.transcript_uri,
+            "audio_duration_seconds": row.audio_seconds,
+            "utterance_count": row.counted,
+            "has_tails": row.has_tails,
+            "stored_bytes": row.stored_bytes,
+            "recover_after": datetime.now(UTC) if row.is_reclaimed else None,
+            "is_deleted": False,
+        }
+    )
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -342,7 +441,7 @@ def mortal(fate: Fate) -> Iterator[None]:
 
     clock = types.SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time())
     patches = [
-        mock.patch.object(layout, "PART_BYTES", PART_BYTES),
+        *[mock.patch.object(module, "PART_BYTES", PART_BYTES) for module in (layout, assembly)],
         mock.patch.object(asyncio, "to_thread", in_this_thread),
         mock.patch.object(spool, "os", _MortalOs(fate)),
         mock.patch.object(backoff, "FIRST_SECONDS", 0.05),
@@ -351,6 +450,7 @@ def mortal(fate: Fate) -> Iterator[None]:
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
         *[mock.patch.object(module, "time", clock) for module in (audio_upload, recorder, troubles, writer)],
         *[mock.patch.object(module.log, name) for module in (audio_upload, finisher) for name in ("warning", "error")],
+        *[mock.patch.object(surplus.log, name) for name in ("info", "error")],
     ]
     for patch in patches:
         patch.start()

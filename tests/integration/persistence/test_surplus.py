@@ -1,0 +1,442 @@
+"""A spool that comes back when another server has ended its session: what only it has is added, once and whole."""
+
+import asyncio
+import random
+import signal
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from persistence.archive import delete_session
+from persistence.audio_upload import AudioUpload
+from persistence.config import PersistenceSettings
+from persistence.database import Database
+from persistence.keys import audio_key, transcript_key
+from persistence.lease import Lease
+from persistence.objects import ObjectStore
+from persistence.ownership import Ownership, Remains
+from persistence.reaper import INTERRUPTED
+from persistence.recovery import conclusion_of
+from persistence.rows import SessionRows, numbered
+from persistence.salvage import Salvage
+from persistence.sessions import SessionStore
+from persistence.shipper import Shipper
+from persistence.spool import SessionSpool
+from persistence.spool_home import SpoolHome
+from persistence.surplus import Standing, Surplus
+from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.transcript import Utterance
+from persistence.troubles import Troubles
+from persistence.verify import verify
+from persistence.wav import WavFormat
+from tests.integration.persistence.test_sessions import a_start
+
+WAV = WavFormat("pcm_s16le", 16000, 1)
+SHORT = (96_000, 64_000)
+LONG = (12_800_000, 4_000_000)
+"""Audio that S3 has and audio that only the spool has; the long one's second part is gone from the spool."""
+
+
+def said(number: int) -> Utterance:
+    return Utterance(float(number), number + 1.0, f"this is final {number}", 0.5, "en")
+
+
+@dataclass
+class Left:
+    """A session of a dead server, the spool it left, and what another server may make of it."""
+
+    settings: PersistenceSettings
+    database: Database
+    objects: ObjectStore
+    spool: SessionSpool
+    audio: bytes
+    finals: int
+    other: str
+
+    @property
+    def id(self) -> uuid.UUID:
+        return self.spool.manifest.start.id
+
+    @property
+    def session_id(self) -> str:
+        return self.spool.manifest.start.session_id
+
+    @property
+    def ownership(self) -> Ownership:
+        return Ownership(self.database, self.other)
+
+    @property
+    def salvage(self) -> Salvage:
+        return Salvage(self.objects, SessionRows(self.database, self.other))
+
+    async def taken(self) -> Remains:
+        """The other server takes it and begins to end it."""
+        await Lease(self.database, self.other, 60.0, 1.0).register()
+        ownership = self.ownership
+        await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
+        assert await ownership.begin_recovery(self.id)
+        remains = await ownership.remains(self.id)
+        assert remains is not None
+        return remains
+
+    async def ended(self) -> Remains:
+        """The other server ends it from S3."""
+        await self.salvage.end(await self.taken())
+        return await self.row()
+
+    async def row(self) -> Remains:
+        row = await self.ownership.session(self.id)
+        assert row is not None
+        return row
+
+    async def wav(self) -> bytes:
+        return await self.objects.read(audio_key(self.id))
+
+    async def is_whole(self) -> None:
+        """Every byte, every final, and a row that agrees."""
+        row = await self.row()
+        assert await self.wav() == WAV.header(len(self.audio)) + self.audio
+        assert (row.stored_bytes, row.audio_duration_seconds) == (len(self.audio), WAV.seconds(len(self.audio)))
+        assert (row.status, row.utterance_count, row.has_tails) == ("interrupted", self.finals, False)
+        assert row.recover_after is None
+        transcript = (await self.objects.read(transcript_key(self.id))).decode()
+        assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
+        found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
+        # The spool goes last, by whoever called for this.
+        assert found == ({"spool_left"} if self.is_spooled() else set())
+
+    def is_spooled(self) -> bool:
+        return self.spool.directory.exists()
+
+
+Leave = Callable[..., Awaitable[Left]]
+
+
+@pytest.fixture
+async def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Leave:
+    async def leave(sizes: tuple[int, int] = SHORT, finals: tuple[int, int] = (2, 1)) -> Left:
+        settings = make_settings()
+        dead = f"dead-{uuid.uuid4().hex[:8]}"
+        start = a_start(DEFAULT_TENANT_ID, worker_id=dead)
+        rows = SessionRows(database, dead)
+        await rows.insert([start])
+        home = SpoolHome.open(settings.spool_dir, dead)
+        spool = home.create(start)
+        audio = random.Random(1).randbytes(sum(sizes))
+        await ship(spool, Shipper(objects, rows, flush_seconds=0.0), audio[: sizes[0]])
+        await asyncio.to_thread(append, spool, audio[sizes[0] :])
+        for number in range(sum(finals)):
+            spool.append_utterance(said(number))
+        for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
+            await rows.add_utterances(batch)
+        spool.close()
+        home.release(remove=False)
+        reopened = SessionSpool.open(spool.directory)
+        assert reopened is not None
+        other = f"other-{uuid.uuid4().hex[:8]}"
+        return Left(settings, database, objects, reopened, audio, sum(finals), other)
+
+    return leave
+
+
+def append(spool: SessionSpool, audio: bytes) -> None:
+    for at in range(0, len(audio), 64_000):
+        spool.append_audio(audio[at : at + 64_000])
+
+
+async def ship(spool: SessionSpool, shipper: Shipper, audio: bytes) -> None:
+    """As a running session is shipped, until S3 has all of it."""
+    upload: AudioUpload = shipper.begin(spool, Troubles())
+    ledger = asyncio.create_task(shipper.run())
+    await asyncio.to_thread(append, spool, audio)
+    upload.appended()
+    async with asyncio.timeout(20):
+        while upload.stored_bytes < len(audio) or has_full_unreleased(spool):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await shipper.close()
+    ledger.cancel()
+
+
+def has_full_unreleased(spool: SessionSpool) -> bool:
+    return len(spool.segments()) > 2
+
+
+def surplus_of(left: Left, worker_id: str) -> Surplus:
+    rows = SessionRows(left.database, worker_id)
+    return Surplus(left.objects, rows, Ownership(left.database, worker_id))
+
+
+async def settle(left: Left, surplus: Surplus | None = None) -> Standing:
+    surplus = surplus or surplus_of(left, f"next-{uuid.uuid4().hex[:8]}")
+    return await surplus.settle(left.spool, conclusion_of(left.spool).progress)
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+async def test_a_start_on_the_spool_adds_what_only_it_has(
+    leave: Leave, build_house: Any, sizes: tuple[int, int]
+) -> None:
+    left = await leave(sizes)
+    before = await left.ended()
+    assert before.stored_bytes == sizes[0]
+    assert before.utterance_count == 2
+    segments = [path.name for path in left.spool.segments()]
+    assert segments == (["audio.00001"] if sizes == SHORT else ["audio.00001", "audio.00003", "audio.00004"])
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        old = await house.record(left.session_id)
+        await house.no_spool()
+        await left.is_whole()
+        new = await house.record(left.session_id)
+        # When it ended, and how, has been told.
+        assert (new.status, new.error, new.ended_at) == (old.status, old.error, old.ended_at)
+        assert new.worker_id == house.settings.worker_id
+    assert list(left.settings.spool_dir.iterdir()) == []
+
+
+async def test_finals_alone_are_added(leave: Leave, build_house: Any) -> None:
+    left = await leave((96_000, 0), (2, 1_200))
+    await left.ended()
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+
+
+async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
+    left = await leave((96_000, 0), (2, 0))
+    before = await left.ended()
+    assert await settle(left) is Standing.STORED
+    assert await left.row() == before
+
+
+async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_house: Any) -> None:
+    left = await leave()
+    await left.ended()
+    await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        assert await house.row_of(left.session_id) is None
+        assert not await house.has_objects(left.session_id)
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+async def test_a_delete_while_the_audio_is_put_leaves_nothing(
+    leave: Leave, build_house: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
+) -> None:
+    left = await leave(sizes)
+    await left.ended()
+    real = Surplus._part
+
+    async def part(self: Surplus, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
+        body = await real(self, spool, number, stored, total)
+        if number == (1 if sizes == SHORT else 4):
+            with suppress(Exception):
+                await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+        return body
+
+    monkeypatch.setattr(Surplus, "_part", part)
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        assert await house.row_of(left.session_id) is None
+        assert not await house.has_objects(left.session_id)
+        assert await left.objects.uploads(audio_key(left.id)) == []
+
+
+async def test_of_those_who_reclaim_a_session_at_once_one_has_it(leave: Leave) -> None:
+    left = await leave()
+    before = await left.ended()
+    heirs = [Ownership(left.database, f"heir-{number}") for number in range(6)]
+    results = await asyncio.gather(*(heir.reclaim(left.id, before.worker_id) for heir in heirs))
+    assert sorted(results) == [False] * 5 + [True]
+    # Two whole claims at once end as one does.
+    outcomes = await asyncio.gather(*(settle(left) for _ in range(2)), return_exceptions=True)
+    assert Standing.STORED in outcomes or await settle(left) is Standing.STORED
+    assert await settle(left) is Standing.STORED
+    await left.is_whole()
+
+
+async def test_a_session_that_runs_or_is_deleted_is_never_reclaimed(leave: Leave) -> None:
+    left = await leave()
+    heir = Ownership(left.database, "heir")
+    owner = left.spool.manifest.start.worker_id
+    assert not await heir.reclaim(left.id, owner)
+    ended = await left.ended()
+    await SessionStore(left.database).bury(DEFAULT_TENANT_ID, left.session_id)
+    assert not await heir.reclaim(left.id, ended.worker_id)
+    assert not await heir.reclaim(left.id, owner)
+
+
+STEPS = ["reclaim", "add_utterances", "upload_part", "complete_upload", "put", "abort_uploads", "set_stored"]
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stored_is_readable(
+    leave: Leave, monkeypatch: pytest.MonkeyPatch, step: str, is_done: bool
+) -> None:
+    left = await leave(LONG)
+    await left.ended()
+    before = await left.wav()
+    surplus = surplus_of(left, "killed")
+    rows, ownership, objects = surplus._rows, surplus._ownership, left.objects
+    owner: Any = next(each for each in (ownership, rows, objects) if hasattr(each, step))
+    real, calls = getattr(owner, step), 0
+
+    class Killed(BaseException):
+        pass
+
+    async def dying(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if step != "upload_part" or calls == 3:
+            if is_done:
+                await real(*arguments, **options)
+            raise Killed
+        return await real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, dying)
+        with pytest.raises(Killed):
+            await settle(left, surplus)
+    assert await left.wav() in (before, WAV.header(len(left.audio)) + left.audio)
+    assert (await left.row()).is_stored
+    assert await settle(left) is Standing.STORED
+    await left.is_whole()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.25])
+async def test_a_server_killed_while_it_adds_is_followed_by_another(
+    leave: Leave, build_house: Any, a_victim: Any, seconds: float
+) -> None:
+    left = await leave(LONG)
+    await left.ended()
+    before = await left.wav()
+    async with a_victim(left.settings) as (process, _):
+        async with asyncio.timeout(20):
+            while (await left.row()).worker_id == left.other:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    assert await left.wav() in (before, WAV.header(len(left.audio)) + left.audio)
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+
+
+async def with_a_gap(left: Left) -> None:
+    await left.objects.put(audio_key(left.id), WAV.header(6_000_000) + left.audio[:6_000_000], "audio/wav")
+
+
+async def with_another_format(left: Left) -> None:
+    directory = left.spool.directory
+    start = replace(left.spool.manifest.start, encoding="mulaw")
+    (directory / "session.json").write_bytes(replace(left.spool.manifest, start=start).to_json())
+
+
+async def with_a_damaged_object(left: Left) -> None:
+    await left.objects.put(audio_key(left.id), b"no recording" * 100, "audio/wav")
+
+
+@pytest.mark.parametrize("damage", [with_a_gap, with_another_format, with_a_damaged_object])
+async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
+    leave: Leave, build_house: Any, damage: Callable[[Left], Awaitable[None]]
+) -> None:
+    left = await leave(LONG)
+    await left.ended()
+    await damage(left)
+    before, wav, known = await left.row(), await left.wav(), apart()
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.until(lambda: apart() == known + 1)
+    assert left.is_spooled()
+    assert (await left.row(), await left.wav()) == (before, wav)
+    found = [each for each in (await verify(left.settings, repair=True)).left if each.session_id == left.id]
+    assert "spool_has_more" in {each.kind for each in found}
+    assert left.is_spooled()
+    assert (await left.row()).worker_id == before.worker_id
+
+
+def apart() -> float:
+    return REGISTRY.get_sample_value("dalston_spools_apart_total") or 0.0
+
+
+def waiting() -> float:
+    return REGISTRY.get_sample_value("dalston_spools_waiting") or 0.0
+
+
+async def test_a_session_that_another_server_is_ending_is_waited_for(leave: Leave, build_house: Any) -> None:
+    left = await leave()
+    remains = await left.taken()
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.until(lambda: waiting() == 1.0)
+        assert (await left.row()).worker_id == left.other
+        await left.salvage.end(remains)
+        await house.no_spool()
+        await left.is_whole()
+    assert waiting() == 0.0
+
+
+async def test_a_stopping_server_does_not_wait_for_another(leave: Leave, build_house: Any) -> None:
+    left = await leave()
+    await left.taken()
+    loop = asyncio.get_running_loop()
+    async with build_house(spool_dir=left.settings.spool_dir, close_grace_seconds=30.0) as house:
+        await house.until(lambda: waiting() == 1.0)
+        began = loop.time()
+    assert loop.time() - began < 10.0
+    assert left.is_spooled()
+
+
+async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Leave, build_house: Any) -> None:
+    left = await leave(LONG)
+    remains = await left.taken()
+    # The object is made, nobody has said so, and the upload with its parts is over.
+    await left.salvage._audio(left.id, WAV)
+    assert remains.audio_uri is None
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.until(lambda: waiting() == 1.0)
+        async with left.database.transaction() as connection:
+            await connection.exec_driver_sql("DELETE FROM workers WHERE id = $1", (left.other,))
+        await house.no_spool()
+        await left.is_whole()
+
+
+async def test_a_server_of_the_other_ones_name_takes_nothing_for_stored_that_is_not(
+    leave: Leave, build_house: Any
+) -> None:
+    left = await leave(LONG)
+    await left.ended()
+    async with left.database.transaction() as connection:
+        await connection.exec_driver_sql("UPDATE realtime_sessions SET has_tails = true WHERE id = $1", (left.id,))
+    async with build_house(spool_dir=left.settings.spool_dir, worker_id=left.other) as house:
+        await house.no_spool()
+        await left.is_whole()
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[int, int]) -> None:
+    left = await leave(sizes)
+    await left.ended()
+    home = SpoolHome.claim(left.settings.spool_dir, left.spool.directory.parent.name, None)  # type: ignore[arg-type]
+    assert home is not None
+    result = await verify(left.settings, repair=True)
+    # A living process has it.
+    assert [each.kind for each in result.left if each.session_id == left.id] == ["spool_has_more"]
+    home.release(remove=False)
+    result = await verify(left.settings, repair=True)
+    assert [each.kind for each in result.mended if each.session_id == left.id] == ["spool_has_more"]
+    assert not left.is_spooled()
+    await left.is_whole()
+
+
+async def test_verify_names_finals_that_only_the_spool_has(leave: Leave) -> None:
+    left = await leave((96_000, 0), (2, 1))
+    await left.ended()
+    found = [each for each in (await verify(left.settings)).left if each.session_id == left.id]
+    assert [(each.kind, each.what) for each in found] == [
+        ("spool_has_more", "the spool has finals that are not stored")
+    ]
