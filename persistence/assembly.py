@@ -21,15 +21,16 @@ class Assembly:
     """Numbers of parts to be made; their audio is in the tails."""
 
 
-def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail]) -> Assembly:
+def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], told_bytes: int = 0) -> Assembly:
     """Finds the longest file that what S3 has can make.
 
-    Part 1 is made again wherever its tails are there: its header must tell the length that is found here, not one that
-    its process may have had in mind.
+    `told_bytes` is how much audio the session's row tells of. It is exact where a process put a last part: it writes
+    the row first. Part 1 is made again wherever its tails are there: its header must tell the length that is found
+    here, not one that its process may have had in mind.
     """
     known = {part.number: part for part in parts}
     held = [(tail.first_byte, tail.end) for tail in tails]
-    covered = held + [_audio_of(wav, part) for part in parts]
+    covered = held + [_audio_of(wav, part, told_bytes) for part in parts]
     end = reach(covered)
     end -= end % wav.frame_bytes
     in_tails = reach(held)
@@ -43,7 +44,8 @@ def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail])
         if part is None or part.size != size or (number == 1 and in_tails >= stop):
             if not can_be_made and begin < stop:
                 # A part of another length than it should have: what is before it can be put together.
-                return assemble(wav, [each for each in parts if each.number < number], _before(held, begin))
+                before = [each for each in parts if each.number < number]
+                return assemble(wav, before, _before(held, begin), told_bytes)
             missing.append(number)
         else:
             ready.append(part)
@@ -71,10 +73,13 @@ def cut(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, in
     return pieces
 
 
-def _audio_of(wav: WavFormat, part: StoredPart) -> tuple[int, int]:
+def _audio_of(wav: WavFormat, part: StoredPart, told_bytes: int) -> tuple[int, int]:
     first = first_byte(wav, part.number)
     header = wav.header_bytes if part.number == 1 else 0
-    return first, first + part.size - header
+    end = first + part.size - header
+    if part.size < PART_BYTES and end == told_bytes + 1:
+        end -= len(wav.padding(told_bytes))
+    return first, end
 
 
 def _is_covered(ranges: Iterable[tuple[int, int]], begin: int, end: int) -> bool:

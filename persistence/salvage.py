@@ -53,7 +53,7 @@ class Salvage:
         wav = WavFormat(session.encoding, session.sample_rate, session.channels)
         audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes
         if session.store_audio and audio_uri is None:
-            stored = await self._audio(session.id, wav)
+            stored = await self._audio(session.id, wav, session.audio_duration_seconds)
             audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
         transcript_uri, said = session.transcript_uri, await self._rows.utterances(session.id)
         if session.store_transcript and transcript_uri is None:
@@ -77,11 +77,11 @@ class Salvage:
         await remove_objects(self._objects, session_id)
         await self._rows.remove_deleted(session_id)
 
-    async def _audio(self, session_id: UUID, wav: WavFormat) -> int:
+    async def _audio(self, session_id: UUID, wav: WavFormat, told_seconds: float) -> int:
         """Makes the WAV file; gives how much audio is in it, in bytes."""
         upload = await self._rows.upload(session_id)
         tails = await self._tails(session_id)
-        assembly = assemble(wav, upload.parts, tails)
+        assembly = assemble(wav, upload.parts, tails, wav.bytes_of(told_seconds))
         there = await self._stored_audio(session_id, wav)
         if there is not None and there >= assembly.audio_bytes:
             # Its process had put it and not said so.

@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+HEADER_UNIT: Final = 8
+"""Headers are a multiple of the largest frame, so that parts of 5 MiB end where frames end."""
 _DS64 = struct.Struct("<4sIQQQI")
 _MAX_32 = 0xFFFFFFFF
 
@@ -62,9 +64,14 @@ class WavFormat:
         """Length of so many bytes of audio."""
         return data_bytes / (self.frame_bytes * self.sample_rate)
 
+    def bytes_of(self, seconds: float) -> int:
+        """How many bytes of audio so many seconds are: whole frames, the nearest."""
+        return round(seconds * self.sample_rate) * self.frame_bytes
+
     def header(self, data_bytes: int) -> bytes:
         """Everything before the first sample of a file with `data_bytes` of audio, whole frames."""
         body = self._format_chunk() + self._fact_chunk(data_bytes)
+        body += _filler(12 + _DS64.size + len(body) + 8)
         # From the form type to the end of the file: "WAVE", ds64 or JUNK, the chunks, the data chunk.
         riff_bytes = 4 + _DS64.size + len(body) + 8 + data_bytes + len(self.padding(data_bytes))
         if riff_bytes <= _MAX_32:
@@ -102,6 +109,12 @@ class WavFormat:
         if _CODECS[self.encoding].format_tag == _PCM:
             return b""
         return struct.pack("<4sII", b"fact", 4, min(data_bytes // self.frame_bytes, _MAX_32))
+
+
+def _filler(header_bytes: int) -> bytes:
+    """What brings a header of this length to a multiple of HEADER_UNIT: a chunk that readers skip, or nothing."""
+    missing = -header_bytes % HEADER_UNIT
+    return struct.pack(f"<4sI{missing}x", b"JUNK", missing) if missing else b""
 
 
 def data_bytes(header: bytes) -> int:

@@ -286,9 +286,7 @@ def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
     house = House(spool_dir, schedule)
     for number, crash_at in enumerate([*schedule.crashes, None]):
         house.live(number, crash_at)
-        # Not in the other encodings: a part that ends within a frame, or with the padding of an odd length, is not
-        # put together as it should be by `assembly`. That is a fault of its own.
-        if number in schedule.salvaged and crash_at is not None and schedule.encoding == "pcm_s16le":
+        if number in schedule.salvaged and crash_at is not None:
             house.salvage()
     check_the_end(house)
     FIGURES.add("crash schedules run")

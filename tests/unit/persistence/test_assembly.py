@@ -1,5 +1,6 @@
 """What a session's audio can be put together from: every loss leaves a whole file of what is before it."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,25 @@ def test_what_follows_a_gap_is_left_out() -> None:
 
 def test_half_a_frame_at_the_end_is_left_out() -> None:
     assert assemble(WAV, [], [Tail(0, 101)]).audio_bytes == 100
+
+
+@pytest.mark.parametrize("encoding", ["pcm_s16le", "pcm_f32le", "mulaw", "alaw"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_whole_parts_without_tails_behind_them_are_kept(encoding: str, channels: int) -> None:
+    """The machine died between a part and the next tail: the file ends where the part does."""
+    wav = WavFormat(encoding, 48_000, channels)
+    tails = tails_of(0, PART_BYTES - wav.header_bytes)
+    assembly = assemble(wav, [a_part(2), a_part(3)], tails)
+    assert assembly.audio_bytes == 3 * PART_BYTES - wav.header_bytes
+    assert (assembly.missing, len(assembly.ready)) == ((1,), 2)
+
+
+def test_the_padding_of_a_last_part_is_no_audio() -> None:
+    wav = WavFormat("mulaw", 8_000, 1)
+    audio_bytes = 2 * PART_BYTES + 1
+    last = wav.file_bytes(audio_bytes) - 2 * PART_BYTES
+    assembly = assemble(wav, [a_part(1), a_part(2), a_part(3, last)], [], told_bytes=audio_bytes)
+    assert (assembly.audio_bytes, assembly.missing) == (audio_bytes, ())
 
 
 def test_all_parts_there_need_nothing_more() -> None:
