@@ -395,7 +395,7 @@ async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Le
     left = await leave(LONG)
     remains = await left.taken()
     # The object is made, nobody has said so, and the upload with its parts is over.
-    await left.salvage._audio(left.id, WAV)
+    await left.salvage._audio(left.id, WAV, remains.audio_duration_seconds)
     assert remains.audio_uri is None
     async with build_house(spool_dir=left.settings.spool_dir) as house:
         await house.until(lambda: waiting() == 1.0)
