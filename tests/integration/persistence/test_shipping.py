@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from persistence import troubles, upkeep
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_prefix
@@ -227,6 +228,39 @@ async def test_an_upload_that_somebody_aborted_is_begun_anew_from_what_is_left(q
     expected[lost] = bytes(PART_BYTES)
     assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "silence where nothing is left"
     await nothing_is_left(quick, session_id)
+
+
+async def test_an_upload_aborted_under_a_running_session_is_begun_anew_at_once(quick: Any, client_of: Any) -> None:
+    messages = messages_of(18 * 1024 * 1024)
+    data = b"".join(messages)
+    before = {name: value_of(name) for name in ("dalston_uploads_lost_total", "dalston_lost_audio_seconds_total")}
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(*messages[: 12 * 16])
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00003"])
+        aborted = await upload_of(quick, session_id)
+        await quick.objects.abort_uploads(audio_key(parse_session_id(session_id)))
+        await client.send(*messages[12 * 16 :])
+        await told(client, state="begin", reason="audio_lost")
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00004"])
+        upload = await upload_of(quick, session_id)
+        assert upload.upload_id != aborted.upload_id
+        assert [part.number for part in upload.parts] == [2, 3], "the session runs, and S3 has what is left of it"
+        assert value_of("dalston_uploads_lost_total") - before["dalston_uploads_lost_total"] == 1
+        lost_seconds = value_of("dalston_lost_audio_seconds_total") - before["dalston_lost_audio_seconds_total"]
+        assert lost_seconds == pytest.approx(WAV.seconds(PART_BYTES))
+        await client.end()
+        await client.rest()
+    await quick.ended(session_id)
+    expected = bytearray(data)
+    expected[first_byte(WAV, 2) : first_byte(WAV, 3)] = bytes(PART_BYTES)
+    assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "only what was released is silent"
+    await nothing_is_left(quick, session_id)
+
+
+def value_of(metric: str) -> float:
+    return REGISTRY.get_sample_value(metric) or 0.0
 
 
 async def test_completing_an_upload_again_does_nothing(house: Any, client_of: Any) -> None:
