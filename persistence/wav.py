@@ -12,6 +12,8 @@ from typing import Final
 
 _DS64 = struct.Struct("<4sIQQQI")
 _MAX_32 = 0xFFFFFFFF
+_MOST_RIFF_BYTES: Final = _MAX_32
+"""What a RIFF says its length is, at most; a longer file is an RF64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class WavFormat:
         body = self._format_chunk() + self._fact_chunk(data_bytes)
         # From the form type to the end of the file: "WAVE", ds64 or JUNK, the chunks, the data chunk.
         riff_bytes = 4 + _DS64.size + len(body) + 8 + data_bytes + len(self.padding(data_bytes))
-        if riff_bytes <= _MAX_32:
+        if riff_bytes <= _MOST_RIFF_BYTES:
             reserve = struct.pack("<4sI28x", b"JUNK", _DS64.size - 8)
             riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
             return riff + reserve + body + struct.pack("<4sI", b"data", data_bytes)
