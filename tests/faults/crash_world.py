@@ -25,6 +25,8 @@ from persistence.rows import Upload
 T = TypeVar("T")
 
 PART_BYTES = 1000
+_LONGEST_SECONDS = 3600.0
+"""Of virtual time for a process: one that is not done by then never will be."""
 
 
 class Crash(BaseException):
@@ -290,6 +292,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self._ready:  # type: ignore[attr-defined]
             assert self._scheduled, "everybody waits for somebody else"  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+            assert self._now < _LONGEST_SECONDS, "what is tried again and again never succeeds"
         super()._run_once()  # type: ignore[misc]
 
 

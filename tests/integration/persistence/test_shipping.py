@@ -312,6 +312,34 @@ async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
         await nothing_is_left(house, session_id)
 
 
+@pytest.mark.parametrize("size", [384 * 1024, 7 * 1024 * 1024])
+async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any, size: int
+) -> None:
+    settings = make_settings(flush_seconds=0.3)
+    messages = messages_of(size)
+    async with a_victim(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        reading = asyncio.create_task(client.rest())
+        await client.send(*messages)
+        async with build_house(spool_dir=settings.spool_dir.with_name("another")) as other:
+
+            async def tails_reach_the_end() -> bool:
+                return max((tail.end for tail in await tails_of(other, session_id)), default=0) == size
+
+            await until(tails_reach_the_end)
+            process.kill()
+            await asyncio.gather(reading, return_exceptions=True)
+    newest = max(settings.spool_dir.glob(f"*/{session_id}/audio.*"))
+    os.truncate(newest, newest.stat().st_size - 100_001)
+    async with build_house(spool_dir=settings.spool_dir) as house:
+        record = await house.ended(session_id)
+        assert record.audio_duration_seconds == pytest.approx(WAV.seconds(size))
+        assert await house.audio(session_id) == WAV.header(size) + b"".join(messages)
+        await nothing_is_left(house, session_id)
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
     build_house: Callable[..., Any], client_of: Any
