@@ -25,7 +25,7 @@ from persistence.rows import Upload
 T = TypeVar("T")
 
 PART_BYTES = 1000
-_LONGEST_SECONDS = 3600.0
+_LONGEST_SECONDS = 100.0
 """Of virtual time for a process: one that is not done by then never will be."""
 
 
@@ -36,18 +36,23 @@ class Crash(BaseException):
 class Fate:
     """Counts a process's steps, and ends it at one of them. Lives after the crash are further steps' `Crash`."""
 
-    def __init__(self, crash_at: int | None, failing: frozenset[int]) -> None:
+    def __init__(
+        self, crash_at: int | None, failing: frozenset[int], outsider: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.steps = 0
         self.is_dead = False
         self.died = asyncio.Event()
         self._crash_at = crash_at
         self._failing = failing
+        # Somebody else, who may do something before any step.
+        self._outsider = outsider
 
     def step(self) -> None:
         """One more step."""
         if self.is_dead:
             raise Crash
         self.steps += 1
+        self._outsider(self.steps)
         if self.steps == self._crash_at:
             self.is_dead = True
             self.died.set()
