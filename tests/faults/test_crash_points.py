@@ -310,11 +310,13 @@ SCRIPT = [
 ]
 
 
-def test_an_upload_aborted_at_any_step_costs_no_more_than_what_it_had(tmp_path: Path) -> None:
+@pytest.mark.parametrize("crash_after", [None, 10, 25, 40])
+def test_an_upload_aborted_at_any_step_costs_no_more_than_what_it_had(tmp_path: Path, crash_after: int | None) -> None:
     undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
     lost = 0
     for step in range(1, undisturbed.steps + 1):
-        schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), frozenset([step]))
+        crashes = [] if crash_after is None else [step + crash_after]
+        schedule = Schedule("pcm_s16le", SCRIPT, crashes, frozenset(), frozenset([step]))
         lost += len(run_schedule(schedule, tmp_path / str(step)).lost)
     assert lost > 0, "the world is able to lose something"
 
