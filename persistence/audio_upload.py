@@ -23,7 +23,7 @@ from persistence.records import StoredPart
 from persistence.rows import SessionRows
 from persistence.salvage import stored_header
 from persistence.spool import SessionSpool
-from persistence.troubles import OBJECT_STORE, PARTS, Troubles
+from persistence.troubles import LOST, OBJECT_STORE, PARTS, Troubles
 from persistence.wav import data_bytes
 from telemetry.logs import get_logger
 
@@ -36,6 +36,7 @@ _SILENCE: Final = {"mulaw": b"\xff", "alaw": b"\xd5"}
 _stored_bytes = Counter("dalston_stored_audio_bytes_total", "Audio that has become safe in S3")
 _stored_seconds = Counter("dalston_stored_audio_seconds_total", "Audio that has become safe in S3")
 _lost_seconds = Counter("dalston_lost_audio_seconds_total", "Audio that was recorded and is replaced by silence")
+_uploads_lost = Counter("dalston_uploads_lost_total", "Unfinished uploads of ours that somebody else has aborted")
 _put_seconds = Histogram("dalston_audio_put_seconds", "From the spool to S3, one object or part", ["kind"])
 
 
@@ -99,7 +100,7 @@ class AudioUpload:
         backoff = Backoff()
         while not self._is_ending:
             try:
-                await self._advance()
+                await self._advance_or_begin_anew()
             except (NotOwner, LeaseLost):
                 log.warning("shipping stops: the session is not this process's any more", session_id=self._session_id)
                 return
@@ -165,6 +166,14 @@ class AudioUpload:
                 await self._woken.wait()
         except TimeoutError:
             pass
+
+    async def _advance_or_begin_anew(self) -> None:
+        try:
+            await self._advance()
+        except UploadNotFound:
+            # Not only at the session's end: until then all audio after part 1 would be on this machine alone.
+            await self._begin_anew()
+            raise
 
     async def _advance(self) -> None:
         wav, written = self._spool.wav, self._spool.written_bytes
@@ -296,6 +305,7 @@ class AudioUpload:
                 patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
         patch(*await asyncio.to_thread(self._spool.segment_with, begin))
         if lost := sum(missing):
+            self._troubles.begin(LOST)
             _lost_seconds.inc(wav.seconds(lost))
             log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=wav.seconds(lost))
         return bytes(patched)
@@ -334,8 +344,11 @@ class AudioUpload:
 
     async def _begin_anew(self) -> None:
         """The upload is gone, aborted by whoever; the next attempt uploads what there is."""
-        log.error("an unfinished upload is gone", session_id=self._session_id)
+        # What is still here stays until it is in a part again.
+        self._covered_segments.clear()
         await self._ways.rows.forget_upload(self._id)
+        _uploads_lost.inc()
+        log.error("an unfinished upload is gone", session_id=self._session_id, parts=len(self._parts))
         self._upload_id, self._parts, self._unrecorded = None, {}, None
 
     def _first_byte(self, number: int) -> int:

@@ -93,9 +93,6 @@ class PersistenceSettings(BaseSettings):
     vanished_grace_seconds: float = Field(default=60.0, ge=0)
     """How long recognition may go on after a client vanished, to transcribe what it had sent."""
 
-    close_grace_seconds: float = Field(default=20.0, ge=0)
-    """How long a stopping process waits for sessions to be stored; the spool keeps the rest for the next start."""
-
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, url: SecretStr) -> SecretStr:

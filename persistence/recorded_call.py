@@ -55,6 +55,7 @@ _DEGRADED: Final = {
     "object_store": "the recording is kept on the server's disk: the object store does not take it",
     "database": "the recording is kept on the server's disk: the database does not answer",
     "disk": "the server's disk is full: audio is taken again when there is room",
+    "audio_lost": "the object store has lost audio of this session: the recording has silence in its place",
 }
 
 

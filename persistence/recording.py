@@ -15,6 +15,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+# A call that is cut waits for its row to be written, and then no longer.
+_CUT_SECONDS: Final = 3.0
 _METHOD: Final = "/dalston.v1.TranscriptionService/Transcribe"
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -107,4 +109,4 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             running.cancel()
         if late:
             log.warning("recognition of vanished clients was cut short", count=len(late))
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=_CUT_SECONDS)

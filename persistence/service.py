@@ -2,9 +2,10 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from persistence.archive import Archive, StoredObject, delete_session
@@ -28,9 +29,15 @@ from persistence.spool_home import SpoolHome
 from persistence.surplus import Surplus
 from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
+from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
+
+# What later steps of closing keep of the deadline: sessions to be stored whose recognition was cut short, and then the
+# lease to be given back and connections to be closed.
+_STORE_SECONDS: Final = 6.0
+_CLOSE_SECONDS: Final = 2.0
 
 __all__ = ["Archive", "Persistence", "StoredObject", "open_persistence"]
 
@@ -57,11 +64,14 @@ class Persistence:
 
 
 @asynccontextmanager
-async def open_persistence(settings: PersistenceSettings, classify: Classify) -> AsyncIterator[Persistence]:
+async def open_persistence(
+    settings: PersistenceSettings, classify: Classify, deadline: Deadline
+) -> AsyncIterator[Persistence]:
     """Connects, takes over what processes that are gone left in the spool, and writes until the block ends.
 
     Stop the gRPC server before the block ends, and keep recognition running until after it: the audio of clients that
-    vanished may still be transcribed.
+    vanished may still be transcribed. Begin the deadline before, too: what is not stored by then stays in the spool for
+    the next start.
 
     Raises:
         StorageUnavailable: Postgres, S3 or the spool's disk does not answer; the message says which.
@@ -84,11 +94,11 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         stack.callback(_release, home, abandoned, finisher)
         await lease.register()
         objects.check = lease.check
-        stack.push_async_callback(_end, lease, finisher)
+        stack.push_async_callback(_end, lease, finisher, deadline)
         await stack.enter_async_context(_running(lease.run(), "lease"))
         stack.push_async_callback(shipper.close)
         await stack.enter_async_context(_running(shipper.run(), "part ledger"))
-        stack.push_async_callback(finisher.close, settings.close_grace_seconds)
+        stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await _recover(settings, home, abandoned, finisher, ownership)
         interceptor = RecordingInterceptor(
             Recordings(
@@ -104,7 +114,7 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
             store_wait_seconds=settings.store_wait_seconds,
             vanished_grace_seconds=settings.vanished_grace_seconds,
         )
-        stack.push_async_callback(interceptor.close, settings.close_grace_seconds)
+        stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
         await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
         spools_of = functools.partial(_take_spools, settings, home, abandoned, finisher, ownership)
@@ -188,10 +198,16 @@ async def _cut_when_lost(lease: Lease, interceptor: RecordingInterceptor) -> Non
     interceptor.cut(LeaseLost())
 
 
-async def _end(lease: Lease, finisher: Finisher) -> None:
+async def _close(close: Callable[[float], Awaitable[None]], deadline: Deadline, kept_seconds: float) -> None:
+    # How much is left is known when it is this step's turn.
+    await close(deadline.left(kept_seconds))
+
+
+async def _end(lease: Lease, finisher: Finisher, deadline: Deadline) -> None:
     try:
-        await lease.end(has_left_work=finisher.has_left_work)
-    except StorageUnavailable:
+        async with asyncio.timeout(deadline.left(_CLOSE_SECONDS / 2)):
+            await lease.end(has_left_work=finisher.has_left_work)
+    except (StorageUnavailable, TimeoutError):
         log.warning("the lease is left to run out: the database does not answer")
 
 

@@ -10,13 +10,15 @@ OBJECT_STORE: Final = "object_store"
 PARTS: Final = "parts"
 ROWS: Final = "rows"
 DISK: Final = "disk"
+LOST: Final = "lost"
+"""Never ends: what is lost does not come back."""
 
 # What a client is told.
-_NAMES: Final = {OBJECT_STORE: "object_store", PARTS: "database", ROWS: "database", DISK: "disk"}
+_NAMES: Final = {OBJECT_STORE: "object_store", PARTS: "database", ROWS: "database", DISK: "disk", LOST: "audio_lost"}
 
 # How long each may last before it is worth a word: what a retry mends is none. A full disk holds the stream back, so
 # its client should know at once.
-_PATIENCE_SECONDS: Final = {OBJECT_STORE: 5.0, PARTS: 5.0, ROWS: 5.0, DISK: 0.0}
+_PATIENCE_SECONDS: Final = {OBJECT_STORE: 5.0, PARTS: 5.0, ROWS: 5.0, DISK: 0.0, LOST: 0.0}
 
 
 class Troubles:

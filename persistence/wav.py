@@ -14,6 +14,8 @@ HEADER_UNIT: Final = 8
 """Headers are a multiple of the largest frame, so that parts of 5 MiB end where frames end."""
 _DS64 = struct.Struct("<4sIQQQI")
 _MAX_32 = 0xFFFFFFFF
+_MOST_RIFF_BYTES: Final = _MAX_32
+"""What a RIFF says its length is, at most; a longer file is an RF64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class WavFormat:
         body += _filler(12 + _DS64.size + len(body) + 8)
         # From the form type to the end of the file: "WAVE", ds64 or JUNK, the chunks, the data chunk.
         riff_bytes = 4 + _DS64.size + len(body) + 8 + data_bytes + len(self.padding(data_bytes))
-        if riff_bytes <= _MAX_32:
+        if riff_bytes <= _MOST_RIFF_BYTES:
             reserve = struct.pack("<4sI28x", b"JUNK", _DS64.size - 8)
             riff = struct.pack("<4sI4s", b"RIFF", riff_bytes, b"WAVE")
             return riff + reserve + body + struct.pack("<4sI", b"data", data_bytes)

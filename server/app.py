@@ -27,11 +27,12 @@ from server.rpc.sessions import SessionServicer
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.vad.silero import SileroVad
+from telemetry.deadline import Deadline
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
 from telemetry.settings import InvalidSettings, read_settings
-from telemetry.signals import exit_on_signals, stop_on_signals
+from telemetry.signals import exit_at_last, exit_on_signals, stop_on_signals
 
 log = get_logger(__name__)
 
@@ -47,8 +48,10 @@ _MAX_MESSAGE_BYTES = 1 << 20
 """Far above what the contract allows, so that a message too big is refused in words and not by the transport."""
 
 
-_FINISH_SECONDS = 15.0
-"""For streams whose grace period is over: their last words are transcribed and stored, their clients told."""
+_STOP_SECONDS = 20.0
+"""From the end of the grace period to that of the process, whatever hangs. Operators add it up: docs/durability.md."""
+_STORE_SECONDS = 8.0
+"""Of these, kept for what is stored and closed once the streams are over or are cut."""
 _LAST_CALLS_SECONDS = 2.0
 """For calls other than streams that run when the last stream has ended."""
 
@@ -68,11 +71,12 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         raise ConfigurationError(refusal)
     # Loading a model takes long and leaves nothing to finish, and what is being recovered can be recovered again.
     exit_on_signals()
-    drain = Drain()
+    drain, deadline = Drain(), Deadline()
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port))
         engine = await stack.enter_async_context(Engine(inference))
-        persistence = await stack.enter_async_context(open_persistence(storage, ending_of))
+        persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
+        stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)
         stop = stop_on_signals()
         await server.start()
@@ -82,12 +86,14 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         log.info("server ready", host=settings.server_host, port=settings.server_port, models=sorted(engine.models))
         await _first_of(stop, persistence.lost)
         log.info("server stopping", streams=drain.streams)
+        # Streams of a lost lease have been ended. What follows them is a new process: this one's name is a dead one's.
+        grace_seconds = 0.0 if persistence.lost.is_set() else settings.shutdown_seconds
+        deadline.begin(grace_seconds + _STOP_SECONDS)
+        exit_at_last(deadline.left(), EXIT_UNAVAILABLE if persistence.lost.is_set() else 0)
         await health_servicer.enter_graceful_shutdown()
+        await _end_streams(drain, grace_seconds, deadline)
         if persistence.lost.is_set():
-            # Its streams have been ended. What follows them is a new process: this one's name is that of a dead one.
-            await _end_streams(drain, 0.0)
             raise LeaseLost
-        await _end_streams(drain, settings.shutdown_seconds)
     log.info("server stopped")
 
 
@@ -100,10 +106,10 @@ async def _first_of(*events: asyncio.Event) -> None:
             task.cancel()
 
 
-async def _end_streams(drain: Drain, grace_seconds: float) -> None:
+async def _end_streams(drain: Drain, grace_seconds: float, deadline: Deadline) -> None:
     """Lets streams go on for the grace period, then ends them. Other calls are served meanwhile."""
     drain.begin(grace_seconds)
-    if not await drain.wait_empty(grace_seconds + _FINISH_SECONDS):
+    if not await drain.wait_empty(deadline.left(_STORE_SECONDS)):
         # Their calls are cut. What they stored is finished all the same, like that of clients that vanished.
         log.warning("streams did not end in time", streams=drain.streams)
 

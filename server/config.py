@@ -26,7 +26,8 @@ class ServerSettings(BaseSettings):
     idle_timeout_seconds: float = Field(default=60, gt=0)
     """Longest time without a message from the client."""
     shutdown_seconds: float = Field(default=30, ge=0)
-    """How long running streams may go on after SIGTERM; what is left of them is transcribed and stored then."""
+    """How long running streams may go on after SIGTERM; what is left of them is transcribed and stored then, and 20 s
+    later at the latest the process is gone."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "json", "text"] = "auto"
     """`auto`: text at a terminal, JSON elsewhere."""

@@ -19,8 +19,8 @@ from stack.settings import ROOT
 
 _SERVER_READY_SECONDS = 180.0
 _BRIDGE_READY_SECONDS = 30.0
-# Envoy has stopped before these two, so their clients are gone and no grace period is waited for. What those had sent
-# is transcribed and stored, 20 s at most for each of the two; a second signal leaves the rest to the next start.
+# Envoy has stopped before these two, so their clients are gone. What those had sent is transcribed and stored within
+# the grace period and 20 s; a second signal leaves the rest of a longer one to the next start.
 _SERVER_STOP = ((signal.SIGTERM, 50.0), (signal.SIGTERM, 5.0))
 _BRIDGE_STOP = ((signal.SIGTERM, 15.0), (signal.SIGTERM, 5.0))
 

@@ -1,9 +1,17 @@
-"""SIGTERM and SIGINT, which end a process that starts, ask one that serves to stop, and end one that is stopping."""
+"""SIGTERM and SIGINT, which end a process that starts, ask one that serves to stop, and end one that is stopping.
+
+One that does not come to its end ends all the same.
+"""
 
 import asyncio
 import os
 import signal
+import threading
 from types import FrameType
+
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -32,6 +40,19 @@ def stop_on_signals() -> asyncio.Event:
     for number in _SIGNALS:
         loop.add_signal_handler(number, ask)
     return stop
+
+
+def exit_at_last(seconds: float, code: int) -> None:
+    """Ends the process in so many seconds if it is still there, whatever holds it up: nothing is flushed or awaited."""
+
+    def end() -> None:
+        log.warning("stopping takes too long: the process ends where it stands")
+        os._exit(code)
+
+    # A thread: what holds the process up may hold its loop up.
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

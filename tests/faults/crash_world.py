@@ -40,6 +40,8 @@ from persistence.transcript import Utterance
 T = TypeVar("T")
 
 PART_BYTES = 1000
+_LONGEST_SECONDS = 100.0
+"""Of virtual time for a process: one that is not done by then never will be."""
 
 
 class Crash(BaseException):
@@ -49,18 +51,23 @@ class Crash(BaseException):
 class Fate:
     """Counts a process's steps, and ends it at one of them. Lives after the crash are further steps' `Crash`."""
 
-    def __init__(self, crash_at: int | None, failing: frozenset[int]) -> None:
+    def __init__(
+        self, crash_at: int | None, failing: frozenset[int], outsider: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.steps = 0
         self.is_dead = False
         self.died = asyncio.Event()
         self._crash_at = crash_at
         self._failing = failing
+        # Somebody else, who may do something before any step.
+        self._outsider = outsider
 
     def step(self) -> None:
         """One more step."""
         if self.is_dead:
             raise Crash
         self.steps += 1
+        self._outsider(self.steps)
         if self.steps == self._crash_at:
             self.is_dead = True
             self.died.set()
@@ -389,6 +396,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self._ready:  # type: ignore[attr-defined]
             assert self._scheduled, "everybody waits for somebody else"  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+            assert self._now < _LONGEST_SECONDS, "what is tried again and again never succeeds"
         super()._run_once()  # type: ignore[misc]
 
 

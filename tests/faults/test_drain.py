@@ -11,11 +11,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
+from tests.faults.http_proxy import Fate, HttpProxy, always
 from tests.faults.load import STREAMS, finish_all, stream_all, streams
+from tests.faults.proxy import Proxy
 from tests.faults.servers import ServerProcess, a_server
 from tests.faults.world import Expected, World
 
 GRACE = 8
+STOP_SECONDS = 20
+"""docs/durability.md: the process is gone so long after the grace period, whatever hangs."""
 
 
 async def told(clients: list[PatternClient], seconds: float = 5) -> None:
@@ -78,6 +82,42 @@ async def test_a_second_sigterm_exits_at_once_and_loses_nothing(world: World) ->
         await server.exit(5)
         await asyncio.gather(*(client.closed() for client in clients))
         expected = [Expected.of(client) for client in clients]
+    async with a_server(environment, world.folder / "server.log"):
+        await world.settled()
+        await world.compare(expected)
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("hanging", ["S3", pytest.param("S3 and Postgres", marks=pytest.mark.long)])
+async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_everything(
+    world: World, s3_http: HttpProxy, postgres_proxy: Proxy, hanging: str
+) -> None:
+    """Deadlines of single calls are as long as they come: the one for stopping must cut them short."""
+    spool, grace = world.new_spool(), 3
+    patient = {"s3_deadline_seconds": 30, "database_deadline_seconds": 30, "shutdown_seconds": grace}
+    through = {"s3_port": s3_http.port, "postgres_port": postgres_proxy.port}
+    environment = world.environment(spool, **through, **patient)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+        await stream_all(clients, 3)
+        s3_http.rule = always(Fate.HANG)
+        if hanging != "S3":
+            postgres_proxy.stall()
+        await stream_all(clients, 1)
+        began = asyncio.get_running_loop().time()
+        server.send(signal.SIGTERM)
+        await told(clients)
+        vanishing, staying = clients[:3], clients[3:]
+        for client in vanishing:
+            client.call.cancel()
+        await asyncio.gather(*(client.closed(grace + STOP_SECONDS + 2) for client in staying))
+        assert await server.exit(grace + STOP_SECONDS + 1 - (asyncio.get_running_loop().time() - began)) == 0
+        FIGURES.add("servers stopped while storage hung")
+        assert "sessions are left in the spool" in server.log_text()
+        assert ("where it stands" in server.log_text()) <= (hanging != "S3"), "all steps kept to their time"
+        expected = [Expected.of(client) for client in clients]
+    s3_http.restore()
+    postgres_proxy.restore()
     async with a_server(environment, world.folder / "server.log"):
         await world.settled()
         await world.compare(expected)

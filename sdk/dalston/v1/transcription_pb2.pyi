@@ -735,7 +735,8 @@ class Warning(_message.Message):
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Details of the code, as text. Both codes above have `state`, which is
         `begin` or `end`; `persistence_degraded` has `reason`, too:
-        `object_store`, `database` or `disk`.
+        `object_store`, `database` or `disk`; or `audio_lost`, which has no end:
+        the store has lost audio it had taken, and the recording has silence there.
         """
 
     def __init__(

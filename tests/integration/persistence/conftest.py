@@ -32,10 +32,11 @@ from persistence.errors import LeaseLost, ObjectNotFound, SessionNotFound, Stora
 from persistence.keys import audio_key, transcript_key
 from persistence.objects import ObjectStore, open_objects
 from persistence.records import Ending, SessionRecord
-from persistence.service import Persistence, open_persistence
+from persistence.service import _CLOSE_SECONDS, Persistence, open_persistence
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
 from stack.settings import ROOT
+from telemetry.deadline import Deadline
 
 
 class Proxy:
@@ -282,7 +283,6 @@ def make_settings(real_settings: PersistenceSettings, tmp_path: Path) -> Callabl
         values: dict[str, Any] = {
             "spool_dir": tmp_path / "spool",
             "worker_id": f"test-{uuid.uuid4().hex[:12]}",
-            "close_grace_seconds": 5.0,
         }
         return PersistenceSettings(**real_settings.model_dump() | values | changes)
 
@@ -365,11 +365,13 @@ def build_house(
     s3_proxy: Proxy,
 ) -> Callable[..., Any]:
     @asynccontextmanager
-    async def build(**changes: Any) -> AsyncIterator[House]:
+    async def build(*, close_grace_seconds: float = 10.0, **changes: Any) -> AsyncIterator[House]:
+        """`close_grace_seconds`: how long ended sessions may take to be stored when the house is left."""
         settings = proxied(**changes)
-        parrot = Parrot()
+        parrot, deadline = Parrot(), Deadline()
         async with AsyncExitStack() as stack:
-            persistence = await stack.enter_async_context(open_persistence(settings, classify))
+            persistence = await stack.enter_async_context(open_persistence(settings, classify, deadline))
+            stack.callback(deadline.begin, close_grace_seconds + _CLOSE_SECONDS)
             address = await stack.enter_async_context(serving(persistence, parrot))
             yield House(
                 settings,

@@ -14,6 +14,7 @@ from persistence.errors import SpoolInUse, StorageUnavailable
 from persistence.service import open_persistence
 from persistence.spool import SessionSpool
 from persistence.wav import WavFormat
+from telemetry.deadline import Deadline
 
 MESSAGES = [os.urandom(3200) for _ in range(5)]
 BOTH = {"store_audio": True, "store_transcript": True}
@@ -100,7 +101,7 @@ async def test_a_living_processs_sessions_are_left_alone(
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
-        async with open_persistence(make_settings(), lambda _: None):  # type: ignore[arg-type, return-value]
+        async with open_persistence(make_settings(), lambda _: None, Deadline()):  # type: ignore[arg-type, return-value]
             assert (await house.record(client.session_id)).status == "active"
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
@@ -150,15 +151,15 @@ async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
 
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageUnavailable, match="spool"):
-        async with open_persistence(proxied(spool_dir=tmp_path / "file"), classify):
+        async with open_persistence(proxied(spool_dir=tmp_path / "file"), classify, Deadline()):
             pass
     s3_proxy.refuse()
     with pytest.raises(StorageUnavailable, match="object store"):
-        async with open_persistence(proxied(), classify):
+        async with open_persistence(proxied(), classify, Deadline()):
             pass
     postgres_proxy.refuse()
     with pytest.raises(StorageUnavailable, match="database"):
-        async with open_persistence(proxied(), classify):
+        async with open_persistence(proxied(), classify, Deadline()):
             pass
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import REGISTRY
 
 from persistence import troubles, upkeep
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_prefix
@@ -229,6 +230,39 @@ async def test_an_upload_that_somebody_aborted_is_begun_anew_from_what_is_left(q
     await nothing_is_left(quick, session_id)
 
 
+async def test_an_upload_aborted_under_a_running_session_is_begun_anew_at_once(quick: Any, client_of: Any) -> None:
+    messages = messages_of(18 * 1024 * 1024)
+    data = b"".join(messages)
+    before = {name: value_of(name) for name in ("dalston_uploads_lost_total", "dalston_lost_audio_seconds_total")}
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(*messages[: 12 * 16])
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00003"])
+        aborted = await upload_of(quick, session_id)
+        await quick.objects.abort_uploads(audio_key(parse_session_id(session_id)))
+        await client.send(*messages[12 * 16 :])
+        await told(client, state="begin", reason="audio_lost")
+        await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00004"])
+        upload = await upload_of(quick, session_id)
+        assert upload.upload_id != aborted.upload_id
+        assert [part.number for part in upload.parts] == [2, 3], "the session runs, and S3 has what is left of it"
+        assert value_of("dalston_uploads_lost_total") - before["dalston_uploads_lost_total"] == 1
+        lost_seconds = value_of("dalston_lost_audio_seconds_total") - before["dalston_lost_audio_seconds_total"]
+        assert lost_seconds == pytest.approx(WAV.seconds(PART_BYTES))
+        await client.end()
+        await client.rest()
+    await quick.ended(session_id)
+    expected = bytearray(data)
+    expected[first_byte(WAV, 2) : first_byte(WAV, 3)] = bytes(PART_BYTES)
+    assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "only what was released is silent"
+    await nothing_is_left(quick, session_id)
+
+
+def value_of(metric: str) -> float:
+    return REGISTRY.get_sample_value(metric) or 0.0
+
+
 async def test_completing_an_upload_again_does_nothing(house: Any, client_of: Any) -> None:
     from persistence.records import StoredPart
 
@@ -275,6 +309,34 @@ async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
         assert record.status == "interrupted"
         assert record.audio_duration_seconds == pytest.approx(total / 32_000)
         assert await house.audio(session_id) == WAV.header(total) + b"".join(messages)
+        await nothing_is_left(house, session_id)
+
+
+@pytest.mark.parametrize("size", [384 * 1024, 7 * 1024 * 1024])
+async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any, size: int
+) -> None:
+    settings = make_settings(flush_seconds=0.3)
+    messages = messages_of(size)
+    async with a_victim(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        reading = asyncio.create_task(client.rest())
+        await client.send(*messages)
+        async with build_house(spool_dir=settings.spool_dir.with_name("another")) as other:
+
+            async def tails_reach_the_end() -> bool:
+                return max((tail.end for tail in await tails_of(other, session_id)), default=0) == size
+
+            await until(tails_reach_the_end)
+            process.kill()
+            await asyncio.gather(reading, return_exceptions=True)
+    newest = max(settings.spool_dir.glob(f"*/{session_id}/audio.*"))
+    os.truncate(newest, newest.stat().st_size - 100_001)
+    async with build_house(spool_dir=settings.spool_dir) as house:
+        record = await house.ended(session_id)
+        assert record.audio_duration_seconds == pytest.approx(WAV.seconds(size))
+        assert await house.audio(session_id) == WAV.header(size) + b"".join(messages)
         await nothing_is_left(house, session_id)
 
 

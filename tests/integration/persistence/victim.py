@@ -10,11 +10,12 @@ from conftest import Parrot, classify, serving  # type: ignore[import-not-found]
 
 from persistence.config import PersistenceSettings
 from persistence.service import open_persistence
+from telemetry.deadline import Deadline
 
 
 async def main() -> None:
     async with (
-        open_persistence(PersistenceSettings(), classify) as persistence,
+        open_persistence(PersistenceSettings(), classify, Deadline()) as persistence,
         serving(persistence, Parrot()) as address,
     ):
         print(address, flush=True)  # noqa: T201

@@ -208,6 +208,38 @@ def test_what_was_appended_is_synced_once(tmp_path: Path) -> None:
     sync_files(taken)
 
 
+def test_session_json_has_its_name_when_all_it_stands_for_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that a loss of power needs and a killed process cannot show."""
+    events: list[str | int] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        events.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+
+    def inode(*names: str) -> int:
+        return spool.directory.joinpath(*names).stat().st_ino
+
+    spool = SessionSpool.create(tmp_path, a_start())
+    assert events == [inode("session.json"), "rename", inode(), tmp_path.stat().st_ino]
+    spool.append_audio(bytes(3200))
+    spool.append_utterance(Utterance(0.0, 1.0, "one", 0.5, "en"))
+    events.clear()
+    spool.conclude(Conclusion(Ending("completed"), datetime.now(UTC), Progress()))
+    before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    assert before == [inode("audio.00001"), inode("utterances.jsonl"), inode("session.json")]
+    assert after == [inode()]
+
+
 def test_audio_cut_in_the_middle_of_a_sample_loses_that_sample_only(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start(channels=2))
     spool.append_audio(bytes(range(11)))

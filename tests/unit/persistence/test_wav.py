@@ -10,7 +10,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persistence.wav import WavFormat
+from persistence import layout
+from persistence.wav import WavFormat, data_bytes
 
 SUBTYPES = {"pcm_s16le": "PCM_16", "pcm_f32le": "FLOAT", "mulaw": "ULAW", "alaw": "ALAW"}
 FORMATS = st.builds(
@@ -82,6 +83,56 @@ def test_past_four_gibibytes_the_file_is_an_rf64(frames: int, kind: bytes, tmp_p
     with path.open("rb") as file:
         assert file.read(4) == kind
     assert soundfile.info(path).frames == frames
+
+
+@settings(deadline=None)
+@given(FORMATS, st.integers(0, 2**34))
+def test_a_header_tells_how_much_audio_there_is(wav: WavFormat, size: int) -> None:
+    assert data_bytes(wav.header(size)) == size
+
+
+FOUR_GIB = 2**32
+LONG_WAVS = [WavFormat("pcm_s16le", 48000, 2), WavFormat("pcm_f32le", 44100, 1), WavFormat("mulaw", 8000, 1)]
+
+
+@pytest.mark.parametrize("wav", LONG_WAVS, ids=lambda wav: wav.encoding)
+@pytest.mark.parametrize("beyond_bytes", [-layout.PART_BYTES, -200, -96, -80, 0, 96, layout.PART_BYTES + 12])
+def test_around_four_gibibytes_parts_make_up_the_file(wav: WavFormat, beyond_bytes: int, tmp_path: Path) -> None:
+    """Parts at their places in a sparse file: the first, the last, and those on either side of the boundary."""
+    total = (FOUR_GIB + beyond_bytes) // wav.frame_bytes * wav.frame_bytes - wav.frame_bytes
+    count = layout.part_count(wav, total)
+    ranges = [layout.audio_range(wav, number, total) for number in range(1, count + 1)]
+    assert [begin for begin, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+    assert ranges[-1][1] == total
+    boundary = layout.part_of(wav, FOUR_GIB - layout.PART_BYTES)
+    path = tmp_path / "long.wav"
+    with path.open("wb") as file:
+        for number in sorted({1, boundary, min(count, boundary + 1), count}):
+            begin, end = ranges[number - 1]
+            body = layout.part(wav, number, total, bytes([number % 100]) * (end - begin))
+            assert len(body) == layout.PART_BYTES or number == count
+            file.seek((number - 1) * layout.PART_BYTES)
+            file.write(body)
+    assert path.stat().st_size == wav.file_bytes(total)
+    with soundfile.SoundFile(path) as file:
+        assert file.format == ("RF64" if wav.file_bytes(total) - 8 > 0xFFFFFFFF else "WAV")
+        assert file.frames == total // wav.frame_bytes
+        for number in (boundary, count):
+            first, end = (position // wav.frame_bytes for position in ranges[number - 1])
+            for at in {first + 1, end - 1}:
+                file.seek(at)
+                assert file.read(1, dtype="float64", always_2d=True).tolist() == expected_of(wav, number)
+
+
+def expected_of(wav: WavFormat, number: int) -> list[list[float]]:
+    """What libsndfile makes of a frame of this number's byte."""
+    raw = io.BytesIO(bytes([number % 100]) * wav.frame_bytes)
+    subtype = SUBTYPES[wav.encoding]
+    read, _ = soundfile.read(
+        raw, samplerate=wav.sample_rate, channels=wav.channels, format="RAW", subtype=subtype, endian="LITTLE",
+        always_2d=True,
+    )  # fmt: skip
+    return read.tolist()  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("bad", [("opus", 16000, 1), ("pcm_s16le", 0, 1), ("pcm_s16le", 16000, 3)])

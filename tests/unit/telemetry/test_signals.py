@@ -55,3 +55,9 @@ def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.S
         assert process.stdout.readline() == "stopping\n"
         process.send_signal(number)
         assert process.wait(3) == 128 + number
+
+
+def test_a_process_that_does_not_stop_is_ended_at_last() -> None:
+    program = "import time; from telemetry.signals import exit_at_last; exit_at_last(0.2, 3); time.sleep(30)"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.wait(10) == 3

@@ -1,0 +1,35 @@
+"""How the whole server process ends when it was taken for dead."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from tests.faults.client import PatternClient
+from tests.faults.servers import a_server
+from tests.integration.persistence.conftest import environment_of
+
+CALM = {"lease_renewal_seconds": 0.3, "flush_seconds": 60.0}
+NEVER = {"reap_seconds": 60.0}
+
+
+async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_everything(
+    house: Any, make_settings: Any, tmp_path: Path
+) -> None:
+    settings = make_settings(**CALM, **NEVER)
+    async with a_server(environment_of(settings), tmp_path / "server.log") as server:
+        client = PatternClient(server.channel(), tag=1, speed=4.0)
+        session_id = await client.begin()
+        await client.stream(2)
+        async with house.database.transaction() as connection:
+            await connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": settings.worker_id})
+        await client.closed(10)
+        assert client.reason == "UNAVAILABLE"
+        assert await server.exit(10) == 1
+        await client.close()
+        assert client.received > 32_000
+    async with a_server(environment_of(make_settings(**CALM)), tmp_path / "server.log"):
+        record = await house.ended(session_id)
+        assert record.status == "interrupted"
+        audio = await house.audio(session_id)
+    assert len(audio) >= client.received
