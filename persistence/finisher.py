@@ -207,7 +207,7 @@ class Finisher:
         said = await asyncio.to_thread(spool.utterances)
         numbered = [NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said)]
         for at in range(0, len(numbered), _UTTERANCES_A_STATEMENT):
-            await self._rows.add_utterances(numbered[at : at + _UTTERANCES_A_STATEMENT])
+            await self._rows.write({}, numbered[at : at + _UTTERANCES_A_STATEMENT])
 
     async def _yield_to_owner(self, start: SessionStart, spool: SessionSpool | None) -> None:
         """Another server has the session. Its spool stays until a later start finds that it holds no more than S3."""

@@ -194,16 +194,13 @@ class Rows:
 
         await self._fate.call(insert)
 
-    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
+    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[Any] = ()) -> None:
         def update() -> None:
             for session_id, each in progress.items():
                 if (row := self._own(session_id)) is not None:
                     row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
 
         await self._fate.call(update)
-
-    async def add_utterances(self, utterances: Sequence[Any]) -> None:
-        await self._fate.call(lambda: None)
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         def add() -> frozenset[UUID]:
