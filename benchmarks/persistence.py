@@ -1,15 +1,19 @@
 """What recording costs: the same streams with storage on and off, on a real Postgres and a real S3 server.
 
-    python benchmarks/persistence.py                          5, 10 and 20 streams of a minute
-    python benchmarks/persistence.py --streams 20,40 --seconds 120
-    python benchmarks/persistence.py --long                   one session of 4 hours, forty times as fast
-
-    python benchmarks/persistence.py --speech --streams 2     the real models, on the sample recording
+    python benchmarks/persistence.py                                     20 streams, 4 times on and 4 times off
+    python benchmarks/persistence.py --streams 5,20,40 --repeats 2       does it grow with the streams?
+    python benchmarks/persistence.py --speech --streams 4 --seconds 60   the real models, on the sample recording
+    python benchmarks/persistence.py --long                              memory: hours of sessions, sent faster
 
 Without --speech the server is the real one but for its models, whose work would hide what is measured: a detector that
 goes by the clock and a recogniser that names the bytes it was given (tests/faults/fault_server.py). `off` sends the
-same audio and stores nothing. A final's latency runs from when the last byte of its utterance was sent to its arrival,
-the silence that ends it included. Postgres' transactions are its own count, S3's requests are counted by a proxy.
+same audio and stores nothing. Postgres' transactions are its own count, S3's requests are counted by a proxy.
+
+Made for a machine that is not quiet. On and off take turns in one server process, each pair in the other order than
+the one before it, and what is compared is CPU time; the spread over the pairs tells what the figures are worth. Clients
+send on a grid of 100 ms, so that an utterance ends at the same place of a message in every run: a final's latency, from
+when the last byte of its utterance was sent to its arrival, the silence that ends it included, differs by what the
+server does and not by where the grid falls.
 """
 
 from __future__ import annotations
@@ -17,11 +21,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import statistics
 import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,25 +49,44 @@ from tests.faults.servers import REAL, SCRIPTED, ServerProcess, a_server  # noqa
 from tests.faults.world import Bucket, World, a_world  # noqa: E402
 
 MIB = 1 << 20
-STORED = ("on", "off")
+MESSAGE_SECONDS = 0.1
+MESSAGE_BYTES = int(MESSAGE_SECONDS * BYTES_PER_SECOND)
+SPREAD_SECONDS = 1.6
+"""Streams begin spread over the time of one scripted utterance, at places that do not line up."""
+GOLDEN = 0.618034
+
+Source = Callable[[int, int, int], bytes]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """What one load did to the server."""
 
     streams: int
-    stored: str
-    cpu_percent: float
-    """Of one core, per stream."""
-    p50_ms: float
-    p95_ms: float
-    memory_mib: float
-    """Resident, per session, above the server with none."""
-    statements_per_second: float
-    requests_per_hour: float
-    """Of S3, per session and hour of audio, the end of the session included."""
+    seconds: float
+    cpu_seconds: float
+    """While the streams ran, their beginnings and ends excluded."""
+    ends_cpu_seconds: float
+    """For their beginnings and ends."""
+    final_ms: tuple[float, ...]
+    memory_bytes: int
+    """Resident at its highest, above what it was before the first stream."""
+    transactions: int
     operations: Counter[str]
+
+    @property
+    def cpu_percent(self) -> float:
+        """Of one core, per stream."""
+        return 100 * self.cpu_seconds / self.seconds / self.streams
+
+    @property
+    def p95_ms(self) -> float:
+        return float(np.percentile(self.final_ms, 95))
+
+    @property
+    def memory_mib(self) -> float:
+        """Per session."""
+        return self.memory_bytes / MIB / self.streams
 
 
 class Meter:
@@ -80,7 +104,17 @@ class Meter:
     def memory(self) -> int:
         return int(self._process.memory_info().rss)
 
-    async def statements(self) -> int:
+    async def highest_memory(self, work: Awaitable[object]) -> int:
+        """While some work goes on."""
+        task = asyncio.ensure_future(work)
+        highest = self.memory()
+        while not task.done():
+            await asyncio.wait({task}, timeout=0.1)
+            highest = max(highest, self.memory())
+        await task
+        return highest
+
+    async def transactions(self) -> int:
         async with self._world.postgres() as connection:
             await connection.execute("SELECT pg_stat_force_next_flush()")
             return int(
@@ -103,6 +137,7 @@ async def a_service(
             world.new_spool(),
             s3_port=s3.port,
             flush_seconds=flush_seconds,
+            s3_deadline_seconds=30,
             lease_seconds=15,
             lease_renewal_seconds=5,
             reap_seconds=5,
@@ -115,51 +150,58 @@ async def a_service(
             yield server, Meter(server, world, s3)
 
 
-async def measure(world: World, count: int, stored: str, arguments: argparse.Namespace) -> Run:
-    """`count` streams in real time."""
-    seconds: float = arguments.seconds
-    source = speech() if arguments.speech else audio
-    async with a_service(world, arguments.flush, arguments.speech) as (server, meter), AsyncExitStack() as stack:
-        await _warm_up(server, source)
-        on = stored == "on"
-        clients = [
-            PatternClient(server.channel(), tag, store_audio=on, store_transcript=on, source=source)
-            for tag in range(1, count + 1)
-        ]
-        for client in clients:
-            stack.push_async_callback(client.close)
-        memory = meter.memory()
-        requests = meter.requests()
-        await asyncio.gather(*(client.begin() for client in clients))
-        cpu, statements = meter.cpu_seconds(), await meter.statements()
-        # Streams do not start together in life.
-        await asyncio.gather(*(_stream(client, number / count, seconds) for number, client in enumerate(clients)))
-        cpu, statements = meter.cpu_seconds() - cpu, await meter.statements() - statements
-        memory = meter.memory() - memory
-        await asyncio.gather(*(client.finish(60) for client in clients))
-        await world.settled(60)
-        operations = meter.requests() - requests
-        times = [1000 * time for client in clients for time in client.final_times]
-        p50, p95 = np.percentile(times, [50, 95])
-        return Run(
-            count,
-            stored,
-            100 * cpu / seconds / count,
-            p50,
-            p95,
-            memory / MIB / count,
-            statements / seconds,
-            operations.total() / count / (seconds / 3600),
-            operations,
-        )
+class Bench:
+    """Loads on one server."""
+
+    def __init__(self, world: World, server: ServerProcess, meter: Meter, source: Source = audio) -> None:
+        self._world = world
+        self._server = server
+        self._meter = meter
+        self._source = source
+
+    async def run(self, count: int, seconds: float, *, stored: bool, speed: float = 1.0) -> Run:
+        """`count` streams side by side, each of `seconds` of the wall clock."""
+        async with AsyncExitStack() as stack:
+            clients = [self._client(tag, stored) for tag in range(1, count + 1)]
+            for client in clients:
+                stack.push_async_callback(client.close)
+            meter, before, requests = self._meter, self._meter.memory(), self._meter.requests()
+            begun = meter.cpu_seconds()
+            await asyncio.gather(*(client.begin() for client in clients))
+            cpu, transactions = meter.cpu_seconds(), await meter.transactions()
+            streams = (_stream(client, number, seconds, speed) for number, client in enumerate(clients))
+            highest = await meter.highest_memory(asyncio.gather(*streams))
+            streamed, transactions = meter.cpu_seconds(), await meter.transactions() - transactions
+            # What a client's end brings forth waits for the slowest stream to come to its own.
+            times = tuple(1000 * time for client in clients for time in client.final_times)
+            await asyncio.gather(*(client.finish(120) for client in clients))
+            await self._world.settled(120)
+            return Run(
+                count,
+                seconds,
+                streamed - cpu,
+                meter.cpu_seconds() - streamed + cpu - begun,
+                times,
+                highest - before,
+                transactions,
+                meter.requests() - requests,
+            )
+
+    def _client(self, tag: int, stored: bool) -> PatternClient:
+        channel = self._server.channel()
+        return PatternClient(channel, tag, store_audio=stored, store_transcript=stored, source=self._source)
 
 
-async def _stream(client: PatternClient, delay: float, seconds: float) -> None:
-    await asyncio.sleep(delay)
-    await client.stream(seconds - delay)
+async def _stream(client: PatternClient, number: int, seconds: float, speed: float) -> None:
+    clock = asyncio.get_running_loop().time
+    begin = clock() + number * GOLDEN % 1 * SPREAD_SECONDS
+    for turn in range(int(seconds / MESSAGE_SECONDS)):
+        await asyncio.sleep(max(0.0, begin + turn * MESSAGE_SECONDS - clock()))
+        if not await client.send(int(MESSAGE_BYTES * speed)):
+            raise RuntimeError(f"a stream broke: {client.reason}")
 
 
-def speech() -> Callable[[int, int, int], bytes]:
+def speech() -> Source:
     """The sample recording over and over, begun at another place for every tag."""
     samples, _ = soundfile.read(ROOT / "samples" / "sense-and-sensibility.flac", dtype="int16")
     data = samples.tobytes()
@@ -171,87 +213,112 @@ def speech() -> Callable[[int, int, int], bytes]:
     return source
 
 
-async def _warm_up(server: ServerProcess, source: Callable[[int, int, int], bytes] = audio) -> None:
-    for tag in range(3):
-        client = PatternClient(server.channel(), tag, source=source)
-        await client.begin()
-        await client.send(5 * BYTES_PER_SECOND)
-        await client.finish(60)
-        await client.close()
+async def compare(bench: Bench, count: int, seconds: float, repeats: int) -> tuple[list[Run], list[Run]]:
+    """Runs with storage on and with storage off, in turns; the first of each came first or second in turns, too."""
+    # What a process does once: connections, imports, the memory that its allocator keeps.
+    for stored in (True, False):
+        await bench.run(count, 5, stored=stored)
+    runs: dict[bool, list[Run]] = {True: [], False: []}
+    for repeat in range(repeats):
+        for stored in (True, False) if repeat % 2 else (False, True):
+            runs[stored].append(await bench.run(count, seconds, stored=stored))
+    return runs[True], runs[False]
 
 
-async def long_session(world: World, hours: float, speed: float, flush_seconds: float) -> list[str]:
-    """Memory and S3 requests of one session of hours; both its time and its flushes run `speed` times as fast."""
-    lines = [f"| {'audio':>8} | server MiB | spool MiB |", "|---|---|---|"]
-    async with a_service(world, flush_seconds / speed) as (server, meter), AsyncExitStack() as stack:
-        await _warm_up(server)
-        client = PatternClient(server.channel(), 1, speed=speed)
-        stack.push_async_callback(client.close)
-        requests = meter.requests()
-        first = meter.memory()
-        await client.begin()
-        for step in range(1, 9):
-            await client.stream(hours * 3600 / speed / 8)
-            spooled = sum(path.stat().st_size for path in world.folder.rglob("audio.0*"))
-            lines.append(
-                f"| {step * hours / 8:6.1f} h | {meter.memory() / MIB:.0f} (+{(meter.memory() - first) / MIB:.1f}) "
-                f"| {spooled / MIB:.1f} |"
-            )
-        await client.finish(120)
-        await world.settled(120)
-        operations = meter.requests() - requests
-        lines += ["", f"S3 requests per session-hour: {operations.total() / hours:.0f} ({_shown(operations, hours)})"]
-    return lines
+def table(on: Sequence[Run], off: Sequence[Run]) -> list[str]:
+    """Median, and the range over the runs; for the difference over the pairs."""
+    lines = [f"| {on[0].streams} streams | storage on | storage off | difference |", "|---|---|---|---|"]
 
+    def line(name: str, digits: int, figure: Callable[[Run], float]) -> None:
+        pairs = [(figure(one), figure(other)) for one, other in zip(on, off, strict=True)]
+        cells = [[one for one, _ in pairs], [other for _, other in pairs], [one - other for one, other in pairs]]
+        lines.append(f"| {name} | {' | '.join(_spread(cell, digits) for cell in cells)} |")
 
-def _shown(operations: Counter[str], hours: float) -> str:
-    return ", ".join(f"{name} {number / hours:.1f}" for name, number in operations.most_common())
-
-
-HEADER = ("streams", "stored", "CPU % of a core per stream", "p50 ms", "p95 ms", "MiB per session", "transactions/s")
-
-
-def row(run: Run) -> str:
-    cells = (
-        run.streams,
-        run.stored,
-        f"{run.cpu_percent:.2f}",
-        f"{run.p50_ms:.1f}",
-        f"{run.p95_ms:.1f}",
-        f"{run.memory_mib:.2f}",
-        f"{run.statements_per_second:.2f}",
+    line("CPU, % of a core per stream", 3, lambda run: run.cpu_percent)
+    line("CPU of a beginning and an end, ms", 1, lambda run: 1000 * run.ends_cpu_seconds / run.streams)
+    line("p95 of finals, ms", 1, lambda run: run.p95_ms)
+    line("memory at its highest, MiB per session", 2, lambda run: run.memory_mib)
+    line("transactions/s", 2, lambda run: run.transactions / run.seconds)
+    pooled = [np.percentile([time for run in runs for time in run.final_ms], [50, 95]) for runs in (on, off)]
+    share = sum(run.cpu_seconds for run in on) / sum(run.cpu_seconds for run in off) - 1
+    lines += ["", f"CPU over all runs: {100 * share:+.1f} %."]
+    lines.append(
+        f"Finals of all runs, {sum(len(run.final_ms) for run in on)} and {sum(len(run.final_ms) for run in off)}: "
+        f"p50 {pooled[0][0]:.1f} and {pooled[1][0]:.1f} ms, "
+        f"p95 {pooled[0][1]:.1f} and {pooled[1][1]:.1f} ms ({pooled[0][1] - pooled[1][1]:+.1f})."
     )
-    return f"| {' | '.join(map(str, cells))} |"
+    return [*lines, _requests(on, 1.0), ""]
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def _requests(runs: Sequence[Run], speed: float) -> str:
+    operations = sum((run.operations for run in runs), Counter[str]())
+    hours = sum(run.streams * run.seconds for run in runs) * speed / 3600
+    each = ", ".join(f"{name} {number / hours:.1f}" for name, number in operations.most_common())
+    return (
+        f"S3 requests per session-hour, sessions of {runs[0].seconds * speed / 60:g} minutes: "
+        f"{operations.total() / hours:.0f} ({each})"
+    )
+
+
+async def memory(world: World, arguments: argparse.Namespace) -> AsyncIterator[str]:
+    """What long sessions hold. Their time and their flushes run `speed` times as fast as in life."""
+    speed: float = arguments.speed
+    async with a_service(world, arguments.flush / speed) as (server, meter):
+        bench = Bench(world, server, meter)
+        began = meter.memory()
+        # The first session with a few parts brings what a process needs once, whatever the number of its sessions.
+        await bench.run(1, 900 / speed, stored=True, speed=speed)
+        warm = meter.memory()
+        yield f"A fresh server: {began / MIB:.1f} MiB; after its first session of 15 minutes {warm / MIB:.1f} MiB."
+        long = asyncio.create_task(bench.run(1, arguments.hours * 3600 / speed, stored=True, speed=speed))
+        yield f"\n| one session, {speed:g} times as fast | server MiB |\n|---|---|"
+        for step in range(1, 9):
+            await asyncio.sleep(arguments.hours * 3600 / speed / 8 - 0.2)
+            now = meter.memory()
+            yield f"| {step * arguments.hours / 8:.1f} h | {now / MIB:.1f} ({(now - warm) / MIB:+.1f}) |"
+        run = await long
+        yield f"\nAt its highest {run.memory_mib:+.1f} MiB. {_requests([run], speed)}\n"
+        for count in arguments.sessions:
+            # As much audio in a second whatever their number: a server that falls behind would be measured instead.
+            pace = speed / count
+            run = await bench.run(count, 900 / pace, stored=True, speed=pace)
+            yield f"{count} sessions of 15 minutes, {pace:g} times as fast: {run.memory_mib:+.2f} MiB each."
+        yield f"Afterwards {meter.memory() / MIB:.1f} MiB."
 
 
 async def run(arguments: argparse.Namespace, database_url: str, bucket: Bucket, folder: Path) -> None:
-    print(f"{machine()}; commit {commit()}; flush {arguments.flush:g} s\n")
+    print(f"{machine()}; commit {commit()}; flush {arguments.flush:g} s\n", flush=True)
     async with a_world(database_url, bucket, folder) as world:
         if arguments.long:
-            print("\n".join(await long_session(world, arguments.hours, arguments.speed, arguments.flush)))
+            async for line in memory(world, arguments):
+                print(line, flush=True)
             return
-        print(f"{arguments.seconds:g} s a stream\n\n| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
-        for count in arguments.streams:
-            for stored in STORED:
-                result = await measure(world, count, stored, arguments)
-                print(row(result), flush=True)
-                if stored == "on":
-                    last = result
-        print(
-            f"\nS3 requests per session-hour, sessions of {arguments.seconds:g} s: {last.requests_per_hour:.0f}"
-            f" ({_shown(last.operations, last.streams * arguments.seconds / 3600)})"
-        )
+        async with a_service(world, arguments.flush, arguments.speech) as (server, meter):
+            bench = Bench(world, server, meter, speech() if arguments.speech else audio)
+            for count in arguments.streams:
+                on, off = await compare(bench, count, arguments.seconds, arguments.repeats)
+                print("\n".join(table(on, off)), flush=True)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=[5, 10, 20])
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--streams", type=_numbers, default=[20])
+    parser.add_argument("--seconds", type=float, default=30, help="of a run; there are 2 x --repeats of them")
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--flush", type=float, default=10, help="DALSTON_FLUSH_SECONDS")
     parser.add_argument("--speech", action="store_true", help="the real models, on the sample recording")
-    parser.add_argument("--long", action="store_true", help="one long session instead")
-    parser.add_argument("--hours", type=float, default=4)
-    parser.add_argument("--speed", type=float, default=40)
+    parser.add_argument("--long", action="store_true", help="memory over long sessions instead")
+    parser.add_argument("--hours", type=float, default=4, help="of the long session")
+    parser.add_argument("--speed", type=float, default=60, help="of the long sessions")
+    parser.add_argument("--sessions", type=_numbers, default=[1, 4], help="side by side, after the long one")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,

@@ -8,7 +8,7 @@ the end the rest follows: the last part, part 1 with the header, and the upload 
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from prometheus_client import Counter, Histogram
@@ -18,7 +18,7 @@ from persistence.backoff import Backoff
 from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.ledger import PartLedger
-from persistence.objects import ObjectStore
+from persistence.objects import Body, ObjectStore
 from persistence.records import StoredPart
 from persistence.rows import SessionRows
 from persistence.salvage import stored_header
@@ -48,7 +48,7 @@ class Ways:
     rows: SessionRows
     ledger: PartLedger
     slots: asyncio.Semaphore
-    """Bounds the parts and tails that are in memory."""
+    """Bounds the parts and tails that are on their way."""
     flush_seconds: float
     check: Callable[[], None]
     """Raises LeaseLost when this process may not write."""
@@ -238,18 +238,15 @@ class AudioUpload:
                 await self._put("tail", tail_key(self._id, tail), audio, _RAW)
         self._advance_to(tail.end)
 
-    async def _put(self, kind: Literal["tail", "whole"], key: str, body: bytes, content_type: str) -> None:
+    async def _put(self, kind: Literal["tail", "whole"], key: str, body: Body, content_type: str) -> None:
         self._ways.check()
         with _put_seconds.labels(kind).time():
             await self._ways.objects.put(key, body, content_type)
 
     async def _put_part(self, number: int, total: int, *, may_be_last: bool = True) -> StoredPart:
-        wav = self._spool.wav
         with self._troubles.watch(OBJECT_STORE):
             async with self._ways.slots:
-                audio = await self._audio(*layout.audio_range(wav, number, total))
-                body = layout.part(wav, number, total, audio) if may_be_last or number == 1 else audio
-                del audio
+                body = await self._body(number, total, may_be_last=may_be_last)
                 self._ways.check()
                 if self._upload_id is None:
                     self._upload_id = await self._ways.objects.create_upload(self._key, _WAV)
@@ -263,8 +260,7 @@ class AudioUpload:
         if count == 1 and self._upload_id is None:
             with self._troubles.watch(OBJECT_STORE):
                 async with self._ways.slots:
-                    audio = await self._audio(0, total)
-                    await self._put("whole", self._key, layout.part(wav, 1, total, audio), _WAV)
+                    await self._put("whole", self._key, await self._body(1, total), _WAV)
             return
         for number in (*range(2, count + 1), 1):
             await self._finish_part(number, total)
@@ -283,10 +279,15 @@ class AudioUpload:
             self._unrecorded = unrecorded
         await self._record(unrecorded)
 
-    async def _audio(self, begin: int, end: int) -> bytes:
-        """A stretch within one part, from the spool; what is not there, from S3; the rest is silence."""
-        audio = await asyncio.to_thread(self._spool.audio, begin, end)
-        return audio if audio is not None else await self._patched_audio(begin, end)
+    async def _body(self, number: int, total: int, *, may_be_last: bool = True) -> Body:
+        """A part, from the spool; what is not there, from S3; the rest is silence."""
+        wav = self._spool.wav
+        begin, end = layout.audio_range(wav, number, total)
+        before, after = layout.frame(wav, number, total) if may_be_last else (b"", b"")
+        spooled = await asyncio.to_thread(self._spool.stretch, begin, end)
+        if spooled is not None:
+            return replace(spooled, before=before, after=after)
+        return b"".join((before, await self._patched_audio(begin, end), after))
 
     async def _patched_audio(self, begin: int, end: int) -> bytes:
         wav = self._spool.wav

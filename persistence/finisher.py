@@ -251,7 +251,7 @@ class Finisher:
     async def _write_utterances(self, spool: SessionSpool) -> None:
         session_id = spool.manifest.start.id
         for batch in numbered(session_id, await asyncio.to_thread(spool.utterances)):
-            await self._rows.add_utterances(batch)
+            await self._rows.write({}, batch)
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
         pause = _FIRST_PAUSE_SECONDS

@@ -39,9 +39,15 @@ def audio_range(wav: WavFormat, number: int, audio_bytes: int) -> tuple[int, int
 
 def part(wav: WavFormat, number: int, audio_bytes: int, audio: bytes) -> bytes:
     """A part of a file with so much audio, made from the audio that it holds."""
+    before, after = frame(wav, number, audio_bytes)
+    return b"".join((before, audio, after)) if before or after else audio
+
+
+def frame(wav: WavFormat, number: int, audio_bytes: int) -> tuple[bytes, bytes]:
+    """What a part of a file with so much audio holds before its audio, and after it."""
     header = wav.header(audio_bytes) if number == 1 else b""
     padding = wav.padding(audio_bytes) if number == part_count(wav, audio_bytes) else b""
-    return b"".join((header, audio, padding)) if header or padding else audio
+    return header, padding
 
 
 def split(wav: WavFormat, begin: int, end: int) -> list[tuple[int, int]]:

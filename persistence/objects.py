@@ -5,18 +5,20 @@ import functools
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.handlers import add_expect_header
 from prometheus_client import Counter
 
 from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.layout import PART_BYTES
 from persistence.records import StoredPart
+from persistence.spooled_part import SpooledPart
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-__all__ = ["PART_BYTES", "ObjectStore", "open_objects"]
+__all__ = ["PART_BYTES", "Body", "ObjectStore", "open_objects"]
+
+Body = bytes | SpooledPart
+"""What an object or a part is made of."""
 
 _CHUNK_BYTES: Final = 64 * 1024
 _DELETE_KEYS: Final = 1000
@@ -94,12 +99,14 @@ class ObjectStore:
             if _code(error) != "BucketAlreadyOwnedByYou":
                 raise
 
-    async def put(self, key: str, body: bytes, content_type: str) -> None:
+    async def put(self, key: str, body: Body, content_type: str) -> None:
         """Writes a whole object, replacing what was there."""
-        await self._call(
-            "put_object",
-            lambda: self._client.put_object(Bucket=self._bucket, Key=key, Body=body, ContentType=content_type),
-        )
+
+        async def put() -> None:
+            async with _opened(body) as data:
+                await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+
+        await self._call("put_object", put)
 
     async def create_upload(self, key: str, content_type: str) -> str:
         """Begins an object made of parts; gives the upload's id.
@@ -112,19 +119,21 @@ class ObjectStore:
         )
         return answer["UploadId"]
 
-    async def upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> str:
+    async def upload_part(self, key: str, upload_id: str, number: int, part: Body) -> str:
         """Puts a part, replacing an earlier one of its number; gives its ETag. All but the last are of PART_BYTES.
 
         Raises:
             UploadNotFound: the upload is complete, aborted or never was.
         """
-        answer = await self._call(
-            "upload_part",
-            lambda: self._client.upload_part(
-                Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=part
-            ),
-        )
-        return answer["ETag"]
+
+        async def upload() -> str:
+            async with _opened(part) as data:
+                answer = await self._client.upload_part(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=data
+                )
+                return answer["ETag"]
+
+        return await self._call("upload_part", upload)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
         """Makes the object of its parts. Completing it again does nothing, so a lost answer does no harm.
@@ -346,6 +355,15 @@ class ObjectStore:
 
 
 @asynccontextmanager
+async def _opened(body: Body) -> AsyncIterator[bytes | BinaryIO]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    with await asyncio.to_thread(body.open) as file:
+        yield file
+
+
+@asynccontextmanager
 async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectStore]:
     """A client of the bucket for the block. Nothing is sent before the first call."""
     options: dict[str, Any] = {"endpoint_url": settings.s3_endpoint_url, "region_name": settings.s3_region}
@@ -369,4 +387,6 @@ async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectSto
         session.client("s3", config=config, **options) as client,
         session.client("s3", config=config, **options) as downloads,
     ):
+        # A file is sent like bytes are, at once: the answer to its announcement would be one more thing to wait for.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
         yield ObjectStore(client, downloads, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)

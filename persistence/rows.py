@@ -146,11 +146,25 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
 
-    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
-        """Writes the figures of many running sessions in one statement."""
+    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
+        """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
+
+        A final that is there already stays as it is.
+        """
         self._check()
+        if not progress and not said:
+            return
+        async with self._database.transaction() as connection:
+            # The figures first: they lock the rows as the finals need them, and a lock that grows could be waited for
+            # by one who holds what this waits for.
+            if progress:
+                await connection.execute(_PROGRESS, self._progress_parameters(progress))
+            if said:
+                await connection.execute(_UTTERANCES, self._utterance_parameters(said))
+
+    def _progress_parameters(self, progress: Mapping[UUID, Progress]) -> dict[str, object]:
         values = list(progress.values())
-        parameters = {
+        return {
             "worker_id": self.worker_id,
             "ids": list(progress),
             "seconds": [value.audio_seconds for value in values],
@@ -159,8 +173,6 @@ class SessionRows:
             "languages": [value.language for value in values],
             "stored_bytes": [value.stored_bytes for value in values],
         }
-        async with self._database.transaction() as connection:
-            await connection.execute(_PROGRESS, parameters)
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         """Notes parts that S3 has, of many sessions in one statement; a part noted before is replaced.
@@ -199,11 +211,9 @@ class SessionRows:
             await self._write_own(connection, session_id, update(realtime_sessions).values(upload_id=None))
             await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
 
-    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
-        """Writes finals of many sessions in one statement; one that is there already stays as it is."""
-        self._check()
+    def _utterance_parameters(self, utterances: Sequence[NumberedUtterance]) -> dict[str, object]:
         said = [each.utterance for each in utterances]
-        parameters = {
+        return {
             "worker_id": self.worker_id,
             "ids": [each.session_id for each in utterances],
             "indexes": [each.index for each in utterances],
@@ -214,8 +224,6 @@ class SessionRows:
             "languages": [each.language for each in said],
             "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in said],
         }
-        async with self._database.transaction() as connection:
-            await connection.execute(_UTTERANCES, parameters)
 
     async def has_utterances(self, session_id: UUID, count: int) -> bool:
         """Whether the first so many finals of a session are there."""

@@ -20,7 +20,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Each may hold a part in memory.
+# A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
+# gone and it is made of what is left.
 _CONCURRENT_BODIES: Final = 8
 
 

@@ -22,6 +22,7 @@ from persistence import layout
 from persistence.budget import SpoolBudget
 from persistence.manifest import Manifest
 from persistence.records import Conclusion, SessionStart
+from persistence.spooled_part import SpooledPart
 from persistence.transcript import Utterance, whole_lines
 from persistence.wav import WavFormat
 
@@ -46,6 +47,8 @@ class SessionSpool:
         self._kept_from = sys.maxsize
         self._segment = -1
         self._segment_number = 0
+        # Where the audio that fits the open segment ends; 0 when none is open.
+        self._segment_end = 0
         self._utterances = -1
         # Segments that are full, open until they are synced.
         self._full: list[int] = []
@@ -143,6 +146,7 @@ class SessionSpool:
             if descriptor >= 0:
                 os.close(descriptor)
         self._segment = self._utterances = -1
+        self._segment_end = 0
         self._full = []
 
     def take_unsynced(self) -> list[int]:
@@ -184,6 +188,14 @@ class SessionSpool:
         except FileNotFoundError:
             return b"" if begin == end else None
         return data if len(data) == end - begin else None
+
+    def stretch(self, begin: int, end: int) -> SpooledPart | None:
+        """The same as `audio`, to be read when it is sent. Reads the disk."""
+        number = layout.part_of(self.wav, begin)
+        path, first = self.directory / _SEGMENT.format(number), begin - layout.first_byte(self.wav, number)
+        if begin == end or (path.exists() and path.stat().st_size >= first + end - begin):
+            return SpooledPart(path, first, end - begin)
+        return None
 
     def has_audio(self, begin: int, end: int) -> bool:
         """Whether all the audio of a stretch is here, which may be empty. Reads the disk."""
@@ -271,10 +283,9 @@ class SessionSpool:
     def _write_audio(self, view: memoryview) -> None:
         position = self._written_bytes
         while view:
-            number = layout.part_of(self.wav, position)
-            if number != self._segment_number:
-                self._next_segment(number)
-            written = os.write(self._segment, view[: layout.end_byte(self.wav, number) - position])
+            if position >= self._segment_end:
+                self._next_segment(layout.part_of(self.wav, position))
+            written = os.write(self._segment, view[: self._segment_end - position])
             position += written
             view = view[written:]
 
@@ -283,6 +294,7 @@ class SessionSpool:
         if self._segment >= 0:
             self._full.append(self._segment)
         self._segment, self._segment_number = descriptor, number
+        self._segment_end = layout.end_byte(self.wav, number)
         self._has_new_files = True
 
     def _undo(self) -> None:
@@ -293,7 +305,7 @@ class SessionSpool:
             for each in range(number + 1, self._segment_number + 1):
                 (self.directory / _SEGMENT.format(each)).unlink(missing_ok=True)
             # The next append opens the one before again.
-            self._segment, self._segment_number = -1, 0
+            self._segment, self._segment_number, self._segment_end = -1, 0, 0
         path = self.directory / _SEGMENT.format(number)
         if path.exists():
             os.truncate(path, self._written_bytes - layout.first_byte(self.wav, number))

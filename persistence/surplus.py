@@ -183,7 +183,7 @@ class Surplus:
         said: list[Utterance] = []
         if session.store_transcript:
             for batch in numbered(session.id, contents.utterances):
-                await self._rows.add_utterances(batch)
+                await self._rows.write({}, batch)
             said = await self._rows.utterances(session.id)
             await put_transcript(self._objects, session, seconds, said)
         await self._objects.abort_uploads(audio_key(session.id))

@@ -8,6 +8,7 @@ audio and the first part of an upload can be cut before that amount is known.
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 HEADER_UNIT: Final = 8
@@ -60,7 +61,7 @@ class WavFormat:
     @property
     def header_bytes(self) -> int:
         """Length of the header, whatever the amount of audio."""
-        return len(self.header(0))
+        return _header_bytes(self.encoding)
 
     def seconds(self, data_bytes: int) -> float:
         """Length of so many bytes of audio."""
@@ -111,6 +112,11 @@ class WavFormat:
         if _CODECS[self.encoding].format_tag == _PCM:
             return b""
         return struct.pack("<4sII", b"fact", 4, min(data_bytes // self.frame_bytes, _MAX_32))
+
+
+@cache  # asked for with every message of audio
+def _header_bytes(encoding: str) -> int:
+    return len(WavFormat(encoding, 16_000, 1).header(0))
 
 
 def _filler(header_bytes: int) -> bytes:

@@ -1,11 +1,12 @@
-"""One writer per process: what its running sessions change reaches Postgres in one statement a second."""
+"""One writer per process: what its running sessions change reaches Postgres in one transaction a second."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 from uuid import UUID
 
@@ -27,6 +28,7 @@ _MOST_REFUSED: Final = 10_000
 _UTTERANCES_A_STATEMENT: Final = 1_000
 # Some hours of an outage; what is beyond that follows from the spool when its session ends.
 _MOST_WAITING: Final = 50_000
+_NO_FIGURES: Final[Mapping[UUID, Progress]] = {}
 
 _failures = Counter("dalston_database_write_failures_total", "Writes that Postgres did not take; they are repeated")
 
@@ -151,7 +153,6 @@ class SessionWriter:
         """
         await self._insert_missing()
         await self._end_refused()
-        await self._write_said()
         now = time.monotonic()
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
@@ -159,9 +160,8 @@ class SessionWriter:
         for running in spoken:
             running.spoke = False
         try:
-            if changed:
-                await self._rows.update_progress(changed)
-        except StorageUnavailable:
+            await self._write_said(changed)
+        except Exception:
             for running in spoken:
                 running.spoke = True
             raise
@@ -171,12 +171,13 @@ class SessionWriter:
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]
 
-    async def _write_said(self) -> None:
+    async def _write_said(self, progress: Mapping[UUID, Progress] = _NO_FIGURES) -> None:
         # One at a time: who finds nothing to write must know that it is written and not on its way.
         async with self._saying:
-            while self._said:
-                batch = [self._said[at] for at in range(min(len(self._said), _UTTERANCES_A_STATEMENT))]
-                await self._rows.add_utterances(batch)
+            while self._said or progress:
+                batch = list(islice(self._said, _UTTERANCES_A_STATEMENT))
+                await self._rows.write(progress, batch)
+                progress = _NO_FIGURES
                 for _ in batch:
                     self._said.popleft()
 

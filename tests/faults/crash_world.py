@@ -34,7 +34,7 @@ from persistence import (
 from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.ownership import Remains
 from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.rows import NumberedUtterance, Upload
+from persistence.rows import Upload
 from persistence.transcript import Utterance
 
 T = TypeVar("T")
@@ -240,22 +240,17 @@ class Rows:
 
         await self._fate.call(insert)
 
-    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
+    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[Any] = ()) -> None:
         def update() -> None:
             for session_id, each in progress.items():
                 if (row := self._own(session_id)) is not None:
                     row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
+            for new in said:
+                row = self._table.get(new.session_id)
+                if row is not None and row.worker_id == self.worker_id:
+                    row.said.setdefault(new.index, new.utterance)
 
         await self._fate.call(update)
-
-    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
-        def add() -> None:
-            for each in utterances:
-                row = self._table.get(each.session_id)
-                if row is not None and row.worker_id == self.worker_id:
-                    row.said.setdefault(each.index, each.utterance)
-
-        await self._fate.call(add)
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
         def read() -> list[Utterance]:

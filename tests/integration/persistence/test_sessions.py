@@ -241,10 +241,10 @@ async def test_progress_of_many_sessions_is_one_statement_and_touches_running_on
     mine, ended, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
     await rows.insert([mine, ended, foreign])
     await rows.conclude(ended.id, DONE)
-    await rows.update_progress({each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
+    await rows.write({each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
     figures = [(await store.get(tenant, each.session_id)).utterance_count for each in (mine, ended, foreign)]
     assert figures == [1, 3, 0]
-    await rows.update_progress({mine.id: Progress(6.0, 2, 2, "de")})
+    await rows.write({mine.id: Progress(6.0, 2, 2, "de")})
     record = await store.get(tenant, mine.session_id)
     assert (record.audio_duration_seconds, record.utterance_count, record.language) == (7.0, 2, "de")
 
@@ -265,9 +265,9 @@ async def test_only_the_owner_writes_to_a_session(
         with pytest.raises(NotOwner):
             await write
     assert await other.add_parts([(start.id, part)]) == frozenset()
-    await other.add_utterances([NumberedUtterance(start.id, 0, HELLO)])
+    await other.write({}, [NumberedUtterance(start.id, 0, HELLO)])
     await other.end_refused("late", NOON, [start.id])
-    await other.update_progress({start.id: Progress(7.0)})
+    await other.write({start.id: Progress(7.0)})
     record = await store.get(tenant, start.session_id)
     assert (record.status, record.audio_uri, record.audio_duration_seconds) == ("active", None, 0.0)
     assert await rows.upload(start.id) == Upload(None, ())
@@ -298,8 +298,8 @@ async def test_utterances_are_written_once_whatever_is_repeated(rows: SessionRow
     await rows.insert([one, two])
     words = replace(HELLO, text="bye now", words=(TimedWord("bye", 1.0, 1.5, 0.9), TimedWord("now", 1.5, 2.0, 0.8)))
     batch = [NumberedUtterance(one.id, 1, words), NumberedUtterance(one.id, 0, HELLO)]
-    await rows.add_utterances([*batch, NumberedUtterance(two.id, 0, HELLO)])
-    await rows.add_utterances([*batch, NumberedUtterance(one.id, 0, words)])
+    await rows.write({}, [*batch, NumberedUtterance(two.id, 0, HELLO)])
+    await rows.write({}, [*batch, NumberedUtterance(one.id, 0, words)])
     assert await rows.utterances(one.id) == [HELLO, words]
     assert await rows.utterances(two.id) == [HELLO]
 

@@ -134,7 +134,7 @@ async def leave(make_settings: Any, database: Database, objects: ObjectStore) ->
         for number in range(sum(finals)):
             spool.append_utterance(said(number))
         for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
-            await rows.add_utterances(batch)
+            await rows.write({}, batch)
         spool.close()
         home.release(remove=False)
         reopened = SessionSpool.open(spool.directory)
@@ -270,7 +270,7 @@ async def test_a_session_that_runs_or_is_deleted_is_never_reclaimed(leave: Leave
     assert not await heir.reclaim(left.id, owner)
 
 
-STEPS = ["reclaim", "add_utterances", "upload_part", "complete_upload", "put", "abort_uploads", "set_stored"]
+STEPS = ["reclaim", "write", "upload_part", "complete_upload", "put", "abort_uploads", "set_stored"]
 
 
 @pytest.mark.parametrize("is_done", [False, True])

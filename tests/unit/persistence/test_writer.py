@@ -29,6 +29,7 @@ class Rows:
         self.concluded: list[UUID] = []
         self.ended: list[UUID] = []
         self.said: list[list[NumberedUtterance]] = []
+        self.transactions = 0
 
     def _answer(self) -> None:
         if self.is_away:
@@ -38,13 +39,13 @@ class Rows:
         self._answer()
         self.inserted += [start.id for start in starts]
 
-    async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
+    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         self._answer()
-        self.statements.append(dict(progress))
-
-    async def add_utterances(self, utterances: Sequence[NumberedUtterance]) -> None:
-        self._answer()
-        self.said.append(list(utterances))
+        self.transactions += 1
+        if progress:
+            self.statements.append(dict(progress))
+        if said:
+            self.said.append(list(said))
 
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         self._answer()
@@ -110,6 +111,16 @@ async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, r
     writer.spoke(start.id)
     await writer.flush()
     assert rows.statements == [{start.id: Progress(1.0, 1, 2, "en")}]
+
+
+async def test_figures_and_finals_of_all_sessions_are_one_transaction(writer: SessionWriter, rows: Rows) -> None:
+    for start in [a_start(stores=True) for _ in range(3)]:
+        await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
+        writer.spoke(start.id)
+        writer.said(start.id, 0, a_final())
+    await writer.flush()
+    assert rows.transactions == 1
+    assert [len(rows.statements[0]), len(rows.said[0])] == [3, 3]
 
 
 async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
