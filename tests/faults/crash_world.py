@@ -32,6 +32,7 @@ from persistence import (
     writer,
 )
 from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.objects import Body
 from persistence.ownership import Remains
 from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.rows import Upload
@@ -130,16 +131,17 @@ class Objects:
     def uri(self, key: str) -> str:
         return f"s3://bucket/{key}"
 
-    async def put(self, key: str, body: bytes, content_type: str) -> None:
-        await self._fate.call(lambda: self._bucket.objects.__setitem__(key, bytes(body)))
+    async def put(self, key: str, body: Body, content_type: str) -> None:
+        await self._fate.call(lambda: self._bucket.objects.__setitem__(key, _read(body)))
 
     async def create_upload(self, key: str, content_type: str) -> str:
         return await self._fate.call(lambda: self._begin(key))
 
-    async def upload_part(self, key: str, upload_id: str, number: int, part: bytes) -> str:
+    async def upload_part(self, key: str, upload_id: str, number: int, part: Body) -> str:
         def put() -> str:
-            etag = f"{number}-{hash(bytes(part)):x}"
-            self._parts(upload_id)[number] = (etag, bytes(part))
+            data = _read(part)
+            etag = f"{number}-{hash(data):x}"
+            self._parts(upload_id)[number] = (etag, data)
             return etag
 
         return await self._fate.call(put)
@@ -217,6 +219,17 @@ class Objects:
         if key not in self._bucket.objects:
             raise ObjectNotFound("the model has no such object")
         return self._bucket.objects[key]
+
+
+def _read(body: Body) -> bytes:
+    """What the store gets of it, as ObjectStore sends it."""
+    if isinstance(body, bytes):
+        return body
+    try:
+        with body.open() as file:
+            return file.read()
+    except OSError as error:
+        raise StorageUnavailable("the part cannot be read") from error
 
 
 class Rows:
