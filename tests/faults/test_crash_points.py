@@ -298,8 +298,10 @@ def check_the_end(house: House) -> None:
     audio_found = wav[len(header) : len(header) + size]
     assert wav == header + house.expected(audio_found) + house.wav.padding(size)
     assert row.audio_seconds == house.wav.seconds(size)
+    assert sorted(row.said) == list(range(len(row.said))), "utterances are numbered from 0, without a gap"
     texts = [each["text"] for each in json.loads(house.bucket.objects[transcript])["utterances"]]
     assert texts[: len(house.said)] == [each.text for each in house.said]
+    assert [row.said[index].text for index in sorted(row.said)][: len(house.said)] == texts[: len(house.said)]
     if house.is_ended and not house.salvages:
         assert row.status == "completed"
 
