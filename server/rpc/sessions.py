@@ -64,6 +64,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         record = await self._get(request.session_id)
         await _send(context, await self._persistence.archive.transcript(record), "application/json")
 
+    async def ListUtterances(self, _request: Message, _context: Context) -> NoReturn:
+        unimplemented.refuse_method("ListUtterances")
+
     async def ExportTranscript(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
         unimplemented.refuse_method("ExportTranscript")
 

@@ -18,7 +18,7 @@ CONFIG_FIELDS = (
     "resume_from_seconds",
 )
 QUERY_FIELDS = ("linked",)
-METHODS = ("ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
+METHODS = ("ListUtterances", "ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:
