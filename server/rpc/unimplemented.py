@@ -14,8 +14,6 @@ CONFIG_FIELDS = (
     "word_timestamps",
     "vocabulary",
     "enhance_on_end",
-    "resume_session_id",
-    "resume_from_seconds",
 )
 QUERY_FIELDS = ("linked",)
 METHODS = ("ListUtterances", "ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
