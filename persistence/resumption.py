@@ -60,7 +60,7 @@ _LAST_SAID = text("""
 """)
 _SAID_AT = text("""
     SELECT start FROM session_utterances
-    WHERE session_id = :id AND start < :seconds - :least AND "end" > :seconds + :least ORDER BY index LIMIT 1
+    WHERE session_id = :id AND start < :before AND "end" > :after ORDER BY index LIMIT 1
 """)
 
 
@@ -230,7 +230,7 @@ class Resumptions:
         if session.store_audio:
             point = min(point, stored)
         async with self._database.transaction() as connection:
-            names = {"id": session.id, "seconds": point, "least": _MILLIONTH}
+            names = {"id": session.id, "before": point - _MILLIONTH, "after": point + _MILLIONTH}
             start = (await connection.execute(_SAID_AT, names)).scalar_one_or_none()
         rate = session.sample_rate
         return math.floor((point if start is None else start) * rate + _MILLIONTH) / rate
