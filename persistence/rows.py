@@ -65,7 +65,7 @@ _LOCK_PREVIOUS = text("""
 """)
 # A client that lost its connection before `session_begin` does not know of the session that was to continue its own.
 _UNLINK_EMPTY = text(f"""
-    UPDATE realtime_sessions AS s SET previous_session_id = NULL
+    UPDATE realtime_sessions AS s SET previous_session_id = NULL, resume_from_seconds = NULL
     WHERE s.previous_session_id = :previous AND {HAS_NOTHING} AND NOT {RUNS}
 """)  # noqa: S608 - no input
 _NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")

@@ -28,6 +28,8 @@ _TAG = 9
 _HALF_SECOND = 16_000
 # What the scripted detector takes for a pause, and no more, may be missing between two finals.
 _PAUSE_BYTES = 6_000
+# Speech that was shorter when its client ended the session was noise.
+_NOISE_BYTES = 8_000
 # What a client keeps beside what is neither stored nor recognised: the longest utterance fits in.
 _SLACK_BYTES = 30 * BYTES_PER_SECOND
 
@@ -80,6 +82,7 @@ def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
 async def compare(world: World, *sessions: PatternClient) -> None:
     """The recordings, each cut where the next begins, are what was spoken; and so are the finals."""
     data, said, base = b"", [], 0
+    ended_well: set[int] = set()
     for session in sessions:
         row = await world.row(session.session_id)
         base += _bytes(row["resume_from_seconds"] or 0.0)
@@ -90,6 +93,8 @@ async def compare(world: World, *sessions: PatternClient) -> None:
         assert recording is not None
         assert transcript is not None
         data = data[:base] + read_wav(recording)
+        if row["status"] == "completed":
+            ended_well.add(len(data))
         said += [
             (base + _bytes(u["start"]), base + _bytes(u["end"]), u["text"])
             for u in json.loads(transcript)["utterances"]
@@ -102,7 +107,8 @@ async def compare(world: World, *sessions: PatternClient) -> None:
         assert text == f"tag {_TAG} bytes {start} to {end}"
     for (_, end, _), (start, _, _) in pairwise(said):
         assert end <= start, "something was said twice"
-        assert start - end <= _PAUSE_BYTES, "something that was said is in no final"
+        noise = _NOISE_BYTES if any(end <= place <= start for place in ended_well) else 0
+        assert start - end <= _PAUSE_BYTES + noise, "something that was said is in no final"
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
@@ -121,7 +127,10 @@ async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("way", ["cancelled", "reset", "cable pulled"])
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param("cancelled", marks=pytest.mark.long), pytest.param("reset", marks=pytest.mark.long), "cable pulled"],
+)
 async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(world: World, way: str) -> None:
     spool = world.new_spool()
     async with (
@@ -142,6 +151,7 @@ async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(world:
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_killed_server_is_resumed_on_the_disk_it_left(world: World) -> None:
     spool = world.new_spool()
@@ -197,7 +207,7 @@ async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(world: 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("way", ["cancelled", "cable pulled"])
+@pytest.mark.parametrize("way", [pytest.param("cancelled", marks=pytest.mark.long), "cable pulled"])
 async def test_a_continuation_that_received_nothing_is_no_obstacle(world: World, way: str) -> None:
     spool = world.new_spool()
     async with a_server(world.environment(spool), world.folder / "server.log") as server:
@@ -215,6 +225,7 @@ async def test_a_continuation_that_received_nothing_is_no_obstacle(world: World,
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_session_that_goes_on_is_not_taken_from_its_client(world: World) -> None:
     spool = world.new_spool()
@@ -227,6 +238,7 @@ async def test_a_session_that_goes_on_is_not_taken_from_its_client(world: World)
         assert living.reason == "OK"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
     spool = world.new_spool()
@@ -260,6 +272,7 @@ async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
             assert await refusal(server, **resume) == ("SESSION_NOT_FOUND", {})
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_wants(world: World) -> None:
     spool = world.new_spool()
