@@ -174,16 +174,23 @@ class Resumptions:
             _refuse_other_format(earlier, wanted)
             if following is not None and not following.has_nothing:
                 raise SessionResumed(wanted.earlier, following.session_id)
-            follower_runs = following is not None and following.runs and not self._take_over(following, wanted.new)
-            if not follower_runs and (not earlier.runs or self._take_over(earlier, wanted.new)):
+            obstacle = self._obstacle(earlier, following, wanted.new)
+            if obstacle is None:
                 settle_at = min(settle_at, clock() + _SETTLE_SECONDS)
-                if not (earlier.is_at_work or (following and following.runs)) or clock() >= settle_at:
+                is_settling = earlier.is_at_work or (following is not None and following.runs)
+                if not is_settling or clock() >= settle_at:
                     return earlier
             elif clock() >= give_up_at:
-                if following is not None and follower_runs:
-                    raise SessionResumed(wanted.earlier, following.session_id)
-                raise SessionActive(wanted.earlier)
+                raise obstacle
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _obstacle(self, earlier: _Session, following: _Session | None, new: str) -> Exception | None:
+        """Why the earlier session cannot be continued yet: one that runs, and may have a client."""
+        if following is not None and following.runs and not self._take_over(following, new):
+            return SessionResumed(earlier.session_id, following.session_id)
+        if earlier.runs and not self._take_over(earlier, new):
+            return SessionActive(earlier.session_id)
+        return None
 
     async def _look(self, session_id: UUID, wanted: Resumption) -> tuple[_Session, _Session | None]:
         """The earlier session and the one that continues it."""
