@@ -184,6 +184,27 @@ async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(
         await world.until_nothing_is_left(spool)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_server_that_comes_back_with_more_does_no_harm(world: World) -> None:
+    """Its session was continued elsewhere at what the bucket had; it stores the rest, which gives way."""
+    mine, spool = world.new_spool(), world.new_spool()
+    environment = world.environment(mine, flush_seconds=3)
+    async with a_server(world.environment(spool, recovery_grace_seconds=60), world.folder / "other.log") as other:
+        async with a_server(environment, world.folder / "server.log") as server, a_client(server) as lost:
+            await lost.stream(5.0)
+            await lost.flush()
+            received = lost.received
+            await server.kill()
+        last = await the_rest(other, lost)
+        assert last.first_byte < received
+        async with a_server(environment, world.folder / "server.log"):
+            await world.settled()
+            assert (await world.row(lost.session_id))["stored_bytes"] >= received
+            await compare(world, lost, last)
+            await world.until_nothing_is_left(mine, spool)
+
+
 @pytest.mark.timeout(120)
 async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(world: World) -> None:
     spool = world.new_spool()
