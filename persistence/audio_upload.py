@@ -90,6 +90,11 @@ class AudioUpload:
         if self._has_full_segment():
             self._woken.set()
 
+    def hasten(self) -> None:
+        """What is in no part yet is put at once and not at the next interval."""
+        self._flush_at = time.monotonic()
+        self._woken.set()
+
     def end(self) -> None:
         """`run` is to return after the step at hand."""
         self._is_ending = True

@@ -90,6 +90,9 @@ class PersistenceSettings(BaseSettings):
     store_wait_seconds: float = Field(default=10.0, ge=0)
     """How long `session_end` waits for audio and transcript to be stored before it goes out without their URIs."""
 
+    resume_wait_seconds: float = Field(default=10.0, ge=0)
+    """How long a new session waits for the end of the one it resumes, whose connection may be dead."""
+
     vanished_grace_seconds: float = Field(default=60.0, ge=0)
     """How long recognition may go on after a client vanished, to transcribe what it had sent."""
 

@@ -5,6 +5,8 @@ PersistenceError
 ├── InvalidFilter          a parameter of the list is out of range
 ├── SessionNotFound        no such session for this tenant
 ├── SessionActive          it is running, or not stored to its end yet
+├── SessionResumed         another session continues it
+├── InvalidResumption      what is asked for is not what the earlier session has
 ├── AudioNotStored         the session stored no audio
 ├── TranscriptNotStored    the session stored no transcript
 ├── SpoolInUse             another process records under the same worker id
@@ -54,6 +56,22 @@ class SessionActive(_SessionError):
 
     def __init__(self, session_id: str, what: str = "is still active") -> None:
         super().__init__(session_id, what)
+
+
+class SessionResumed(_SessionError):
+    """Another session, `resumed_by`, continues the session."""
+
+    def __init__(self, session_id: str, resumed_by: str) -> None:
+        super().__init__(session_id, f"is continued by session {resumed_by} already: resume that one")
+        self.resumed_by = resumed_by
+
+
+class InvalidResumption(PersistenceError):
+    """A session cannot be continued in this way; `parameter` names what is in the way."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
 
 
 class AudioNotStored(_SessionError):

@@ -13,6 +13,7 @@ from persistence.session_id import parse_session_id
 _VERSION = 1
 # The client's address is in the row; a file that people pass around does not need it.
 _START_FIELDS = [field.name for field in fields(SessionStart) if field.name not in ("id", "client_ip")]
+_ADDED = frozenset({"resume_from_seconds"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,8 @@ def _plain(value: object) -> object:
 
 
 def _start(shape: dict[str, Any]) -> SessionStart:
-    values = {name: shape[name] for name in _START_FIELDS}
+    # What the release before did not write has its default.
+    values = {name: shape[name] for name in _START_FIELDS if name in shape or name not in _ADDED}
     previous = values["previous_session_id"]
     values |= {
         "id": parse_session_id(shape["session_id"]),

@@ -1,9 +1,12 @@
 """One Transcribe call as the recording interceptor runs it."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final, cast
+from uuid import UUID
 
 import grpc
 from dalston.v1.transcription_pb2 import (
@@ -95,6 +98,9 @@ class RecordedCall:
         self._ended_by_client = False
         self._has_half_closed = False
         self._is_refused = False
+        self._taken_over: Exception | None = None
+        self._listening_since: float | None = None
+        self._wants_acks = False
         self._task: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._cut: Exception | None = None
@@ -105,6 +111,18 @@ class RecordedCall:
     def has_vanished(self) -> bool:
         """Whether the transport has given the call up."""
         return self._has_vanished.is_set()
+
+    @property
+    def session_id(self) -> UUID | None:
+        """The session that it records; None before it has begun."""
+        return None if self._recorder is None else self._recorder.start.id
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long the client has sent nothing, though it could have: infinite when it has gone."""
+        if self.has_vanished:
+            return math.inf
+        return 0.0 if self._listening_since is None else time.monotonic() - self._listening_since
 
     def start_reading(self, requests: AsyncIterator[TranscribeRequest]) -> None:
         """Begins to record what the client sends and to hand it on, until the client ends it or vanishes."""
@@ -118,7 +136,11 @@ class RecordedCall:
 
     async def _read(self, requests: AsyncIterator[TranscribeRequest]) -> None:
         try:
+            self._listening_since = time.monotonic()
             async for request in requests:
+                self._listening_since = None
+                if request.WhichOneof("request") == "config" and self._config is None:
+                    self._note_acks(request.config)
                 await self._requests.put(request, await self._record_request(request))
                 kind = request.WhichOneof("request")
                 if kind == "config" and self._config is None:
@@ -127,6 +149,7 @@ class RecordedCall:
                 elif kind == "control" and request.control.WhichOneof("control") == "end":
                     self._ended_by_client = True
                     break
+                self._listening_since = time.monotonic()
             self._has_half_closed = not self._ended_by_client
             self._requests.end()
         except OSError:
@@ -137,6 +160,11 @@ class RecordedCall:
             self.client_vanished()
         except Exception as error:  # a message that cannot be decoded, for example: the servicer's to answer
             self._requests.end(error)
+
+    def _note_acks(self, config: TranscribeConfig) -> None:
+        # How far recognition is must be known to whoever resumes the session, whether its client asks or not.
+        self._wants_acks = config.acks
+        config.acks = True
 
     async def run(self) -> None:
         """Runs the servicer, then finishes the recording; raises what the servicer raised."""
@@ -168,6 +196,9 @@ class RecordedCall:
         if self._recorder is not None and self._finishing is None:
             self._finishing = self._recordings.finish(self._recorder, await self._ending(error))
             await self._finishing.wait_for_row(_ROW_SECONDS)
+        if self._taken_over is not None:
+            # Whoever is still there, against all appearances, is told.
+            raise self._taken_over
         if error is not None and not self.has_vanished:
             # A cancellation that the transport did not ask for would leave the client without an answer.
             raise RuntimeError("the session was cut short") if isinstance(error, asyncio.CancelledError) else error
@@ -176,6 +207,16 @@ class RecordedCall:
         """The transport has given the call up: nothing more is read from it or written to it."""
         self._has_vanished.set()
         self._requests.end()
+
+    def take_over(self, error: Exception) -> None:
+        """Ends the call as if its client had vanished: another session continues this one. May be repeated."""
+        if self._taken_over is not None or self._recorder is None:
+            return
+        self._taken_over = error
+        self.client_vanished()
+        if self._reading is not None:
+            self._reading.cancel()
+        self._recordings.hasten(self._recorder)
 
     def cut(self, error: Exception) -> None:
         """Ends the call by `error`, whatever it is doing."""
@@ -196,6 +237,9 @@ class RecordedCall:
             case "final":
                 await self._record_final(response.final)
             case "audio_ack" if self._recorder is not None:
+                self._recorder.processed(response.audio_ack.processed_seconds)
+                if not self._wants_acks:
+                    return
                 response.audio_ack.received_seconds = self._recorder.received_seconds
                 response.audio_ack.stored_seconds = self._recorder.stored_seconds
             case "session_end" if self._recorder is not None:
@@ -229,6 +273,7 @@ class RecordedCall:
             enhance_on_end=config.enhance_on_end,
             client_ip=self._client_ip,
             previous_session_id=parse_session_id(begin.resumed_from) if begin.resumed_from else None,
+            resume_from_seconds=begin.resume_from_seconds if begin.HasField("resume_from_seconds") else None,
         )
         # A task of its own: cut short it would leave a row or a directory that nobody ends.
         self._beginning = asyncio.create_task(self._recordings.begin(start))
@@ -245,7 +290,7 @@ class RecordedCall:
         if request.WhichOneof("request") == "audio":
             audio = request.audio
             if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
-                await self._recorder.audio(audio)
+                await self._recordings.audio(self._recorder, audio)
                 return self._recorder.received_bytes - len(audio) if self._recorder.start.store_audio else None
         elif request.WhichOneof("request") == "control":
             return None

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,6 +12,7 @@ from prometheus_client import Counter as Metric
 
 from persistence.audio_upload import AudioUpload
 from persistence.budget import FULL
+from persistence.reach import Reach
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.spool import SessionSpool
 from persistence.transcript import Utterance, most_spoken
@@ -44,6 +46,7 @@ class Recorder:
         self._received_bytes = 0
         self._utterance_count = 0
         self._words: Counter[str] = Counter()
+        self._reach = Reach()
 
     @property
     def frame_bytes(self) -> int:
@@ -99,6 +102,11 @@ class Recorder:
             _utterances.inc()
         self._utterance_count += 1
         self._words[utterance.language] += utterance.word_count
+        self._reach.said(utterance.start, utterance.end)
+
+    def processed(self, seconds: float) -> None:
+        """Notes that whatever was said before `seconds` has been recorded."""
+        self._reach.processed(seconds)
 
     def progress(self) -> Progress:
         """The figures so far."""
@@ -108,11 +116,20 @@ class Recorder:
             words=self._words.total(),
             language=most_spoken(self.start.language, self._words),
             stored_bytes=self.stored_bytes,
+            processed_seconds=self._reach.seconds(self.received_seconds, self._stored_limit()),
         )
 
     def conclude(self, ending: Ending) -> Conclusion:
         """The session as it stands, ended now."""
-        return Conclusion(ending, datetime.now(UTC), self.progress())
+        progress = self.progress()
+        if ending.status == "completed":
+            # Its client has ended it there: nothing is cut, whatever follows.
+            progress = replace(progress, processed_seconds=self.received_seconds)
+        return Conclusion(ending, datetime.now(UTC), progress)
+
+    def _stored_limit(self) -> float | None:
+        # Without a transcript the rows have no utterances: whoever resumes could not tell that a point is in one.
+        return self.stored_seconds if self.start.store_audio and not self.start.store_transcript else None
 
     async def _keep(self, write: Callable[[], None]) -> None:
         """Writes to the spool. A full disk is a pause that holds the stream back, a broken one is the end."""

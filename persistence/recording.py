@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import grpc
 from dalston.v1.transcription_pb2 import TranscribeRequest
@@ -90,6 +91,10 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         self._calls.discard(running)
         if not running.cancelled():
             running.exception()  # told to the client if it is still there; nobody else waits for it
+
+    def call_of(self, session_id: UUID) -> RecordedCall | None:
+        """The call that runs a session, None if this process has none that does."""
+        return next((call for call in self._recorded if call.session_id == session_id), None)
 
     def cut(self, error: Exception) -> None:
         """Ends all calls by `error`: their sessions are not this process's any more."""

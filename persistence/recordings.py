@@ -60,6 +60,24 @@ class Recordings:
         _active.labels(_label(start)).inc()
         return recorder
 
+    async def audio(self, recorder: Recorder, data: bytes) -> None:
+        """Records a message of audio, whole frames.
+
+        Raises:
+            OSError: the spool's disk is broken, or was full for too long.
+        """
+        is_first = recorder.received_bytes == 0
+        await recorder.audio(data)
+        if is_first and data:
+            # Whether a session has received anything decides whether it counts as a continuation.
+            self._writer.hasten(recorder.start.id)
+
+    def hasten(self, recorder: Recorder) -> None:
+        """Its figures and its audio are stored at once, not in some seconds: another session goes on from them."""
+        self._writer.hasten(recorder.start.id)
+        if recorder.upload is not None:
+            recorder.upload.hasten()
+
     async def utterance(self, recorder: Recorder, utterance: Utterance) -> None:
         """Records a final.
 
@@ -67,7 +85,7 @@ class Recordings:
             OSError: the spool's disk is broken, or was full for too long.
         """
         await recorder.utterance(utterance)
-        self._writer.spoke(recorder.start.id)
+        self._writer.hasten(recorder.start.id)
         if recorder.start.store_transcript:
             self._writer.said(recorder.start.id, recorder.progress().utterances - 1, utterance)
 

@@ -30,6 +30,8 @@ class SessionStart:
     enhance_on_end: bool = False
     client_ip: str | None = None
     previous_session_id: UUID | None = None
+    resume_from_seconds: float | None = None
+    """Where in the audio of the previous session this one begins."""
 
     @property
     def session_id(self) -> str:
@@ -53,6 +55,8 @@ class Progress:
     """The language asked for; under `auto`, the one most words were in as soon as there is one."""
     stored_bytes: int = 0
     """Audio that survives the loss of this machine: in parts of the upload or in tail objects."""
+    processed_seconds: float = 0.0
+    """What was said before it is in the finals counted here, and no utterance that might go on reaches past it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,8 @@ class SessionRecord:
     worker_id: str
     client_ip: str | None
     previous_session_id: str | None
+    resume_from_seconds: float | None
+    """Where in the audio of the previous session this one begins."""
     started_at: datetime
     ended_at: datetime | None
     error: str | None

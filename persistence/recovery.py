@@ -10,6 +10,7 @@ from prometheus_client import Counter
 from persistence.budget import SpoolBudget
 from persistence.finisher import Finisher
 from persistence.ownership import Ownership
+from persistence.reach import Reach
 from persistence.reaper import INTERRUPTED
 from persistence.records import Conclusion, Progress
 from persistence.spool import SessionSpool, remove_rubbish
@@ -68,10 +69,14 @@ def conclusion_of(spool: SessionSpool) -> Conclusion:
     start = spool.manifest.start
     utterances = spool.utterances()
     seconds = spool.wav.seconds(spool.audio_bytes())
+    reach = Reach()
+    for each in utterances:
+        reach.said(each.start, each.end)
     progress = Progress(
         audio_seconds=seconds if start.store_audio else max((each.end for each in utterances), default=0.0),
         utterances=len(utterances),
         words=sum(each.word_count for each in utterances),
         language=majority_language(start.language, utterances),
+        processed_seconds=reach.seconds(seconds),
     )
     return Conclusion(INTERRUPTED, spool.last_change(), progress)

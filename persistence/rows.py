@@ -30,9 +30,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
-from persistence.errors import NotOwner
+from persistence.errors import NotOwner, SessionNotFound, SessionResumed
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.tables import realtime_sessions, session_parts, session_utterances
+from persistence.session_id import format_session_id
+from persistence.tables import HAS_NOTHING, RUNS, realtime_sessions, session_parts, session_utterances
 from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
@@ -45,9 +46,10 @@ _PROGRESS = text("""
         utterance_count = greatest(s.utterance_count, p.utterances),
         word_count = greatest(s.word_count, p.words),
         language = p.language,
-        stored_bytes = greatest(s.stored_bytes, p.stored_bytes)
-    FROM unnest(:ids, :seconds, :utterances, :words, :languages, :stored_bytes)
-        AS p(id, seconds, utterances, words, language, stored_bytes)
+        stored_bytes = greatest(s.stored_bytes, p.stored_bytes),
+        processed_seconds = greatest(s.processed_seconds, p.processed)
+    FROM unnest(:ids, :seconds, :utterances, :words, :languages, :stored_bytes, :processed)
+        AS p(id, seconds, utterances, words, language, stored_bytes, processed)
     WHERE s.id = p.id AND s.worker_id = :worker_id AND s.status = 'active'
 """).bindparams(
     bindparam("ids", type_=ARRAY(Uuid)),
@@ -56,7 +58,20 @@ _PROGRESS = text("""
     bindparam("words", type_=ARRAY(Integer)),
     bindparam("languages", type_=ARRAY(Text)),
     bindparam("stored_bytes", type_=ARRAY(BigInteger)),
+    bindparam("processed", type_=ARRAY(Double)),
 )
+
+# Whoever continues a session holds its row meanwhile: of two, the second sees what the first has done.
+_LOCK_PREVIOUS = text("""
+    SELECT id FROM realtime_sessions
+    WHERE id = :previous AND tenant_id = :tenant_id AND deleted_at IS NULL FOR NO KEY UPDATE
+""")
+# A client that lost its connection before `session_begin` does not know of the session that was to continue its own.
+_UNLINK_EMPTY = text(f"""
+    UPDATE realtime_sessions AS s SET previous_session_id = NULL, resume_from_seconds = NULL
+    WHERE s.previous_session_id = :previous AND {HAS_NOTHING} AND NOT {RUNS}
+""")  # noqa: S608 - no input
+_NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")
 
 # The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
 _PARTS = text("""
@@ -146,6 +161,26 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
 
+    async def insert_resumed(self, start: SessionStart, previous: UUID) -> None:
+        """Creates the row of a session that continues another.
+
+        One that was to continue it, and has ended without having received anything, continues it no longer.
+
+        Raises:
+            SessionNotFound: the tenant has no session `previous`.
+            SessionResumed: another continues it.
+        """
+        self._check()
+        names = {"previous": previous, "tenant_id": start.tenant_id}
+        async with self._database.transaction() as connection:
+            if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:
+                raise SessionNotFound(format_session_id(previous))
+            await connection.execute(_UNLINK_EMPTY, names)
+            other = (await connection.execute(_NEXT, names)).scalar_one_or_none()
+            if other is not None:
+                raise SessionResumed(format_session_id(previous), format_session_id(other))
+            await connection.execute(insert(realtime_sessions), [asdict(start)])
+
     async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
 
@@ -172,6 +207,7 @@ class SessionRows:
             "words": [value.words for value in values],
             "languages": [value.language for value in values],
             "stored_bytes": [value.stored_bytes for value in values],
+            "processed": [value.processed_seconds for value in values],
         }
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
@@ -265,6 +301,7 @@ class SessionRows:
             audio_duration_seconds=func.greatest(_t.audio_duration_seconds, progress.audio_seconds),
             utterance_count=func.greatest(_t.utterance_count, progress.utterances),
             word_count=func.greatest(_t.word_count, progress.words),
+            processed_seconds=func.greatest(_t.processed_seconds, progress.processed_seconds),
             language=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
         )
         async with self._database.transaction() as connection:

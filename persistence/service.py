@@ -21,6 +21,7 @@ from persistence.reaper import Reaper, SpoolsOf
 from persistence.recording import RecordingInterceptor
 from persistence.recordings import Classify, Recordings
 from persistence.recovery import recover
+from persistence.resumption import Resumptions
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
@@ -49,6 +50,7 @@ class Persistence:
     sessions: SessionStore
     archive: Archive
     interceptor: RecordingInterceptor
+    resumptions: Resumptions
     lost: asyncio.Event
     """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
     _objects: ObjectStore
@@ -121,7 +123,10 @@ async def open_persistence(
         reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
-        yield Persistence(SessionStore(database), Archive(objects), interceptor, lease.lost, objects)
+        resumptions = Resumptions(
+            database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
+        )
+        yield Persistence(SessionStore(database), Archive(objects), interceptor, resumptions, lease.lost, objects)
 
 
 @asynccontextmanager

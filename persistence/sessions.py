@@ -28,7 +28,7 @@ _next_session_id = (
     .label("next_session_id")
 )
 # How a session is kept is no business of those who read it.
-_INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "has_tails", "recover_after"})
+_INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"})
 _columns = [column for column in realtime_sessions.c if column.name not in _INNER]
 
 

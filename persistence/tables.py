@@ -57,6 +57,16 @@ UNFINISHED = (
 """Sessions that a process has still to do something for; whoever owns one does it."""
 
 
+HAS_NOTHING = "(s.audio_duration_seconds = 0 AND s.stored_bytes = 0 AND s.utterance_count = 0)"
+"""Sessions, as `s`, that have received no audio as far as their row knows; it knows of the first within a second."""
+
+HAS_SERVER = "EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.lease_expires_at > now())"
+"""Sessions, as `s`, whose process is alive."""
+
+RUNS = f"(s.status = 'active' AND {HAS_SERVER})"
+"""Sessions, as `s`, that are active and not dead with their process."""
+
+
 def _quoted(values: tuple[str, ...]) -> str:
     return ", ".join(f"'{value}'" for value in values)
 
@@ -84,12 +94,14 @@ realtime_sessions = Table(
     Column("worker_id", Text, nullable=False, comment="the process that writes this row"),
     Column("client_ip", INET),
     Column("previous_session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="SET NULL")),
+    Column("resume_from_seconds", Double, comment="in the audio of the previous session"),
     Column("started_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
     Column("error", Text),
     Column("deleted_at", DateTime(timezone=True), comment="gone to its tenant; the objects go next, then the row"),
     Column("upload_id", Text),
     Column("stored_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("processed_seconds", Double, nullable=False, server_default="0"),
     Column(
         "has_tails",
         Boolean,
@@ -126,6 +138,13 @@ realtime_sessions = Table(
         "ix_realtime_sessions_previous",
         "previous_session_id",
         postgresql_where=text("previous_session_id IS NOT NULL"),
+    ),
+    # A session is continued by one other at most.
+    Index(
+        "ix_realtime_sessions_resumed",
+        "previous_session_id",
+        unique=True,
+        postgresql_where=text("previous_session_id IS NOT NULL AND deleted_at IS NULL"),
     ),
     # What a process that died has left.
     Index("ix_realtime_sessions_unfinished", "worker_id", postgresql_where=text(UNFINISHED)),

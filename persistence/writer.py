@@ -65,17 +65,18 @@ class SessionWriter:
     async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
         """Creates a session's row and follows its figures from here on.
 
-        A session that stores nothing begins without its row while Postgres is away; the row follows.
+        A session that stores nothing and continues none begins without its row while Postgres is away; the row follows.
 
         Raises:
-            StorageUnavailable: Postgres is away and the session stores something.
+            StorageUnavailable: Postgres is away, and the session stores something or continues another.
+            SessionNotFound, SessionResumed: the session that it continues is gone, or another continues it.
         """
         has_row = True
         try:
-            await self._rows.insert([start])
+            await self._insert(start)
         except StorageUnavailable:
             _failures.inc()
-            if start.stores:
+            if start.stores or start.previous_session_id is not None:
                 self._refused.append(start.id)
                 raise
             log.warning("session begins without its row", session_id=start.session_id)
@@ -85,8 +86,8 @@ class SessionWriter:
             raise
         self._running[start.id] = _Running(start, progress, has_row, time.monotonic())
 
-    def spoke(self, session_id: UUID) -> None:
-        """A final was recorded: the figures are written at the next tick."""
+    def hasten(self, session_id: UUID) -> None:
+        """The figures are written at the next tick: a final was recorded, or somebody waits for them."""
         if (running := self._running.get(session_id)) is not None:
             running.spoke = True
 
@@ -167,6 +168,12 @@ class SessionWriter:
             raise
         for running, progress in due.items():
             running.written, running.written_at = progress, now
+
+    async def _insert(self, start: SessionStart) -> None:
+        if start.previous_session_id is None:
+            await self._rows.insert([start])
+        else:
+            await self._rows.insert_resumed(start, start.previous_session_id)
 
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]

@@ -139,7 +139,8 @@ def _build(
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(
-        TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain), server
+        TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain, persistence.resumptions),
+        server,
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
     health_servicer = health.HealthServicer()

@@ -51,6 +51,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     persistence.InvalidSessionId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     persistence.InvalidFilter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     persistence.SessionNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_SESSION_NOT_FOUND),
+    persistence.SessionResumed: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_RESUMED),
+    persistence.InvalidResumption: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     persistence.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
     persistence.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
     persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
@@ -113,8 +115,10 @@ async def _abort(method: str, context: Context, error: Exception) -> None:
         incident = uuid.uuid4().hex
         log.error("internal error", method=method, incident=incident, exc_info=error)
         message = f"internal error, incident {incident}"
-    if isinstance(error, session.InvalidParameter | persistence.InvalidFilter):
+    if isinstance(error, session.InvalidParameter | persistence.InvalidFilter | persistence.InvalidResumption):
         metadata["parameter"] = error.parameter
+    if isinstance(error, persistence.SessionResumed):
+        metadata["resumed_by"] = error.resumed_by
     status = Status(code=answer.code.value[0], message=message)
     info = AnyMessage()
     info.Pack(ErrorInfo(reason=reason_name(answer.reason), domain=DOMAIN, metadata=metadata))

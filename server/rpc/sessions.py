@@ -64,6 +64,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         record = await self._get(request.session_id)
         await _send(context, await self._persistence.archive.transcript(record), "application/json")
 
+    async def ListUtterances(self, _request: Message, _context: Context) -> NoReturn:
+        unimplemented.refuse_method("ListUtterances")
+
     async def ExportTranscript(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
         unimplemented.refuse_method("ExportTranscript")
 
@@ -104,6 +107,7 @@ def session_message(record: SessionRecord) -> pb.Session:
         transcript_uri=record.transcript_uri,
         transcript_url=f"{path}/transcript" if record.transcript_uri else None,
         previous_session_id=record.previous_session_id,
+        resume_from_seconds=record.resume_from_seconds,
         next_session_id=record.next_session_id,
         enhancement_job_id=record.enhancement_job_id,
         worker_id=record.worker_id,

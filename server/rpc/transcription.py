@@ -7,9 +7,17 @@ from typing import Any, Protocol
 
 import grpc
 from dalston.v1 import transcription_pb2_grpc
-from dalston.v1.transcription_pb2 import SessionLimits, TranscribeControl, TranscribeRequest, TranscribeResponse
+from dalston.v1.transcription_pb2 import (
+    SessionLimits,
+    TranscribeConfig,
+    TranscribeControl,
+    TranscribeRequest,
+    TranscribeResponse,
+)
 
+from persistence.resumption import Resumption, Resumptions
 from persistence.session_id import new_session_id
+from persistence.tenancy import current_caller
 from server.rpc.config_message import (
     MAX_AUDIO_MESSAGE_BYTES,
     ModelCatalog,
@@ -20,7 +28,7 @@ from server.rpc.config_message import (
 from server.rpc.drain import Drain
 from server.rpc.requests import RequestReader, StreamLimits
 from server.rpc.responses import response_of
-from server.session.errors import NoCapacity, SessionError
+from server.session.errors import NoCapacity, NotBuilt, SessionError
 from server.session.events import Ended
 from server.session.options import SessionOptions
 from server.session.session import Recognizer, Session
@@ -37,23 +45,48 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     """Serves at most `max_sessions` streams at a time."""
 
     def __init__(
-        self, engine: Engine, vad: SileroVad, limits: StreamLimits, max_sessions: int, drain: Drain | None = None
+        self,
+        engine: Engine,
+        vad: SileroVad,
+        limits: StreamLimits,
+        max_sessions: int,
+        drain: Drain | None = None,
+        resumptions: Resumptions | None = None,
     ) -> None:
         self._engine = engine
         self._vad = vad
         self._limits = limits
         self._free = max_sessions
         self._drain = drain or Drain()
+        self._resumptions = resumptions
 
     async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
         with self._admission():
             reader = RequestReader(requests, self._limits)
-            options = parse_config(await reader.config(), self._engine)
+            config = await reader.config()
+            options = parse_config(config, self._engine)
             session_id = new_session_id()
             begin = begin_message(session_id, options, self._session_limits())
+            if config.resume_session_id:
+                begin.resumed_from = config.resume_session_id
+                begin.resume_from_seconds = await self._resume_point(session_id, config, options)
             await context.write(TranscribeResponse(session_begin=begin))
             await self._run(session_id, options, reader, context)
+
+    async def _resume_point(self, session_id: str, config: TranscribeConfig, options: SessionOptions) -> float:
+        if self._resumptions is None:
+            raise NotBuilt("this server keeps no sessions that could be resumed")
+        wanted = Resumption(
+            tenant_id=current_caller.get().tenant_id,
+            earlier=config.resume_session_id,
+            new=session_id,
+            encoding=options.audio.encoding,
+            sample_rate=options.audio.sample_rate,
+            channels=options.audio.channels,
+            seconds=config.resume_from_seconds if config.HasField("resume_from_seconds") else None,
+        )
+        return await self._resumptions.point(wanted)
 
     async def _run(self, session_id: str, options: SessionOptions, reader: RequestReader, context: Context) -> None:
         try:

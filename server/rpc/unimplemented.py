@@ -14,11 +14,9 @@ CONFIG_FIELDS = (
     "word_timestamps",
     "vocabulary",
     "enhance_on_end",
-    "resume_session_id",
-    "resume_from_seconds",
 )
 QUERY_FIELDS = ("linked",)
-METHODS = ("ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
+METHODS = ("ListUtterances", "ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

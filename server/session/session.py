@@ -137,6 +137,8 @@ class Session:
         received = self._buffer.end
         await self._hear(np.zeros(-received % WINDOW_SAMPLES, np.float32))
         await self._act(self._segmenter.flush(received))
+        # Speech that has hardly begun is in no final, and its first sound may be in what seems silence yet.
+        self._segmented = self._segmenter.needed_from
         await self._pending.put(None)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -215,7 +217,7 @@ class Session:
             self._unfinished.popleft()
         self._acknowledger.cancel()
         if self._options.acks:
-            await self._events.put(Acknowledged(self.duration, self.duration))
+            await self._events.put(Acknowledged(self.duration, self._processed_duration()))
         await self._events.put(Ended(self.duration, self._speech_samples / MODEL_RATE, tuple(self._finals)))
         await self._events.put(None)
 

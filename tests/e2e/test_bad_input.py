@@ -26,7 +26,7 @@ SESSION = "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"
         ({"store_audio": "perhaps"}, "invalid_parameters", "store_audio"),
         ({"vocabulary": "[1]"}, "invalid_parameters", "vocabulary"),
         ({"enhance_on_end": "true"}, "invalid_parameters", "needs store_audio"),
-        ({"resume_session_id": SESSION}, "unimplemented", "resume_session_id"),
+        ({"resume_session_id": "sess_0"}, "invalid_parameters", "resume_session_id"),
     ],
 )
 async def test_a_wrong_parameter_closes_the_socket_with_the_reason(

@@ -38,6 +38,9 @@ class PatternClient:
     """Tag, first byte and size to bytes; whoever sends something else than the pattern compares it himself."""
 
     session_id: str = ""
+    begun: pb.SessionBegin | None = None
+    first_byte: int = 0
+    """Where in the source the session begins."""
     sent: int = 0
     """Bytes handed to gRPC, which is no promise of anybody's."""
     received: int = 0
@@ -72,9 +75,18 @@ class PatternClient:
         response = await self._server.read()
         if response is None:
             raise AssertionError("the stream ended well before it began")
+        self.begun = response.session_begin
         self.session_id = response.session_begin.session_id
         self._reading = asyncio.create_task(self._read(self._server), name=f"reader {self.tag}")
         return self.session_id
+
+    async def resume(self, previous: PatternClient, **config: Any) -> None:
+        """Opens the stream to continue another, with the audio that the server says is next."""
+        await self.begin(resume_session_id=previous.session_id, **config)
+        assert self.begun is not None
+        assert self.begun.resumed_from == previous.session_id
+        assert self.begun.HasField("resume_from_seconds")
+        self.first_byte = previous.first_byte + _bytes_of(self.begun.resume_from_seconds)
 
     async def stream(self, seconds: float) -> None:
         """Sends for so many seconds of the wall clock, or until the stream breaks."""
@@ -89,7 +101,7 @@ class PatternClient:
     async def send(self, size: int) -> bool:
         """Sends the next bytes; False when the stream is broken or ended."""
         while size > 0:
-            message = self.source(self.tag, self.sent, min(size, _MOST_BYTES))
+            message = self.source(self.tag, self.first_byte + self.sent, min(size, _MOST_BYTES))
             if not await self.write(pb.TranscribeRequest(audio=message)):
                 return False
             self.sent += len(message)
@@ -191,7 +203,7 @@ class PatternClient:
         self.finals.append(final.text)
         parsed = _FINAL.fullmatch(final.text)
         if parsed is not None:
-            self.received = max(self.received, int(parsed[3]))
+            self.received = max(self.received, int(parsed[3]) - self.first_byte)
         last = _bytes_of(final.end)
         sent = next((when for size, when in self._sent_at if size >= last), None)
         if sent is not None:

@@ -63,6 +63,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNIMPLEMENTED: the contract has it, this server does not have it yet."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 19
     """INTERNAL: a bug. The message names the log line and nothing else."""
+    ERROR_REASON_SESSION_RESUMED: _ErrorReason.ValueType  # 20
+    """ABORTED: another session continues this one already. Metadata
+    `resumed_by` names it.
+    """
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 21
+    """RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata
+    `retry_after_seconds` says when the next one is served.
+    """
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """NOT_FOUND: the tenant has no key of this id."""
+    ERROR_REASON_AUTHENTICATION_OFF: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the server runs without authentication."""
+    ERROR_REASON_INVALID_RANGE: _ErrorReason.ValueType  # 24
+    """OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -111,4 +125,18 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 18
 """UNIMPLEMENTED: the contract has it, this server does not have it yet."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """INTERNAL: a bug. The message names the log line and nothing else."""
+ERROR_REASON_SESSION_RESUMED: ErrorReason.ValueType  # 20
+"""ABORTED: another session continues this one already. Metadata
+`resumed_by` names it.
+"""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 21
+"""RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata
+`retry_after_seconds` says when the next one is served.
+"""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 22
+"""NOT_FOUND: the tenant has no key of this id."""
+ERROR_REASON_AUTHENTICATION_OFF: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the server runs without authentication."""
+ERROR_REASON_INVALID_RANGE: ErrorReason.ValueType  # 24
+"""OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from dalston.v1 import transcription_pb2 as dalston_dot_v1_dot_transcription__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x61lston/v1/session.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x06\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x05 \x01(\t\x12\x13\n\x0bsample_rate\x18\x06 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x07 \x01(\x05\x12\x13\n\x0bstore_audio\x18\x08 \x01(\x08\x12\x18\n\x10store_transcript\x18\t \x01(\x08\x12\x16\n\x0e\x65nhance_on_end\x18\n \x01(\x08\x12\x1e\n\x16\x61udio_duration_seconds\x18\x0b \x01(\x01\x12\x17\n\x0futterance_count\x18\x0c \x01(\x05\x12\x12\n\nword_count\x18\r \x01(\x05\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\taudio_uri\x18\x10 \x01(\tH\x00\x88\x01\x01\x12\x16\n\taudio_url\x18\x11 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0etranscript_uri\x18\x12 \x01(\tH\x02\x88\x01\x01\x12\x1b\n\x0etranscript_url\x18\x13 \x01(\tH\x03\x88\x01\x01\x12 \n\x13previous_session_id\x18\x14 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0fnext_session_id\x18\x15 \x01(\tH\x05\x88\x01\x01\x12\x1f\n\x12\x65nhancement_job_id\x18\x16 \x01(\tH\x06\x88\x01\x01\x12\x1f\n\x12\x65nhancement_status\x18\x17 \x01(\tH\x07\x88\x01\x01\x12\x16\n\tworker_id\x18\x18 \x01(\tH\x08\x88\x01\x01\x12\x16\n\tclient_ip\x18\x19 \x01(\tH\t\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x1a \x01(\tH\n\x88\x01\x01\x42\x0c\n\n_audio_uriB\x0c\n\n_audio_urlB\x11\n\x0f_transcript_uriB\x11\n\x0f_transcript_urlB\x16\n\x14_previous_session_idB\x12\n\x10_next_session_idB\x15\n\x13_enhancement_job_idB\x15\n\x13_enhancement_statusB\x0c\n\n_worker_idB\x0c\n\n_client_ipB\x08\n\x06_error\"\xc9\x01\n\x13ListSessionsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\tB\x08\n\x06_limitB\t\n\x07_offset\"i\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.dalston.v1.Session\x12*\n\npagination\x18\x02 \x01(\x0b\x32\x16.dalston.v1.Pagination\"d\n\nPagination\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\r\n\x05total\x18\x03 \x01(\x05\x12\x18\n\x0bnext_cursor\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"<\n\x15\x44\x65leteSessionResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x12\x12\n\nsession_id\x18\x02 \x01(\t\"5\n\x0fGetAudioRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06linked\x18\x02 \x01(\x08\":\n\x14GetTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06linked\x18\x02 \x01(\x08\"\xa5\x01\n\x17\x45xportTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0e\n\x06linked\x18\x03 \x01(\x08\x12\x1c\n\x0fmax_line_length\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_lines\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x12\n\x10_max_line_lengthB\x0c\n\n_max_lines\"<\n\x14WatchSessionsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"a\n\x15WatchSessionsResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12$\n\x07session\x18\x02 \x01(\x0b\x32\x13.dalston.v1.Session\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\":\n\x15\x45nhanceSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"+\n\x15GetEnhancementRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xbd\x01\n\x0b\x45nhancement\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05\x65rror\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_error2\x81\t\n\x0eSessionService\x12p\n\x0cListSessions\x12\x1f.dalston.v1.ListSessionsRequest\x1a .dalston.v1.ListSessionsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/realtime/sessions\x12l\n\nGetSession\x12\x1d.dalston.v1.GetSessionRequest\x1a\x13.dalston.v1.Session\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/realtime/sessions/{session_id}\x12\x80\x01\n\rDeleteSession\x12 .dalston.v1.DeleteSessionRequest\x1a!.dalston.v1.DeleteSessionResponse\"*\x82\xd3\xe4\x93\x02$*\"/v1/realtime/sessions/{session_id}\x12q\n\x08GetAudio\x12\x1b.dalston.v1.GetAudioRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/v1/realtime/sessions/{session_id}/audio0\x01\x12\x80\x01\n\rGetTranscript\x12 .dalston.v1.GetTranscriptRequest\x1a\x14.google.api.HttpBody\"5\x82\xd3\xe4\x93\x02/\x12-/v1/realtime/sessions/{session_id}/transcript0\x01\x12\x8b\x01\n\x10\x45xportTranscript\x12#.dalston.v1.ExportTranscriptRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/realtime/sessions/{session_id}/export/{format}0\x01\x12{\n\rWatchSessions\x12 .dalston.v1.WatchSessionsRequest\x1a!.dalston.v1.WatchSessionsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/realtime/sessions:watch0\x01\x12\x83\x01\n\x0e\x45nhanceSession\x12!.dalston.v1.EnhanceSessionRequest\x1a\x17.dalston.v1.Enhancement\"5\x82\xd3\xe4\x93\x02/\"*/v1/realtime/sessions/{session_id}/enhance:\x01*\x12\x84\x01\n\x0eGetEnhancement\x12!.dalston.v1.GetEnhancementRequest\x1a\x17.dalston.v1.Enhancement\"6\x82\xd3\xe4\x93\x02\x30\x12./v1/realtime/sessions/{session_id}/enhancementb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x61lston/v1/session.proto\x12\ndalston.v1\x1a\x1e\x64\x61lston/v1/transcription.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x07\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x05 \x01(\t\x12\x13\n\x0bsample_rate\x18\x06 \x01(\x05\x12\x10\n\x08\x63hannels\x18\x07 \x01(\x05\x12\x13\n\x0bstore_audio\x18\x08 \x01(\x08\x12\x18\n\x10store_transcript\x18\t \x01(\x08\x12\x16\n\x0e\x65nhance_on_end\x18\n \x01(\x08\x12\x1e\n\x16\x61udio_duration_seconds\x18\x0b \x01(\x01\x12\x17\n\x0futterance_count\x18\x0c \x01(\x05\x12\x12\n\nword_count\x18\r \x01(\x05\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\taudio_uri\x18\x10 \x01(\tH\x00\x88\x01\x01\x12\x16\n\taudio_url\x18\x11 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0etranscript_uri\x18\x12 \x01(\tH\x02\x88\x01\x01\x12\x1b\n\x0etranscript_url\x18\x13 \x01(\tH\x03\x88\x01\x01\x12 \n\x13previous_session_id\x18\x14 \x01(\tH\x04\x88\x01\x01\x12\x1c\n\x0fnext_session_id\x18\x15 \x01(\tH\x05\x88\x01\x01\x12\x1f\n\x12\x65nhancement_job_id\x18\x16 \x01(\tH\x06\x88\x01\x01\x12\x1f\n\x12\x65nhancement_status\x18\x17 \x01(\tH\x07\x88\x01\x01\x12\x16\n\tworker_id\x18\x18 \x01(\tH\x08\x88\x01\x01\x12\x16\n\tclient_ip\x18\x19 \x01(\tH\t\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x1a \x01(\tH\n\x88\x01\x01\x12 \n\x13resume_from_seconds\x18\x1b \x01(\x01H\x0b\x88\x01\x01\x42\x0c\n\n_audio_uriB\x0c\n\n_audio_urlB\x11\n\x0f_transcript_uriB\x11\n\x0f_transcript_urlB\x16\n\x14_previous_session_idB\x12\n\x10_next_session_idB\x15\n\x13_enhancement_job_idB\x15\n\x13_enhancement_statusB\x0c\n\n_worker_idB\x0c\n\n_client_ipB\x08\n\x06_errorB\x16\n\x14_resume_from_seconds\"\xc9\x01\n\x13ListSessionsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x06offset\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\tB\x08\n\x06_limitB\t\n\x07_offset\"i\n\x14ListSessionsResponse\x12%\n\x08sessions\x18\x01 \x03(\x0b\x32\x13.dalston.v1.Session\x12*\n\npagination\x18\x02 \x01(\x0b\x32\x16.dalston.v1.Pagination\"d\n\nPagination\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x0e\n\x06offset\x18\x02 \x01(\x05\x12\r\n\x05total\x18\x03 \x01(\x05\x12\x18\n\x0bnext_cursor\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"*\n\x14\x44\x65leteSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"<\n\x15\x44\x65leteSessionResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\x12\x12\n\nsession_id\x18\x02 \x01(\t\"5\n\x0fGetAudioRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06linked\x18\x02 \x01(\x08\":\n\x14GetTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06linked\x18\x02 \x01(\x08\"i\n\x15ListUtterancesRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x13\n\x06offset\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\t\n\x07_offsetB\x08\n\x06_limit\"U\n\x16ListUtterancesResponse\x12)\n\nutterances\x18\x01 \x03(\x0b\x32\x15.dalston.v1.Utterance\x12\x10\n\x08has_more\x18\x02 \x01(\x08\"\x8b\x01\n\tUtterance\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\x12\x0c\n\x04text\x18\x04 \x01(\t\x12\x12\n\nconfidence\x18\x05 \x01(\x01\x12\x10\n\x08language\x18\x06 \x01(\t\x12\x1f\n\x05words\x18\x07 \x03(\x0b\x32\x10.dalston.v1.Word\"\xa5\x01\n\x17\x45xportTranscriptRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\x12\x0e\n\x06linked\x18\x03 \x01(\x08\x12\x1c\n\x0fmax_line_length\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_lines\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x12\n\x10_max_line_lengthB\x0c\n\n_max_lines\"<\n\x14WatchSessionsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"a\n\x15WatchSessionsResponse\x12\x0c\n\x04type\x18\x01 \x01(\t\x12$\n\x07session\x18\x02 \x01(\x0b\x32\x13.dalston.v1.Session\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\":\n\x15\x45nhanceSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"+\n\x15GetEnhancementRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xbd\x01\n\x0b\x45nhancement\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05\x65rror\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x08\n\x06_error2\x92\n\n\x0eSessionService\x12p\n\x0cListSessions\x12\x1f.dalston.v1.ListSessionsRequest\x1a .dalston.v1.ListSessionsResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/realtime/sessions\x12l\n\nGetSession\x12\x1d.dalston.v1.GetSessionRequest\x1a\x13.dalston.v1.Session\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/realtime/sessions/{session_id}\x12\x80\x01\n\rDeleteSession\x12 .dalston.v1.DeleteSessionRequest\x1a!.dalston.v1.DeleteSessionResponse\"*\x82\xd3\xe4\x93\x02$*\"/v1/realtime/sessions/{session_id}\x12q\n\x08GetAudio\x12\x1b.dalston.v1.GetAudioRequest\x1a\x14.google.api.HttpBody\"0\x82\xd3\xe4\x93\x02*\x12(/v1/realtime/sessions/{session_id}/audio0\x01\x12\x80\x01\n\rGetTranscript\x12 .dalston.v1.GetTranscriptRequest\x1a\x14.google.api.HttpBody\"5\x82\xd3\xe4\x93\x02/\x12-/v1/realtime/sessions/{session_id}/transcript0\x01\x12\x8e\x01\n\x0eListUtterances\x12!.dalston.v1.ListUtterancesRequest\x1a\".dalston.v1.ListUtterancesResponse\"5\x82\xd3\xe4\x93\x02/\x12-/v1/realtime/sessions/{session_id}/utterances\x12\x8b\x01\n\x10\x45xportTranscript\x12#.dalston.v1.ExportTranscriptRequest\x1a\x14.google.api.HttpBody\":\x82\xd3\xe4\x93\x02\x34\x12\x32/v1/realtime/sessions/{session_id}/export/{format}0\x01\x12{\n\rWatchSessions\x12 .dalston.v1.WatchSessionsRequest\x1a!.dalston.v1.WatchSessionsResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/realtime/sessions:watch0\x01\x12\x83\x01\n\x0e\x45nhanceSession\x12!.dalston.v1.EnhanceSessionRequest\x1a\x17.dalston.v1.Enhancement\"5\x82\xd3\xe4\x93\x02/\"*/v1/realtime/sessions/{session_id}/enhance:\x01*\x12\x84\x01\n\x0eGetEnhancement\x12!.dalston.v1.GetEnhancementRequest\x1a\x17.dalston.v1.Enhancement\"6\x82\xd3\xe4\x93\x02\x30\x12./v1/realtime/sessions/{session_id}/enhancementb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +45,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['GetAudio']._serialized_options = b'\202\323\344\223\002*\022(/v1/realtime/sessions/{session_id}/audio'
   _globals['_SESSIONSERVICE'].methods_by_name['GetTranscript']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['GetTranscript']._serialized_options = b'\202\323\344\223\002/\022-/v1/realtime/sessions/{session_id}/transcript'
+  _globals['_SESSIONSERVICE'].methods_by_name['ListUtterances']._loaded_options = None
+  _globals['_SESSIONSERVICE'].methods_by_name['ListUtterances']._serialized_options = b'\202\323\344\223\002/\022-/v1/realtime/sessions/{session_id}/utterances'
   _globals['_SESSIONSERVICE'].methods_by_name['ExportTranscript']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['ExportTranscript']._serialized_options = b'\202\323\344\223\0024\0222/v1/realtime/sessions/{session_id}/export/{format}'
   _globals['_SESSIONSERVICE'].methods_by_name['WatchSessions']._loaded_options = None
@@ -52,36 +55,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSERVICE'].methods_by_name['EnhanceSession']._serialized_options = b'\202\323\344\223\002/\"*/v1/realtime/sessions/{session_id}/enhance:\001*'
   _globals['_SESSIONSERVICE'].methods_by_name['GetEnhancement']._loaded_options = None
   _globals['_SESSIONSERVICE'].methods_by_name['GetEnhancement']._serialized_options = b'\202\323\344\223\0020\022./v1/realtime/sessions/{session_id}/enhancement'
-  _globals['_SESSION']._serialized_start=131
-  _globals['_SESSION']._serialized_end=998
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1001
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1202
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1204
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1309
-  _globals['_PAGINATION']._serialized_start=1311
-  _globals['_PAGINATION']._serialized_end=1411
-  _globals['_GETSESSIONREQUEST']._serialized_start=1413
-  _globals['_GETSESSIONREQUEST']._serialized_end=1452
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1454
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1496
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1498
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1558
-  _globals['_GETAUDIOREQUEST']._serialized_start=1560
-  _globals['_GETAUDIOREQUEST']._serialized_end=1613
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1615
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1673
-  _globals['_EXPORTTRANSCRIPTREQUEST']._serialized_start=1676
-  _globals['_EXPORTTRANSCRIPTREQUEST']._serialized_end=1841
-  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1843
-  _globals['_WATCHSESSIONSREQUEST']._serialized_end=1903
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=1905
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=2002
-  _globals['_ENHANCESESSIONREQUEST']._serialized_start=2004
-  _globals['_ENHANCESESSIONREQUEST']._serialized_end=2062
-  _globals['_GETENHANCEMENTREQUEST']._serialized_start=2064
-  _globals['_GETENHANCEMENTREQUEST']._serialized_end=2107
-  _globals['_ENHANCEMENT']._serialized_start=2110
-  _globals['_ENHANCEMENT']._serialized_end=2299
-  _globals['_SESSIONSERVICE']._serialized_start=2302
-  _globals['_SESSIONSERVICE']._serialized_end=3455
+  _globals['_SESSION']._serialized_start=163
+  _globals['_SESSION']._serialized_end=1088
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1091
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1292
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1294
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1399
+  _globals['_PAGINATION']._serialized_start=1401
+  _globals['_PAGINATION']._serialized_end=1501
+  _globals['_GETSESSIONREQUEST']._serialized_start=1503
+  _globals['_GETSESSIONREQUEST']._serialized_end=1542
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1544
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1586
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1588
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1648
+  _globals['_GETAUDIOREQUEST']._serialized_start=1650
+  _globals['_GETAUDIOREQUEST']._serialized_end=1703
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1705
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1763
+  _globals['_LISTUTTERANCESREQUEST']._serialized_start=1765
+  _globals['_LISTUTTERANCESREQUEST']._serialized_end=1870
+  _globals['_LISTUTTERANCESRESPONSE']._serialized_start=1872
+  _globals['_LISTUTTERANCESRESPONSE']._serialized_end=1957
+  _globals['_UTTERANCE']._serialized_start=1960
+  _globals['_UTTERANCE']._serialized_end=2099
+  _globals['_EXPORTTRANSCRIPTREQUEST']._serialized_start=2102
+  _globals['_EXPORTTRANSCRIPTREQUEST']._serialized_end=2267
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=2269
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=2329
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=2331
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=2428
+  _globals['_ENHANCESESSIONREQUEST']._serialized_start=2430
+  _globals['_ENHANCESESSIONREQUEST']._serialized_end=2488
+  _globals['_GETENHANCEMENTREQUEST']._serialized_start=2490
+  _globals['_GETENHANCEMENTREQUEST']._serialized_end=2533
+  _globals['_ENHANCEMENT']._serialized_start=2536
+  _globals['_ENHANCEMENT']._serialized_end=2725
+  _globals['_SESSIONSERVICE']._serialized_start=2728
+  _globals['_SESSIONSERVICE']._serialized_end=4026
 # @@protoc_insertion_point(module_scope)

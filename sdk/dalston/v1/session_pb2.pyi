@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from dalston.v1 import transcription_pb2 as _transcription_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -51,6 +52,7 @@ class Session(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RESUME_FROM_SECONDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`sess_` and the 32 hexadecimal digits of a UUIDv7."""
     status: _builtins.str
@@ -96,6 +98,11 @@ class Session(_message.Message):
     """The address the client connected from."""
     error: _builtins.str
     """Why it ended, when it did not end well."""
+    resume_from_seconds: _builtins.float
+    """Where in the audio of `previous_session_id` this session begins, in
+    seconds: in the joined recording what the earlier one has after it gives
+    way to this session's.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -131,10 +138,11 @@ class Session(_message.Message):
         worker_id: _builtins.str | None = ...,
         client_ip: _builtins.str | None = ...,
         error: _builtins.str | None = ...,
+        resume_from_seconds: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "client_ip", b"client_ip", "ended_at", b"ended_at", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "started_at", b"started_at", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "worker_id", b"worker_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "client_ip", b"client_ip", "ended_at", b"ended_at", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "started_at", b"started_at", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "worker_id", b"worker_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "sample_rate", b"sample_rate", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "sample_rate", b"sample_rate", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_uri: _TypeAlias = _typing.Literal["audio_uri"]  # noqa: Y015
     _WhichOneofArgType__audio_uri: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri"]  # noqa: Y015
@@ -152,6 +160,8 @@ class Session(_message.Message):
     _WhichOneofArgType__next_session_id: _TypeAlias = _typing.Literal["_next_session_id", b"_next_session_id"]  # noqa: Y015
     _WhichOneofReturnType__previous_session_id: _TypeAlias = _typing.Literal["previous_session_id"]  # noqa: Y015
     _WhichOneofArgType__previous_session_id: _TypeAlias = _typing.Literal["_previous_session_id", b"_previous_session_id"]  # noqa: Y015
+    _WhichOneofReturnType__resume_from_seconds: _TypeAlias = _typing.Literal["resume_from_seconds"]  # noqa: Y015
+    _WhichOneofArgType__resume_from_seconds: _TypeAlias = _typing.Literal["_resume_from_seconds", b"_resume_from_seconds"]  # noqa: Y015
     _WhichOneofReturnType__transcript_uri: _TypeAlias = _typing.Literal["transcript_uri"]  # noqa: Y015
     _WhichOneofArgType__transcript_uri: _TypeAlias = _typing.Literal["_transcript_uri", b"_transcript_uri"]  # noqa: Y015
     _WhichOneofReturnType__transcript_url: _TypeAlias = _typing.Literal["transcript_url"]  # noqa: Y015
@@ -174,6 +184,8 @@ class Session(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__next_session_id) -> _WhichOneofReturnType__next_session_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_session_id) -> _WhichOneofReturnType__previous_session_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resume_from_seconds) -> _WhichOneofReturnType__resume_from_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__transcript_uri) -> _WhichOneofReturnType__transcript_uri | None: ...
     @_typing.overload
@@ -408,6 +420,107 @@ class GetTranscriptRequest(_message.Message):
 Global___GetTranscriptRequest: _TypeAlias = GetTranscriptRequest  # noqa: Y015
 
 @_typing.final
+class ListUtterancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    offset: _builtins.int
+    """How many of the first to skip. Default 0."""
+    limit: _builtins.int
+    """How many to return: 1 to 1000. Default 100."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        offset: _builtins.int | None = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__offset: _TypeAlias = _typing.Literal["offset"]  # noqa: Y015
+    _WhichOneofArgType__offset: _TypeAlias = _typing.Literal["_offset", b"_offset"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__offset) -> _WhichOneofReturnType__offset | None: ...
+
+Global___ListUtterancesRequest: _TypeAlias = ListUtterancesRequest  # noqa: Y015
+
+@_typing.final
+class ListUtterancesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UTTERANCES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    has_more: _builtins.bool
+    """Whether more may come: the session runs, or there is a next page."""
+    @_builtins.property
+    def utterances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Utterance]: ...
+    def __init__(
+        self,
+        *,
+        utterances: _abc.Iterable[Global___Utterance] | None = ...,
+        has_more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "utterances", b"utterances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListUtterancesResponse: _TypeAlias = ListUtterancesResponse  # noqa: Y015
+
+@_typing.final
+class Utterance(_message.Message):
+    """What was said between two silences, as its final said it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """0 is the session's first."""
+    start: _builtins.float
+    end: _builtins.float
+    text: _builtins.str
+    confidence: _builtins.float
+    """0 to 1."""
+    language: _builtins.str
+    """ISO 639-1 code."""
+    @_builtins.property
+    def words(self) -> _containers.RepeatedCompositeFieldContainer[_transcription_pb2.Word]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        start: _builtins.float = ...,
+        end: _builtins.float = ...,
+        text: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        language: _builtins.str = ...,
+        words: _abc.Iterable[_transcription_pb2.Word] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end", b"end", "index", b"index", "language", b"language", "start", b"start", "text", b"text", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Utterance: _TypeAlias = Utterance  # noqa: Y015
+
+@_typing.final
 class ExportTranscriptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -459,7 +572,8 @@ class WatchSessionsRequest(_message.Message):
     """Only sessions of this status. Default: all."""
     resume_token: _builtins.str
     """`resume_token` of the last message seen: changes since then are sent
-    instead of a snapshot.
+    instead of a snapshot. One that is too old or is not this service's gets a
+    snapshot.
     """
     def __init__(
         self,
@@ -485,11 +599,18 @@ class WatchSessionsResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """`snapshot`, `changed`, `deleted` or `heartbeat`."""
+    """`snapshot`: a session as it is, one message for each of the newest 1000.
+    `ready`: the snapshot, or what was missed, is complete. `changed`: a
+    session is new or other than before. `deleted`: it is gone, or no longer
+    of the status asked for. `heartbeat`: nothing happened for 15 s. `error`:
+    the stream ends and should be opened again with `resume_token`.
+    """
     resume_token: _builtins.str
     @_builtins.property
     def session(self) -> Global___Session:
-        """The session after the change; unset in a heartbeat."""
+        """The session after the change, only its id in `deleted`; unset in `ready`,
+        `heartbeat` and `error`.
+        """
 
     def __init__(
         self,

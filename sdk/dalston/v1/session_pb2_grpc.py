@@ -65,6 +65,11 @@ class SessionServiceStub:
                 request_serializer=dalston_dot_v1_dot_session__pb2.GetTranscriptRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.ListUtterances = channel.unary_unary(
+                '/dalston.v1.SessionService/ListUtterances',
+                request_serializer=dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.FromString,
+                _registered_method=True)
         self.ExportTranscript = channel.unary_stream(
                 '/dalston.v1.SessionService/ExportTranscript',
                 request_serializer=dalston_dot_v1_dot_session__pb2.ExportTranscriptRequest.SerializeToString,
@@ -125,6 +130,10 @@ class SessionServiceServicer:
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
         was sent in, in chunks.
 
+        A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+        of the file, with `content-range` among the headers of the answer and over
+        REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
         (409) while it is not stored yet.
         """
@@ -137,6 +146,14 @@ class SessionServiceServicer:
 
         Fails with NOT_FOUND when the session stored no transcript, and with
         ABORTED (409) while it is not stored yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUtterances(self, request, context):
+        """Lists what a session has said so far, one utterance after the other, while
+        it runs and after. Only of sessions that store their transcript.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -197,6 +214,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.GetTranscript,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.GetTranscriptRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ListUtterances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUtterances,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.SerializeToString,
             ),
             'ExportTranscript': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportTranscript,
@@ -359,6 +381,33 @@ class SessionService:
             '/dalston.v1.SessionService/GetTranscript',
             dalston_dot_v1_dot_session__pb2.GetTranscriptRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUtterances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.SessionService/ListUtterances',
+            dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.FromString,
             options,
             channel_credentials,
             insecure,

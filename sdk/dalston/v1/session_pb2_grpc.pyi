@@ -56,6 +56,10 @@ class SessionServiceStub:
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
     was sent in, in chunks.
 
+    A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+    of the file, with `content-range` among the headers of the answer and over
+    REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
     (409) while it is not stored yet.
     """
@@ -64,6 +68,10 @@ class SessionServiceStub:
 
     Fails with NOT_FOUND when the session stored no transcript, and with
     ABORTED (409) while it is not stored yet.
+    """
+    ListUtterances: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]
+    """Lists what a session has said so far, one utterance after the other, while
+    it runs and after. Only of sessions that store their transcript.
     """
     ExportTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]
     """Renders the stored transcript in another format."""
@@ -101,6 +109,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
     was sent in, in chunks.
 
+    A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+    of the file, with `content-range` among the headers of the answer and over
+    REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
     (409) while it is not stored yet.
     """
@@ -109,6 +121,10 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     Fails with NOT_FOUND when the session stored no transcript, and with
     ABORTED (409) while it is not stored yet.
+    """
+    ListUtterances: _aio.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]  # type: ignore[assignment]
+    """Lists what a session has said so far, one utterance after the other, while
+    it runs and after. Only of sessions that store their transcript.
     """
     ExportTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Renders the stored transcript in another format."""
@@ -167,6 +183,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
         was sent in, in chunks.
 
+        A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+        of the file, with `content-range` among the headers of the answer and over
+        REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
         (409) while it is not stored yet.
         """
@@ -181,6 +201,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with NOT_FOUND when the session stored no transcript, and with
         ABORTED (409) while it is not stored yet.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUtterances(
+        self,
+        request: _session_pb2.ListUtterancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ListUtterancesResponse, _abc.Awaitable[_session_pb2.ListUtterancesResponse]]:
+        """Lists what a session has said so far, one utterance after the other, while
+        it runs and after. Only of sessions that store their transcript.
         """
 
     @_abc_1.abstractmethod

@@ -128,10 +128,16 @@ class TranscribeConfig(_message.Message):
     ended. Default false. Needs `store_audio`.
     """
     resume_session_id: _builtins.str
-    """Id of an earlier session of the same tenant that this one continues."""
+    """Id of an earlier session of the same tenant that this one continues, of
+    the same encoding, rate and channels. One that still runs is waited for
+    some seconds, for its connection may be dead; one that is continued by
+    another session already cannot be resumed, the other can.
+    """
     resume_from_seconds: _builtins.float
-    """Where in the earlier session's audio this stream starts, in seconds.
-    Default: where its stored audio ends. Needs `resume_session_id`.
+    """Where in the earlier session's audio this stream starts, in seconds; at
+    most as much as it received. Default: the latest point up to which its
+    audio is stored and no word is cut in two; `session_begin` says where that
+    is. Needs `resume_session_id`.
     """
     acks: _builtins.bool
     """Whether `audio_ack` is sent: at most once a second while it has news, and

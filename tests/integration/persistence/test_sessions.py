@@ -74,7 +74,7 @@ def store(database: Database) -> SessionStore:
 
 async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: SessionStore, tenant: uuid.UUID) -> None:
     first = a_start(tenant, minute=-9)
-    start = a_start(tenant, previous_session_id=first.id, enhance_on_end=True)
+    start = a_start(tenant, previous_session_id=first.id, resume_from_seconds=2.5, enhance_on_end=True)
     await rows.insert([first, start])
     await rows.conclude(start.id, replace(DONE, ending=Ending("error", "broke")))
     await rows.set_stored(start.id, StoredObjects("s3://b/a", "s3://b/t"))
@@ -100,6 +100,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         worker_id="worker",
         client_ip="2001:db8::7",
         previous_session_id=first.session_id,
+        resume_from_seconds=2.5,
         started_at=start.started_at,
         ended_at=DONE.ended_at,
         error="broke",
@@ -109,7 +110,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
 
 
 def test_the_table_has_every_column_of_the_record() -> None:
-    inner = {"deleted_at", "upload_id", "stored_bytes", "has_tails", "recover_after"}
+    inner = {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"}
     columns = {column.name for column in realtime_sessions.c} - inner
     assert columns == {field.name for field in fields(SessionRecord)} - {"next_session_id"}
 

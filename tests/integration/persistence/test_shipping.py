@@ -146,7 +146,7 @@ async def test_the_stored_seconds_of_an_ack_are_in_s3(quick: Any, client_of: Any
     quick.parrot.acks = True
     async with quick.channel() as channel:
         client = client_of(channel)
-        session_id = await client.begin(store_audio=True)
+        session_id = await client.begin(store_audio=True, acks=True)
         await client.send(bytes(32_000))
         first = (await client.call.read()).audio_ack
         assert (first.received_seconds, first.processed_seconds) == (1.0, 0.25)
@@ -360,3 +360,18 @@ async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
         await house.ended(session_id)
         assert await house.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
         await nothing_is_left(house, session_id)
+
+
+async def test_who_asks_for_no_acks_gets_none_and_how_far_it_came_is_known(quick: Any, client_of: Any) -> None:
+    quick.parrot.acks = True
+    async with quick.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(store_audio=True)
+        await client.send(bytes(32_000))
+
+        async def is_written() -> bool:
+            return bool((await quick.row_of(session_id))["processed_seconds"] == 0.25)
+
+        await until(is_written)
+        client.call.cancel()
+    await quick.ended(session_id)

@@ -108,7 +108,7 @@ async def test_all_sessions_that_are_due_go_into_one_statement(writer: SessionWr
 async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.spoke(start.id)
+    writer.hasten(start.id)
     await writer.flush()
     assert rows.statements == [{start.id: Progress(1.0, 1, 2, "en")}]
 
@@ -133,7 +133,7 @@ async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter
 async def test_what_postgres_did_not_take_is_written_later(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.spoke(start.id)
+    writer.hasten(start.id)
     rows.is_away = True
     with pytest.raises(StorageUnavailable):
         await writer.flush()
@@ -180,7 +180,7 @@ async def test_a_concluded_session_is_written_no_more(writer: SessionWriter, row
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(5.0))
     await writer.conclude(start, DONE)
-    writer.spoke(start.id)
+    writer.hasten(start.id)
     clock.now += 60
     await writer.flush()
     assert rows.statements == []
@@ -192,7 +192,7 @@ async def test_the_writer_goes_on_after_a_failure(
     monkeypatch.setattr(writer_module, "TICK_SECONDS", 0.01)
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.spoke(start.id)
+    writer.hasten(start.id)
     rows.is_away = True
     running = asyncio.create_task(writer.run())
     await asyncio.sleep(0.05)

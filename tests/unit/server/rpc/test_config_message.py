@@ -105,7 +105,6 @@ def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any
         {"word_timestamps": True},
         {"vocabulary": ["Dalston"]},
         {"enhance_on_end": True, "store_audio": True},
-        {"resume_session_id": "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"},
     ],
 )
 def test_what_is_not_built_yet_says_so(fields: dict[str, Any]) -> None:

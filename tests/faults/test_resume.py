@@ -1,0 +1,347 @@
+"""P9: a session continues another whose connection, server or machine is gone; the two are one recording."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from tests.faults.client import PatternClient
+from tests.faults.fault_server import CYCLE_BYTES
+from tests.faults.figures import FIGURES
+from tests.faults.pattern import BYTES_PER_SECOND, disagreement
+from tests.faults.proxy import Proxy
+from tests.faults.servers import ServerProcess, a_server
+from tests.faults.world import PREFIX, World, read_wav
+
+_TAG = 9
+_HALF_SECOND = 16_000
+# What the scripted detector takes for a pause, and no more, may be missing between two finals.
+_PAUSE_BYTES = 6_000
+# Speech that was shorter when its client ended the session was noise.
+_NOISE_BYTES = 8_000
+# What a client keeps beside what is neither stored nor recognised: the longest utterance fits in.
+_SLACK_BYTES = 30 * BYTES_PER_SECOND
+
+
+@asynccontextmanager
+async def a_client(
+    server: ServerProcess, previous: PatternClient | None = None, *, port: int | None = None, **config: Any
+) -> AsyncIterator[PatternClient]:
+    """A stream that has begun, perhaps where another is to go on."""
+    client = PatternClient(server.channel(port), tag=_TAG)
+    try:
+        if previous is None:
+            await client.begin(**config)
+        else:
+            await client.resume(previous, **config)
+            assert_is_kept(previous, client)
+        yield client
+    finally:
+        await client.close()
+
+
+def _bytes(seconds: float) -> int:
+    return round(seconds * BYTES_PER_SECOND)
+
+
+async def speak(client: PatternClient, size: int = 3 * CYCLE_BYTES + _HALF_SECOND) -> None:
+    """Sends so much, ending in mid-utterance, and waits until all of it but that utterance has come back."""
+    await client.send(size)
+    await client.until_received(client.sent)
+
+
+async def the_rest(server: ServerProcess, previous: PatternClient, size: int = 2 * CYCLE_BYTES) -> PatternClient:
+    """Continues a session to a good end."""
+    async with a_client(server, previous) as client:
+        await speak(client, size)
+        await client.finish()
+        return client
+
+
+def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
+    """The point is not before what a client keeps that goes by the acknowledgements."""
+    assert client.begun is not None
+    point = _bytes(client.begun.resume_from_seconds)
+    kept_from = min(previous.stored, previous.processed) - _SLACK_BYTES
+    assert kept_from <= point <= previous.sent
+    FIGURES.add("sessions resumed")
+    FIGURES.add("bytes sent again", previous.sent - point)
+
+
+async def compare(world: World, *sessions: PatternClient) -> None:
+    """The recordings, each cut where the next begins, are what was spoken; and so are the finals."""
+    data, said, base = b"", [], 0
+    ended_well: set[int] = set()
+    for session in sessions:
+        row = await world.row(session.session_id)
+        base += _bytes(row["resume_from_seconds"] or 0.0)
+        said = [each for each in said if each[0] < base]
+        assert base <= len(data), f"{base - len(data)} bytes are missing before {session.session_id}"
+        recording = await world.object(f"{PREFIX}{session.session_id}/audio.wav")
+        transcript = await world.object(f"{PREFIX}{session.session_id}/transcript.json")
+        assert recording is not None
+        assert transcript is not None
+        data = data[:base] + read_wav(recording)
+        if row["status"] == "completed":
+            ended_well.add(len(data))
+        said += [
+            (base + _bytes(u["start"]), base + _bytes(u["end"]), u["text"])
+            for u in json.loads(transcript)["utterances"]
+        ]
+    FIGURES.add("bytes compared", len(data))
+    assert disagreement(_TAG, data) is None
+    assert len(data) == base + sessions[-1].sent
+    assert said[0][0] == 0
+    for start, end, text in said:
+        assert text == f"tag {_TAG} bytes {start} to {end}"
+    for (_, end, _), (start, _, _) in pairwise(said):
+        assert end <= start, "something was said twice"
+        noise = _NOISE_BYTES if any(end <= place <= start for place in ended_well) else 0
+        assert start - end <= _PAUSE_BYTES + noise, "something that was said is in no final"
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
+    status = Status.FromString(dict(error.trailing_metadata() or ())["grpc-status-details-bin"])  # type: ignore[arg-type]
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason, dict(info.metadata)
+
+
+async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, str]]:
+    """Why a stream is not accepted."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async with a_client(server, **config):
+            pass
+    return reason_of(raised.value)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param("cancelled", marks=pytest.mark.long), pytest.param("reset", marks=pytest.mark.long), "cable pulled"],
+)
+async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(world: World, way: str) -> None:
+    spool = world.new_spool()
+    async with (
+        a_server(world.environment(spool), world.folder / "server.log") as server,
+        Proxy("127.0.0.1", server.port) as proxy,
+        a_client(server, port=proxy.port) as lost,
+    ):
+        await speak(lost)
+        {"cancelled": lost.vanish, "reset": proxy.cut, "cable pulled": proxy.stall}[way]()
+        began = asyncio.get_running_loop().time()
+        last = await the_rest(server, lost)
+        FIGURES.note(f"{way}: resumed and ended after {asyncio.get_running_loop().time() - began:.1f} s")
+        await world.settled()
+        # The utterance that was cut is said again, whole.
+        assert last.first_byte == 3 * CYCLE_BYTES - 6_400
+        await compare(world, lost, last)
+        assert (await world.row(lost.session_id))["status"] == "interrupted"
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_killed_server_is_resumed_on_the_disk_it_left(world: World) -> None:
+    spool = world.new_spool()
+    environment = world.environment(spool)
+    async with a_server(environment, world.folder / "server.log") as server, a_client(server) as lost:
+        await lost.send(5 * CYCLE_BYTES + _HALF_SECOND)
+        await asyncio.sleep(random.uniform(0.0, 4.0))
+        await server.kill()
+    async with a_server(environment, world.folder / "server.log") as server:
+        last = await the_rest(server, lost)
+        await world.settled()
+        await compare(world, lost, last)
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(world: World) -> None:
+    lost_spool, spool = world.new_spool(), world.new_spool()
+    async with a_server(world.environment(spool), world.folder / "other.log") as other:
+        async with (
+            a_server(world.environment(lost_spool), world.folder / "server.log") as server,
+            a_client(server) as lost,
+        ):
+            await lost.stream(random.uniform(2.5, 8.0))
+            await server.kill()
+        shutil.rmtree(lost_spool)
+        last = await the_rest(other, lost)
+        await world.settled()
+        await compare(world, lost, last)
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_server_that_comes_back_with_more_does_no_harm(world: World) -> None:
+    """Its session was continued elsewhere at what the bucket had; it stores the rest, which gives way."""
+    mine, spool = world.new_spool(), world.new_spool()
+    environment = world.environment(mine, flush_seconds=3)
+    async with a_server(world.environment(spool, recovery_grace_seconds=60), world.folder / "other.log") as other:
+        async with a_server(environment, world.folder / "server.log") as server, a_client(server) as lost:
+            await lost.stream(5.0)
+            await lost.flush()
+            received = lost.received
+            await server.kill()
+        last = await the_rest(other, lost)
+        assert last.first_byte < received
+        async with a_server(environment, world.folder / "server.log"):
+            await world.settled()
+            assert (await world.row(lost.session_id))["stored_bytes"] >= received
+            await compare(world, lost, last)
+            await world.until_nothing_is_left(mine, spool)
+
+
+@pytest.mark.timeout(120)
+async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(world: World) -> None:
+    spool = world.new_spool()
+    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+        async with a_client(server) as lost:
+            await speak(lost)
+        outcomes = await asyncio.gather(*(the_rest(server, lost) for _ in range(5)), return_exceptions=True)
+        winners = [each for each in outcomes if isinstance(each, PatternClient)]
+        assert len(winners) == 1, outcomes
+        for each in outcomes:
+            if not isinstance(each, PatternClient):
+                assert isinstance(each, grpc.aio.AioRpcError)
+                assert reason_of(each) == ("SESSION_RESUMED", {"resumed_by": winners[0].session_id})
+        await world.settled()
+        await compare(world, lost, *winners)
+        assert await refusal(server, resume_session_id=lost.session_id) == (
+            "SESSION_RESUMED",
+            {"resumed_by": winners[0].session_id},
+        )
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("way", [pytest.param("cancelled", marks=pytest.mark.long), "cable pulled"])
+async def test_a_continuation_that_received_nothing_is_no_obstacle(world: World, way: str) -> None:
+    spool = world.new_spool()
+    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+        async with a_client(server) as lost:
+            await speak(lost)
+        async with (
+            Proxy("127.0.0.1", server.port) as proxy,
+            a_client(server, lost, port=proxy.port) as unheard,
+        ):
+            {"cancelled": unheard.vanish, "cable pulled": proxy.stall}[way]()
+            last = await the_rest(server, lost)
+            await world.settled()
+        assert (await world.row(unheard.session_id))["previous_session_id"] is None
+        await compare(world, lost, last)
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_session_that_goes_on_is_not_taken_from_its_client(world: World) -> None:
+    spool = world.new_spool()
+    environment = world.environment(spool, resume_wait_seconds=3)
+    async with a_server(environment, world.folder / "server.log") as server, a_client(server) as living:
+        streaming = asyncio.create_task(living.stream(5))
+        assert await refusal(server, resume_session_id=living.session_id) == ("SESSION_ACTIVE", {})
+        await streaming
+        await living.finish()
+        assert living.reason == "OK"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
+    spool = world.new_spool()
+    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+        async with a_client(server) as first:
+            await speak(first, 3 * CYCLE_BYTES)
+            await first.finish()
+        await world.settled()
+        resume = {"resume_session_id": first.session_id}
+        unknown = first.session_id[:-4] + "0000"
+        for config, reason in (
+            ({"resume_session_id": unknown}, ("SESSION_NOT_FOUND", {})),
+            ({"resume_session_id": "7"}, ("INVALID_PARAMETERS", {"parameter": "resume_session_id"})),
+            (resume | {"sample_rate": 8000}, ("INVALID_PARAMETERS", {"parameter": "sample_rate"})),
+            (resume | {"channels": 2}, ("INVALID_PARAMETERS", {"parameter": "channels"})),
+            (resume | {"encoding": "mulaw"}, ("INVALID_PARAMETERS", {"parameter": "encoding"})),
+            (resume | {"resume_from_seconds": 4.9}, ("INVALID_PARAMETERS", {"parameter": "resume_from_seconds"})),
+            (resume | {"resume_from_seconds": -0.1}, ("INVALID_PARAMETERS", {"parameter": "resume_from_seconds"})),
+        ):
+            assert await refusal(server, **config) == reason
+        async with world.postgres() as connection:
+            other = await connection.fetchval(
+                "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'other') RETURNING id"
+            )
+            await connection.execute("UPDATE realtime_sessions SET tenant_id = $1", other)
+            assert await refusal(server, **resume) == ("SESSION_NOT_FOUND", {})
+            await connection.execute(
+                "UPDATE realtime_sessions SET deleted_at = now(), "
+                "tenant_id = (SELECT id FROM tenants WHERE name = 'default')"
+            )
+            assert await refusal(server, **resume) == ("SESSION_NOT_FOUND", {})
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_wants(world: World) -> None:
+    spool = world.new_spool()
+    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+        async with a_client(server) as first:
+            await speak(first)
+            await first.finish()
+        last = await the_rest(server, first)
+        assert last.first_byte == first.sent
+        async with a_client(server, last, resume_from_seconds=1.0) as third:
+            assert third.begun is not None
+            assert (third.begun.resumed_from, third.begun.resume_from_seconds) == (last.session_id, 1.0)
+            await speak(third)
+            await third.finish()
+        await world.until_nothing_is_left(spool)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_chains_of_sessions_are_what_was_spoken(world: World, full: bool) -> None:
+    spool = world.new_spool()
+    environment = world.environment(spool)
+    for _ in range(10 if full else 1):
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(a_server(environment, world.folder / "server.log"))
+            chain: list[PatternClient] = []
+            for _ in range(4):
+                proxy = await stack.enter_async_context(Proxy("127.0.0.1", server.port))
+                client = await _next(stack, server, chain, proxy.port)
+                await client.stream(random.uniform(0.2, 5.0))
+                how = random.choice([proxy.cut, proxy.stall, client.vanish, client.write_end, None])
+                if how is None:
+                    await server.kill()
+                    server = await stack.enter_async_context(a_server(environment, world.folder / "server.log"))
+                elif asyncio.iscoroutine(ended := how()):
+                    await ended
+            client = await _next(stack, server, chain, server.port)
+            await client.stream(2.0)
+            await client.finish()
+            await world.settled()
+            await compare(world, *chain)
+            FIGURES.add("chains compared")
+    await world.until_nothing_is_left(spool)
+
+
+async def _next(stack: AsyncExitStack, server: ServerProcess, chain: list[PatternClient], port: int) -> PatternClient:
+    """The next session of a chain, at a speed of its own."""
+    client = await stack.enter_async_context(a_client(server, chain[-1] if chain else None, port=port))
+    client.speed = random.choice([1.0, 3.0, 20.0])
+    chain.append(client)
+    return client
