@@ -1,4 +1,4 @@
-"""Generates the Python stubs and Envoy's descriptor set from `proto/`.
+"""Generates the Python stubs, Envoy's descriptor set and the OpenAPI document from `proto/`.
 
 python scripts/generate.py            write them
 python scripts/generate.py --check    exit 1 if what is committed differs
@@ -11,15 +11,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import google.api
 import grpc_tools
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from openapi import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 STUBS = Path("sdk/dalston/v1")
 DESCRIPTOR = Path("envoy/dalston.binpb")
+OPENAPI = Path("envoy/openapi.json")
 COMMON_PROTOS = Path(next(iter(google.api.__path__))).parent.parent
 WELL_KNOWN = Path(next(iter(grpc_tools.__path__))) / "_proto"
 VENDORED = [
@@ -49,7 +53,7 @@ def protoc(*arguments: str) -> None:
 
 
 def generate(target: Path) -> None:
-    """Writes stubs and descriptor set below `target`, in the repository's layout."""
+    """Writes stubs, descriptor set and OpenAPI document below `target`, in the repository's layout."""
     sources = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     package_root = target / STUBS.parent.parent
     package_root.mkdir(parents=True, exist_ok=True)
@@ -62,6 +66,16 @@ def generate(target: Path) -> None:
         *sources,
     )
     protoc("--include_imports", f"--descriptor_set_out={target / DESCRIPTOR}", *sources, *DESCRIBED)
+    with tempfile.TemporaryDirectory() as directory:
+        commented = Path(directory) / "commented.binpb"
+        protoc("--include_source_info", f"--descriptor_set_out={commented}", *sources)
+        descriptors = FileDescriptorSet.FromString(commented.read_bytes())
+    (target / OPENAPI).write_text(openapi(descriptors, _version()), encoding="utf-8")
+
+
+def _version() -> str:
+    project = tomllib.loads((ROOT / "sdk/pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
 
 
 def differences(fresh: Path) -> list[str]:

@@ -18,6 +18,7 @@ from stack.wheels import package_folder
 _ROOT = Path(__file__).resolve().parent.parent
 _TEMPLATE = _ROOT / "envoy" / "envoy.yaml"
 _DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
+_OPENAPI = _ROOT / "envoy" / "openapi.json"
 _ADMIN_SOCKET = "admin.sock"
 _READY_SECONDS = 30.0
 _STOP = ((signal.SIGTERM, 5.0),)
@@ -82,6 +83,7 @@ def render(doors: Doors, access_log: Path) -> str:
         BRIDGE_HOST=doors.bridge_host,
         BRIDGE_PORT=doors.bridge_port,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
+        OPENAPI=_quotable(_OPENAPI),
         ACCESS_LOG=_quotable(access_log),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,

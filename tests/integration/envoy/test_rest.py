@@ -56,6 +56,18 @@ def test_a_limit_that_is_no_number_is_refused_in_words(http: httpx.Client, query
     assert answer.json()["message"]
 
 
+@pytest.mark.parametrize("name", ["y'g", "%b%", "2`w", "a!b", "X~Y", "a|b"])
+def test_a_header_that_only_http_allows_does_no_harm(http: httpx.Client, name: str) -> None:
+    answer = http.get(SESSIONS, headers={name: "[s"})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("value", ["[s", "a\tb", "caf\u00e9".encode("latin-1"), b"\xff\xfe", ";>"])
+def test_a_header_of_any_value_does_no_harm(http: httpx.Client, value: str | bytes) -> None:
+    answer = http.get(SESSIONS, headers={b"x-any": value if isinstance(value, bytes) else value.encode()})
+    assert answer.status_code == 200, answer.text
+
+
 def test_an_unknown_query_parameter_is_refused_by_name(http: httpx.Client) -> None:
     answer = http.get(f"{SESSIONS}?colour=red")
     assert answer.status_code == 400

@@ -1,0 +1,291 @@
+"""The REST door as an OpenAPI 3.1 document, read off the descriptors of `proto/` and their comments.
+
+Run by generate.py. What a comment says of a number, `1 to 100. Default 50.`, becomes its bounds and its default.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from google.api import annotations_pb2
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+    FileDescriptorSet,
+    MethodDescriptorProto,
+)
+
+PACKAGE: Final = ".dalston.v1."
+_VERBS: Final = ("get", "post", "put", "patch", "delete")
+_NUMBER: Final = r"-?\d+(?:\.\d+)?"
+_RANGE: Final = re.compile(rf"\b({_NUMBER}) to ({_NUMBER})\b")
+_DEFAULT: Final = re.compile(rf"Default:? (true|false|{_NUMBER})\.(?:\s|$)")
+_SCALARS: Final[dict[int, dict[str, Any]]] = {
+    FieldDescriptorProto.TYPE_BOOL: {"type": "boolean"},
+    FieldDescriptorProto.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    FieldDescriptorProto.TYPE_INT32: {"type": "integer", "format": "int32"},
+    FieldDescriptorProto.TYPE_STRING: {"type": "string"},
+}
+# What HttpBody carries is in no descriptor.
+_BODIES: Final = {
+    "GetAudio": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
+    "GetTranscript": {"application/json": {"schema": {"$ref": "#/components/schemas/Transcript"}}},
+    "ExportTranscript": {
+        "text/plain": {"schema": {"type": "string"}},
+        "application/x-subrip": {"schema": {"type": "string"}},
+        "text/vtt": {"schema": {"type": "string"}},
+        "application/json": {"schema": {"$ref": "#/components/schemas/Transcript"}},
+    },
+}
+_TRANSCRIPT: Final = {
+    "description": "A stored transcript.",
+    "type": "object",
+    "required": ["session_id", "language", "duration", "text", "utterances"],
+    "properties": {
+        "session_id": {"type": "string"},
+        "language": {"type": "string"},
+        "duration": {"type": "number", "description": "Length of the audio, in seconds."},
+        "text": {"type": "string", "description": "All utterances, joined by spaces."},
+        "utterances": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["start", "end", "text", "confidence"],
+                "properties": {
+                    "start": {"type": "number"},
+                    "end": {"type": "number"},
+                    "text": {"type": "string"},
+                    "confidence": {"type": "number"},
+                    "words": {"type": "array", "items": {"$ref": "#/components/schemas/Word"}},
+                },
+            },
+        },
+    },
+}
+_STATUS: Final = {
+    "description": "google.rpc.Status: what went wrong.",
+    "type": "object",
+    "required": ["code", "message", "details"],
+    "properties": {
+        "code": {"type": "integer", "description": "The gRPC status code."},
+        "message": {"type": "string", "description": "For a person."},
+        "details": {
+            "type": "array",
+            "description": "google.rpc.ErrorInfo with a `reason` of error_reason.proto, and more.",
+            "items": {
+                "type": "object",
+                "required": ["@type"],
+                "properties": {
+                    "@type": {"type": "string"},
+                    "reason": {"type": "string"},
+                    "domain": {"type": "string"},
+                    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                },
+            },
+        },
+    },
+}
+_ERRORS: Final = {
+    "400": "The request is wrong; the message says where.",
+    "401": "No key, or one that is not accepted.",
+    "403": "The key lacks the scope.",
+    "404": "There is none of this id.",
+    "409": "The session is not in the state for it.",
+    "413": "The body is larger than 64 KiB.",
+    "416": "No byte of the file is in the range.",
+    "429": "Too many requests or sessions; `retry-after` says when to try again.",
+    "431": "Headers and query are larger than 64 KiB.",
+    "500": "A mistake of the service. The message names its log line.",
+    "501": "The contract has it, this service does not have it yet.",
+    "503": "A part that the request needs does not answer; try again shortly.",
+    "504": "The service did not answer in time.",
+}
+_ALWAYS: Final = ("400", "401", "403", "429", "431", "500", "503", "504")
+
+
+def openapi(descriptors: FileDescriptorSet, version: str) -> str:
+    """The document, as JSON.
+
+    Args:
+        descriptors: of `proto/`, with source info.
+    """
+    files = [file for file in descriptors.file if file.package == PACKAGE.strip(".")]
+    messages = {name: message for file in files for name, message in _messages(file)}
+    comments = {path: text for file in files for path, text in _comments(file)}
+    writer = _Writer(messages, comments)
+    paths: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for service in file.service:
+            for method in service.method:
+                if method.options.HasExtension(annotations_pb2.http):
+                    path, verb, operation = writer.operation(service.name, method)
+                    paths.setdefault(path, {})[verb] = operation
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Dalston",
+            "version": version,
+            "description": "Sessions of live transcription: the record of them, their audio and transcripts. Live "
+            "streams go over WebSocket (`/v1/audio/transcriptions/stream`) or gRPC.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+            "schemas": {"Status": _STATUS, "Transcript": _TRANSCRIPT, **writer.schemas()},
+        },
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _messages(file: FileDescriptorProto) -> Iterator[tuple[str, DescriptorProto]]:
+    for message in file.message_type:
+        yield PACKAGE + message.name, message
+        for nested in message.nested_type:
+            yield f"{PACKAGE}{message.name}.{nested.name}", nested
+
+
+def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Full name of a message, field, service or method, and what stands above it."""
+    for location in file.source_code_info.location:
+        name = _name_at(file, list(location.path))
+        text = " ".join(line.strip() for line in location.leading_comments.split("\n\n")[0].splitlines())
+        if name and text.strip():
+            yield name, text.strip()
+
+
+def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
+    """The full name of what a path of descriptor.proto's field numbers and indexes leads to."""
+    node: Any = file
+    names: list[str] = []
+    for number, index in zip(path[::2], path[1::2], strict=False):
+        field = node.DESCRIPTOR.fields_by_number.get(number)
+        if field is None or not field.is_repeated or field.message_type is None:
+            return None
+        node = getattr(node, field.name)[index]
+        if not hasattr(node, "name"):
+            return None
+        names.append(node.name)
+    return PACKAGE + ".".join(names) if names and len(path) % 2 == 0 else None
+
+
+class _Writer:
+    """Turns methods into operations and remembers the messages that they need."""
+
+    def __init__(self, messages: dict[str, DescriptorProto], comments: dict[str, str]) -> None:
+        self._messages = messages
+        self._comments = comments
+        self._wanted: dict[str, None] = {}
+
+    def operation(self, service: str, method: MethodDescriptorProto) -> tuple[str, str, dict[str, Any]]:
+        """Path, verb and operation object of a method."""
+        rule = method.options.Extensions[annotations_pb2.http]
+        verb = next(verb for verb in _VERBS if getattr(rule, verb))
+        path: str = getattr(rule, verb)
+        request = self._messages[method.input_type]
+        in_path = re.findall(r"{(\w+)}", path)
+        others = [field for field in request.field if field.name not in in_path]
+        operation: dict[str, Any] = {
+            "operationId": method.name,
+            "summary": self._comments.get(f"{PACKAGE}{service}.{method.name}", ""),
+            "parameters": [
+                self._parameter(method.input_type, field, "path" if field.name in in_path else "query")
+                for field in request.field
+                if field.name in in_path or not rule.body
+            ],
+            "responses": self._responses(method, has_id=bool(in_path), has_body=bool(rule.body)),
+        }
+        if rule.body:
+            body = self._object(method.input_type, others, is_request=True)
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+        if method.name == "GetAudio":
+            operation["parameters"].append(
+                {"name": "range", "in": "header", "schema": {"type": "string"}, "example": "bytes=0-1023"}
+            )
+        return path, verb, operation
+
+    def schemas(self) -> dict[str, Any]:
+        """All messages that operations have named so far, with those that they name."""
+        written: dict[str, Any] = {}
+        while missing := [name for name in self._wanted if _short(name) not in written]:
+            for name in missing:
+                schema = self._object(name, list(self._messages[name].field), is_request=False)
+                written[_short(name)] = {"description": self._comments.get(name, ""), **schema}
+        return dict(sorted(written.items()))
+
+    def _responses(self, method: MethodDescriptorProto, *, has_id: bool, has_body: bool) -> dict[str, Any]:
+        if method.name in _BODIES:
+            content: dict[str, Any] = _BODIES[method.name]
+        elif method.server_streaming:
+            content = {"text/event-stream": {}, "application/x-ndjson": {}}
+            self._ref(method.output_type)
+        else:
+            content = {"application/json": {"schema": self._ref(method.output_type)}}
+        responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}
+        codes = {*_ALWAYS}
+        if has_id:
+            codes |= {"404", "409"}
+        if has_body:
+            codes.add("413")
+        if method.name == "GetAudio":
+            codes.add("416")
+            responses["206"] = {"description": "The part asked for.", "content": content}
+        if method.name in ("EnhanceSession", "GetEnhancement"):
+            codes.add("501")
+        status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
+        responses |= {code: {"description": _ERRORS[code], "content": status} for code in codes}
+        return dict(sorted(responses.items()))
+
+    def _parameter(self, message: str, field: FieldDescriptorProto, place: str) -> dict[str, Any]:
+        return {
+            "name": field.name,
+            "in": place,
+            "required": place == "path",
+            "description": self._comments.get(f"{message}.{field.name}", ""),
+            "schema": self._bounded(message, field),
+        }
+
+    def _object(self, message: str, fields: list[FieldDescriptorProto], *, is_request: bool) -> dict[str, Any]:
+        properties = {field.name: self._property(message, field) for field in fields}
+        # Envoy prints every field that is not marked as optional, messages that are not set excepted.
+        always = [field.name for field in fields if not (field.proto3_optional or _is_single_message(field))]
+        schema = {"type": "object", "properties": properties}
+        return schema if is_request or not always else {**schema, "required": always}
+
+    def _property(self, message: str, field: FieldDescriptorProto) -> dict[str, Any]:
+        schema = self._bounded(message, field)
+        text = self._comments.get(f"{message}.{field.name}")
+        return {**schema, "description": text} if text else schema
+
+    def _bounded(self, message: str, field: FieldDescriptorProto) -> dict[str, Any]:
+        schema = self._type(field)
+        text = self._comments.get(f"{message}.{field.name}", "")
+        if schema.get("type") in ("integer", "number") and (bounds := _RANGE.search(text)):
+            schema = {**schema, "minimum": json.loads(bounds[1]), "maximum": json.loads(bounds[2])}
+        if default := _DEFAULT.search(text):
+            schema = {**schema, "default": json.loads(default[1])}
+        return schema
+
+    def _type(self, field: FieldDescriptorProto) -> dict[str, Any]:
+        schema = dict(_SCALARS[field.type]) if field.type in _SCALARS else self._ref(field.type_name)
+        if field.label != FieldDescriptorProto.LABEL_REPEATED:
+            return schema
+        return {"type": "array", "items": schema}
+
+    def _ref(self, name: str) -> dict[str, Any]:
+        if name == ".google.protobuf.Timestamp":
+            return {"type": "string", "format": "date-time"}
+        self._wanted[name] = None
+        return {"$ref": f"#/components/schemas/{_short(name)}"}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix(PACKAGE)
+
+
+def _is_single_message(field: FieldDescriptorProto) -> bool:
+    return field.type == FieldDescriptorProto.TYPE_MESSAGE and field.label != FieldDescriptorProto.LABEL_REPEATED

@@ -1,0 +1,40 @@
+"""The REST door does what its OpenAPI document says, whatever it is sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from stack.settings import ROOT
+from stack.supervisor import Stack
+
+DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
+NOT_BUILT = ("EnhanceSession", "GetEnhancement")
+"""They answer 501, as the document says."""
+ENDLESS = ("WatchSessions",)
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(NOT_BUILT + ENDLESS))
+
+
+def test_the_document_is_served(stack: Stack) -> None:
+    response = httpx.get(f"{stack.base_url}/v1/openapi.json")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == DOCUMENT
+
+
+@schema.parametrize()
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_request_gets_an_answer_of_the_document(case: Any, stack: Stack) -> None:
+    case.call_and_validate(base_url=stack.base_url, checks=CHECKS, timeout=30)

@@ -1,0 +1,53 @@
+"""The OpenAPI document says what the contract says."""
+
+import json
+from typing import Any
+
+import pytest
+from dalston.v1 import key_pb2, session_pb2
+from google.api import annotations_pb2
+
+from stack.settings import ROOT
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return json.loads((ROOT / "envoy/openapi.json").read_text())
+
+
+def test_every_method_with_a_route_is_an_operation(document: Any) -> None:
+    methods = {
+        method.name
+        for file in (session_pb2, key_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+        if method.GetOptions().HasExtension(annotations_pb2.http)
+    }
+    operations = {each["operationId"] for item in document["paths"].values() for each in item.values()}
+    assert operations == methods
+
+
+def test_bounds_and_defaults_are_those_of_the_comments(document: Any) -> None:
+    parameters = document["paths"]["/v1/realtime/sessions"]["get"]["parameters"]
+    limit = next(each["schema"] for each in parameters if each["name"] == "limit")
+    assert limit == {"type": "integer", "format": "int32", "minimum": 1, "maximum": 100, "default": 50}
+
+
+def test_what_is_always_there_is_required_and_what_is_not_is_not(document: Any) -> None:
+    required = document["components"]["schemas"]["Session"]["required"]
+    assert {"id", "status", "word_count"} <= set(required)
+    assert not {"audio_url", "ended_at", "error"} & set(required)
+
+
+def test_every_reference_leads_somewhere(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            own = {node["$ref"]} if "$ref" in node else set()
+            return own.union(*map(references, node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    assert references(document) == {
+        f"#/components/schemas/{name}" for name in schemas if name != "WatchSessionsResponse"
+    }
