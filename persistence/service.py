@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from persistence.archive import Archive, StoredObject, delete_session
+from persistence.archive import Archive, delete_session
 from persistence.budget import SpoolBudget
+from persistence.chains import ChainStore
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
 from persistence.errors import LeaseLost, StorageUnavailable
@@ -26,12 +27,13 @@ from persistence.sessions import SessionStore
 from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
 from persistence.upkeep import Upkeep
+from persistence.utterances import UtteranceStore
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-__all__ = ["Archive", "Persistence", "StoredObject", "open_persistence"]
+__all__ = ["Archive", "Persistence", "open_persistence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Persistence:
 
     sessions: SessionStore
     archive: Archive
+    chains: ChainStore
+    utterances: UtteranceStore
     interceptor: RecordingInterceptor
     lost: asyncio.Event
     """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
@@ -110,7 +114,15 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
-        yield Persistence(SessionStore(database), Archive(objects), interceptor, lease.lost, objects)
+        yield Persistence(
+            SessionStore(database),
+            Archive(objects),
+            ChainStore(database),
+            UtteranceStore(database),
+            interceptor,
+            lease.lost,
+            objects,
+        )
 
 
 @asynccontextmanager

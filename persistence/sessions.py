@@ -15,6 +15,8 @@ from persistence.tables import UNFINISHED, realtime_sessions
 
 MAX_LIMIT = 100
 MAX_OFFSET = 100_000
+MAX_COUNTED = 10_000
+"""Sessions are counted up to here: a total below it is exact, and a longer list costs no more."""
 
 _t = realtime_sessions.c
 _next = realtime_sessions.alias("following")
@@ -51,6 +53,12 @@ def page_query(
     if after is not None:
         query = query.where(tuple_(_t.started_at, _t.id) < tuple_(after.started_at, after.id))
     return query.order_by(_t.started_at.desc(), _t.id.desc()).limit(limit + 1).offset(offset)
+
+
+def count_query(tenant_id: UUID, session_filter: SessionFilter) -> Select[int]:
+    """How many sessions the filter matches; MAX_COUNTED + 1 where there are more, and no row more is looked at."""
+    some = select(_t.id).where(*_matching(tenant_id, session_filter)).limit(MAX_COUNTED + 1).subquery()
+    return select(func.count()).select_from(some)
 
 
 def _matching(tenant_id: UUID, session_filter: SessionFilter) -> list[ColumnElement[bool]]:
@@ -95,13 +103,12 @@ class SessionStore:
         _refuse_bad_filter(session_filter, limit, offset, cursor)
         after = Cursor.decode(cursor) if cursor else None
         async with self._database.transaction() as connection:
-            count = select(func.count()).select_from(realtime_sessions).where(*_matching(tenant_id, session_filter))
-            total = (await connection.execute(count)).scalar_one()
+            counted = (await connection.execute(count_query(tenant_id, session_filter))).scalar_one()
             page = await connection.execute(page_query(tenant_id, session_filter, limit, offset, after))
             rows = page.mappings().all()
         sessions = tuple(_record(row) for row in rows[:limit])
-        has_next = len(rows) > limit
-        return SessionPage(sessions, total, _place_of(sessions[-1]).encode() if has_next else None)
+        next_cursor = _place_of(sessions[-1]).encode() if len(rows) > limit else None
+        return SessionPage(sessions, min(counted, MAX_COUNTED), counted <= MAX_COUNTED, next_cursor)
 
     async def get(self, tenant_id: UUID, session_id: str) -> SessionRecord:
         """One session.

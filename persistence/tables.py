@@ -84,6 +84,7 @@ realtime_sessions = Table(
     Column("worker_id", Text, nullable=False, comment="the process that writes this row"),
     Column("client_ip", INET),
     Column("previous_session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="SET NULL")),
+    Column("resume_from_seconds", Double),
     Column("started_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
     Column("error", Text),
