@@ -287,7 +287,8 @@ class ObjectStore:
         answer = await self._call(
             "get_object", lambda: self._downloads.get_object(Bucket=self._bucket, Key=key, Range=wanted)
         )
-        async with answer["Body"] as body:
+        body = answer["Body"]
+        async with body:
             while size > 0:
                 try:
                     async with asyncio.timeout(self._deadline_seconds):

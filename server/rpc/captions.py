@@ -158,8 +158,12 @@ def _pieces(word: str) -> list[str]:
 def _may_break(before: str, after: str) -> bool:
     if not (_is_wide(before) or _is_wide(after)):
         return False
-    # No line begins with what closes or accents, and none ends with what opens.
-    return unicodedata.category(after)[0] not in "PM" and unicodedata.category(before) not in ("Ps", "Pi")
+    # No line begins with what closes or modifies, and none ends with what opens or joins.
+    return (
+        unicodedata.category(after)[0] not in "PMC"
+        and unicodedata.category(after) != "Sk"
+        and (unicodedata.category(before) not in ("Ps", "Pi", "Cf"))
+    )
 
 
 def _is_wide(character: str) -> bool:
