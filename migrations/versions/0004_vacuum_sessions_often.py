@@ -19,14 +19,12 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     op.execute(
-        "ALTER TABLE realtime_sessions SET (autovacuum_vacuum_insert_scale_factor = 0,"
-        " autovacuum_vacuum_insert_threshold = 1000, autovacuum_vacuum_scale_factor = 0,"
-        " autovacuum_vacuum_threshold = 1000)"
+        "ALTER TABLE realtime_sessions"
+        " SET (autovacuum_vacuum_insert_scale_factor = 0.01, autovacuum_vacuum_scale_factor = 0.02)"
     )
 
 
 def downgrade() -> None:
     op.execute(
-        "ALTER TABLE realtime_sessions RESET (autovacuum_vacuum_insert_scale_factor,"
-        " autovacuum_vacuum_insert_threshold, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold)"
+        "ALTER TABLE realtime_sessions RESET (autovacuum_vacuum_insert_scale_factor, autovacuum_vacuum_scale_factor)"
     )
