@@ -247,7 +247,6 @@ async def run(arguments: argparse.Namespace, url: str) -> None:
         print(f"{machine()}; commit {commit()}; {arguments.rows:,} rows in {seconds:.0f} s; page of 50\n")
         await maintain(database, "ALTER TABLE realtime_sessions SET (autovacuum_enabled = off)")
         await maintain(database, "ANALYZE realtime_sessions")
-        await check_plans(database, arguments.rows)
         print("Without any VACUUM, the worst there is: whether a row that is counted is visible is looked up.\n")
         await table(database, arguments)
         await maintain(database, "VACUUM ANALYZE realtime_sessions")
