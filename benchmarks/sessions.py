@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -197,6 +198,7 @@ async def maintain(database: Database, statement: str) -> None:
 
 async def table(database: Database, arguments: argparse.Namespace) -> None:
     store = SessionStore(database)
+    print(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
     print("| call | store p50 ms | p95 | max | rpc p50 ms | p95 | max |\n|---|---|---|---|---|---|---|")
     async with stub(database) as sessions:
         for case in await cases(database, arguments.rows):

@@ -1,10 +1,11 @@
 """The sessions of a tenant, for those who read and delete them. Every statement names the tenant."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, text, tuple_, update
 
 from persistence.cursor import Cursor
 from persistence.database import Database
@@ -41,8 +42,8 @@ _INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "has_tails", "rec
 _columns = [column for column in realtime_sessions.c if column.name not in _INNER]
 
 
-def _record(row: RowMapping) -> SessionRecord:
-    values = {str(name): value for name, value in row.items()}
+def _record(row: Mapping[Any, Any]) -> SessionRecord:
+    values = dict(row)
     for name in ("id", "previous_session_id", "next_session_id"):
         values[name] = format_session_id(values[name]) if values[name] else None
     return SessionRecord(**values)
@@ -55,7 +56,7 @@ def _place_of(record: SessionRecord) -> Cursor:
 def page_query(
     tenant_id: UUID, session_filter: SessionFilter, limit: int, offset: int, after: Cursor | None
 ) -> Select[*tuple[Any, ...]]:
-    """One page and one row more, which tells whether there is a next.
+    """One page and one row more, which tells whether there is a next, each with the count of them all.
 
     Its places are read from one index in its order, without the rows: those of skipped places are never looked at.
     """
@@ -64,7 +65,8 @@ def page_query(
         places = places.where(tuple_(_t.started_at, _t.id) < tuple_(after.started_at, after.id))
     places = places.order_by(_t.started_at.desc(), _t.id.desc()).limit(limit + 1).offset(offset)
     page = places.subquery("page")
-    query = select(*_columns, _next_session_id).join_from(page, realtime_sessions, page.c.id == _t.id)
+    counted = count_query(tenant_id, session_filter).scalar_subquery().label("counted")
+    query = select(*_columns, _next_session_id, counted).join_from(page, realtime_sessions, page.c.id == _t.id)
     return query.order_by(page.c.started_at.desc(), page.c.id.desc())
 
 
@@ -117,12 +119,14 @@ class SessionStore:
         after = Cursor.decode(cursor) if cursor else None
         async with self._database.transaction() as connection:
             await connection.execute(BY_INDEX)
-            counted = (await connection.execute(count_query(tenant_id, session_filter))).scalar_one()
             page = await connection.execute(page_query(tenant_id, session_filter, limit, offset, after))
-            rows = page.mappings().all()
+            rows = [dict(row) for row in page.mappings()]
+            counted = [row.pop("counted") for row in rows]
+            if not rows:
+                counted = [(await connection.execute(count_query(tenant_id, session_filter))).scalar_one()]
         sessions = tuple(_record(row) for row in rows[:limit])
         next_cursor = _place_of(sessions[-1]).encode() if len(rows) > limit else None
-        return SessionPage(sessions, min(counted, MAX_COUNTED), counted <= MAX_COUNTED, next_cursor)
+        return SessionPage(sessions, min(counted[0], MAX_COUNTED), counted[0] <= MAX_COUNTED, next_cursor)
 
     async def get(self, tenant_id: UUID, session_id: str) -> SessionRecord:
         """One session.
