@@ -5,9 +5,9 @@
 
 Rows are generated in SQL over four tenants of 60, 30, 9 and 1 percent, in the order they began. `store` is the call of
 the store, `rpc` the whole ListSessions over gRPC on loopback with the server's own interceptors, client and server in
-one process. Nothing is cached between calls but what Postgres keeps. For comparison: the exact count that `total` would
-need, and deep offsets. The plans are checked: the places of a page and the count come from one index alone, in
-its order.
+one process; CPU is that of service, client and Postgres together. Nothing is cached but what Postgres keeps. For
+comparison: the exact count that `total` would need, and deep offsets. The plans are checked: the places of a page and the
+count come from one index alone, in its order.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import grpc
+import psutil
 from provenance import commit, machine
 from pydantic import SecretStr
 from sqlalchemy import func, select, text
@@ -142,16 +143,38 @@ async def cursor_at(database: Database, tenant: UUID, depth: int, status: str | 
         return Cursor(started_at, UUID(str(identifier)))
 
 
-async def timed(calls: int, call: Callable[[], Awaitable[object]]) -> tuple[float, float, float]:
-    """Median, 95th percentile and longest, in milliseconds, after ten calls to warm up."""
+@dataclass(frozen=True)
+class Times:
+    """What a kind of call takes, in milliseconds."""
+
+    p50: float
+    p95: float
+    longest: float
+    cpu: float
+    """Of this process and Postgres together, per call: what another load on the machine changes little."""
+
+    def __str__(self) -> str:
+        return f"{self.p50:.1f} | {self.p95:.1f} | {self.longest:.1f} | {self.cpu:.1f}"
+
+
+async def timed(calls: int, call: Callable[[], Awaitable[object]]) -> Times:
+    """So many calls one after the other, after ten to warm up."""
     for _ in range(10):
         await call()
     found = []
+    before = cpu_seconds()
     for _ in range(calls):
         began = time.perf_counter()
         await call()
         found.append((time.perf_counter() - began) * 1000)
-    return statistics.median(found), statistics.quantiles(found, n=20)[-1], max(found)
+    cpu = (cpu_seconds() - before) * 1000 / calls
+    return Times(statistics.median(found), statistics.quantiles(found, n=20)[-1], max(found), cpu)
+
+
+def cpu_seconds() -> float:
+    me = psutil.Process()
+    times = [each.cpu_times() for each in (me, *me.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 async def explained(database: Database, query: Any, *, plan: str) -> None:
@@ -199,7 +222,8 @@ async def maintain(database: Database, statement: str) -> None:
 async def table(database: Database, arguments: argparse.Namespace) -> None:
     store = SessionStore(database)
     print(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
-    print("| call | store p50 ms | p95 | max | rpc p50 ms | p95 | max |\n|---|---|---|---|---|---|---|")
+    print("| call | store p50 ms | p95 | max | CPU | rpc p50 ms | p95 | max | CPU |")
+    print("|---|---|---|---|---|---|---|---|---|")
     async with stub(database) as sessions:
         for case in await cases(database, arguments.rows):
             cursor = case.after.encode() if case.after else None
@@ -215,7 +239,7 @@ async def table(database: Database, arguments: argparse.Namespace) -> None:
                 arguments.calls,
                 lambda request=request, metadata=metadata: sessions.ListSessions(request, metadata=metadata),
             )
-            print(f"| {case.name} | " + " | ".join(f"{value:.1f}" for value in (*in_store, *in_rpc)) + " |")
+            print(f"| {case.name} | {in_store} | {in_rpc} |")
     await compared(database, arguments.calls)
 
 
@@ -230,8 +254,7 @@ async def compared(database: Database, calls: int) -> None:
                 await connection.execute(BY_INDEX)
                 await connection.execute(query)
 
-        p50, p95, longest = await timed(min(calls, 50), count)
-        print(f"| (the count alone, {name}) | {p50:.1f} | {p95:.1f} | {longest:.1f} | | | |")
+        print(f"| (the count alone, {name}) | {await timed(min(calls, 50), count)} | | | | |")
 
 
 async def check_plans(database: Database, rows: int) -> None:
