@@ -6,8 +6,8 @@
 Rows are generated in SQL over four tenants of 60, 30, 9 and 1 percent, in the order they began. `store` is the call of
 the store, `rpc` the whole ListSessions over gRPC on loopback with the server's own interceptors, client and server in
 one process; CPU is that of service, client and Postgres together. Nothing is cached but what Postgres keeps. For
-comparison: the exact count that `total` would need, and deep offsets. The plans are checked: the places of a page and the
-count come from one index alone, in its order.
+comparison: the exact count that `total` would need, and deep offsets. The plans are checked: the places of a page and
+the count come from one index alone, in its order.
 """
 
 from __future__ import annotations
