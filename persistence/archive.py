@@ -1,14 +1,16 @@
 """The stored audio and transcript of a session, and their removal."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Final, NamedTuple
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Final
 from uuid import UUID
 
-from persistence.errors import AudioNotStored, LeaseLost, SessionActive, StorageUnavailable, TranscriptNotStored
+from persistence.byte_map import ByteMap, Stored
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.keys import audio_key, transcript_key
+from persistence.linked import Link, joined_audio
 from persistence.objects import ObjectStore
-from persistence.records import SessionRecord
 from persistence.salvage import remove_objects
 from persistence.session_id import parse_session_id
 from persistence.sessions import SessionStore
@@ -20,50 +22,46 @@ log = get_logger(__name__)
 _OBJECTS_SECONDS: Final = 5.0
 
 
-class StoredObject(NamedTuple):
-    """An object on its way to a reader."""
-
-    size: int
-    """In bytes, of all chunks together."""
-    chunks: AsyncGenerator[bytes, None]
-
-
 class Archive:
     """Reads sessions' objects. All methods raise StorageUnavailable when S3 does not do its part."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    async def audio(self, record: SessionRecord) -> StoredObject:
-        """The WAV file.
+    async def audio(self, chain: Sequence[Link]) -> ByteMap:
+        """The WAV file of a session, or of several that continue one another, oldest first.
 
         Raises:
-            AudioNotStored: the session did not store it.
-            SessionActive: it is not stored to its end yet.
+            AudioNotStored, SessionActive: one of them cannot be read; the message names it.
         """
-        if not record.store_audio:
-            raise AudioNotStored(record.id)
-        _refuse_unfinished(record, record.audio_uri)
-        return StoredObject(*await self._objects.get(audio_key(parse_session_id(record.id))))
+        if len(chain) > 1:
+            return joined_audio(chain)
+        chain[0].require_audio()
+        return await self._whole(audio_key(chain[0].id))
 
-    async def transcript(self, record: SessionRecord) -> StoredObject:
-        """The JSON document.
+    async def transcript(self, link: Link) -> ByteMap:
+        """The JSON document of a session.
 
         Raises:
             TranscriptNotStored: the session did not store it.
             SessionActive: it is not stored to its end yet.
         """
-        if not record.store_transcript:
-            raise TranscriptNotStored(record.id)
-        _refuse_unfinished(record, record.transcript_uri)
-        return StoredObject(*await self._objects.get(transcript_key(parse_session_id(record.id))))
+        link.require_transcript()
+        return await self._whole(transcript_key(link.id))
 
+    async def _whole(self, key: str) -> ByteMap:
+        return ByteMap((Stored(key, 0, await self._objects.size(key)),))
 
-def _refuse_unfinished(record: SessionRecord, uri: str | None) -> None:
-    if record.status == "active":
-        raise SessionActive(record.id)
-    if uri is None:
-        raise SessionActive(record.id, "is not stored to its end yet: try again in a while")
+    async def read(self, file: ByteMap) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file in chunks of at most 64 KiB; close it with `aclose`."""
+        for piece in file.pieces:
+            if isinstance(piece, Stored):
+                async with aclosing(self._objects.get_range(piece.key, piece.first, piece.size)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            else:
+                for chunk in piece.chunks():
+                    yield chunk
 
 
 async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id: UUID, session_id: str) -> None:

@@ -31,7 +31,6 @@ log = get_logger(__name__)
 
 _WAV: Final = "audio/wav"
 _RAW: Final = "application/octet-stream"
-_SILENCE: Final = {"mulaw": b"\xff", "alaw": b"\xd5"}
 
 _stored_bytes = Counter("dalston_stored_audio_bytes_total", "Audio that has become safe in S3")
 _stored_seconds = Counter("dalston_stored_audio_seconds_total", "Audio that has become safe in S3")
@@ -296,7 +295,7 @@ class AudioUpload:
 
     async def _patched_audio(self, begin: int, end: int) -> bytes:
         wav = self._spool.wav
-        patched = bytearray(_SILENCE.get(wav.encoding, b"\0") * (end - begin))
+        patched = bytearray(wav.silence * (end - begin))
         missing = bytearray(b"\1" * (end - begin))
 
         def patch(position: int, audio: bytes) -> None:

@@ -288,28 +288,39 @@ class ObjectStore:
         return await self._call("get_object", read)
 
     async def get(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
-        """Length of an object and its bytes in chunks of at most 64 KiB.
+        """Length of an object and its bytes in chunks, as `get_range` gives them.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        size = await self.size(key)
+        return size, self.get_range(key, 0, size)
+
+    async def get_range(self, key: str, first: int, size: int) -> AsyncGenerator[bytes, None]:
+        """So many bytes of an object from byte `first` on, in chunks of at most 64 KiB.
 
         The download begins with the first chunk asked for, so an iterator that is never used holds no connection. One
         that is left early should be closed with `aclose`.
 
         Raises:
             ObjectNotFound: it is not there.
+            StorageUnavailable: also where the object has less than that.
         """
-        return await self.size(key), self._chunks(key)
-
-    async def _chunks(self, key: str) -> AsyncGenerator[bytes, None]:
-        answer = await self._call("get_object", lambda: self._downloads.get_object(Bucket=self._bucket, Key=key))
+        wanted = f"bytes={first}-{first + size - 1}"
+        answer = await self._call(
+            "get_object", lambda: self._downloads.get_object(Bucket=self._bucket, Key=key, Range=wanted)
+        )
         body = answer["Body"]
         async with body:
-            while True:
+            while size > 0:
                 try:
                     async with asyncio.timeout(self._deadline_seconds):
-                        chunk = await body.read(_CHUNK_BYTES)
+                        chunk = await body.read(min(_CHUNK_BYTES, size))
                 except _FAILURES as error:
                     raise StorageUnavailable("the object store stopped in the middle of an object") from error
                 if not chunk:
-                    return
+                    raise StorageUnavailable("an object is shorter than it was")
+                size -= len(chunk)
                 yield chunk
 
     async def delete(self, key: str) -> None:

@@ -122,7 +122,7 @@ class SessionRecord:
     client_ip: str | None
     previous_session_id: str | None
     resume_from_seconds: float | None
-    """Where in the audio of the previous session this one begins."""
+    """Where in the audio of the previous session this one begins; None where it continues none."""
     started_at: datetime
     ended_at: datetime | None
     error: str | None
@@ -147,6 +147,7 @@ class SessionPage:
 
     sessions: tuple[SessionRecord, ...]
     total: int
-    """How many sessions the filter matches on all pages."""
+    """How many sessions the filter matches on all pages; at least so many where `is_total_exact` is false."""
+    is_total_exact: bool
     next_cursor: str | None
     """None on the last page."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from persistence.archive import Archive, StoredObject, delete_session
+from persistence.archive import Archive, delete_session
 from persistence.budget import SpoolBudget
+from persistence.chains import ChainStore
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
 from persistence.errors import LeaseLost, StorageUnavailable
@@ -29,6 +30,7 @@ from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Surplus
 from persistence.upkeep import Upkeep
+from persistence.utterances import UtteranceStore
 from persistence.writer import SessionWriter
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
@@ -40,7 +42,7 @@ log = get_logger(__name__)
 _STORE_SECONDS: Final = 6.0
 _CLOSE_SECONDS: Final = 2.0
 
-__all__ = ["Archive", "Persistence", "StoredObject", "open_persistence"]
+__all__ = ["Archive", "Persistence", "open_persistence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Persistence:
 
     sessions: SessionStore
     archive: Archive
+    chains: ChainStore
+    utterances: UtteranceStore
     interceptor: RecordingInterceptor
     resumptions: Resumptions
     lost: asyncio.Event
@@ -126,7 +130,16 @@ async def open_persistence(
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
-        yield Persistence(SessionStore(database), Archive(objects), interceptor, resumptions, lease.lost, objects)
+        yield Persistence(
+            SessionStore(database),
+            Archive(objects),
+            ChainStore(database),
+            UtteranceStore(database),
+            interceptor,
+            resumptions,
+            lease.lost,
+            objects,
+        )
 
 
 @asynccontextmanager

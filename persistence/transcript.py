@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -32,6 +32,16 @@ class Utterance:
     def word_count(self) -> int:
         """Words between white space, as the row counts them."""
         return len(self.text.split())
+
+    def moved(self, seconds: float) -> "Utterance":
+        """The same utterance so much later."""
+
+        def later(time: float) -> float:
+            # A microsecond is less than a sample: what is rounded off is the sum's own error.
+            return round(time + seconds, 6)
+
+        words = tuple(replace(word, start=later(word.start), end=later(word.end)) for word in self.words)
+        return replace(self, start=later(self.start), end=later(self.end), words=words)
 
     def to_line(self) -> bytes:
         """One line of JSON with its line break."""

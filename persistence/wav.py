@@ -23,13 +23,14 @@ _MOST_RIFF_BYTES: Final = _MAX_32
 class _Codec:
     format_tag: int
     sample_bytes: int
+    silence: bytes = b"\0"
 
 
 _CODECS: Final = {
     "pcm_s16le": _Codec(0x0001, 2),
     "pcm_f32le": _Codec(0x0003, 4),
-    "alaw": _Codec(0x0006, 1),
-    "mulaw": _Codec(0x0007, 1),
+    "alaw": _Codec(0x0006, 1, b"\xd5"),
+    "mulaw": _Codec(0x0007, 1, b"\xff"),
 }
 _PCM: Final = 0x0001
 
@@ -57,6 +58,11 @@ class WavFormat:
     def frame_bytes(self) -> int:
         """Bytes of one sample of all channels."""
         return _CODECS[self.encoding].sample_bytes * self.channels
+
+    @property
+    def silence(self) -> bytes:
+        """The byte that silence is made of."""
+        return _CODECS[self.encoding].silence
 
     @property
     def header_bytes(self) -> int:

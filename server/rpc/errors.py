@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from persistence import errors as persistence
 from persistence.records import Ending
 from server.inference import errors as inference
+from server.rpc.byte_range import RangeNotSatisfiable
 from server.rpc.interceptor import Call, CallInterceptor, Context
 from server.session import errors as session
 from telemetry.logs import get_logger
@@ -41,6 +42,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     session.InvalidMessage: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_MESSAGE),
     session.InvalidAudio: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_AUDIO),
     session.MessageTooBig: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_MESSAGE_TOO_BIG),
+    RangeNotSatisfiable: Answer(_C.OUT_OF_RANGE, _R.ERROR_REASON_INVALID_RANGE),
     session.NotBuilt: Answer(_C.UNIMPLEMENTED, _R.ERROR_REASON_UNIMPLEMENTED),
     session.NoCapacity: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
     session.IdleTimeout: Answer(_C.DEADLINE_EXCEEDED, _R.ERROR_REASON_IDLE_TIMEOUT),
@@ -123,5 +125,7 @@ async def _abort(method: str, context: Context, error: Exception) -> None:
     info = AnyMessage()
     info.Pack(ErrorInfo(reason=reason_name(answer.reason), domain=DOMAIN, metadata=metadata))
     status.details.append(info)
-    trailing = (("grpc-status-details-bin", status.SerializeToString()),)
+    trailing: tuple[tuple[str, str | bytes], ...] = (("grpc-status-details-bin", status.SerializeToString()),)
+    if isinstance(error, RangeNotSatisfiable):
+        trailing += (("content-range", f"bytes */{error.size}"),)
     await context.abort(answer.code, message, trailing)

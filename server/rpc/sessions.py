@@ -1,27 +1,28 @@
 """SessionService: the record of sessions, over persistence."""
 
-import asyncio
-from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import NoReturn
 from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
 from dalston.v1 import session_pb2_grpc
-from google.api.httpbody_pb2 import HttpBody
+from dalston.v1.transcription_pb2 import Word
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from persistence.errors import TranscriptNotStored
 from persistence.records import SessionFilter, SessionRecord
-from persistence.service import Persistence, StoredObject
+from persistence.rows import NumberedUtterance
+from persistence.service import Persistence
+from persistence.session_id import parse_session_id
 from persistence.tenancy import current_caller
 from server.rpc import unimplemented
+from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
-from server.session.errors import IdleTimeout, InvalidParameter
+from server.session.errors import InvalidParameter
 
-_SLOWEST_CHUNK_SECONDS = 60.0
-"""For a reader to take 64 KiB: one that does not would hold a connection to S3 for ever."""
 DEFAULT_LIMIT = 50
+DEFAULT_UTTERANCES = 100
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
@@ -29,6 +30,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     def __init__(self, persistence: Persistence) -> None:
         self._persistence = persistence
+        self._downloads = Downloads(persistence)
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
         limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
@@ -43,32 +45,41 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return pb.ListSessionsResponse(
             sessions=[session_message(record) for record in page.sessions],
             pagination=pb.Pagination(
-                limit=limit, offset=request.offset, total=page.total, next_cursor=page.next_cursor
+                limit=limit,
+                offset=request.offset,
+                total=page.total,
+                total_is_exact=page.is_total_exact,
+                next_cursor=page.next_cursor,
             ),
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.Session:
-        return session_message(await self._get(request.session_id))
+        return session_message(await self._persistence.sessions.get(_tenant(), request.session_id))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:
         await self._persistence.delete(_tenant(), request.session_id)
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
-        unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
-        record = await self._get(request.session_id)
-        await _send(context, await self._persistence.archive.audio(record), "audio/wav", f"{record.id}.wav")
+        await self._downloads.audio(_tenant(), request, context)
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
-        unimplemented.refuse_fields(request, unimplemented.QUERY_FIELDS)
-        record = await self._get(request.session_id)
-        await _send(context, await self._persistence.archive.transcript(record), "application/json")
+        await self._downloads.transcript(_tenant(), request, context)
 
-    async def ListUtterances(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("ListUtterances")
+    async def ExportTranscript(self, request: pb.ExportTranscriptRequest, context: Context) -> None:  # type: ignore[override]
+        await self._downloads.export(_tenant(), request, context)
 
-    async def ExportTranscript(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
-        unimplemented.refuse_method("ExportTranscript")
+    async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
+        # Read before its utterances: what it has said to its end is there by then.
+        record = await self._persistence.sessions.get(_tenant(), request.session_id)
+        if not record.store_transcript:
+            raise TranscriptNotStored(record.id)
+        limit = request.limit if request.HasField("limit") else DEFAULT_UTTERANCES
+        page, has_next = await self._persistence.utterances.page(parse_session_id(record.id), request.offset, limit)
+        return pb.ListUtterancesResponse(
+            utterances=[utterance_message(each) for each in page],
+            has_more=has_next or record.transcript_uri is None,
+        )
 
     async def WatchSessions(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
         unimplemented.refuse_method("WatchSessions")
@@ -78,9 +89,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("GetEnhancement")
-
-    async def _get(self, session_id: str) -> SessionRecord:
-        return await self._persistence.sessions.get(_tenant(), session_id)
 
 
 def session_message(record: SessionRecord) -> pb.Session:
@@ -116,17 +124,18 @@ def session_message(record: SessionRecord) -> pb.Session:
     )
 
 
-async def _send(context: Context, stored: StoredObject, content_type: str, filename: str | None = None) -> None:
-    if filename:
-        disposition = ("content-disposition", f'attachment; filename="{filename}"')
-        await context.send_initial_metadata((disposition,))
-    async with aclosing(stored.chunks) as chunks:
-        async for chunk in chunks:
-            try:
-                async with asyncio.timeout(_SLOWEST_CHUNK_SECONDS):
-                    await context.write(HttpBody(content_type=content_type, data=chunk))
-            except TimeoutError:
-                raise IdleTimeout(f"nothing was read for {_SLOWEST_CHUNK_SECONDS:g} seconds") from None
+def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:
+    """An utterance as the API shows it."""
+    said = numbered.utterance
+    return pb.Utterance(
+        index=numbered.index,
+        start=said.start,
+        end=said.end,
+        text=said.text,
+        confidence=said.confidence,
+        language=said.language,
+        words=[Word(word=word.word, start=word.start, end=word.end, confidence=word.confidence) for word in said.words],
+    )
 
 
 def _tenant() -> UUID:

@@ -1,7 +1,7 @@
 """What the contract has and this server does not have yet. The one list of it.
 
-Parameters of `TranscribeConfig` and of the session API listed here answer UNIMPLEMENTED when they are used, methods
-when they are called. `interim_results` is not listed: it permits partials and promises none.
+Parameters of `TranscribeConfig` listed here answer UNIMPLEMENTED when they are used, methods when they are called.
+`interim_results` is not listed: it permits partials and promises none.
 """
 
 from typing import NoReturn
@@ -15,8 +15,7 @@ CONFIG_FIELDS = (
     "vocabulary",
     "enhance_on_end",
 )
-QUERY_FIELDS = ("linked",)
-METHODS = ("ListUtterances", "ExportTranscript", "WatchSessions", "EnhanceSession", "GetEnhancement")
+METHODS = ("WatchSessions", "EnhanceSession", "GetEnhancement")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

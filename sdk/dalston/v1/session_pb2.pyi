@@ -284,12 +284,17 @@ class Pagination(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    TOTAL_IS_EXACT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     offset: _builtins.int
     total: _builtins.int
-    """How many sessions the filter matches."""
+    """How many sessions the filter matches, counted up to 10000: where
+    `total_is_exact` is false, there are more than that.
+    """
     next_cursor: _builtins.str
     """What to send as `cursor` for the next page; unset on the last."""
+    total_is_exact: _builtins.bool
+    """Whether `total` is all of them; false above 10000."""
     def __init__(
         self,
         *,
@@ -297,10 +302,11 @@ class Pagination(_message.Message):
         offset: _builtins.int = ...,
         total: _builtins.int = ...,
         next_cursor: _builtins.str | None = ...,
+        total_is_exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "next_cursor", b"next_cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "limit", b"limit", "next_cursor", b"next_cursor", "offset", b"offset", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor", "limit", b"limit", "next_cursor", b"next_cursor", "offset", b"offset", "total", b"total", "total_is_exact", b"total_is_exact"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__next_cursor: _TypeAlias = _typing.Literal["next_cursor"]  # noqa: Y015
     _WhichOneofArgType__next_cursor: _TypeAlias = _typing.Literal["_next_cursor", b"_next_cursor"]  # noqa: Y015
@@ -378,7 +384,9 @@ class GetAudioRequest(_message.Message):
     session_id: _builtins.str
     linked: _builtins.bool
     """Whether the sessions this one continues are joined with it into one
-    recording. Default false.
+    recording: each cut where the next one begins, and filled up with silence
+    to there if it has less. It begins after a session that was deleted. At
+    most 1000 sessions. Default false.
     """
     def __init__(
         self,
@@ -403,7 +411,8 @@ class GetTranscriptRequest(_message.Message):
     session_id: _builtins.str
     linked: _builtins.bool
     """Whether the sessions this one continues are joined with it into one
-    transcript. Default false.
+    transcript, on the time of the joined recording: of each what was said
+    before the next one begins. Default false.
     """
     def __init__(
         self,
@@ -428,7 +437,7 @@ class ListUtterancesRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     offset: _builtins.int
-    """How many of the first to skip. Default 0."""
+    """How many of the first to skip: `index` of the first to return. Default 0."""
     limit: _builtins.int
     """How many to return: 1 to 1000. Default 100."""
     def __init__(
@@ -460,7 +469,9 @@ class ListUtterancesResponse(_message.Message):
     UTTERANCES_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
-    """Whether more may come: the session runs, or there is a next page."""
+    """Whether more may come: the session runs or is not stored to its end yet,
+    or there is a next page.
+    """
     @_builtins.property
     def utterances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Utterance]: ...
     def __init__(

@@ -132,10 +132,16 @@ class SessionServiceServicer:
 
         A header (gRPC: metadata) `range: bytes=...` of one range gives that part
         of the file, with `content-range` among the headers of the answer and over
-        REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+        REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
+        REST 416. A header that is no range, or several, gives the whole file.
+
+        Every download says its length in bytes before it begins: over REST in
+        `content-length`, in gRPC in the metadata `x-content-length`. One that ends
+        before it has failed. Over REST HEAD answers with the headers alone.
 
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-        (409) while it is not stored yet.
+        (409) while it is not stored yet; with `linked`, also when this is so of a
+        session it continues, which the message names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,7 +166,10 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportTranscript(self, request, context):
-        """Renders the stored transcript in another format.
+        """Renders the stored transcript in another format, as a file to save.
+
+        Fails as GetTranscript does, and with INVALID_ARGUMENT on an unknown format
+        or an option out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

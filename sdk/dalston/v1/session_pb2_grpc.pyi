@@ -58,10 +58,16 @@ class SessionServiceStub:
 
     A header (gRPC: metadata) `range: bytes=...` of one range gives that part
     of the file, with `content-range` among the headers of the answer and over
-    REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+    REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
+    REST 416. A header that is no range, or several, gives the whole file.
+
+    Every download says its length in bytes before it begins: over REST in
+    `content-length`, in gRPC in the metadata `x-content-length`. One that ends
+    before it has failed. Over REST HEAD answers with the headers alone.
 
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-    (409) while it is not stored yet.
+    (409) while it is not stored yet; with `linked`, also when this is so of a
+    session it continues, which the message names.
     """
     GetTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]
     """Reads the stored transcript: a JSON document, in chunks.
@@ -74,7 +80,11 @@ class SessionServiceStub:
     it runs and after. Only of sessions that store their transcript.
     """
     ExportTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]
-    """Renders the stored transcript in another format."""
+    """Renders the stored transcript in another format, as a file to save.
+
+    Fails as GetTranscript does, and with INVALID_ARGUMENT on an unknown format
+    or an option out of range.
+    """
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchSessionsRequest, _session_pb2.WatchSessionsResponse]
     """Follows the tenant's sessions: first a snapshot, then every change."""
     EnhanceSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]
@@ -111,10 +121,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     A header (gRPC: metadata) `range: bytes=...` of one range gives that part
     of the file, with `content-range` among the headers of the answer and over
-    REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+    REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
+    REST 416. A header that is no range, or several, gives the whole file.
+
+    Every download says its length in bytes before it begins: over REST in
+    `content-length`, in gRPC in the metadata `x-content-length`. One that ends
+    before it has failed. Over REST HEAD answers with the headers alone.
 
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-    (409) while it is not stored yet.
+    (409) while it is not stored yet; with `linked`, also when this is so of a
+    session it continues, which the message names.
     """
     GetTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the stored transcript: a JSON document, in chunks.
@@ -127,7 +143,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     it runs and after. Only of sessions that store their transcript.
     """
     ExportTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """Renders the stored transcript in another format."""
+    """Renders the stored transcript in another format, as a file to save.
+
+    Fails as GetTranscript does, and with INVALID_ARGUMENT on an unknown format
+    or an option out of range.
+    """
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_pb2.WatchSessionsRequest, _session_pb2.WatchSessionsResponse]  # type: ignore[assignment]
     """Follows the tenant's sessions: first a snapshot, then every change."""
     EnhanceSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
@@ -185,10 +205,16 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A header (gRPC: metadata) `range: bytes=...` of one range gives that part
         of the file, with `content-range` among the headers of the answer and over
-        REST the status 206; a range outside the file fails with OUT_OF_RANGE.
+        REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
+        REST 416. A header that is no range, or several, gives the whole file.
+
+        Every download says its length in bytes before it begins: over REST in
+        `content-length`, in gRPC in the metadata `x-content-length`. One that ends
+        before it has failed. Over REST HEAD answers with the headers alone.
 
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-        (409) while it is not stored yet.
+        (409) while it is not stored yet; with `linked`, also when this is so of a
+        session it continues, which the message names.
         """
 
     @_abc_1.abstractmethod
@@ -219,7 +245,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ExportTranscriptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """Renders the stored transcript in another format."""
+        """Renders the stored transcript in another format, as a file to save.
+
+        Fails as GetTranscript does, and with INVALID_ARGUMENT on an unknown format
+        or an option out of range.
+        """
 
     @_abc_1.abstractmethod
     def WatchSessions(

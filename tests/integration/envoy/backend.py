@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 SERVICES = ("dalston.v1.SessionService", "dalston.v1.TranscriptionService")
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
+AUDIO_BYTES = 50 * 60_000
 
 
 @dataclass
@@ -47,7 +48,23 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._keep(request, context)
         if request.session_id == "sess_none":
             _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
-        for chunk in AUDIO_CHUNKS:
+        asked = self.metadata[-1]
+        if asked.get("range") == "bytes=9000000-":
+            context.set_trailing_metadata((("content-range", f"bytes */{AUDIO_BYTES}"),))
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, "no such bytes")
+        headers = [("accept-ranges", "bytes"), ("x-content-length", str(AUDIO_BYTES))]
+        if asked.get("range") == "bytes=0-59999":
+            headers = [("content-range", f"bytes 0-59999/{AUDIO_BYTES}"), ("x-content-length", "60000")]
+            context.send_initial_metadata(tuple(headers))
+            yield httpbody_pb2.HttpBody(content_type="audio/wav", data=AUDIO_CHUNKS[0])
+            return
+        context.send_initial_metadata(tuple(headers))
+        if asked.get("x-head"):
+            yield httpbody_pb2.HttpBody(content_type="audio/wav")
+            return
+        for number, chunk in enumerate(AUDIO_CHUNKS):
+            if number == 20 and request.session_id == "sess_breaks":
+                _refuse(context, code_pb2.UNAVAILABLE, "the store is away", "UNAVAILABLE")
             yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)
 
 

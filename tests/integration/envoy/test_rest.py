@@ -19,7 +19,7 @@ def test_a_list_has_zeros_and_snake_case_and_numbers(http: httpx.Client) -> None
     assert session["store_audio"] is False
     assert session["audio_duration_seconds"] == 1.5
     assert "ended_at" not in session or session["ended_at"] is None
-    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 1}
+    assert body["pagination"] == {"limit": 50, "offset": 0, "total": 1, "total_is_exact": False}
 
 
 @pytest.mark.parametrize("text", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z", "2026-01-02T04:04:05%2B01:00"])

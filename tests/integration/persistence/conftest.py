@@ -30,6 +30,7 @@ from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
 from persistence.errors import LeaseLost, ObjectNotFound, SessionNotFound, StorageUnavailable
 from persistence.keys import audio_key, transcript_key
+from persistence.linked import Link
 from persistence.objects import ObjectStore, open_objects
 from persistence.records import Ending, SessionRecord
 from persistence.service import _CLOSE_SECONDS, Persistence, open_persistence
@@ -208,6 +209,9 @@ class House:
 
     async def record(self, session_id: str) -> SessionRecord:
         return await self.persistence.sessions.get(DEFAULT_TENANT_ID, session_id)
+
+    async def chain(self, session_id: str) -> tuple[Link, ...]:
+        return await self.persistence.chains.read(DEFAULT_TENANT_ID, session_id, linked=False)
 
     async def ended(self, session_id: str, *, stored: bool = True) -> SessionRecord:
         """The record once the session has ended, and is stored when it is to be."""

@@ -33,18 +33,17 @@ async def recorded(house: Any, client_of: Any, **config: Any) -> str:
 
 async def test_stored_audio_and_transcript_are_streamed_with_their_size(house: Any, client_of: Any) -> None:
     session_id = await recorded(house, client_of, **BOTH)
-    record = await house.record(session_id)
-    for read in (house.persistence.archive.audio, house.persistence.archive.transcript):
-        stored = await read(record)
-        assert len(b"".join([chunk async for chunk in stored.chunks])) == stored.size > 0
+    archive, chain = house.persistence.archive, await house.chain(session_id)
+    for file in (await archive.audio(chain), await archive.transcript(chain[-1])):
+        assert len(b"".join([chunk async for chunk in archive.read(file)])) == file.size > 0
 
 
 async def test_what_was_not_stored_is_not_there(house: Any, client_of: Any) -> None:
-    record = await house.record(await recorded(house, client_of))
+    chain = await house.chain(await recorded(house, client_of))
     with pytest.raises(AudioNotStored):
-        await house.persistence.archive.audio(record)
+        await house.persistence.archive.audio(chain)
     with pytest.raises(TranscriptNotStored):
-        await house.persistence.archive.transcript(record)
+        await house.persistence.archive.transcript(chain[-1])
 
 
 async def test_a_session_that_was_refused_promises_nothing(
@@ -63,21 +62,22 @@ async def test_a_session_that_was_refused_promises_nothing(
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
     record = await house.ended(refused[0])
     assert record.status == "error"
+    chain = await house.chain(refused[0])
     with pytest.raises(AudioNotStored):
-        await house.persistence.archive.audio(record)
+        await house.persistence.archive.audio(chain)
     with pytest.raises(TranscriptNotStored):
-        await house.persistence.archive.transcript(record)
+        await house.persistence.archive.transcript(chain[-1])
 
 
 async def test_a_running_session_can_be_neither_read_nor_deleted(house: Any, client_of: Any) -> None:
     async with house.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
-        record = await house.record(session_id)
+        chain = await house.chain(session_id)
         with pytest.raises(SessionActive):
-            await house.persistence.archive.audio(record)
+            await house.persistence.archive.audio(chain)
         with pytest.raises(SessionActive):
-            await house.persistence.archive.transcript(record)
+            await house.persistence.archive.transcript(chain[-1])
         with pytest.raises(SessionActive):
             await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
         await client.end()
@@ -121,9 +121,9 @@ async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(bu
             house.s3.refuse()
             await client.end()
             await client.rest()
-        record = await house.record(session_id)
+        chain = await house.chain(session_id)
         with pytest.raises(SessionActive):
-            await house.persistence.archive.audio(record)
+            await house.persistence.archive.audio(chain)
         deleting = asyncio.create_task(house.persistence.delete(DEFAULT_TENANT_ID, session_id))
         await asyncio.sleep(0.3)
         house.s3.restore()

@@ -34,7 +34,7 @@ from persistence.records import (
 )
 from persistence.rows import NumberedUtterance, SessionRows, Upload
 from persistence.session_id import new_session_id, parse_session_id
-from persistence.sessions import SessionStore, page_query
+from persistence.sessions import BY_INDEX, SessionStore, count_query, page_query
 from persistence.tables import realtime_sessions, tenants
 from persistence.transcript import TimedWord, Utterance
 
@@ -164,6 +164,20 @@ async def test_filters_select_by_status_and_half_open_time(
     assert await listed(since=starts[2].started_at) == [starts[3].session_id, starts[2].session_id]
     assert await listed(until=starts[2].started_at) == [starts[1].session_id, starts[0].session_id]
     assert await listed(since=NOON, until=NOON) == []
+
+
+async def test_a_total_is_exact_up_to_a_bound_and_says_when_it_is_not(
+    rows: SessionRows, store: SessionStore, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persistence.sessions.MAX_COUNTED", 3)
+    await rows.insert([a_start(tenant, minute) for minute in range(3)])
+    page = await store.list(tenant, limit=1)
+    assert (page.total, page.is_total_exact) == (3, True)
+    await rows.insert([a_start(tenant, 3)])
+    page = await store.list(tenant, limit=1, cursor=page.next_cursor)
+    assert (page.total, page.is_total_exact) == (3, False)
+    page = await store.list(tenant, SessionFilter(since=NOON + timedelta(minutes=3)))
+    assert (page.total, page.is_total_exact) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -335,16 +349,19 @@ FROM generate_series(1, 20000) AS n
 """
 
 
-async def _plan(database: Database, tenant: uuid.UUID, query: Any) -> str:
-    compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+async def _plans(database: Database, tenant: uuid.UUID, *queries: Any) -> list[str]:
     async with database.transaction() as connection:
         await connection.execute(tenants.insert().values(id=tenant, name=str(tenant)))
         await connection.exec_driver_sql(_FILL.format(tenant=tenant))
         await connection.exec_driver_sql("ANALYZE realtime_sessions")
-        lines = await connection.execute(text("EXPLAIN " + str(compiled).replace(":", r"\:")))
-        plan = "\n".join(line for (line,) in lines)
+        await connection.execute(BY_INDEX)
+        plans = []
+        for query in queries:
+            compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+            lines = await connection.execute(text("EXPLAIN " + str(compiled).replace(":", r"\:")))
+            plans.append("\n".join(line for (line,) in lines))
         await connection.rollback()
-        return plan
+        return plans
 
 
 @pytest.mark.parametrize("cursor", [None, Cursor(NOON, uuid.uuid4())])
@@ -360,12 +377,12 @@ async def test_a_page_is_read_from_one_index_in_its_order(
     database: Database, cursor: Cursor | None, wanted: SessionFilter, index: str
 ) -> None:
     tenant = uuid.uuid4()
-    plan = await _plan(database, tenant, page_query(tenant, wanted, 50, 0, cursor))
-    assert f"Index Scan using {index}" in plan
-    outer = plan.split("SubPlan")[0]
+    page, count = await _plans(database, tenant, page_query(tenant, wanted, 50, 0, cursor), count_query(tenant, wanted))
+    assert f"Index Only Scan using {index}" in page
+    outer = page.split("SubPlan")[0]
     assert "Sort" not in outer
-    if cursor is not None:
-        assert "Filter:" not in outer
+    assert "Filter:" not in outer
+    assert f"Index Only Scan using {index.rstrip() if wanted.status is None else index}" in count
 
 
 async def test_an_outage_is_storage_unavailable_and_passes(

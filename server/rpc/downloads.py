@@ -1,0 +1,187 @@
+"""Files of sessions on their way to a reader: audio, transcripts and exports."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import Final
+from uuid import UUID
+
+from dalston.v1 import session_pb2 as pb
+from google.api.httpbody_pb2 import HttpBody
+
+from persistence.linked import Link, joined_language, joined_seconds, stretches
+from persistence.service import Persistence
+from persistence.transcript import Utterance
+from server.rpc.byte_range import ByteRange, requested_range
+from server.rpc.captions import CaptionOptions
+from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
+from server.rpc.interceptor import Context
+from server.session.errors import IdleTimeout, InvalidParameter
+
+_SLOWEST_CHUNK_SECONDS: Final = 60.0
+"""For a reader to take 64 KiB: one that does not would hold a connection to S3 for ever."""
+_CHUNK_BYTES: Final = 64 * 1024
+_IN_MEMORY_BYTES: Final = 1 << 20
+_UTTERANCES_A_TURN: Final = 50
+_LINE_LENGTHS: Final = (10, 200)
+_LINES: Final = (1, 5)
+_DEFAULT_OPTIONS: Final = CaptionOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What the headers say of a file."""
+
+    content_type: str
+    name: str | None
+    """None: to be shown rather than saved."""
+    size: int
+    """Of the whole file, in bytes."""
+    range: ByteRange | None = None
+    """The part that is sent; None is the whole file."""
+    takes_ranges: bool = False
+
+
+class Downloads:
+    """Sends files. Errors are raised, those that can be known before the first byte."""
+
+    def __init__(self, persistence: Persistence) -> None:
+        self._persistence = persistence
+
+    async def audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
+        """The WAV file, or the range of it that the metadata asks for.
+
+        Raises:
+            AudioNotStored, SessionActive: as their names say.
+            RangeNotSatisfiable: the file does not have these bytes.
+        """
+        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        whole = await self._persistence.archive.audio(chain)
+        # Of HEAD a range means nothing (RFC 9110, section 14.2).
+        wanted = None if _is_head(context) else requested_range(_metadata(context, "range"), whole.size)
+        file = _File("audio/wav", f"{request.session_id}.wav", whole.size, wanted, takes_ranges=True)
+        part = whole if wanted is None else whole.between(wanted.begin, wanted.end)
+        await _send(context, file, self._persistence.archive.read(part))
+
+    async def transcript(self, tenant_id: UUID, request: pb.GetTranscriptRequest, context: Context) -> None:
+        """The JSON document.
+
+        Raises:
+            TranscriptNotStored, SessionActive: as their names say.
+        """
+        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        await self._document(chain, None, context)
+
+    async def export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
+        """The transcript in another format.
+
+        Raises:
+            InvalidParameter: the format is unknown, or an option out of range.
+            TranscriptNotStored, SessionActive: as their names say.
+        """
+        if request.format not in FORMATS:
+            raise InvalidParameter("format", f"must be one of {', '.join(FORMATS)}")
+        options = _caption_options(request)
+        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        name = f"{request.session_id}.{request.format}"
+        if request.format == "json":
+            await self._document(chain, name, context)
+            return
+        renderers = {"txt": TextRenderer(), "srt": SrtRenderer(options), "vtt": VttRenderer(options)}
+        await self._render(chain, renderers[request.format], name, context)
+
+    async def _document(self, chain: tuple[Link, ...], name: str | None, context: Context) -> None:
+        if len(chain) == 1:
+            document = await self._persistence.archive.transcript(chain[0])
+            file = _File(JsonRenderer.content_type, name, document.size)
+            await _send(context, file, self._persistence.archive.read(document))
+            return
+        renderer = JsonRenderer(chain[-1].session_id, joined_language(chain), joined_seconds(chain))
+        await self._render(chain, renderer, name, context)
+
+    async def _render(self, chain: tuple[Link, ...], renderer: Renderer, name: str | None, context: Context) -> None:
+        for link in chain:
+            link.require_transcript()
+        # Written to its end before it is sent: what can fail has failed by then, and its length is known.
+        with SpooledTemporaryFile(_IN_MEMORY_BYTES) as written:
+            async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
+                async for text in _rendered(renderer, utterances):
+                    written.write(text.encode())
+            size = written.tell()
+            written.seek(0)
+            await _send(context, _File(renderer.content_type, name, size), _chunks(written))
+
+
+async def _rendered(renderer: Renderer, utterances: AsyncIterator[Utterance]) -> AsyncGenerator[str, None]:
+    yield renderer.begin()
+    count = 0
+    async for utterance in utterances:
+        yield renderer.push(utterance)
+        count += 1
+        if count % _UTTERANCES_A_TURN == 0:
+            # Live streams share this loop.
+            await asyncio.sleep(0)
+    yield renderer.end()
+
+
+async def _chunks(file: "SpooledTemporaryFile[bytes]") -> AsyncGenerator[bytes, None]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
+
+
+async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(chunks):
+        if _is_head(context):
+            await context.send_initial_metadata(_headers(file))
+            await context.write(HttpBody(content_type=file.content_type))
+            return
+        # Nothing is promised before there is something to send: until then an error has its own status.
+        chunk = await anext(chunks, b"")
+        await context.send_initial_metadata(_headers(file))
+        await _write(context, file, chunk)
+        async for chunk in chunks:
+            await _write(context, file, chunk)
+
+
+async def _write(context: Context, file: _File, chunk: bytes) -> None:
+    try:
+        async with asyncio.timeout(_SLOWEST_CHUNK_SECONDS):
+            await context.write(HttpBody(content_type=file.content_type, data=chunk))
+    except TimeoutError:
+        raise IdleTimeout(f"nothing was read for {_SLOWEST_CHUNK_SECONDS:g} seconds") from None
+
+
+def _headers(file: _File) -> tuple[tuple[str, str], ...]:
+    """Envoy's filter `download` makes an HTTP answer of them."""
+    size = file.size if file.range is None else file.range.end - file.range.begin
+    headers = [("x-content-length", str(size))]
+    if file.name is not None:
+        headers.append(("content-disposition", f'attachment; filename="{file.name}"'))
+    if file.takes_ranges:
+        headers.append(("accept-ranges", "bytes"))
+    if file.range is not None:
+        headers.append(("content-range", file.range.content_range(file.size)))
+    return tuple(headers)
+
+
+def _is_head(context: Context) -> bool:
+    """Whether the headers alone are wanted: Envoy's filter `download` says so."""
+    return bool(_metadata(context, "x-head"))
+
+
+def _metadata(context: Context, name: str) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else ""
+    return ""
+
+
+def _caption_options(request: pb.ExportTranscriptRequest) -> CaptionOptions:
+    length = request.max_line_length if request.HasField("max_line_length") else _DEFAULT_OPTIONS.max_line_length
+    lines = request.max_lines if request.HasField("max_lines") else _DEFAULT_OPTIONS.max_lines
+    for name, value, (least, most) in (("max_line_length", length, _LINE_LENGTHS), ("max_lines", lines, _LINES)):
+        if not least <= value <= most:
+            raise InvalidParameter(name, f"must be {least} to {most}")
+    return CaptionOptions(length, lines)

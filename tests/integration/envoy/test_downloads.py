@@ -1,0 +1,73 @@
+"""What Envoy makes of a download: an HTTP answer that a player can seek in and that does not lie about its end."""
+
+import subprocess
+
+import grpc
+import httpx
+import pytest
+from dalston.v1 import session_pb2, session_pb2_grpc
+
+from tests.integration.envoy.backend import AUDIO_BYTES, AUDIO_CHUNKS
+from tests.integration.envoy.conftest import Front
+
+AUDIO = "/v1/realtime/sessions/sess_1/audio"
+BROKEN = "/v1/realtime/sessions/sess_breaks/audio"
+
+
+def curl(front: Front, path: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+    command = ["curl", "--silent", "--show-error", "--max-time", "5", *options, f"{front.http}{path}"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=10)
+
+
+def test_a_whole_file_has_its_length(http: httpx.Client) -> None:
+    answer = http.get(AUDIO)
+    assert answer.status_code == 200
+    assert answer.headers["content-length"] == str(AUDIO_BYTES)
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert "transfer-encoding" not in answer.headers
+    assert "x-content-length" not in answer.headers
+    assert answer.content == b"".join(AUDIO_CHUNKS)
+
+
+def test_a_part_is_a_206(http: httpx.Client) -> None:
+    answer = http.get(AUDIO, headers={"range": "bytes=0-59999"})
+    assert answer.status_code == 206
+    assert answer.headers["content-range"] == f"bytes 0-59999/{AUDIO_BYTES}"
+    assert answer.headers["content-length"] == "60000"
+    assert answer.content == AUDIO_CHUNKS[0]
+
+
+def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: httpx.Client) -> None:
+    answer = http.get(AUDIO, headers={"range": "bytes=9000000-"})
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == f"bytes */{AUDIO_BYTES}"
+    assert answer.json()["message"] == "no such bytes"
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
+def test_head_gives_the_headers_and_no_body(front: Front, protocol: str) -> None:
+    answer = curl(front, AUDIO, "--head", protocol)
+    assert answer.returncode == 0, answer.stderr
+    assert b" 200" in answer.stdout.splitlines()[0]
+    assert f"content-length: {AUDIO_BYTES}".encode() in answer.stdout
+    assert b"content-type: audio/wav" in answer.stdout
+    assert front.sessions.metadata[-1]["x-head"] == "1"
+
+
+def test_a_client_cannot_say_head_by_a_header(http: httpx.Client, front: Front) -> None:
+    assert http.get(AUDIO, headers={"x-head": "1"}).content
+    assert "x-head" not in front.sessions.metadata[-1]
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
+def test_a_download_that_breaks_off_is_an_error_at_once(front: Front, protocol: str) -> None:
+    answer = curl(front, BROKEN, protocol)
+    assert answer.returncode in (18, 92), answer.stderr
+    assert 0 < len(answer.stdout) < AUDIO_BYTES
+
+
+def test_a_grpc_client_gets_the_length_as_metadata_and_no_http_of_it(channel: grpc.Channel) -> None:
+    stub = session_pb2_grpc.SessionServiceStub(channel)
+    call = stub.GetAudio(session_pb2.GetAudioRequest(session_id="sess_1"), timeout=10)
+    assert dict(call.initial_metadata())["x-content-length"] == str(AUDIO_BYTES)
+    assert b"".join(part.data for part in call) == b"".join(AUDIO_CHUNKS)

@@ -1,0 +1,131 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persistence.transcript import TimedWord, Utterance
+from server.rpc.captions import Caption, Captioner, CaptionOptions
+
+
+def captions(*utterances: Utterance, length: int = 42, lines: int = 2) -> list[Caption]:
+    captioner = Captioner(CaptionOptions(length, lines))
+    return [caption for utterance in utterances for caption in captioner.push(utterance)] + list(captioner.finish())
+
+
+def said(text: str, start: float = 0.0, end: float = 5.0, words: tuple[TimedWord, ...] = ()) -> Utterance:
+    return Utterance(start, end, text, 0.9, "en", words)
+
+
+def timed(text: str, *times: tuple[float, float]) -> Utterance:
+    words = tuple(TimedWord(word, *time, 0.9) for word, time in zip(text.split(), times, strict=True))
+    return said(text, times[0][0], times[-1][1], words)
+
+
+def test_a_short_utterance_is_one_caption_with_its_times() -> None:
+    assert captions(said("Hello world.", 1.25, 3.5)) == [Caption(1250, 3500, ("Hello world.",))]
+
+
+def test_two_lines_are_of_about_one_length() -> None:
+    text = "The family of Dashwood had long been settled in Sussex."
+    assert captions(said(text)) == [
+        Caption(0, 5000, ("The family of Dashwood had", "long been settled in Sussex.")),
+    ]
+
+
+def test_a_long_utterance_is_several_captions_timed_by_its_characters() -> None:
+    found = captions(said("aaaa bbbb cccc dddd", 10.0, 14.0), length=10, lines=1)
+    assert [caption.lines for caption in found] == [("aaaa bbbb",), ("cccc dddd",)]
+    assert [(caption.start_ms, caption.end_ms) for caption in found] == [(10_000, 12_000), (12_000, 14_000)]
+
+
+def test_words_with_times_say_when_their_caption_is_shown() -> None:
+    utterance = timed("aaaa bbbb cccc dddd", (0.0, 0.5), (0.5, 1.0), (3.0, 3.5), (3.5, 4.5))
+    found = captions(utterance, length=10, lines=1)
+    assert [(caption.start_ms, caption.end_ms) for caption in found] == [(0, 1000), (3000, 4500)]
+
+
+def test_words_that_do_not_spell_the_text_are_not_believed() -> None:
+    utterance = said("aaaa bbbb", 0.0, 2.0, (TimedWord("zzzz", 1.5, 1.6, 0.9),))
+    assert captions(utterance) == [Caption(0, 2000, ("aaaa bbbb",))]
+
+
+def test_a_caption_that_is_half_full_ends_with_its_sentence() -> None:
+    found = captions(said("It was a dark and stormy night in all of Sussex. Then the rain fell.", 0.0, 6.0))
+    assert [" ".join(caption.lines) for caption in found] == [
+        "It was a dark and stormy night in all of Sussex.",
+        "Then the rain fell.",
+    ]
+
+
+def test_no_caption_stands_longer_than_seven_seconds() -> None:
+    found = captions(said("one two three four", 0.0, 20.0))
+    assert len(found) > 1
+    assert all(caption.end_ms - caption.start_ms <= 7000 for caption in found)
+
+
+def test_a_short_word_stays_for_a_second_if_nothing_follows() -> None:
+    assert captions(said("Yes.", 0.0, 0.2), said("No.", 0.5, 0.6)) == [
+        Caption(0, 500, ("Yes.",)),
+        Caption(500, 1500, ("No.",)),
+    ]
+
+
+def test_a_script_without_spaces_breaks_between_characters_but_not_before_a_stop() -> None:
+    text = "今日はとても良い天気です。"
+    (caption,) = captions(said(text), length=12)
+    assert caption.lines == ("今日はとても良", "い天気です。")
+    found = captions(said(text), length=12, lines=1)
+    assert [each.lines for each in found] == [("今日はとても良い天気で",), ("す。",)]
+
+
+def test_nothing_said_is_no_caption() -> None:
+    assert captions(said(""), said("  \n"), said("\x07")) == []
+
+
+def test_control_characters_and_line_breaks_do_not_reach_a_caption() -> None:
+    (caption,) = captions(said("one\r\n\r\n2\n00:00\x00 two"))
+    assert caption.lines == ("one 2 00:00 two",)
+
+
+WORDS = st.text("aZé0-'.?!<>&{}今日。、「」ー한ﾊ\u0301\u200b👍🏽", min_size=1, max_size=15)
+
+
+@st.composite
+def utterances(draw: st.DrawFn) -> Utterance:
+    words = draw(st.lists(WORDS, max_size=40))
+    start = draw(st.floats(0, 1e5))
+    length = draw(st.sampled_from([0.0, 0.001, 0.3, 4.0, 28.0]))
+    text = " ".join(words)
+    if not words or not draw(st.booleans()):
+        return said(text, start, start + length)
+    times = sorted(draw(st.lists(st.floats(0, length), min_size=2 * len(words), max_size=2 * len(words))))
+    spoken = tuple(
+        TimedWord(word, start + times[2 * at], start + times[2 * at + 1], 0.5) for at, word in enumerate(words)
+    )
+    return said(text, start, start + length, spoken)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@given(found=st.lists(utterances(), max_size=6), length=st.integers(10, 60), lines=st.integers(1, 4))
+def test_all_words_are_there_in_order_and_times_never_overlap(
+    ordered: bool, found: list[Utterance], length: int, lines: int
+) -> None:
+    if ordered:
+        found = sorted(found, key=lambda utterance: utterance.start)
+    made = captions(*found, length=length, lines=lines)
+    text = "".join(line for caption in made for line in caption.lines)
+    assert "".join(text.split()) == "".join("".join(utterance.text.split()) for utterance in found)
+    for caption in made:
+        assert 1 <= len(caption.lines) <= lines
+        assert 0 <= caption.start_ms < caption.end_ms
+        assert all(line == line.strip() and line for line in caption.lines)
+        assert all(len(line) <= length or " " not in line for line in caption.lines)
+    assert all(before.end_ms <= after.start_ms for before, after in pairwise(made))
+
+
+@given(st.lists(st.from_regex(r"[a-z]{1,30}[.,?]?", fullmatch=True), max_size=60))
+def test_words_of_latin_script_stay_whole(words: list[str]) -> None:
+    made = captions(said(" ".join(words)), length=20)
+    assert [word for caption in made for line in caption.lines for word in line.split()] == words
+    assert all(len(line) <= 20 or line in words for caption in made for line in caption.lines)
