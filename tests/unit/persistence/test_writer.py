@@ -116,7 +116,7 @@ async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, r
 async def test_figures_and_finals_of_all_sessions_are_one_transaction(writer: SessionWriter, rows: Rows) -> None:
     for start in [a_start(stores=True) for _ in range(3)]:
         await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-        writer.spoke(start.id)
+        writer.hasten(start.id)
         writer.said(start.id, 0, a_final())
     await writer.flush()
     assert rows.transactions == 1
