@@ -29,9 +29,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
-from persistence.errors import NotOwner
+from persistence.errors import NotOwner, TokenSpent, TooManySessions
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.tables import realtime_sessions, session_parts, session_utterances
+from persistence.tenancy import Caller
 from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
@@ -103,6 +104,18 @@ _UTTERANCES = text("""
 )
 
 
+# Ends with the transaction. The next statement sees what the one before in the line has committed.
+_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
+
+_COUNT_RUNNING = text("""
+    SELECT count(*) FROM realtime_sessions AS s
+    WHERE s.tenant_id = :tenant_id AND s.status = 'active' AND s.deleted_at IS NULL
+        AND EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.lease_expires_at > now())
+""")
+
+_SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
+
+
 @dataclass(frozen=True, slots=True)
 class NumberedUtterance:
     """A final of a session in its place; the first has index 0."""
@@ -142,6 +155,30 @@ class SessionRows:
         statement = insert(realtime_sessions).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
+
+    async def admit(self, start: SessionStart, caller: Caller) -> None:
+        """Creates the row of a session if its tenant may run one more, and spends the token that it begins with.
+
+        Begins of one tenant stand in line, on all servers, so two at once cannot both take the last place. Sessions
+        of a server that is dead count until its lease has run out.
+
+        Raises:
+            TooManySessions: the tenant runs as many as it may.
+            TokenSpent: the token has begun another session meanwhile, or ran out.
+        """
+        self._check()
+        limit = caller.limits.max_sessions
+        async with self._database.transaction() as connection:
+            if caller.token_hash is not None:
+                spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
+                if spent.one_or_none() is None:
+                    raise TokenSpent
+            if limit is not None:
+                await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
+                running = (await connection.execute(_COUNT_RUNNING, {"tenant_id": caller.tenant_id})).scalar_one()
+                if running >= limit:
+                    raise TooManySessions(limit)
+            await connection.execute(insert(realtime_sessions).values(asdict(start)))
 
     async def update_progress(self, progress: Mapping[UUID, Progress]) -> None:
         """Writes the figures of many running sessions in one statement."""

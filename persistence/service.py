@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
+from persistence.api_keys import KeyStore, KeyUses
 from persistence.archive import Archive, StoredObject, delete_session
 from persistence.budget import SpoolBudget
 from persistence.config import PersistenceSettings
@@ -40,6 +41,8 @@ class Persistence:
 
     sessions: SessionStore
     archive: Archive
+    keys: KeyStore
+    uses: KeyUses
     interceptor: RecordingInterceptor
     lost: asyncio.Event
     """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
@@ -110,7 +113,11 @@ async def open_persistence(settings: PersistenceSettings, classify: Classify) ->
         reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
-        yield Persistence(SessionStore(database), Archive(objects), interceptor, lease.lost, objects)
+        keys = KeyStore(database)
+        uses = KeyUses(keys)
+        stack.push_async_callback(uses.flush)
+        await stack.enter_async_context(_running(uses.run(), "uses of keys"))
+        yield Persistence(SessionStore(database), Archive(objects), keys, uses, interceptor, lease.lost, objects)
 
 
 @asynccontextmanager

@@ -11,9 +11,10 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost, StorageUnavailable, TooManySessions
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.rows import NumberedUtterance, SessionRows
+from persistence.tenancy import REFUSALS, Caller
 from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
@@ -60,20 +61,29 @@ class SessionWriter:
         self._said: deque[NumberedUtterance] = deque()
         self._saying = asyncio.Lock()
 
-    async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
+    async def begin(self, start: SessionStart, progress: Callable[[], Progress], caller: Caller | None = None) -> None:
         """Creates a session's row and follows its figures from here on.
 
-        A session that stores nothing begins without its row while Postgres is away; the row follows.
+        A session that stores nothing begins without its row while Postgres is away; the row follows. It is not counted
+        against its tenant's limit then.
 
         Raises:
-            StorageUnavailable: Postgres is away and the session stores something.
+            StorageUnavailable: Postgres is away, and the session stores something or begins with a token.
+            TooManySessions, TokenSpent: the caller may not begin it.
         """
         has_row = True
+        is_limited = caller is not None and (caller.limits.max_sessions is not None or caller.token_hash is not None)
         try:
-            await self._rows.insert([start])
+            if caller is not None and is_limited:
+                await self._rows.admit(start, caller)
+            else:
+                await self._rows.insert([start])
+        except TooManySessions:
+            REFUSALS.labels("sessions").inc()
+            raise
         except StorageUnavailable:
             _failures.inc()
-            if start.stores:
+            if start.stores or (caller is not None and caller.token_hash is not None):
                 self._refused.append(start.id)
                 raise
             log.warning("session begins without its row", session_id=start.session_id)
