@@ -104,23 +104,23 @@ def _scopes(text: str) -> list[str]:
 
 
 def _seconds(text: str) -> int:
-    return _bounded(text, int, 60, 315_360_000)
+    return int(_bounded(text, int, 60, 315_360_000))
 
 
 def _count(text: str) -> int | str:
-    return text if text == _DEFAULT else _bounded(text, int, 0, 1_000_000)
+    return text if text == _DEFAULT else int(_bounded(text, int, 0, 1_000_000))
 
 
 def _rate(text: str) -> float | str:
     return text if text == _DEFAULT else _bounded(text, float, 0.001, 1_000_000)
 
 
-def _bounded(text: str, kind: type[Any], least: float, most: float) -> Any:
+def _bounded(text: str, kind: type[int] | type[float], least: float, most: float) -> float:
     try:
         value = kind(text)
     except ValueError:
-        value = None
-    if value is None or not least <= value <= most:
+        value = -1
+    if not least <= value <= most:
         raise argparse.ArgumentTypeError(f"must be {least:g} to {most:.0f}")
     return value
 

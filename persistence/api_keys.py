@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, select, text, tuple_, update
 
+from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
 from persistence.cursor import Cursor
 from persistence.database import Database
 from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, StorageUnavailable
-from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
 from persistence.session_id import new_uuid7
 from persistence.tables import api_keys, realtime_tokens, tenants
 from persistence.tenancy import TenantLimits
@@ -178,18 +178,15 @@ class KeyStore:
         It is looked up by its hash, so how long that takes tells nothing about a secret that was not shown.
         """
         limits = [tenants.c[name] for name in TenantLimits.__slots__]
-        wanted = [_t.id, _t.tenant_id, _t.scopes, _t.expires_at, _t.revoked_at, *limits]
+        wanted = [_t.id, _t.tenant_id, _t.scopes, _t.revoked_at, *limits]
         if secret.kind == "key":
-            query = select(*wanted).where(_t.secret_hash == secret.hash)
+            query = select(*wanted, _t.expires_at).join_from(api_keys, tenants).where(_t.secret_hash == secret.hash)
         else:
-            wanted[3] = func.least(realtime_tokens.c.expires_at, _t.expires_at).label("expires_at")
-            query = (
-                select(*wanted)
-                .join_from(realtime_tokens, api_keys)
-                .where(realtime_tokens.c.secret_hash == secret.hash)
-            )
+            ends = func.least(realtime_tokens.c.expires_at, _t.expires_at).label("expires_at")
+            both = realtime_tokens.join(api_keys).join(tenants)
+            query = select(*wanted, ends).select_from(both).where(realtime_tokens.c.secret_hash == secret.hash)
         async with self._database.transaction() as connection:
-            row = (await connection.execute(query.join(tenants, tenants.c.id == _t.tenant_id))).one_or_none()
+            row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None
         return Grant(

@@ -36,7 +36,7 @@ def new_token() -> str:
 
 
 def parse_secret(text: str) -> Secret | None:
-    """The secret that `text` is; None where it has the form of none, which no hash or question to a store is spent on."""
+    """The secret that `text` is; None where it has the form of none: no store need be asked about that."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None

@@ -99,6 +99,9 @@ class TooManySessions(PersistenceError):
 class TokenSpent(PersistenceError):
     """A token that was good when the call came has opened its session meanwhile, or ran out."""
 
+    def __init__(self) -> None:
+        super().__init__("the token has begun another session, or ran out")
+
 
 class SpoolInUse(PersistenceError):
     """Another process records under the same worker id in the same spool."""
