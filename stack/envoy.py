@@ -37,7 +37,7 @@ _TLS = {
             "alpn_protocols": ["h2", "http/1.1"],
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
             "tls_certificate_sds_secret_configs": [
-                {"name": "public", "sds_config": {"path_config_source": {"path": _CERTIFICATE}}}
+                {"name": "public", "sds_config": {"path_config_source": {"path": f"./{_CERTIFICATE}"}}}
             ],
         },
     },

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -37,6 +38,7 @@ from stack.supervisor import Stack, running_stack
 from tests.faults.servers import SCRIPTED
 
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
+STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
 PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 NOBODYS = "key_" + "0" * 32
@@ -114,10 +116,8 @@ class House:
     channel: grpc.aio.Channel
     database: asyncpg.Connection
     admin: str = ""
-    session: str = ""
-    """Of the first tenant: stored to its end."""
-    running: str = ""
-    """Of the first tenant, and still running."""
+    sessions: dict[str, str] = field(default_factory=dict)
+    """Of the first tenant: one in each state, stored to its end unless it runs or is deleted."""
     key: str = ""
     """The id of a key of the first tenant."""
 
@@ -156,7 +156,7 @@ class House:
         return str(answer.json()["token"])
 
     async def try_door(self, door: Door, secret: str | None, session_id: str | None = None) -> Answer:
-        ids = {"session_id": session_id or self.session, "key_id": self.key, "format": "txt"}
+        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
         if door.verb:
             return await self._rest(door, secret, ids)
         return await self._grpc(door, secret, ids)
@@ -201,17 +201,27 @@ class House:
         except grpc.aio.AioRpcError as error:
             return told(error)
 
+    async def are_as_named(self) -> bool:
+        """Whether all sessions are in their states, and stored where they are over."""
+        rows = await self.database.fetch("SELECT id, status, audio_uri FROM realtime_sessions")
+        found = {
+            f"sess_{row['id'].hex}": row["status"] for row in rows if row["audio_uri"] or row["status"] == "active"
+        }
+        return all(found.get(session_id) == state for state, session_id in self.sessions.items() if state != "deleted")
+
+    def connect(self, query: str, key: str) -> connect:
+        return connect(f"{self.stack.ws_url}{STREAM}?{query}", proxy=None, additional_headers=bearer(key))
+
     async def socket(self, query: str = "", **headers: str) -> tuple[int | None, list[dict[str, Any]]]:
         """A short session over the WebSocket: its close code and its messages."""
         messages = []
         url = f"{self.stack.ws_url}{STREAM}?{query}"
         async with connect(url, proxy=None, additional_headers=headers) as socket:
-            try:
+            with suppress(ConnectionClosed):
                 await socket.send('{"type":"end"}')
+            with suppress(ConnectionClosed):
                 async for text in socket:
                     messages.append(json.loads(text))  # noqa: PERF401 - what came before an error counts
-            except ConnectionClosed:
-                pass
             return socket.close_code, messages
 
 
@@ -242,6 +252,13 @@ def told(error: grpc.aio.AioRpcError) -> Answer:
     return answer
 
 
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Waits for what nothing announces."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = StackSettings(
@@ -267,11 +284,19 @@ async def house(keyed: Stack) -> AsyncIterator[House]:
         house = House(keyed, http, channel, database)
         house.admin = await house.make_tenant("acme", *EVERYTHING, requests_per_second=1000)
         house.key = (await house.make_key("realtime"))["key"]["id"]
-        _, messages = await house.socket(f"store_audio=true&store_transcript=true&api_key={house.admin}")
-        house.session = messages[-1]["session_id"]
-        running = f"{keyed.ws_url}{STREAM}?store_audio=true&store_transcript=true"
-        async with connect(running, proxy=None, additional_headers=bearer(house.admin)) as socket:
-            house.running = json.loads(await socket.recv())["session_id"]
+        for state in ("completed", "deleted"):
+            _, messages = await house.socket(STORED, **bearer(house.admin))
+            house.sessions[state] = messages[-1]["session_id"]
+        gone = await http.delete(f"/v1/realtime/sessions/{house.sessions['deleted']}", headers=bearer(house.admin))
+        assert gone.status_code == 200
+        for state, frame in (("error", b"abc"), ("interrupted", None)):
+            async with house.connect(STORED, house.admin) as socket:
+                house.sessions[state] = json.loads(await socket.recv())["session_id"]
+                await (socket.send(frame) if frame else socket.close())
+                await socket.wait_closed()
+        async with house.connect(STORED, house.admin) as socket:
+            house.sessions["active"] = json.loads(await socket.recv())["session_id"]
+            await until(house.are_as_named)
             yield house
         await database.close()
 
@@ -338,10 +363,10 @@ async def test_what_is_another_tenant_s_is_not_there(house: House, door: Door, o
         answer = await house.try_door(door, others)
         assert answer.code == ("OK" if door.is_built else "UNIMPLEMENTED")
         seen = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
-        for mine in (house.session, house.running, house.key):
+        for mine in (*house.sessions.values(), house.key):
             assert mine.encode() not in (seen or b"")
         return
-    for session_id in (house.session, house.running):
+    for session_id in house.sessions.values():
         answer = await house.try_door(door, others, session_id)
         if not door.is_built:
             assert answer.code == "UNIMPLEMENTED"
@@ -352,11 +377,12 @@ async def test_what_is_another_tenant_s_is_not_there(house: House, door: Door, o
 
 
 async def test_the_owner_sees_what_the_others_do_not(house: House) -> None:
-    for session_id, status in ((house.session, "completed"), (house.running, "active")):
-        record = await house.http.get(f"/v1/realtime/sessions/{session_id}", headers=bearer(house.admin))
-        assert record.json()["status"] == status
-    audio = await house.http.get(f"/v1/realtime/sessions/{house.session}/audio", headers=bearer(house.admin))
-    assert audio.status_code == 200
+    for state, session_id in house.sessions.items():
+        answer = await house.http.get(f"/v1/realtime/sessions/{session_id}", headers=bearer(house.admin))
+        assert answer.status_code == (404 if state == "deleted" else 200)
+        assert answer.json().get("status", "deleted") == state
+    path = f"/v1/realtime/sessions/{house.sessions['completed']}/audio"
+    assert (await house.http.get(path, headers=bearer(house.admin))).status_code == 200
 
 
 async def test_health_and_reflection_are_open(house: House) -> None:
@@ -434,9 +460,11 @@ async def test_a_revoked_key_is_refused_within_seconds(house: House) -> None:
     path = "/v1/realtime/sessions"
     assert (await house.http.get(path, headers=bearer(made["secret"]))).status_code == 200
     await house.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(house.admin))
-    async with asyncio.timeout(10):
-        while (await house.http.get(path, headers=bearer(made["secret"]))).status_code == 200:
-            await asyncio.sleep(0.2)
+
+    async def is_refused() -> bool:
+        return (await house.http.get(path, headers=bearer(made["secret"]))).status_code == 401
+
+    await until(is_refused, 10)
 
 
 async def test_keys_over_rest(house: House) -> None:
@@ -484,8 +512,7 @@ async def test_a_body_too_large_is_refused(house: House) -> None:
 
 async def test_a_tenant_runs_so_many_sessions_and_is_told_on_every_door(house: House) -> None:
     key = await house.make_tenant("small", "realtime", max_sessions=1, max_session_seconds=77, idle_timeout_seconds=33)
-    url = f"{house.stack.ws_url}{STREAM}"
-    async with connect(url, proxy=None, additional_headers=bearer(key)) as socket:
+    async with house.connect("", key) as socket:
         begin = json.loads(await socket.recv())
         assert begin["limits"] == {
             "max_session_seconds": 77,
@@ -498,14 +525,16 @@ async def test_a_tenant_runs_so_many_sessions_and_is_told_on_every_door(house: H
         answer = await house.try_door(transcribe, key)
         assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_SESSIONS")
         assert answer.retry_after == 5
-    async with asyncio.timeout(10):
-        while (await house.socket("", **bearer(key)))[0] == 4429:
-            await asyncio.sleep(0.1)
+
+    async def is_free() -> bool:
+        return (await house.socket("", **bearer(key)))[0] == 1000
+
+    await until(is_free, 10)
 
 
 async def test_an_idle_session_of_a_tenant_ends_at_the_tenant_s_limit(house: House) -> None:
     key = await house.make_tenant("hasty", "realtime", idle_timeout_seconds=0.5)
-    async with connect(f"{house.stack.ws_url}{STREAM}", proxy=None, additional_headers=bearer(key)) as socket:
+    async with house.connect("", key) as socket:
         with pytest.raises(ConnectionClosed):
             while True:
                 await asyncio.wait_for(socket.recv(), 10)
@@ -539,11 +568,16 @@ async def test_a_tenant_at_its_limit_is_not_sent_to_another_server(house: House)
     for _ in range(2):
         answer = await house.http.get(path, headers=bearer(key))
     assert answer.status_code == 429
-    log = house.stack.home.log("access")
-    async with asyncio.timeout(20):
-        while len(tries := [e for e in map(json.loads, log.read_text().splitlines()) if e["path"] == path]) < 2:
-            await asyncio.sleep(0.2)
-    assert [each["attempts"] for each in tries] == [1, 1]
+
+    def attempts() -> list[int]:
+        entries = map(json.loads, house.stack.home.log("access").read_text().splitlines())
+        return [entry["attempts"] for entry in entries if entry["path"] == path]
+
+    async def is_logged() -> bool:
+        return len(attempts()) == 2
+
+    await until(is_logged)
+    assert attempts() == [1, 1]
 
 
 # --- what is not said
@@ -563,10 +597,11 @@ async def test_no_key_and_no_token_is_in_any_log_or_in_the_database(house: House
     await house.try_door(DOORS[0], fresh)
     marker = "/v1/realtime/sessions/last-of-all"
     await house.http.get(marker, headers=bearer(fresh))
-    access_log = house.stack.home.log("access")
-    async with asyncio.timeout(20):
-        while marker not in access_log.read_text():
-            await asyncio.sleep(0.2)
+
+    async def is_logged() -> bool:
+        return marker in house.stack.home.log("access").read_text()
+
+    await until(is_logged)
     secrets = [each[11:] for each in (fresh, token, house.admin, revoked, expired)]
     logs = list(house.stack.home.path.glob("logs/*")) + list((house.stack.home.path / "envoy").glob("*.json"))
     assert {"access.log", "server.log", "bridge.log", "envoy.log", "postgres.log"} <= {log.name for log in logs}
