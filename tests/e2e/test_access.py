@@ -475,6 +475,10 @@ async def test_keys_over_rest(house: House) -> None:
     listed = (await house.http.get("/v1/keys?limit=1", headers=bearer(house.admin))).json()
     assert [each["id"] for each in listed["keys"]] == [key["id"]]
     assert "secret" not in json.dumps(listed)
+    # As `curl -d` sends it.
+    headers = {"content-type": "application/x-www-form-urlencoded", **bearer(house.admin)}
+    curled = await house.http.post("/v1/realtime/tokens", content='{"expires_in_seconds": 10}', headers=headers)
+    assert curled.status_code == 200
     older = await house.http.get(f"/v1/keys?cursor={listed['next_cursor']}", headers=bearer(house.admin))
     assert key["id"] not in older.text
     gone = await house.http.delete(f"/v1/keys/{key['id']}", headers=bearer(house.admin))

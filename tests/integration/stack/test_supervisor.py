@@ -175,3 +175,13 @@ def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command)
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=20)
     assert again.returncode == 0
+
+
+@pytest.mark.timeout(120)
+def test_up_with_keys_says_how_to_make_the_first_one(command: Command) -> None:
+    process = command.start(DALSTON_AUTH="keys", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+    command.wait_until_up(process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert "persistence.access create-key --tenant default" in said
+    assert 'curl -H "Authorization: Bearer $KEY"' in said
