@@ -54,7 +54,7 @@ class ApiKey:
     @property
     def key_id(self) -> str:
         """The public form of the id."""
-        return f"key_{self.id.hex}"
+        return format_key_id(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,11 @@ class Grant:
 
     def is_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
+
+
+def format_key_id(key_id: UUID) -> str:
+    """The public form of a key's id."""
+    return f"key_{key_id.hex}"
 
 
 def parse_key_id(key_id: str) -> UUID:

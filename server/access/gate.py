@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from prometheus_client import Counter
 
-from persistence.api_keys import Grant, KeyUses
+from persistence.api_keys import Grant, KeyUses, format_key_id
 from persistence.credentials import Secret, parse_secret
 from persistence.errors import StorageUnavailable
 from persistence.tenancy import DEFAULT_TENANT_ID, REFUSALS, Caller, TenantLimits
@@ -15,6 +15,7 @@ from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
 from server.access.grants import Grants
 from server.access.rates import Rates
 from server.access.scopes import SCOPES, TOKEN_METHOD
+from telemetry.logs import note_caller
 
 _BURST_SECONDS: Final = 2.0
 """A tenant that was quiet may make the calls of so many seconds at once."""
@@ -65,6 +66,7 @@ class KeyGate:
         if secret.kind == "token" and method != TOKEN_METHOD:
             raise _refused("misplaced token")
         grant = await self._grant(secret, _origin(address))
+        note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
         limits = grant.limits.over(self._defaults)
         self._refuse_haste(grant, limits)
         scope = SCOPES[method]

@@ -133,6 +133,8 @@ async def _abort(method: str, context: Context, error: Exception) -> None:
     if (seconds := _retry_after(error)) is not None:
         _add(status, RetryInfo(retry_delay=Duration(seconds=seconds)))
         trailing.append(("retry-after", str(seconds)))
+    if answer.code == _C.UNAUTHENTICATED:
+        trailing.append(("www-authenticate", "Bearer"))  # what HTTP wants with a 401
     if answer.reason == _R.ERROR_REASON_NO_CAPACITY:
         trailing.append((ELSEWHERE, "1"))
     trailing.append(("grpc-status-details-bin", status.SerializeToString()))
