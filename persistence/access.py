@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.exc import ProgrammingError
+
 from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
 from persistence.credentials import SCOPES
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging("WARNING")
     try:
         answer = asyncio.run(_run(read_settings(PersistenceSettings), options))
+    except ProgrammingError:
+        print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
+        return 1
     except (StorageUnavailable, InvalidSettings) as error:
         print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
         return 1 if isinstance(error, StorageUnavailable) else 2

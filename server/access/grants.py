@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from persistence.api_keys import Grant
 from persistence.credentials import Secret
+from persistence.errors import StorageUnavailable
 
 T = TypeVar("T")
 
@@ -17,6 +18,7 @@ Clock = Callable[[], float]
 SECONDS: Final = 5.0
 """How long a key that was revoked may still be taken."""
 _MOST: Final = 10_000
+_MOST_ASKED: Final = 1_000
 
 
 class Grants:
@@ -41,7 +43,7 @@ class Grants:
         """What the secret stands for, None for nothing.
 
         Raises:
-            StorageUnavailable: it is not remembered, and Postgres is away.
+            StorageUnavailable: it is not remembered, and Postgres is away or behind.
         """
         if self._known.has(secret):
             return self._known.of(secret)
@@ -50,6 +52,8 @@ class Grants:
         # However many calls show a secret at once, Postgres is asked once.
         asking = self._asking.get(secret.hash)
         if asking is None:
+            if len(self._asking) >= _MOST_ASKED:
+                raise StorageUnavailable("too many keys wait for the database")
             asking = asyncio.create_task(self._ask(secret), name="who is calling")
             self._asking[secret.hash] = asking
             asking.add_done_callback(lambda task: self._answered(secret, task))

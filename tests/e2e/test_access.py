@@ -202,7 +202,7 @@ class House:
             return told(error)
 
     async def _stream(self, raw: Any) -> list[Any]:
-        """A session without audio, called as the bridge does: grpc.aio loses the status of a call that is written to."""
+        """A session without audio. As the bridge calls: grpc.aio loses the status of a call that is written to."""
         pb, call = transcription_pb2, ServerCall(raw)
         await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
         await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
@@ -444,6 +444,8 @@ async def test_what_is_logged_of_a_call_names_its_tenant_and_key(house: House) -
         return any(made["key"]["id"] in line and "call ended" in line and "tenant_id" in line for line in lines)
 
     await until(is_logged)
+    ended = [line for line in house.stack.home.log("server").read_text().splitlines() if "call ended" in line]
+    assert not [line for line in ended if "UNAUTHENTICATED" in line and "tenant_id" in line]
 
 
 async def test_a_token_opens_one_live_session_once_and_nothing_else(house: House) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -344,3 +345,13 @@ async def test_the_operator_is_told_that_the_database_is_away(
     monkeypatch.setenv("DALSTON_DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
     assert await asyncio.to_thread(access.main, ["tenants"]) == 1
     assert "database" in capsys.readouterr().err
+
+
+async def test_the_operator_is_told_to_migrate_first(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    monkeypatch.setenv("DALSTON_DATABASE_URL", urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+    assert await asyncio.to_thread(access.main, ["tenants"]) == 1
+    assert "persistence.migrate" in capsys.readouterr().err

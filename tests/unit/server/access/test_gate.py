@@ -140,6 +140,17 @@ async def test_while_postgres_is_away_only_remembered_keys_are_served(gate: KeyG
     await admit(gate, unknown)
 
 
+async def test_keys_that_wait_for_postgres_are_no_more_than_so_many(gate: KeyGate, store: Store) -> None:
+    store.answering.clear()
+    calls = [asyncio.create_task(admit(gate, new_key(), address=f"192.0.2.{n}")) for n in range(1010)]
+    async with asyncio.timeout(5):
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert {type(call.exception()) for call in done} == {StorageUnavailable}
+    store.answering.set()
+    ended = Counter(type(each) for each in await asyncio.gather(*calls, return_exceptions=True))
+    assert ended == {Unauthenticated: 1000, StorageUnavailable: 10}
+
+
 @pytest.mark.parametrize(
     "authorization",
     [[], [""], ["Bearer"], ["Bearer nonsense"], [new_key()], [f"Basic {new_key()}"], [f"Bearer {new_key()}"] * 2],
