@@ -6,7 +6,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bridge.pages import Pages
 from telemetry.logs import LogFormat
+from telemetry.origins import Origins, split_origins
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,11 @@ class BridgeSettings(BaseSettings):
     """The port to listen on; 0 takes a free one and logs it."""
     server_target: str = "127.0.0.1:50051"
     """The transcription server as a gRPC target; a name with several addresses is used in turn."""
-    auth: Literal["none"] = "none"
-    """How callers prove who they are. The server checks it; here it only decides where the bridge may listen."""
+    auth: Literal["none", "keys"] = "none"
+    """How callers prove who they are. The server checks it; here it decides where the bridge may listen, and which
+    pages it lets in."""
+    allowed_origins: Origins = ""
+    """Pages that may open WebSockets although another host serves them: origins, with commas between."""
     allow_unauthenticated: bool = False
     """Whether an unauthenticated service may be reached from other machines."""
     bridge_max_connections: int = Field(default=500, ge=1)
@@ -77,6 +82,15 @@ class BridgeSettings(BaseSettings):
     """Least severity that is logged."""
     log_format: LogFormat = "auto"
     """`json`, `text`, or `auto`: text at a terminal."""
+
+    @property
+    def pages(self) -> Pages:
+        """The web pages that are let in."""
+        return Pages(
+            allowed=frozenset(split_origins(self.allowed_origins)),
+            local_only=self.auth == "none" and not self.allow_unauthenticated,
+            by_token=self.auth != "none",
+        )
 
     @property
     def relay_limits(self) -> RelayLimits:

@@ -80,6 +80,7 @@ class _Door:
 
     def __init__(self, settings: BridgeSettings, channel: grpc.aio.Channel) -> None:
         self._settings = settings
+        self._pages = settings.pages
         self._stub = TranscriptionServiceStub(channel)
         self._stopping = asyncio.Event()
         self._open: set[ClientSocket] = set()
@@ -93,7 +94,7 @@ class _Door:
         )
 
     def process_request(self, _socket: ServerConnection, request: Request) -> Response | None:
-        return answer(request, any_origin=self._settings.auth != "none" or self._settings.allow_unauthenticated)
+        return answer(request, self._pages)
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serves one WebSocket from the handshake to the close."""

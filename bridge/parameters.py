@@ -54,6 +54,11 @@ def parse_query(query: str) -> Opening:
     return Opening(_config(values), key)
 
 
+def names_in(query: str) -> frozenset[str]:
+    """The names of a query string's parameters, whatever they are."""
+    return frozenset(unquote_plus(pair.partition("=")[0]) for pair in query.split("&"))
+
+
 def _split(pair: str) -> tuple[str, str]:
     raw_name, equals, raw_value = pair.partition("=")
     try:

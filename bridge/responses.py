@@ -3,12 +3,11 @@
 import json
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from telemetry.exposure import is_loopback
+from bridge.pages import Pages
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 HEALTH_PATH = "/healthz"
@@ -25,12 +24,8 @@ _CODES = {
 }
 
 
-def answer(request: Request, *, any_origin: bool) -> Response | None:
-    """The answer to a request, or None for one that is to become a WebSocket.
-
-    Args:
-        any_origin: whether pages of every origin are let in, or only those that this machine serves itself.
-    """
+def answer(request: Request, pages: Pages) -> Response | None:
+    """The answer to a request, or None for one that is to become a WebSocket."""
     path = request.path.partition("?")[0]
     if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
         return _response(HTTPStatus.OK, {"status": "ok"}, {}, with_body=request.method == "GET")
@@ -40,20 +35,9 @@ def answer(request: Request, *, any_origin: bool) -> Response | None:
         return _error(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET", Allow="GET")
     if not any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
         return _error(HTTPStatus.UPGRADE_REQUIRED, "this address speaks WebSocket only", Upgrade="websocket")
-    if not any_origin and not _is_local(request.headers.get_all("Origin")):
-        return _error(HTTPStatus.FORBIDDEN, "pages of other origins are not let in without authentication")
+    if not pages.let_in(request):
+        return _error(HTTPStatus.FORBIDDEN, "pages of this origin are not let in")
     return None
-
-
-def _is_local(origins: list[str]) -> bool:
-    """Whether a request comes from no browser, or from a page on loopback.
-
-    Any page in the world can open a WebSocket to localhost from its visitor's browser; the origin gives it away.
-    """
-    try:
-        return all(is_loopback(urlsplit(origin).hostname or "") for origin in origins)
-    except ValueError:
-        return False
 
 
 def in_json(response: Response) -> Response:

@@ -9,6 +9,10 @@ PersistenceError
 ├── InvalidResumption      what is asked for is not what the earlier session has
 ├── AudioNotStored         the session stored no audio
 ├── TranscriptNotStored    the session stored no transcript
+├── KeyNotFound            no such key for this tenant
+├── InvalidKeyId           the text is not the id of a key
+├── TooManySessions        the tenant runs as many sessions as it may
+├── TokenSpent             a token that was good has opened its session meanwhile, or ran out
 ├── SpoolInUse             another process records under the same worker id
 ├── NotOwner               the session is not this process's any more
 ├── LeaseLost              this process was taken for dead: none of its sessions is its own any more
@@ -86,6 +90,35 @@ class TranscriptNotStored(_SessionError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "stored no transcript")
+
+
+class KeyNotFound(PersistenceError):
+    """The tenant has no key of this id: it never was or is another tenant's, both alike."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"key {key_id} was not found")
+
+
+class InvalidKeyId(PersistenceError):
+    """The text is not the id of a key."""
+
+    def __init__(self) -> None:
+        super().__init__("a key id is `key_` and 32 hexadecimal digits")
+
+
+class TooManySessions(PersistenceError):
+    """The tenant runs as many sessions as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} sessions run at a time, which is the limit: end one, or try again in a while")
+        self.limit = limit
+
+
+class TokenSpent(PersistenceError):
+    """A token that was good when the call came has opened its session meanwhile, or ran out."""
+
+    def __init__(self) -> None:
+        super().__init__("the token has begun another session, or ran out")
 
 
 class SpoolInUse(PersistenceError):

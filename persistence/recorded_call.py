@@ -258,9 +258,10 @@ class RecordedCall:
 
     async def _begin(self, begin: SessionBegin) -> None:
         config = self._config or TranscribeConfig()
+        caller = current_caller.get()
         start = SessionStart(
             id=parse_session_id(begin.session_id),
-            tenant_id=current_caller.get().tenant_id,
+            tenant_id=caller.tenant_id,
             worker_id=self._recordings.worker_id,
             started_at=datetime.now(UTC),
             language=begin.config.language,
@@ -276,7 +277,7 @@ class RecordedCall:
             resume_from_seconds=begin.resume_from_seconds if begin.HasField("resume_from_seconds") else None,
         )
         # A task of its own: cut short it would leave a row or a directory that nobody ends.
-        self._beginning = asyncio.create_task(self._recordings.begin(start))
+        self._beginning = asyncio.create_task(self._recordings.begin(start, caller))
         self._recorder = await asyncio.shield(self._beginning)
         if start.stores:
             frames = int(_RECORDED_LAG_SECONDS * start.sample_rate)

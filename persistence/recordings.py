@@ -12,6 +12,7 @@ from persistence.records import Ending, SessionStart
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
+from persistence.tenancy import Caller
 from persistence.transcript import Utterance
 from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
@@ -44,14 +45,15 @@ class Recordings:
         self._spool_wait_seconds = spool_wait_seconds
         self.worker_id = worker_id
 
-    async def begin(self, start: SessionStart) -> Recorder:
+    async def begin(self, start: SessionStart, caller: Caller | None = None) -> Recorder:
         """Creates the row and, when anything is stored, the spool: before the first audio is taken.
 
         Raises:
             StorageUnavailable: the session asks for storage that is not to be had now.
+            TooManySessions, TokenSpent: the caller may not begin it.
         """
         recorder = Recorder(start, None, self._spool_wait_seconds)
-        await self._writer.begin(start, recorder.progress)
+        await self._writer.begin(start, recorder.progress, caller)
         if start.stores:
             recorder.spool = await self._create_spool(start)
             self._upkeep.add(recorder.spool, recorder.troubles)

@@ -30,10 +30,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
-from persistence.errors import NotOwner, SessionNotFound, SessionResumed
+from persistence.errors import NotOwner, SessionNotFound, SessionResumed, TokenSpent, TooManySessions
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.session_id import format_session_id
 from persistence.tables import HAS_NOTHING, RUNS, realtime_sessions, session_parts, session_utterances
+from persistence.tenancy import Caller
 from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
@@ -121,6 +122,17 @@ _UTTERANCES = text("""
 )
 
 
+# Ends with the transaction. The next statement sees what the one before in the line has committed.
+_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
+
+_COUNT_RUNNING = text(f"""
+    SELECT count(*) FROM realtime_sessions AS s
+    WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL
+""")  # noqa: S608 - no input
+
+_SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
+
+
 @dataclass(frozen=True, slots=True)
 class NumberedUtterance:
     """A final of a session in its place; the first has index 0."""
@@ -161,25 +173,26 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
 
-    async def insert_resumed(self, start: SessionStart, previous: UUID) -> None:
-        """Creates the row of a session that continues another.
+    async def admit(self, start: SessionStart, caller: Caller | None) -> None:
+        """Creates the row of a session if its caller may begin it, and links it to the one that it continues.
 
-        One that was to continue it, and has ended without having received anything, continues it no longer.
+        A token that it begins with is spent. Begins of one tenant stand in line, on all servers, so two at once cannot
+        both take the last place; sessions of a server that is dead count until its lease has run out. A session that
+        was to continue the same one, and has ended without having received anything, continues it no longer.
 
         Raises:
-            SessionNotFound: the tenant has no session `previous`.
+            TooManySessions: the tenant runs as many as it may.
+            TokenSpent: the token has begun another session meanwhile, or ran out.
+            SessionNotFound: the tenant has not the session to continue.
             SessionResumed: another continues it.
         """
         self._check()
-        names = {"previous": previous, "tenant_id": start.tenant_id}
         async with self._database.transaction() as connection:
-            if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:
-                raise SessionNotFound(format_session_id(previous))
-            await connection.execute(_UNLINK_EMPTY, names)
-            other = (await connection.execute(_NEXT, names)).scalar_one_or_none()
-            if other is not None:
-                raise SessionResumed(format_session_id(previous), format_session_id(other))
-            await connection.execute(insert(realtime_sessions), [asdict(start)])
+            if caller is not None:
+                await _let_in(connection, caller)
+            if start.previous_session_id is not None:
+                await _link(connection, start.tenant_id, start.previous_session_id)
+            await connection.execute(insert(realtime_sessions).values(asdict(start)))
 
     async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
@@ -409,3 +422,26 @@ def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[list[Numbe
 def _clean(spoken: str) -> str:
     # The one character that Postgres has no place for.
     return spoken.replace("\0", "")
+
+
+async def _let_in(connection: AsyncConnection, caller: Caller) -> None:
+    if caller.token_hash is not None:
+        spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
+        if spent.one_or_none() is None:
+            raise TokenSpent
+    limit = caller.limits.max_sessions
+    if limit is not None:
+        await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
+        running = (await connection.execute(_COUNT_RUNNING, {"tenant_id": caller.tenant_id})).scalar_one()
+        if running >= limit:
+            raise TooManySessions(limit)
+
+
+async def _link(connection: AsyncConnection, tenant_id: UUID, previous: UUID) -> None:
+    names = {"previous": previous, "tenant_id": tenant_id}
+    if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:
+        raise SessionNotFound(format_session_id(previous))
+    await connection.execute(_UNLINK_EMPTY, names)
+    other = (await connection.execute(_NEXT, names)).scalar_one_or_none()
+    if other is not None:
+        raise SessionResumed(format_session_id(previous), format_session_id(other))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from persistence.api_keys import KeyStore, KeyUses
 from persistence.archive import Archive, delete_session
 from persistence.budget import SpoolBudget
 from persistence.chains import ChainStore
@@ -53,6 +54,8 @@ class Persistence:
     archive: Archive
     chains: ChainStore
     utterances: UtteranceStore
+    keys: KeyStore
+    uses: KeyUses
     interceptor: RecordingInterceptor
     resumptions: Resumptions
     lost: asyncio.Event
@@ -127,6 +130,10 @@ async def open_persistence(
         reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
+        keys = KeyStore(database)
+        uses = KeyUses(keys)
+        stack.push_async_callback(uses.flush)
+        await stack.enter_async_context(_running(uses.run(), "uses of keys"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -135,6 +142,8 @@ async def open_persistence(
             Archive(objects),
             ChainStore(database),
             UtteranceStore(database),
+            keys,
+            uses,
             interceptor,
             resumptions,
             lease.lost,

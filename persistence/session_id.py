@@ -14,7 +14,12 @@ _FORM = re.compile(r"sess_[0-9a-f]{32}", re.ASCII)
 
 def new_session_id() -> str:
     """A fresh id in its public form."""
-    return format_session_id(uuid7(time.time_ns() // 1_000_000))
+    return format_session_id(new_uuid7())
+
+
+def new_uuid7() -> UUID:
+    """A UUIDv7 of now."""
+    return uuid7(time.time_ns() // 1_000_000)
 
 
 def uuid7(milliseconds: int) -> UUID:

@@ -1,6 +1,7 @@
 """The schema, as the migrations make it. Row by row it is read into the values of `records`."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -10,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -19,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
+from persistence.credentials import SCOPES
 from persistence.records import STATUSES
 
 metadata = MetaData(
@@ -31,12 +34,53 @@ metadata = MetaData(
     }
 )
 
+
+def _quoted(values: tuple[str, ...]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
 tenants = Table(
     "tenants",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    # NULL: the default of the server's settings.
+    Column("max_sessions", Integer, comment="that run at a time, on all servers"),
+    Column("requests_per_second", Double, comment="of one server"),
+    Column("max_session_seconds", Double),
+    Column("idle_timeout_seconds", Double),
+    CheckConstraint("max_sessions >= 0 AND requests_per_second > 0", name="rates"),
+    CheckConstraint("max_session_seconds > 0 AND idle_timeout_seconds > 0", name="times"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7"),
+    Column("tenant_id", Uuid, ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False, comment="the first characters of the secret"),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True, comment="SHA-256"),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+    CheckConstraint(f"scopes <@ ARRAY[{_quoted(SCOPES)}] AND scopes <> '{{}}'", name="scopes"),
+    Index("ix_api_keys_list", "tenant_id", text("created_at DESC"), text("id DESC")),
+)
+
+realtime_tokens = Table(
+    "realtime_tokens",
+    metadata,
+    Column("secret_hash", LargeBinary, primary_key=True, comment="SHA-256"),
+    Column("key_id", Uuid, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False, comment="that made it"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+    Index("ix_realtime_tokens_key_id", "key_id"),
+    Index("ix_realtime_tokens_expires_at", "expires_at"),
 )
 
 workers = Table(
@@ -65,10 +109,6 @@ HAS_SERVER = "EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.le
 
 RUNS = f"(s.status = 'active' AND {HAS_SERVER})"
 """Sessions, as `s`, that are active and not dead with their process."""
-
-
-def _quoted(values: tuple[str, ...]) -> str:
-    return ", ".join(f"'{value}'" for value in values)
 
 
 realtime_sessions = Table(

@@ -12,9 +12,10 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost, StorageUnavailable, TooManySessions
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.rows import NumberedUtterance, SessionRows
+from persistence.tenancy import REFUSALS, Caller
 from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
@@ -62,21 +63,32 @@ class SessionWriter:
         self._said: deque[NumberedUtterance] = deque()
         self._saying = asyncio.Lock()
 
-    async def begin(self, start: SessionStart, progress: Callable[[], Progress]) -> None:
+    async def begin(self, start: SessionStart, progress: Callable[[], Progress], caller: Caller | None = None) -> None:
         """Creates a session's row and follows its figures from here on.
 
         A session that stores nothing and continues none begins without its row while Postgres is away; the row follows.
+        It is not counted against its tenant's limit then.
 
         Raises:
-            StorageUnavailable: Postgres is away, and the session stores something or continues another.
+            StorageUnavailable: Postgres is away, and the session stores something, continues another or begins with a
+                token.
+            TooManySessions, TokenSpent: the caller may not begin it.
             SessionNotFound, SessionResumed: the session that it continues is gone, or another continues it.
         """
         has_row = True
+        is_limited = caller is not None and (caller.limits.max_sessions is not None or caller.token_hash is not None)
         try:
-            await self._insert(start)
+            if is_limited or start.previous_session_id is not None:
+                await self._rows.admit(start, caller)
+            else:
+                await self._rows.insert([start])
+        except TooManySessions:
+            REFUSALS.labels("sessions").inc()
+            raise
         except StorageUnavailable:
             _failures.inc()
-            if start.stores or start.previous_session_id is not None:
+            has_token = caller is not None and caller.token_hash is not None
+            if start.stores or start.previous_session_id is not None or has_token:
                 self._refused.append(start.id)
                 raise
             log.warning("session begins without its row", session_id=start.session_id)
@@ -168,12 +180,6 @@ class SessionWriter:
             raise
         for running, progress in due.items():
             running.written, running.written_at = progress, now
-
-    async def _insert(self, start: SessionStart) -> None:
-        if start.previous_session_id is None:
-            await self._rows.insert([start])
-        else:
-            await self._rows.insert_resumed(start, start.previous_session_id)
 
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]

@@ -6,7 +6,14 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
-from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
+from dalston.v1 import (
+    key_pb2,
+    key_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+    transcription_pb2,
+    transcription_pb2_grpc,
+)
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # missing in its stubs only
@@ -15,6 +22,9 @@ from grpc_reflection.v1alpha import reflection
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost, SpoolInUse, StorageUnavailable
 from persistence.service import Persistence, open_persistence
+from persistence.tenancy import TenantLimits
+from server.access.gate import Gate, KeyGate, OpenGate
+from server.access.grants import Grants
 from server.config import ServerSettings
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
@@ -22,6 +32,7 @@ from server.inference.errors import WeightsError
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.errors import ErrorInterceptor, ending_of
+from server.rpc.keys import KeyServicer
 from server.rpc.requests import StreamLimits
 from server.rpc.sessions import SessionServicer
 from server.rpc.telemetry import TelemetryInterceptor
@@ -43,6 +54,7 @@ EXIT_CONFIGURATION = 2
 SERVICES = (
     transcription_pb2.DESCRIPTOR.services_by_name["TranscriptionService"].full_name,
     session_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+    key_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 _MAX_MESSAGE_BYTES = 1 << 20
 """Far above what the contract allows, so that a message too big is refused in words and not by the transport."""
@@ -121,7 +133,7 @@ def _build(
         interceptors=(
             TelemetryInterceptor(),
             ErrorInterceptor(),
-            AuthInterceptor(),
+            AuthInterceptor(_gate(settings, persistence)),
             DrainInterceptor(drain),
             persistence.interceptor,
         ),
@@ -143,6 +155,7 @@ def _build(
         server,
     )
     session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
+    key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
@@ -152,6 +165,13 @@ def _build(
     except RuntimeError:
         raise ConfigurationError(f"cannot listen on {address}: the port is taken or the address not ours") from None
     return server, health_servicer
+
+
+def _gate(settings: ServerSettings, persistence: Persistence) -> Gate:
+    if settings.auth == "none":
+        return OpenGate()
+    defaults = TenantLimits(settings.tenant_max_sessions, settings.tenant_requests_per_second)
+    return KeyGate(Grants(persistence.keys.find), persistence.uses, defaults)
 
 
 def main() -> int:

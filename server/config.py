@@ -15,8 +15,8 @@ class ServerSettings(BaseSettings):
     """Port to serve gRPC on."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of `/metrics`, on `server_host`; 0 for none."""
-    auth: Literal["none"] = "none"
-    """How callers prove who they are."""
+    auth: Literal["none", "keys"] = "none"
+    """How callers prove who they are: not at all, or by API keys and the tokens made with them."""
     allow_unauthenticated: bool = False
     """Whether `auth=none` may be served beyond loopback."""
     max_sessions: int = Field(default=64, ge=1)
@@ -24,7 +24,11 @@ class ServerSettings(BaseSettings):
     max_session_seconds: float = Field(default=4 * 3600, gt=0)
     """Longest session."""
     idle_timeout_seconds: float = Field(default=60, gt=0)
-    """Longest time without a message from the client."""
+    """Longest time without a message from the client. For this and the one before, a tenant's own limit comes first."""
+    tenant_max_sessions: int = Field(default=100, ge=0)
+    """With `auth=keys`: sessions of one tenant that run at a time on all servers, where it has no limit of its own."""
+    tenant_requests_per_second: float = Field(default=50, gt=0)
+    """With `auth=keys`: calls of one tenant on each server, where it has no limit of its own; twice as many at once."""
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long running streams may go on after SIGTERM; what is left of them is transcribed and stored then, and 20 s
     later at the latest the process is gone."""

@@ -1,6 +1,7 @@
 """The two commands, and what they say when something stands in the way."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from stack.demo import demo
-from stack.errors import Interrupted, StackError
+from stack.errors import CannotStart, Interrupted, StackError
 from stack.interruption import Interruption
 from stack.parts import Programs
 from stack.progress import Terminal
@@ -23,7 +24,8 @@ EXIT_INTERRUPTED = 130
 _DESCRIPTION = "The local stack: Postgres, S3, server, bridge and Envoy as one process tree."
 _EPILOGUE = (
     "Settings come from the environment: DALSTON_PORT (8000), DALSTON_HOST (127.0.0.1), DALSTON_HOME (.dalston in the "
-    "checkout), DALSTON_DATABASE_URL and DALSTON_S3_ENDPOINT_URL or DALSTON_S3_BUCKET to use outer ones."
+    "checkout), DALSTON_AUTH (none), DALSTON_TLS_CERT and DALSTON_TLS_KEY, DALSTON_DATABASE_URL and "
+    "DALSTON_S3_ENDPOINT_URL or DALSTON_S3_BUCKET to use outer ones."
 )
 
 
@@ -83,6 +85,8 @@ def _up(session: _Session) -> int:
 
 
 def _demo(session: _Session) -> int:
+    if session.settings.auth != "none" or session.settings.tls_cert is not None:
+        raise CannotStart("the demo is without keys and without TLS: unset DALSTON_AUTH and DALSTON_TLS_CERT")
     with session.start() as stack:
         demo(stack, session.interruption.pause, session.console)
     session.console.print(
@@ -93,10 +97,11 @@ def _demo(session: _Session) -> int:
 
 def _print_addresses(stack: Stack, settings: StackSettings, console: Console) -> None:
     here = f"{stack.public_name}:{stack.port}"
+    secure = "s" if stack.is_encrypted else ""
     lines = [
-        ("WebSocket", f"ws://{here}/v1/audio/transcriptions/stream"),
-        ("REST", f"http://{here}/v1/realtime/sessions"),
-        ("gRPC", f"{here} (h2c, gRPC-Web, reflection)"),
+        ("WebSocket", f"ws{secure}://{here}/v1/audio/transcriptions/stream"),
+        ("REST", f"http{secure}://{here}/v1/realtime/sessions"),
+        ("gRPC", f"{here} ({'TLS' if secure else 'h2c'}, gRPC-Web, reflection)"),
         ("metrics", stack.metrics_url or "off"),
         ("Postgres", stack.database_url if settings.database_url is None else "as configured"),
         ("S3", f"{stack.s3.endpoint_url}, bucket {stack.s3.bucket}" if stack.s3 else "as configured"),
@@ -105,10 +110,19 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
     console.print("\nThe stack is up. Ctrl-C stops it.\n")
     for name, value in lines:
         console.print(f"  {name:<11} {value}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f'\nTry: wscat -c "ws://{here}/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true"\n'
-        f"     curl http://{here}/v1/realtime/sessions\n",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    for line in _first_steps(stack, settings, f"{secure}://{here}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _first_steps(stack: Stack, settings: StackSettings, here: str) -> list[str]:
+    """What to type next; `here` is the address without the first letters of its scheme."""
+    header = ""
+    steps = []
+    if settings.auth == "keys":
+        header = ' -H "Authorization: Bearer $KEY"'
+        database = "" if settings.database_url else f"DALSTON_DATABASE_URL={stack.database_url} "
+        make = "-m persistence.access create-key --tenant default --name first"
+        scopes = "--scopes admin,realtime,sessions:read,sessions:write"
+        steps = ["", f"A first key: {database}{sys.executable} {make} {scopes}"]
+    stream = f'"ws{here}/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true"'
+    return [*steps, "", f"Try: wscat{header} -c {stream}", f"     curl{header} http{here}/v1/realtime/sessions", ""]

@@ -20,8 +20,37 @@ _TEMPLATE = _ROOT / "envoy" / "envoy.yaml"
 _DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
 _OPENAPI = _ROOT / "envoy" / "openapi.json"
 _ADMIN_SOCKET = "admin.sock"
+_CERTIFICATE = "certificate.json"
 _READY_SECONDS = 30.0
 _STOP = ((signal.SIGTERM, 5.0),)
+
+_TYPES = "type.googleapis.com/envoy.extensions.transport_sockets"
+_PLAIN = {
+    "name": "plain",
+    "typed_config": {"@type": f"{_TYPES}.raw_buffer.v3.RawBuffer"},
+}
+# By way of a file that names the files: only such are read again when they are replaced.
+_TLS = {
+    "name": "tls",
+    "typed_config": {
+        "@type": f"{_TYPES}.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificate_sds_secret_configs": [
+                {"name": "public", "sds_config": {"path_config_source": {"path": f"./{_CERTIFICATE}"}}}
+            ],
+        },
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Absolute paths of PEM files."""
+
+    chain: Path
+    private_key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +66,10 @@ class Doors:
     bridge_host: str = "127.0.0.1"
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
+    origins: Sequence[str] = ()
+    """Web pages of other hosts that may read what is answered."""
+    certificate: Certificate | None = None
+    """What the public port shows; None for no TLS."""
 
 
 @contextmanager
@@ -59,6 +92,7 @@ def envoy(folder: Path, doors: Doors, *, log: Path | None = None, pause: Pause =
         log.parent.mkdir(parents=True, exist_ok=True)
         configuration = folder / "envoy.yaml"
         configuration.write_text(render(doors, log.with_name("access.log")))
+        (folder / _CERTIFICATE).write_text(_secret(doors.certificate))
         (folder / _ADMIN_SOCKET).unlink(missing_ok=True)
     except OSError as error:
         raise CannotStart(f"Envoy cannot write to {folder}: {error.strerror}") from error
@@ -82,11 +116,33 @@ def render(doors: Doors, access_log: Path) -> str:
         SERVER_PORT=doors.server_port,
         BRIDGE_HOST=doors.bridge_host,
         BRIDGE_PORT=doors.bridge_port,
+        TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
+        ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
         ACCESS_LOG=_quotable(access_log),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
+    )
+
+
+def _secret(certificate: Certificate | None) -> str:
+    """The file by which Envoy finds the certificate."""
+    if certificate is None:
+        return json.dumps({"resources": []})
+    return json.dumps(
+        {
+            "resources": [
+                {
+                    "@type": f"{_TYPES}.tls.v3.Secret",
+                    "name": "public",
+                    "tls_certificate": {
+                        "certificate_chain": {"filename": str(certificate.chain)},
+                        "private_key": {"filename": str(certificate.private_key)},
+                    },
+                }
+            ]
+        }
     )
 
 

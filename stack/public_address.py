@@ -5,6 +5,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 
+from stack.envoy import Certificate
 from stack.errors import CannotStart
 from stack.settings import StackSettings
 from telemetry.exposure import is_loopback, refusal_to_expose
@@ -37,6 +38,22 @@ def addresses(settings: StackSettings) -> list[str]:
     if second == errno.EADDRINUSE:
         raise CannotStart(_explain(second, "::1", settings.port))
     return [host]
+
+
+def certificate(settings: StackSettings) -> Certificate | None:
+    """What the public port shows, None where it speaks no TLS.
+
+    Raises:
+        CannotStart: a file cannot be read.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    for variable, path in (("DALSTON_TLS_CERT", settings.tls_cert), ("DALSTON_TLS_KEY", settings.tls_key)):
+        try:
+            path.expanduser().read_bytes()
+        except OSError as error:
+            raise CannotStart(f"{variable}: cannot read {path}: {error.strerror}") from error
+    return Certificate(settings.tls_cert.expanduser().absolute(), settings.tls_key.expanduser().absolute())
 
 
 def names(settings: StackSettings) -> Sequence[str]:

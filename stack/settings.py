@@ -1,9 +1,12 @@
 """Settings of the local stack, from `DALSTON_*` in the environment."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from telemetry.origins import Origins, split_origins
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout: the Makefile, `envoy/`, `migrations/` and `samples/` are there."""
@@ -18,8 +21,14 @@ class StackSettings(BaseSettings):
     """IP address of the public port."""
     port: int = Field(default=8000, ge=1, le=65535)
     """The public port. All others are internal, on loopback, and picked free."""
-    auth: str = "none"
+    auth: Literal["none", "keys"] = "none"
     """How callers prove who they are."""
+    allowed_origins: Origins = ""
+    """Web pages that may use the service although another host serves them: origins, with commas between."""
+    tls_cert: Path | None = None
+    """A certificate chain in PEM: the public port speaks TLS. Replaced files are taken up without a restart."""
+    tls_key: Path | None = None
+    """Its private key in PEM."""
     allow_unauthenticated: bool = False
     """Whether `auth=none` may be served beyond loopback."""
     cache_dir: Path | None = None
@@ -32,6 +41,17 @@ class StackSettings(BaseSettings):
     """The same, on AWS."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the server's `/metrics` on loopback, 0 for none. Default: a free one."""
+
+    @model_validator(mode="after")
+    def _has_certificate_and_key_or_none(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("DALSTON_TLS_CERT and DALSTON_TLS_KEY go together")
+        return self
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The allowed origins, one by one."""
+        return split_origins(self.allowed_origins)
 
     @property
     def external_s3(self) -> bool:

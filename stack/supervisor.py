@@ -13,7 +13,7 @@ from stack.ports import free_port
 from stack.postgres import postgres
 from stack.process import Pause, Process
 from stack.progress import Progress, Silent
-from stack.public_address import addresses, names
+from stack.public_address import addresses, certificate, names
 from stack.seaweedfs import S3Server, seaweedfs
 from stack.settings import StackSettings
 
@@ -27,6 +27,8 @@ class Stack:
     host: str
     """Where the public port is reached from this machine."""
     port: int
+    is_encrypted: bool
+    """Whether the public port speaks TLS."""
     database_url: str = field(repr=False)
     s3: S3Server | None
     """None when an outer one is used."""
@@ -43,11 +45,11 @@ class Stack:
 
     @property
     def base_url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.is_encrypted else 'http'}://{self.host}:{self.port}"
 
     @property
     def ws_url(self) -> str:
-        return f"ws://{self.host}:{self.port}"
+        return f"{'wss' if self.is_encrypted else 'ws'}://{self.host}:{self.port}"
 
     @property
     def grpc_target(self) -> str:
@@ -131,9 +133,19 @@ def _start(
         env |= _s3_environment(s3)
     with progress.step("database schema", "migrating"):
         parts.run_once("migrate", programs.migrate, home, env, wait)
-    doors = Doors(hosts, settings.port, free_port(), free_port(), names=names(settings))
+    doors = Doors(
+        hosts,
+        settings.port,
+        free_port(),
+        free_port(),
+        names=names(settings),
+        origins=settings.origins,
+        certificate=certificate(settings),
+    )
     metrics_port = free_port() if settings.metrics_port is None else settings.metrics_port
     env |= {
+        "DALSTON_AUTH": settings.auth,
+        "DALSTON_ALLOWED_ORIGINS": settings.allowed_origins,
         "DALSTON_METRICS_PORT": str(metrics_port),
         "DALSTON_SERVER_TARGET": f"{doors.server_host}:{doors.server_port}",
     }
@@ -146,6 +158,7 @@ def _start(
     return Stack(
         host=_reachable(hosts[0]),
         port=settings.port,
+        is_encrypted=doors.certificate is not None,
         database_url=database_url,
         s3=s3,
         metrics_url=f"http://127.0.0.1:{metrics_port}/metrics" if metrics_port else None,

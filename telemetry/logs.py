@@ -57,6 +57,11 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "auto") -> No
     )
 
 
+def note_caller(**fields: str) -> None:
+    """Puts these fields into every line that is logged on behalf of this call from here on."""
+    structlog.contextvars.bind_contextvars(**fields)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger that carries `name` in every line."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

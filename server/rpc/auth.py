@@ -1,16 +1,23 @@
-"""Who is calling. Without authentication every caller is the default tenant."""
+"""Who is calling, for everything inside."""
 
 from typing import Any
 
-from persistence.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
+from persistence.client_address import client_ip
+from persistence.tenancy import current_caller
+from server.access.gate import Gate, OpenGate
 from server.rpc.interceptor import Call, CallInterceptor, Context
 
 
 class AuthInterceptor(CallInterceptor):
-    """Puts the caller into `current_caller` for everything inside."""
+    """Asks the gate, and puts the caller into `current_caller`. Without a gate everyone is the default tenant."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self._gate = gate or OpenGate()
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
-        token = current_caller.set(Caller(tenant_id=DEFAULT_TENANT_ID))
+        shown = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
+        caller = await self._gate.admit(method, shown, client_ip(context))
+        token = current_caller.set(caller)
         try:
             return await call()
         finally:

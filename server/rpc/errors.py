@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import grpc
 from dalston.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from persistence import errors as persistence
 from persistence.records import Ending
+from server.access import errors as access
 from server.inference import errors as inference
 from server.rpc.byte_range import RangeNotSatisfiable
 from server.rpc.interceptor import Call, CallInterceptor, Context
@@ -23,6 +25,10 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 DOMAIN = "dalston.v1"
+ELSEWHERE = "dalston-try-elsewhere"
+"""Trailing metadata of what another server may serve: by it Envoy tells a full server from a tenant at its limit."""
+_SESSION_ENDS_SECONDS = 5
+"""When to ask again for a place that another session of the tenant has; nobody knows how long that one goes on."""
 
 
 class Answer(NamedTuple):
@@ -58,9 +64,17 @@ ANSWERS: dict[type[Exception], Answer] = {
     persistence.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
     persistence.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
     persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
+    persistence.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    persistence.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
+    persistence.TooManySessions: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_SESSIONS),
+    persistence.TokenSpent: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     persistence.LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
     persistence.NotOwner: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
     persistence.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+    access.Unauthenticated: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
+    access.PermissionDenied: Answer(_C.PERMISSION_DENIED, _R.ERROR_REASON_PERMISSION_DENIED),
+    access.RateLimited: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_RATE_LIMITED),
+    access.AuthenticationOff: Answer(_C.FAILED_PRECONDITION, _R.ERROR_REASON_AUTHENTICATION_OFF),
 }
 _INTERNAL = Answer(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
@@ -112,20 +126,52 @@ class ErrorInterceptor(CallInterceptor):
 
 async def _abort(method: str, context: Context, error: Exception) -> None:
     answer = answer_to(error)
-    message, metadata = str(error), {}
+    message = str(error)
     if answer is _INTERNAL:
         incident = uuid.uuid4().hex
         log.error("internal error", method=method, incident=incident, exc_info=error)
         message = f"internal error, incident {incident}"
-    if isinstance(error, session.InvalidParameter | persistence.InvalidFilter | persistence.InvalidResumption):
-        metadata["parameter"] = error.parameter
-    if isinstance(error, persistence.SessionResumed):
-        metadata["resumed_by"] = error.resumed_by
     status = Status(code=answer.code.value[0], message=message)
-    info = AnyMessage()
-    info.Pack(ErrorInfo(reason=reason_name(answer.reason), domain=DOMAIN, metadata=metadata))
-    status.details.append(info)
-    trailing: tuple[tuple[str, str | bytes], ...] = (("grpc-status-details-bin", status.SerializeToString()),)
+    _add(status, ErrorInfo(reason=reason_name(answer.reason), domain=DOMAIN, metadata=_particulars(error)))
+    trailing: list[tuple[str, str | bytes]] = []
+    if (seconds := _retry_after(error)) is not None:
+        _add(status, RetryInfo(retry_delay=Duration(seconds=seconds)))
+        trailing.append(("retry-after", str(seconds)))
+    if answer.code == _C.UNAUTHENTICATED:
+        trailing.append(("www-authenticate", "Bearer"))  # what HTTP wants with a 401
+    if answer.reason == _R.ERROR_REASON_NO_CAPACITY:
+        trailing.append((ELSEWHERE, "1"))
     if isinstance(error, RangeNotSatisfiable):
-        trailing += (("content-range", f"bytes */{error.size}"),)
-    await context.abort(answer.code, message, trailing)
+        trailing.append(("content-range", f"bytes */{error.size}"))
+    trailing.append(("grpc-status-details-bin", status.SerializeToString()))
+    await context.abort(answer.code, message, tuple(trailing))
+
+
+def _add(status: Status, detail: Message) -> None:
+    packed = AnyMessage()
+    packed.Pack(detail)
+    status.details.append(packed)
+
+
+def _particulars(error: Exception) -> dict[str, str]:
+    match error:
+        case session.InvalidParameter() | persistence.InvalidFilter() | persistence.InvalidResumption():
+            return {"parameter": error.parameter}
+        case persistence.InvalidKeyId():
+            return {"parameter": "key_id"}
+        case persistence.SessionResumed():
+            return {"resumed_by": error.resumed_by}
+        case access.PermissionDenied():
+            return {"scope": error.scope}
+        case access.RateLimited():
+            return {"retry_after_seconds": str(error.retry_after_seconds)}
+    return {}
+
+
+def _retry_after(error: Exception) -> int | None:
+    match error:
+        case access.RateLimited():
+            return error.retry_after_seconds
+        case persistence.TooManySessions():
+            return _SESSION_ENDS_SECONDS
+    return None

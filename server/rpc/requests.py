@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
 
+from persistence.tenancy import TenantLimits
 from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
 from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
 
@@ -17,6 +18,13 @@ class StreamLimits:
     max_session_seconds: float
     idle_timeout_seconds: float
 
+    def of(self, tenant: TenantLimits) -> "StreamLimits":
+        """These, with what is set for the tenant in their place."""
+        return StreamLimits(
+            tenant.max_session_seconds or self.max_session_seconds,
+            tenant.idle_timeout_seconds or self.idle_timeout_seconds,
+        )
+
     def exceeded(self) -> SessionTimeout:
         """The error that ends a session at `max_session_seconds`, of time or of audio."""
         return SessionTimeout(f"the session reached its limit of {self.max_session_seconds:g} seconds")
@@ -27,7 +35,7 @@ class RequestReader:
 
     def __init__(self, requests: AsyncIterator[TranscribeRequest], limits: StreamLimits) -> None:
         self._requests = aiter(requests)
-        self._limits = limits
+        self.limits = limits
         self._deadline = asyncio.get_running_loop().time() + limits.max_session_seconds
 
     async def config(self) -> TranscribeConfig:
@@ -69,12 +77,12 @@ class RequestReader:
 
     async def _next(self) -> TranscribeRequest | None:
         loop = asyncio.get_running_loop()
-        idle = loop.time() + self._limits.idle_timeout_seconds
+        idle = loop.time() + self.limits.idle_timeout_seconds
         try:
             async with asyncio.timeout_at(min(idle, self._deadline)):
                 # What has been received already is given out past the deadline: it was recorded, so it is transcribed.
                 return await anext(self._requests, None)
         except TimeoutError:
             if loop.time() >= self._deadline:
-                raise self._limits.exceeded() from None
-            raise IdleTimeout(f"nothing was received for {self._limits.idle_timeout_seconds:g} seconds") from None
+                raise self.limits.exceeded() from None
+            raise IdleTimeout(f"nothing was received for {self.limits.idle_timeout_seconds:g} seconds") from None

@@ -19,6 +19,7 @@ from persistence.tenancy import current_caller
 from server.rpc import unimplemented
 from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
+from server.rpc.times import timestamp
 from server.session.errors import InvalidParameter
 
 DEFAULT_LIMIT = 50
@@ -108,8 +109,8 @@ def session_message(record: SessionRecord) -> pb.Session:
         audio_duration_seconds=record.audio_duration_seconds,
         utterance_count=record.utterance_count,
         word_count=record.word_count,
-        started_at=_timestamp(record.started_at),
-        ended_at=_timestamp(record.ended_at),
+        started_at=timestamp(record.started_at),
+        ended_at=timestamp(record.ended_at),
         audio_uri=record.audio_uri,
         audio_url=f"{path}/audio" if record.audio_uri else None,
         transcript_uri=record.transcript_uri,
@@ -147,11 +148,3 @@ def _time(parameter: str, value: Timestamp) -> datetime:
         return value.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise InvalidParameter(parameter, "is no time between the years 1 and 9999") from None
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

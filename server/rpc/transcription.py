@@ -63,11 +63,12 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
         with self._admission():
-            reader = RequestReader(requests, self._limits)
+            limits = self._limits.of(current_caller.get().limits)
+            reader = RequestReader(requests, limits)
             config = await reader.config()
             options = parse_config(config, self._engine)
             session_id = new_session_id()
-            begin = begin_message(session_id, options, self._session_limits())
+            begin = begin_message(session_id, options, _session_limits(limits))
             if config.resume_session_id:
                 begin.resumed_from = config.resume_session_id
                 begin.resume_from_seconds = await self._resume_point(session_id, config, options)
@@ -115,8 +116,8 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                     await self._control(session, options, request)
                 else:
                     await session.push(request)
-                    if session.duration > self._limits.max_session_seconds:
-                        raise self._limits.exceeded()
+                    if session.duration > reader.limits.max_session_seconds:
+                        raise reader.limits.exceeded()
         except SessionError as ended_by:
             error = ended_by
         # A cancelled stream often looks half-closed; the cancellation comes at the next chance to.
@@ -144,12 +145,13 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         finally:
             self._free += 1
 
-    def _session_limits(self) -> SessionLimits:
-        return SessionLimits(
-            max_session_seconds=self._limits.max_session_seconds,
-            idle_timeout_seconds=self._limits.idle_timeout_seconds,
-            max_message_bytes=MAX_AUDIO_MESSAGE_BYTES,
-        )
+
+def _session_limits(limits: StreamLimits) -> SessionLimits:
+    return SessionLimits(
+        max_session_seconds=limits.max_session_seconds,
+        idle_timeout_seconds=limits.idle_timeout_seconds,
+        max_message_bytes=MAX_AUDIO_MESSAGE_BYTES,
+    )
 
 
 def _first_error(group: BaseExceptionGroup[Any]) -> BaseException:

@@ -38,6 +38,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     def GetSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.Session:
         self._keep(request, context)
+        if request.session_id == "sess_full":
+            _refuse(context, code_pb2.RESOURCE_EXHAUSTED, "not now", "NO_CAPACITY", ("dalston-try-elsewhere", "1"))
+        if request.session_id == "sess_limit":
+            _refuse(context, code_pb2.RESOURCE_EXHAUSTED, "not now", "RATE_LIMITED")
         _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
 
     def DeleteSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.DeleteSessionResponse:
@@ -82,10 +86,13 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 )
 
 
-def _refuse(context: grpc.ServicerContext, code: int, message: str, reason: str) -> NoReturn:
+def _refuse(
+    context: grpc.ServicerContext, code: int, message: str, reason: str, *trailing: tuple[str, str]
+) -> NoReturn:
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="dalston.v1"))
-    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message=message, details=[detail])))
+    status = rpc_status.to_status(status_pb2.Status(code=code, message=message, details=[detail]))
+    context.abort_with_status(status._replace(trailing_metadata=(*status.trailing_metadata, *trailing)))
     raise AssertionError
 
 

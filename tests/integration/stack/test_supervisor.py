@@ -8,8 +8,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from pydantic import ValidationError
 
+from stack.cli import run
 from stack.errors import CannotStart, ProcessDied
+from stack.interruption import Interruption
 from stack.ports import free_port
 from stack.postgres import PostgresServer
 from stack.seaweedfs import S3Server
@@ -175,3 +178,35 @@ def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command)
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=20)
     assert again.returncode == 0
+
+
+@pytest.mark.timeout(120)
+def test_up_with_keys_says_how_to_make_the_first_one(command: Command) -> None:
+    process = command.start(DALSTON_AUTH="keys", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+    command.wait_until_up(process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert "persistence.access create-key --tenant default" in said
+    assert 'curl -H "Authorization: Bearer $KEY"' in said
+
+
+@pytest.mark.parametrize("setting", [{"DALSTON_AUTH": "keys"}, {"DALSTON_TLS_CERT": "c", "DALSTON_TLS_KEY": "k"}])
+def test_the_demo_is_refused_where_it_would_need_a_key_or_a_certificate(
+    setting: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    with Interruption() as interruption:
+        assert run(["demo"], interruption, programs()) == 1
+    assert "without keys and without TLS" in capsys.readouterr().err
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing = settings(tmp_path, tls_cert=tmp_path / "chain.pem", tls_key=tmp_path / "key.pem")
+    with pytest.raises(CannotStart, match="DALSTON_TLS_CERT"), running_stack(missing, programs=programs()):
+        pass
+
+
+def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="go together"):
+        settings(tmp_path, tls_cert=tmp_path / "chain.pem")

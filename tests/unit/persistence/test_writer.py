@@ -10,11 +10,11 @@ from uuid import UUID
 import pytest
 
 from persistence import writer as writer_module
-from persistence.errors import StorageUnavailable
+from persistence.errors import StorageUnavailable, TooManySessions
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.rows import NumberedUtterance
 from persistence.session_id import new_session_id, parse_session_id
-from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from persistence.transcript import Utterance
 from persistence.writer import SessionWriter
 
@@ -25,6 +25,7 @@ class Rows:
     def __init__(self) -> None:
         self.is_away = False
         self.inserted: list[UUID] = []
+        self.admitted: list[UUID] = []
         self.statements: list[dict[UUID, Progress]] = []
         self.concluded: list[UUID] = []
         self.ended: list[UUID] = []
@@ -38,6 +39,12 @@ class Rows:
     async def insert(self, starts: Sequence[SessionStart]) -> None:
         self._answer()
         self.inserted += [start.id for start in starts]
+
+    async def admit(self, start: SessionStart, caller: Caller) -> None:
+        self._answer()
+        if caller.limits.max_sessions == 0:
+            raise TooManySessions(0)
+        self.admitted.append(start.id)
 
     async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         self._answer()
@@ -255,3 +262,23 @@ async def test_finals_beyond_what_memory_may_hold_are_left_to_the_spool(
     assert writer.has_all_said(start.id)
     assert not writer.has_all_said(other.id)
     assert not writer.has_all_said(a_start(stores=True).id)
+
+
+async def test_a_session_of_a_limited_tenant_is_admitted_and_one_too_many_leaves_nothing(
+    writer: SessionWriter, rows: Rows
+) -> None:
+    start = a_start(stores=True)
+    await writer.begin(start, Progress, Caller(start.tenant_id, TenantLimits(max_sessions=1)))
+    assert (rows.admitted, rows.inserted) == ([start.id], [])
+    with pytest.raises(TooManySessions):
+        await writer.begin(a_start(stores=True), Progress, Caller(start.tenant_id, TenantLimits(max_sessions=0)))
+    await writer.flush()
+    assert rows.ended == []
+
+
+async def test_while_postgres_is_away_a_token_begins_nothing(writer: SessionWriter, rows: Rows) -> None:
+    rows.is_away = True
+    start = a_start(stores=False)
+    with pytest.raises(StorageUnavailable):
+        await writer.begin(start, Progress, Caller(start.tenant_id, token_hash=bytes(32)))
+    await writer.begin(a_start(stores=False), Progress, Caller(start.tenant_id, TenantLimits(max_sessions=1)))

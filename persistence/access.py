@@ -1,0 +1,144 @@
+"""Tenants, their limits and their first keys, made against the database: `python -m persistence.access`.
+
+create-key    makes a key, and its tenant if there is none; prints the secret, this once
+set-limits    sets limits of a tenant
+tenants       lists tenants and the limits that are their own
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.exc import ProgrammingError
+
+from persistence.api_keys import KeyStore
+from persistence.config import PersistenceSettings
+from persistence.credentials import SCOPES
+from persistence.database import Database, open_database
+from persistence.errors import StorageUnavailable
+from persistence.tenancy import TenantLimits
+from persistence.tenants import TenantStore
+from telemetry.logs import configure_logging
+from telemetry.settings import InvalidSettings, read_settings
+
+_DEFAULT = "default"
+_LONGEST_NAME = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    configure_logging("WARNING")
+    try:
+        answer = asyncio.run(_run(read_settings(PersistenceSettings), options))
+    except ProgrammingError:
+        print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
+        return 1
+    except (StorageUnavailable, InvalidSettings) as error:
+        print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        return 1 if isinstance(error, StorageUnavailable) else 2
+    print(json.dumps(answer, indent=2) if options.json else _in_words(answer))  # noqa: T201
+    return 0
+
+
+async def _run(settings: PersistenceSettings, options: argparse.Namespace) -> Any:
+    async with open_database(settings) as database:
+        match options.command:
+            case "create-key":
+                return await _create_key(database, options)
+            case "set-limits":
+                given = {name: getattr(options, name) for name in TenantLimits.__slots__}
+                limits = {
+                    name: None if value == _DEFAULT else value for name, value in given.items() if value is not None
+                }
+                return (await TenantStore(database).ensure(options.tenant, limits)).as_values()
+            case _:
+                return [tenant.as_values() for tenant in await TenantStore(database).list()]
+
+
+async def _create_key(database: Database, options: argparse.Namespace) -> dict[str, Any]:
+    tenant = await TenantStore(database).ensure(options.tenant)
+    expires_in = None if options.expires_in_seconds is None else timedelta(seconds=options.expires_in_seconds)
+    key, secret = await KeyStore(database).create(tenant.id, options.name, options.scopes, expires_in)
+    return {
+        "id": key.key_id,
+        "tenant": tenant.name,
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": list(key.scopes),
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "secret": secret,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m persistence.access", description="Tenants, limits, first keys.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    key = commands.add_parser("create-key", help="make a key, and its tenant if there is none")
+    key.add_argument("--tenant", type=_name, required=True)
+    key.add_argument("--name", type=_name, required=True, help="what the key is called")
+    key.add_argument("--scopes", type=_scopes, required=True, help=f"of {','.join(SCOPES)}, with commas between")
+    key.add_argument("--expires-in-seconds", type=_seconds, help="default: never")
+    limits = commands.add_parser("set-limits", help="set limits of a tenant; `default` is the server's own")
+    limits.add_argument("--tenant", type=_name, required=True)
+    limits.add_argument("--max-sessions", type=_count, help="that run at a time, on all servers")
+    limits.add_argument("--requests-per-second", type=_rate, help="on each server")
+    limits.add_argument("--max-session-seconds", type=_rate)
+    limits.add_argument("--idle-timeout-seconds", type=_rate)
+    every = [key, limits, commands.add_parser("tenants", help="list tenants and their limits")]
+    for each in every:
+        each.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= _LONGEST_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be 1 to {_LONGEST_NAME} printable characters")
+    return text
+
+
+def _scopes(text: str) -> list[str]:
+    scopes = text.split(",")
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(SCOPES)}")
+    return scopes
+
+
+def _seconds(text: str) -> int:
+    return int(_bounded(text, int, 60, 315_360_000))
+
+
+def _count(text: str) -> int | str:
+    return text if text == _DEFAULT else int(_bounded(text, int, 0, 1_000_000))
+
+
+def _rate(text: str) -> float | str:
+    return text if text == _DEFAULT else _bounded(text, float, 0.001, 1_000_000)
+
+
+def _bounded(text: str, kind: type[int] | type[float], least: float, most: float) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = -1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"must be {least:g} to {most:.0f}")
+    return value
+
+
+def _in_words(answer: Any) -> str:
+    if isinstance(answer, list):
+        return "\n\n".join(_in_words(each) for each in answer)
+    return "\n".join(
+        f"{name + ':':<22} {', '.join(value) if isinstance(value, list) else 'default' if value is None else value}"
+        for name, value in answer.items()
+        if value is not None or name in TenantLimits.__slots__
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

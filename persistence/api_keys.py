@@ -1,0 +1,254 @@
+"""API keys and tokens in Postgres."""
+
+import asyncio
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, select, text, tuple_, update
+
+from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
+from persistence.cursor import Cursor
+from persistence.database import Database
+from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, StorageUnavailable
+from persistence.session_id import new_uuid7
+from persistence.tables import api_keys, realtime_tokens, tenants
+from persistence.tenancy import TenantLimits
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+MAX_LIMIT: Final = 100
+
+_FORM: Final = re.compile(r"key_[0-9a-f]{32}", re.ASCII)
+# Swept by whoever makes one: two go for each that comes.
+_SWEPT: Final = 2
+_USE_SECONDS: Final = 60.0
+_MOST_USED: Final = 100_000
+
+_t = api_keys.c
+_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
+
+_USED = text("""
+    UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
+    FROM unnest(:ids, :times) AS u(id, at) WHERE k.id = u.id
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as its tenant sees it."""
+
+    id: UUID
+    name: str
+    prefix: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    @property
+    def key_id(self) -> str:
+        """The public form of the id."""
+        return format_key_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """One page of a list, newest first."""
+
+    keys: tuple[ApiKey, ...]
+    next_cursor: str | None
+    """None on the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a secret stands for."""
+
+    key_id: UUID
+    tenant_id: UUID
+    scopes: frozenset[Scope]
+    expires_at: datetime | None
+    """When the secret ends: the key, or the token where that ends first."""
+    revoked_at: datetime | None
+    limits: TenantLimits = field(default_factory=TenantLimits)
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+def format_key_id(key_id: UUID) -> str:
+    """The public form of a key's id."""
+    return f"key_{key_id.hex}"
+
+
+def parse_key_id(key_id: str) -> UUID:
+    """The id behind its public form.
+
+    Raises:
+        InvalidKeyId: the text has another form.
+    """
+    if _FORM.fullmatch(key_id) is None:
+        raise InvalidKeyId
+    return UUID(hex=key_id.removeprefix("key_"))
+
+
+class KeyStore:
+    """Makes, lists, revokes and finds keys. All methods raise StorageUnavailable while Postgres is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self, tenant_id: UUID, name: str, scopes: Collection[Scope], expires_in: timedelta | None = None
+    ) -> tuple[ApiKey, str]:
+        """Makes a key; gives it and its secret, which nobody can tell afterwards."""
+        secret = new_key()
+        values = {
+            "id": new_uuid7(),
+            "tenant_id": tenant_id,
+            "name": name,
+            "prefix": prefix_of(secret),
+            "secret_hash": _hash_of(secret),
+            "scopes": sorted(set(scopes)),
+            "expires_at": None if expires_in is None else func.now() + expires_in,
+        }
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()
+        return _key(row), secret
+
+    async def list(self, tenant_id: UUID, limit: int, cursor: str | None = None) -> KeyPage:
+        """One page of the tenant's keys, newest first.
+
+        Args:
+            limit: 1 to 100.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            InvalidFilter: a parameter is out of range.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidFilter("limit", f"limit must be 1 to {MAX_LIMIT}")
+        query = select(*_SHOWN).where(_t.tenant_id == tenant_id).order_by(_t.created_at.desc(), _t.id.desc())
+        if cursor:
+            after = Cursor.decode(cursor)
+            query = query.where(tuple_(_t.created_at, _t.id) < tuple_(after.started_at, after.id))
+        async with self._database.transaction() as connection:
+            keys = [_key(row) for row in await connection.execute(query.limit(limit + 1))]
+        page = tuple(keys[:limit])
+        has_next = len(keys) > limit
+        return KeyPage(page, Cursor(page[-1].created_at, page[-1].id).encode() if has_next else None)
+
+    async def revoke(self, tenant_id: UUID, key_id: str) -> ApiKey:
+        """Ends a key for good; revoking it again changes nothing.
+
+        Raises:
+            InvalidKeyId, KeyNotFound: as their names say.
+        """
+        statement = (
+            update(api_keys)
+            .where(_t.tenant_id == tenant_id, _t.id == parse_key_id(key_id))
+            .values(revoked_at=func.coalesce(_t.revoked_at, func.now()))
+            .returning(*_SHOWN)
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise KeyNotFound(key_id)
+        return _key(row)
+
+    async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
+        """Makes a token that begins one session; gives its secret and when it ends."""
+        secret = new_token()
+        expired = (
+            select(realtime_tokens.c.secret_hash)
+            .where(realtime_tokens.c.expires_at < func.now())
+            .limit(_SWEPT)
+            .with_for_update(skip_locked=True)
+        )
+        values = {"secret_hash": _hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(realtime_tokens).where(realtime_tokens.c.secret_hash.in_(expired)))
+            made = insert(realtime_tokens).values(values).returning(realtime_tokens.c.expires_at)
+            return secret, (await connection.execute(made)).scalar_one()
+
+    async def find(self, secret: Secret) -> Grant | None:
+        """What a secret stands for, revoked and expired ones included; None for one that never was or is spent.
+
+        It is looked up by its hash, so how long that takes tells nothing about a secret that was not shown.
+        """
+        limits = [tenants.c[name] for name in TenantLimits.__slots__]
+        wanted = [_t.id, _t.tenant_id, _t.scopes, _t.revoked_at, *limits]
+        if secret.kind == "key":
+            query = select(*wanted, _t.expires_at).join_from(api_keys, tenants).where(_t.secret_hash == secret.hash)
+        else:
+            ends = func.least(realtime_tokens.c.expires_at, _t.expires_at).label("expires_at")
+            both = realtime_tokens.join(api_keys).join(tenants)
+            query = select(*wanted, ends).select_from(both).where(realtime_tokens.c.secret_hash == secret.hash)
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        return Grant(
+            key_id=row.id,
+            tenant_id=row.tenant_id,
+            scopes=frozenset(row.scopes),
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+            limits=TenantLimits(*(getattr(row, name) for name in TenantLimits.__slots__)),
+        )
+
+    async def note_uses(self, uses: Mapping[UUID, datetime]) -> None:
+        """Writes when keys were last used, in one statement."""
+        ids = sorted(uses)
+        async with self._database.transaction() as connection:
+            await connection.execute(_USED, {"ids": ids, "times": [uses[key_id] for key_id in ids]})
+
+
+class KeyUses:
+    """Collects when keys are used and writes it once a minute: no call waits for that."""
+
+    def __init__(self, store: KeyStore, pause_seconds: float = _USE_SECONDS) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+        self._uses: dict[UUID, datetime] = {}
+
+    def note(self, key_id: UUID) -> None:
+        """A key was used now."""
+        if key_id in self._uses or len(self._uses) < _MOST_USED:
+            self._uses[key_id] = datetime.now(UTC)
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause_seconds)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what was noted; while Postgres is away it stays noted."""
+        uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        try:
+            await self._store.note_uses(uses)
+        except StorageUnavailable:
+            self._uses = uses | self._uses
+        except Exception:
+            # A mistake of ours must not end the task that writes.
+            log.exception("the uses of keys cannot be written")
+
+
+def _hash_of(text_of_secret: str) -> bytes:
+    secret = parse_secret(text_of_secret)
+    assert secret is not None  # noqa: S101 - we made it
+    return secret.hash
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    values = row._asdict()
+    return ApiKey(**values | {"scopes": tuple(values["scopes"])})

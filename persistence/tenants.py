@@ -1,0 +1,53 @@
+"""Tenants and their limits, as the operator sets them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from persistence.database import Database
+from persistence.session_id import new_uuid7
+from persistence.tables import tenants
+from persistence.tenancy import TenantLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant, with the limits that are its own."""
+
+    id: UUID
+    name: str
+    limits: TenantLimits
+
+    def as_values(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"id": str(self.id), "name": self.name, **asdict(self.limits)}
+
+
+_t = tenants.c
+_COLUMNS = [_t.id, _t.name, *(_t[name] for name in TenantLimits.__slots__)]
+
+
+class TenantStore:
+    """All methods raise StorageUnavailable while Postgres is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ensure(self, name: str, limits: dict[str, float | None] | None = None) -> Tenant:
+        """The tenant of this name, made if there is none; with these of its limits set, None for the default."""
+        async with self._database.transaction() as connection:
+            new = insert(tenants).values(id=new_uuid7(), name=name).on_conflict_do_nothing(index_elements=["name"])
+            await connection.execute(new)
+            if limits:
+                await connection.execute(update(tenants).where(_t.name == name).values(**limits))
+            row = (await connection.execute(select(*_COLUMNS).where(_t.name == name))).one()
+        return Tenant(row.id, row.name, TenantLimits(*row[2:]))
+
+    async def list(self) -> list[Tenant]:
+        """All of them, by name."""
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(select(*_COLUMNS).order_by(_t.name))).all()
+        return [Tenant(row.id, row.name, TenantLimits(*row[2:])) for row in rows]

@@ -1,0 +1,97 @@
+"""KeyService: the keys of the caller's tenant, and tokens made with them."""
+
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+from dalston.v1 import key_pb2 as pb
+from dalston.v1 import key_pb2_grpc
+
+from persistence.api_keys import ApiKey, KeyStore
+from persistence.credentials import SCOPES, Scope
+from persistence.tenancy import current_caller
+from server.access.errors import AuthenticationOff
+from server.rpc.config_message import shown
+from server.rpc.interceptor import Context
+from server.rpc.times import timestamp
+from server.session.errors import InvalidParameter
+
+_LONGEST_NAME = 100
+_DEFAULT_LIMIT = 50
+_KEY_SECONDS = (60, 315_360_000)
+_TOKEN_SECONDS = (10, 600)
+_DEFAULT_TOKEN_SECONDS = 60
+
+
+class KeyServicer(key_pb2_grpc.KeyServiceServicer):
+    """Every method sees the caller's tenant only; errors are raised, not answered."""
+
+    def __init__(self, keys: KeyStore) -> None:
+        self._keys = keys
+
+    async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
+        tenant_id, _ = _key_holder()
+        if not 1 <= len(request.name) <= _LONGEST_NAME or not request.name.isprintable():
+            raise InvalidParameter("name", f"must be 1 to {_LONGEST_NAME} printable characters")
+        expires_in = None
+        if request.HasField("expires_in_seconds"):
+            expires_in = _duration(request.expires_in_seconds, *_KEY_SECONDS)
+        key, secret = await self._keys.create(tenant_id, request.name, _scopes(list(request.scopes)), expires_in)
+        return pb.CreateKeyResponse(key=_message(key), secret=secret)
+
+    async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
+        tenant_id, _ = _key_holder()
+        limit = request.limit if request.HasField("limit") else _DEFAULT_LIMIT
+        page = await self._keys.list(tenant_id, limit, request.cursor or None)
+        return pb.ListKeysResponse(keys=[_message(key) for key in page.keys], next_cursor=page.next_cursor)
+
+    async def RevokeKey(self, request: pb.RevokeKeyRequest, _context: Context) -> pb.Key:
+        tenant_id, _ = _key_holder()
+        return _message(await self._keys.revoke(tenant_id, request.key_id))
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, _context: Context) -> pb.CreateTokenResponse:
+        _, key_id = _key_holder()
+        seconds = request.expires_in_seconds if request.HasField("expires_in_seconds") else _DEFAULT_TOKEN_SECONDS
+        token, expires_at = await self._keys.create_token(key_id, _duration(seconds, *_TOKEN_SECONDS))
+        return pb.CreateTokenResponse(token=token, expires_at=timestamp(expires_at))
+
+
+def _key_holder() -> tuple[UUID, UUID]:
+    """The caller's tenant and key.
+
+    Raises:
+        AuthenticationOff: callers show no keys here.
+    """
+    caller = current_caller.get()
+    if caller.key_id is None:
+        raise AuthenticationOff
+    return caller.tenant_id, caller.key_id
+
+
+def _scopes(names: list[str]) -> list[Scope]:
+    known = ", ".join(SCOPES)
+    if not names:
+        raise InvalidParameter("scopes", f"must name at least one of {known}")
+    for name in names:
+        if name not in SCOPES:
+            raise InvalidParameter("scopes", f"{shown(name)} is none of {known}")
+    return cast(list[Scope], names)
+
+
+def _duration(seconds: int, least: int, most: int) -> timedelta:
+    if not least <= seconds <= most:
+        raise InvalidParameter("expires_in_seconds", f"must be {least} to {most}")
+    return timedelta(seconds=seconds)
+
+
+def _message(key: ApiKey) -> pb.Key:
+    return pb.Key(
+        id=key.key_id,
+        name=key.name,
+        prefix=key.prefix,
+        scopes=key.scopes,
+        created_at=timestamp(key.created_at),
+        expires_at=timestamp(key.expires_at),
+        revoked_at=timestamp(key.revoked_at),
+        last_used_at=timestamp(key.last_used_at),
+    )

@@ -1,0 +1,357 @@
+"""Keys, tokens, tenants and their limits on a real Postgres."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from persistence import access
+from persistence.api_keys import KeyStore, KeyUses, parse_key_id
+from persistence.credentials import new_key, new_token, parse_secret
+from persistence.database import Database, open_database
+from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, TokenSpent, TooManySessions
+from persistence.records import SessionStart
+from persistence.rows import SessionRows
+from persistence.session_id import new_session_id, parse_session_id
+from persistence.tenancy import Caller, TenantLimits
+from persistence.tenants import TenantStore
+
+
+@pytest.fixture
+def keys(database: Database) -> KeyStore:
+    return KeyStore(database)
+
+
+@pytest.fixture
+async def worker(postgres_url: str) -> str:
+    """A process with a lease."""
+    worker_id = f"worker-{uuid.uuid4().hex}"
+    await _execute(
+        postgres_url,
+        "INSERT INTO workers (id, started_at, lease_expires_at) VALUES ($1, now(), now() + interval '1 hour')",
+        worker_id,
+    )
+    return worker_id
+
+
+async def _execute(url: str, statement: str, *values: Any) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement, *values)
+    finally:
+        await connection.close()
+
+
+def a_start(tenant_id: uuid.UUID, worker_id: str) -> SessionStart:
+    return SessionStart(
+        id=parse_session_id(new_session_id()),
+        tenant_id=tenant_id,
+        worker_id=worker_id,
+        started_at=datetime.now(UTC),
+        language="en",
+        model="fast",
+        encoding="pcm_s16le",
+        sample_rate=16000,
+        channels=1,
+        store_audio=False,
+        store_transcript=False,
+    )
+
+
+async def test_a_key_is_found_by_its_secret_and_by_nothing_else(keys: KeyStore, tenant: uuid.UUID) -> None:
+    key, secret = await keys.create(tenant, "ci", ["realtime", "admin", "admin"], timedelta(hours=1))
+    shown = parse_secret(secret)
+    assert shown is not None
+    grant = await keys.find(shown)
+    assert grant is not None
+    assert (grant.key_id, grant.tenant_id, grant.scopes) == (key.id, tenant, {"realtime", "admin"})
+    assert grant.expires_at == key.expires_at
+    assert grant.revoked_at is None
+    assert key.scopes == ("admin", "realtime")
+    assert secret.startswith(key.prefix)
+    other = parse_secret(new_key())
+    assert other is not None
+    assert await keys.find(other) is None
+
+
+async def test_no_secret_is_in_the_database(keys: KeyStore, tenant: uuid.UUID, postgres_url: str) -> None:
+    key, secret = await keys.create(tenant, "ci", ["realtime"])
+    token, _ = await keys.create_token(key.id, timedelta(minutes=1))
+    connection = await asyncpg.connect(postgres_url)
+    rows = await connection.fetch("SELECT k::text FROM api_keys k UNION ALL SELECT t::text FROM realtime_tokens t")
+    await connection.close()
+    dump = "\n".join(row[0] for row in rows)
+    assert key.prefix in dump
+    assert secret[len(key.prefix) :] not in dump
+    assert token[3:] not in dump
+
+
+async def test_keys_are_listed_newest_first_with_those_that_ended(keys: KeyStore, tenant: uuid.UUID) -> None:
+    made = [(await keys.create(tenant, str(number), ["realtime"]))[0] for number in range(5)]
+    await keys.revoke(tenant, made[2].key_id)
+    first = await keys.list(tenant, 2)
+    second = await keys.list(tenant, 2, first.next_cursor)
+    third = await keys.list(tenant, 2, second.next_cursor)
+    listed = [*first.keys, *second.keys, *third.keys]
+    assert [key.name for key in listed] == ["4", "3", "2", "1", "0"]
+    assert third.next_cursor is None
+    assert [key.name for key in listed if key.revoked_at] == ["2"]
+    for wrong in ({"limit": 0}, {"limit": 101}, {"limit": 5, "cursor": "abc"}):
+        with pytest.raises(InvalidFilter):
+            await keys.list(tenant, **wrong)  # type: ignore[arg-type]
+
+
+async def test_a_key_is_revoked_once_and_by_its_own_tenant_only(keys: KeyStore, tenant: uuid.UUID) -> None:
+    key, secret = await keys.create(tenant, "ci", ["realtime"])
+    with pytest.raises(KeyNotFound):
+        await keys.revoke(uuid.uuid4(), key.key_id)
+    assert (await keys.list(uuid.uuid4(), 10)).keys == ()
+    revoked = await keys.revoke(tenant, key.key_id)
+    assert revoked.revoked_at is not None
+    assert (await keys.revoke(tenant, key.key_id)).revoked_at == revoked.revoked_at
+    shown = parse_secret(secret)
+    assert shown is not None
+    grant = await keys.find(shown)
+    assert grant is not None
+    assert grant.revoked_at == revoked.revoked_at
+    for wrong in ("", "42", key.id.hex, f"key_{key.id}"):
+        with pytest.raises(InvalidKeyId):
+            parse_key_id(wrong)
+
+
+async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenant: uuid.UUID) -> None:
+    key, _ = await keys.create(tenant, "ci", ["realtime"])
+    uses = KeyUses(keys, pause_seconds=0.05)
+    running = asyncio.create_task(uses.run())
+    before = datetime.now(UTC)
+    uses.note(key.id)
+    async with asyncio.timeout(5):
+        while (used := (await keys.list(tenant, 1)).keys[0].last_used_at) is None:  # noqa: ASYNC110 - it is in Postgres
+            await asyncio.sleep(0.02)
+    running.cancel()
+    assert before <= used
+    await keys.note_uses({key.id: before - timedelta(hours=1)})
+    assert (await keys.list(tenant, 1)).keys[0].last_used_at == used
+
+
+async def test_uses_wait_while_postgres_is_away(
+    keys: KeyStore, tenant: uuid.UUID, proxied: Callable[..., Any], postgres_proxy: Any
+) -> None:
+    key, _ = await keys.create(tenant, "ci", ["realtime"])
+    async with open_database(proxied()) as through:
+        uses = KeyUses(KeyStore(through))
+        uses.note(key.id)
+        postgres_proxy.refuse()
+        await uses.flush()
+        postgres_proxy.restore()
+        await uses.flush()
+    assert (await keys.list(tenant, 1)).keys[0].last_used_at is not None
+
+
+async def test_a_token_begins_one_session_however_many_try_at_once(
+    keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str
+) -> None:
+    key, _ = await keys.create(tenant, "page", ["realtime"])
+    token, expires_at = await keys.create_token(key.id, timedelta(seconds=30))
+    shown = parse_secret(token)
+    assert shown is not None
+    assert shown.kind == "token"
+    grant = await keys.find(shown)
+    assert grant is not None
+    assert (grant.key_id, grant.tenant_id, grant.expires_at) == (key.id, tenant, expires_at)
+    rows = SessionRows(database, worker)
+    caller = Caller(tenant, token_hash=shown.hash)
+    begun = await asyncio.gather(
+        *(rows.admit(a_start(tenant, worker), caller) for _ in range(8)), return_exceptions=True
+    )
+    assert begun.count(None) == 1
+    assert [type(each) for each in begun].count(TokenSpent) == 7
+    assert await keys.find(shown) is None
+
+
+async def test_a_token_ends_with_its_time_and_is_swept(
+    keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str, postgres_url: str
+) -> None:
+    key, _ = await keys.create(tenant, "page", ["realtime"], timedelta(seconds=60))
+    late = parse_secret((await keys.create_token(key.id, timedelta(seconds=-1)))[0])
+    assert late is not None
+    grant = await keys.find(late)
+    assert grant is not None
+    assert grant.is_expired(datetime.now(UTC))
+    with pytest.raises(TokenSpent):
+        await SessionRows(database, worker).admit(a_start(tenant, worker), Caller(tenant, token_hash=late.hash))
+    long = parse_secret((await keys.create_token(key.id, timedelta(hours=9)))[0])
+    assert long is not None
+    found = await keys.find(long)
+    assert found is not None
+    assert found.expires_at == key.expires_at, "no token outlives its key"
+    connection = await asyncpg.connect(postgres_url)
+    left = await connection.fetchval("SELECT count(*) FROM realtime_tokens WHERE expires_at < now()")
+    await connection.close()
+    assert left == 0
+
+
+async def test_two_that_begin_at_once_cannot_both_have_the_last_place(
+    database: Database, tenant: uuid.UUID, worker: str, postgres_url: str
+) -> None:
+    other = f"{worker}-b"
+    await _execute(
+        postgres_url,
+        "INSERT INTO workers (id, started_at, lease_expires_at) VALUES ($1, now(), now() + interval '1 hour')",
+        other,
+    )
+    caller = Caller(tenant, TenantLimits(max_sessions=3))
+    servers = SessionRows(database, worker), SessionRows(database, other)
+    begun = await asyncio.gather(
+        *(servers[n % 2].admit(a_start(tenant, servers[n % 2].worker_id), caller) for n in range(9)),
+        return_exceptions=True,
+    )
+    assert [each is None for each in begun].count(True) == 3
+    assert [isinstance(each, TooManySessions) for each in begun].count(True) == 6
+
+
+async def test_a_refused_session_spends_no_token(
+    keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str
+) -> None:
+    key, _ = await keys.create(tenant, "page", ["realtime"])
+    shown = parse_secret((await keys.create_token(key.id, timedelta(seconds=30)))[0])
+    assert shown is not None
+    rows = SessionRows(database, worker)
+    with pytest.raises(TooManySessions):
+        await rows.admit(a_start(tenant, worker), Caller(tenant, TenantLimits(max_sessions=0), token_hash=shown.hash))
+    await rows.admit(a_start(tenant, worker), Caller(tenant, TenantLimits(max_sessions=1), token_hash=shown.hash))
+
+
+async def test_sessions_of_a_dead_server_and_of_other_tenants_do_not_count(
+    database: Database, tenant: uuid.UUID, worker: str, postgres_url: str
+) -> None:
+    rows = SessionRows(database, worker)
+    caller = Caller(tenant, TenantLimits(max_sessions=1))
+    neighbour = uuid.uuid4()
+    await _execute(postgres_url, "INSERT INTO tenants (id, name) VALUES ($1, $2)", neighbour, str(neighbour))
+    await rows.admit(a_start(tenant, worker), caller)
+    with pytest.raises(TooManySessions):
+        await rows.admit(a_start(tenant, worker), caller)
+    await rows.admit(a_start(neighbour, worker), replace(caller, tenant_id=neighbour))
+    await _execute(postgres_url, "UPDATE workers SET lease_expires_at = now() WHERE id = $1", worker)
+    await rows.admit(a_start(tenant, worker), caller)
+
+
+async def test_running_sessions_are_counted_by_an_index(database: Database, tenant: uuid.UUID) -> None:
+    from persistence.rows import _COUNT_RUNNING
+
+    async with database.transaction() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = text(f"EXPLAIN {_COUNT_RUNNING.text}")
+        plan = "\n".join((await connection.execute(explain, {"tenant_id": tenant})).scalars())
+    assert "ix_realtime_sessions_list_status" in plan
+    assert "tenant_id" in plan.partition("Index Cond")[2]
+    assert "status" in plan.partition("Index Cond")[2]
+
+
+async def test_limits_reach_the_grant_and_go_back_to_the_default(keys: KeyStore, database: Database) -> None:
+    store, name = TenantStore(database), f"tenant {uuid.uuid4().hex}"
+    tenant = await store.ensure(name)
+    assert tenant.limits == TenantLimits()
+    secret = parse_secret((await keys.create(tenant.id, "ci", ["realtime"]))[1])
+    assert secret is not None
+    again = await store.ensure(name, {"max_sessions": 2, "requests_per_second": 1.5})
+    assert (again.id, again.limits) == (tenant.id, TenantLimits(2, 1.5))
+    grant = await keys.find(secret)
+    assert grant is not None
+    assert grant.limits.over(TenantLimits(9, 9, 9, 9)) == TenantLimits(2, 1.5, 9, 9)
+    assert (await store.ensure(name, {"max_sessions": None})).limits == TenantLimits(None, 1.5)
+    assert tenant.id in [each.id for each in await store.list()]
+
+
+@pytest.mark.parametrize("text_of", ["", "dk_", "dk_" + "a" * 42, "dk_" + "a" * 44, "xx_" + "a" * 43, new_token()[1:]])
+def test_what_has_not_the_form_of_a_secret_is_none(text_of: str) -> None:
+    assert parse_secret(text_of) is None
+
+
+def test_secrets_are_random_and_never_shown() -> None:
+    made = {new_key() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(each) == 46 and each.startswith("dk_") for each in made)
+    secret = parse_secret(made.pop())
+    assert repr(secret) == "Secret(key)"
+
+
+async def _command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = await asyncio.to_thread(access.main, list(words))
+    return code, capsys.readouterr().out
+
+
+async def test_the_operator_makes_tenants_keys_and_limits(
+    keys: KeyStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DALSTON_DATABASE_URL", postgres_url)
+    name = f"acme {uuid.uuid4().hex}"
+    words = ("create-key", "--tenant", name, "--name", "first", "--scopes", "admin,realtime")
+    code, out = await _command(capsys, *words, "--expires-in-seconds", "3600", "--json")
+    assert code == 0
+    made = json.loads(out)
+    secret = parse_secret(made["secret"])
+    assert secret is not None
+    grant = await keys.find(secret)
+    assert grant is not None
+    assert grant.scopes == {"admin", "realtime"}
+    code, out = await _command(capsys, *words)
+    assert code == 0
+    assert out.count("dk_") == 2, "prefix and secret, in words"
+    code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-sessions", "3", "--json")
+    assert json.loads(out)["max_sessions"] == 3
+    code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-sessions", "default", "--json")
+    assert json.loads(out) == {
+        "id": str(grant.tenant_id),
+        "name": name,
+        "max_sessions": None,
+        "requests_per_second": None,
+        "max_session_seconds": None,
+        "idle_timeout_seconds": None,
+    }
+    code, out = await _command(capsys, "tenants")
+    assert name in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create-key", "--tenant", "a", "--name", "b", "--scopes", "everything"],
+        ["create-key", "--tenant", "", "--name", "b", "--scopes", "admin"],
+        ["create-key", "--tenant", "a", "--name", "b", "--scopes", "admin", "--expires-in-seconds", "1"],
+        ["set-limits", "--tenant", "a", "--max-sessions", "-1"],
+        ["set-limits", "--tenant", "a", "--requests-per-second", "nan"],
+    ],
+)
+def test_the_operator_is_told_what_is_wrong(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        access.main(words)
+    assert ended.value.code == 2
+    assert "must be" in capsys.readouterr().err or "everything" in words
+
+
+async def test_the_operator_is_told_that_the_database_is_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DALSTON_DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
+    assert await asyncio.to_thread(access.main, ["tenants"]) == 1
+    assert "database" in capsys.readouterr().err
+
+
+async def test_the_operator_is_told_to_migrate_first(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"test_{uuid.uuid4().hex}"
+    await _execute(postgres_url, f"CREATE DATABASE {name}")
+    monkeypatch.setenv("DALSTON_DATABASE_URL", urlsplit(postgres_url)._replace(path=f"/{name}").geturl())
+    assert await asyncio.to_thread(access.main, ["tenants"]) == 1
+    assert "persistence.migrate" in capsys.readouterr().err

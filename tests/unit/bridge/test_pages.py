@@ -1,0 +1,65 @@
+import pytest
+from pydantic import ValidationError
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from bridge.config import BridgeSettings
+from bridge.pages import Pages
+from bridge.responses import STREAM_PATH, answer
+
+LOCAL = BridgeSettings().pages
+KEYS = BridgeSettings(auth="keys", allowed_origins="https://app.example, http://localhost:3000").pages
+
+
+def handshake(*origins: str, query: str = "", host: str = "api.example", **more: str) -> Request:
+    headers = [("Upgrade", "websocket"), ("Host", host), *(("Origin", origin) for origin in origins), *more.items()]
+    return Request(STREAM_PATH + query, Headers(headers))
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:8324", "https://127.0.0.1", "http://[::1]:3000"])
+def test_without_authentication_pages_of_this_machine_are_let_in(origin: str) -> None:
+    assert LOCAL.let_in(handshake(origin))
+
+
+def test_programs_send_no_origin_and_are_let_in() -> None:
+    assert LOCAL.let_in(handshake())
+    assert KEYS.let_in(handshake(query="?token=x"))
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "", "http://localhost.evil.example", "http://[", "https://evil@x:1"]
+)
+def test_without_authentication_pages_of_other_origins_are_refused_unless_all_are_let_in(origin: str) -> None:
+    refusal = answer(handshake(origin), LOCAL)
+    assert refusal is not None
+    assert refusal.status_code == 403
+    assert BridgeSettings(allow_unauthenticated=True).pages.let_in(handshake(origin))
+    assert Pages(frozenset({origin}), local_only=True).let_in(handshake(origin))
+
+
+@pytest.mark.parametrize("given", [{"query": "?language=en&token=x"}, {"query": "?%74oken=x"}, {"Cookie": "a=b"}])
+def test_a_page_of_another_host_is_refused_by_token_and_by_cookie(given: dict[str, str]) -> None:
+    assert not KEYS.let_in(handshake("https://evil.example", **given))
+    assert not KEYS.let_in(handshake("null", **given))
+    assert not KEYS.let_in(handshake("https://app.example", "https://evil.example", **given))
+    assert KEYS.let_in(handshake("https://app.example", **given))
+    assert KEYS.let_in(handshake("https://api.example", **given))
+
+
+def test_the_same_host_is_host_and_port_and_scheme() -> None:
+    token = {"query": "?token=x"}
+    assert KEYS.let_in(handshake("http://api.example:8000", host="api.example:8000", **token))
+    assert not KEYS.let_in(handshake("http://api.example:8001", host="api.example:8000", **token))
+    assert KEYS.let_in(handshake("https://api.example", **token, **{"X-Forwarded-Proto": "https"}))
+    assert not KEYS.let_in(handshake("http://api.example", **token, **{"X-Forwarded-Proto": "https"}))
+
+
+def test_whoever_has_a_key_needs_no_page() -> None:
+    assert KEYS.let_in(handshake("https://evil.example", query="?api_key=x"))
+    assert KEYS.let_in(handshake("https://evil.example", Authorization="Bearer x"))
+
+
+@pytest.mark.parametrize("text", ["*", "app.example", "https://app.example/", "https://App.example", "ftp://a", "null"])
+def test_an_allowed_origin_that_no_browser_sends_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        BridgeSettings(allowed_origins=text)

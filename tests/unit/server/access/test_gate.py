@@ -1,0 +1,247 @@
+"""Who is let in, how often Postgres is asked, and what happens while it is away."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from persistence.api_keys import Grant
+from persistence.credentials import Secret, new_key, new_token, parse_secret
+from persistence.errors import StorageUnavailable
+from persistence.tenancy import DEFAULT_TENANT_ID, TenantLimits
+from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
+from server.access.gate import KeyGate, OpenGate
+from server.access.grants import Grants
+from server.access.scopes import SCOPES
+
+DEFAULTS = TenantLimits(max_sessions=9, requests_per_second=1000)
+
+
+@dataclass
+class Store:
+    """Stands for Postgres: what it knows, and what it was asked."""
+
+    grants: dict[bytes, Grant] = field(default_factory=dict)
+    asked: Counter[bytes] = field(default_factory=Counter)
+    is_away: bool = False
+    now: float = 1000.0
+    uses: list[Any] = field(default_factory=list)
+    answering: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.answering.set()
+
+    async def find(self, secret: Secret) -> Grant | None:
+        self.asked[secret.hash] += 1
+        await self.answering.wait()
+        if self.is_away:
+            raise StorageUnavailable("the database does not answer")
+        return self.grants.get(secret.hash)
+
+    def note(self, key_id: Any) -> None:
+        self.uses.append(key_id)
+
+    def add(self, text: str, **changes: Any) -> Grant:
+        grant = Grant(uuid4(), uuid4(), frozenset({"realtime", "sessions:read"}), None, None)
+        self.grants[hash_of(text)] = replace(grant, **changes)
+        return self.grants[hash_of(text)]
+
+
+def hash_of(text: str) -> bytes:
+    secret = parse_secret(text)
+    assert secret is not None
+    return secret.hash
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+@pytest.fixture
+def gate(store: Store) -> KeyGate:
+    return KeyGate(Grants(store.find, clock=lambda: store.now), store, DEFAULTS)  # type: ignore[arg-type]
+
+
+async def admit(gate: KeyGate, text: str, method: str = "ListSessions", address: str = "192.0.2.1") -> Any:
+    return await gate.admit(method, [f"Bearer {text}"], address)
+
+
+async def test_a_key_gives_its_tenant_and_limits(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    grant = store.add(key, limits=TenantLimits(max_sessions=1))
+    caller = await admit(gate, key)
+    assert (caller.tenant_id, caller.key_id, caller.token_hash) == (grant.tenant_id, grant.key_id, None)
+    assert caller.limits == TenantLimits(1, 1000)
+    assert store.uses == [grant.key_id]
+
+
+async def test_postgres_is_asked_once_in_seconds_however_many_call(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    store.add(key)
+    store.answering.clear()
+    calls = [asyncio.create_task(admit(gate, key)) for _ in range(50)]
+    await asyncio.sleep(0)
+    calls[0].cancel()
+    store.answering.set()
+    assert len({caller.key_id for caller in await asyncio.gather(*calls[1:])}) == 1
+    assert store.asked[hash_of(key)] == 1
+    store.now += 4.9
+    await admit(gate, key)
+    assert store.asked[hash_of(key)] == 1
+    store.now += 0.2
+    await admit(gate, key)
+    assert store.asked[hash_of(key)] == 2
+
+
+async def test_a_key_that_was_revoked_is_refused_after_seconds(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    grant = store.add(key)
+    await admit(gate, key)
+    store.grants[hash_of(key)] = replace(grant, revoked_at=datetime.now(UTC))
+    await admit(gate, key)
+    store.now += 5
+    with pytest.raises(Unauthenticated):
+        await admit(gate, key)
+
+
+async def test_a_key_that_expires_is_refused_at_once_though_it_is_remembered(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    store.add(key, expires_at=datetime.now(UTC) + timedelta(milliseconds=50))
+    await admit(gate, key)
+    await asyncio.sleep(0.1)
+    with pytest.raises(Unauthenticated):
+        await admit(gate, key)
+    assert store.asked[hash_of(key)] == 1
+
+
+async def test_a_wrong_key_is_remembered_too(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    for _ in range(100):
+        with pytest.raises(Unauthenticated):
+            await admit(gate, key)
+    assert store.asked[hash_of(key)] == 1
+
+
+async def test_while_postgres_is_away_only_remembered_keys_are_served(gate: KeyGate, store: Store) -> None:
+    known, unknown = new_key(), new_key()
+    store.add(known)
+    store.add(unknown)
+    await admit(gate, known)
+    store.is_away = True
+    await admit(gate, known)
+    with pytest.raises(StorageUnavailable):
+        await admit(gate, unknown)
+    store.is_away = False
+    await admit(gate, unknown)
+
+
+async def test_keys_that_wait_for_postgres_are_no_more_than_so_many(gate: KeyGate, store: Store) -> None:
+    store.answering.clear()
+    calls = [asyncio.create_task(admit(gate, new_key(), address=f"192.0.2.{n}")) for n in range(1010)]
+    async with asyncio.timeout(5):
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    assert {type(call.exception()) for call in done} == {StorageUnavailable}
+    store.answering.set()
+    ended = Counter(type(each) for each in await asyncio.gather(*calls, return_exceptions=True))
+    assert ended == {Unauthenticated: 1000, StorageUnavailable: 10}
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [[], [""], ["Bearer"], ["Bearer nonsense"], [new_key()], [f"Basic {new_key()}"], [f"Bearer {new_key()}"] * 2],
+)
+async def test_what_is_no_key_is_refused_without_a_question(
+    gate: KeyGate, store: Store, authorization: list[str]
+) -> None:
+    with pytest.raises(Unauthenticated):
+        await gate.admit("ListSessions", authorization, None)
+    assert not store.asked
+
+
+async def test_the_scheme_is_read_in_any_case(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    store.add(key)
+    await gate.admit("ListSessions", [f"bearer  {key} "], None)
+
+
+async def test_a_scope_that_is_lacking_is_named(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    store.add(key)
+    with pytest.raises(PermissionDenied, match="sessions:write"):
+        await admit(gate, key, "DeleteSession")
+    assert store.uses == []
+
+
+async def test_a_token_is_good_for_a_live_session_only_and_asked_for_every_time(gate: KeyGate, store: Store) -> None:
+    token = new_token()
+    store.add(token)
+    for method in SCOPES.keys() - {"Transcribe"}:
+        with pytest.raises(Unauthenticated):
+            await admit(gate, token, method)
+    assert not store.asked
+    for _ in range(2):
+        assert (await admit(gate, token, "Transcribe")).token_hash == hash_of(token)
+    assert store.asked[hash_of(token)] == 2
+
+
+async def test_guessing_is_slow_and_known_keys_are_served_meanwhile(gate: KeyGate, store: Store) -> None:
+    known, late = new_key(), new_key()
+    store.add(known)
+    store.add(late)
+    await admit(gate, known)
+    refusals = Counter()
+    for _ in range(100):
+        with pytest.raises((Unauthenticated, RateLimited)) as refused:
+            await admit(gate, new_key())
+        refusals[refused.type] += 1
+    assert 29 <= refusals[Unauthenticated] <= 31
+    await admit(gate, known)
+    with pytest.raises(RateLimited, match="this address"):
+        await admit(gate, late)
+    await admit(gate, late, address="192.0.2.2")
+
+
+async def test_one_client_with_an_old_key_does_not_lock_out_its_neighbours(gate: KeyGate, store: Store) -> None:
+    old, good = new_key(), new_key()
+    store.add(good)
+    store.add(old, revoked_at=datetime.now(UTC))
+    wrong = new_key()
+    for _ in range(200):
+        store.now += 0.05
+        for key in (old, wrong):
+            with pytest.raises(Unauthenticated):
+                await admit(gate, key)
+    await admit(gate, good)
+
+
+async def test_one_who_has_a_network_of_addresses_is_one(gate: KeyGate) -> None:
+    seen = Counter()
+    for number in range(100):
+        with pytest.raises((Unauthenticated, RateLimited)) as refused:
+            await admit(gate, new_key(), address=f"2001:db8::{number:x}")
+        seen[refused.type] += 1
+    assert seen[RateLimited] >= 69
+
+
+async def test_a_tenant_s_calls_are_counted_over_all_its_keys(gate: KeyGate, store: Store) -> None:
+    first, second = new_key(), new_key()
+    grant = store.add(first, limits=TenantLimits(requests_per_second=1))
+    store.add(second, tenant_id=grant.tenant_id, limits=grant.limits)
+    other = new_key()
+    store.add(other, limits=grant.limits)
+    await admit(gate, first)
+    await admit(gate, second)
+    with pytest.raises(RateLimited, match="1 requests a second") as refused:
+        await admit(gate, first)
+    assert refused.value.retry_after_seconds == 1
+    await admit(gate, other)
+
+
+async def test_without_authentication_everyone_is_the_default_tenant() -> None:
+    caller = await OpenGate().admit("CreateKey", ["Bearer whatever"], None)
+    assert (caller.tenant_id, caller.key_id, caller.limits) == (DEFAULT_TENANT_ID, None, TenantLimits())
