@@ -114,9 +114,10 @@ class Conversation:
             try:
                 connection, begin = await self._open(self._config)
             except _LOST as error:
-                pause = _pause(attempt, error)
-                if _now() + pause > deadline:
+                left = deadline - _now()
+                if left <= 0:
                     raise
+                pause = min(_pause(attempt, error), left)
                 await self._emit(Reconnecting(attempt, pause, error.message))
                 await asyncio.sleep(pause)
             else:
