@@ -119,7 +119,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
             await context.write(pb.TranscribeResponse(session_begin=self._begin_message(session)))
             await self._talk(session, requests, context)
         except Failure as failure:
-            await _abort(context, failure)
+            await abort(context, failure)
         finally:
             if session is not None:
                 session.is_running = False
@@ -237,7 +237,8 @@ def _end_message(session: Recorded) -> pb.SessionEnd:
     )
 
 
-async def _abort(context: Any, failure: Failure) -> None:
+async def abort(context: Any, failure: Failure) -> None:
+    """Ends a call with a status."""
     if not failure.reason:
         await context.abort(failure.code, "somewhere on the way")
     detail = AnyMessage()
