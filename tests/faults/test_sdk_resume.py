@@ -16,7 +16,18 @@ from typing import Any
 import jiwer
 import pytest
 import soundfile
-from dalston import Acknowledged, AsyncClient, Ended, Event, Final, Reconnecting, Resumed, Unsupported, Warned
+from dalston import (
+    Acknowledged,
+    AsyncClient,
+    Ended,
+    Event,
+    Final,
+    Reconnecting,
+    Resumed,
+    SessionBegan,
+    Unsupported,
+    Warned,
+)
 
 from stack.settings import ROOT
 from tests.faults.figures import FIGURES
@@ -100,14 +111,16 @@ async def transcribe(
 ) -> list[Event]:
     """Transcribes, and acts whenever the service is done with as much audio as a break says, in seconds."""
     events: list[Event] = []
-    processed = 0.0
+    processed, is_connected = 0.0, False
     acting: list[asyncio.Task[None]] = []
     async with client.transcribe(pieces(speech), **OPTIONS) as stream:
         async for event in stream:
             events.append(event)
             if isinstance(event, Acknowledged):
                 processed = event.processed
-            if breaks and processed >= breaks[0] and all(task.done() for task in acting):
+            if isinstance(event, SessionBegan | Resumed | Reconnecting):
+                is_connected = not isinstance(event, Reconnecting)
+            if breaks and processed >= breaks[0] and is_connected and all(task.done() for task in acting):
                 breaks.pop(0)
                 acting.append(asyncio.create_task(_at_some_moment(act)))
     await asyncio.gather(*acting)
