@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _BLOCK_SECONDS = 0.05
@@ -65,15 +65,16 @@ class Recording:
     """
 
     def __init__(self, most_blocks: int, frame_bytes: int, sample_rate: int) -> None:
-        self._blocks: queue.Queue[bytes | None] = queue.Queue(most_blocks + 1)
+        self._blocks: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        """Each with the bytes that are missing before it; None at the end."""
         self._most_blocks = most_blocks
         self._frame_bytes = frame_bytes
         self._bytes_per_second = frame_bytes * sample_rate
         self._lock = threading.Lock()
+        self._missing = 0
         self._dropped = 0
-        self._reported = 0
         self._is_closed = False
-        self.on_close: Any = None
+        self.on_close: Callable[[], object] | None = None
 
     def hear(self, data: Any, frames: int, _time: object, status: Any) -> None:
         """Takes a block from the device, on its own thread: never waits."""
@@ -81,23 +82,23 @@ class Recording:
             if self._is_closed:
                 return
             if getattr(status, "input_overflow", False):
-                self._dropped += frames * self._frame_bytes  # As much as a block, for all that is known.
+                self._drop(frames * self._frame_bytes)  # As much as a block, for all that is known.
             if self._blocks.qsize() >= self._most_blocks:
-                self._dropped += len(data)
-                return
-            self._blocks.put_nowait(bytes(data))
+                self._drop(len(data))
+            else:
+                self._blocks.put((self._missing, bytes(data)))
+                self._missing = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        while (block := self._blocks.get()) is not None:
-            yield self._silence()
-            yield block
+        while (item := self._blocks.get()) is not None:
+            missing, block = item
+            yield bytes(missing) + block
 
     def dropped_seconds(self) -> float:
         """Audio lost since the last question."""
         with self._lock:
-            lost = self._reported
-            self._reported = 0
-        return lost / self._bytes_per_second
+            dropped, self._dropped = self._dropped, 0
+        return dropped / self._bytes_per_second
 
     def close(self) -> None:
         """Stops the device; what was recorded until then is still given."""
@@ -105,12 +106,11 @@ class Recording:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._blocks.put_nowait(None)
+            self._blocks.put((self._missing, b""))
+            self._blocks.put(None)
         if self.on_close is not None:
             self.on_close()
 
-    def _silence(self) -> bytes:
-        with self._lock:
-            lost, self._dropped = self._dropped, 0
-            self._reported += lost
-        return bytes(lost)
+    def _drop(self, size: int) -> None:
+        self._missing += size
+        self._dropped += size
