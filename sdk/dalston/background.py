@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from contextlib import suppress
@@ -55,6 +56,16 @@ def iterate(items: AsyncIterator[T]) -> Iterator[T]:
 async def _close(items: AsyncGenerator[Any, None]) -> None:
     with suppress(RuntimeError):  # It is running no more, and its last step was cancelled.
         await items.aclose()
+
+
+def _forget() -> None:
+    """A forked child has the loop without its thread."""
+    global _loop, _lock
+    _loop, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:
