@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
@@ -11,8 +12,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # A signal handler may come while it is held.
 _loop: asyncio.AbstractEventLoop | None = None
+_is_exiting = False
+_closing: set[asyncio.Task[None]] = set()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -49,8 +52,17 @@ def iterate(items: AsyncIterator[T]) -> Iterator[T]:
         while (item := run(following())) is not end:
             yield item
     finally:
-        if isinstance(items, AsyncGenerator):
-            run(_close(items))
+        if isinstance(items, AsyncGenerator) and not _is_exiting:
+            _finish(items)
+
+
+def _finish(items: AsyncGenerator[Any, None]) -> None:
+    loop = _running_loop()
+    if loop is _current_loop():  # The garbage collector runs wherever it likes.
+        _closing.add(task := loop.create_task(_close(items)))
+        task.add_done_callback(_closing.discard)
+    else:
+        run(_close(items))
 
 
 async def _close(items: AsyncGenerator[Any, None]) -> None:
@@ -61,9 +73,16 @@ async def _close(items: AsyncGenerator[Any, None]) -> None:
 def _forget() -> None:
     """A forked child has the loop without its thread."""
     global _loop, _lock
-    _loop, _lock = None, threading.Lock()
+    _loop, _lock = None, threading.RLock()
 
 
+def _exit() -> None:
+    """From now on nobody may wait for the thread, which will not run again."""
+    global _is_exiting
+    _is_exiting = True
+
+
+atexit.register(_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 

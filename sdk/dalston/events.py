@@ -114,7 +114,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """The connection is lost; another attempt is made in `delay` seconds."""
+    """There is no connection; another attempt is made in `delay` seconds. At first only with `wait`."""
 
     attempt: int
     """1 is the first since the last progress."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +13,10 @@ from dalston.records import Transcript
 
 
 class Transcription:
-    """Iterate over it for the events; errors are raised there. Its other methods may be called from any thread."""
+    """Iterate over it for the events; errors are raised there.
+
+    Its other methods may be called from any thread, and `end` from a signal handler.
+    """
 
     def __init__(self, stream: AsyncTranscription) -> None:
         self._stream = stream
@@ -30,15 +33,15 @@ class Transcription:
 
     def flush(self) -> None:
         """Ends the utterance in progress now; `Flushed` comes once all audio taken so far is transcribed."""
-        background.call_soon(self._stream.flush)
+        self._tell(self._stream.flush)
 
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on: an ISO 639-1 code or `auto`."""
-        background.call_soon(self._stream.set_language, language)
+        self._tell(self._stream.set_language, language)
 
     def end(self) -> None:
         """Takes no more audio. The last finals and `Ended` follow."""
-        background.call_soon(self._stream.end)
+        self._tell(self._stream.end)
 
     def wait(self) -> Transcript:
         """Reads all events that are left, and gives the transcript."""
@@ -49,6 +52,11 @@ class Transcription:
     def close(self) -> None:
         """Breaks the transcription off, unless it has ended: the session is `interrupted`."""
         background.run(self._stream.close())
+
+    def _tell(self, what: Callable[..., None], *args: str) -> None:
+        if not self._stream.is_started:
+            raise RuntimeError("the transcription has not been started: enter it, or iterate over it")
+        background.call_soon(what, *args)
 
     def __iter__(self) -> Iterator[Event]:
         return background.iterate(aiter(self._stream))

@@ -76,6 +76,11 @@ class AsyncTranscription:
         self._is_entered = False
 
     @property
+    def is_started(self) -> bool:
+        """Whether it was entered or iterated over."""
+        return self._outgoing is not None
+
+    @property
     def session_ids(self) -> tuple[str, ...]:
         """The sessions it took so far: more than one when a connection was lost."""
         return tuple(self._conversation.session_ids) if self._conversation else ()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -341,3 +343,36 @@ def test_the_synchronous_client_does_not_wait_for_itself() -> None:
 
     with pytest.raises(RuntimeError, match="its own event loop"):
         background.run(inside())
+
+
+def test_whoever_leaves_everything_open_can_exit(tmp_path: Path) -> None:
+    program = """
+import threading
+from dalston import Client, Unavailable
+
+def endless():
+    yield b"12"
+    threading.Event().wait()
+
+client = Client("http://127.0.0.1:9")
+listing = client.sessions.list()
+stream = iter(client.transcribe(endless(), wait=60))
+print(next(stream).attempt)
+"""
+    environment = {"PYTHONPATH": ":".join(each for each in sys.path if each)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_transcription_that_has_not_begun_takes_no_orders() -> None:
+    with Client() as client:
+        stream = client.transcribe(b"")
+        for order in (stream.flush, stream.end, lambda: stream.set_language("en")):
+            with pytest.raises(RuntimeError, match="not been started"):
+                order()
+    async with AsyncClient() as client:
+        with pytest.raises(RuntimeError, match="not been started"):
+            client.transcribe(b"").flush()
