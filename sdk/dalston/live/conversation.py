@@ -199,13 +199,14 @@ class Conversation:
 
     def _follow(self, error: SessionResumed) -> None:
         """Goes on behind a session that began without our knowing, because its `session_begin` was lost."""
-        if not self._is_unanswered or not error.resumed_by:
+        if not self._is_unanswered:
             raise error
-        self.session_ids.append(error.resumed_by)
-        self._base = self._asked_base
-        self._timeline.begin(self._outgoing.format.seconds(self._base))
-        self._is_unanswered = False
         self._lost(error)
+        if error.resumed_by:  # Otherwise it will give way when the service notices that it has no client.
+            self.session_ids.append(error.resumed_by)
+            self._base = self._asked_base
+            self._timeline.begin(self._outgoing.format.seconds(self._base))
+            self._is_unanswered = False
 
     async def _replace(self, error: DalstonError) -> None:
         """Gives up to continue the session; the next is one of its own."""

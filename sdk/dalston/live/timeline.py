@@ -103,6 +103,8 @@ class Timeline:
     def completed(self, duration: float) -> None:
         """The current session ended well, with so many seconds of audio: all of it is kept."""
         self._stored = max(self._stored, self.offset + duration)
+        received = max(self.acknowledged.received, self.offset + duration)
+        self.acknowledged = replace(self.acknowledged, received=received)
 
     def releasable(self, *, stores_audio: bool) -> float:
         """Audio before this point will not have to be sent again."""

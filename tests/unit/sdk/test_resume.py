@@ -153,6 +153,13 @@ async def test_a_session_that_began_without_our_knowing_is_gone_on_with() -> Non
     assert service.last.previous is service.sessions[1]
 
 
+async def test_a_session_that_began_without_our_knowing_and_has_no_name_gives_way() -> None:
+    """Over WebSocket an error has no metadata."""
+    taken = Failure(grpc.StatusCode.ABORTED, "SESSION_RESUMED")
+    service = Service(breaking(("audio", 50, LOST), ("begun", 2, LOST), ("config", 3, taken), ("config", 4, taken)))
+    check_whole(await transcribe(service, store_audio=True), service)
+
+
 async def test_a_session_that_another_client_has_taken_over_is_left_to_it() -> None:
     taken = Failure(grpc.StatusCode.ABORTED, "SESSION_RESUMED", resumed_by="sess_" + "9" * 32)
     with pytest.raises(SessionResumed) as error:
