@@ -174,12 +174,23 @@ async def test_time_is_over_when_it_is_over() -> None:
 
 
 async def test_a_service_that_does_not_answer_is_not_waited_for() -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: asyncio.sleep(10), "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hearing.append(task := asyncio.create_task(hear(reader, writer)))
+        await asyncio.wait((task,))
+
+    hearing: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(silence, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
     async with AsyncClient(f"http://127.0.0.1:{port}", timeout=0.3) as client:
         with pytest.raises(Unavailable):
             await client.sessions.get("sess_1")
-    silent.close()
+    server.close()
+    await asyncio.gather(*hearing, return_exceptions=True)
 
 
 async def test_a_delete_whose_answer_was_lost_is_done() -> None:

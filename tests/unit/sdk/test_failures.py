@@ -23,7 +23,7 @@ def failure(
 
 
 def test_every_reason_of_the_contract_has_an_error() -> None:
-    names = {name.removeprefix("ERROR_REASON_") for name in ErrorReason} - {"UNSPECIFIED"}
+    names = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
     assert set(REASONS) == names
 
 
