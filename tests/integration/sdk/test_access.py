@@ -18,9 +18,7 @@ from stack.ports import free_port
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import running_stack
 from tests.faults.servers import SCRIPTED
-
-pytest.importorskip("persistence.access", reason="this server has no keys")
-certificates = pytest.importorskip("tests.integration.envoy.certificates")
+from tests.integration.envoy.certificates import make_certificate
 
 PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 SCOPES = "realtime,sessions:read,sessions:write,admin"
@@ -42,7 +40,7 @@ class Keyed:
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    certificate = certificates.make_certificate(tmp_path_factory.mktemp("certificate"), 1)
+    certificate = make_certificate(tmp_path_factory.mktemp("certificate"), 1)
     more: dict[str, Any] = {"tls_cert": certificate.chain, "tls_key": certificate.private_key}
     home, port = tmp_path_factory.mktemp("keyed"), free_port()
     outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
