@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
@@ -17,12 +18,15 @@ from schemathesis.specs.openapi.checks import (
 
 from stack.settings import ROOT
 from stack.supervisor import Stack
+from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
 NOT_BUILT = ("EnhanceSession", "GetEnhancement")
 """They answer 501, as the document says."""
 ENDLESS = ("WatchSessions",)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(NOT_BUILT + ENDLESS))
 
@@ -34,7 +38,22 @@ def test_the_document_is_served(stack: Stack) -> None:
     assert response.json() == DOCUMENT
 
 
+@pytest.fixture(scope="session")
+async def stored(client: Client, sample: Sample) -> str:
+    """A session with everything."""
+    frames = chunks(sample.pcm[: 4 * sample.rate].tobytes())
+    outcome = await client.transcribe(*frames, store_audio="true", store_transcript="true")
+    return str(outcome.one("session.end")["session_id"])
+
+
 @schema.parametrize()
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@SETTINGS
 def test_any_request_gets_an_answer_of_the_document(case: Any, stack: Stack) -> None:
+    case.call_and_validate(base_url=stack.base_url, checks=CHECKS, timeout=30)
+
+
+@schema.include(path_regex="{session_id}").exclude(method="DELETE").parametrize()
+@SETTINGS
+def test_any_request_about_a_session_gets_an_answer_of_the_document(case: Any, stack: Stack, stored: str) -> None:
+    case.path_parameters["session_id"] = stored
     case.call_and_validate(base_url=stack.base_url, checks=CHECKS, timeout=30)

@@ -53,21 +53,24 @@ async def talk(stub: TranscriptionServiceStub, *requests: TranscribeRequest) -> 
     return [response async for response in stub.Transcribe(iter(requests))]
 
 
-async def held_open(*requests: TranscribeRequest) -> AsyncIterator[TranscribeRequest]:
+async def held_open(over: asyncio.Event, *requests: TranscribeRequest) -> AsyncIterator[TranscribeRequest]:
     """Writes and then waits: grpc.aio loses the status of a stream that ends while it writes (grpc/grpc#36066)."""
     for request in requests:
         yield request
         await asyncio.sleep(0.001)
     if requests:
-        await asyncio.Event().wait()
+        await over.wait()
 
 
 async def refusal(
     stub: TranscriptionServiceStub, *requests: TranscribeRequest
 ) -> tuple[grpc.StatusCode, str, ErrorInfo]:
+    over = asyncio.Event()
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async for _ in stub.Transcribe(held_open(*requests)):
+        async for _ in stub.Transcribe(held_open(over, *requests)):
             pass
+    # Or grpc.aio leaves a task behind that waits for the next request for ever.
+    over.set()
     trailing = dict(raised.value.trailing_metadata())
     status = Status.FromString(trailing["grpc-status-details-bin"])
     info = ErrorInfo()

@@ -19,6 +19,7 @@ from stack.settings import ROOT, StackSettings
 from stack.supervisor import running_stack
 from tests.faults.servers import SCRIPTED
 from tests.integration.envoy.certificates import make_certificate
+from tests.integration.sdk.test_documentation import ABOUT_KEYS
 
 PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 SCOPES = "realtime,sessions:read,sessions:write,admin"
@@ -90,3 +91,16 @@ def test_a_token_opens_one_session_once(keyed: Keyed) -> None:
         assert isinstance(list(page.transcribe(iter([SECOND]), transport="websocket"))[-1], Ended)
         with pytest.raises(AuthenticationError):
             page.transcribe(iter([SECOND]), transport="websocket").wait()
+
+
+@pytest.mark.parametrize("block", ABOUT_KEYS, ids=range(len(ABOUT_KEYS)))
+def test_what_the_guide_shows_of_keys_runs(keyed: Keyed, block: str) -> None:
+    own = {
+        "DALSTON_URL": keyed.url,
+        "DALSTON_API_KEY": keyed.admin,
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(keyed.ca_file),
+        "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+    }
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
