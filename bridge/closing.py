@@ -1,7 +1,7 @@
 """How a WebSocket ends: from the status of the gRPC stream to an `error` message and a close code."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -25,6 +25,8 @@ class Ending:
     """What went wrong, for a person."""
     recoverable: bool = False
     """Whether the same request may succeed when it is made again, after a while."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What ErrorInfo adds to its reason, such as the parameter that is wrong."""
 
 
 COMPLETED = Ending(1000)
@@ -75,19 +77,19 @@ _BARE_STATUSES: dict[grpc.StatusCode, tuple[str, str]] = {
 }
 
 
-def ending_for(reason: str, message: str) -> Ending:
+def ending_for(reason: str, message: str, metadata: Mapping[str, str] | None = None) -> Ending:
     """The ending for a reason of error_reason.proto; one that a newer server knows and we do not is `internal`."""
     if reason not in _REASONS:
         reason = "INTERNAL"
     close_code, recoverable = _REASONS[reason]
-    return Ending(close_code, reason.lower(), message, recoverable)
+    return Ending(close_code, reason.lower(), message, recoverable, metadata or {})
 
 
 def ending_of_failure(error: grpc.aio.AioRpcError) -> Ending:
     """The ending for a stream that failed."""
     info = error_info(error.trailing_metadata() or ())
     if info is not None:
-        return ending_for(info.reason, error.details() or info.reason.lower())
+        return ending_for(info.reason, error.details() or info.reason.lower(), dict(info.metadata))
     reason, message = _BARE_STATUSES.get(error.code(), ("INTERNAL", "internal error"))
     return ending_for(reason, message)
 

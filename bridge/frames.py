@@ -64,9 +64,8 @@ def encode_response(response: TranscribeResponse) -> str | None:
 
 def encode_error(ending: Ending) -> str:
     """The `error` message that comes before a close."""
-    return _dump(
-        {"type": "error", "code": ending.code, "message": ending.message, "recoverable": ending.recoverable},
-    )
+    own = {"type": "error", "code": ending.code, "message": ending.message, "recoverable": ending.recoverable}
+    return _dump({**ending.metadata, **own})
 
 
 def _decode_text(text: str) -> TranscribeControl:

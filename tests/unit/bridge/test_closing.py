@@ -58,7 +58,9 @@ def test_a_reason_of_a_newer_server_is_internal():
 def test_the_reason_comes_from_the_details():
     info = ErrorInfo(reason="INVALID_MODEL", domain="dalston.v1", metadata={"parameter": "model"})
     error = failure(grpc.StatusCode.INVALID_ARGUMENT, "no model is named x", BadRequest(), info)
-    assert ending_of_failure(error) == Ending(4400, "invalid_model", "no model is named x", False)
+    assert ending_of_failure(error) == Ending(
+        4400, "invalid_model", "no model is named x", False, {"parameter": "model"}
+    )
 
 
 def test_details_of_another_domain_do_not_count():

@@ -235,6 +235,12 @@ def test_any_text_arrives_as_it_was(text: str):
     assert decoded(pb.TranscribeResponse(final={"text": text}))["text"] == text
 
 
+def test_an_error_says_what_its_reason_is_about() -> None:
+    ending = Ending(4409, "session_resumed", "no", False, {"resumed_by": "sess_1", "code": "not this"})
+    message = json.loads(encode_error(ending))
+    assert (message["resumed_by"], message["code"]) == ("sess_1", "session_resumed")
+
+
 def test_the_error_message():
     assert json.loads(encode_error(Ending(4400, "invalid_message", "no", False))) == {
         "type": "error",
