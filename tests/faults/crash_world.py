@@ -258,6 +258,7 @@ class Rows:
             for session_id, each in progress.items():
                 if (row := self._own(session_id)) is not None:
                     row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
+                    row.audio_seconds = max(row.audio_seconds, each.audio_seconds)
             for new in said:
                 row = self._table.get(new.session_id)
                 if row is not None and row.worker_id == self.worker_id:
@@ -305,6 +306,7 @@ class Rows:
             if (row := self._own(session_id)) is None:
                 return False
             row.status = conclusion.ending.status
+            row.audio_seconds = max(row.audio_seconds, conclusion.progress.audio_seconds)
             row.counted = max(row.counted, conclusion.progress.utterances)
             return True
 
