@@ -1,1 +1,162 @@
-"""Client side of the Dalston real-time transcription service."""
+"""Client of the Dalston real-time transcription service.
+
+    from dalston import Client, Final
+
+    with Client() as client, client.transcribe("speech.wav") as stream:
+        for event in stream:
+            if isinstance(event, Final):
+                print(event.text)
+
+`AsyncClient` is the same in asyncio. What is imported here is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dalston.async_audio import AsyncAudio
+    from dalston.async_client import AsyncClient
+    from dalston.client import Audio, Client
+    from dalston.errors import (
+        AudioOverflow,
+        AuthenticationError,
+        Busy,
+        ConnectionLost,
+        DalstonError,
+        DeadlineExceeded,
+        InvalidRequest,
+        NoCapacity,
+        NotFound,
+        PermissionDenied,
+        RateLimited,
+        ServerError,
+        SessionActive,
+        SessionResumed,
+        SessionTimeout,
+        TooManySessions,
+        Unavailable,
+        Unsupported,
+    )
+    from dalston.events import (
+        Acknowledged,
+        Ended,
+        Event,
+        Final,
+        Flushed,
+        Partial,
+        Reconnecting,
+        Resumed,
+        SessionBegan,
+        SpeechEnded,
+        SpeechStarted,
+        Warned,
+        Word,
+    )
+    from dalston.live.stream import AsyncTranscription
+    from dalston.microphone import Microphone
+    from dalston.options import AudioSource, TranscribeOptions
+    from dalston.records import (
+        ChangeType,
+        Enhancement,
+        EnhancementStatus,
+        ExportFormat,
+        Key,
+        NewKey,
+        Scope,
+        Session,
+        SessionChange,
+        SessionPage,
+        SessionStatus,
+        Token,
+        Transcript,
+        Utterance,
+    )
+    from dalston.transcription import Transcription
+
+# Where the names are, what is quick to load first: most of what is asked for needs no gRPC.
+_HOMES = (
+    "errors",
+    "events",
+    "records",
+    "options",
+    "microphone",
+    "async_client",
+    "async_audio",
+    "live.stream",
+    "client",
+    "transcription",
+)
+
+__all__ = [
+    "Acknowledged",
+    "AsyncAudio",
+    "AsyncClient",
+    "AsyncTranscription",
+    "Audio",
+    "AudioOverflow",
+    "AudioSource",
+    "AuthenticationError",
+    "Busy",
+    "ChangeType",
+    "Client",
+    "ConnectionLost",
+    "DalstonError",
+    "DeadlineExceeded",
+    "Ended",
+    "Enhancement",
+    "EnhancementStatus",
+    "Event",
+    "ExportFormat",
+    "Final",
+    "Flushed",
+    "InvalidRequest",
+    "Key",
+    "Microphone",
+    "NewKey",
+    "NoCapacity",
+    "NotFound",
+    "Partial",
+    "PermissionDenied",
+    "RateLimited",
+    "Reconnecting",
+    "Resumed",
+    "Scope",
+    "ServerError",
+    "Session",
+    "SessionActive",
+    "SessionBegan",
+    "SessionChange",
+    "SessionPage",
+    "SessionResumed",
+    "SessionStatus",
+    "SessionTimeout",
+    "SpeechEnded",
+    "SpeechStarted",
+    "Token",
+    "TooManySessions",
+    "TranscribeOptions",
+    "Transcript",
+    "Transcription",
+    "Unavailable",
+    "Unsupported",
+    "Utterance",
+    "Warned",
+    "Word",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                value: object = getattr(module, name)
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

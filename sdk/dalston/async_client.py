@@ -1,0 +1,69 @@
+"""The client, in asyncio."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Self, Unpack
+
+from dalston.async_keys import AsyncKeys, AsyncTokens
+from dalston.async_sessions import AsyncSessions
+from dalston.calls import Calls
+from dalston.endpoint import find_endpoint
+from dalston.live.stream import AsyncTranscription, open_transcription
+from dalston.options import AudioSource, TranscribeOptions
+
+DEFAULT_TIMEOUT = 30.0
+
+
+class AsyncClient:
+    """A client of one service, as one caller.
+
+    Args:
+        url: `http://HOST:PORT` or `https://HOST:PORT`. Default: `DALSTON_URL`, or `http://127.0.0.1:8000`.
+        api_key: the key, or a token. Default: `DALSTON_API_KEY`, or none.
+        timeout: seconds for a call as a whole, attempts and pauses together. Downloads may take longer as long as they
+            go on.
+        ca_file: certificates to trust instead of the system's.
+
+    Use it in one event loop, and close it, or use it as a context manager.
+
+    Raises:
+        ValueError: the URL or the key cannot be one.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        ca_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._calls = Calls(find_endpoint(url, api_key, ca_file), timeout)
+        self.sessions = AsyncSessions(self._calls)
+        self.keys = AsyncKeys(self._calls)
+        self.tokens = AsyncTokens(self._calls)
+
+    def transcribe(self, audio: AudioSource, **options: Unpack[TranscribeOptions]) -> AsyncTranscription:
+        """Transcribes audio while it comes: enter what this returns, and iterate over its events.
+
+        A lost connection is resumed without a gap, see `AsyncTranscription`.
+
+        Raises:
+            TypeError, ValueError: an option does not exist, or cannot have this value.
+            InvalidRequest: the audio is neither WAV nor said to be raw, or a WAV of a kind that is not taken.
+        """
+        return open_transcription(self._calls, audio, options)
+
+    async def close(self) -> None:
+        """Closes the connection. What still runs fails."""
+        await self._calls.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

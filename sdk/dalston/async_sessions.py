@@ -1,0 +1,245 @@
+"""The record of past and running sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+
+from dalston import messages
+from dalston.async_audio import AsyncAudio
+from dalston.backoff import Backoff
+from dalston.calls import Calls, retry_pause
+from dalston.errors import Busy, DalstonError, Unavailable
+from dalston.records import (
+    Enhancement,
+    ExportFormat,
+    Session,
+    SessionChange,
+    SessionPage,
+    SessionStatus,
+    Transcript,
+    Utterance,
+)
+from dalston.times import timestamp
+from dalston.v1 import session_pb2 as pb
+
+PAGE = 100
+_UTTERANCE_PAGE = 1000
+_SILENCE_SECONDS = 30.0
+_WATCH_SILENCE_SECONDS = 40.0
+"""A heartbeat comes after 15."""
+_WATCH_BACKOFF = Backoff(first=0.5, longest=15.0)
+
+
+class AsyncSessions:
+    """Sessions of the caller's tenant. All methods but the live ones may be tried several times within the timeout.
+
+    All of them raise `NotFound` for a session that the tenant does not have, and `InvalidRequest` for an id that is
+    none.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def list(
+        self,
+        *,
+        status: SessionStatus | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Session]:
+        """Sessions, newest first; pages are fetched as they are needed.
+
+        Args:
+            since, until: when they were started, the latter excluded. A time without a zone is local time.
+            limit: how many at most. Default: all.
+        """
+        if limit is not None and limit <= 0:
+            raise ValueError("limit must be more than 0")
+        left, cursor = limit, None
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            page = await self.page(status=status, since=since, until=until, limit=size, cursor=cursor)
+            for session in page.sessions:
+                yield session
+            if left is not None:
+                left -= len(page.sessions)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def page(
+        self,
+        *,
+        status: SessionStatus | str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """One page of `list`: the first, or the one after the page that `cursor` is the `next_cursor` of."""
+        request = pb.ListSessionsRequest(
+            status=str(status) if status else "",
+            since=timestamp(since),
+            until=timestamp(until),
+            limit=limit,
+            cursor=cursor or "",
+        )
+        answer: pb.ListSessionsResponse = await self._calls.again(self._calls.sessions.ListSessions, request)
+        return SessionPage(
+            sessions=tuple(messages.session(session) for session in answer.sessions),
+            total=answer.pagination.total,
+            next_cursor=answer.pagination.next_cursor or None,
+        )
+
+    async def get(self, session_id: str) -> Session:
+        """One session."""
+        request = pb.GetSessionRequest(session_id=session_id)
+        return messages.session(await self._calls.again(self._calls.sessions.GetSession, request))
+
+    async def delete(self, session_id: str) -> None:
+        """Deletes a session with its audio and transcript, for good.
+
+        Raises:
+            SessionActive: it still runs.
+        """
+        request = pb.DeleteSessionRequest(session_id=session_id)
+        await self._calls.again(self._calls.sessions.DeleteSession, request, gone_is_done=True)
+
+    def audio(self, session_id: str, *, linked: bool = False) -> AsyncAudio:
+        """The stored audio, a WAV file in the encoding it was sent in: read it whole, save it, or iterate over it.
+
+        Args:
+            linked: whether the sessions that this one continues are joined with it.
+
+        What this returns raises:
+            NotFound: the session stored no audio.
+            SessionActive: it is not stored to its end yet.
+        """
+        return AsyncAudio(self._calls, session_id, linked=linked)
+
+    async def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
+        """The stored transcript.
+
+        Raises:
+            NotFound: the session stored none.
+            SessionActive: it is not stored to its end yet.
+        """
+        request = pb.GetTranscriptRequest(session_id=session_id, linked=linked)
+        return messages.transcript(await self._document(self._calls.sessions.GetTranscript, request))
+
+    async def utterances(
+        self, session_id: str, *, follow: bool = False, interval: float = 1.0
+    ) -> AsyncIterator[Utterance]:
+        """What the session has said so far.
+
+        Args:
+            follow: whether to wait for more while the session runs.
+            interval: seconds between two questions when following.
+
+        Raises:
+            NotFound: the session stores no transcript.
+        """
+        offset = 0
+        while True:
+            request = pb.ListUtterancesRequest(session_id=session_id, offset=offset, limit=_UTTERANCE_PAGE)
+            page: pb.ListUtterancesResponse = await self._calls.again(self._calls.sessions.ListUtterances, request)
+            for each in page.utterances:
+                yield messages.utterance(each)
+            offset += len(page.utterances)
+            if not page.has_more:
+                return
+            if not page.utterances:
+                if not follow:
+                    return
+                await asyncio.sleep(interval)
+
+    async def export(
+        self,
+        session_id: str,
+        format: ExportFormat | str,  # noqa: A002 - what it is called
+        *,
+        linked: bool = False,
+        max_line_length: int | None = None,
+        max_lines: int | None = None,
+    ) -> str:
+        """The stored transcript as text, captions or JSON.
+
+        Args:
+            max_line_length: longest line of a caption, in characters.
+            max_lines: most lines of a caption.
+
+        Raises:
+            NotFound: the session stored no transcript.
+            SessionActive: it is not stored to its end yet.
+        """
+        request = pb.ExportTranscriptRequest(
+            session_id=session_id,
+            format=str(format),
+            linked=linked,
+            max_line_length=max_line_length,
+            max_lines=max_lines,
+        )
+        return (await self._document(self._calls.sessions.ExportTranscript, request)).decode()
+
+    async def watch(
+        self, *, status: SessionStatus | str | None = None, resume_token: str | None = None
+    ) -> AsyncIterator[SessionChange]:
+        """First every session as it is, then every change, for ever.
+
+        A lost connection is made again and goes on after the last change; where it was away for long it begins with
+        the sessions as they are. Ends by an error that trying again does not help against.
+        """
+        token, attempt = resume_token or "", 0
+        while True:
+            request = pb.WatchSessionsRequest(status=str(status) if status else "", resume_token=token)
+            stream = self._calls.stream(self._calls.sessions.WatchSessions, request, _WATCH_SILENCE_SECONDS)
+            error: DalstonError = Unavailable("the service ended the watch")
+            try:
+                async with aclosing(stream) as answers:
+                    async for answer in answers:
+                        if not isinstance(answer, pb.WatchSessionsResponse):
+                            continue
+                        token = answer.resume_token or token
+                        if answer.type == "error":
+                            break
+                        attempt = 0
+                        if answer.type != "heartbeat":
+                            yield messages.change(answer)
+            except (Unavailable, Busy) as lost:
+                error = lost
+            attempt += 1
+            asked = error.retry_after if isinstance(error, Busy) else None
+            await asyncio.sleep(_WATCH_BACKOFF.pause(attempt, asked))
+
+    async def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
+        """Starts a batch job that transcribes the stored audio anew. It is tried once."""
+        request = pb.EnhanceSessionRequest(session_id=session_id, model=model or "")
+        return messages.enhancement(await self._calls.once(self._calls.sessions.EnhanceSession, request))
+
+    async def enhancement(self, session_id: str) -> Enhancement:
+        """The state of a session's batch job."""
+        request = pb.GetEnhancementRequest(session_id=session_id)
+        return messages.enhancement(await self._calls.again(self._calls.sessions.GetEnhancement, request))
+
+    async def _document(self, method: object, request: object) -> bytes:
+        """A streamed answer as a whole, from the start again where it breaks."""
+        loop = asyncio.get_running_loop()
+        deadline, attempt = loop.time() + self._calls.timeout, 0
+        while True:
+            parts = bytearray()
+            try:
+                async with aclosing(self._calls.stream(method, request, _SILENCE_SECONDS)) as answers:
+                    async for answer in answers:
+                        if not isinstance(answer, dict):
+                            parts += answer.data
+                return bytes(parts)
+            except DalstonError as error:
+                attempt += 1
+                pause = retry_pause(error, attempt)
+                if pause is None or loop.time() + pause >= deadline:
+                    raise
+                await asyncio.sleep(pause)

@@ -1,0 +1,172 @@
+"""What is said in one session, between its begin and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dalston.errors import DalstonError, DeadlineExceeded, Unavailable
+from dalston.events import Acknowledged, Event, Final, Partial, Warned, Word
+from dalston.live.outgoing import END, KEEP_ALIVE, Outgoing
+from dalston.live.tasks import stop
+from dalston.live.timeline import Timeline
+from dalston.live.transport import Connection
+from dalston.v1 import transcription_pb2 as pb
+
+SILENCE_SECONDS = 30.0
+"""Without a message: the service acknowledges every 5 s even when there is nothing new."""
+_KEEP_ALIVE_SECONDS = 10.0
+_CLOSING_SECONDS = 5.0
+_MESSAGE_BYTES = 16_384
+"""Half a second of the default format."""
+_LIMIT_SHARE = 0.05
+_LIMIT_SECONDS = 30.0
+"""How long before the longest time of a session another takes its place: this, or that share of it if that is less."""
+
+
+@dataclass
+class Exchange:
+    """Sends what is to be sent, and makes events of what comes."""
+
+    connection: Connection
+    limits: pb.SessionLimits
+    base: int
+    """Where in the caller's audio the session begins, in bytes."""
+    outgoing: Outgoing
+    timeline: Timeline
+    finals: list[Final]
+    """Those told are added."""
+    stores_audio: bool
+    emit: Callable[[Event], Awaitable[None]]
+    progressed: Callable[[], None]
+    """Called when the transcription has come further than ever."""
+    _began_at: float = 0.0
+    _holds_back: bool = field(default=False)
+    """Whether the next session has to tell what this one was cut off in."""
+
+    async def run(self) -> pb.SessionEnd | None:
+        """Returns when the session has ended well: its end, or None if another session has to go on.
+
+        Raises:
+            DalstonError: it has ended otherwise.
+        """
+        self._began_at = _now()
+        sending = asyncio.create_task(self._send())
+        receiving = asyncio.create_task(self._receive())
+        try:
+            await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()  # Nothing more is sent; the session goes on to its end.
+            end = await receiving
+        finally:
+            await stop(sending, receiving)
+        self.timeline.completed(end.total_duration)
+        goes_on = self.outgoing.is_leaving and (self._holds_back or not self.outgoing.is_told)
+        return None if goes_on else end
+
+    async def _send(self) -> None:
+        frame = self.outgoing.format.frame_bytes
+        most = min(self.limits.max_message_bytes or _MESSAGE_BYTES, _MESSAGE_BYTES) // frame * frame
+        idle = min(_KEEP_ALIVE_SECONDS, (self.limits.idle_timeout_seconds or 30.0) / 3)
+        while True:
+            if self._is_long_enough():
+                self.outgoing.leave()
+            item = self.outgoing.next(most)
+            if item is None:
+                try:
+                    async with asyncio.timeout(idle):
+                        await self.outgoing.changed()
+                    continue
+                except TimeoutError:
+                    item = KEEP_ALIVE
+            if isinstance(item, bytes):
+                is_sent = await self.connection.send_audio(item)
+            else:
+                is_sent = await self.connection.send_control(item)
+            if not is_sent or item is END:
+                return
+
+    def _is_long_enough(self) -> bool:
+        """Whether another session has to go on, before the service ends this one."""
+        longest = self.limits.max_session_seconds
+        if longest <= 0:
+            return False
+        sent = self.outgoing.format.seconds(self.outgoing.position - self.base)
+        return max(sent, _now() - self._began_at) > longest - min(_LIMIT_SECONDS, longest * _LIMIT_SHARE)
+
+    async def _receive(self) -> pb.SessionEnd:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    response = await self.connection.receive()
+            except TimeoutError:
+                raise DeadlineExceeded(f"the service said nothing for {SILENCE_SECONDS:g} seconds") from None
+            if response is None:
+                raise Unavailable("the session ended without its end")
+            if response.HasField("session_end"):
+                await self._read_out()
+                return response.session_end
+            if event := self._event_of(response):
+                await self.emit(event)
+
+    async def _read_out(self) -> None:
+        """Waits for the end of the stream: broken off, it would look like a client that vanished."""
+        with suppress(DalstonError, TimeoutError):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                while await self.connection.receive() is not None:
+                    pass
+
+    def _event_of(self, response: pb.TranscribeResponse) -> Event | None:
+        timeline = self.timeline
+        match response.WhichOneof("response"):
+            case "final":
+                return self._final(response.final)
+            case "partial":
+                return timeline.partial(Partial(response.partial.text, response.partial.start, response.partial.end))
+            case "speech_start":
+                return timeline.speech_started(response.speech_start.timestamp)
+            case "speech_end":
+                return timeline.speech_ended(response.speech_end.timestamp)
+            case "flushed":
+                self.outgoing.answered()
+                return timeline.flushed(response.flushed.timestamp)
+            case "audio_ack":
+                return self._acknowledged(response.audio_ack)
+            case "warning":
+                return Warned(response.warning.code, response.warning.message, dict(response.warning.details))
+            case "session_terminating":
+                return self._leave(response.session_terminating)
+        return None
+
+    def _final(self, message: pb.Final) -> Final | None:
+        words = tuple(Word(word.word, word.start, word.end, word.confidence) for word in message.words)
+        final = Final(message.text, message.start, message.end, message.confidence, message.language, words)
+        sent = self.outgoing.format.seconds(self.outgoing.position) if self.outgoing.is_leaving else None
+        told = self.timeline.final(final, sent)
+        if told is not None:
+            self.finals.append(told)
+            self.progressed()
+        elif sent is not None:
+            self._holds_back = True
+        return told
+
+    def _acknowledged(self, ack: pb.AudioAck) -> Acknowledged:
+        furthest = self.timeline.acknowledged.received
+        told = self.timeline.acknowledge(ack.received_seconds, ack.processed_seconds, ack.stored_seconds)
+        format_, audio = self.outgoing.format, self.outgoing.audio
+        if told.received > furthest or format_.size(told.received) >= audio.end:
+            self.progressed()
+        self.outgoing.release(format_.size(self.timeline.releasable(stores_audio=self.stores_audio)))
+        self.timeline.forget(format_.seconds(audio.start))
+        return told
+
+    def _leave(self, terminating: pb.SessionTerminating) -> Warned:
+        self.outgoing.leave()
+        details = {"grace_seconds": f"{terminating.grace_seconds:g}"}
+        return Warned("terminating", "the server is stopping; the session moves to another", details)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,151 @@
+"""Where the audio comes from."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from dalston.errors import InvalidRequest
+from dalston.live.format import AudioFormat
+from dalston.live.wav import read_header
+from dalston.microphone import Microphone, Recording
+from dalston.options import AudioSource
+
+_READ_BYTES = 32_768
+_WAV_START = b"RIFF"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Audio that comes piece by piece."""
+
+    format: AudioFormat
+    pieces: AsyncIterator[bytes]
+    """In pieces of any size."""
+    recording: Recording | None = None
+    """Of a microphone, which does not wait for whoever listens."""
+    cleanup: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether audio is lost that is not taken in time."""
+        return self.recording is not None
+
+    async def close(self) -> None:
+        """Stops it, even in the middle."""
+        if isinstance(self.pieces, AsyncGenerator):
+            with suppress(RuntimeError):  # It is in the middle of a step that was cancelled.
+                await self.pieces.aclose()
+        for each in reversed(self.cleanup):
+            each()
+
+
+async def open_source(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
+    """Opens what `transcribe` was given.
+
+    Args:
+        asked: the options, of which `encoding`, `sample_rate` and `channels` count.
+
+    Raises:
+        InvalidRequest: it is neither WAV nor said to be raw, or the WAV is of a kind that is not taken.
+        OSError: the file cannot be read.
+        TypeError, ValueError: it is no source of audio, or the options cannot be.
+    """
+    given = {name: asked[name] for name in ("encoding", "sample_rate", "channels") if name in asked}
+    if isinstance(audio, Microphone):
+        return await _microphone(audio, given)
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return await _file(io.BytesIO(audio), given)
+    if isinstance(audio, str | os.PathLike):
+        file = await asyncio.to_thread(Path(audio).open, "rb")
+        try:
+            source = await _file(file, given)
+        except BaseException:
+            file.close()
+            raise
+        source.cleanup.append(file.close)
+        return source
+    if hasattr(audio, "read"):
+        return await _file(cast(BinaryIO, audio), given)
+    format_ = AudioFormat(**given)
+    if isinstance(audio, AsyncIterable):
+        return Source(format_, aiter(audio))
+    if isinstance(audio, Iterable):
+        return Source(format_, in_thread(iter(audio)))
+    raise TypeError(f"audio cannot come from {type(audio).__name__}")
+
+
+async def _microphone(microphone: Microphone, given: Mapping[str, Any]) -> Source:
+    if given:
+        raise ValueError("rate, channels and encoding of a microphone are given to Microphone()")
+    recording = await asyncio.to_thread(microphone.record)
+    format_ = AudioFormat("pcm_s16le", microphone.sample_rate, microphone.channels)
+    return Source(format_, in_thread(iter(recording)), recording, [recording.close])
+
+
+async def _file(file: BinaryIO, given: Mapping[str, Any]) -> Source:
+    if "encoding" in given:
+        return Source(AudioFormat(**given), in_thread(_read(file, None)))
+    start = await asyncio.to_thread(file.read, len(_WAV_START))
+    if start != _WAV_START:
+        raise InvalidRequest("the audio is no WAV file; if it is raw, say its encoding", reason="INVALID_AUDIO")
+    if given:
+        raise ValueError(f"{next(iter(given))} of a WAV file is read from it")
+    format_, size = await asyncio.to_thread(read_header, file)
+    return Source(format_, in_thread(_read(file, size)))
+
+
+def _read(file: BinaryIO, size: int | None) -> Iterator[bytes]:
+    left = size
+    while left is None or left > 0:
+        piece = file.read(_READ_BYTES if left is None else min(_READ_BYTES, left))
+        if not piece:
+            return
+        if left is not None:
+            left -= len(piece)
+        yield piece
+
+
+async def in_thread(items: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Runs a blocking iterator on a thread of its own, one step at a time.
+
+    The thread is a daemon: one that waits for input that never comes holds up neither the caller nor the interpreter.
+    """
+    loop = asyncio.get_running_loop()
+    results: asyncio.Queue[tuple[bytes | None, BaseException | None]] = asyncio.Queue()
+    may_step = threading.Semaphore(0)
+    stopped = threading.Event()
+
+    def step() -> None:
+        while True:
+            may_step.acquire()
+            if stopped.is_set():
+                return
+            result: tuple[bytes | None, BaseException | None]
+            try:
+                result = (next(items, None), None)
+            except BaseException as error:  # The caller's own, for the caller.
+                result = (None, error)
+            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+                loop.call_soon_threadsafe(results.put_nowait, result)
+
+    threading.Thread(target=step, name="dalston audio", daemon=True).start()
+    try:
+        while True:
+            may_step.release()
+            item, error = await results.get()
+            if error is not None:
+                raise error
+            if item is None:
+                return
+            yield item
+    finally:
+        stopped.set()
+        may_step.release()

@@ -1,0 +1,16 @@
+"""The end of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+async def stop(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks and waits until they are done. What they failed with is passed over."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()

@@ -1,0 +1,149 @@
+"""From the contract's messages to the types of this package."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from dalston.errors import ServerError
+from dalston.events import Word
+from dalston.records import (
+    ChangeType,
+    Enhancement,
+    EnhancementStatus,
+    Key,
+    Scope,
+    Session,
+    SessionChange,
+    SessionStatus,
+    Transcript,
+    Utterance,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from dalston.v1 import key_pb2, session_pb2
+
+
+def when(message: Message, name: str) -> datetime | None:
+    """A point in time, or None where it is unset."""
+    if not message.HasField(name):
+        return None
+    time: datetime = getattr(message, name).ToDatetime(tzinfo=UTC)
+    return time
+
+
+def _optional(message: Message, name: str) -> Any:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def session(message: session_pb2.Session) -> Session:
+    enhancement = _optional(message, "enhancement_status")
+    return Session(
+        id=message.id,
+        status=SessionStatus(message.status),
+        language=message.language,
+        model=message.model,
+        encoding=message.encoding,
+        sample_rate=message.sample_rate,
+        channels=message.channels,
+        store_audio=message.store_audio,
+        store_transcript=message.store_transcript,
+        enhance_on_end=message.enhance_on_end,
+        audio_duration_seconds=message.audio_duration_seconds,
+        utterance_count=message.utterance_count,
+        word_count=message.word_count,
+        started_at=when(message, "started_at"),
+        ended_at=when(message, "ended_at"),
+        audio_uri=_optional(message, "audio_uri"),
+        audio_url=_optional(message, "audio_url"),
+        transcript_uri=_optional(message, "transcript_uri"),
+        transcript_url=_optional(message, "transcript_url"),
+        previous_session_id=_optional(message, "previous_session_id"),
+        next_session_id=_optional(message, "next_session_id"),
+        resume_from_seconds=_optional(message, "resume_from_seconds"),
+        enhancement_job_id=_optional(message, "enhancement_job_id"),
+        enhancement_status=EnhancementStatus(enhancement) if enhancement else None,
+        worker_id=_optional(message, "worker_id"),
+        client_ip=_optional(message, "client_ip"),
+        error=_optional(message, "error"),
+    )
+
+
+def change(message: session_pb2.WatchSessionsResponse) -> SessionChange:
+    return SessionChange(
+        type=ChangeType(message.type),
+        session=session(message.session) if message.HasField("session") else None,
+        resume_token=message.resume_token,
+    )
+
+
+def utterance(message: session_pb2.Utterance) -> Utterance:
+    return Utterance(
+        start=message.start,
+        end=message.end,
+        text=message.text,
+        confidence=message.confidence,
+        words=tuple(Word(word.word, word.start, word.end, word.confidence) for word in message.words),
+        language=message.language or None,
+        index=message.index,
+    )
+
+
+def enhancement(message: session_pb2.Enhancement) -> Enhancement:
+    return Enhancement(
+        job_id=message.job_id,
+        session_id=message.session_id,
+        status=EnhancementStatus(message.status),
+        created_at=when(message, "created_at"),
+        ended_at=when(message, "ended_at"),
+        error=_optional(message, "error"),
+    )
+
+
+def key(message: key_pb2.Key) -> Key:
+    return Key(
+        id=message.id,
+        name=message.name,
+        prefix=message.prefix,
+        scopes=frozenset(Scope(scope) for scope in message.scopes),
+        created_at=when(message, "created_at"),
+        expires_at=when(message, "expires_at"),
+        revoked_at=when(message, "revoked_at"),
+        last_used_at=when(message, "last_used_at"),
+    )
+
+
+def transcript(document: bytes) -> Transcript:
+    """Reads a stored transcript.
+
+    Raises:
+        ServerError: it is none.
+    """
+    try:
+        content = json.loads(document)
+        return Transcript(
+            session_id=content["session_id"],
+            language=content["language"],
+            duration=float(content["duration"]),
+            text=content["text"],
+            utterances=tuple(_stored_utterance(item) for item in content["utterances"]),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ServerError("the stored transcript is not in the form of one") from None
+
+
+def _stored_utterance(item: dict[str, Any]) -> Utterance:
+    words = item.get("words") or ()
+    return Utterance(
+        start=float(item["start"]),
+        end=float(item["end"]),
+        text=item["text"],
+        confidence=float(item["confidence"]),
+        words=tuple(
+            Word(word["word"], float(word["start"]), float(word["end"]), float(word["confidence"])) for word in words
+        ),
+        language=item.get("language"),
+    )

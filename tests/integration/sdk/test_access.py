@@ -1,0 +1,94 @@
+"""Keys, tokens and TLS, as the SDK uses them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dalston import AuthenticationError, Client, Ended, NotFound, PermissionDenied, Scope
+from dalston.options import Transport
+
+from stack.parts import Programs
+from stack.ports import free_port
+from stack.settings import ROOT, StackSettings
+from stack.supervisor import running_stack
+from tests.faults.servers import SCRIPTED
+
+pytest.importorskip("persistence.access", reason="this server has no keys")
+certificates = pytest.importorskip("tests.integration.envoy.certificates")
+
+PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+SCOPES = "realtime,sessions:read,sessions:write,admin"
+TRANSPORTS: tuple[Transport, ...] = ("grpc", "websocket")
+SECOND = bytes(32_000)
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A stack that asks for keys, over TLS, and a key that may do everything."""
+
+    url: str
+    ca_file: Path
+    admin: str
+
+    def client(self, key: str | None = None) -> Client:
+        return Client(self.url, key, ca_file=self.ca_file)
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    certificate = certificates.make_certificate(tmp_path_factory.mktemp("certificate"), 1)
+    more: dict[str, Any] = {"tls_cert": certificate.chain, "tls_key": certificate.private_key}
+    home, port = tmp_path_factory.mktemp("keyed"), free_port()
+    outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
+    with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=PROGRAMS) as stack:
+        command = [sys.executable, "-m", "persistence.access", "create-key", "--tenant", "acme", "--name", "test"]
+        made = subprocess.run(
+            [*command, "--scopes", SCOPES, "--json"],
+            env={**os.environ, "DALSTON_DATABASE_URL": stack.database_url},
+            cwd=ROOT,
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        yield Keyed(f"https://127.0.0.1:{port}", certificate.chain, json.loads(made.stdout)["secret"])
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_without_a_key_or_with_a_wrong_one_nothing_is_open(keyed: Keyed, transport: Transport) -> None:
+    for key in (None, "dk_" + "w" * 43):
+        with keyed.client(key) as nobody:
+            with pytest.raises(AuthenticationError):
+                list(nobody.sessions.list())
+            with pytest.raises(AuthenticationError):
+                nobody.transcribe(iter([SECOND]), transport=transport).wait()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(keyed: Keyed, transport: Transport) -> None:
+    with keyed.client(keyed.admin) as admin:
+        made = admin.keys.create("laptop", [Scope.REALTIME], expires_in_seconds=600)
+        assert made.key.scopes == {Scope.REALTIME}
+        assert made.key.id in {key.id for key in admin.keys.list()}
+        with keyed.client(made.secret) as laptop:
+            assert isinstance(list(laptop.transcribe(iter([SECOND]), transport=transport))[-1], Ended)
+            with pytest.raises(PermissionDenied):
+                list(laptop.sessions.list())
+            with pytest.raises(PermissionDenied):
+                laptop.keys.create("another", [Scope.ADMIN])
+        assert admin.keys.revoke(made.key.id).revoked_at is not None
+        with pytest.raises(NotFound):
+            admin.keys.revoke("key_" + "0" * 32)
+
+
+def test_a_token_opens_one_session_once(keyed: Keyed) -> None:
+    with keyed.client(keyed.admin) as admin:
+        token = admin.tokens.create(expires_in_seconds=60)
+    with keyed.client(token.token) as page:
+        assert isinstance(list(page.transcribe(iter([SECOND]), transport="websocket"))[-1], Ended)
+        with pytest.raises(AuthenticationError):
+            page.transcribe(iter([SECOND]), transport="websocket").wait()

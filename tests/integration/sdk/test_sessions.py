@@ -1,0 +1,113 @@
+"""The record of sessions by the SDK, through Envoy."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from dalston import Client, InvalidRequest, NotFound, SessionStatus
+
+from tests.integration.sdk.conftest import RATE, Speech, frames_of, wav_of
+
+UNKNOWN = "sess_" + "0" * 32
+SHORT = 8 * RATE
+
+
+@pytest.fixture(scope="module")
+def stored(client: Client, speech: Speech) -> list[str]:
+    """Three sessions, oldest first, stored to their end."""
+    ids = []
+    for _ in range(3):
+        wav = wav_of(speech.pcm[: 2 * SHORT])
+        with client.transcribe(wav, store_audio=True, store_transcript=True, language="en") as stream:
+            stream.wait()
+        ids.append(stream.session_ids[0])
+    deadline = time.monotonic() + 30
+    while not all(client.sessions.get(each).transcript_uri for each in ids):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return ids
+
+
+def test_sessions_are_listed_newest_first_over_pages(
+    client: Client, stored: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dalston.async_sessions.PAGE", 2)
+    listed = [session.id for session in client.sessions.list()]
+    assert [each for each in listed if each in stored] == stored[::-1]
+    assert len(listed) == len(set(listed))
+    assert [session.id for session in client.sessions.list(limit=3)] == listed[:3]
+    page = client.sessions.page(limit=1)
+    assert page.total == len(listed)
+    assert client.sessions.page(limit=1, cursor=page.next_cursor).sessions[0].id == listed[1]
+
+
+def test_a_list_is_filtered(client: Client, stored: list[str]) -> None:
+    middle = client.sessions.get(stored[1])
+    assert middle.started_at is not None
+    since = [session.id for session in client.sessions.list(since=middle.started_at)]
+    assert stored[1] in since
+    assert stored[0] not in since
+    until = [session.id for session in client.sessions.list(until=middle.started_at, status=SessionStatus.COMPLETED)]
+    assert stored[0] in until
+    assert stored[1] not in until
+    assert not list(client.sessions.list(since=datetime.now(UTC) + timedelta(days=1)))
+    with pytest.raises(InvalidRequest) as refused:
+        list(client.sessions.list(status="asleep"))
+    assert refused.value.parameter == "status"
+
+
+def test_a_session_has_its_figures(client: Client, stored: list[str]) -> None:
+    session = client.sessions.get(stored[0])
+    assert session.status is SessionStatus.COMPLETED
+    assert session.audio_duration_seconds == 8.0
+    assert session.store_audio
+    assert session.utterance_count > 0
+    assert session.ended_at is not None
+    assert session.started_at is not None
+    assert session.started_at < session.ended_at <= datetime.now(UTC)
+    assert session.previous_session_id is None
+
+
+def test_audio_is_read_saved_and_iterated_over(
+    client: Client, stored: list[str], speech: Speech, tmp_path: Path
+) -> None:
+    audio = client.sessions.audio(stored[0])
+    whole = audio.read()
+    assert frames_of(whole) == speech.pcm[: 2 * SHORT]
+    assert b"".join(audio) == whole
+    assert audio.save(tmp_path / "audio.wav") == len(whole)
+    assert (tmp_path / "audio.wav").read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["audio.wav"]
+
+
+def test_a_transcript_is_read(client: Client, stored: list[str]) -> None:
+    transcript = client.sessions.transcript(stored[0])
+    assert transcript.session_id == stored[0]
+    assert transcript.language == "en"
+    assert transcript.duration == 8.0
+    assert transcript.text == " ".join(utterance.text for utterance in transcript.utterances)
+    assert all(0 <= u.start < u.end <= 8.0 and 0 < u.confidence <= 1 for u in transcript.utterances)
+
+
+def test_what_is_deleted_is_gone(client: Client, speech: Speech) -> None:
+    with client.transcribe(wav_of(speech.pcm[: 2 * RATE]), store_audio=True) as stream:
+        stream.wait()
+    (session_id,) = stream.session_ids
+    client.sessions.delete(session_id)
+    for call in (client.sessions.get, client.sessions.delete, client.sessions.transcript):
+        with pytest.raises(NotFound) as gone:
+            call(session_id)
+        assert gone.value.reason == "SESSION_NOT_FOUND"
+    with pytest.raises(NotFound):
+        client.sessions.audio(session_id).read()
+
+
+def test_what_was_never_there_is_not_found_and_what_is_no_id_is_refused(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        client.sessions.get(UNKNOWN)
+    with pytest.raises(NotFound):
+        client.sessions.audio(UNKNOWN).save(tmp_path / "audio.wav")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InvalidRequest):
+        client.sessions.get("yesterday's")

@@ -1,0 +1,389 @@
+"""Calls that fail on the way, against a service that fails as it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from dalston import (
+    AsyncClient,
+    ChangeType,
+    Client,
+    DeadlineExceeded,
+    NotFound,
+    RateLimited,
+    Scope,
+    Session,
+    SessionActive,
+    SessionStatus,
+    Unavailable,
+    Unsupported,
+    background,
+)
+from dalston.backoff import Backoff
+from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
+from google.api.httpbody_pb2 import HttpBody
+
+from tests.unit.sdk.service import LOST, Failure, abort
+
+WAV = bytes(range(256)) * 40
+ACTIVE = Failure(grpc.StatusCode.ABORTED, "SESSION_ACTIVE")
+GONE = Failure(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+
+
+class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceServicer):
+    """Answers the n-th call with the n-th of `failures`, or well."""
+
+    def __init__(self, *failures: Failure | None) -> None:
+        self.failures = list(failures)
+        self.calls: list[Any] = []
+        self.metadata: list[dict[str, str]] = []
+        self.takes_ranges = True
+        self.break_after = 3000
+        self.messages: list[list[session_pb2.WatchSessionsResponse | None]] = []
+
+    async def take(self, request: Any, context: Any) -> None:
+        self.calls.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        if self.failures and (failure := self.failures.pop(0)):
+            await abort(context, failure)
+
+    async def GetSession(self, request: Any, context: Any) -> session_pb2.Session:  # type: ignore[override]
+        await self.take(request, context)
+        return session_pb2.Session(id=request.session_id, status="dreaming")
+
+    async def DeleteSession(self, request: Any, context: Any) -> session_pb2.DeleteSessionResponse:  # type: ignore[override]
+        await self.take(request, context)
+        return session_pb2.DeleteSessionResponse(deleted=True, session_id=request.session_id)
+
+    async def ListSessions(self, request: Any, context: Any) -> session_pb2.ListSessionsResponse:  # type: ignore[override]
+        await self.take(request, context)
+        first = int(request.cursor or 0)
+        ids = [str(number) for number in range(first, min(first + request.limit, 250))]
+        pagination = session_pb2.Pagination(total=250)
+        if first + request.limit < 250:
+            pagination.next_cursor = str(first + request.limit)
+        return session_pb2.ListSessionsResponse(
+            sessions=[session_pb2.Session(id=each, status="completed") for each in ids], pagination=pagination
+        )
+
+    async def ListUtterances(self, request: Any, context: Any) -> session_pb2.ListUtterancesResponse:  # type: ignore[override]
+        await self.take(request, context)
+        said = [session_pb2.Utterance(index=i, start=i, end=i + 1, text=f"u{i}") for i in range(len(self.calls))]
+        return session_pb2.ListUtterancesResponse(utterances=said[request.offset :], has_more=len(self.calls) < 3)
+
+    async def GetAudio(self, request: Any, context: Any) -> None:  # type: ignore[override]
+        await self.take(request, context)
+        first, asked = 0, self.metadata[-1].get("range")
+        if asked and self.takes_ranges:
+            first = int(asked.removeprefix("bytes=").removesuffix("-"))
+            await context.send_initial_metadata((("content-range", f"bytes {first}-{len(WAV) - 1}/{len(WAV)}"),))
+        last = min(len(WAV), first + self.break_after if self.takes_ranges else len(self.calls) * self.break_after)
+        for start in range(first, last, 700):
+            await context.write(HttpBody(data=WAV[start : min(start + 700, last)]))
+        if last < len(WAV):
+            await abort(context, LOST)
+
+    async def WatchSessions(self, request: Any, context: Any) -> None:  # type: ignore[override]
+        await self.take(request, context)
+        for message in self.messages[len(self.calls) - 1]:
+            if message is None:
+                await abort(context, LOST)
+            await context.write(message)
+        if len(self.calls) == len(self.messages):
+            await asyncio.sleep(60)
+
+    async def EnhanceSession(self, request: Any, context: Any) -> session_pb2.Enhancement:  # type: ignore[override]
+        await self.take(request, context)
+        return session_pb2.Enhancement(job_id="job_1", session_id=request.session_id, status="queued")
+
+    async def CreateKey(self, request: Any, context: Any) -> key_pb2.CreateKeyResponse:  # type: ignore[override]
+        await self.take(request, context)
+        return key_pb2.CreateKeyResponse(key=key_pb2.Key(id="key_1", scopes=["realtime", "moon"]), secret="s3cret")
+
+
+@asynccontextmanager
+async def serving(records: Records, **options: Any) -> AsyncIterator[AsyncClient]:
+    server = grpc.aio.server()
+    session_pb2_grpc.add_SessionServiceServicer_to_server(records, server)
+    key_pb2_grpc.add_KeyServiceServicer_to_server(records, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with AsyncClient(f"http://127.0.0.1:{port}", **options) as client:
+            yield client
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = Backoff(first=0.005, longest=0.02)
+    monkeypatch.setattr("dalston.calls._BACKOFF", quick)
+    monkeypatch.setattr("dalston.async_sessions._WATCH_BACKOFF", quick)
+
+
+async def test_a_call_that_may_be_repeated_is() -> None:
+    limited = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_seconds="0.2")
+    records = Records(LOST, Failure(grpc.StatusCode.INTERNAL), limited)
+    began = time.monotonic()
+    async with serving(records) as client:
+        session = await client.sessions.get("sess_1")
+    assert session.id == "sess_1"
+    assert session.status is SessionStatus.UNKNOWN
+    assert len(records.calls) == 4
+    assert time.monotonic() - began >= 0.2
+
+
+async def test_what_is_refused_is_not_repeated() -> None:
+    records = Records(GONE)
+    async with serving(records) as client:
+        with pytest.raises(NotFound):
+            await client.sessions.get("sess_1")
+    assert len(records.calls) == 1
+
+
+async def test_a_call_that_makes_something_is_made_once() -> None:
+    for failure in (LOST, Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")):
+        records = Records(failure, failure)
+        async with serving(records) as client:
+            with pytest.raises((Unavailable, RateLimited)):
+                await client.keys.create("mine", [Scope.REALTIME])
+            with pytest.raises((Unavailable, RateLimited)):
+                await client.sessions.enhance("sess_1")
+        assert len(records.calls) == 2
+
+
+async def test_time_is_over_when_it_is_over() -> None:
+    records = Records(*[LOST] * 1000)
+    began = time.monotonic()
+    async with serving(records, timeout=0.3) as client:
+        with pytest.raises(Unavailable):
+            await client.sessions.get("sess_1")
+    assert time.monotonic() - began < 5
+    assert len(records.calls) > 3
+
+
+async def test_a_service_that_does_not_answer_is_not_waited_for() -> None:
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hearing.append(task := asyncio.create_task(hear(reader, writer)))
+        await asyncio.wait((task,))
+
+    hearing: list[asyncio.Task[None]] = []
+    server = await asyncio.start_server(silence, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with AsyncClient(f"http://127.0.0.1:{port}", timeout=0.3) as client:
+        with pytest.raises(Unavailable):
+            await client.sessions.get("sess_1")
+    server.close()
+    await asyncio.gather(*hearing, return_exceptions=True)
+
+
+async def test_a_delete_whose_answer_was_lost_is_done() -> None:
+    records = Records(LOST, GONE)
+    async with serving(records) as client:
+        await client.sessions.delete("sess_1")
+        assert len(records.calls) == 2
+        records.failures = [GONE]
+        with pytest.raises(NotFound):
+            await client.sessions.delete("sess_1")
+        records.failures = [ACTIVE]
+        with pytest.raises(SessionActive):
+            await client.sessions.delete("sess_1")
+
+
+async def test_a_list_follows_its_cursor_as_far_as_it_is_read() -> None:
+    records = Records()
+    async with serving(records) as client:
+        assert [session.id async for session in client.sessions.list()] == [str(number) for number in range(250)]
+        assert [call.limit for call in records.calls] == [100, 100, 100]
+        records.calls.clear()
+        assert len([session async for session in client.sessions.list(limit=120)]) == 120
+        assert [call.limit for call in records.calls] == [100, 20]
+        records.calls.clear()
+        async for _ in client.sessions.list():
+            break
+        assert len(records.calls) == 1
+
+
+@pytest.mark.parametrize("takes_ranges", [True, False])
+async def test_a_broken_download_goes_on_where_it_was(takes_ranges: bool, tmp_path: Path) -> None:
+    records = Records()
+    records.takes_ranges = takes_ranges
+    async with serving(records) as client:
+        audio = client.sessions.audio("sess_1", linked=True)
+        assert await audio.read() == WAV
+        assert len(records.calls) == 4
+        assert all(call.linked for call in records.calls)
+        assert [metadata.get("range") for metadata in records.metadata] == [
+            None,
+            *(f"bytes={position}-" for position in (3000, 6000, 9000)),
+        ]
+        records.calls.clear()
+        assert await audio.save(tmp_path / "a.wav") == len(WAV)
+    assert (tmp_path / "a.wav").read_bytes() == WAV
+
+
+async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"before")
+    async with serving(Records(ACTIVE)) as client:
+        with pytest.raises(SessionActive):
+            await client.sessions.audio("sess_1").save(tmp_path / "a.wav")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.wav", b"before")]  # noqa: ASYNC240
+
+
+async def test_utterances_are_followed_to_their_end() -> None:
+    records = Records()
+    async with serving(records) as client:
+        said = [each async for each in client.sessions.utterances("sess_1", follow=True, interval=0.01)]
+    assert [each.text for each in said] == ["u0", "u1", "u2"]
+    assert [each.index for each in said] == [0, 1, 2]
+
+
+async def test_a_watch_goes_on_after_the_last_change() -> None:
+    def message(kind: str, token: str, session_id: str = "") -> session_pb2.WatchSessionsResponse:
+        session = session_pb2.Session(id=session_id, status="active") if session_id else None
+        return session_pb2.WatchSessionsResponse(type=kind, session=session, resume_token=token)
+
+    records = Records()
+    records.messages = [
+        [message("snapshot", "t1", "a"), message("ready", "t2"), message("changed", "t3", "a"), None],
+        [None],
+        [message("heartbeat", "t4"), message("error", "t4")],
+        [message("deleted", "t5", "a")],
+    ]
+    changes = []
+    async with serving(records) as client:
+        async for change in client.sessions.watch(status=SessionStatus.ACTIVE):
+            changes.append(change)
+            if change.type is ChangeType.DELETED:
+                break
+    assert [(change.type, change.session and change.session.id, change.resume_token) for change in changes] == [
+        ("snapshot", "a", "t1"),
+        ("ready", None, "t2"),
+        ("changed", "a", "t3"),
+        ("deleted", "a", "t5"),
+    ]
+    assert [call.resume_token for call in records.calls] == ["", "t3", "t3", "t4"]
+    assert {call.status for call in records.calls} == {"active"}
+
+
+async def test_a_watch_ends_by_what_trying_again_does_not_help_against() -> None:
+    async with serving(Records(Failure(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"))) as client:
+        with pytest.raises(Unsupported):
+            async for _ in client.sessions.watch():
+                pass
+
+
+async def test_the_key_travels_with_every_call_and_secrets_are_not_shown() -> None:
+    records = Records()
+    async with serving(records, api_key="k3y") as client:
+        made = await client.keys.create("mine", [Scope.REALTIME, "admin"], expires_in_seconds=60)
+    assert records.metadata[0]["authorization"] == "Bearer k3y"
+    assert records.calls[0].scopes == ["realtime", "admin"]
+    assert made.secret == "s3cret"
+    assert "s3cret" not in repr(made)
+    assert made.key.scopes == {Scope.REALTIME, Scope.UNKNOWN}
+
+
+async def test_a_silent_stream_is_given_up() -> None:
+    records = Records()
+    records.messages = [[]]
+    async with serving(records) as client:
+        stream = client._calls.stream(client._calls.sessions.WatchSessions, session_pb2.WatchSessionsRequest(), 0.1)
+        with pytest.raises(DeadlineExceeded):
+            async for _ in stream:
+                pass
+
+
+async def test_the_synchronous_client_is_the_asynchronous_one() -> None:
+    records = Records(LOST)
+
+    def use(url: str) -> list[Session]:
+        with Client(url) as client:
+            assert client.sessions.get("sess_1").id == "sess_1"
+            assert client.sessions.audio("sess_1").read() == WAV
+            for _ in client.sessions.audio("sess_1"):
+                break
+            for _ in client.sessions.list():
+                break
+            return list(client.sessions.list(limit=150))
+
+    async with serving(records) as client:
+        listed = await asyncio.to_thread(use, f"http://{client._calls.endpoint.address}")
+    assert len(listed) == 150
+    assert len([thread for thread in threading.enumerate() if thread.name == "dalston"]) == 1
+
+
+def test_what_interrupts_the_waiting_cancels_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = threading.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    def interrupted(*_: object) -> None:
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        background.run(endless())
+    assert cancelled.wait(5)
+
+
+def test_the_synchronous_client_does_not_wait_for_itself() -> None:
+    async def inside() -> None:
+        background.run(asyncio.sleep(0))
+
+    with pytest.raises(RuntimeError, match="its own event loop"):
+        background.run(inside())
+
+
+def test_whoever_leaves_everything_open_can_exit(tmp_path: Path) -> None:
+    program = """
+import threading
+from dalston import Client, Unavailable
+
+def endless():
+    yield b"12"
+    threading.Event().wait()
+
+client = Client("http://127.0.0.1:9")
+listing = client.sessions.list()
+stream = iter(client.transcribe(endless(), wait=60))
+print(next(stream).attempt)
+"""
+    environment = {"PYTHONPATH": ":".join(each for each in sys.path if each)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=30, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_transcription_that_has_not_begun_takes_no_orders() -> None:
+    with Client() as client:
+        stream = client.transcribe(b"")
+        for order in (stream.flush, stream.end, lambda: stream.set_language("en")):
+            with pytest.raises(RuntimeError, match="not been started"):
+                order()
+    async with AsyncClient() as client:
+        with pytest.raises(RuntimeError, match="not been started"):
+            client.transcribe(b"").flush()

@@ -1,0 +1,64 @@
+"""Statuses become errors."""
+
+import grpc
+import pytest
+from dalston import DalstonError, DeadlineExceeded, RateLimited, ServerError, TooManySessions, Unavailable, errors
+from dalston.calls import retry_pause
+from dalston.failures import REASONS, error_of, error_of_reason
+from dalston.v1.error_reason_pb2 import ErrorReason
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+
+def failure(
+    code: grpc.StatusCode, reason: str = "", domain: str = "dalston.v1", **metadata: str
+) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata()
+    if reason:
+        detail = AnyMessage()
+        detail.Pack(ErrorInfo(reason=reason, domain=domain, metadata=metadata))
+        trailing.add("grpc-status-details-bin", Status(code=code.value[0], details=[detail]).SerializeToString())
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, "in words", None)
+
+
+def test_every_reason_of_the_contract_has_an_error() -> None:
+    names = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
+    assert set(REASONS) == names
+
+
+def test_the_reason_counts_not_the_status() -> None:
+    error = error_of(failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_seconds="2.5"))
+    assert isinstance(error, RateLimited)
+    assert (error.message, error.reason, error.retry_after) == ("in words", "RATE_LIMITED", 2.5)
+    assert isinstance(error_of(failure(grpc.StatusCode.INTERNAL, "INTERNAL")), ServerError)
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED"])
+def test_a_status_that_nobody_gave_a_reason_for_is_a_lost_connection(code: str) -> None:
+    assert type(error_of(failure(grpc.StatusCode[code]))) is Unavailable
+    assert type(error_of(failure(grpc.StatusCode[code], "INTERNAL", "another.v1"))) is Unavailable
+
+
+def test_a_reason_of_a_newer_service_is_told_by_its_status() -> None:
+    error = error_of(failure(grpc.StatusCode.PERMISSION_DENIED, "WRONG_MOON"))
+    assert isinstance(error, errors.PermissionDenied)
+    assert error.reason == "WRONG_MOON"
+
+
+def test_every_status_is_an_error_of_ours() -> None:
+    for code in grpc.StatusCode:
+        assert isinstance(error_of(failure(code)), DalstonError)
+    assert isinstance(error_of(failure(grpc.StatusCode.DEADLINE_EXCEEDED)), DeadlineExceeded)
+
+
+def test_what_is_tried_again_and_when() -> None:
+    limited = error_of_reason("RATE_LIMITED", "", {"retry_after_seconds": "7"})
+    pause = retry_pause(limited, 1)
+    assert pause is not None
+    assert pause >= 7
+    assert retry_pause(error_of_reason("UNAVAILABLE", "", {}), 1) is not None
+    for reason in ("TOO_MANY_SESSIONS", "SESSION_NOT_FOUND", "INTERNAL", "INVALID_PARAMETERS", "SESSION_ACTIVE"):
+        assert retry_pause(error_of_reason(reason, "", {}), 1) is None
+    assert TooManySessions("full").retry_after is None
+    assert TooManySessions("full", metadata={"retry_after_seconds": "soon"}).retry_after is None

@@ -1,0 +1,82 @@
+"""What is wrong with a call is said before anything is sent."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dalston import Client, InvalidRequest, Microphone, TranscribeOptions
+from dalston.endpoint import find_endpoint
+from dalston.options import Behaviour
+from dalston.v1.transcription_pb2 import TranscribeConfig
+
+
+def test_every_parameter_of_the_contract_is_an_option() -> None:
+    own = set(Behaviour.__dataclass_fields__)
+    assert set(TranscribeOptions.__annotations__) - own == set(TranscribeConfig.DESCRIPTOR.fields_by_name) - {"acks"}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"langauge": "en"}, TypeError),
+        ({"language": 7}, TypeError),
+        ({"vocabulary": "Dalston"}, TypeError),
+        ({"pace": 0}, ValueError),
+        ({"transport": "pigeon"}, ValueError),
+        ({"max_kept_seconds": 10}, ValueError),
+        ({"wait": -1}, ValueError),
+        ({"sample_rate": 1 << 40}, ValueError),
+    ],
+)
+def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
+    with Client() as client, pytest.raises(error):
+        client.transcribe(b"", **options)
+
+
+@pytest.mark.parametrize(
+    ("audio", "options", "error"),
+    [
+        (b"no wav", {}, InvalidRequest),
+        (b"", {}, InvalidRequest),
+        (b"RIFF....WAVE", {"sample_rate": 8000}, ValueError),
+        (iter([b""]), {"encoding": "mp3"}, ValueError),
+        (iter([b""]), {"sample_rate": 100}, ValueError),
+        (17, {}, TypeError),
+        (Microphone(), {"sample_rate": 8000}, ValueError),
+        (Path("/nowhere/at/all.wav"), {}, OSError),
+    ],
+)
+def test_what_is_no_audio_is_refused_before_the_service_is_asked(
+    audio: Any, options: Any, error: type[Exception]
+) -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(error):
+        list(client.transcribe(audio, **options))
+
+
+def test_the_environment_says_where_and_as_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DALSTON_URL", raising=False)
+    monkeypatch.delenv("DALSTON_API_KEY", raising=False)
+    assert find_endpoint(None, None, None).address == "127.0.0.1:8000"
+    monkeypatch.setenv("DALSTON_URL", "https://speech.example")
+    monkeypatch.setenv("DALSTON_API_KEY", "k1")
+    endpoint = find_endpoint(None, None, None)
+    assert (endpoint.address, endpoint.is_secure, endpoint.api_key) == ("speech.example:443", True, "k1")
+    assert not endpoint.is_loopback
+    endpoint = find_endpoint("http://[::1]:81/", "k2", None)
+    assert (endpoint.address, endpoint.is_secure, endpoint.api_key) == ("[::1]:81", False, "k2")
+    assert endpoint.is_loopback
+    assert "k2" not in repr(endpoint)
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://a", "http://", "http://a:0", "http://a:99999", "http://a/v1", "http://u@a"]
+)
+def test_what_is_no_url_of_a_service_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        find_endpoint(url, None, None)
+
+
+def test_a_key_that_cannot_be_one_is_refused_without_being_repeated() -> None:
+    with pytest.raises(ValueError, match="key") as error:
+        find_endpoint("http://a", "se cret\n", None)
+    assert "cret" not in str(error.value)
