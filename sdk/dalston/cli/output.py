@@ -1,0 +1,115 @@
+"""Where a command's words go: answers to stdout, everything about them to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dalston.cli import documents, safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+LONG_BYTES = 1024 * 1024
+"""From here on a transfer has a progress bar."""
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at it."""
+    return stream.isatty()
+
+
+def say(text: object = "") -> None:
+    """Writes a line to stdout, at once."""
+    sys.stdout.write(f"{safe_text.line(text)}\n")
+    sys.stdout.flush()
+
+
+def say_text(text: str) -> None:
+    """Writes a document to stdout: as it is to a program, made safe to a terminal."""
+    sys.stdout.write(safe_text.text(text) if is_terminal(sys.stdout) else text)
+    sys.stdout.flush()
+
+
+def note(text: object) -> None:
+    """Writes a line to stderr."""
+    sys.stderr.write(f"{safe_text.line(text)}\n")
+    sys.stderr.flush()
+
+
+def say_json(value: Any) -> None:
+    """Writes one JSON document."""
+    sys.stdout.write(documents.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()
+
+
+def say_json_line(value: Any) -> None:
+    """Writes one of several JSON documents, each on a line."""
+    sys.stdout.write(documents.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def console(stream: TextIO) -> Console:
+    """Rich, for a stream; it takes nothing for markup. NO_COLOR is heeded."""
+    from rich.console import Console
+
+    return Console(file=stream, force_terminal=is_terminal(stream), markup=False, emoji=False, highlight=False)
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: str) -> None:
+    """A table for a person; for a program a line for each row, with tabs between, and no heading.
+
+    Args:
+        whole: the column that is never cut.
+    """
+    if not is_terminal(sys.stdout):
+        for row in rows:
+            sys.stdout.write("\t".join(map(safe_text.line, row)) + "\n")
+        return
+    console(sys.stdout).print(table(columns, rows, whole=whole))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: str) -> Any:
+    """A table of Rich, of text that is safe."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, no_wrap=name == whole, overflow="fold" if name == whole else "ellipsis")
+    for row in rows:
+        made.add_row(*(Text(safe_text.line(cell)) for cell in row))
+    return made
+
+
+def say_fields(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and values, one pair a line."""
+    for name, value in pairs:
+        say(f"{name + ':':<22} {value}")
+
+
+@contextmanager
+def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, where a person looks at it and the transfer is long.
+
+    Gives what to call with the bytes that are here and the bytes there are in all.
+    """
+    if not is_terminal(sys.stderr):
+        yield lambda _done, _total: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task(safe_text.line(what), visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=total >= LONG_BYTES)
