@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +19,7 @@ app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, 
 tokens = typer.Typer(help="Make tokens for browsers.", no_args_is_help=True, rich_markup_mode=None)
 
 SCOPES = ("realtime", "sessions:read", "sessions:write", "admin")
-_COLUMNS = ("ID", "NAME", "PREFIX", "SCOPES", "CREATED", "LAST USED", "EXPIRES", "REVOKED")
+_COLUMNS = ("ID", "NAME", "SCOPES", "REVOKED", "LAST USED", "EXPIRES", "CREATED", "PREFIX")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in the names of the REST API.")]
 Expiry = Annotated[int | None, typer.Option(metavar="SECONDS", help="When it expires.", show_default=False)]
@@ -70,7 +71,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     if json:
         output.say_json({"keys": keys})
     else:
-        output.say_table(_COLUMNS, map(_row, keys), whole="ID")
+        output.say_table(_COLUMNS, map(_row, keys))
 
 
 @app.command()
@@ -117,11 +118,11 @@ def _create_first(tenant: str, name: str, scopes: list[str], expires_in: int | N
 
 
 def _row(key: Key) -> tuple[str, ...]:
-    def day(time: object) -> str:
+    def day(time: datetime | None) -> str:
         if time is None:
             return "-"
-        local = time.astimezone()  # type: ignore[attr-defined]
-        return f"{local:%Y-%m-%d %H:%M}" if output.is_terminal(sys.stdout) else str(local.isoformat(timespec="seconds"))
+        local = time.astimezone()
+        return f"{local:%Y-%m-%d %H:%M}" if output.is_terminal(sys.stdout) else local.isoformat(timespec="seconds")
 
-    times = (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)
-    return (key.id, key.name, key.prefix, ",".join(sorted(key.scopes)), *map(day, times))
+    times = (key.revoked_at, key.last_used_at, key.expires_at, key.created_at)
+    return (key.id, key.name, ",".join(sorted(key.scopes)), *map(day, times), key.prefix)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LONG_BYTES = 1024 * 1024
 """From here on a transfer has a progress bar."""
+_LEAST_WIDTH = 20
+"""A column that is wider is cut rather than left out."""
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -60,36 +62,45 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, force_terminal=is_terminal(stream), markup=False, emoji=False, highlight=False)
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: str) -> None:
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for a person; for a program a line for each row, with tabs between, and no heading.
 
     Args:
-        whole: the column that is never cut.
+        columns: the most important first: what a terminal is too narrow for is left out from the end.
     """
     if not is_terminal(sys.stdout):
         for row in rows:
             sys.stdout.write("\t".join(map(safe_text.line, row)) + "\n")
         return
-    console(sys.stdout).print(table(columns, rows, whole=whole))
+    screen = console(sys.stdout)
+    screen.print(table(columns, rows, screen.width))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: str) -> Any:
-    """A table of Rich, of text that is safe."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Any:
+    """A table of Rich, of text that is safe, with the columns that fit."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        made.add_column(name, no_wrap=name == whole, overflow="fold" if name == whole else "ellipsis")
-    for row in rows:
-        made.add_row(*(Text(safe_text.line(cell)) for cell in row))
+    cells = [[safe_text.line(cell) for cell in row] for row in rows]
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    left = width
+    for number, name in enumerate(columns):
+        needed = max(map(cell_len, (name, *(row[number] for row in cells))))
+        if number > 0 and left < min(needed, _LEAST_WIDTH):
+            break
+        made.add_column(name, no_wrap=True, overflow="ellipsis")
+        left -= needed + 2
+    shown = len(made.columns)
+    for row in cells:
+        made.add_row(*map(Text, row[:shown]))
     return made
 
 
 def say_fields(pairs: Iterable[tuple[str, str]]) -> None:
     """Names and values, one pair a line."""
     for name, value in pairs:
-        say(f"{name + ':':<22} {value}")
+        say(f"{name + ':':<24} {value}")
 
 
 @contextmanager

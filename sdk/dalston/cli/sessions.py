@@ -26,7 +26,7 @@ app = typer.Typer(
 _PAGE = 100
 _COUNTED = 10_000
 """The service counts no further."""
-_COLUMNS = ("ID", "STATUS", "STARTED", "AUDIO", "LANGUAGE", "MODEL", "STORED", "WORDS", "ERROR")
+_COLUMNS = ("ID", "STATUS", "STARTED", "AUDIO", "STORED", "LANGUAGE", "WORDS", "MODEL", "ERROR")
 _AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -84,7 +84,7 @@ def list_(
                 last[:] = [page]
                 yield from map(_row, page.sessions)
 
-        output.say_table(_COLUMNS, rows(), whole="ID")
+        output.say_table(_COLUMNS, rows())
     page = last[0]
     if page.next_cursor:
         total = page.total if page.total < _COUNTED else f"{_COUNTED} or more"
@@ -276,10 +276,10 @@ def _row(session: Session) -> tuple[str, ...]:
         session.status.value,
         _local(session.started_at),
         f"{session.audio_duration_seconds:.1f} s",
-        session.language,
-        session.model,
         ",".join(stored) or "-",
+        session.language,
         str(session.word_count),
+        session.model,
         session.error or "",
     )
 
@@ -289,7 +289,9 @@ def _local(time: datetime | None) -> str:
     if time is None:
         return ""
     local = time.astimezone()
-    return f"{local:%Y-%m-%d %H:%M:%S}" if output.is_terminal(sys.stdout) else local.isoformat(timespec="seconds")
+    if not output.is_terminal(sys.stdout):
+        return local.isoformat(timespec="seconds")
+    return f"{local:%m-%d %H:%M}" if local.year == datetime.now().astimezone().year else f"{local:%Y-%m-%d}"
 
 
 def _text(value: Any) -> str:
@@ -332,7 +334,7 @@ def _show(changes: Iterator[SessionChange]) -> None:
             if is_complete:
                 newest = sorted(sessions.values(), key=lambda session: session.id, reverse=True)
                 rows = [_row(session) for session in newest[: max(1, screen.height - 2)]]
-                live.update(output.table(_COLUMNS, rows, whole="ID"), refresh=True)
+                live.update(output.table(_COLUMNS, rows, screen.width), refresh=True)
 
 
 def _apply(sessions: dict[str, Session], change: SessionChange) -> None:

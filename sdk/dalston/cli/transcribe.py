@@ -241,6 +241,8 @@ class _Run:
                     f"{error}. Other formats come by a pipe: ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - "
                     "| dalston transcribe - --encoding pcm_s16le"
                 ) from None
+            except BrokenPipeError:  # Whoever read the transcript has enough of it.
+                raise
             except Exception as error:
                 if not stream.session_ids:
                     raise
