@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dalston.calls import Calls, retry_pause
 from dalston.cli.exits import CommandError, ExitCode
@@ -66,38 +66,38 @@ class Download:
 
     async def _attempt(self, calls: Calls) -> int:
         part = next(iter(self._parts()), None)
-        position = part.stat().st_size if part else 0
-        if part and position >= _size_in(part):
+        if part is not None and part.stat().st_size >= _size_in(part):
             part.unlink()  # Never left like that by this program.
-            part, position = None, 0
+            part = None
+        position = part.stat().st_size if part else 0
         wanted = [("range", f"bytes={position}-")] if position else []
         stream = calls.stream(calls.sessions.GetAudio, self._request, _SILENCE_SECONDS, *wanted)
         async with aclosing(stream) as answers:
-            headers = await anext(answers)
-            first, size = _range_of(headers)
-            if part is None or first != position or _size_in(part) != size:
-                # The recording is another than it was: a session that it is joined from was deleted.
-                for old in self._parts():
-                    old.unlink()
-                part = self._target.with_name(f"{self._prefix}{size}.part")
-                if first != 0:
-                    raise Unavailable("the recording has changed while it was fetched")
-                position = 0
-            with _alone(part) as file:
-                self._progress(position, size)
-                async for answer in answers:
-                    await asyncio.to_thread(file.write, answer.data)
-                    position += len(answer.data)
-                    self._progress(position, size)
-                file.flush()
-                os.fsync(file.fileno())
-                if position < size:
-                    raise Unavailable(f"the service sent {position} of {size} bytes")
-                if position > size:
-                    part.unlink()
-                    raise ServerError(f"the service sent {position} bytes and said it would be {size}")
-                part.replace(self._target)
+            first, size = _range_of(await anext(answers))
+            if part is not None and (first != position or _size_in(part) != size):
+                # It is joined from other sessions than before: one was deleted.
+                part.unlink()
+                raise Unavailable("the recording has changed while it was fetched")
+            part = part or self._target.with_name(f"{self._prefix}{size}.part")
+            await self._write(answers, part, size)
+        part.replace(self._target)
         return size
+
+    async def _write(self, answers: AsyncIterator[Any], part: Path, size: int) -> None:
+        with _alone(part) as file:
+            position = file.seek(0, os.SEEK_END)
+            self._progress(position, size)
+            async for answer in answers:
+                await asyncio.to_thread(file.write, answer.data)
+                position += len(answer.data)
+                self._progress(position, size)
+            file.flush()
+            os.fsync(file.fileno())
+        if position < size:
+            raise Unavailable(f"the service sent {position} of {size} bytes")
+        if position > size:
+            part.unlink()
+            raise ServerError(f"the service sent {position} bytes and said it would be {size}")
 
 
 def _size_in(part: Path) -> int:

@@ -243,6 +243,10 @@ class _Run:
                 ) from None
             except BrokenPipeError:  # Whoever read the transcript has enough of it.
                 raise
+            except KeyboardInterrupt:
+                if stream.session_ids:
+                    output.note(f"session {stream.session_ids[-1]} was left before its end: it is interrupted")
+                raise
             except Exception as error:
                 if not stream.session_ids:
                     raise

@@ -129,6 +129,22 @@ def test_ctrl_c_ends_a_session_well_and_says_what_is_stored(env: dict[str, str],
     assert re.search(rf"session {session_id} ended: \d\.\d s of audio, stored: audio and transcript", said)
 
 
+def test_a_second_ctrl_c_leaves_at_once_and_says_so(env: dict[str, str], folder: Path) -> None:
+    command = ["dalston", "transcribe", "speech.wav", "--realtime"]
+    with subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        session_id = process.stderr.readline().split()[-1]
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == f"session {session_id} was left before its end: it is interrupted\n"
+
+
 def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
     env: dict[str, str], folder: Path, http: httpx.Client
 ) -> None:
