@@ -67,7 +67,7 @@ class Download:
     async def _attempt(self, calls: Calls) -> int:
         part = next(iter(self._parts()), None)
         if part is not None and part.stat().st_size >= _size_in(part):
-            part.unlink()  # Never left like that by this program.
+            part.unlink()  # It has more than it should.
             part = None
         position = part.stat().st_size if part else 0
         wanted = [("range", f"bytes={position}-")] if position else []
@@ -96,7 +96,6 @@ class Download:
         if position < size:
             raise Unavailable(f"the service sent {position} of {size} bytes")
         if position > size:
-            part.unlink()
             raise ServerError(f"the service sent {position} bytes and said it would be {size}")
 
 

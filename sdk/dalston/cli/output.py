@@ -56,10 +56,17 @@ def say_json_line(value: Any) -> None:
 
 
 def console(stream: TextIO) -> Console:
-    """Rich, for a stream; it takes nothing for markup. NO_COLOR is heeded."""
+    """Rich, for a stream; it takes nothing for markup and breaks no lines. NO_COLOR is heeded."""
     from rich.console import Console
 
-    return Console(file=stream, force_terminal=is_terminal(stream), markup=False, emoji=False, highlight=False)
+    return Console(
+        file=stream,
+        force_terminal=is_terminal(stream),
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from dalston.cli import connection, documents, operator_commands, output, safe_text
 from dalston.cli.exits import CommandError, ExitCode, code_of, sentence_of, usage
+from dalston.errors import DalstonError
 
 if TYPE_CHECKING:
     from dalston.client import Client
@@ -124,12 +125,12 @@ def delete(
     session_ids = list(dict.fromkeys(session_ids))
     if not yes:
         _ask(session_ids)
-    failure: Exception | None = None
+    failure: DalstonError | None = None
     with connection.connect(ctx) as client:
         for session_id in session_ids:
             try:
                 client.sessions.delete(session_id)
-            except Exception as error:  # Told with the exit code, after the others.
+            except DalstonError as error:
                 output.note(f"error: {session_id}: {sentence_of(error)}")
                 failure = failure or error
                 if code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):

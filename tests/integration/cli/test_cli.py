@@ -151,7 +151,7 @@ def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
     code, seen = on_terminal(env, folder, "transcribe", "speech.wav", "--store-transcript")
     assert code == 0
     assert "\x1b[" in seen
-    assert "Dashwood" in seen
+    assert "consider how much there might be prudently in his power to do for them.\r\n" in seen
     session_id = re.findall(r"sess_[0-9a-f]{32}", seen)[0]
     code, seen = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"n\n")
     assert (code, "for good?" in seen) == (1, True)
