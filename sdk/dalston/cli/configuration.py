@@ -1,0 +1,39 @@
+"""`dalston config`: what the configuration says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dalston.cli import connection, output
+from dalston.cli.config import Place, config_path, read_config
+
+app = typer.Typer(help="Show the configuration.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def path() -> None:
+    """Prints where the configuration file is, or would be."""
+    output.say(config_path())
+
+
+@app.command()
+def show(
+    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+) -> None:
+    """Shows what counts, from the command line, the environment and the file. Keys are never shown."""
+    where = connection.place(ctx)
+    profiles = sorted(read_config(config_path()).profiles)
+    if json:
+        output.say_json({"path": str(config_path()), **_shown(where), "profiles": profiles})
+        return
+    pairs = [("path", str(config_path())), *((name, str(value)) for name, value in _shown(where).items())]
+    output.say_fields([*pairs, ("profiles", ", ".join(profiles) or "none")])
+
+
+def _shown(where: Place) -> dict[str, Any]:
+    from dalston.endpoint import DEFAULT_URL
+
+    url = where.url or DEFAULT_URL
+    return {"url": url, "api_key": "set" if where.api_key else "not set", "ca_file": where.ca_file or "the system's"}

@@ -1,0 +1,79 @@
+"""What a person sees of a live transcription: the finals so far, what is being said, and how far it has come."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+from dalston.cli import output, safe_text
+
+_LONG_SECONDS = 10.0
+"""From here on a file has a progress bar."""
+
+
+class LiveView:
+    """On whichever of stdout and stderr is a terminal; on neither it shows nothing.
+
+    Args:
+        total: seconds of audio there are; None if nobody knows.
+    """
+
+    def __init__(self, total: float | None) -> None:
+        self._total = total if total is not None and total >= _LONG_SECONDS else None
+        self._partial = ""
+        self._processed = 0.0
+        self.is_ending = False
+        """Whether the user asked for the end, and it has not come yet. May be set in a signal handler."""
+        self._live: AbstractContextManager[Any] = nullcontext()
+        self._console: Any = None
+        self._bar: Any = None
+        if screen := next((each for each in (sys.stdout, sys.stderr) if output.is_terminal(each)), None):
+            self._open(screen)
+
+    def _open(self, screen: Any) -> None:
+        from rich.live import Live
+        from rich.progress_bar import ProgressBar
+
+        self._console = output.console(screen)
+        if self._total is not None:
+            self._bar = ProgressBar(total=self._total, width=30)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=output.is_terminal(sys.stdout),
+            redirect_stderr=output.is_terminal(sys.stderr),
+        )
+
+    def partial(self, text: str) -> None:
+        """Shows what is being said."""
+        self._partial = safe_text.line(text)
+
+    def processed(self, seconds: float) -> None:
+        """Moves the bar."""
+        self._processed = seconds
+
+    def _render(self) -> Any:
+        from rich.columns import Columns
+        from rich.console import Group
+        from rich.text import Text
+
+        rows: list[Any] = []
+        if self._partial:
+            rows.append(Text(self._partial[-(self._console.width - 1) :], style="dim", no_wrap=True, overflow="crop"))
+        if self.is_ending:
+            rows.append(Text("ending: the last words are transcribed; Ctrl-C again leaves at once", style="yellow"))
+        elif self._bar is not None and self._total is not None:
+            self._bar.update(min(self._processed, self._total))
+            rows.append(Columns([self._bar, Text(f"{self._processed:.0f} of {self._total:.0f} s")]))
+        return Group(*rows)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._partial = ""
+        self._live.__exit__(*error)

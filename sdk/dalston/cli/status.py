@@ -1,0 +1,137 @@
+"""`dalston status`: whether the service is there, door by door."""
+
+from __future__ import annotations
+
+import asyncio
+import json as json_module
+import ssl
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dalston.cli import connection, output
+from dalston.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from dalston.calls import Calls
+    from dalston.endpoint import Endpoint
+
+_SERVING = b"\x08\x01"
+_UPGRADE_REQUIRED = 426
+_LARGEST_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One of the ways in."""
+
+    name: str
+    is_open: bool
+    detail: str = ""
+
+
+def status(
+    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
+) -> None:
+    """Says whether the service can be reached and is healthy, its version and its doors.
+
+    The exit code is 0 if all doors are open and 1 if not. No key is needed; whether the one there is is taken is told.
+    """
+    from dalston import background
+
+    calls = connection.calls(ctx)
+    try:
+        doors, key, version = background.run(_look(calls))
+    finally:
+        background.run(calls.close())
+    scheme = "https" if calls.endpoint.is_secure else "http"
+    url = f"{scheme}://{calls.endpoint.address}"
+    is_healthy = all(door.is_open for door in doors)
+    if json:
+        shown = [{"name": door.name, "open": door.is_open, "detail": door.detail} for door in doors]
+        output.say_json({"url": url, "healthy": is_healthy, "version": version, "key": key, "doors": shown})
+    else:
+        rows = [("url", url), ("healthy", "yes" if is_healthy else "no"), ("version", version or "unknown")]
+        rows += [(door.name, "open" if door.is_open else f"closed: {door.detail}") for door in doors]
+        output.say_fields([*rows, ("key", key)])
+    if not is_healthy:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+async def _look(calls: Calls) -> tuple[list[Door], str, str | None]:
+    grpc_door, (rest, version), websocket, key = await asyncio.gather(
+        _grpc(calls),
+        asyncio.to_thread(_rest, calls.endpoint, calls.timeout),
+        asyncio.to_thread(_websocket, calls.endpoint, calls.timeout),
+        _key(calls),
+    )
+    return [grpc_door, rest, websocket], key, version
+
+
+async def _grpc(calls: Calls) -> Door:
+    """The standard health service, whose messages are too small to need its package."""
+    import grpc
+
+    check: Any = calls.channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
+    try:
+        answer: bytes = await check(b"", timeout=calls.timeout)
+    except grpc.aio.AioRpcError as error:
+        return Door("grpc", is_open=False, detail=error.details() or error.code().name.lower())
+    return Door("grpc", answer == _SERVING, "" if answer == _SERVING else "the server takes no calls")
+
+
+def _rest(endpoint: Endpoint, timeout: float) -> tuple[Door, str | None]:
+    try:
+        with _get(endpoint, "/v1/openapi.json", timeout) as answer:
+            if answer.status != 200:
+                return Door("rest", is_open=False, detail=f"it answers {answer.status}"), None
+            version = json_module.loads(answer.read(_LARGEST_BYTES))["info"]["version"]
+        return Door("rest", is_open=True), str(version)
+    except (OSError, HTTPException) as error:
+        return Door("rest", is_open=False, detail=str(error) or type(error).__name__), None
+    except (ValueError, KeyError, TypeError):
+        return Door("rest", is_open=False, detail="something else answers there"), None
+
+
+def _websocket(endpoint: Endpoint, timeout: float) -> Door:
+    """Asked without an upgrade, the bridge says that it wants one, and begins no session."""
+    try:
+        with _get(endpoint, "/v1/audio/transcriptions/stream", timeout) as answer:
+            is_open = answer.status == _UPGRADE_REQUIRED
+            return Door("websocket", is_open, "" if is_open else f"it answers {answer.status}")
+    except (OSError, HTTPException) as error:
+        return Door("websocket", is_open=False, detail=str(error) or type(error).__name__)
+
+
+def _get(endpoint: Endpoint, path: str, timeout: float) -> HTTPResponse:
+    if endpoint.is_secure:
+        trusted = ssl.create_default_context(cafile=endpoint.ca_file and str(endpoint.ca_file))
+        connection_: HTTPConnection = HTTPSConnection(endpoint.host, endpoint.port, timeout=timeout, context=trusted)
+    else:
+        connection_ = HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
+    connection_.request("GET", path, headers={"Connection": "close", "User-Agent": "dalston-cli"})
+    return connection_.getresponse()
+
+
+async def _key(calls: Calls) -> str:
+    """Whether the key is taken: a session that cannot be is asked for."""
+    import grpc
+
+    from dalston.errors import AuthenticationError, DalstonError, PermissionDenied
+    from dalston.failures import error_of
+    from dalston.v1 import session_pb2 as pb
+
+    request = pb.GetSessionRequest(session_id=f"sess_{0:032x}")
+    try:
+        get: Any = calls.sessions.GetSession
+        await get(request, timeout=calls.timeout, metadata=calls.metadata())
+    except grpc.aio.AioRpcError as failure:
+        error: DalstonError = error_of(failure)
+        if isinstance(error, AuthenticationError):
+            return "refused" if calls.endpoint.api_key else "none, and one is needed"
+        if isinstance(error, PermissionDenied) or error.reason in ("SESSION_NOT_FOUND", "INVALID_PARAMETERS"):
+            return "accepted" if calls.endpoint.api_key else "none, and none is needed"
+        return "unknown"
+    return "accepted"

@@ -1,0 +1,259 @@
+"""The command against the running stack."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stack.ports import free_port
+from stack.settings import ROOT
+from stack.supervisor import Stack
+from tests.integration.cli.conftest import SECONDS, Run, environment, runner
+
+pytestmark = pytest.mark.timeout(120)
+SESSIONS = "/v1/realtime/sessions"
+NOBODYS = "sess_" + "0" * 32
+
+
+@pytest.fixture(scope="module")
+def env(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return environment(tmp_path_factory.mktemp("home"), stack.base_url)
+
+
+@pytest.fixture(scope="module")
+def dalston(env: dict[str, str], folder: Path) -> Run:
+    return runner(env, folder)
+
+
+@pytest.fixture(scope="module")
+def transcribed(dalston: Run) -> subprocess.CompletedProcess[str]:
+    return dalston("transcribe", "speech.wav", "--store")
+
+
+@pytest.fixture(scope="module")
+def told(transcribed: subprocess.CompletedProcess[str]) -> str:
+    """The id of a stored session."""
+    (session_id,) = re.findall(r"^session (sess_[0-9a-f]{32})$", transcribed.stderr, re.MULTILINE)
+    return str(session_id)
+
+
+@pytest.fixture(scope="module")
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.base_url) as client:
+        yield client
+
+
+def test_a_transcript_is_all_that_goes_to_stdout(transcribed: subprocess.CompletedProcess[str], told: str) -> None:
+    assert transcribed.returncode == 0, transcribed.stderr
+    assert "Dashwood" in transcribed.stdout
+    assert "sess_" not in transcribed.stdout
+    assert f"session {told} ended: {SECONDS}.0 s of audio, stored: audio and transcript" in transcribed.stderr
+    assert "\x1b" not in transcribed.stdout + transcribed.stderr
+
+
+def test_sessions_are_shown_to_programs_as_rest_shows_them(dalston: Run, told: str, http: httpx.Client) -> None:
+    shown = dalston("sessions", "get", told, "--json", "--utterances")
+    content = json.loads(shown.stdout)
+    utterances = content.pop("utterances")
+    assert content == http.get(f"{SESSIONS}/{told}").json()
+    assert utterances[0]["index"] == 0
+    listed = json.loads(dalston("sessions", "list", "--json", "--status", "completed", "--since", "1h").stdout)
+    assert content in listed["sessions"]
+    assert listed["pagination"]["total"] >= 1
+
+
+def test_piped_lists_are_lines_without_colours(dalston: Run, told: str) -> None:
+    listed = dalston("sessions", "list", "--all", FORCE_COLOR="1")
+    assert told in [row.split("\t")[0] for row in listed.stdout.splitlines()]
+    assert "\x1b" not in listed.stdout
+    assert told in dalston("sessions", "get", told).stdout
+
+
+def test_a_list_goes_on_at_its_cursor(dalston: Run, told: str) -> None:
+    assert dalston("transcribe", "-", "--encoding", "pcm_s16le", stdin="\0" * 3200).returncode == 0
+    everything = dalston("sessions", "list", "--all").stdout.splitlines()
+    first = dalston("sessions", "list", "--limit", "1")
+    (cursor,) = re.findall(r"--cursor (\S+)", first.stderr)
+    second = dalston("sessions", "list", "--limit", "1", "--cursor", cursor)
+    assert [*first.stdout.splitlines(), *second.stdout.splitlines()] == everything[:2]
+
+
+def test_an_export_is_what_the_service_exports(dalston: Run, told: str, http: httpx.Client, tmp_path: Path) -> None:
+    target = tmp_path / "session.srt"
+    assert dalston("sessions", "export", told, "--format", "srt", "--linked", "-o", str(target)).returncode == 0
+    assert target.read_text() == http.get(f"{SESSIONS}/{told}/export/srt?linked=true").text
+    assert dalston("sessions", "export", told, "--format", "srt").stdout == target.read_text()
+    assert dalston("sessions", "export", told, "-o", str(target)).returncode == 2
+
+
+def test_a_download_is_the_recording_to_the_byte_and_goes_on_where_it_was(
+    dalston: Run, told: str, http: httpx.Client, tmp_path: Path, folder: Path
+) -> None:
+    recording = http.get(f"{SESSIONS}/{told}/audio").content
+    assert (folder / "speech.raw").read_bytes() in recording
+    target = tmp_path / "session.wav"
+    marked = b"\xff" * 1000  # What is here is not fetched again.
+    (tmp_path / f".session.wav.{told}.alone.{len(recording)}.part").write_bytes(marked)
+    done = dalston("sessions", "download", told, "--audio", "-o", str(target))
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == marked + recording[1000:]
+    (tmp_path / f".session.wav.{told}.alone.{len(recording) + 2}.part").write_bytes(marked)
+    assert dalston("sessions", "download", told, "-o", str(target), "--force").returncode == 0
+    assert target.read_bytes() == recording
+    assert [path.name for path in tmp_path.iterdir()] == ["session.wav"]
+    assert json.loads(dalston("sessions", "download", told, "--transcript", "-o", "-").stdout)["session_id"] == told
+
+
+def test_ctrl_c_ends_a_session_well_and_says_what_is_stored(env: dict[str, str], folder: Path) -> None:
+    command = ["dalston", "transcribe", "speech.wav", "--realtime", "--store"]
+    with subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        session_id = process.stderr.readline().split()[-1]
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert re.search(rf"session {session_id} ended: \d\.\d s of audio, stored: audio and transcript", said)
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_says_so(env: dict[str, str], folder: Path) -> None:
+    command = ["dalston", "transcribe", "speech.wav", "--realtime"]
+    with subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        session_id = process.stderr.readline().split()[-1]
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == f"session {session_id} was left before its end: it is interrupted\n"
+
+
+def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
+    env: dict[str, str], folder: Path, http: httpx.Client
+) -> None:
+    code, seen = on_terminal(env, folder, "transcribe", "speech.wav", "--store-transcript")
+    assert code == 0
+    assert "\x1b[" in seen
+    assert "consider how much there might be prudently in his power to do for them.\r\n" in seen
+    session_id = re.findall(r"sess_[0-9a-f]{32}", seen)[0]
+    code, seen = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"n\n")
+    assert (code, "for good?" in seen) == (1, True)
+    assert http.get(f"{SESSIONS}/{session_id}").status_code == 200
+    code, _ = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"y\n")
+    assert code == 0
+    assert http.get(f"{SESSIONS}/{session_id}").status_code == 404
+
+
+def on_terminal(env: dict[str, str], folder: Path, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
+    """Runs the command on a terminal; gives its exit code and what was on the screen."""
+    inside, outside = pty.openpty()
+    seen, deadline = b"", time.monotonic() + 60
+    with subprocess.Popen(
+        ["dalston", *arguments],
+        env=env | {"TERM": "xterm"},
+        cwd=folder,
+        stdin=outside,
+        stdout=outside,
+        stderr=outside,
+    ) as process:
+        os.close(outside)
+        while time.monotonic() < deadline:
+            if not select.select([inside], [], [], 0.5)[0]:
+                continue
+            try:
+                seen += os.read(inside, 65536)
+            except OSError:  # The other end is closed.
+                break
+            if answer and b"for good?" in seen:
+                os.write(inside, answer)
+                answer = b""
+    os.close(inside)
+    return process.returncode, seen.decode(errors="replace")
+
+
+def test_a_deletion_without_a_terminal_needs_yes(dalston: Run, http: httpx.Client) -> None:
+    done = dalston("transcribe", "-", "--encoding", "pcm_s16le", "--json", "--store", stdin="\0" * 3200)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [events[0]["type"], events[-1]["type"]] == ["session.begin", "session.end"]
+    session_id = events[0]["session_id"]
+    refused = dalston("sessions", "delete", session_id)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    deleted = dalston("sessions", "delete", NOBODYS, session_id, "--yes")
+    assert (deleted.returncode, deleted.stdout) == (3, f"deleted {session_id}\n")
+    assert http.get(f"{SESSIONS}/{session_id}").status_code == 404
+
+
+def test_what_goes_wrong_is_one_line_and_an_exit_code(dalston: Run, folder: Path) -> None:
+    (folder / "speech.flac").write_bytes(b"fLaC")
+    wrong = {
+        ("sessions", "get", NOBODYS): 3,
+        ("sessions", "get", "nonsense"): 2,
+        ("sessions", "list", "--no-such"): 2,
+        ("sessions", "list", "--since", "yesterday"): 2,
+        ("--profile", "nobody", "sessions", "list"): 2,
+        ("--url", "ftp://somewhere", "status"): 2,
+        ("transcribe", "no-such.wav"): 2,
+        ("transcribe", "speech.flac"): 2,
+        ("transcribe", "speech.wav", "--model", "none-such"): 2,
+        ("keys", "list"): 1,
+    }
+    for arguments, code in wrong.items():
+        done = dalston(*arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (code, 1), (arguments, done.stderr)
+        assert done.stderr.startswith("error: ")
+        assert done.stdout == ""
+
+
+def test_a_service_that_is_away_is_told_within_seconds(dalston: Run) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    for arguments in (("sessions", "list"), ("transcribe", "speech.wav")):
+        done = dalston("--url", away, *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    status = dalston("--url", away, "status", "--json")
+    assert (status.returncode, json.loads(status.stdout)["healthy"]) == (1, False)
+    assert time.monotonic() - began < 20
+
+
+def test_the_status_names_the_doors(dalston: Run) -> None:
+    done = dalston("status", "--json")
+    content = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    assert {door["name"]: door["open"] for door in content["doors"]} == {"grpc": True, "rest": True, "websocket": True}
+    assert (content["healthy"], content["version"]) == (True, "0.1.0")
+
+
+def test_what_the_guide_shows_runs(env: dict[str, str], folder: Path) -> None:
+    guide = (ROOT / "docs" / "cli.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE))
+    assert script.count("dalston ") >= 10
+    ran = subprocess.run(
+        ["bash", "-c", f"set -eu\n{script}"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (folder / "session.wav").stat().st_size > SECONDS * 32_000
+    assert (folder / "session.vtt").read_text().startswith("WEBVTT")
+    assert (folder / "speech.srt").read_text().startswith("1\n")

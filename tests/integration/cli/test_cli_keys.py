@@ -1,0 +1,109 @@
+"""Keys and tokens, by the command, on a stack that asks for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stack.parts import Programs
+from stack.ports import free_port
+from stack.settings import ROOT, StackSettings
+from stack.supervisor import running_stack
+from tests.faults.servers import SCRIPTED
+from tests.integration.cli.conftest import Run, environment, runner
+
+PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A stack, and its first key."""
+
+    env: dict[str, str]
+    run: Run
+    database_url: str
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Keyed]:
+    settings = StackSettings(
+        home=tmp_path_factory.mktemp("keyed"),
+        port=free_port(),
+        auth="keys",
+        database_url=None,
+        s3_endpoint_url=None,
+        s3_bucket=None,
+    )
+    with running_stack(settings, programs=PROGRAMS) as stack:
+        env = environment(tmp_path_factory.mktemp("home"), stack.base_url)
+        database = {"DALSTON_DATABASE_URL": stack.database_url}
+        made = runner(env, folder)("keys", "create", "first", "--first", "--tenant", "acme", **database)
+        assert made.returncode == 0, made.stderr
+        env["DALSTON_API_KEY"] = made.stdout.strip()
+        assert made.stdout == env["DALSTON_API_KEY"] + "\n"
+        yield Keyed(env, runner(env, folder), stack.database_url)
+
+
+def test_the_secret_is_alone_on_stdout_and_opens_what_it_may(keyed: Keyed) -> None:
+    made = keyed.run("keys", "create", "reader", "--scope", "sessions:read", "--expires-in-seconds", "600")
+    secret = made.stdout.removesuffix("\n")
+    assert re.fullmatch(r"\S+", secret)
+    assert secret not in made.stderr
+    assert keyed.run("sessions", "list", DALSTON_API_KEY=secret).returncode == 0
+    refused = keyed.run("keys", "list", DALSTON_API_KEY=secret)
+    assert (refused.returncode, refused.stderr.count("\n")) == (4, 1)
+    keys = json.loads(keyed.run("keys", "list", "--json").stdout)["keys"]
+    (key,) = (key for key in keys if key["name"] == "reader")
+    assert key["scopes"] == ["sessions:read"]
+    assert secret not in json.dumps(keys)
+    assert json.loads(keyed.run("keys", "revoke", key["id"], "--json").stdout)["revoked_at"].endswith("Z")
+
+
+def test_a_wrong_key_is_told_without_being_shown(keyed: Keyed) -> None:
+    wrong = "dk_" + "w" * 43
+    for arguments in (("sessions", "list"), ("transcribe", "speech.wav")):
+        done = keyed.run(*arguments, DALSTON_API_KEY=wrong)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert "DALSTON_API_KEY" in done.stderr
+        assert wrong not in done.stderr + done.stdout
+    status = json.loads(keyed.run("status", "--json", DALSTON_API_KEY=wrong).stdout)
+    assert (status["healthy"], status["key"]) == (True, "refused")
+    assert json.loads(keyed.run("status", "--json").stdout)["key"] == "accepted"
+
+
+def test_a_profile_has_its_own_key_which_is_never_shown(keyed: Keyed) -> None:
+    path = Path(keyed.env["XDG_CONFIG_HOME"]) / "dalston" / "config.toml"
+    path.parent.mkdir()
+    key, url = keyed.env["DALSTON_API_KEY"], keyed.env["DALSTON_URL"]
+    path.write_text(f'[profiles.acme]\nurl = "{url}"\napi_key = "{key}"\n')
+    path.chmod(0o644)
+    elsewhere = {"DALSTON_URL": "http://127.0.0.1:9", "DALSTON_API_KEY": "wrong"}
+    listed = keyed.run("--profile", "acme", "keys", "list", **elsewhere)
+    assert listed.returncode == 0
+    assert "chmod 600" in listed.stderr
+    path.chmod(0o600)
+    shown = keyed.run("--profile", "acme", "config", "show", "--json", **elsewhere)
+    assert (json.loads(shown.stdout)["url"], shown.stderr) == (url, "")
+    assert key not in shown.stdout
+    path.unlink()
+
+
+def test_the_operators_command_runs_where_the_server_is_installed(keyed: Keyed) -> None:
+    without = keyed.run("sessions", "verify", DALSTON_DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
+    assert without.returncode != 0
+    assert "cannot verify" in without.stderr
+
+
+def test_what_the_guide_shows_of_keys_runs(keyed: Keyed, folder: Path) -> None:
+    guide = (ROOT / "docs" / "cli.md").read_text()
+    (script,) = re.findall(r"^```sh keys\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    command = ["bash", "-c", f"set -eu\n{script}\ntest -n $TOKEN"]
+    ran = subprocess.run(command, cwd=folder, env=keyed.env, capture_output=True, text=True, timeout=50, check=False)
+    assert ran.returncode == 0, ran.stderr

@@ -1,0 +1,233 @@
+"""The command line itself, with a client that answers from memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import dalston
+import pytest
+from dalston import errors
+from dalston.cli import connection, operator_commands
+from dalston.cli.exits import ExitCode, code_of
+from dalston.cli.main import main
+from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus
+
+ID = "sess_" + "a" * 32
+BASE = Session(
+    ID, SessionStatus.ACTIVE, "en", "fast", "pcm_s16le", 16_000, 1, True, True, False, 12.5, 3, 20,
+    datetime(2026, 5, 1, tzinfo=UTC), None, error="[bold]no\x1b[2J\tworse",
+)  # fmt: skip
+
+
+class FakeClient:
+    """`sessions` of it is itself."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.sessions = self
+        self._error = error
+        self.deleted: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def get(self, session_id: str) -> Session:
+        if self._error:
+            raise self._error
+        return replace(BASE, id=session_id)
+
+    def page(self, *, limit: int, cursor: str | None, **filters: Any) -> SessionPage:
+        first = int(cursor or 0)
+        ids = range(first, min(first + limit, 250))
+        return SessionPage(
+            tuple(replace(BASE, id=f"sess_{each:032x}") for each in ids), 250, str(ids.stop) if ids.stop < 250 else None
+        )
+
+    def delete(self, session_id: str) -> None:
+        self.deleted.append(session_id)
+
+    def watch(self, **filters: Any) -> Iterator[SessionChange]:
+        yield SessionChange(ChangeType.SNAPSHOT, BASE, "1")
+        yield SessionChange(ChangeType.READY, None, "1")
+        yield SessionChange(ChangeType.CHANGED, replace(BASE, status=SessionStatus.COMPLETED), "2")
+        yield SessionChange(ChangeType.DELETED, BASE, "3")
+        raise KeyboardInterrupt
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+    client = FakeClient()
+    monkeypatch.setattr(connection, "connect", lambda _ctx: client)
+    return client
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs the command; gives what it wrote to a terminal."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+    def run(*arguments: str, **environment: str) -> str:
+        screen = Terminal()
+        for name, value in ({"TERM": "xterm", "COLUMNS": "200"} | environment).items():
+            monkeypatch.setenv(name, value)
+        with redirect_stdout(screen):
+            assert main(arguments) == 0
+        return screen.getvalue()
+
+    return run
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_limit_is_of_all_pages_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sessions", "list", "--limit", "150"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 150
+    assert "of 250 in all: --all, or --cursor 150" in said.err
+    assert main(["sessions", "list", "--all", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len({session["id"] for session in listed["sessions"]}) == 250
+    assert listed["pagination"] == {"total": 250}
+
+
+@pytest.mark.usefixtures("fake")
+def test_what_a_session_says_is_neither_markup_nor_movement(on_terminal: Callable[..., str]) -> None:
+    shown = on_terminal("sessions", "list", "--limit", "2")
+    assert "[bold]no[2J worse" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b[1m" in shown
+
+
+@pytest.mark.usefixtures("fake")
+def test_colours_are_off_where_they_are_not_wanted(on_terminal: Callable[..., str]) -> None:
+    assert "\x1b[3" not in on_terminal("sessions", "list", "--limit", "2", NO_COLOR="1")
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_narrow_terminal_has_whole_ids(on_terminal: Callable[..., str]) -> None:
+    heading, row = on_terminal("sessions", "list", "--limit", "1", COLUMNS="60").splitlines()
+    assert f"sess_{0:032x}  active" in row
+    assert "ERROR" not in heading
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_watch_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sessions", "watch"]) == 0
+    lines = [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["snapshot", ID, "active"], ["changed", ID, "completed"], ["deleted", ID]]
+    assert main(["sessions", "watch", "--json"]) == 0
+    changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [change["type"] for change in changes] == ["snapshot", "ready", "changed", "deleted"]
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_watch_on_a_terminal_is_a_table(on_terminal: Callable[..., str]) -> None:
+    assert "completed" in on_terminal("sessions", "watch")
+
+
+def test_nothing_is_deleted_unasked(
+    fake: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert main(["sessions", "delete", ID]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert fake.deleted == []
+    assert main(["sessions", "delete", ID, ID, "--yes"]) == 0
+    assert fake.deleted == [ID]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotFound("gone"), 3),
+        (errors.AuthenticationError("no key"), 4),
+        (errors.PermissionDenied("no scope"), 4),
+        (errors.DeadlineExceeded("late"), 5),
+        (errors.NoCapacity("full", metadata={"retry_after_seconds": "2"}), 6),
+        (errors.SessionActive("runs"), 6),
+        (errors.InvalidRequest("wrong"), 2),
+        (errors.ServerError("bug"), 1),
+        (ZeroDivisionError("bug here"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_an_error_is_a_line_and_a_code(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connection, "connect", lambda _ctx: FakeClient(error))  # type: ignore[arg-type]
+    assert main(["sessions", "get", ID]) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    if isinstance(error, errors.DalstonError):
+        assert said.err.startswith(f"error: {error.message}")
+        assert said.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(connection, "connect", lambda _ctx: FakeClient(errors.NotFound("gone")))
+    assert main(["--debug", "sessions", "get", ID]) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_every_kind_of_error_has_a_code() -> None:
+    kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.DalstonError)]
+    failed = {"DalstonError", "SessionResumed", "SessionTimeout", "Unsupported", "AudioOverflow", "ServerError"}
+    for kind in kinds:
+        error = kind.__new__(kind)
+        assert (code_of(error) is ExitCode.FAILED) == (kind.__name__ in failed), kind
+
+
+def test_an_operators_command_says_where_to_run_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(operator_commands, "find_spec", lambda _name: None)
+    assert main(["sessions", "verify"]) == 1
+    assert "python -m persistence.verify" in capsys.readouterr().err
+    assert main(["keys", "create", "a", "--first", "--tenant", "acme"]) == 1
+    assert "DALSTON_DATABASE_URL" in capsys.readouterr().err
+
+
+def test_a_missing_microphone_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert main(["listen"]) == 1
+    assert "pip install 'dalston[microphone]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["sessions", "list", "--help"]])
+def test_help_loads_nothing_that_calls(arguments: list[str]) -> None:
+    code = (
+        "import sys; from dalston.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'grpc', 'google', 'websockets', 'sounddevice', 'rich'} & set(sys.modules);"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    path = os.pathsep.join((str(Path(dalston.__file__).parents[1]), *filter(None, sys.path)))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage: dalston" in done.stdout
+
+
+def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "5 the service cannot be reached" in shown
