@@ -24,16 +24,16 @@ class Assembly:
 def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], told_bytes: int = 0) -> Assembly:
     """Finds the longest file that what S3 has can make.
 
-    `told_bytes` is how much audio the session's row tells of. It is exact where a process put a last part: it writes
-    the row first. Part 1 is made again wherever its tails are there: its header must tell the length that is found
-    here, not one that its process may have had in mind.
+    `told_bytes` is how much audio the session's row tells of. It is exact where the session's own process put a last
+    part: it writes the row first. Part 1 and a last part are made again wherever their tails are there: what they say
+    of the length must be what is found here, not what whoever put them had in mind.
     """
     known = {part.number: part for part in parts}
     held = [(tail.first_byte, tail.end) for tail in tails]
-    covered = held + [_audio_of(wav, part, told_bytes) for part in parts]
+    in_tails = reach(held)
+    covered = held + [_audio_of(wav, part, (told_bytes, in_tails)) for part in parts]
     end = reach(covered)
     end -= end % wav.frame_bytes
-    in_tails = reach(held)
     ready, missing = [], []
     for number in range(1, part_count(wav, end) + 1):
         part = known.get(number)
@@ -41,7 +41,8 @@ def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail],
         is_last = number == part_count(wav, end)
         size = PART_BYTES if not is_last else wav.file_bytes(end) - (number - 1) * PART_BYTES
         can_be_made = _is_covered(held, begin, stop)
-        if part is None or part.size != size or (number == 1 and in_tails >= stop):
+        tells_length = part is not None and (number == 1 or part.size < PART_BYTES)
+        if part is None or part.size != size or (tells_length and can_be_made):
             if not can_be_made and begin < stop:
                 # A part of another length than it should have: what is before it can be put together.
                 before = [each for each in parts if each.number < number]
@@ -73,12 +74,13 @@ def cut(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, in
     return pieces
 
 
-def _audio_of(wav: WavFormat, part: StoredPart, told_bytes: int) -> tuple[int, int]:
+def _audio_of(wav: WavFormat, part: StoredPart, lengths: Iterable[int]) -> tuple[int, int]:
+    """What audio a part has: without its padding, if it is the last of a recording of one of these lengths."""
     first = first_byte(wav, part.number)
     header = wav.header_bytes if part.number == 1 else 0
     end = first + part.size - header
-    if part.size < PART_BYTES and end == told_bytes + 1:
-        end -= len(wav.padding(told_bytes))
+    if part.size < PART_BYTES and any(wav.padding(length) and end == length + 1 for length in lengths):
+        end -= 1
     return first, end
 
 

@@ -8,6 +8,7 @@ the end the rest follows: the last part, part 1 with the header, and the upload 
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -68,6 +69,7 @@ class AudioUpload:
         self._parts: dict[int, StoredPart] = {}
         self._unrecorded: StoredPart | None = None
         self._covered_segments: set[int] = set()
+        self._lost_parts: set[int] = set()
         self._tails: list[Tail] = []
         self._safe_bytes = 0
         self._flush_at = time.monotonic() + ways.flush_seconds
@@ -307,13 +309,20 @@ class AudioUpload:
         patch(begin, await self._stored_audio(begin, end))
         for tail in self._tails:
             if tail.first_byte < end and tail.end > begin:
-                patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
+                # One whose answer was lost need not be there.
+                with suppress(ObjectNotFound):
+                    patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
         patch(*await asyncio.to_thread(self._spool.segment_with, begin))
         if lost := sum(missing):
-            self._troubles.begin(LOST)
-            _lost_seconds.inc(wav.seconds(lost))
-            log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=wav.seconds(lost))
+            self._tell_lost(layout.part_of(wav, begin), wav.seconds(lost))
         return bytes(patched)
+
+    def _tell_lost(self, number: int, seconds: float) -> None:
+        if number not in self._lost_parts:  # Once, however often it is tried to store it.
+            self._lost_parts.add(number)
+            self._troubles.begin(LOST)
+            _lost_seconds.inc(seconds)
+            log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=seconds)
 
     async def _stored_audio(self, begin: int, end: int) -> bytes:
         """What of a stretch is in the object that another process made and did not say so."""
@@ -335,7 +344,9 @@ class AudioUpload:
         self._tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
         self._is_stored = upload.is_stored
         self._upload_id = upload.upload_id
-        self._parts = {part.number: part for part in upload.parts}
+        # Part 1 and the last tell how long the recording is, or end with it: who made them may have known less of it.
+        whole = [part for part in upload.parts if part.number > 1 and part.size == layout.PART_BYTES]
+        self._parts = {part.number: part for part in whole}
         self._is_known = True
 
     def _total_bytes(self) -> int:
@@ -348,7 +359,13 @@ class AudioUpload:
         return total - total % wav.frame_bytes
 
     async def _begin_anew(self) -> None:
-        """The upload is gone, aborted by whoever; the next attempt uploads what there is."""
+        """The upload is gone, aborted by whoever; the next attempt uploads what there is.
+
+        Raises:
+            StorageUnavailable: the store lists the upload that it did not find a moment ago.
+        """
+        if self._upload_id in await self._ways.objects.uploads(self._key):
+            raise StorageUnavailable("the store does not find an upload that it lists")
         # What is still here stays until it is in a part again.
         self._covered_segments.clear()
         await self._ways.rows.forget_upload(self._id)

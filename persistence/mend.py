@@ -65,6 +65,7 @@ class Mender:
             "upload_left": self._abort_uploads,
             "spool_left": self._settle_spool,
             "spool_has_more": self._settle_spool,
+            "spool_without_row": self._settle_spool,
         }
 
     async def take_over(self) -> int:

@@ -83,10 +83,10 @@ _BEGIN = text("""
     WHERE id = :id AND worker_id = :worker_id AND recover_after IS NOT NULL RETURNING id
 """)
 
-_DEFER = text("""
+_DEFER = text(f"""
     UPDATE realtime_sessions SET recover_after = now() + make_interval(secs => :seconds)
-    WHERE id = :id AND worker_id = :worker_id
-""")
+    WHERE id = :id AND worker_id = :worker_id AND ({UNFINISHED})
+""")  # noqa: S608 - no input
 
 _DELETED = text(f"""
     SELECT id FROM realtime_sessions

@@ -133,9 +133,11 @@ class Reaper:
     async def _end(self, session_id: UUID, slots: asyncio.Semaphore) -> None:
         async with slots:
             try:
-                if not await self._ownership.begin_recovery(session_id):
-                    return
+                # Before it is asked: the answer may be lost.
                 self._begun.add(session_id)
+                if not await self._ownership.begin_recovery(session_id):
+                    self._begun.discard(session_id)
+                    return
                 remains = await self._ownership.remains(session_id)
                 if remains is not None:
                     async with asyncio.timeout(_DEADLINE_SECONDS):

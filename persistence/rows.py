@@ -74,6 +74,11 @@ _UNLINK_EMPTY = text(f"""
 """)  # noqa: S608 - no input
 _NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")
 
+# Many rows are locked in one order, whoever writes them: figures and parts are written on two connections.
+_LOCK = text("""
+    SELECT id FROM realtime_sessions WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+
 # The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
 _PARTS = text("""
     WITH new AS (
@@ -203,12 +208,14 @@ class SessionRows:
         if not progress and not said:
             return
         async with self._database.transaction() as connection:
-            # The figures first: they lock the rows as the finals need them, and a lock that grows could be waited for
-            # by one who holds what this waits for.
+            await self._lock(connection, [*progress, *(each.session_id for each in said)])
             if progress:
                 await connection.execute(_PROGRESS, self._progress_parameters(progress))
             if said:
                 await connection.execute(_UTTERANCES, self._utterance_parameters(said))
+
+    async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+        await connection.execute(_LOCK, {"ids": sorted(set(ids)), "worker_id": self.worker_id})
 
     def _progress_parameters(self, progress: Mapping[UUID, Progress]) -> dict[str, object]:
         values = list(progress.values())
@@ -239,6 +246,7 @@ class SessionRows:
             "sizes": [part.size for _, part in parts],
         }
         async with self._database.transaction() as connection:
+            await self._lock(connection, [session_id for session_id, _ in parts])
             return frozenset((await connection.execute(_PARTS, parameters)).scalars())
 
     async def upload(self, session_id: UUID) -> Upload:

@@ -11,7 +11,7 @@ from uuid import UUID
 from prometheus_client import Counter, Histogram
 
 from persistence.assembly import Assembly, assemble, cut
-from persistence.errors import ObjectNotFound, UploadNotFound
+from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range, part, part_count
 from persistence.objects import ObjectStore
@@ -94,6 +94,8 @@ class Salvage:
         except UploadNotFound:
             if (there := await self._stored_audio(session_id, wav)) is not None and there >= assembly.audio_bytes:
                 return there
+            if upload.upload_id in await self._objects.uploads(audio_key(session_id)):
+                raise StorageUnavailable("the store does not find an upload that it lists") from None
             log.exception("parts of a session are gone from the bucket", session_id=format_session_id(session_id))
             await self._rows.forget_upload(session_id)
             raise

@@ -43,7 +43,7 @@ from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
 from telemetry.settings import InvalidSettings, read_settings
-from telemetry.signals import exit_at_last, exit_on_signals, stop_on_signals
+from telemetry.signals import LastResort, exit_on_signals, stop_on_signals
 
 log = get_logger(__name__)
 
@@ -90,7 +90,10 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)
-        stop = stop_on_signals()
+        last_resort = LastResort(
+            settings.shutdown_seconds + _STOP_SECONDS, lambda: EXIT_UNAVAILABLE if persistence.lost.is_set() else 0
+        )
+        stop = stop_on_signals(last_resort.begin)
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):
@@ -101,7 +104,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         # Streams of a lost lease have been ended. What follows them is a new process: this one's name is a dead one's.
         grace_seconds = 0.0 if persistence.lost.is_set() else settings.shutdown_seconds
         deadline.begin(grace_seconds + _STOP_SECONDS)
-        exit_at_last(deadline.left(), EXIT_UNAVAILABLE if persistence.lost.is_set() else 0)
+        last_resort.begin()
         await health_servicer.enter_graceful_shutdown()
         await _end_streams(drain, grace_seconds, deadline)
         if persistence.lost.is_set():

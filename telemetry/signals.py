@@ -7,6 +7,8 @@ import asyncio
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
 
 from telemetry.logs import get_logger
@@ -14,6 +16,7 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_TELL_SECONDS = 0.2
 
 
 def exit_on_signals() -> None:
@@ -25,34 +28,55 @@ def exit_on_signals() -> None:
         signal.signal(number, lambda _number, _frame: os._exit(0))
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that the first signal sets; the next one ends the process at once, with nothing flushed or awaited."""
+def stop_on_signals(at_once: Callable[[], None] = lambda: None) -> asyncio.Event:
+    """An event that the first signal sets; the next one ends the process at once, with nothing flushed or awaited.
+
+    Args:
+        at_once: called by the first signal even while the loop is busy; it must not wait for anything.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def ask() -> None:
+    def ask(_number: int, _frame: FrameType | None) -> None:
         for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-            # No handler of the loop's, which may be busy.
             signal.signal(number, _exit)
-        stop.set()
+        at_once()
+        loop.call_soon_threadsafe(stop.set)
 
+    # No handlers of the loop's, which may be busy.
     for number in _SIGNALS:
-        loop.add_signal_handler(number, ask)
+        signal.signal(number, ask)
     return stop
 
 
-def exit_at_last(seconds: float, code: int) -> None:
-    """Ends the process in so many seconds if it is still there, whatever holds it up: nothing is flushed or awaited."""
+class LastResort:
+    """Ends the process so many seconds after `begin` if it is still there: nothing is flushed or awaited.
 
-    def end() -> None:
-        log.warning("stopping takes too long: the process ends where it stands")
-        os._exit(code)
+    Only native code that keeps the interpreter to itself can hold that up.
+    """
 
-    # A thread: what holds the process up may hold its loop up.
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    def __init__(self, seconds: float, code: Callable[[], int]) -> None:
+        self._seconds = seconds
+        self._code = code
+        self._begun = threading.Event()
+        # A thread, for what holds the process up may hold its loop up; started now, for a signal must not start one.
+        threading.Thread(target=self._run, name="last resort", daemon=True).start()
+
+    def begin(self) -> None:
+        """The time runs from here. The first call counts."""
+        self._begun.set()
+
+    def _run(self) -> None:
+        self._begun.wait()
+        time.sleep(self._seconds)
+        # Whoever reads the log may be what it hangs on.
+        threading.Thread(target=_tell, daemon=True).start()
+        time.sleep(_TELL_SECONDS)
+        os._exit(self._code())
+
+
+def _tell() -> None:
+    log.warning("stopping takes too long: the process ends where it stands")
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

@@ -8,8 +8,10 @@ import os
 import random
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from persistence.writer import SessionWriter
 from tests.faults.crash_world import (
     PART_BYTES,
     Bucket,
+    Crash,
     Fate,
     Objects,
     Ownership,
@@ -135,21 +138,22 @@ class House:
         self.steps += fate.steps
         self.last_steps = fate.steps
 
-    def salvage(self) -> None:
-        """Another server takes the session for lost, and ends it without the spool."""
+    def salvage(self, crash_at: int | None = None) -> int:
+        """Another server takes the session for lost and ends it without the spool, if it lives; tells its steps."""
         row = self.table.get(self.start.id)
         if row is None or not row.is_unfinished:
-            return
+            return 0
         row.worker_id, row.status = "another", "interrupted" if row.status == "active" else row.status
-        loop, fate = VirtualLoop(), Fate(None, frozenset())
+        loop, fate = VirtualLoop(), Fate(crash_at, frozenset())
         rows: Any = Rows(self.table, "another", fate)
         objects: Any = Objects(self.bucket, fate)
         try:
-            with mortal(fate):
+            with mortal(fate), suppress(Crash):
                 loop.run_until_complete(Salvage(objects, rows).end(remains_of(row)))
             self.salvages += 1
         finally:
             loop.close()
+        return fate.steps
 
     def abort_uploads(self, step: int) -> None:
         """What an operator or a lifecycle rule does."""
@@ -387,3 +391,19 @@ def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path
         for step in range(1, undisturbed.last_steps + 1):
             house = run_schedule(replace(first, crashes=[death, step]), tmp_path / f"{death}-{step}")
             assert house.crashes == 2
+
+
+def test_a_salvage_killed_at_each_of_its_steps_before_the_spool_comes_back(tmp_path: Path) -> None:
+    """What it has put may know less of the session than the spool."""
+    script = [Message(900, 0.1, speaks=True) for _ in range(5)]
+    for death in range(40, 120, 8):
+        for step in count(1):
+            house = House(tmp_path / f"{death}-{step}", Schedule("pcm_s16le", script, [], frozenset()))
+            house.live(0, death)
+            steps = house.salvage(crash_at=step)
+            house.live(1, None)
+            check_the_end(house)
+            FIGURES.add("crash schedules run")
+            FIGURES.add("crashes survived", house.crashes)
+            if steps < step:
+                break  # it was not cut short

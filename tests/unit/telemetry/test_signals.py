@@ -58,6 +58,39 @@ def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.S
 
 
 def test_a_process_that_does_not_stop_is_ended_at_last() -> None:
-    program = "import time; from telemetry.signals import exit_at_last; exit_at_last(0.2, 3); time.sleep(30)"
+    program = (
+        "import time; from telemetry.signals import LastResort; LastResort(0.2, lambda: 3).begin(); time.sleep(30)"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.wait(10) == 3
+
+
+BUSY = """
+import asyncio, os, sys, time
+from telemetry.signals import LastResort, stop_on_signals
+
+async def main():
+    stop_on_signals(LastResort(0.5, lambda: 3).begin)
+    print("ready", flush=True)
+    time.sleep(30)  # the loop is held up before it hears of any signal
+
+asyncio.run(main())
+"""
+
+
+def test_a_signal_reaches_a_process_whose_loop_is_held_up() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 3
+
+
+def test_a_log_that_nobody_reads_does_not_hold_the_end_up() -> None:
+    stuck = "import telemetry.signals\ntelemetry.signals._tell = lambda: time.sleep(30)\n"
+    program = BUSY.replace("async def main", stuck + "async def main")
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 3
