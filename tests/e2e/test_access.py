@@ -57,6 +57,10 @@ class Door:
         return f"{self.verb} {self.path}" if self.verb else f"{self.method.containing_service.name}.{self.method.name}"
 
     @property
+    def is_endless(self) -> bool:
+        return self.method.name == "WatchSessions"
+
+    @property
     def is_built(self) -> bool:
         return self.method.name not in unimplemented.METHODS
 
@@ -165,7 +169,25 @@ class House:
     async def _rest(self, door: Door, secret: str | None, ids: dict[str, str]) -> Answer:
         body = {"name": "walked", "scopes": ["realtime"]} if door.method.name == "CreateKey" else {}
         more = {"json": body} if door.verb == "POST" else {}
+        if door.is_endless:
+            return await self._rest_lines(door, secret)
         answer = await self.http.request(door.verb, door.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
+        return self._rest_answer(answer)
+
+    async def _rest_lines(self, door: Door, secret: str | None) -> Answer:
+        """As much of an endless answer as there is at once."""
+        async with self.http.stream(door.verb, door.path, headers=bearer(secret)) as answer:
+            if answer.status_code != 200:
+                await answer.aread()
+                return self._rest_answer(answer)
+            body = b""
+            async for line in answer.aiter_lines():
+                body += line.encode()
+                if json.loads(line)["type"] == "ready":
+                    break
+            return Answer("OK", headers=dict(answer.headers), body=body)
+
+    def _rest_answer(self, answer: httpx.Response) -> Answer:
         if answer.status_code == 200:
             return Answer("OK", headers=dict(answer.headers), body=answer.content)
         assert answer.headers["content-type"] == "application/json"
@@ -196,7 +218,13 @@ class House:
                 return Answer("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
             if method.server_streaming:
                 call = self.channel.unary_stream(path, **codecs)(request, **options)
-                return Answer("OK", body=[response async for response in call])
+                responses = []
+                async for response in call:
+                    responses.append(response)
+                    if door.is_endless and response.type == "ready":
+                        call.cancel()
+                        break
+                return Answer("OK", body=responses)
             return Answer("OK", body=await self.channel.unary_unary(path, **codecs)(request, **options))
         except grpc.aio.AioRpcError as error:
             return told(error)

@@ -103,7 +103,7 @@ async def test_readers_that_come_and_go_miss_nothing_in_whatever_order_writers_c
     seed: int, postgres_url: str, changes: ChangeStore, sessions: SessionStore, tenant: uuid.UUID
 ) -> None:
     """Each writer holds its transaction open for a while, so that what is written first often commits last."""
-    chance = random.Random(seed)  # noqa: S311 - not a secret
+    chance = random.Random(seed)
     starts = [a_start(tenant, minute) for minute in range(30)]
     ids = [start.id for start in starts]
     insert = (
