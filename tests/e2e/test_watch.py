@@ -12,7 +12,7 @@ import grpc
 import httpx
 import pytest
 
-from tests.e2e.test_access import House, bearer, expired, grpc_bearer, house, keyed, others, revoked  # noqa: F401
+from tests.e2e.house import House, bearer, grpc_bearer
 from tests.faults.watcher import Watcher
 
 WATCH = "/v1/realtime/sessions:watch"
