@@ -86,6 +86,8 @@ class Watches:
             if clock() - admitted_at >= _READMIT_SECONDS:
                 await self._readmit(authorization)
                 admitted_at = clock()
+            # Before and after what may take seconds while Postgres hangs.
+            await watch.beat()
             if is_rung or clock() - looked_at >= _UNASKED_LOOK_SECONDS:
                 rung.clear()
                 looked_at = clock()
