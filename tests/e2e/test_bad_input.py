@@ -91,7 +91,7 @@ async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: 
         ("/v1/realtime/sessions/42", 400, "session id"),
         (f"/v1/realtime/sessions/{SESSION}", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/audio", 404, "session"),
-        (f"/v1/realtime/sessions/{SESSION}/export/srt", 501, "not supported"),
+        (f"/v1/realtime/sessions/{SESSION}/export/srt", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/enhancement", 501, "not supported"),
         ("/v1/realtime/sessions:watch?status=asleep", 400, "status"),
         ("/v1/keys", 400, "without authentication"),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.load import finish_all, stream_all, streams
 from tests.faults.own_postgres import OwnPostgres
+from tests.faults.proxy import Proxy
 from tests.faults.servers import a_server
 from tests.faults.watcher import Watcher
 from tests.faults.world import World
@@ -83,3 +84,27 @@ async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(wo
                     break
         await third.close()
         await second.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_watch_is_kept_alive_while_postgres_hangs(world: World, postgres_proxy: Proxy) -> None:
+    """Nothing is refused then, and everything takes as long as it may."""
+    environment = world.environment(
+        world.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
+    )
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, 2) as clients:
+        watchers = [Watcher(server.channel()) for _ in range(10)]
+        await stream_all(clients, 1)
+        for each in watchers:
+            await each.until(lambda told: len(told.known) == 2)
+        postgres_proxy.stall()
+        await asyncio.sleep(45)
+        postgres_proxy.restore()
+        expected = await finish_all(clients, 60)
+        for each in watchers:
+            await each.until(lambda told: set(told.statuses.values()) == {"completed"}, 60)
+            assert set(each.known) == {one.session_id for one in expected}
+            assert each.longest_silence < 30
+            assert each.error is None
+            await each.close()

@@ -21,6 +21,9 @@ class Watcher:
         )
         self.messages: list[pb.WatchSessionsResponse] = []
         self.known: dict[str, pb.Session] = {}
+        self.longest_silence = 0.0
+        """In seconds, between two messages."""
+        self._took_at: float | None = None
         self.error: grpc.aio.AioRpcError | None = None
         self._came = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
@@ -65,6 +68,9 @@ class Watcher:
             return
 
     def _take(self, message: pb.WatchSessionsResponse) -> None:
+        now = asyncio.get_running_loop().time()
+        self.longest_silence = max(self.longest_silence, now - (self._took_at or now))
+        self._took_at = now
         self.messages.append(message)
         if message.type in ("snapshot", "changed"):
             self.known[message.session.id] = message.session
