@@ -10,8 +10,10 @@ from uuid import UUID
 
 from persistence.api_keys import KeyStore, KeyUses
 from persistence.archive import Archive, delete_session
+from persistence.bell import Bell
 from persistence.budget import SpoolBudget
 from persistence.chains import ChainStore
+from persistence.changes import ChangeStore
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
 from persistence.errors import LeaseLost, StorageUnavailable
@@ -54,6 +56,8 @@ class Persistence:
     archive: Archive
     chains: ChainStore
     utterances: UtteranceStore
+    changes: ChangeStore
+    bell: Bell
     keys: KeyStore
     uses: KeyUses
     interceptor: RecordingInterceptor
@@ -134,6 +138,9 @@ async def open_persistence(
         uses = KeyUses(keys)
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(_running(uses.run(), "uses of keys"))
+        changes, bell = ChangeStore(database), Bell(database)
+        await stack.enter_async_context(_running(changes.run(), "purge of changes"))
+        await stack.enter_async_context(_running(bell.run(), "bell of changes"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -142,6 +149,8 @@ async def open_persistence(
             Archive(objects),
             ChainStore(database),
             UtteranceStore(database),
+            changes,
+            bell,
             keys,
             uses,
             interceptor,

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, Subquery, delete, func, select, text, tuple_, update
 
 from persistence.cursor import Cursor
 from persistence.database import Database
@@ -40,16 +40,20 @@ _next_session_id = (
 # How a session is kept is no business of those who read it.
 _INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"})
 _columns = [column for column in realtime_sessions.c if column.name not in _INNER]
+record_columns = (*_columns, _next_session_id)
+"""What `record_of` reads, of `realtime_sessions`."""
 
 
-def _record(row: Mapping[Any, Any]) -> SessionRecord:
+def record_of(row: Mapping[Any, Any]) -> SessionRecord:
+    """A row of `record_columns`."""
     values = dict(row)
     for name in ("id", "previous_session_id", "next_session_id"):
         values[name] = format_session_id(values[name]) if values[name] else None
     return SessionRecord(**values)
 
 
-def _place_of(record: SessionRecord) -> Cursor:
+def place_of(record: SessionRecord) -> Cursor:
+    """Right after this session."""
     return Cursor(record.started_at, parse_session_id(record.id))
 
 
@@ -60,13 +64,27 @@ def page_query(
 
     Its places are read from one index in its order, without the rows: those of skipped places are never looked at.
     """
+    counted = count_query(tenant_id, session_filter).scalar_subquery().label("counted")
+    page = _places(tenant_id, session_filter, after).limit(limit + 1).offset(offset).subquery("page")
+    return _rows_of(page, *record_columns, counted)
+
+
+def snapshot_query(
+    tenant_id: UUID, session_filter: SessionFilter, limit: int, after: Cursor | None
+) -> Select[*tuple[Any, ...]]:
+    """One page, and no more than that."""
+    return _rows_of(_places(tenant_id, session_filter, after).limit(limit).subquery("page"), *record_columns)
+
+
+def _places(tenant_id: UUID, session_filter: SessionFilter, after: Cursor | None) -> Select[UUID, datetime]:
     places = select(_t.id, _t.started_at).where(*_matching(tenant_id, session_filter))
     if after is not None:
         places = places.where(tuple_(_t.started_at, _t.id) < tuple_(after.started_at, after.id))
-    places = places.order_by(_t.started_at.desc(), _t.id.desc()).limit(limit + 1).offset(offset)
-    page = places.subquery("page")
-    counted = count_query(tenant_id, session_filter).scalar_subquery().label("counted")
-    query = select(*_columns, _next_session_id, counted).join_from(page, realtime_sessions, page.c.id == _t.id)
+    return places.order_by(_t.started_at.desc(), _t.id.desc())
+
+
+def _rows_of(page: Subquery, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+    query = select(*columns).join_from(page, realtime_sessions, page.c.id == _t.id)
     return query.order_by(page.c.started_at.desc(), page.c.id.desc())
 
 
@@ -124,8 +142,8 @@ class SessionStore:
             counted = [row.pop("counted") for row in rows]
             if not rows:
                 counted = [(await connection.execute(count_query(tenant_id, session_filter))).scalar_one()]
-        sessions = tuple(_record(row) for row in rows[:limit])
-        next_cursor = _place_of(sessions[-1]).encode() if len(rows) > limit else None
+        sessions = tuple(record_of(row) for row in rows[:limit])
+        next_cursor = place_of(sessions[-1]).encode() if len(rows) > limit else None
         return SessionPage(sessions, min(counted[0], MAX_COUNTED), counted[0] <= MAX_COUNTED, next_cursor)
 
     async def get(self, tenant_id: UUID, session_id: str) -> SessionRecord:
@@ -134,14 +152,14 @@ class SessionStore:
         Raises:
             SessionNotFound: the tenant has none of this id.
         """
-        query = select(*_columns, _next_session_id).where(
+        query = select(*record_columns).where(
             _t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_(None)
         )
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             raise SessionNotFound(session_id)
-        return _record(row)
+        return record_of(row)
 
     async def bury(self, tenant_id: UUID, session_id: str) -> None:
         """Hides an ended session from its tenant; its objects and its row are still to be removed.

@@ -214,3 +214,15 @@ session_utterances = Table(
     Column("language", Text, nullable=False),
     Column("words", JSONB, nullable=False),
 )
+
+# Without foreign keys: it tells of sessions that are gone, and its rows live for hours.
+session_changes = Table(
+    "session_changes",
+    metadata,
+    Column("session_id", Uuid, primary_key=True, comment="may be gone"),
+    Column("tenant_id", Uuid, nullable=False),
+    Column("xid", BigInteger, nullable=False, comment="the transaction of its last change"),
+    Column("moved_xid", BigInteger, comment="the last by which it came, went or moved"),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+    Index("ix_session_changes_tenant_id_xid", "tenant_id", "xid"),
+)

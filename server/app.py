@@ -37,6 +37,7 @@ from server.rpc.requests import StreamLimits
 from server.rpc.sessions import SessionServicer
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
+from server.rpc.watch import Watches
 from server.vad.silero import SileroVad
 from telemetry.deadline import Deadline
 from telemetry.exposure import refusal_to_expose
@@ -132,11 +133,12 @@ async def _end_streams(drain: Drain, grace_seconds: float, deadline: Deadline) -
 def _build(
     settings: ServerSettings, engine: Engine, persistence: Persistence, drain: Drain
 ) -> tuple[grpc.aio.Server, Any]:
+    gate = _gate(settings, persistence)
     server = grpc.aio.server(
         interceptors=(
             TelemetryInterceptor(),
             ErrorInterceptor(),
-            AuthInterceptor(_gate(settings, persistence)),
+            AuthInterceptor(gate),
             DrainInterceptor(drain),
             persistence.interceptor,
         ),
@@ -157,7 +159,8 @@ def _build(
         TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain, persistence.resumptions),
         server,
     )
-    session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
+    watches = Watches(persistence.changes, persistence.bell, gate, drain, settings.tenant_max_watches)
+    session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence, watches), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

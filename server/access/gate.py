@@ -41,12 +41,23 @@ class Gate(Protocol):
             StorageUnavailable: nobody can tell now.
         """
 
+    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+        """Whether who was admitted may go on: for calls that last. Counts against no limit.
+
+        Raises:
+            Unauthenticated, PermissionDenied: not any more.
+            StorageUnavailable: nobody can tell now.
+        """
+
 
 class OpenGate:
     """Everyone is the default tenant, whatever they show."""
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         return Caller(DEFAULT_TENANT_ID)
+
+    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+        return
 
 
 class KeyGate:
@@ -69,12 +80,14 @@ class KeyGate:
         note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
         limits = grant.limits.over(self._defaults)
         self._refuse_haste(grant, limits)
-        scope = SCOPES[method]
-        if scope not in grant.scopes:
-            _failures.labels("scope").inc()
-            raise PermissionDenied(scope)
+        _refuse_without_scope(grant, method)
         self._uses.note(grant.key_id)
         return Caller(grant.tenant_id, limits, grant.key_id, secret.hash if secret.kind == "token" else None)
+
+    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+        secret = _secret_in(authorization)
+        grant = None if secret is None else await self._grants.of(secret)
+        _refuse_without_scope(_valid(grant), method)
 
     async def _grant(self, secret: Secret, origin: str) -> Grant:
         is_new = not self._grants.remembers(secret)
@@ -86,16 +99,10 @@ class KeyGate:
         except StorageUnavailable:
             _failures.labels("unavailable").inc()
             raise
-        if grant is None:
-            if is_new:
-                # A client that goes on with one wrong key guesses nothing, and must not lock out its neighbours.
-                self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
-            raise _refused("unknown")
-        if grant.revoked_at is not None:
-            raise _refused("revoked")
-        if grant.is_expired(datetime.now(UTC)):
-            raise _refused("expired")
-        return grant
+        if grant is None and is_new:
+            # A client that goes on with one wrong key guesses nothing, and must not lock out its neighbours.
+            self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
+        return _valid(grant)
 
     def _refuse_haste(self, grant: Grant, limits: TenantLimits) -> None:
         rate = limits.requests_per_second
@@ -104,6 +111,23 @@ class KeyGate:
         if seconds := self._calls.take(grant.tenant_id, rate, max(1.0, rate * _BURST_SECONDS)):
             REFUSALS.labels("requests").inc()
             raise RateLimited(f"more than {rate:g} requests a second, which is the limit", seconds)
+
+
+def _valid(grant: Grant | None) -> Grant:
+    if grant is None:
+        raise _refused("unknown")
+    if grant.revoked_at is not None:
+        raise _refused("revoked")
+    if grant.is_expired(datetime.now(UTC)):
+        raise _refused("expired")
+    return grant
+
+
+def _refuse_without_scope(grant: Grant, method: str) -> None:
+    scope = SCOPES[method]
+    if scope not in grant.scopes:
+        _failures.labels("scope").inc()
+        raise PermissionDenied(scope)
 
 
 def _refused(reason: str) -> Unauthenticated:

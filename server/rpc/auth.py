@@ -15,10 +15,14 @@ class AuthInterceptor(CallInterceptor):
         self._gate = gate or OpenGate()
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
-        shown = [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
-        caller = await self._gate.admit(method, shown, client_ip(context))
+        caller = await self._gate.admit(method, authorization_of(context), client_ip(context))
         token = current_caller.set(caller)
         try:
             return await call()
         finally:
             current_caller.reset(token)
+
+
+def authorization_of(context: Context) -> list[str]:
+    """What the caller shows: the values of its metadata `authorization`."""
+    return [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]

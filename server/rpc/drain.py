@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ class Drain:
         self._begun = asyncio.Event()
         self._end: float | None = None
         self._streams: set[_Requests] = set()
+        self._wakes: set[Callable[[], None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -41,6 +43,17 @@ class Drain:
         self._begun.set()
         for requests in self._streams:
             requests.end_at(self._end)
+        for wake in self._wakes:
+            wake()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Calls `wake` when the drain begins, for calls that look at `has_begun` only now and then."""
+        self._wakes.add(wake)
+        try:
+            yield
+        finally:
+            self._wakes.discard(wake)
 
     async def wait_begun(self) -> float:
         """Waits until the server drains; gives the seconds that are left then."""

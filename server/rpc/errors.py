@@ -107,6 +107,12 @@ def ending_of(error: BaseException) -> Ending:
     return Ending("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
 
 
+def in_words(error: Exception) -> tuple[str, str]:
+    """How a stream says in a message of its own that it ends by `error`: the reason in lower case, and a sentence."""
+    answer = answer_to(error)
+    return reason_name(answer.reason).lower(), "internal error" if answer is _INTERNAL else str(error)
+
+
 class ErrorInterceptor(CallInterceptor):
     """Answers every error with a status and an ErrorInfo, and never with an exception's own text unless it is ours."""
 

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from persistence.errors import TranscriptNotStored
-from persistence.records import SessionFilter, SessionRecord
+from persistence.records import SessionFilter
 from persistence.rows import NumberedUtterance
 from persistence.service import Persistence
 from persistence.session_id import parse_session_id
@@ -19,7 +19,8 @@ from persistence.tenancy import current_caller
 from server.rpc import unimplemented
 from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
-from server.rpc.times import timestamp
+from server.rpc.session_message import session_message
+from server.rpc.watch import Watches
 from server.session.errors import InvalidParameter
 
 DEFAULT_LIMIT = 50
@@ -29,9 +30,10 @@ DEFAULT_UTTERANCES = 100
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """Every method sees the caller's tenant only; errors are raised, not answered."""
 
-    def __init__(self, persistence: Persistence) -> None:
+    def __init__(self, persistence: Persistence, watches: Watches) -> None:
         self._persistence = persistence
         self._downloads = Downloads(persistence)
+        self._watches = watches
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
         limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
@@ -82,47 +84,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             has_more=has_next or record.transcript_uri is None,
         )
 
-    async def WatchSessions(self, _request: Message, _context: Context) -> NoReturn:  # type: ignore[override]
-        unimplemented.refuse_method("WatchSessions")
+    async def WatchSessions(self, request: pb.WatchSessionsRequest, context: Context) -> None:  # type: ignore[override]
+        await self._watches.run(_tenant(), request, context)
 
     async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("EnhanceSession")
 
     async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("GetEnhancement")
-
-
-def session_message(record: SessionRecord) -> pb.Session:
-    """A record as the API shows it."""
-    path = f"/v1/realtime/sessions/{record.id}"
-    return pb.Session(
-        id=record.id,
-        status=record.status,
-        language=record.language,
-        model=record.model,
-        encoding=record.encoding,
-        sample_rate=record.sample_rate,
-        channels=record.channels,
-        store_audio=record.store_audio,
-        store_transcript=record.store_transcript,
-        enhance_on_end=record.enhance_on_end,
-        audio_duration_seconds=record.audio_duration_seconds,
-        utterance_count=record.utterance_count,
-        word_count=record.word_count,
-        started_at=timestamp(record.started_at),
-        ended_at=timestamp(record.ended_at),
-        audio_uri=record.audio_uri,
-        audio_url=f"{path}/audio" if record.audio_uri else None,
-        transcript_uri=record.transcript_uri,
-        transcript_url=f"{path}/transcript" if record.transcript_uri else None,
-        previous_session_id=record.previous_session_id,
-        resume_from_seconds=record.resume_from_seconds,
-        next_session_id=record.next_session_id,
-        enhancement_job_id=record.enhancement_job_id,
-        worker_id=record.worker_id,
-        client_ip=record.client_ip,
-        error=record.error,
-    )
 
 
 def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:

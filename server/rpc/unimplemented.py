@@ -15,7 +15,7 @@ CONFIG_FIELDS = (
     "vocabulary",
     "enhance_on_end",
 )
-METHODS = ("WatchSessions", "EnhanceSession", "GetEnhancement")
+METHODS = ("EnhanceSession", "GetEnhancement")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

@@ -3,11 +3,14 @@
 import io
 import json
 import wave
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import asyncpg
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -15,7 +18,10 @@ import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from stack.supervisor import Stack
+from stack.ports import free_port
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+from tests.e2e.house import EVERYTHING, PROGRAMS, STORED, House, bearer, until
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PATH = "/v1/audio/transcriptions/stream"
@@ -102,3 +108,45 @@ def audio_bytes(wav: bytes) -> bytes:
 
 def chunks(data: bytes, size: int = 3200) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    settings = StackSettings(
+        home=tmp_path_factory.mktemp("keyed"),
+        port=free_port(),
+        auth="keys",
+        allowed_origins="https://app.example",
+        database_url=None,
+        s3_endpoint_url=None,
+        s3_bucket=None,
+    )
+    with running_stack(settings, programs=PROGRAMS) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+async def house(keyed: Stack) -> AsyncIterator[House]:
+    async with (
+        httpx.AsyncClient(base_url=keyed.base_url, timeout=20, trust_env=False) as http,
+        grpc.aio.insecure_channel(keyed.grpc_target) as channel,
+    ):
+        database = await asyncpg.connect(keyed.database_url)
+        house = House(keyed, http, channel, database)
+        house.admin = await house.make_tenant("acme", *EVERYTHING, requests_per_second=1000)
+        house.key = (await house.make_key("realtime"))["key"]["id"]
+        for state in ("completed", "deleted"):
+            _, messages = await house.socket(STORED, **bearer(house.admin))
+            house.sessions[state] = messages[-1]["session_id"]
+        gone = await http.delete(f"/v1/realtime/sessions/{house.sessions['deleted']}", headers=bearer(house.admin))
+        assert gone.status_code == 200
+        for state, frame in (("error", b"abc"), ("interrupted", None)):
+            async with house.connect(STORED, house.admin) as socket:
+                house.sessions[state] = json.loads(await socket.recv())["session_id"]
+                await (socket.send(frame) if frame else socket.close())
+                await socket.wait_closed()
+        async with house.connect(STORED, house.admin) as socket:
+            house.sessions["active"] = json.loads(await socket.recv())["session_id"]
+            await until(house.are_as_named)
+            yield house
+        await database.close()

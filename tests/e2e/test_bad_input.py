@@ -93,7 +93,7 @@ async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: 
         (f"/v1/realtime/sessions/{SESSION}/audio", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/export/srt", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/enhancement", 501, "not supported"),
-        ("/v1/realtime/sessions:watch", 501, "not supported"),
+        ("/v1/realtime/sessions:watch?status=asleep", 400, "status"),
         ("/v1/keys", 400, "without authentication"),
         ("/v1/nothing", 404, ""),
         ("/", 404, ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import uuid
@@ -15,6 +16,7 @@ from persistence.migrate import migrate
 from stack.postgres import PostgresServer, postgres
 from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import HttpProxy
+from tests.faults.own_postgres import OwnPostgres
 from tests.faults.proxy import Proxy
 from tests.faults.world import Bucket, World, a_world
 
@@ -53,6 +55,31 @@ async def world(template_server: PostgresServer, s3: Any, tmp_path: Path) -> Asy
 async def postgres_proxy(template_server: PostgresServer) -> AsyncIterator[Proxy]:
     async with Proxy("127.0.0.1", template_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+async def database_proxy() -> AsyncIterator[Proxy]:
+    async with Proxy("127.0.0.1", 1) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path, database_proxy: Proxy) -> AsyncIterator[OwnPostgres]:
+    own = OwnPostgres(tmp_path / "postgres", database_proxy)
+    try:
+        await asyncio.to_thread(migrate, own.start().url)
+        yield own
+    finally:
+        own.close()
+
+
+@pytest.fixture
+async def own_world(own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+    """A world whose database is the one that is stopped."""
+    bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
+    async with a_world(own_postgres.server.url, bucket, tmp_path) as world:
+        world.database_url = world.database_url.replace(f":{own_postgres.server.port}/", f":{database_proxy.port}/")
+        yield world
 
 
 @pytest.fixture

@@ -5,74 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 
-from persistence.migrate import migrate
-from stack.postgres import PostgresServer, postgres
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.load import finish_all, stream_all, streams, until_killed
+from tests.faults.own_postgres import OwnPostgres
 from tests.faults.proxy import Proxy
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import Bucket, World, a_world
+from tests.faults.world import World
 
 STREAMS = 10
-
-
-class OwnPostgres:
-    """A server to be stopped and started again, always behind the same port of a proxy."""
-
-    def __init__(self, folder: Path, proxy: Proxy) -> None:
-        self._folder = folder
-        self._proxy = proxy
-        self._stack = ExitStack()
-
-    def start(self) -> PostgresServer:
-        self.server = self._stack.enter_context(postgres(self._folder, durable=True))
-        self._proxy.target = ("127.0.0.1", self.server.port)
-        return self.server
-
-    async def stop(self, number: signal.Signals) -> None:
-        """SIGINT: fast. SIGQUIT: immediate, as after a crash."""
-        self.server.process.popen.send_signal(number)
-        async with asyncio.timeout(30):
-            while self.server.process.exit_code() is None:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-    def close(self) -> None:
-        self._stack.close()
-
-
-@pytest.fixture
-async def database_proxy() -> AsyncIterator[Proxy]:
-    async with Proxy("127.0.0.1", 1) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def own_postgres(tmp_path: Path, database_proxy: Proxy) -> AsyncIterator[OwnPostgres]:
-    own = OwnPostgres(tmp_path / "postgres", database_proxy)
-    try:
-        await asyncio.to_thread(migrate, own.start().url)
-        yield own
-    finally:
-        own.close()
-
-
-@pytest.fixture
-async def own_world(own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
-    """A world whose database is the one that is stopped."""
-    bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
-    async with a_world(own_postgres.server.url, bucket, tmp_path) as world:
-        world.database_url = world.database_url.replace(f":{own_postgres.server.port}/", f":{database_proxy.port}/")
-        yield world
 
 
 async def refusal(server: ServerProcess) -> float:

@@ -609,6 +609,8 @@ class WatchSessionsResponse(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """`snapshot`: a session as it is, one message for each of the newest 1000.
     `ready`: the snapshot, or what was missed, is complete. `changed`: a
@@ -617,6 +619,16 @@ class WatchSessionsResponse(_message.Message):
     the stream ends and should be opened again with `resume_token`.
     """
     resume_token: _builtins.str
+    """Empty until the snapshot is complete. Several messages may have the same;
+    who resumes from it may be sent again what it has seen, and misses nothing.
+    Good for an hour.
+    """
+    code: _builtins.str
+    """In `error`: why, as in ErrorInfo's `reason`, in lower case. After
+    `unauthenticated` and `permission_denied` opening it again will not help.
+    """
+    message: _builtins.str
+    """In `error`: the same for people."""
     @_builtins.property
     def session(self) -> Global___Session:
         """The session after the change, only its id in `deleted`; unset in `ready`,
@@ -629,12 +641,21 @@ class WatchSessionsResponse(_message.Message):
         type: _builtins.str = ...,
         session: Global___Session | None = ...,
         resume_token: _builtins.str = ...,
+        code: _builtins.str | None = ...,
+        message: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "session", b"session", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message", "resume_token", b"resume_token", "session", b"session", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
 
 Global___WatchSessionsResponse: _TypeAlias = WatchSessionsResponse  # noqa: Y015
 

@@ -177,6 +177,16 @@ class SessionServiceServicer:
 
     def WatchSessions(self, request, context):
         """Follows the tenant's sessions: first a snapshot, then every change.
+
+        A session that changes all the time is sent about once a second, as it is
+        then; what is said shows within two seconds, silence within ten. Over REST
+        a request with `accept: text/event-stream` gets server-sent events, any
+        other a JSON object a line.
+
+        Fails with INVALID_ARGUMENT on an unknown status, and with
+        RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+        server. A stream that fails after its first message says so in a last one
+        of type `error`, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -86,7 +86,18 @@ class SessionServiceStub:
     or an option out of range.
     """
     WatchSessions: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchSessionsRequest, _session_pb2.WatchSessionsResponse]
-    """Follows the tenant's sessions: first a snapshot, then every change."""
+    """Follows the tenant's sessions: first a snapshot, then every change.
+
+    A session that changes all the time is sent about once a second, as it is
+    then; what is said shows within two seconds, silence within ten. Over REST
+    a request with `accept: text/event-stream` gets server-sent events, any
+    other a JSON object a line.
+
+    Fails with INVALID_ARGUMENT on an unknown status, and with
+    RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+    server. A stream that fails after its first message says so in a last one
+    of type `error`, too.
+    """
     EnhanceSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]
     """Starts a batch job that transcribes the stored audio anew."""
     GetEnhancement: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _session_pb2.Enhancement]
@@ -149,7 +160,18 @@ class SessionServiceAsyncStub(SessionServiceStub):
     or an option out of range.
     """
     WatchSessions: _aio.UnaryStreamMultiCallable[_session_pb2.WatchSessionsRequest, _session_pb2.WatchSessionsResponse]  # type: ignore[assignment]
-    """Follows the tenant's sessions: first a snapshot, then every change."""
+    """Follows the tenant's sessions: first a snapshot, then every change.
+
+    A session that changes all the time is sent about once a second, as it is
+    then; what is said shows within two seconds, silence within ten. Over REST
+    a request with `accept: text/event-stream` gets server-sent events, any
+    other a JSON object a line.
+
+    Fails with INVALID_ARGUMENT on an unknown status, and with
+    RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+    server. A stream that fails after its first message says so in a last one
+    of type `error`, too.
+    """
     EnhanceSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
     """Starts a batch job that transcribes the stored audio anew."""
     GetEnhancement: _aio.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
@@ -257,7 +279,18 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.WatchSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.WatchSessionsResponse], _abc.AsyncIterator[_session_pb2.WatchSessionsResponse]]:
-        """Follows the tenant's sessions: first a snapshot, then every change."""
+        """Follows the tenant's sessions: first a snapshot, then every change.
+
+        A session that changes all the time is sent about once a second, as it is
+        then; what is said shows within two seconds, silence within ten. Over REST
+        a request with `accept: text/event-stream` gets server-sent events, any
+        other a JSON object a line.
+
+        Fails with INVALID_ARGUMENT on an unknown status, and with
+        RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+        server. A stream that fails after its first message says so in a last one
+        of type `error`, too.
+        """
 
     @_abc_1.abstractmethod
     def EnhanceSession(

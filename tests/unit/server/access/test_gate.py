@@ -245,3 +245,21 @@ async def test_a_tenant_s_calls_are_counted_over_all_its_keys(gate: KeyGate, sto
 async def test_without_authentication_everyone_is_the_default_tenant() -> None:
     caller = await OpenGate().admit("CreateKey", ["Bearer whatever"], None)
     assert (caller.tenant_id, caller.key_id, caller.limits) == (DEFAULT_TENANT_ID, None, TenantLimits())
+
+
+async def test_who_was_admitted_goes_on_until_the_key_is_revoked(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    grant = store.add(key, limits=TenantLimits(requests_per_second=0.01))
+    shown = [f"Bearer {key}"]
+    await admit(gate, key)
+    for _ in range(5):
+        await gate.readmit("WatchSessions", shown)
+    assert store.uses == [grant.key_id], "it is no call, and counts against no limit"
+    with pytest.raises(PermissionDenied):
+        await gate.readmit("CreateKey", shown)
+    store.grants[hash_of(key)] = replace(grant, revoked_at=datetime.now(UTC))
+    store.now += 6
+    with pytest.raises(Unauthenticated):
+        await gate.readmit("WatchSessions", shown)
+    with pytest.raises(Unauthenticated):
+        await gate.readmit("WatchSessions", [])

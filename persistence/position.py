@@ -1,0 +1,82 @@
+"""Where a reader of changes stands: what was committed when it last looked, as Postgres itself counts it.
+
+Transactions commit in another order than their numbers, and what is committed late has an early one. So a place is not
+a number but a snapshot: every transaction below `xmin` was over, none from `xmax` on, and of those between the ones in
+`running` were not. What a snapshot has not seen is exactly what is new.
+
+As text it is opaque to the client. A checksum tells one of ours, for this tenant and this filter, from any other; it is
+no signature, for a forged one only leaves changes of the caller's own sessions out.
+"""
+
+import base64
+import binascii
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+_HEAD: Final = struct.Struct(">BQQQ")
+_CHECKSUM: Final = struct.Struct(">I")
+_VERSION: Final = 1
+_MOST_RUNNING: Final = 64
+"""With more than so many, all from `xmin` on count as unseen, which tells some changes twice: a token stays short."""
+_MOST_CHARACTERS: Final = 1_000
+_LARGEST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A snapshot, and when it was taken."""
+
+    at: int
+    """Seconds of Unix time, by the clock of Postgres."""
+    xmin: int
+    xmax: int
+    running: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, snapshot: str, at: float) -> "Position":
+        """Reads what Postgres writes: `xmin:xmax:xid,xid,...`."""
+        xmin, xmax, running = snapshot.split(":")
+        return cls(int(at), int(xmin), int(xmax), tuple(int(xid) for xid in running.split(",") if xid))
+
+    @property
+    def snapshot(self) -> str:
+        """As Postgres reads it."""
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
+
+    def has_seen(self, xid: int) -> bool:
+        """Whether the transaction was committed by then, or is over."""
+        return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+    def encode(self, tenant_id: UUID, status: str | None) -> str:
+        """URL-safe text without padding, at most 400 characters."""
+        xmax, running = self.xmax, [xid - self.xmin for xid in self.running]
+        if len(running) > _MOST_RUNNING or any(offset >= 2**32 for offset in running):
+            xmax, running = self.xmin, []
+        data = _HEAD.pack(_VERSION, self.at, self.xmin, xmax) + struct.pack(f">{len(running)}I", *running)
+        return base64.urlsafe_b64encode(data + _checksum(data, tenant_id, status)).rstrip(b"=").decode("ascii")
+
+    @classmethod
+    def decode(cls, token: str, tenant_id: UUID, status: str | None) -> "Position | None":
+        """Reads what `encode` wrote; None if it did not, or for another tenant or status."""
+        if len(token) > _MOST_CHARACTERS:
+            return None
+        try:
+            whole = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+            data = whole[: -_CHECKSUM.size]
+            version, at, xmin, xmax = _HEAD.unpack(data[: _HEAD.size])
+            offsets = struct.unpack(f">{(len(data) - _HEAD.size) // 4}I", data[_HEAD.size :])
+        except (binascii.Error, ValueError, struct.error):
+            return None
+        if version != _VERSION or whole[-_CHECKSUM.size :] != _checksum(data, tenant_id, status):
+            return None
+        running = tuple(xmin + offset for offset in offsets)
+        if not (0 < xmin <= xmax <= _LARGEST and all(xmin <= xid < xmax for xid in running)):
+            return None
+        return cls(at, xmin, xmax, running)
+
+
+def _checksum(data: bytes, tenant_id: UUID, status: str | None) -> bytes:
+    return _CHECKSUM.pack(zlib.crc32(tenant_id.bytes + (status or "").encode(), zlib.crc32(data)))

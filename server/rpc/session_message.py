@@ -1,0 +1,39 @@
+"""A session's record as a message."""
+
+from dalston.v1 import session_pb2 as pb
+
+from persistence.records import SessionRecord
+from server.rpc.times import timestamp
+
+
+def session_message(record: SessionRecord) -> pb.Session:
+    """A record as the API shows it."""
+    path = f"/v1/realtime/sessions/{record.id}"
+    return pb.Session(
+        id=record.id,
+        status=record.status,
+        language=record.language,
+        model=record.model,
+        encoding=record.encoding,
+        sample_rate=record.sample_rate,
+        channels=record.channels,
+        store_audio=record.store_audio,
+        store_transcript=record.store_transcript,
+        enhance_on_end=record.enhance_on_end,
+        audio_duration_seconds=record.audio_duration_seconds,
+        utterance_count=record.utterance_count,
+        word_count=record.word_count,
+        started_at=timestamp(record.started_at),
+        ended_at=timestamp(record.ended_at),
+        audio_uri=record.audio_uri,
+        audio_url=f"{path}/audio" if record.audio_uri else None,
+        transcript_uri=record.transcript_uri,
+        transcript_url=f"{path}/transcript" if record.transcript_uri else None,
+        previous_session_id=record.previous_session_id,
+        resume_from_seconds=record.resume_from_seconds,
+        next_session_id=record.next_session_id,
+        enhancement_job_id=record.enhancement_job_id,
+        worker_id=record.worker_id,
+        client_ip=record.client_ip,
+        error=record.error,
+    )

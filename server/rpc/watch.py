@@ -1,0 +1,228 @@
+"""Streams of what changes of a tenant's sessions."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+from uuid import UUID
+
+from dalston.v1 import session_pb2 as pb
+from prometheus_client import Counter, Gauge
+
+from persistence.bell import Bell
+from persistence.changes import Change, ChangeStore
+from persistence.errors import StorageUnavailable
+from persistence.position import Position
+from server.access.gate import Gate
+from server.rpc.auth import authorization_of
+from server.rpc.drain import Drain
+from server.rpc.errors import in_words
+from server.rpc.interceptor import Context
+from server.rpc.session_message import session_message
+from server.session.errors import IdleTimeout, NoCapacity, ServerStopping
+
+MOST_IN_SNAPSHOT: Final = 1_000
+HEARTBEAT_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at least: a session is sent once in it, however often it changes."""
+_UNASKED_LOOK_SECONDS: Final = 10.0
+"""Between two looks at most: a proxy before Postgres may keep notifications back."""
+_READMIT_SECONDS: Final = 5.0
+_WAIT_SECONDS: Final = 2.0
+"""What is due is found due so late at most."""
+_SLOWEST_MESSAGE_SECONDS: Final = 60.0
+"""For a reader to take a message: one that does not is told nothing any more."""
+_LAST_WORD_SECONDS: Final = 1.0
+_MOST: Final = 1_000
+"""Streams at a time, of all tenants."""
+
+_METHOD: Final = "WatchSessions"
+
+_open = Gauge("dalston_watches", "Streams of changes that are open")
+_sent = Counter("dalston_watch_messages_total", "Messages sent on streams of changes", ["type"])
+
+
+class Watches:
+    """All streams of the process."""
+
+    def __init__(self, changes: ChangeStore, bell: Bell, gate: Gate, drain: Drain, most_of_tenant: int) -> None:
+        self._changes = changes
+        self._bell = bell
+        self._gate = gate
+        self._drain = drain
+        self._most_of_tenant = most_of_tenant
+        self._count = 0
+
+    async def run(self, tenant_id: UUID, request: pb.WatchSessionsRequest, context: Context) -> None:
+        """Serves one stream until its client goes or an error ends it.
+
+        Raises:
+            InvalidFilter: there is no such status.
+            NoCapacity: there are too many streams.
+            ServerStopping: the server drains.
+            IdleTimeout: the client does not read.
+            Unauthenticated, PermissionDenied: the key is not good any more.
+            StorageUnavailable: Postgres was away before the snapshot was complete.
+        """
+        with self._place(tenant_id) as rung, self._drain.waking(rung.set):
+            watch = _Watch(self._changes, tenant_id, request.status or None, context)
+            try:
+                self._refuse_when_stopping()
+                await watch.begin(request.resume_token)
+                await self._follow(watch, rung, authorization_of(context))
+            except IdleTimeout:
+                raise
+            except Exception as error:
+                await watch.fail(error)
+                raise
+
+    async def _follow(self, watch: "_Watch", rung: asyncio.Event, authorization: list[str]) -> None:
+        clock = asyncio.get_running_loop().time
+        looked_at = admitted_at = clock()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            is_rung = await _is_set(rung, _WAIT_SECONDS)
+            self._refuse_when_stopping()
+            if clock() - admitted_at >= _READMIT_SECONDS:
+                await self._readmit(authorization)
+                admitted_at = clock()
+            # Before and after what may take seconds while Postgres hangs.
+            await watch.beat()
+            if is_rung or clock() - looked_at >= _UNASKED_LOOK_SECONDS:
+                rung.clear()
+                looked_at = clock()
+                try:
+                    await watch.look()
+                except StorageUnavailable:
+                    # The position stays, so nothing is missed; the stream is kept by its heartbeats.
+                    rung.set()
+            await watch.beat()
+
+    async def _readmit(self, authorization: list[str]) -> None:
+        try:
+            await self._gate.readmit(_METHOD, authorization)
+        except StorageUnavailable:
+            # Nothing is read meanwhile either.
+            return
+
+    def _refuse_when_stopping(self) -> None:
+        if self._drain.has_begun:
+            raise ServerStopping("the server is stopping: connect again")
+
+    @contextmanager
+    def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
+        if self._bell.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
+            raise NoCapacity("this server has as many streams of changes open as it may: close one, or try again")
+        self._count += 1
+        _open.inc()
+        try:
+            with self._bell.rung(tenant_id) as rung:
+                yield rung
+        finally:
+            self._count -= 1
+            _open.dec()
+
+
+class _Watch:
+    """One stream: what its reader has been told."""
+
+    def __init__(self, changes: ChangeStore, tenant_id: UUID, status: str | None, context: Context) -> None:
+        self._changes = changes
+        self._tenant_id = tenant_id
+        self._status = status
+        self._context = context
+        self._clock = asyncio.get_running_loop().time
+        self._position: Position | None = None
+        self._token = ""
+        self._wrote_at: float | None = None
+
+    async def begin(self, token: str) -> None:
+        """Sends what there is, or what was missed since the token, and that this is all."""
+        self._position = await self._changes.resume(self._tenant_id, self._status, token)
+        if self._position is None:
+            await self._snapshot()
+        else:
+            self._token = token
+            await self.look()
+        await self._write("ready")
+
+    async def look(self) -> None:
+        """Sends what has changed since the last look.
+
+        Raises:
+            StorageUnavailable: Postgres is away; the next look finds it, and may find again what was sent.
+        """
+        since = self._position
+        assert since is not None  # noqa: S101 - it has begun
+        page = await self._changes.page(self._tenant_id, self._status, since)
+        reached = page.position
+        await self._send(page.changes)
+        while page.next is not None:
+            page = await self._changes.page(self._tenant_id, self._status, since, page.next)
+            await self._send(page.changes)
+        self._reach(reached)
+
+    async def beat(self) -> None:
+        """Gives a sign of life if there was none for long."""
+        if self._wrote_at is None or self._clock() - self._wrote_at >= HEARTBEAT_SECONDS:
+            await self._write("heartbeat")
+
+    async def fail(self, error: Exception) -> None:
+        """Says why the stream ends, if it has begun: over HTTP/1.1 the status that follows is not seen."""
+        if self._wrote_at is None:
+            return
+        code, message = in_words(error)
+        try:
+            async with asyncio.timeout(_LAST_WORD_SECONDS):
+                await self._write("error", code=code, message=message)
+        except (TimeoutError, IdleTimeout):
+            return
+
+    async def _snapshot(self) -> None:
+        page = await self._changes.snapshot(self._tenant_id, self._status)
+        reached, count = page.position, 0
+        while True:
+            for record in page.sessions:
+                await self._write("snapshot", session_message(record))
+            count += len(page.sessions)
+            if page.next is None or count >= MOST_IN_SNAPSHOT:
+                break
+            page = await self._changes.snapshot(self._tenant_id, self._status, page.next)
+        self._reach(reached)
+
+    async def _send(self, changes: tuple[Change, ...]) -> None:
+        for change in changes:
+            if change.record is None:
+                await self._write("deleted", pb.Session(id=change.session_id))
+            else:
+                await self._write("changed", session_message(change.record))
+
+    def _reach(self, position: Position) -> None:
+        self._position = position
+        self._token = position.encode(self._tenant_id, self._status)
+
+    async def _write(
+        self,
+        kind: Literal["snapshot", "ready", "changed", "deleted", "heartbeat", "error"],
+        session: pb.Session | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        response = pb.WatchSessionsResponse(
+            type=kind, session=session, resume_token=self._token, code=code, message=message
+        )
+        try:
+            async with asyncio.timeout(_SLOWEST_MESSAGE_SECONDS):
+                await self._context.write(response)
+        except TimeoutError:
+            raise IdleTimeout(f"nothing was read for {_SLOWEST_MESSAGE_SECONDS:g} seconds") from None
+        self._wrote_at = self._clock()
+        _sent.labels(kind).inc()
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,260 @@
+"""A stack with DALSTON_AUTH=keys, its doors, and a client of each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import grpc
+import httpx
+from dalston.v1 import transcription_pb2
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from bridge.call import ServerCall
+from server.rpc import unimplemented
+from stack.parts import Programs
+from stack.supervisor import Stack
+from tests.faults.servers import SCRIPTED
+
+EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
+STORED = "store_audio=true&store_transcript=true"
+STREAM = "/v1/audio/transcriptions/stream"
+PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+NOBODYS = "key_" + "0" * 32
+
+
+@dataclass(frozen=True)
+class Door:
+    """One way to a method: gRPC, or its REST route."""
+
+    method: MethodDescriptor
+    verb: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.path}" if self.verb else f"{self.method.containing_service.name}.{self.method.name}"
+
+    @property
+    def is_endless(self) -> bool:
+        return self.method.name == "WatchSessions"
+
+    @property
+    def is_built(self) -> bool:
+        return self.method.name not in unimplemented.METHODS
+
+
+@dataclass
+class Answer:
+    """What came of one try, in gRPC's words whatever the door."""
+
+    code: str
+    reason: str = ""
+    message: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    retry_after: int | None = None
+    body: Any = None
+
+
+HTTP_STATUS = {
+    "OK": 200,
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNIMPLEMENTED": 501,
+}
+NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+@dataclass
+class House:
+    """The stack, its doors, and what a test makes in it."""
+
+    stack: Stack
+    http: httpx.AsyncClient
+    channel: grpc.aio.Channel
+    database: asyncpg.Connection
+    admin: str = ""
+    sessions: dict[str, str] = field(default_factory=dict)
+    """Of the first tenant: one in each state, stored to its end unless it runs or is deleted."""
+    key: str = ""
+    """The id of a key of the first tenant."""
+
+    async def operate(self, *words: str) -> dict[str, Any]:
+        """The operator's command, which is a process beside the stack."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "persistence.access",
+            *words,
+            "--json",
+            env={"DALSTON_DATABASE_URL": self.stack.database_url},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0
+        return dict(json.loads(out))
+
+    async def make_tenant(self, name: str, *scopes: str, **limits: float) -> str:
+        """A key of a tenant, which is made if it is not there."""
+        made = await self.operate("create-key", "--tenant", name, "--name", "test", "--scopes", ",".join(scopes))
+        if limits:
+            words = [word for name, value in limits.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+            await self.operate("set-limits", "--tenant", name, *words)
+        return str(made["secret"])
+
+    async def make_key(self, *scopes: str, **more: Any) -> dict[str, Any]:
+        body = {"name": "test", "scopes": scopes, **more}
+        answer = await self.http.post("/v1/keys", json=body, headers=bearer(self.admin))
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def make_token(self, key: str, **body: Any) -> str:
+        answer = await self.http.post("/v1/realtime/tokens", json=body, headers=bearer(key))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["token"])
+
+    async def try_door(self, door: Door, secret: str | None, session_id: str | None = None) -> Answer:
+        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
+        if door.verb:
+            return await self._rest(door, secret, ids)
+        return await self._grpc(door, secret, ids)
+
+    async def _rest(self, door: Door, secret: str | None, ids: dict[str, str]) -> Answer:
+        body = {"name": "walked", "scopes": ["realtime"]} if door.method.name == "CreateKey" else {}
+        more = {"json": body} if door.verb == "POST" else {}
+        if door.is_endless:
+            return await self._rest_lines(door, secret)
+        answer = await self.http.request(door.verb, door.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
+        return self._rest_answer(answer)
+
+    async def _rest_lines(self, door: Door, secret: str | None) -> Answer:
+        """As much of an endless answer as there is at once."""
+        async with self.http.stream(door.verb, door.path, headers=bearer(secret)) as answer:
+            if answer.status_code != 200:
+                await answer.aread()
+                return self._rest_answer(answer)
+            body = b""
+            async for line in answer.aiter_lines():
+                body += line.encode()
+                if json.loads(line)["type"] == "ready":
+                    break
+            return Answer("OK", headers=dict(answer.headers), body=body)
+
+    def _rest_answer(self, answer: httpx.Response) -> Answer:
+        if answer.status_code == 200:
+            return Answer("OK", headers=dict(answer.headers), body=answer.content)
+        assert answer.headers["content-type"] == "application/json"
+        said = answer.json()
+        code = NAMES[said["code"]]
+        assert answer.status_code == HTTP_STATUS[code]
+        info = next(each for each in said["details"] if each["@type"].endswith("ErrorInfo"))
+        metadata = info.get("metadata", {})
+        return Answer(code, info["reason"], said["message"], metadata, dict(answer.headers))
+
+    async def _grpc(self, door: Door, secret: str | None, ids: dict[str, str]) -> Answer:
+        method = door.method
+        request = GetMessageClass(method.input_type)()
+        for name in method.input_type.fields_by_name:
+            if name in ids:
+                setattr(request, name, ids[name])
+        if method.name == "CreateKey":
+            request.name = "walked"
+            request.scopes.append("realtime")
+        path = f"/{method.containing_service.full_name}/{method.name}"
+        codecs = {
+            "request_serializer": GetMessageClass(method.input_type).SerializeToString,
+            "response_deserializer": GetMessageClass(method.output_type).FromString,
+        }
+        options: dict[str, Any] = {"metadata": grpc_bearer(secret), "timeout": 20}
+        try:
+            if method.client_streaming:
+                return Answer("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
+            if method.server_streaming:
+                call = self.channel.unary_stream(path, **codecs)(request, **options)
+                responses = []
+                async for response in call:
+                    responses.append(response)
+                    if door.is_endless and response.type == "ready":
+                        call.cancel()
+                        break
+                return Answer("OK", body=responses)
+            return Answer("OK", body=await self.channel.unary_unary(path, **codecs)(request, **options))
+        except grpc.aio.AioRpcError as error:
+            return told(error)
+
+    async def _stream(self, raw: Any) -> list[Any]:
+        """A session without audio. As the bridge calls: grpc.aio loses the status of a call that is written to."""
+        pb, call = transcription_pb2, ServerCall(raw)
+        await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
+        await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
+        responses: list[Any] = []
+        while (response := await call.read()) is not None:
+            responses.append(response)
+        return responses
+
+    async def are_as_named(self) -> bool:
+        """Whether all sessions are in their states, and stored where they are over."""
+        rows = await self.database.fetch("SELECT id, status, audio_uri FROM realtime_sessions")
+        found = {
+            f"sess_{row['id'].hex}": row["status"] for row in rows if row["audio_uri"] or row["status"] == "active"
+        }
+        return all(found.get(session_id) == state for state, session_id in self.sessions.items() if state != "deleted")
+
+    def connect(self, query: str, key: str) -> connect:
+        return connect(f"{self.stack.ws_url}{STREAM}?{query}", proxy=None, additional_headers=bearer(key))
+
+    async def socket(self, query: str = "", **headers: str) -> tuple[int | None, list[dict[str, Any]]]:
+        """A short session over the WebSocket: its close code and its messages."""
+        messages = []
+        url = f"{self.stack.ws_url}{STREAM}?{query}"
+        async with connect(url, proxy=None, additional_headers=headers) as socket:
+            with suppress(ConnectionClosed):
+                await socket.send('{"type":"end"}')
+            with suppress(ConnectionClosed):
+                async for text in socket:
+                    messages.append(json.loads(text))  # noqa: PERF401 - what came before an error counts
+            return socket.close_code, messages
+
+
+def bearer(secret: str | None) -> dict[str, str]:
+    return {} if secret is None else {"authorization": f"Bearer {secret}"}
+
+
+def grpc_bearer(secret: str | None) -> tuple[tuple[str, str], ...]:
+    return tuple(bearer(secret).items())
+
+
+def told(error: grpc.aio.AioRpcError) -> Answer:
+    trailing = dict(error.trailing_metadata() or ())
+    status = Status.FromString(trailing.get("grpc-status-details-bin", b""))  # type: ignore[arg-type]
+    answer = Answer(error.code().name, message=error.details() or "")
+    for detail in status.details:
+        info, retry = ErrorInfo(), RetryInfo()
+        if detail.Unpack(info):
+            answer.reason, answer.metadata = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            answer.retry_after = retry.retry_delay.seconds
+    return answer
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Waits for what nothing announces."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)

@@ -1,0 +1,143 @@
+"""Changes of sessions through the real Envoy, over gRPC, as server-sent events and as lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from tests.e2e.house import House, bearer, grpc_bearer
+from tests.faults.watcher import Watcher
+
+WATCH = "/v1/realtime/sessions:watch"
+EVENTS = {"accept": "text/event-stream"}
+Message = dict[str, Any]
+
+
+class Lines:
+    """What came over REST."""
+
+    def __init__(self, response: httpx.Response, is_events: bool) -> None:
+        self.response = response
+        self.messages: list[Message] = []
+        self.is_at_end = False
+        self._read = self._parse(is_events)
+
+    async def until(self, condition: Callable[[list[Message]], bool], seconds: float = 20) -> list[Message]:
+        async with asyncio.timeout(seconds):
+            while not condition(self.messages):
+                self.messages.append(await anext(self._read))
+        return self.messages
+
+    async def to_end(self, seconds: float = 20) -> list[Message]:
+        async with asyncio.timeout(seconds):
+            self.messages += [message async for message in self._read]
+        return self.messages
+
+    async def _parse(self, is_events: bool) -> AsyncIterator[Message]:
+        async for line in self.response.aiter_lines():
+            if is_events:
+                assert not line or line.startswith("data: "), line
+                line = line.removeprefix("data: ")
+            if line:
+                yield json.loads(line)
+
+
+@asynccontextmanager
+async def watching(house: House, key: str, *, events: bool = True, **query: str) -> AsyncIterator[Lines]:
+    headers = bearer(key) | (EVENTS if events else {})
+    async with house.http.stream("GET", WATCH, params=query, headers=headers, timeout=40) as response:
+        assert response.status_code == 200
+        yield Lines(response, events)
+
+
+def is_ready(messages: list[Message]) -> bool:
+    return any(message["type"] == "ready" for message in messages)
+
+
+@pytest.mark.parametrize("events", [True, False], ids=["server-sent events", "lines of JSON"])
+async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(house: House, events: bool) -> None:
+    key = await house.make_tenant(f"watched {events}", "realtime", "sessions:read", "sessions:write")
+    async with watching(house, key, events=events) as lines:
+        wanted = "text/event-stream" if events else "application/json"
+        assert lines.response.headers["content-type"] == wanted
+        assert lines.response.headers["cache-control"] == "no-store"
+        (ready,) = await lines.until(is_ready)
+        assert set(ready) == {"type", "resume_token"} | ({"session"} & set(ready))
+        async with house.connect("", key) as socket:
+            session_id = json.loads(await socket.recv())["session_id"]
+            await lines.until(lambda seen: seen[-1]["type"] == "changed", 5)
+            assert lines.messages[-1]["session"]["id"] == session_id
+            assert lines.messages[-1]["session"]["status"] == "active"
+            await socket.send('{"type":"end"}')
+            await socket.wait_closed()
+        await lines.until(lambda seen: seen[-1].get("session", {}).get("status") == "completed", 5)
+        gone = await house.http.delete(f"/v1/realtime/sessions/{session_id}", headers=bearer(key))
+        assert gone.status_code == 200
+        await lines.until(lambda seen: seen[-1]["type"] == "deleted", 5)
+        assert lines.messages[-1]["session"]["id"] == session_id
+
+
+async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(house: House) -> None:
+    async with watching(house, house.admin) as lines:
+        messages = await lines.until(is_ready)
+        snapshot = {message["session"]["id"]: message["session"]["status"] for message in messages[:-1]}
+        assert {message["type"] for message in messages[:-1]} == {"snapshot"}
+        assert not any(message["resume_token"] for message in messages[:-1])
+        for state, session_id in house.sessions.items():
+            assert snapshot.get(session_id, "deleted") == state
+    _, said = await house.socket("", **bearer(house.admin))
+    async with watching(house, house.admin, resume_token=messages[-1]["resume_token"]) as lines:
+        again = await lines.until(is_ready)
+        assert said[-1]["session_id"] in {message["session"]["id"] for message in again[:-1]}
+        assert {message["type"] for message in again[:-1]} == {"changed"}
+        assert not {message["session"]["id"] for message in again[:-1]} & set(house.sessions.values())
+    async with watching(house, house.admin, resume_token="nonsense", status="active") as lines:
+        anew = await lines.until(is_ready)
+        assert [message["session"]["id"] for message in anew if message["type"] == "snapshot"] == [
+            house.sessions["active"]
+        ]
+
+
+async def test_over_grpc_progress_is_seen_within_two_seconds_and_silence_has_a_heartbeat(house: House) -> None:
+    key = await house.make_tenant("native", "realtime", "sessions:read")
+    watcher = Watcher(house.channel, metadata=grpc_bearer(key))
+    await watcher.until(lambda told: "ready" in told.kinds)
+    async with house.connect("sample_rate=16000", key) as socket:
+        session_id = json.loads(await socket.recv())["session_id"]
+        await watcher.until(lambda told: session_id in told.known, 5)
+        await socket.send('{"type":"end"}')
+        await socket.wait_closed()
+    await watcher.until(lambda told: told.statuses == {session_id: "completed"}, 2)
+    await watcher.until(lambda told: told.kinds[-1] == "heartbeat", 25)
+    await watcher.close()
+
+
+async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(house: House) -> None:
+    made = await house.make_key("sessions:read")
+    native = Watcher(house.channel, metadata=grpc_bearer(made["secret"]))
+    async with watching(house, made["secret"]) as lines:
+        await lines.until(is_ready)
+        await native.until(lambda told: "ready" in told.kinds)
+        await house.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(house.admin))
+        error = await native.ended(14)
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        last = (await lines.to_end(14))[-1]
+        assert (last["type"], last["code"]) == ("error", "unauthenticated")
+
+
+@pytest.mark.parametrize("headers", [EVENTS, {}], ids=["server-sent events", "lines of JSON"])
+@pytest.mark.parametrize(("query", "word"), [("status=asleep", "status"), ("colour=red", "colour")])
+async def test_what_is_wrong_with_a_request_is_said_in_json(
+    house: House, headers: dict[str, str], query: str, word: str
+) -> None:
+    answer = await house.http.get(f"{WATCH}?{query}", headers=bearer(house.admin) | headers)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json"
+    assert word in answer.json()["message"]

@@ -1,0 +1,110 @@
+"""Who watches sessions misses nothing, whatever of the service goes away meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import grpc
+import pytest
+
+from tests.faults.load import finish_all, stream_all, streams
+from tests.faults.own_postgres import OwnPostgres
+from tests.faults.proxy import Proxy
+from tests.faults.servers import a_server
+from tests.faults.watcher import Watcher
+from tests.faults.world import World
+
+
+@pytest.mark.timeout(180)
+async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
+    own_world: World, own_postgres: OwnPostgres
+) -> None:
+    world, spool = own_world, own_world.new_spool()
+    environment = world.environment(spool, lease_seconds=60)
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, 4) as clients:
+        watcher = Watcher(server.channel())
+        await stream_all(clients, 2)
+        await watcher.until(lambda told: len(told.known) == 4)
+        await own_postgres.stop(signal.SIGINT)
+        before = len(watcher.messages)
+        await stream_all(clients, 17)
+        await watcher.until(lambda told: told.kinds[-1] == "heartbeat")
+        assert set(watcher.kinds[before:]) <= {"heartbeat", "changed"}
+        own_postgres.start()
+        expected = await finish_all(clients)
+        await world.settled(60)
+        names = {each.session_id for each in expected}
+        await watcher.until(lambda told: told.statuses == dict.fromkeys(names, "completed"), 40)
+        stored = {each.session_id for each in expected if each.store_audio}
+        await watcher.until(lambda told: {name for name, each in told.known.items() if each.audio_uri} == stored)
+        assert watcher.error is None
+        await watcher.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(world: World) -> None:
+    log = world.folder / "server.log"
+    async with a_server(world.environment(world.new_spool()), log) as server:
+        async with streams(server, 2) as clients:
+            await stream_all(clients, 1)
+            watcher = Watcher(server.channel())
+            await watcher.until(lambda told: told.kinds.count("snapshot") == 2 and "ready" in told.kinds)
+            server.send(signal.SIGTERM)
+            error = await watcher.ended(10)
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            last = watcher.messages[-1]
+            assert (last.type, last.code) == ("error", "server_shutdown")
+            assert "connect again" in last.message
+            expected = await finish_all(clients)
+        assert await server.exit(30) == 0
+    async with a_server(world.environment(world.new_spool()), log) as server:
+        again = Watcher(server.channel(), token=watcher.token)
+        await again.until(lambda told: "ready" in told.kinds)
+        assert "snapshot" not in again.kinds
+        assert again.statuses == {each.session_id: "completed" for each in expected}
+        await again.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(world: World) -> None:
+    environment = world.environment(world.new_spool(), tenant_max_watches=2)
+    async with a_server(environment, world.folder / "server.log") as server:
+        first, second = Watcher(server.channel()), Watcher(server.channel())
+        for each in (first, second):
+            await each.until(lambda told: "ready" in told.kinds)
+        refused = await Watcher(server.channel()).ended()
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.close()
+        async with asyncio.timeout(10):
+            while True:
+                third = Watcher(server.channel())
+                await third.until(lambda told: bool(told.messages) or told.error is not None)
+                if third.error is None:
+                    break
+        await third.close()
+        await second.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_watch_is_kept_alive_while_postgres_hangs(world: World, postgres_proxy: Proxy) -> None:
+    """Nothing is refused then, and everything takes as long as it may."""
+    environment = world.environment(
+        world.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
+    )
+    async with a_server(environment, world.folder / "server.log") as server, streams(server, 2) as clients:
+        watchers = [Watcher(server.channel()) for _ in range(10)]
+        await stream_all(clients, 1)
+        for each in watchers:
+            await each.until(lambda told: len(told.known) == 2)
+        postgres_proxy.stall()
+        await asyncio.sleep(45)
+        postgres_proxy.restore()
+        expected = await finish_all(clients, 60)
+        for each in watchers:
+            await each.until(lambda told: set(told.statuses.values()) == {"completed"}, 60)
+            assert set(each.known) == {one.session_id for one in expected}
+            assert each.longest_silence < 30
+            assert each.error is None
+            await each.close()

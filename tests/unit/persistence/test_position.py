@@ -1,0 +1,42 @@
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persistence.position import Position
+
+TENANT = uuid.UUID(int=7)
+
+
+@given(
+    st.integers(0, 2**40),
+    st.integers(1, 2**62),
+    st.sets(st.integers(0, 10_000), max_size=60),
+)
+def test_a_position_reads_back_and_means_what_postgres_means(at: int, xmin: int, offsets: set[int]) -> None:
+    running = tuple(sorted(xmin + offset for offset in offsets))
+    xmax = max(running, default=xmin) + 1
+    position = Position.of(f"{xmin}:{xmax}:{','.join(map(str, running))}", at + 0.5)
+    assert position == Position(at, xmin, xmax, running)
+    assert position.snapshot == f"{xmin}:{xmax}:{','.join(map(str, running))}"
+    token = position.encode(TENANT, "active")
+    assert len(token) <= 400
+    assert Position.decode(token, TENANT, "active") == position
+    assert Position.decode(token, uuid.UUID(int=8), "active") is None
+    assert Position.decode(token, TENANT, None) is None
+    assert position.has_seen(xmin - 1)
+    assert not position.has_seen(xmax)
+    assert not any(position.has_seen(xid) for xid in running)
+
+
+def test_one_with_many_running_transactions_is_short_and_has_seen_less() -> None:
+    position = Position(1, 100, 400, tuple(range(100, 400, 2)))
+    token = position.encode(TENANT, None)
+    assert len(token) <= 400
+    assert Position.decode(token, TENANT, None) == Position(1, 100, 100)
+
+
+@given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(bytes.hex)))
+def test_what_is_no_token_is_none(token: str) -> None:
+    assert Position.decode(token, TENANT, None) is None
+    assert Position.decode(token * 40, TENANT, None) is None

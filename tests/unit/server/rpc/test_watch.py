@@ -1,0 +1,133 @@
+"""How a stream of changes ends, and what it leaves."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from dalston.v1 import session_pb2 as pb
+
+from persistence.bell import Bell
+from persistence.changes import ChangePage, Snapshot
+from persistence.errors import StorageUnavailable
+from persistence.position import Position
+from server.access.gate import OpenGate
+from server.rpc import watch
+from server.rpc.drain import Drain
+from server.rpc.watch import Watches
+from server.session.errors import IdleTimeout, NoCapacity, ServerStopping
+
+TENANT = uuid4()
+HERE = Position(1, 10, 10)
+
+
+class Store:
+    """Nothing ever changes; `fails` says how a look fails."""
+
+    def __init__(self) -> None:
+        self.fails: Exception | None = None
+        self.looks = 0
+
+    async def resume(self, *_: Any) -> None:
+        return None
+
+    async def snapshot(self, *_: Any) -> Snapshot:
+        return Snapshot((), HERE, None)
+
+    async def page(self, *_: Any) -> ChangePage:
+        self.looks += 1
+        if self.fails is not None:
+            raise self.fails
+        return ChangePage((), HERE, None)
+
+
+class Reader:
+    """The context of a call."""
+
+    def __init__(self) -> None:
+        self.messages: list[pb.WatchSessionsResponse] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self.came = asyncio.Event()
+
+    def invocation_metadata(self) -> None:
+        return None
+
+    async def write(self, message: pb.WatchSessionsResponse) -> None:
+        await self.reads.wait()
+        self.messages.append(message)
+        self.came.set()
+
+    @property
+    def kinds(self) -> list[str]:
+        return [message.type for message in self.messages]
+
+
+class House:
+    def __init__(self, most: int = 2) -> None:
+        self.store, self.drain = Store(), Drain()
+        self.bell = Bell(None)  # type: ignore[arg-type]  # it is rung by hand
+        self.watches = Watches(self.store, self.bell, OpenGate(), self.drain, most)  # type: ignore[arg-type]
+
+    def open(self, reader: Reader) -> asyncio.Task[None]:
+        return asyncio.create_task(self.watches.run(TENANT, pb.WatchSessionsRequest(), reader))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "_UNASKED_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(watch, "_SLOWEST_MESSAGE_SECONDS", 0.2)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_without_a_last_word() -> None:
+    house, reader = House(), Reader()
+    task = house.open(reader)
+    await until(lambda: "ready" in reader.kinds)
+    reader.reads.clear()
+    with pytest.raises(IdleTimeout):
+        await task
+    assert "error" not in reader.kinds
+    assert house.bell.sleepers(TENANT) == 0
+
+
+async def test_one_that_goes_away_leaves_its_place_to_another() -> None:
+    house = House(most=1)
+    reader = Reader()
+    task = house.open(reader)
+    await until(lambda: "ready" in reader.kinds)
+    with pytest.raises(NoCapacity):
+        await house.open(Reader())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    later = Reader()
+    task = house.open(later)
+    await until(lambda: "ready" in later.kinds)
+    house.drain.begin(0)
+    with pytest.raises(ServerStopping):
+        await task
+    with pytest.raises(ServerStopping):
+        await house.open(Reader())
+
+
+async def test_an_outage_of_postgres_is_looked_through_and_a_bug_is_not_spelled_out() -> None:
+    house, reader = House(), Reader()
+    task = house.open(reader)
+    house.store.fails = StorageUnavailable("away")
+    await until(lambda: house.store.looks > 5 and "heartbeat" in reader.kinds)
+    house.store.fails = KeyError("a secret")
+    with pytest.raises(KeyError):
+        await task
+    last = reader.messages[-1]
+    assert (last.type, last.code, last.message) == ("error", "internal", "internal error")
+    assert last.resume_token == reader.messages[0].resume_token
