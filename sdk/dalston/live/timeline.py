@@ -54,7 +54,7 @@ class Timeline:
                 ends there is told by that one, as a whole.
         """
         start, end = self.offset + final.start, self.offset + final.end
-        if (start + end) / 2 < self.last_end or (sent is not None and end > sent - _CUT_SECONDS):
+        if (start + end) / 2 < self.last_end + _SAME_SECONDS or (sent is not None and end > sent - _CUT_SECONDS):
             return None
         self.last_end = max(self.last_end, end)
         self._ends.append(self.last_end)
@@ -63,7 +63,7 @@ class Timeline:
     def partial(self, partial: Partial) -> Partial | None:
         """A partial in the caller's time; None if the final of its utterance has come."""
         start, end = self.offset + partial.start, self.offset + partial.end
-        if (start + end) / 2 < self.last_end:
+        if (start + end) / 2 < self.last_end + _SAME_SECONDS:
             return None
         return Partial(partial.text, start, end)
 
