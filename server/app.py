@@ -154,7 +154,9 @@ def _build(
         TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain, persistence.resumptions),
         server,
     )
-    session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence), server)
+    session_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionServicer(persistence, settings.tenant_max_downloads), server
+    )
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
