@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any, NamedTuple
 
@@ -117,11 +118,19 @@ class ErrorInterceptor(CallInterceptor):
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
         try:
-            return await call()
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(method, context, error)
+            return await _answered(method, call, context)
+        except grpc.aio.InternalError:
+            # The transport refuses what is written to a call that is over: nobody is left to be answered.
+            raise asyncio.CancelledError from None
+
+
+async def _answered(method: str, call: Call, context: Context) -> Any:
+    try:
+        return await call()
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise
+    except Exception as error:
+        await _abort(method, context, error)
 
 
 async def _abort(method: str, context: Context, error: Exception) -> None:

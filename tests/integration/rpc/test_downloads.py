@@ -12,6 +12,7 @@ from dalston.v1.session_pb2 import GetAudioRequest
 from dalston.v1.session_pb2_grpc import SessionServiceStub, add_SessionServiceServicer_to_server
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from prometheus_client import REGISTRY
 
 from persistence.byte_map import ByteMap, Repeated
 from persistence.tenancy import Caller
@@ -83,9 +84,15 @@ async def stub() -> AsyncIterator[SessionServiceStub]:
     add_SessionServiceServicer_to_server(SessionServicer(Stored(), MOST), server)  # type: ignore[arg-type]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    # Without probing the window stays small: what is not read is not sent.
+    options = (("grpc.http2.bdp_probe", 0),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield SessionServiceStub(channel)
     await server.stop(0)
+
+
+def calls_ended(code: str) -> float:
+    return REGISTRY.get_sample_value("dalston_rpc_calls_total", {"method": "GetAudio", "code": code}) or 0.0
 
 
 async def test_a_tenant_whose_readers_stand_still_is_refused_one_more_and_others_are_served(
@@ -127,6 +134,21 @@ async def test_who_reads_too_slowly_is_ended_and_gives_the_place_back(
             while await call.read() is not grpc.aio.EOF:
                 pass
         assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_reader_that_leaves_while_held_back_is_no_internal_error(
+    stub: SessionServiceStub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = calls_ended("CANCELLED"), calls_ended("INTERNAL")
+    readers = [await Reader(stub).begin() for _ in range(10)]
+    await asyncio.sleep(0.2)
+    for call in readers:
+        call.cancel()
+    async with asyncio.timeout(10):
+        while calls_ended("CANCELLED") < before[0] + len(readers):  # noqa: ASYNC110 - a metric
+            await asyncio.sleep(0.02)
+    assert calls_ended("INTERNAL") == before[1]
+    assert "rror" not in "".join(capfd.readouterr())
 
 
 class SlowTransport:
