@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
 
 from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
 from persistence.cursor import Cursor
@@ -30,7 +30,7 @@ _USE_SECONDS: Final = 60.0
 _MOST_USED: Final = 100_000
 
 _t = api_keys.c
-_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
+_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash", "created_by")]
 
 _USED = text("""
     UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
@@ -105,10 +105,22 @@ class KeyStore:
         self._database = database
 
     async def create(
-        self, tenant_id: UUID, name: str, scopes: Collection[Scope], expires_in: timedelta | None = None
+        self,
+        tenant_id: UUID,
+        name: str,
+        scopes: Collection[Scope],
+        expires_in: timedelta | None = None,
+        created_by: UUID | None = None,
     ) -> tuple[ApiKey, str]:
-        """Makes a key; gives it and its secret, which nobody can tell afterwards."""
+        """Makes a key; gives it and its secret, which nobody can tell afterwards.
+
+        Args:
+            expires_in: None for never.
+            created_by: the key with which it is made, which it does not outlive; None for the operator.
+        """
         secret = new_key()
+        asked = null() if expires_in is None else func.now() + expires_in
+        makers = select(_t.expires_at).where(_t.id == created_by).scalar_subquery()
         values = {
             "id": new_uuid7(),
             "tenant_id": tenant_id,
@@ -116,7 +128,8 @@ class KeyStore:
             "prefix": prefix_of(secret),
             "secret_hash": _hash_of(secret),
             "scopes": sorted(set(scopes)),
-            "expires_at": None if expires_in is None else func.now() + expires_in,
+            "expires_at": func.least(asked, makers),  # of a NULL it takes no notice
+            "created_by": created_by,
         }
         async with self._database.transaction() as connection:
             row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()

@@ -127,6 +127,23 @@ async def test_a_key_is_revoked_once_and_by_its_own_tenant_only(keys: KeyStore, 
             parse_key_id(wrong)
 
 
+async def test_no_key_outlives_the_one_that_made_it(keys: KeyStore, tenant: uuid.UUID, postgres_url: str) -> None:
+    short, long = timedelta(minutes=5), timedelta(hours=5)
+    maker, _ = await keys.create(tenant, "maker", ["admin"], timedelta(hours=1))
+    made = [
+        (await keys.create(tenant, "made", ["admin"], wanted, created_by=maker.id))[0] for wanted in (None, short, long)
+    ]
+    assert [key.expires_at == maker.expires_at for key in made] == [True, False, True]
+    assert made[1].expires_at is not None
+    assert made[1].expires_at - made[1].created_at == short
+    lasting, _ = await keys.create(tenant, "lasting", ["admin"])
+    assert (await keys.create(tenant, "made", ["admin"], created_by=lasting.id))[0].expires_at is None
+    connection = await asyncpg.connect(postgres_url)
+    makers = await connection.fetchval("SELECT created_by FROM api_keys WHERE id = $1", made[0].id)
+    await connection.close()
+    assert makers == maker.id
+
+
 async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenant: uuid.UUID) -> None:
     key, _ = await keys.create(tenant, "ci", ["realtime"])
     uses = KeyUses(keys, pause_seconds=0.05)
