@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from persistence.api_keys import KeyStore, KeyUses
+from persistence.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.archive import Archive, delete_session
 from persistence.budget import SpoolBudget
 from persistence.chains import ChainStore
@@ -134,6 +134,7 @@ async def open_persistence(
         uses = KeyUses(keys)
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(_running(uses.run(), "uses of keys"))
+        await stack.enter_async_context(_running(KeySweep(keys).run(), "sweep of keys"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )

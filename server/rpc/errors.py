@@ -67,6 +67,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
     persistence.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     persistence.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
+    persistence.TooManyKeys: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_KEYS),
     persistence.TooManySessions: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_SESSIONS),
     persistence.TokenSpent: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     persistence.LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
