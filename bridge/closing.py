@@ -53,6 +53,7 @@ _REASONS: dict[str, tuple[int, bool]] = {
     "IDLE_TIMEOUT": (4408, True),
     "SESSION_TIMEOUT": (4408, True),
     "TOO_MANY_SESSIONS": (4429, True),
+    "TOO_MANY_KEYS": (4429, False),
     "RATE_LIMITED": (4429, True),
     "NO_CAPACITY": (4503, True),
     "UNAVAILABLE": (4503, True),

@@ -1,6 +1,7 @@
 """API keys and tokens in Postgres."""
 
 import asyncio
+import random
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -8,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
 
 from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, StorageUnavailable
+from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, StorageUnavailable, TooManyKeys
 from persistence.session_id import new_uuid7
 from persistence.tables import api_keys, realtime_tokens, tenants
 from persistence.tenancy import TenantLimits
@@ -24,13 +25,21 @@ log = get_logger(__name__)
 MAX_LIMIT: Final = 100
 
 _FORM: Final = re.compile(r"key_[0-9a-f]{32}", re.ASCII)
-# Swept by whoever makes one: two go for each that comes.
-_SWEPT: Final = 2
+_MOST_KEYS: Final = 1000
+"""Of a tenant, that have not ended."""
+_KEPT: Final = timedelta(days=90)
+"""How long a key that has ended is still listed."""
+_SWEPT: Final = 1000
+_SWEEP_SECONDS: Final = 600.0
 _USE_SECONDS: Final = 60.0
 _MOST_USED: Final = 100_000
 
 _t = api_keys.c
-_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
+_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash", "created_by")]
+
+_LIVING = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > func.now()))
+# Another seed than that of a tenant's sessions: those do not wait for keys.
+_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
 
 _USED = text("""
     UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
@@ -105,10 +114,26 @@ class KeyStore:
         self._database = database
 
     async def create(
-        self, tenant_id: UUID, name: str, scopes: Collection[Scope], expires_in: timedelta | None = None
+        self,
+        tenant_id: UUID,
+        name: str,
+        scopes: Collection[Scope],
+        expires_in: timedelta | None = None,
+        created_by: UUID | None = None,
     ) -> tuple[ApiKey, str]:
-        """Makes a key; gives it and its secret, which nobody can tell afterwards."""
+        """Makes a key; gives it and its secret, which nobody can tell afterwards.
+
+        Args:
+            expires_in: None for never.
+            created_by: the key with which it is made, which it does not outlive; None for the operator, whom no number
+                of keys keeps out.
+
+        Raises:
+            TooManyKeys: the tenant has 1000 that have not ended.
+        """
         secret = new_key()
+        asked = null() if expires_in is None else func.now() + expires_in
+        makers = select(_t.expires_at).where(_t.id == created_by).scalar_subquery()
         values = {
             "id": new_uuid7(),
             "tenant_id": tenant_id,
@@ -116,9 +141,15 @@ class KeyStore:
             "prefix": prefix_of(secret),
             "secret_hash": _hash_of(secret),
             "scopes": sorted(set(scopes)),
-            "expires_at": None if expires_in is None else func.now() + expires_in,
+            "expires_at": func.least(asked, makers),  # of a NULL it takes no notice
+            "created_by": created_by,
         }
         async with self._database.transaction() as connection:
+            if created_by is not None:
+                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _LIVING)
+                if (await connection.execute(living)).scalar_one() >= _MOST_KEYS:
+                    raise TooManyKeys(_MOST_KEYS)
             row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()
         return _key(row), secret
 
@@ -165,15 +196,8 @@ class KeyStore:
     async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
         """Makes a token that begins one session; gives its secret and when it ends."""
         secret = new_token()
-        expired = (
-            select(realtime_tokens.c.secret_hash)
-            .where(realtime_tokens.c.expires_at < func.now())
-            .limit(_SWEPT)
-            .with_for_update(skip_locked=True)
-        )
         values = {"secret_hash": _hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
         async with self._database.transaction() as connection:
-            await connection.execute(delete(realtime_tokens).where(realtime_tokens.c.secret_hash.in_(expired)))
             made = insert(realtime_tokens).values(values).returning(realtime_tokens.c.expires_at)
             return secret, (await connection.execute(made)).scalar_one()
 
@@ -208,6 +232,40 @@ class KeyStore:
         ids = sorted(uses)
         async with self._database.transaction() as connection:
             await connection.execute(_USED, {"ids": ids, "times": [uses[key_id] for key_id in ids]})
+
+    async def sweep(self) -> int:
+        """Removes tokens that ran out and keys that ended 90 days ago, so many in one go; gives how many."""
+        ended = [
+            (realtime_tokens.c.secret_hash, realtime_tokens.c.expires_at < func.now()),
+            (_t.id, func.least(_t.revoked_at, _t.expires_at) < func.now() - _KEPT),
+        ]
+        swept = 0
+        async with self._database.transaction() as connection:
+            for key, has_ended in ended:
+                some = select(key).where(has_ended).limit(_SWEPT).with_for_update(skip_locked=True)
+                swept += (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
+        return swept
+
+
+class KeySweep:
+    """Removes what has ended, every ten minutes or so. Every server has one; they do not get in each other's way."""
+
+    def __init__(self, store: KeyStore, pause_seconds: float = _SWEEP_SECONDS) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            try:
+                while await self._store.sweep():
+                    pass
+            except StorageUnavailable as error:
+                log.warning("keys and tokens that ended wait", reason=str(error))
+            except Exception:
+                # A mistake of ours must not end the task that sweeps.
+                log.exception("keys and tokens that ended cannot be removed")
 
 
 class KeyUses:

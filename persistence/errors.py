@@ -11,6 +11,7 @@ PersistenceError
 ├── TranscriptNotStored    the session stored no transcript
 ├── KeyNotFound            no such key for this tenant
 ├── InvalidKeyId           the text is not the id of a key
+├── TooManyKeys            the tenant has as many keys as it may
 ├── TooManySessions        the tenant runs as many sessions as it may
 ├── TokenSpent             a token that was good has opened its session meanwhile, or ran out
 ├── SpoolInUse             another process records under the same worker id
@@ -104,6 +105,13 @@ class InvalidKeyId(PersistenceError):
 
     def __init__(self) -> None:
         super().__init__("a key id is `key_` and 32 hexadecimal digits")
+
+
+class TooManyKeys(PersistenceError):
+    """The tenant has as many keys that have not ended as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the tenant has {limit} keys, which is the limit: revoke those that nobody uses")
 
 
 class TooManySessions(PersistenceError):

@@ -36,6 +36,7 @@ Body = bytes | SpooledPart
 """What an object or a part is made of."""
 
 _CHUNK_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 1 << 20
 _DELETE_KEYS: Final = 1000
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.2
@@ -299,29 +300,33 @@ class ObjectStore:
     async def get_range(self, key: str, first: int, size: int) -> AsyncGenerator[bytes, None]:
         """So many bytes of an object from byte `first` on, in chunks of at most 64 KiB.
 
-        The download begins with the first chunk asked for, so an iterator that is never used holds no connection. One
-        that is left early should be closed with `aclose`.
+        They are fetched a mebibyte at a time: no connection to S3 waits for whoever reads the chunks.
 
         Raises:
             ObjectNotFound: it is not there.
-            StorageUnavailable: also where the object has less than that.
+            StorageUnavailable: also where the object has less than that, or is replaced in between.
         """
-        wanted = f"bytes={first}-{first + size - 1}"
-        answer = await self._call(
-            "get_object", lambda: self._downloads.get_object(Bucket=self._bucket, Key=key, Range=wanted)
-        )
-        body = answer["Body"]
-        async with body:
-            while size > 0:
-                try:
-                    async with asyncio.timeout(self._deadline_seconds):
-                        chunk = await body.read(min(_CHUNK_BYTES, size))
-                except _FAILURES as error:
-                    raise StorageUnavailable("the object store stopped in the middle of an object") from error
-                if not chunk:
-                    raise StorageUnavailable("an object is shorter than it was")
-                size -= len(chunk)
-                yield chunk
+        end, etag = first + size, None
+        while first < end:
+            piece, etag = await self._read_piece(key, first, min(first + _PIECE_BYTES, end), etag)
+            for at in range(0, len(piece), _CHUNK_BYTES):
+                yield piece[at : at + _CHUNK_BYTES]
+            first += len(piece)
+
+    async def _read_piece(self, key: str, begin: int, end: int, etag: str | None) -> tuple[bytes, str]:
+        """The bytes from `begin` to `end` of the object that has this ETag, and the ETag."""
+        same: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
+
+        async def read() -> tuple[bytes, str]:
+            wanted = f"bytes={begin}-{end - 1}"
+            answer = await self._downloads.get_object(Bucket=self._bucket, Key=key, Range=wanted, **same)
+            async with answer["Body"] as body:
+                return await body.read(), answer["ETag"]
+
+        data, found = await self._call("get_object", read)
+        if len(data) != end - begin:
+            raise StorageUnavailable("an object is shorter than it was")
+        return data, found
 
     async def delete(self, key: str) -> None:
         """Removes an object and its unfinished uploads; nothing happens if there are none."""
@@ -393,7 +398,7 @@ async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectSto
         response_checksum_validation="when_required",
     )
     session = aioboto3.Session()
-    # A download holds its connection for as long as its reader takes: it must not keep one from what is to be stored.
+    # Many downloads at once must not keep a connection from what is to be stored.
     async with (
         session.client("s3", config=config, **options) as client,
         session.client("s3", config=config, **options) as downloads,

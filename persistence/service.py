@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from persistence.api_keys import KeyStore, KeyUses
+from persistence.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.archive import Archive, delete_session
 from persistence.bell import Bell
 from persistence.budget import SpoolBudget
@@ -138,6 +138,7 @@ async def open_persistence(
         uses = KeyUses(keys)
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(_running(uses.run(), "uses of keys"))
+        await stack.enter_async_context(_running(KeySweep(keys).run(), "sweep of keys"))
         changes, bell = ChangeStore(database), Bell(database)
         await stack.enter_async_context(_running(changes.run(), "purge of changes"))
         await stack.enter_async_context(_running(bell.run(), "bell of changes"))

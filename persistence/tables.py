@@ -67,6 +67,7 @@ api_keys = Table(
     Column("expires_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),
+    Column("created_by", Uuid, comment="the key that made it, whether or not it is still there; NULL: the operator"),
     CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
     CheckConstraint(f"scopes <@ ARRAY[{_quoted(SCOPES)}] AND scopes <> '{{}}'", name="scopes"),
     Index("ix_api_keys_list", "tenant_id", text("created_at DESC"), text("id DESC")),

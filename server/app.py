@@ -160,7 +160,9 @@ def _build(
         server,
     )
     watches = Watches(persistence.changes, persistence.bell, gate, drain, settings.tenant_max_watches)
-    session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence, watches), server)
+    session_pb2_grpc.add_SessionServiceServicer_to_server(
+        SessionServicer(persistence, watches, settings.tenant_max_downloads), server
+    )
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

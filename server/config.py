@@ -31,6 +31,8 @@ class ServerSettings(BaseSettings):
     """With `auth=keys`: calls of one tenant on each server, where it has no limit of its own; twice as many at once."""
     tenant_max_watches: int = Field(default=100, ge=1)
     """Streams of changes (`sessions:watch`) of one tenant at a time on each server."""
+    tenant_max_downloads: int = Field(default=8, ge=1)
+    """Downloads of one tenant that this server has in progress at a time; each holds 1 MiB of memory."""
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long running streams may go on after SIGTERM; what is left of them is transcribed and stored then, and 20 s
     later at the latest the process is gone."""

@@ -45,6 +45,12 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "created_by",
+            sa.Uuid(),
+            nullable=True,
+            comment="the key that made it, whether or not it is still there; NULL: the operator",
+        ),
         sa.CheckConstraint("octet_length(secret_hash) = 32", name=op.f("ck_api_keys_secret_hash")),
         sa.CheckConstraint(f"scopes <@ ARRAY[{_SCOPES}] AND scopes <> '{{}}'", name=op.f("ck_api_keys_scopes")),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name=op.f("fk_api_keys_tenant_id"), ondelete="CASCADE"),

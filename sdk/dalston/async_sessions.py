@@ -93,6 +93,7 @@ class AsyncSessions:
             sessions=tuple(messages.session(session) for session in answer.sessions),
             total=answer.pagination.total,
             next_cursor=answer.pagination.next_cursor or None,
+            total_is_exact=answer.pagination.total_is_exact,
         )
 
     async def get(self, session_id: str) -> Session:

@@ -108,6 +108,10 @@ class TooManySessions(Busy):
     """The tenant's limit of concurrent sessions is reached."""
 
 
+class TooManyKeys(DalstonError):
+    """The tenant has as many keys as it may: revoke some."""
+
+
 class NoCapacity(Busy):
     """No server takes another stream now."""
 

@@ -34,6 +34,7 @@ REASONS: dict[str, type[errors.DalstonError]] = {
     "IDLE_TIMEOUT": errors.SessionTimeout,
     "SESSION_TIMEOUT": errors.SessionTimeout,
     "TOO_MANY_SESSIONS": errors.TooManySessions,
+    "TOO_MANY_KEYS": errors.TooManyKeys,
     "NO_CAPACITY": errors.NoCapacity,
     "RATE_LIMITED": errors.RateLimited,
     "UNAVAILABLE": errors.Unavailable,

@@ -110,9 +110,11 @@ class SessionPage:
 
     sessions: tuple[Session, ...]
     total: int
-    """How many sessions the filter matches."""
+    """How many sessions the filter matches, counted up to a bound."""
     next_cursor: str | None
     """For the next page; None on the last."""
+    total_is_exact: bool = True
+    """Whether `total` is all; False: there are more."""
 
 
 @dataclass(frozen=True, slots=True)

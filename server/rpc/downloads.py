@@ -1,8 +1,10 @@
 """Files of sessions on their way to a reader: audio, transcripts and exports."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import Final
@@ -13,15 +15,21 @@ from google.api.httpbody_pb2 import HttpBody
 
 from persistence.linked import Link, joined_language, joined_seconds, stretches
 from persistence.service import Persistence
+from persistence.tenancy import REFUSALS
 from persistence.transcript import Utterance
+from server.access.errors import RateLimited
 from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from server.rpc.interceptor import Context
 from server.session.errors import IdleTimeout, InvalidParameter
 
-_SLOWEST_CHUNK_SECONDS: Final = 60.0
-"""For a reader to take 64 KiB: one that does not would hold a connection to S3 for ever."""
+_PATIENCE_SECONDS: Final = 60.0
+"""A reader may take so long over one chunk, and fall so far behind the slowest rate."""
+_SLOWEST_RATE: Final = 64 * 1024 / 5
+"""Bytes a second, on the mean: a player of 8 kHz audio, the slowest there is, takes more."""
+_RETRY_SECONDS: Final = 5.0
+"""When to ask again for the place of another download; nobody knows how long that one goes on."""
 _CHUNK_BYTES: Final = 64 * 1024
 _IN_MEMORY_BYTES: Final = 1 << 20
 _UTTERANCES_A_TURN: Final = 50
@@ -45,10 +53,34 @@ class _File:
 
 
 class Downloads:
-    """Sends files. Errors are raised, those that can be known before the first byte."""
+    """Sends files. Errors are raised, those that can be known before the first byte.
 
-    def __init__(self, persistence: Persistence) -> None:
+    Every method that sends raises IdleTimeout where the reader does not take what it asked for.
+    """
+
+    def __init__(self, persistence: Persistence, most: int) -> None:
+        """`most`: downloads of one tenant in progress at a time."""
         self._persistence = persistence
+        self._most = most
+        self._running: Counter[UUID] = Counter()
+
+    @contextmanager
+    def place(self, tenant_id: UUID) -> Iterator[None]:
+        """One of the tenant's places for the block: every download needs one.
+
+        Raises:
+            RateLimited: all are taken.
+        """
+        if self._running[tenant_id] >= self._most:
+            REFUSALS.labels("downloads").inc()
+            raise RateLimited(f"{self._most} downloads are in progress, which is the limit", _RETRY_SECONDS)
+        self._running[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._running[tenant_id] -= 1
+            if not self._running[tenant_id]:
+                del self._running[tenant_id]
 
     async def audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
         """The WAV file, or the range of it that the metadata asks for.
@@ -140,17 +172,36 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
         # Nothing is promised before there is something to send: until then an error has its own status.
         chunk = await anext(chunks, b"")
         await context.send_initial_metadata(_headers(file))
-        await _write(context, file, chunk)
+        reader = _Reader(context, file.content_type)
+        await reader.give(chunk)
         async for chunk in chunks:
-            await _write(context, file, chunk)
+            await reader.give(chunk)
 
 
-async def _write(context: Context, file: _File, chunk: bytes) -> None:
-    try:
-        async with asyncio.timeout(_SLOWEST_CHUNK_SECONDS):
-            await context.write(HttpBody(content_type=file.content_type, data=chunk))
-    except TimeoutError:
-        raise IdleTimeout(f"nothing was read for {_SLOWEST_CHUNK_SECONDS:g} seconds") from None
+class _Reader:
+    """Whoever reads a download, and how fast. Time that is spent on anything but waiting for them does not count."""
+
+    def __init__(self, context: Context, content_type: str) -> None:
+        self._context = context
+        self._content_type = content_type
+        self._bytes = 0
+        self._seconds = 0.0
+
+    async def give(self, chunk: bytes) -> None:
+        """Waits until the reader has room for a chunk.
+
+        Raises:
+            IdleTimeout: it makes none in time.
+        """
+        ahead = self._bytes / _SLOWEST_RATE - self._seconds
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS + min(0.0, ahead)):
+                await self._context.write(HttpBody(content_type=self._content_type, data=chunk))
+        except TimeoutError:
+            raise IdleTimeout("the download was read too slowly, or not at all") from None
+        self._bytes += len(chunk)
+        self._seconds += time.monotonic() - begun
 
 
 def _headers(file: _File) -> tuple[tuple[str, str], ...]:

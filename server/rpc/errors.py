@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any, NamedTuple
 
@@ -66,6 +67,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
     persistence.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     persistence.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
+    persistence.TooManyKeys: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_KEYS),
     persistence.TooManySessions: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_SESSIONS),
     persistence.TokenSpent: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     persistence.LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
@@ -123,11 +125,19 @@ class ErrorInterceptor(CallInterceptor):
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
         try:
-            return await call()
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(method, context, error)
+            return await _answered(method, call, context)
+        except grpc.aio.InternalError:
+            # The transport refuses what is written to a call that is over: nobody is left to be answered.
+            raise asyncio.CancelledError from None
+
+
+async def _answered(method: str, call: Call, context: Context) -> Any:
+    try:
+        return await call()
+    except (grpc.aio.AbortError, grpc.aio.InternalError):
+        raise
+    except Exception as error:
+        await _abort(method, context, error)
 
 
 async def _abort(method: str, context: Context, error: Exception) -> None:

@@ -15,6 +15,9 @@ from server.rpc.config_message import shown
 from server.rpc.interceptor import Context
 from server.rpc.times import timestamp
 from server.session.errors import InvalidParameter
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 _LONGEST_NAME = 100
 _DEFAULT_LIMIT = 50
@@ -30,13 +33,15 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
         self._keys = keys
 
     async def CreateKey(self, request: pb.CreateKeyRequest, _context: Context) -> pb.CreateKeyResponse:
-        tenant_id, _ = _key_holder()
+        tenant_id, holder = _key_holder()
         if not 1 <= len(request.name) <= _LONGEST_NAME or not request.name.isprintable():
             raise InvalidParameter("name", f"must be 1 to {_LONGEST_NAME} printable characters")
         expires_in = None
         if request.HasField("expires_in_seconds"):
             expires_in = _duration(request.expires_in_seconds, *_KEY_SECONDS)
-        key, secret = await self._keys.create(tenant_id, request.name, _scopes(list(request.scopes)), expires_in)
+        scopes = _scopes(list(request.scopes))
+        key, secret = await self._keys.create(tenant_id, request.name, scopes, expires_in, created_by=holder)
+        log.info("key made", made=key.key_id, scopes=key.scopes)
         return pb.CreateKeyResponse(key=_message(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
@@ -47,7 +52,9 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, _context: Context) -> pb.Key:
         tenant_id, _ = _key_holder()
-        return _message(await self._keys.revoke(tenant_id, request.key_id))
+        key = await self._keys.revoke(tenant_id, request.key_id)
+        log.info("key revoked", revoked=key.key_id)
+        return _message(key)
 
     async def CreateToken(self, request: pb.CreateTokenRequest, _context: Context) -> pb.CreateTokenResponse:
         _, key_id = _key_holder()

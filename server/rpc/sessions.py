@@ -25,14 +25,16 @@ from server.session.errors import InvalidParameter
 
 DEFAULT_LIMIT = 50
 DEFAULT_UTTERANCES = 100
+MAX_DOWNLOADS = 8
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """Every method sees the caller's tenant only; errors are raised, not answered."""
 
-    def __init__(self, persistence: Persistence, watches: Watches) -> None:
+    def __init__(self, persistence: Persistence, watches: Watches, max_downloads: int = MAX_DOWNLOADS) -> None:
+        """`max_downloads`: of one tenant, in progress at a time."""
         self._persistence = persistence
-        self._downloads = Downloads(persistence)
+        self._downloads = Downloads(persistence, max_downloads)
         self._watches = watches
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
@@ -64,13 +66,16 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
-        await self._downloads.audio(_tenant(), request, context)
+        with self._downloads.place(_tenant()):
+            await self._downloads.audio(_tenant(), request, context)
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
-        await self._downloads.transcript(_tenant(), request, context)
+        with self._downloads.place(_tenant()):
+            await self._downloads.transcript(_tenant(), request, context)
 
     async def ExportTranscript(self, request: pb.ExportTranscriptRequest, context: Context) -> None:  # type: ignore[override]
-        await self._downloads.export(_tenant(), request, context)
+        with self._downloads.place(_tenant()):
+            await self._downloads.export(_tenant(), request, context)
 
     async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
         # Read before its utterances: what it has said to its end is there by then.

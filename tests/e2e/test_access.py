@@ -195,6 +195,18 @@ async def test_what_is_logged_of_a_call_names_its_tenant_and_key(house: House) -
     assert not [line for line in ended if "UNAUTHENTICATED" in line and "tenant_id" in line]
 
 
+async def test_the_log_names_keys_that_are_made_and_revoked_and_by_which(house: House) -> None:
+    made = (await house.make_key("sessions:read"))["key"]["id"]
+    await house.http.delete(f"/v1/keys/{made}", headers=bearer(house.admin))
+
+    async def is_logged() -> bool:
+        lines = house.stack.home.log("server").read_text().splitlines()
+        named = [line for line in lines if made in line and "key_id" in line]
+        return any("key made" in line for line in named) and any("key revoked" in line for line in named)
+
+    await until(is_logged)
+
+
 async def test_a_token_opens_one_live_session_once_and_nothing_else(house: House) -> None:
     key = (await house.make_key("realtime", "sessions:read"))["secret"]
     token = await house.make_token(key)

@@ -77,6 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the server runs without authentication."""
     ERROR_REASON_INVALID_RANGE: _ErrorReason.ValueType  # 24
     """OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
+    ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED: the tenant has as many keys as it may. Revoke some."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -139,4 +141,6 @@ ERROR_REASON_AUTHENTICATION_OFF: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: the server runs without authentication."""
 ERROR_REASON_INVALID_RANGE: ErrorReason.ValueType  # 24
 """OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
+ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED: the tenant has as many keys as it may. Revoke some."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

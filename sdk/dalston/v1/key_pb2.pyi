@@ -89,7 +89,9 @@ class CreateKeyRequest(_message.Message):
     name: _builtins.str
     """1 to 100 characters."""
     expires_in_seconds: _builtins.int
-    """Seconds until it expires: 60 to 315360000. Default: never."""
+    """Seconds until it expires: 60 to 315360000. Default: never. No key outlives
+    the one that made it: where that expires earlier, so does this.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At least one of the scopes of `Key`."""

@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
-from persistence import access
-from persistence.api_keys import KeyStore, KeyUses, parse_key_id
+from persistence import access, api_keys
+from persistence.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
 from persistence.credentials import new_key, new_token, parse_secret
 from persistence.database import Database, open_database
-from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, TokenSpent, TooManySessions
+from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, TokenSpent, TooManyKeys, TooManySessions
 from persistence.records import SessionStart
 from persistence.rows import SessionRows
 from persistence.session_id import new_session_id, parse_session_id
@@ -127,6 +127,23 @@ async def test_a_key_is_revoked_once_and_by_its_own_tenant_only(keys: KeyStore, 
             parse_key_id(wrong)
 
 
+async def test_no_key_outlives_the_one_that_made_it(keys: KeyStore, tenant: uuid.UUID, postgres_url: str) -> None:
+    short, long = timedelta(minutes=5), timedelta(hours=5)
+    maker, _ = await keys.create(tenant, "maker", ["admin"], timedelta(hours=1))
+    made = [
+        (await keys.create(tenant, "made", ["admin"], wanted, created_by=maker.id))[0] for wanted in (None, short, long)
+    ]
+    assert [key.expires_at == maker.expires_at for key in made] == [True, False, True]
+    assert made[1].expires_at is not None
+    assert made[1].expires_at - made[1].created_at == short
+    lasting, _ = await keys.create(tenant, "lasting", ["admin"])
+    assert (await keys.create(tenant, "made", ["admin"], created_by=lasting.id))[0].expires_at is None
+    connection = await asyncpg.connect(postgres_url)
+    makers = await connection.fetchval("SELECT created_by FROM api_keys WHERE id = $1", made[0].id)
+    await connection.close()
+    assert makers == maker.id
+
+
 async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenant: uuid.UUID) -> None:
     key, _ = await keys.create(tenant, "ci", ["realtime"])
     uses = KeyUses(keys, pause_seconds=0.05)
@@ -193,10 +210,46 @@ async def test_a_token_ends_with_its_time_and_is_swept(
     found = await keys.find(long)
     assert found is not None
     assert found.expires_at == key.expires_at, "no token outlives its key"
-    connection = await asyncpg.connect(postgres_url)
-    left = await connection.fetchval("SELECT count(*) FROM realtime_tokens WHERE expires_at < now()")
-    await connection.close()
-    assert left == 0
+    sweeping = asyncio.create_task(KeySweep(keys, pause_seconds=0.05).run())
+    async with asyncio.timeout(5):
+        while await keys.find(late):  # noqa: ASYNC110 - it is in Postgres
+            await asyncio.sleep(0.02)
+    sweeping.cancel()
+    assert await keys.find(long), "and no other"
+
+
+async def test_keys_are_listed_for_a_while_after_they_ended(
+    keys: KeyStore, tenant: uuid.UUID, postgres_url: str
+) -> None:
+    ages = {"revoked": ("revoked_at", 91), "expired": ("expires_at", 91), "late": ("revoked_at", 89), "living": None}
+    for name, age in ages.items():
+        key, _ = await keys.create(tenant, name, ["realtime"], timedelta(hours=1))
+        await keys.create_token(key.id, timedelta(hours=1))
+        if age is not None:
+            ago = f"UPDATE api_keys SET {age[0]} = now() - interval '{age[1]} days' WHERE id = $1"  # noqa: S608
+            await _execute(postgres_url, ago, key.id)
+    while await keys.sweep():
+        pass
+    assert [key.name for key in (await keys.list(tenant, 10)).keys] == ["living", "late"]
+
+
+async def test_a_tenant_has_so_many_keys_and_the_operator_always_one_more(
+    keys: KeyStore, tenant: uuid.UUID, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_keys, "_MOST_KEYS", 4)
+    maker, _ = await keys.create(tenant, "maker", ["admin"])
+    ended, _ = await keys.create(tenant, "ended", ["admin"])
+    await keys.revoke(tenant, ended.key_id)
+    made = await asyncio.gather(
+        *(keys.create(tenant, "made", ["realtime"], created_by=maker.id) for _ in range(8)), return_exceptions=True
+    )
+    assert [isinstance(each, TooManyKeys) for each in made].count(True) == 5
+    assert (await keys.create(tenant, "operator's", ["admin"]))[0].name == "operator's"
+    last = next(each[0] for each in made if isinstance(each, tuple))
+    for key in (last, maker):
+        await keys.revoke(tenant, key.key_id)
+    other, _ = await keys.create(tenant, "made", ["realtime"], created_by=maker.id)
+    assert other.name == "made"
 
 
 async def test_two_that_begin_at_once_cannot_both_have_the_last_place(

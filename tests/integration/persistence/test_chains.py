@@ -74,7 +74,7 @@ class Writer:
         progress = Progress(seconds, len(said), sum(each.word_count for each in said), "en")
         numbered = [NumberedUtterance(start.id, at, each) for at, each in enumerate(said)]
         for at in range(0, len(numbered), 250):
-            await self._rows.add_utterances(numbered[at : at + 250])
+            await self._rows.write({}, numbered[at : at + 250])
         await self._rows.conclude(start.id, Conclusion(Ending("completed"), NOON + timedelta(hours=1), progress))
         uris = StoredObjects("s3://b/a" if audio is not None else None, "s3://b/t")
         await self._rows.set_stored(start.id, uris, stored_bytes=len(audio or b""))

@@ -43,6 +43,37 @@ async def test_migrations_can_be_undone_and_applied_again(empty_database: str) -
         await asyncio.to_thread(step, config, "base" if step is command.downgrade else "head")
 
 
+async def test_of_sessions_that_continue_the_same_one_the_first_stays_linked(empty_database: str) -> None:
+    config = alembic_config(empty_database)
+    await asyncio.to_thread(command.upgrade, config, "0002")
+    connection = await asyncpg.connect(empty_database)
+    ids = [uuid.UUID(int=number) for number in range(1, 5)]
+    for session_id, previous in zip(ids, (None, ids[0], ids[0], ids[1]), strict=True):
+        await connection.execute(
+            "INSERT INTO realtime_sessions (id, tenant_id, language, model, encoding, sample_rate, channels,"
+            " store_audio, store_transcript, enhance_on_end, worker_id, started_at, previous_session_id)"
+            " VALUES ($1, $2, 'en', 'fast', 'pcm_s16le', 16000, 1, false, false, false, 'w', now(), $3)",
+            session_id,
+            DEFAULT_TENANT_ID,
+            previous,
+        )
+    await asyncio.to_thread(command.upgrade, config, "head")
+    linked = await connection.fetch("SELECT previous_session_id FROM realtime_sessions ORDER BY id")
+    assert [row[0] for row in linked] == [None, ids[0], None, ids[1]]
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await connection.execute("UPDATE realtime_sessions SET previous_session_id = $1 WHERE id = $2", ids[0], ids[2])
+    await connection.close()
+
+
+async def test_no_index_is_built_under_the_lock_that_adds_a_column(empty_database: str) -> None:
+    config = alembic_config(empty_database)
+    await asyncio.to_thread(command.upgrade, config, "0003")
+    connection = await asyncpg.connect(empty_database)
+    built = await connection.fetchval("SELECT to_regclass('ix_realtime_sessions_resumed')")
+    await connection.close()
+    assert built is None
+
+
 async def test_processes_that_migrate_at_once_do_it_one_after_the_other(empty_database: str) -> None:
     commands = [sys.executable, "-m", "persistence.migrate"]
     environment = {"DALSTON_DATABASE_URL": empty_database}

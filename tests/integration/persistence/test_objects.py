@@ -118,17 +118,52 @@ async def test_a_server_that_is_away_or_hangs_is_storage_unavailable(
         s3_proxy.restore()
 
 
-async def test_a_connection_lost_in_the_middle_of_a_download_is_no_short_object(
+async def test_a_connection_lost_in_the_middle_of_a_download_is_made_again(
     proxied: Callable[..., Any], s3_proxy: Any, objects: ObjectStore, key: str
 ) -> None:
-    await objects.put(key, bytes(20_000_000), "audio/wav")
+    data = os.urandom(3_000_000)
+    await objects.put(key, data, "audio/wav")
+    async with open_objects(proxied()) as through:
+        _, chunks = await through.get(key)
+        first = await anext(chunks)
+        s3_proxy.cut()
+        assert first + b"".join([chunk async for chunk in chunks]) == data
+
+
+async def test_a_store_lost_in_the_middle_of_a_download_is_no_short_object(
+    proxied: Callable[..., Any], s3_proxy: Any, objects: ObjectStore, key: str
+) -> None:
+    await objects.put(key, bytes(3_000_000), "audio/wav")
     async with open_objects(proxied(s3_deadline_seconds=1.0)) as through:
         _, chunks = await through.get(key)
         await anext(chunks)
-        s3_proxy.cut()
+        s3_proxy.refuse()
         with pytest.raises(StorageUnavailable):
             async for _ in chunks:
                 pass
+
+
+async def test_an_object_replaced_in_the_middle_of_a_download_is_no_mixture(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, bytes(3_000_000), "audio/wav")
+    _, chunks = await objects.get(key)
+    await anext(chunks)
+    await objects.put(key, b"1" * 3_000_000, "audio/wav")
+    with pytest.raises(StorageUnavailable):
+        async for _ in chunks:
+            pass
+
+
+async def test_readers_that_stand_still_hold_no_connection(objects: ObjectStore, key: str) -> None:
+    await objects.put(key, bytes(3_000_000), "audio/wav")
+    waiting = []
+    for _ in range(40):  # more than there are connections
+        _, chunks = await objects.get(key)
+        await anext(chunks)
+        waiting.append(chunks)
+    async with asyncio.timeout(5):
+        assert len(await read(objects, key)) == 3_000_000
+    for chunks in waiting:
+        await chunks.aclose()
 
 
 async def test_a_wrong_key_is_refused_at_once(make_settings: Callable[..., Any]) -> None:

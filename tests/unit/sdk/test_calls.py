@@ -48,6 +48,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
         self.calls: list[Any] = []
         self.metadata: list[dict[str, str]] = []
         self.takes_ranges = True
+        self.counted = 10_000
         self.break_after = 3000
         self.messages: list[list[session_pb2.WatchSessionsResponse | None]] = []
 
@@ -69,7 +70,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
         await self.take(request, context)
         first = int(request.cursor or 0)
         ids = [str(number) for number in range(first, min(first + request.limit, 250))]
-        pagination = session_pb2.Pagination(total=250)
+        pagination = session_pb2.Pagination(total=min(250, self.counted), total_is_exact=self.counted >= 250)
         if first + request.limit < 250:
             pagination.next_cursor = str(first + request.limit)
         return session_pb2.ListSessionsResponse(
@@ -218,6 +219,15 @@ async def test_a_list_follows_its_cursor_as_far_as_it_is_read() -> None:
         async for _ in client.sessions.list():
             break
         assert len(records.calls) == 1
+
+
+@pytest.mark.parametrize(("counted", "is_exact"), [(1000, True), (200, False)])
+async def test_a_page_says_whether_its_total_is_all_there_is(counted: int, is_exact: bool) -> None:
+    records = Records()
+    records.counted = counted
+    async with serving(records) as client:
+        page = await client.sessions.page(limit=10)
+    assert (page.total, page.total_is_exact, page.next_cursor) == (min(counted, 250), is_exact, "10")
 
 
 @pytest.mark.parametrize("takes_ranges", [True, False])

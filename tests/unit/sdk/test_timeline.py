@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 LONGEST = 28.0
+ROUNDING = 1e-6
+"""What sums of seconds are off by, at the most: there is nothing to be said in it."""
 
 
 def final(start: float, end: float, text: str = "") -> Final:
@@ -23,7 +25,7 @@ class Speech:
 
     def told_from(self, point: float) -> list[tuple[int, float, float]]:
         """What a session says that begins there: a word cut in two is an utterance of its own, and not the whole."""
-        return [(i, max(s, point), e) for i, (s, e) in enumerate(self.utterances) if e > point]
+        return [(i, max(s, point), e) for i, (s, e) in enumerate(self.utterances) if e > point + ROUNDING]
 
 
 @st.composite

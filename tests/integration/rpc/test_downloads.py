@@ -1,0 +1,169 @@
+"""Downloads and their readers: those who stand still, those who are slow, those who leave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from dalston.v1.session_pb2 import GetAudioRequest
+from dalston.v1.session_pb2_grpc import SessionServiceStub, add_SessionServiceServicer_to_server
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from prometheus_client import REGISTRY
+
+from persistence.byte_map import ByteMap, Repeated
+from persistence.tenancy import Caller
+from server.rpc import downloads
+from server.rpc.auth import AuthInterceptor
+from server.rpc.errors import ErrorInterceptor
+from server.rpc.sessions import SessionServicer
+from server.rpc.telemetry import TelemetryInterceptor
+from server.session.errors import IdleTimeout
+
+SIZE = 8 << 20
+MOST = 3
+
+
+class Archive:
+    """Long silence, for everyone."""
+
+    async def audio(self, _chain: Any) -> ByteMap:
+        return ByteMap((Repeated(b"\0", SIZE),))
+
+    async def read(self, file: ByteMap) -> AsyncIterator[bytes]:
+        for piece in file.pieces:
+            assert isinstance(piece, Repeated)
+            for chunk in piece.chunks():
+                yield chunk
+
+
+class Chains:
+    async def read(self, *_: Any, **__: Any) -> tuple[()]:
+        return ()
+
+
+@dataclass
+class Stored:
+    archive: Archive = field(default_factory=Archive)
+    chains: Chains = field(default_factory=Chains)
+
+
+class ByName:
+    """Everyone is the tenant that they say they are."""
+
+    async def admit(self, _method: str, authorization: Any, _address: str | None) -> Caller:
+        return Caller(UUID(authorization[0]))
+
+
+class Reader:
+    """One tenant's client."""
+
+    def __init__(self, stub: SessionServiceStub) -> None:
+        self._stub = stub
+        self.tenant_id = str(uuid4())
+
+    def ask(self) -> Any:
+        return self._stub.GetAudio(GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id),))
+
+    async def begin(self) -> Any:
+        """A download that has begun and is read no further."""
+        call = self.ask()
+        await call.read()
+        return call
+
+    async def size_of_all(self) -> int:
+        return sum([len(part.data) async for part in self.ask()])
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[SessionServiceStub]:
+    server = grpc.aio.server(interceptors=(TelemetryInterceptor(), ErrorInterceptor(), AuthInterceptor(ByName())))
+    add_SessionServiceServicer_to_server(SessionServicer(Stored(), MOST), server)  # type: ignore[arg-type]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    # Without probing the window stays small: what is not read is not sent.
+    options = (("grpc.http2.bdp_probe", 0),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        yield SessionServiceStub(channel)
+    await server.stop(0)
+
+
+def calls_ended(code: str) -> float:
+    return REGISTRY.get_sample_value("dalston_rpc_calls_total", {"method": "GetAudio", "code": code}) or 0.0
+
+
+async def test_a_tenant_whose_readers_stand_still_is_refused_one_more_and_others_are_served(
+    stub: SessionServiceStub,
+) -> None:
+    stuck, other = Reader(stub), Reader(stub)
+    waiting = [await stuck.begin() for _ in range(MOST)]
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stuck.size_of_all()
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(refused.value.trailing_metadata() or ())
+    assert trailing["retry-after"] == "5"
+    info = ErrorInfo()
+    Status.FromString(trailing["grpc-status-details-bin"]).details[0].Unpack(info)  # type: ignore[arg-type]
+    assert info.reason == "RATE_LIMITED"
+    assert await other.size_of_all() == SIZE
+    waiting.pop().cancel()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await stuck.size_of_all() == SIZE
+                break
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.05)
+    for call in waiting:
+        call.cancel()
+
+
+async def test_who_reads_too_slowly_is_ended_and_gives_the_place_back(
+    stub: SessionServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "_PATIENCE_SECONDS", 0.5)
+    reader = Reader(stub)
+    waiting = [await reader.begin() for _ in range(MOST)]
+    await asyncio.sleep(1.5)
+    assert await reader.size_of_all() == SIZE
+    for call in waiting:
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_reader_that_leaves_while_held_back_is_no_internal_error(
+    stub: SessionServiceStub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = calls_ended("CANCELLED"), calls_ended("INTERNAL")
+    readers = [await Reader(stub).begin() for _ in range(10)]
+    await asyncio.sleep(0.2)
+    for call in readers:
+        call.cancel()
+    async with asyncio.timeout(10):
+        while calls_ended("CANCELLED") < before[0] + len(readers):  # noqa: ASYNC110 - a metric
+            await asyncio.sleep(0.02)
+    assert calls_ended("INTERNAL") == before[1]
+    assert "rror" not in "".join(capfd.readouterr())
+
+
+class SlowTransport:
+    """Takes a chunk every 50 ms."""
+
+    async def write(self, _message: Any) -> None:
+        await asyncio.sleep(0.05)
+
+
+async def test_a_trickle_that_never_stops_is_ended_and_a_player_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "_PATIENCE_SECONDS", 0.3)
+    chunk = bytes(16_000)
+    player, trickle = (downloads._Reader(SlowTransport(), "audio/wav") for _ in range(2))  # type: ignore[arg-type]
+    for _ in range(20):
+        await player.give(chunk)
+    with pytest.raises(IdleTimeout):
+        for _ in range(20):
+            await trickle.give(chunk[:100])
