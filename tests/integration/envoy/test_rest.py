@@ -68,6 +68,16 @@ def test_a_header_of_any_value_does_no_harm(http: httpx.Client, value: str | byt
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-foo-bin", "@@@"), ("grpc-encoding", "bogus"), ("grpc-accept-encoding", "?"), ("grpc-timeout", "xyz")],
+)
+@pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/sess_1/audio"])
+def test_a_header_that_only_grpc_reads_does_no_harm(http: httpx.Client, path: str, name: str, value: str) -> None:
+    answer = http.get(path, headers={name: value})
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize("size", [7_000, 10_000, 14_000, 30_000, 55_000])
 def test_headers_up_to_the_limit_are_always_taken(http: httpx.Client, size: int) -> None:
     headers = {"x-any": "x" * size}
