@@ -1,5 +1,7 @@
 """Tenants, their limits and their first keys, made against the database: `python -m persistence.access`.
 
+The database is that of DALSTON_DATABASE_URL, or without one that of the local stack on DALSTON_HOME.
+
 create-key    makes a key, and its tenant if there is none; prints the secret, this once
 set-limits    sets limits of a tenant
 tenants       lists tenants and the limits that are their own
@@ -20,10 +22,11 @@ from persistence.config import PersistenceSettings
 from persistence.credentials import SCOPES
 from persistence.database import Database, open_database
 from persistence.errors import StorageUnavailable
+from persistence.local import operator_settings
 from persistence.tenancy import TenantLimits
 from persistence.tenants import TenantStore
 from telemetry.logs import configure_logging
-from telemetry.settings import InvalidSettings, read_settings
+from telemetry.settings import InvalidSettings
 
 _DEFAULT = "default"
 _LONGEST_NAME = 100
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     configure_logging("WARNING")
     try:
-        answer = asyncio.run(_run(read_settings(PersistenceSettings), options))
+        answer = asyncio.run(_run(operator_settings(), options))
     except ProgrammingError:
         print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
         return 1

@@ -60,6 +60,9 @@ SERVICES = (
 _MAX_MESSAGE_BYTES = 1 << 20
 """Far above what the contract allows, so that a message too big is refused in words and not by the transport."""
 
+METADATA_LIMITS = (("grpc.max_metadata_size", 96 * 1024), ("grpc.absolute_max_metadata_size", 128 * 1024))
+"""Above the 64 KiB of headers and query that Envoy takes, which says so in words. Between the two gRPC refuses at
+random, as RESOURCE_EXHAUSTED."""
 
 _STOP_SECONDS = 20.0
 """From the end of the grace period to that of the process, whatever hangs. Operators add it up: docs/durability.md."""
@@ -144,6 +147,7 @@ def _build(
         ),
         options=(
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            *METADATA_LIMITS,
             ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
             # A peer that is gone without a word is noticed within 8 s.
             ("grpc.keepalive_time_ms", 5_000),

@@ -1,10 +1,12 @@
 """The two commands, and what they say when something stands in the way."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -13,7 +15,7 @@ from stack.errors import CannotStart, Interrupted, StackError
 from stack.interruption import Interruption
 from stack.parts import Programs
 from stack.progress import Terminal
-from stack.settings import StackSettings
+from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 from telemetry.settings import InvalidSettings, read_settings
 
@@ -103,7 +105,7 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
         ("REST", f"http{secure}://{here}/v1/realtime/sessions"),
         ("gRPC", f"{here} ({'TLS' if secure else 'h2c'}, gRPC-Web, reflection)"),
         ("metrics", stack.metrics_url or "off"),
-        ("Postgres", stack.database_url if settings.database_url is None else "as configured"),
+        ("Postgres", _without_password(stack.database_url) if settings.database_url is None else "as configured"),
         ("S3", f"{stack.s3.endpoint_url}, bucket {stack.s3.bucket}" if stack.s3 else "as configured"),
         ("data, logs", str(stack.home.path)),
     ]
@@ -114,13 +116,20 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _without_password(url: str) -> str:
+    """What is printed stays in the logs of whatever runs the stack."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}").geturl()
+
+
 def _first_steps(stack: Stack, settings: StackSettings, here: str) -> list[str]:
     """What to type next; `here` is the address without the first letters of its scheme."""
     header = ""
     steps = []
     if settings.auth == "keys":
         header = ' -H "Authorization: Bearer $KEY"'
-        database = "" if settings.database_url else f"DALSTON_DATABASE_URL={stack.database_url} "
+        here_only = settings.database_url is None and stack.home.path != ROOT / ".dalston"
+        database = f"DALSTON_HOME={shlex.quote(str(stack.home.path))} " if here_only else ""
         make = "-m persistence.access create-key --tenant default --name first"
         scopes = "--scopes admin,realtime,sessions:read,sessions:write"
         steps = ["", f"A first key: {database}{sys.executable} {make} {scopes}"]

@@ -70,6 +70,10 @@ class Doors:
     """Web pages of other hosts that may read what is answered."""
     certificate: Certificate | None = None
     """What the public port shows; None for no TLS."""
+    call_seconds: int = 30
+    """The longest call of one request and one answer, the time in which its request arrives included."""
+    stall_seconds: int = 120
+    """How long a download or watch may go without a byte."""
 
 
 @contextmanager
@@ -120,6 +124,8 @@ def render(doors: Doors, access_log: Path) -> str:
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
+        CALL_SECONDS=doors.call_seconds,
+        STALL_SECONDS=doors.stall_seconds,
         ACCESS_LOG=_quotable(access_log),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,

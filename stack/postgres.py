@@ -87,7 +87,14 @@ def postgres(
         death_signal=signal.SIGQUIT,
     ) as process:
         process.wait_until(lambda: _answers(port), _READY_SECONDS, pause)
-        yield PostgresServer(port, password, process)
+        server = PostgresServer(port, password, process)
+        # For commands of the same user: persistence/local.py.
+        address = folder / "url"
+        write_private(address, server.url)
+        try:
+            yield server
+        finally:
+            address.unlink(missing_ok=True)
 
 
 def _options(durable: bool) -> list[str]:

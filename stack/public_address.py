@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from stack.envoy import Certificate
 from stack.errors import CannotStart
 from stack.settings import StackSettings
-from telemetry.exposure import is_loopback, refusal_to_expose
+from telemetry.exposure import is_loopback, refusal_of_plaintext, refusal_to_expose
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -22,6 +22,9 @@ def addresses(settings: StackSettings) -> list[str]:
         CannotStart: the address is none of this machine's, may not be served, or its port is taken.
     """
     if refusal := refusal_to_expose(settings.host, settings.auth, settings.allow_unauthenticated):
+        raise CannotStart(refusal)
+    encrypted = settings.tls_cert is not None
+    if refusal := refusal_of_plaintext(settings.host, settings.auth, encrypted, settings.allow_plaintext):
         raise CannotStart(refusal)
     host = "127.0.0.1" if settings.host == "localhost" else settings.host
     try:

@@ -31,6 +31,8 @@ class StackSettings(BaseSettings):
     """Its private key in PEM."""
     allow_unauthenticated: bool = False
     """Whether `auth=none` may be served beyond loopback."""
+    allow_plaintext: bool = False
+    """Whether `auth=keys` may be served beyond loopback without TLS, which then ends in front."""
     cache_dir: Path | None = None
     """Where converted weights are kept. Default: `cache` in `home`."""
     database_url: str | None = Field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""The rule that keeps an unauthenticated service off the network."""
+"""The rules that keep an unauthenticated service, and keys that anyone can read on their way, off the network."""
 
 import ipaddress
 
@@ -24,4 +24,18 @@ def refusal_to_expose(host: str, auth: str, allowed: bool) -> str | None:
     return (
         f"refusing to listen on {host} with DALSTON_AUTH=none: anyone who reaches it could read and delete every "
         "session. Listen on 127.0.0.1, or set DALSTON_ALLOW_UNAUTHENTICATED=true if the network in front is trusted."
+    )
+
+
+def refusal_of_plaintext(host: str, auth: str, encrypted: bool, allowed: bool) -> str | None:
+    """Why the public port must not be on `host`, or None if it may.
+
+    Keys and audio that travel in the clear are whoever's is on the way, so beyond loopback they need TLS, here or by
+    the operator's word in front.
+    """
+    if auth == "none" or encrypted or allowed or is_loopback(host):
+        return None
+    return (
+        f"refusing to take keys on {host} without TLS: anyone on the way could read them. Set DALSTON_TLS_CERT and "
+        "DALSTON_TLS_KEY, or DALSTON_ALLOW_PLAINTEXT=true if TLS ends in front of this port."
     )

@@ -303,6 +303,13 @@ async def test_a_body_too_large_is_refused(house: House) -> None:
 # --- limits
 
 
+@pytest.mark.parametrize("size", [10_000, 14_000, 50_000])
+async def test_large_headers_and_cookies_are_no_matter(house: House, size: int) -> None:
+    for name in ("x-any", "cookie"):
+        answer = await house.http.get("/v1/realtime/sessions", headers={name: "x" * size} | bearer(house.admin))
+        assert answer.status_code == 200, answer.text
+
+
 async def test_a_tenant_runs_so_many_sessions_and_is_told_on_every_door(house: House) -> None:
     key = await house.make_tenant("small", "realtime", max_sessions=1, max_session_seconds=77, idle_timeout_seconds=33)
     async with house.connect("", key) as socket:

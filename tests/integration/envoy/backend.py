@@ -15,6 +15,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
+from server.app import METADATA_LIMITS
+
 SERVICES = ("dalston.v1.SessionService", "dalston.v1.TranscriptionService")
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
 AUDIO_BYTES = 50 * 60_000
@@ -98,7 +100,7 @@ def _refuse(
 
 @contextmanager
 def backend(port: int) -> Iterator[SessionServicer]:
-    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), *METADATA_LIMITS])
     servicer = SessionServicer()
     session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(TranscriptionServicer(), server)

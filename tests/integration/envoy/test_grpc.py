@@ -28,6 +28,23 @@ def test_a_call_and_its_rich_error_pass(channel: grpc.Channel) -> None:
     assert len(status.details) == 1
 
 
+def test_metadata_up_to_the_limit_is_taken_and_a_cookie_is_not_passed_on(channel: grpc.Channel, front: Front) -> None:
+    stub = session_pb2_grpc.SessionServiceStub(channel)
+    for size in (10_000, 14_000, 50_000):
+        metadata = (("x-any", "x" * size), ("cookie", "a=b"))
+        stub.ListSessions(session_pb2.ListSessionsRequest(), timeout=5, metadata=metadata)
+        assert front.sessions.metadata[-1]["x-any"] == "x" * size
+        assert "cookie" not in front.sessions.metadata[-1]
+
+
+@pytest.mark.parametrize("method", ["ListSessions", "GetAudio"])
+def test_a_request_larger_than_any_of_the_contract_is_refused(channel: grpc.Channel, method: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        next(channel.unary_stream(f"/dalston.v1.SessionService/{method}")(bytes(100_000), timeout=5))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "the request is larger than 64 KiB"
+
+
 def test_a_bidirectional_stream_is_not_held_back(channel: grpc.Channel) -> None:
     """Each message is sent only after the answer to the one before it has come."""
     answers: list[str] = []

@@ -68,6 +68,33 @@ def test_a_header_of_any_value_does_no_harm(http: httpx.Client, value: str | byt
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-foo-bin", "@@@"), ("grpc-encoding", "bogus"), ("grpc-accept-encoding", "?"), ("grpc-timeout", "xyz")],
+)
+@pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/sess_1/audio"])
+def test_a_header_that_only_grpc_reads_does_no_harm(http: httpx.Client, path: str, name: str, value: str) -> None:
+    answer = http.get(path, headers={name: value})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("size", [7_000, 10_000, 14_000, 30_000, 55_000])
+def test_headers_up_to_the_limit_are_always_taken(http: httpx.Client, size: int) -> None:
+    headers = {"x-any": "x" * size}
+    assert {http.get(SESSIONS, headers=headers).status_code for _ in range(10)} == {200}
+
+
+def test_headers_beyond_the_limit_are_refused_in_words(http: httpx.Client) -> None:
+    answer = http.get(SESSIONS, headers={"x-any": "x" * 70_000})
+    assert answer.status_code == 431
+    assert "larger than 64 KiB" in answer.json()["message"]
+
+
+def test_cookies_do_not_travel_to_the_server(http: httpx.Client, front: Front) -> None:
+    assert http.get(SESSIONS, headers={"cookie": "a=b"}).status_code == 200
+    assert "cookie" not in front.sessions.metadata[-1]
+
+
 def test_an_unknown_query_parameter_is_refused_by_name(http: httpx.Client) -> None:
     answer = http.get(f"{SESSIONS}?colour=red")
     assert answer.status_code == 400

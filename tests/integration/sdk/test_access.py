@@ -45,11 +45,12 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     more: dict[str, Any] = {"tls_cert": certificate.chain, "tls_key": certificate.private_key}
     home, port = tmp_path_factory.mktemp("keyed"), free_port()
     outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
-    with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=PROGRAMS) as stack:
+    with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=PROGRAMS):
+        home_named = {"DALSTON_HOME": str(home)}
         command = [sys.executable, "-m", "persistence.access", "create-key", "--tenant", "acme", "--name", "test"]
         made = subprocess.run(
             [*command, "--scopes", SCOPES, "--json"],
-            env={**os.environ, "DALSTON_DATABASE_URL": stack.database_url},
+            env={name: value for name, value in os.environ.items() if name != "DALSTON_DATABASE_URL"} | home_named,
             cwd=ROOT,
             check=True,
             stdout=subprocess.PIPE,

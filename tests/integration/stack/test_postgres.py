@@ -50,6 +50,13 @@ async def test_the_password_is_asked_for(tmp_path: Path) -> None:
         assert server.password not in repr(server)
 
 
+def test_its_address_is_kept_for_its_user_while_it_runs(tmp_path: Path) -> None:
+    with postgres(tmp_path) as server:
+        assert (tmp_path / "url").read_text() == server.url
+        assert (tmp_path / "url").stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "url").exists()
+
+
 def test_an_initialisation_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "data.new").mkdir()
     (tmp_path / "data.new" / "PG_VERSION").write_text("18")

@@ -184,9 +184,16 @@ def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command)
 def test_up_with_keys_says_how_to_make_the_first_one(command: Command) -> None:
     process = command.start(DALSTON_AUTH="keys", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
     command.wait_until_up(process)
+    assert process.stdout is not None
+    said = ""
+    while "curl" not in said and (line := process.stdout.readline()):
+        said += line
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[0]
+    process.communicate(timeout=60)
     assert "persistence.access create-key --tenant default" in said
+    assert f"DALSTON_HOME={command.home} " in said
+    assert "postgresql://dalston@127.0.0.1:" in said
+    assert (command.home / "postgres" / "password").read_text() not in said
     assert 'curl -H "Authorization: Bearer $KEY"' in said
 
 

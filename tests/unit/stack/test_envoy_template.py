@@ -1,6 +1,13 @@
 """The filled-in configuration. What it does is tested on Envoy itself."""
 
+import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dalston.v1 import key_pb2, session_pb2, transcription_pb2
+from google.protobuf.descriptor import MethodDescriptor
 
 from stack.envoy import Doors, render
 
@@ -16,3 +23,42 @@ def test_every_placeholder_is_filled() -> None:
 def test_paths_with_odd_characters_stay_paths() -> None:
     text = render(Doors(["127.0.0.1"], 8000, 1, 2), Path('/a "quoted" \\ folder: #1/access.log'))
     assert r'path: "/a \"quoted\" \\ folder: #1/access.log"' in text
+
+
+def route_of(method: MethodDescriptor) -> dict[str, Any]:
+    """The gRPC route that Envoy takes a method by: the first that matches."""
+    whole = yaml.safe_load(render(Doors(["127.0.0.1"], 8000, 1, 2), Path("/logs/access.log")))
+    chain = whole["static_resources"]["listeners"][0]["filter_chains"][0]
+    manager = chain["filters"][0]["typed_config"]
+    routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    for route in routes:
+        match = route["match"]
+        pattern = match.get("safe_regex", {}).get("regex")
+        if match.get("path") == path or path.startswith(match.get("prefix", "no")):
+            return dict(route)
+        if pattern is not None and re.fullmatch(pattern, path):
+            return dict(route)
+    raise AssertionError
+
+
+METHODS = [
+    method
+    for module in (transcription_pb2, session_pb2, key_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_only_streams_of_audio_may_wait_in_front_of_the_server_for_long(method: MethodDescriptor) -> None:
+    route = route_of(method)
+    filters, action = route.get("typed_per_filter_config", {}), route["route"]
+    assert ("whole_request" in filters) is not method.client_streaming
+    if method.client_streaming:
+        assert (action["timeout"], action["idle_timeout"]) == ("0s", "0s")
+    elif method.server_streaming:
+        assert (action["timeout"], action["idle_timeout"]) == ("0s", "120s")
+    else:
+        assert action["timeout"] == "25s"
+        assert action["max_stream_duration"] == {"max_stream_duration": "30s", "grpc_timeout_header_max": "30s"}

@@ -52,6 +52,16 @@ def test_nothing_is_served_to_the_network_without_authentication_unless_allowed(
     assert public_address.addresses(allowed) == ["192.0.2.1"]
 
 
+def test_keys_are_not_taken_from_the_network_in_the_clear_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_problems(monkeypatch, {})
+    with pytest.raises(CannotStart, match=r"without TLS.*DALSTON_ALLOW_PLAINTEXT"):
+        public_address.addresses(settings(host="192.0.2.1", auth="keys"))
+    encrypted = {"tls_cert": Path("chain.pem"), "tls_key": Path("key.pem")}
+    for more in (encrypted, {"allow_plaintext": True}):
+        assert public_address.addresses(settings(host="192.0.2.1", auth="keys", **more)) == ["192.0.2.1"]
+    assert "127.0.0.1" in public_address.addresses(settings(auth="keys"))
+
+
 def test_a_name_is_no_address() -> None:
     with pytest.raises(CannotStart, match="must be an IP address"):
         public_address.addresses(settings(host="example.com", allow_unauthenticated=True))

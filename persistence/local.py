@@ -1,0 +1,30 @@
+"""The database of the stack that runs on this machine, for the commands of who runs it."""
+
+import os
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from persistence.config import PersistenceSettings
+from telemetry.settings import InvalidSettings, read_settings
+
+_HOME = Path(__file__).resolve().parent.parent / ".dalston"
+
+
+def operator_settings() -> PersistenceSettings:
+    """The settings; without a DALSTON_DATABASE_URL the database is that of the stack on DALSTON_HOME, if one runs.
+
+    Raises:
+        InvalidSettings: a value is wrong, or the stack is another user's.
+    """
+    settings = read_settings(PersistenceSettings)
+    if "database_url" in settings.model_fields_set:
+        return settings
+    # Written by the stack for as long as its Postgres runs, and readable by its user only.
+    path = Path(os.environ.get("DALSTON_HOME") or _HOME).expanduser() / "postgres" / "url"
+    try:
+        return settings.model_copy(update={"database_url": SecretStr(path.read_text())})
+    except (FileNotFoundError, NotADirectoryError):
+        return settings
+    except OSError as error:
+        raise InvalidSettings(f"DALSTON_HOME: cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,119 @@
+"""Requests that never end, by callers without a key: they hold nothing that others need, and are gone in time."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from stack.envoy import Doors, envoy
+from stack.ports import free_port
+from tests.integration.envoy.backend import backend
+from tests.integration.envoy.conftest import Front
+
+CALL_SECONDS = 1
+STALL_SECONDS = 2
+SERVICE = "/dalston.v1.SessionService"
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """An Envoy with limits short enough to wait for."""
+    folder = tmp_path_factory.mktemp("hasty")
+    limits = {"call_seconds": CALL_SECONDS, "stall_seconds": STALL_SECONDS}
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), **limits)
+    with backend(doors.server_port) as sessions, envoy(folder, doors):
+        wait_until_served(f"http://127.0.0.1:{doors.port}")
+        yield Front(doors.port, folder / "access.log", sessions)
+
+
+def wait_until_served(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while httpx.get(f"{url}/v1/realtime/sessions").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def silence(until: threading.Event) -> Iterator[bytes]:
+    """A request stream that neither sends nor ends."""
+    until.wait(30)
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    ("path", "seconds"),
+    [
+        (f"{SERVICE}/ListSessions", CALL_SECONDS),
+        ("/dalston.v1.KeyService/CreateKey", CALL_SECONDS),
+        (f"{SERVICE}/GetAudio", STALL_SECONDS),
+        (f"{SERVICE}/WatchSessions", STALL_SECONDS),
+        ("/grpc.health.v1.Health/Check", 5),
+    ],
+)
+def test_requests_that_never_end_are_ended_and_never_reach_the_server(hasty: Front, path: str, seconds: int) -> None:
+    done = threading.Event()
+    asked = len(hasty.sessions.metadata)
+    started = time.monotonic()
+    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
+        calls = [channel.stream_stream(path)(silence(done), timeout=20) for _ in range(20)]
+        codes = {call.code() for call in calls}
+        took = time.monotonic() - started
+        done.set()
+    assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
+    assert seconds - 0.5 < took < seconds + 4
+    assert len(hasty.sessions.metadata) == asked
+    assert {entry["attempts"] for entry in log_entries(hasty, path, 20)} == {0}
+
+
+def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:
+    """Of calls to a path, once there are as many; Envoy writes them every 10 s."""
+    deadline = time.monotonic() + 15
+    while True:
+        entries = [json.loads(line) for line in front.access_log.read_text().splitlines()]
+        if len(found := [entry for entry in entries if entry["path"] == path]) >= count:
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_body_that_never_ends_is_answered_408_in_json(hasty: Front) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(CALL_SECONDS + 3)
+        yield b"}"
+
+    started = time.monotonic()
+    try:
+        answer = httpx.post(f"{hasty.http}/v1/keys", content=body(), timeout=20)
+    except httpx.TransportError:
+        # Written to after it was closed.
+        assert time.monotonic() - started > CALL_SECONDS
+    else:
+        assert answer.status_code == 408
+        assert answer.json()["code"] == 4
+
+
+def test_watches_without_a_key_take_no_place_from_calls(hasty: Front) -> None:
+    """Many more than their share of the connection to the server."""
+    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watches = [watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(300)]
+        refused = [call for call in watches if ended_with(call) is grpc.StatusCode.UNAVAILABLE]
+        assert len(refused) == 300 - 256
+        assert httpx.get(f"{hasty.http}/v1/realtime/sessions").status_code == 200
+        for call in watches:
+            call.cancel()
+
+
+def ended_with(call: Any) -> grpc.StatusCode | None:
+    """The status of a watch that is over; None if it says something first."""
+    try:
+        next(call)
+    except grpc.RpcError as error:
+        return error.code()
+    return None
