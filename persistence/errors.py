@@ -110,7 +110,7 @@ class TooManySessions(PersistenceError):
     """The tenant runs as many sessions as it may."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} sessions run at a time, which is the limit: end one, or try again in a while")
+        super().__init__(f"the limit of sessions at a time is {limit}: end one, or try again in a while")
         self.limit = limit
 
 

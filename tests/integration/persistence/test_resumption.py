@@ -107,7 +107,7 @@ class Past:
 
     async def resume(self, session_id: str, **changes: Any) -> str:
         start = self.start(previous_session_id=parse_session_id(session_id), resume_from_seconds=1.0, **changes)
-        await self.rows.insert_resumed(start, parse_session_id(session_id))
+        await self.rows.admit(start, None)
         return start.session_id
 
     async def clear(self) -> None:
