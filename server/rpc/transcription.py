@@ -93,7 +93,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         if self._resumptions is None:
             raise NotBuilt("this server keeps no sessions that could be resumed")
         wanted = Resumption(
-            tenant_id=current_caller.get().tenant_id,
+            caller=current_caller.get(),
             earlier=config.resume_session_id,
             new=session_id,
             encoding=options.audio.encoding,

@@ -566,6 +566,25 @@ async def test_a_tenant_runs_so_many_sessions_and_is_told_on_every_door(house: H
     await until(is_free, 10)
 
 
+async def test_a_refused_resume_leaves_the_session_of_a_silent_client_alone(house: House) -> None:
+    key = await house.make_tenant("quiet", "realtime", max_sessions=2)
+    async with house.connect("", key) as socket, house.connect("", key) as other:
+        session_id = json.loads(await socket.recv())["session_id"]
+        await other.recv()
+        await asyncio.sleep(2.5)
+        resume = f"resume_session_id={session_id}"
+        for refused in ("&resume_from_seconds=9", "&sample_rate=8000"):
+            _, messages = await house.socket(resume + refused, **bearer(key))
+            assert messages[-1]["code"] == "invalid_parameters"
+        # At the limit: the one that is continued makes room for the one that continues it.
+        _, messages = await house.socket(resume, **bearer(key))
+        assert messages[0]["type"] == "session.begin"
+        with suppress(ConnectionClosed):
+            async for text in socket:
+                ended = json.loads(text)
+        assert (ended["code"], "resumed_by" in ended) == ("session_resumed", False)
+
+
 async def test_an_idle_session_of_a_tenant_ends_at_the_tenant_s_limit(house: House) -> None:
     key = await house.make_tenant("hasty", "realtime", idle_timeout_seconds=0.5)
     async with house.connect("", key) as socket:
