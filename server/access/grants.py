@@ -39,6 +39,10 @@ class Grants:
         """Whether `of` answers without Postgres."""
         return self._known.has(secret) or self._unknown.has(secret)
 
+    def was_good(self, secret: Secret) -> bool:
+        """Whether the secret is a key that Postgres knew when it was asked last, however long ago."""
+        return self._known.had(secret)
+
     async def of(self, secret: Secret) -> Grant | None:
         """What the secret stands for, None for nothing.
 
@@ -86,6 +90,10 @@ class _Memory(Generic[T]):
     def has(self, secret: Secret) -> bool:
         answer = self._answers.get(secret.hash)
         return answer is not None and self._clock() - answer[0] < self._seconds
+
+    def had(self, secret: Secret) -> bool:
+        """Whether there is an answer, which may not count any more."""
+        return secret.hash in self._answers
 
     def of(self, secret: Secret) -> T:
         return self._answers[secret.hash][1]
