@@ -23,6 +23,8 @@ _BURST_SECONDS: Final = 2.0
 """A tenant that was quiet may make the calls of so many seconds at once."""
 _GUESSES_PER_SECOND: Final = 1.0
 _GUESSES_AT_ONCE: Final = 30.0
+_TOKEN_SHOWS_PER_SECOND: Final = 1.0
+_TOKEN_SHOWS_AT_ONCE: Final = 10.0
 _TURNS: Final = 2
 """Lookups at a time for all addresses that showed many wrong keys: Postgres has the rest of its connections left."""
 _TURN_SECONDS: Final = 1.0
@@ -62,6 +64,7 @@ class KeyGate:
         self._uses = uses
         self._defaults = defaults
         self._calls = Rates()
+        self._tokens = Rates()
         self._guesses = Rates()
         self._turns = asyncio.Semaphore(_TURNS)
 
@@ -71,10 +74,13 @@ class KeyGate:
             raise _refused("malformed" if authorization else "missing")
         if secret.kind == "token" and method != TOKEN_METHOD:
             raise _refused("misplaced token")
+        if secret.kind == "token":
+            self._refuse_repetition(secret)
         grant = await self._grant(secret, _origin(address))
         note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
         limits = grant.limits.over(self._defaults)
-        self._refuse_haste(grant, limits)
+        if secret.kind == "key":
+            self._refuse_haste(grant, limits)
         scope = SCOPES[method]
         if scope not in grant.scopes:
             _failures.labels("scope").inc()
@@ -94,10 +100,10 @@ class KeyGate:
         except StorageUnavailable:
             _failures.labels("unavailable").inc()
             raise
+        if is_new and (grant is None or grant.has_ended(datetime.now(UTC))):
+            # Once while it is remembered: a client that goes on with one wrong key must not slow down its neighbours.
+            self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
         if grant is None:
-            if is_new:
-                # A client that goes on with one wrong key guesses nothing, and must not lock out its neighbours.
-                self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
             raise _refused("unknown")
         if grant.revoked_at is not None:
             raise _refused("revoked")
@@ -121,6 +127,12 @@ class KeyGate:
             yield
         finally:
             self._turns.release()
+
+    def _refuse_repetition(self, secret: Secret) -> None:
+        # A token is asked for every time. Whoever was given one must not use up the calls of its tenant with it.
+        if seconds := self._tokens.take(secret.hash, _TOKEN_SHOWS_PER_SECOND, _TOKEN_SHOWS_AT_ONCE):
+            _failures.labels("too many").inc()
+            raise RateLimited("the token was shown too often", seconds)
 
     def _refuse_haste(self, grant: Grant, limits: TenantLimits) -> None:
         rate = limits.requests_per_second

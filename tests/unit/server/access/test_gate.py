@@ -189,6 +189,57 @@ async def test_a_token_is_good_for_a_live_session_only_and_asked_for_every_time(
     assert store.asked[hash_of(token)] == 2
 
 
+@pytest.mark.parametrize("ended", [{"revoked_at": datetime.now(UTC)}, {"expires_at": datetime.now(UTC)}])
+async def test_a_key_and_a_token_that_ended_are_remembered_like_unknown_ones(
+    gate: KeyGate, store: Store, ended: dict[str, Any]
+) -> None:
+    key, token = new_key(), new_token()
+    for text in (key, token):
+        store.add(text, **ended)
+        for _ in range(9):
+            with pytest.raises(Unauthenticated):
+                await admit(gate, text, "Transcribe")
+        assert store.asked[hash_of(text)] == 1
+    for _ in range(31):
+        store.add(another := new_key(), **ended)
+        with pytest.raises(Unauthenticated):
+            await admit(gate, another)
+    # They were wrong keys: what else comes from there is looked up two at a time.
+    store.answering.clear()
+    asked = store.asked.total()
+    guesses = [asyncio.create_task(admit(gate, new_key())) for _ in range(9)]
+    await asyncio.sleep(0.1)
+    assert store.asked.total() == asked + 2
+    store.answering.set()
+    await asyncio.gather(*guesses, return_exceptions=True)
+
+
+async def test_a_key_that_was_revoked_was_not_good(gate: KeyGate, store: Store) -> None:
+    key = new_key()
+    grant = store.add(key)
+    grants = Grants(store.find, clock=lambda: store.now)
+    secret = parse_secret(key)
+    assert secret is not None
+    await grants.of(secret)
+    store.now += 60
+    assert grants.was_good(secret)
+    store.grants[secret.hash] = replace(grant, revoked_at=datetime.now(UTC))
+    await grants.of(secret)
+    assert not grants.was_good(secret)
+
+
+async def test_a_token_is_shown_so_often_and_takes_no_calls_of_its_tenant(gate: KeyGate, store: Store) -> None:
+    key, token = new_key(), new_token()
+    grant = store.add(key, limits=TenantLimits(requests_per_second=1))
+    store.add(token, tenant_id=grant.tenant_id, limits=grant.limits)
+    for _ in range(10):
+        await admit(gate, token, "Transcribe")
+    with pytest.raises(RateLimited, match="the token"):
+        await admit(gate, token, "Transcribe")
+    assert store.asked[hash_of(token)] == 10
+    await admit(gate, key)
+
+
 async def guess(gate: KeyGate, count: int, address: str = "192.0.2.1") -> None:
     for _ in range(count):
         with pytest.raises(Unauthenticated):
