@@ -470,9 +470,10 @@ async def test_a_token_of_a_revoked_key_opens_nothing(house: House) -> None:
 
 async def test_a_page_of_another_host_cannot_use_a_token(house: House) -> None:
     token = await house.make_token(house.admin)
-    with pytest.raises(InvalidStatus) as refused:
-        await house.socket(f"token={token}", Origin="https://evil.example")
-    assert refused.value.response.status_code == 403
+    for name in ("token", "api_key"):
+        with pytest.raises(InvalidStatus) as refused:
+            await house.socket(f"{name}={token}", Origin="https://evil.example")
+        assert refused.value.response.status_code == 403
     with pytest.raises(InvalidStatus):
         await house.socket(f"token={token}", Origin=house.stack.base_url.replace("http://", "https://"))
     code, _ = await house.socket(f"token={token}", Origin="https://app.example")
