@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from websockets.http11 import Request
 
-from bridge.parameters import names_in
+from bridge.parameters import carries_token
 from telemetry.exposure import is_loopback
 
 
@@ -36,7 +36,7 @@ class Pages:
 
 
 def _comes_by_token(request: Request) -> bool:
-    return "token" in names_in(urlsplit(request.path).query) or "Cookie" in request.headers
+    return carries_token(urlsplit(request.path).query) or "Cookie" in request.headers
 
 
 def _is_local(origin: str) -> bool:

@@ -87,6 +87,9 @@ class Grant:
     revoked_at: datetime | None
     limits: TenantLimits = field(default_factory=TenantLimits)
 
+    def has_ended(self, now: datetime) -> bool:
+        return self.revoked_at is not None or self.is_expired(now)
+
     def is_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
 

@@ -64,10 +64,13 @@ class SessionActive(_SessionError):
 
 
 class SessionResumed(_SessionError):
-    """Another session, `resumed_by`, continues the session."""
+    """Another session, `resumed_by`, continues the session, or is about to: then it has no name yet."""
 
-    def __init__(self, session_id: str, resumed_by: str) -> None:
-        super().__init__(session_id, f"is continued by session {resumed_by} already: resume that one")
+    def __init__(self, session_id: str, resumed_by: str | None = None) -> None:
+        what = "is being continued over another connection"
+        if resumed_by is not None:
+            what = f"is continued by session {resumed_by} already: resume that one"
+        super().__init__(session_id, what)
         self.resumed_by = resumed_by
 
 
@@ -118,7 +121,7 @@ class TooManySessions(PersistenceError):
     """The tenant runs as many sessions as it may."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} sessions run at a time, which is the limit: end one, or try again in a while")
+        super().__init__(f"the limit of sessions at a time is {limit}: end one, or try again in a while")
         self.limit = limit
 
 

@@ -118,6 +118,11 @@ class RecordedCall:
         return None if self._recorder is None else self._recorder.start.id
 
     @property
+    def received_seconds(self) -> float:
+        """Audio of the session that was received."""
+        return 0.0 if self._recorder is None else self._recorder.received_seconds
+
+    @property
     def silent_seconds(self) -> float:
         """How long the client has sent nothing, though it could have: infinite when it has gone."""
         if self.has_vanished:

@@ -7,7 +7,7 @@ that one stores no less, so that its audio up to the point and the new session's
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -30,6 +30,7 @@ from persistence.reach import Reach
 from persistence.rows import SessionRows
 from persistence.session_id import format_session_id, parse_session_id
 from persistence.tables import HAS_NOTHING, HAS_SERVER, RUNS, UNFINISHED
+from persistence.tenancy import Caller
 from persistence.wav import WavFormat
 from telemetry.logs import get_logger
 
@@ -70,6 +71,9 @@ class RunningCall(Protocol):
     @property
     def silent_seconds(self) -> float: ...
 
+    @property
+    def received_seconds(self) -> float: ...
+
     def take_over(self, error: Exception) -> None: ...
 
 
@@ -77,7 +81,7 @@ class RunningCall(Protocol):
 class Resumption:
     """What a new session asks for."""
 
-    tenant_id: UUID
+    caller: Caller
     earlier: str
     """Id of the session to continue, as the client gave it."""
     new: str
@@ -142,13 +146,15 @@ class Resumptions:
         """Where in the earlier session's audio the new one begins: seconds, a whole number of samples.
 
         Waits some seconds for the earlier session to end if it runs, for its connection may be dead, and then for its
-        last words. One that this process runs, and whose client is silent, is ended.
+        last words. One that this process runs, and whose client is silent, is ended, unless the new one would be
+        refused all the same.
 
         Raises:
             InvalidResumption: the id is none, the formats differ, or the earlier session did not receive as much.
             SessionNotFound: the tenant has no such session.
             SessionActive: it goes on.
             SessionResumed: another session continues it.
+            TooManySessions, TokenSpent: the caller may not begin the new one.
             StorageUnavailable: Postgres is away.
         """
         try:
@@ -174,7 +180,7 @@ class Resumptions:
             _refuse_other_format(earlier, wanted)
             if following is not None and not following.has_nothing:
                 raise SessionResumed(wanted.earlier, following.session_id)
-            obstacle = self._obstacle(earlier, following, wanted.new)
+            obstacle = await self._obstacle(earlier, following, wanted)
             if obstacle is None:
                 settle_at = min(settle_at, clock() + _SETTLE_SECONDS)
                 is_settling = earlier.is_at_work or (following is not None and following.runs)
@@ -184,33 +190,51 @@ class Resumptions:
                 raise obstacle
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _obstacle(self, earlier: _Session, following: _Session | None, new: str) -> Exception | None:
+    async def _obstacle(self, earlier: _Session, following: _Session | None, wanted: Resumption) -> Exception | None:
         """Why the earlier session cannot be continued yet: one that runs, and may have a client."""
-        if following is not None and following.runs and not self._take_over(following, new):
+        if following is not None and following.runs and not await self._take_over(following, earlier, wanted):
             return SessionResumed(earlier.session_id, following.session_id)
-        if earlier.runs and not self._take_over(earlier, new):
+        if earlier.runs and not await self._take_over(earlier, earlier, wanted):
             return SessionActive(earlier.session_id)
         return None
 
     async def _look(self, session_id: UUID, wanted: Resumption) -> tuple[_Session, _Session | None]:
         """The earlier session and the one that continues it."""
         async with self._database.transaction() as connection:
-            rows = (await connection.execute(_LOOK, {"id": session_id, "tenant_id": wanted.tenant_id})).mappings()
+            rows = (
+                await connection.execute(_LOOK, {"id": session_id, "tenant_id": wanted.caller.tenant_id})
+            ).mappings()
             found = [_session(row) for row in rows]
         earlier = next((each for each in found if each.id == session_id), None)
         if earlier is None:
             raise SessionNotFound(wanted.earlier)
         return earlier, next((each for each in found if each.id != session_id), None)
 
-    def _take_over(self, session: _Session, new: str) -> bool:
+    async def _take_over(self, session: _Session, earlier: _Session, wanted: Resumption) -> bool:
         """Ends a running session of this process whose client is silent; says whether it did, now or before."""
         call = self._call_of(session.id)
         if call is None or call.silent_seconds < _SILENCE_SECONDS:
             return False
         if not math.isinf(call.silent_seconds):
+            await self._refuse_in_time(call, session, earlier, wanted)
+            if call.silent_seconds < _SILENCE_SECONDS:
+                return False
             _taken_over.inc()
-        call.take_over(SessionResumed(session.session_id, new))
+        # The new session has no row yet, so it cannot be named: it may still come to nothing.
+        call.take_over(SessionResumed(session.session_id))
         return True
+
+    async def _refuse_in_time(
+        self, call: RunningCall, session: _Session, earlier: _Session, wanted: Resumption
+    ) -> None:
+        """Raises what would refuse the new session after `session` was ended for it: nobody loses one for nothing."""
+        await self._rows.check_may_begin(wanted.caller, instead_of=session.id)
+        if wanted.seconds is None:
+            return
+        if session is earlier:
+            _asked(replace(earlier, is_unfinished=False), call.received_seconds, wanted.seconds)
+        else:
+            _asked(earlier, await self._stored_seconds(earlier), wanted.seconds)
 
     async def _stored_seconds(self, session: _Session) -> float:
         """How much of the audio is in the bucket: whoever ends the session stores no less."""

@@ -34,7 +34,7 @@ from persistence.errors import NotOwner, SessionNotFound, SessionResumed, TokenS
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.session_id import format_session_id
 from persistence.tables import HAS_NOTHING, RUNS, realtime_sessions, session_parts, session_utterances
-from persistence.tenancy import Caller
+from persistence.tenancy import REFUSALS, Caller
 from persistence.transcript import TimedWord, Utterance, majority_language
 
 _t = realtime_sessions.c
@@ -133,8 +133,10 @@ _STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0)
 _COUNT_RUNNING = text(f"""
     SELECT count(*) FROM realtime_sessions AS s
     WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL
+        AND s.id IS DISTINCT FROM CAST(:instead_of AS uuid)
 """)  # noqa: S608 - no input
 
+_HAS_TOKEN = text("SELECT 1 FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now()")
 _SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
 
 
@@ -182,8 +184,9 @@ class SessionRows:
         """Creates the row of a session if its caller may begin it, and links it to the one that it continues.
 
         A token that it begins with is spent. Begins of one tenant stand in line, on all servers, so two at once cannot
-        both take the last place; sessions of a server that is dead count until its lease has run out. A session that
-        was to continue the same one, and has ended without having received anything, continues it no longer.
+        both take the last place; sessions of a server that is dead count until its lease has run out. The session that
+        is continued does not count, though its last words may take a while. One that was to continue the same one, and
+        has ended without having received anything, continues it no longer.
 
         Raises:
             TooManySessions: the tenant runs as many as it may.
@@ -194,10 +197,25 @@ class SessionRows:
         self._check()
         async with self._database.transaction() as connection:
             if caller is not None:
-                await _let_in(connection, caller)
+                await _let_in(connection, caller, start.previous_session_id)
             if start.previous_session_id is not None:
                 await _link(connection, start.tenant_id, start.previous_session_id)
             await connection.execute(insert(realtime_sessions).values(asdict(start)))
+
+    async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
+        """Whether `admit` would let the caller in now, if one session did not run; takes nothing.
+
+        Raises:
+            TooManySessions, TokenSpent: it would not.
+        """
+        if caller.limits.max_sessions is None and caller.token_hash is None:
+            return
+        async with self._database.transaction() as connection:
+            if caller.token_hash is not None:
+                kept = await connection.execute(_HAS_TOKEN, {"hash": caller.token_hash})
+                if kept.one_or_none() is None:
+                    raise TokenSpent
+            await _refuse_too_many(connection, caller, instead_of)
 
     async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
@@ -432,17 +450,24 @@ def _clean(spoken: str) -> str:
     return spoken.replace("\0", "")
 
 
-async def _let_in(connection: AsyncConnection, caller: Caller) -> None:
+async def _let_in(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
     if caller.token_hash is not None:
         spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
         if spent.one_or_none() is None:
             raise TokenSpent
-    limit = caller.limits.max_sessions
-    if limit is not None:
+    if caller.limits.max_sessions is not None:
         await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
-        running = (await connection.execute(_COUNT_RUNNING, {"tenant_id": caller.tenant_id})).scalar_one()
-        if running >= limit:
-            raise TooManySessions(limit)
+        await _refuse_too_many(connection, caller, instead_of)
+
+
+async def _refuse_too_many(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
+    limit = caller.limits.max_sessions
+    if limit is None:
+        return
+    names = {"tenant_id": caller.tenant_id, "instead_of": instead_of}
+    if (await connection.execute(_COUNT_RUNNING, names)).scalar_one() >= limit:
+        REFUSALS.labels("sessions").inc()
+        raise TooManySessions(limit)
 
 
 async def _link(connection: AsyncConnection, tenant_id: UUID, previous: UUID) -> None:

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from persistence.errors import LeaseLost, StorageUnavailable, TooManySessions
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.rows import NumberedUtterance, SessionRows
-from persistence.tenancy import REFUSALS, Caller
+from persistence.tenancy import Caller
 from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
@@ -82,9 +82,6 @@ class SessionWriter:
                 await self._rows.admit(start, caller)
             else:
                 await self._rows.insert([start])
-        except TooManySessions:
-            REFUSALS.labels("sessions").inc()
-            raise
         except StorageUnavailable:
             _failures.inc()
             has_token = caller is not None and caller.token_hash is not None

@@ -1,7 +1,9 @@
 """The gate that every call passes: who is calling, whether they may, and whether not too often."""
 
+import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -21,6 +23,11 @@ _BURST_SECONDS: Final = 2.0
 """A tenant that was quiet may make the calls of so many seconds at once."""
 _GUESSES_PER_SECOND: Final = 1.0
 _GUESSES_AT_ONCE: Final = 30.0
+_TOKEN_SHOWS_PER_SECOND: Final = 1.0
+_TOKEN_SHOWS_AT_ONCE: Final = 10.0
+_TURNS: Final = 2
+"""Lookups at a time for all addresses that showed many wrong keys: Postgres has the rest of its connections left."""
+_TURN_SECONDS: Final = 1.0
 
 _failures = Counter("dalston_authentication_failures_total", "Calls whose key was not accepted", ["reason"])
 
@@ -68,7 +75,9 @@ class KeyGate:
         self._uses = uses
         self._defaults = defaults
         self._calls = Rates()
+        self._tokens = Rates()
         self._guesses = Rates()
+        self._turns = asyncio.Semaphore(_TURNS)
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         secret = _secret_in(authorization)
@@ -76,10 +85,13 @@ class KeyGate:
             raise _refused("malformed" if authorization else "missing")
         if secret.kind == "token" and method != TOKEN_METHOD:
             raise _refused("misplaced token")
+        if secret.kind == "token":
+            self._refuse_repetition(secret)
         grant = await self._grant(secret, _origin(address))
         note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
         limits = grant.limits.over(self._defaults)
-        self._refuse_haste(grant, limits)
+        if secret.kind == "key":
+            self._refuse_haste(grant, limits)
         _refuse_without_scope(grant, method)
         self._uses.note(grant.key_id)
         return Caller(grant.tenant_id, limits, grant.key_id, secret.hash if secret.kind == "token" else None)
@@ -91,18 +103,43 @@ class KeyGate:
 
     async def _grant(self, secret: Secret, origin: str) -> Grant:
         is_new = not self._grants.remembers(secret)
-        if is_new and (seconds := self._guesses.wait(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)):
-            _failures.labels("too many").inc()
-            raise RateLimited("too many wrong keys came from this address", seconds)
+        is_held_back = is_new and self._guesses.wait(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE) > 0
         try:
-            grant = await self._grants.of(secret)
+            if is_held_back and not self._grants.was_good(secret):
+                async with self._turn():
+                    grant = await self._grants.of(secret)
+            else:
+                grant = await self._grants.of(secret)
         except StorageUnavailable:
             _failures.labels("unavailable").inc()
             raise
-        if grant is None and is_new:
-            # A client that goes on with one wrong key guesses nothing, and must not lock out its neighbours.
+        if is_new and (grant is None or grant.has_ended(datetime.now(UTC))):
+            # Once while it is remembered: a client that goes on with one wrong key must not slow down its neighbours.
             self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
         return _valid(grant)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """A turn to ask Postgres about a secret from an address that showed many wrong ones.
+
+        Nobody guesses 256 bits, so none of them is refused for the others: behind a proxy, an address is everybody.
+        """
+        try:
+            async with asyncio.timeout(_TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            _failures.labels("too many").inc()
+            raise RateLimited("too many wrong keys came from this address", _TURN_SECONDS) from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _refuse_repetition(self, secret: Secret) -> None:
+        # A token is asked for every time. Whoever was given one must not use up the calls of its tenant with it.
+        if seconds := self._tokens.take(secret.hash, _TOKEN_SHOWS_PER_SECOND, _TOKEN_SHOWS_AT_ONCE):
+            _failures.labels("too many").inc()
+            raise RateLimited("the token was shown too often", seconds)
 
     def _refuse_haste(self, grant: Grant, limits: TenantLimits) -> None:
         rate = limits.requests_per_second

@@ -175,8 +175,8 @@ def _particulars(error: Exception) -> dict[str, str]:
             return {"parameter": error.parameter}
         case persistence.InvalidKeyId():
             return {"parameter": "key_id"}
-        case persistence.SessionResumed():
-            return {"resumed_by": error.resumed_by}
+        case persistence.SessionResumed(resumed_by=str(resumed_by)):
+            return {"resumed_by": resumed_by}
         case access.PermissionDenied():
             return {"scope": error.scope}
         case access.RateLimited():

@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Final
 
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
 
 from persistence.tenancy import TenantLimits
 from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
 from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
+
+_CONFIG_SECONDS: Final = 10.0
+"""A client sends its config as soon as it has connected: until then it keeps others from beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,9 @@ class RequestReader:
 
         Raises:
             InvalidMessage: it is another, or there is none.
+            IdleTimeout: it does not come within 10 s, or the idle timeout if that is shorter.
         """
-        first = await self._next()
+        first = await self._next(min(_CONFIG_SECONDS, self.limits.idle_timeout_seconds))
         if first is None:
             raise InvalidMessage("the stream ended before its config")
         if first.WhichOneof("request") != "config":
@@ -58,7 +63,7 @@ class RequestReader:
             InvalidMessage, MessageTooBig: a message is wrong or out of turn.
             IdleTimeout, SessionTimeout: the limits.
         """
-        while (request := await self._next()) is not None:
+        while (request := await self._next(self.limits.idle_timeout_seconds)) is not None:
             match request.WhichOneof("request"):
                 case "audio":
                     if len(request.audio) > MAX_AUDIO_MESSAGE_BYTES:
@@ -75,9 +80,9 @@ class RequestReader:
                 case _:
                     raise InvalidMessage("a message without config, audio or control")
 
-    async def _next(self) -> TranscribeRequest | None:
+    async def _next(self, seconds: float) -> TranscribeRequest | None:
         loop = asyncio.get_running_loop()
-        idle = loop.time() + self.limits.idle_timeout_seconds
+        idle = loop.time() + seconds
         try:
             async with asyncio.timeout_at(min(idle, self._deadline)):
                 # What has been received already is given out past the deadline: it was recorded, so it is transcribed.
@@ -85,4 +90,4 @@ class RequestReader:
         except TimeoutError:
             if loop.time() >= self._deadline:
                 raise self.limits.exceeded() from None
-            raise IdleTimeout(f"nothing was received for {self.limits.idle_timeout_seconds:g} seconds") from None
+            raise IdleTimeout(f"nothing was received for {seconds:g} seconds") from None

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, Protocol
 
 import grpc
 from dalston.v1 import transcription_pb2_grpc
 from dalston.v1.transcription_pb2 import (
+    SessionBegin,
     SessionLimits,
     TranscribeConfig,
     TranscribeControl,
@@ -28,6 +29,7 @@ from server.rpc.config_message import (
 from server.rpc.drain import Drain
 from server.rpc.requests import RequestReader, StreamLimits
 from server.rpc.responses import response_of
+from server.rpc.streams import Streams
 from server.session.errors import NoCapacity, NotBuilt, SessionError
 from server.session.events import Ended
 from server.session.options import SessionOptions
@@ -36,13 +38,16 @@ from server.vad.silero import SileroVad
 
 Context = grpc.aio.ServicerContext[TranscribeRequest, TranscribeResponse]
 
+_WAITING_PER_SESSION: Final = 4
+"""Streams that may wait to begin, for each session that may run: they hold no model, no spool and hardly memory."""
+
 
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Serves at most `max_sessions` streams at a time."""
+    """Runs at most `max_sessions` sessions at a time."""
 
     def __init__(
         self,
@@ -57,29 +62,38 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._vad = vad
         self._limits = limits
         self._free = max_sessions
+        self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
 
     async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
-        with self._admission():
-            limits = self._limits.of(current_caller.get().limits)
-            reader = RequestReader(requests, limits)
-            config = await reader.config()
-            options = parse_config(config, self._engine)
-            session_id = new_session_id()
-            begin = begin_message(session_id, options, _session_limits(limits))
-            if config.resume_session_id:
-                begin.resumed_from = config.resume_session_id
-                begin.resume_from_seconds = await self._resume_point(session_id, config, options)
-            await context.write(TranscribeResponse(session_begin=begin))
-            await self._run(session_id, options, reader, context)
+        caller = current_caller.get()
+        with ExitStack() as place:
+            with self._streams.waiting(caller):
+                reader = RequestReader(requests, self._limits.of(caller.limits))
+                config = await reader.config()
+                options = parse_config(config, self._engine)
+                begin = await self._begin(config, options, reader.limits)
+                place.enter_context(self._admission())
+                await context.write(TranscribeResponse(session_begin=begin))
+            await self._run(begin.session_id, options, reader, context)
+
+    async def _begin(self, config: TranscribeConfig, options: SessionOptions, limits: StreamLimits) -> SessionBegin:
+        """What a session begins with, once the one that it resumes has ended."""
+        begin = begin_message(new_session_id(), options, _session_limits(limits))
+        if config.resume_session_id:
+            # Who waits for another session takes no place from those who run; a server that is full ends none for it.
+            self._refuse_when_full()
+            begin.resumed_from = config.resume_session_id
+            begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
+        return begin
 
     async def _resume_point(self, session_id: str, config: TranscribeConfig, options: SessionOptions) -> float:
         if self._resumptions is None:
             raise NotBuilt("this server keeps no sessions that could be resumed")
         wanted = Resumption(
-            tenant_id=current_caller.get().tenant_id,
+            caller=current_caller.get(),
             earlier=config.resume_session_id,
             new=session_id,
             encoding=options.audio.encoding,
@@ -137,13 +151,16 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
 
     @contextmanager
     def _admission(self) -> Iterator[None]:
-        if self._free <= 0:
-            raise NoCapacity("this server runs as many sessions as it can: try again in a while")
+        self._refuse_when_full()
         self._free -= 1
         try:
             yield
         finally:
             self._free += 1
+
+    def _refuse_when_full(self) -> None:
+        if self._free <= 0:
+            raise NoCapacity("this server runs as many sessions as it can: try again in a while")
 
 
 def _session_limits(limits: StreamLimits) -> SessionLimits:

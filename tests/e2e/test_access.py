@@ -229,9 +229,10 @@ async def test_a_token_of_a_revoked_key_opens_nothing(house: House) -> None:
 
 async def test_a_page_of_another_host_cannot_use_a_token(house: House) -> None:
     token = await house.make_token(house.admin)
-    with pytest.raises(InvalidStatus) as refused:
-        await house.socket(f"token={token}", Origin="https://evil.example")
-    assert refused.value.response.status_code == 403
+    for name in ("token", "api_key"):
+        with pytest.raises(InvalidStatus) as refused:
+            await house.socket(f"{name}={token}", Origin="https://evil.example")
+        assert refused.value.response.status_code == 403
     with pytest.raises(InvalidStatus):
         await house.socket(f"token={token}", Origin=house.stack.base_url.replace("http://", "https://"))
     code, _ = await house.socket(f"token={token}", Origin="https://app.example")
@@ -330,6 +331,25 @@ async def test_a_tenant_runs_so_many_sessions_and_is_told_on_every_door(house: H
         return (await house.socket("", **bearer(key)))[0] == 1000
 
     await until(is_free, 10)
+
+
+async def test_a_refused_resume_leaves_the_session_of_a_silent_client_alone(house: House) -> None:
+    key = await house.make_tenant("quiet", "realtime", max_sessions=2)
+    async with house.connect("", key) as socket, house.connect("", key) as other:
+        session_id = json.loads(await socket.recv())["session_id"]
+        await other.recv()
+        await asyncio.sleep(2.5)
+        resume = f"resume_session_id={session_id}"
+        for refused in ("&resume_from_seconds=9", "&sample_rate=8000"):
+            _, messages = await house.socket(resume + refused, **bearer(key))
+            assert messages[-1]["code"] == "invalid_parameters"
+        # At the limit: the one that is continued makes room for the one that continues it.
+        _, messages = await house.socket(resume, **bearer(key))
+        assert messages[0]["type"] == "session.begin"
+        with suppress(ConnectionClosed):
+            async for text in socket:
+                ended = json.loads(text)
+        assert (ended["code"], "resumed_by" in ended) == ("session_resumed", False)
 
 
 async def test_an_idle_session_of_a_tenant_ends_at_the_tenant_s_limit(house: House) -> None:

@@ -65,7 +65,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a bug. The message names the log line and nothing else."""
     ERROR_REASON_SESSION_RESUMED: _ErrorReason.ValueType  # 20
     """ABORTED: another session continues this one already. Metadata
-    `resumed_by` names it.
+    `resumed_by` names it, once it has begun.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 21
     """RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata
@@ -129,7 +129,7 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """INTERNAL: a bug. The message names the log line and nothing else."""
 ERROR_REASON_SESSION_RESUMED: ErrorReason.ValueType  # 20
 """ABORTED: another session continues this one already. Metadata
-`resumed_by` names it.
+`resumed_by` names it, once it has begun.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata

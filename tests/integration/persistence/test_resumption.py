@@ -12,7 +12,14 @@ from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from persistence.database import Database
-from persistence.errors import InvalidResumption, SessionActive, SessionNotFound, SessionResumed
+from persistence.errors import (
+    InvalidResumption,
+    SessionActive,
+    SessionNotFound,
+    SessionResumed,
+    TokenSpent,
+    TooManySessions,
+)
 from persistence.keys import Tail, tail_key, tail_prefix
 from persistence.objects import ObjectStore
 from persistence.records import SessionStart
@@ -20,6 +27,7 @@ from persistence.resumption import Resumption, Resumptions
 from persistence.rows import SessionRows
 from persistence.session_id import format_session_id, new_session_id, parse_session_id
 from persistence.tables import realtime_sessions, session_utterances, workers
+from persistence.tenancy import Caller, TenantLimits
 
 SECOND = 32_000
 
@@ -29,6 +37,7 @@ class FakeCall:
     """A call of this process, silent for so long."""
 
     silent_seconds: float
+    received_seconds: float = 10.0
     taken_over: Exception | None = None
 
     def take_over(self, error: Exception) -> None:
@@ -102,7 +111,7 @@ class Past:
         await self._run(insert(workers).values(lease))
 
     async def point(self, session_id: str, **changes: Any) -> float:
-        wanted = Resumption(self.tenant, session_id, new_session_id(), "pcm_s16le", 16_000, 1)
+        wanted = Resumption(Caller(self.tenant), session_id, new_session_id(), "pcm_s16le", 16_000, 1)
         return await self.resumptions.point(replace(wanted, **changes))
 
     async def resume(self, session_id: str, **changes: Any) -> str:
@@ -221,6 +230,40 @@ async def test_only_a_silent_client_of_this_process_loses_its_session(past: Past
     # Its last words are waited for, but not for ever.
     assert await past.point(session_id) == 3.0
     assert isinstance(call.taken_over, SessionResumed)
+    # The new session has no row yet, and may come to nothing.
+    assert call.taken_over.resumed_by is None
+
+
+async def test_a_resume_that_is_refused_ends_nobodys_session(past: Past) -> None:
+    await past.live()
+    session_id = await past.session(
+        status="active", ended_at=None, started_at=datetime.now(UTC) - timedelta(hours=1), processed_seconds=9.0
+    )
+    call = past.calls[parse_session_id(session_id)] = FakeCall(silent_seconds=3.0)
+    one = TenantLimits(max_sessions=1)
+    with pytest.raises(InvalidResumption, match=r"at most 10\.000"):
+        await past.point(session_id, seconds=10.1)
+    with pytest.raises(TokenSpent):
+        await past.point(session_id, caller=Caller(past.tenant, one, token_hash=b"spent"))
+    other = await past.session(status="active", ended_at=None)
+    with pytest.raises(TooManySessions):
+        await past.point(session_id, caller=Caller(past.tenant, one))
+    assert call.taken_over is None
+    # The session that is continued does not count against the one that continues it.
+    await past.change(other, status="interrupted", ended_at=datetime.now(UTC))
+    assert await past.point(session_id, seconds=10.0, caller=Caller(past.tenant, one)) == 10.0
+    assert call.taken_over is not None
+    start = past.start(previous_session_id=parse_session_id(session_id), resume_from_seconds=1.0)
+    await past.rows.admit(start, Caller(past.tenant, one))
+
+
+async def test_a_refused_resume_does_not_end_the_continuation_that_nobody_heard_of_either(past: Past) -> None:
+    await past.live()
+    session_id = await past.session(**STORED)
+    call = past.calls[parse_session_id(await past.resume(session_id))] = FakeCall(3.0, received_seconds=0.0)
+    with pytest.raises(InvalidResumption, match=r"at most 10\.000"):
+        await past.point(session_id, seconds=10.1)
+    assert call.taken_over is None
 
 
 async def test_a_continuation_that_runs_and_has_nothing_yet_is_waited_for(past: Past) -> None:
@@ -268,7 +311,7 @@ async def test_of_many_that_continue_a_session_one_is_linked(past: Past) -> None
 async def test_what_is_gone_or_anothers_cannot_be_resumed(past: Past) -> None:
     session_id = await past.session(**STORED)
     with pytest.raises(SessionNotFound):
-        await past.point(session_id, tenant_id=uuid.uuid4())
+        await past.point(session_id, caller=Caller(uuid.uuid4()))
     with pytest.raises(SessionNotFound):
         await past.point(new_session_id())
     with pytest.raises(InvalidResumption):

@@ -37,7 +37,17 @@ def test_without_authentication_pages_of_other_origins_are_refused_unless_all_ar
     assert Pages(frozenset({origin}), local_only=True).let_in(handshake(origin))
 
 
-@pytest.mark.parametrize("given", [{"query": "?language=en&token=x"}, {"query": "?%74oken=x"}, {"Cookie": "a=b"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"query": "?language=en&token=x"},
+        {"query": "?%74oken=x"},
+        {"query": "?api_key=dt_x"},
+        {"query": "?api_key=%64t_x"},
+        {"query": "?api_key=+%0Adt_x"},
+        {"Cookie": "a=b"},
+    ],
+)
 def test_a_page_of_another_host_is_refused_by_token_and_by_cookie(given: dict[str, str]) -> None:
     assert not KEYS.let_in(handshake("https://evil.example", **given))
     assert not KEYS.let_in(handshake("null", **given))
