@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
@@ -116,6 +117,14 @@ class Left:
 
 
 Leave = Callable[..., Awaitable[Left]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def nothing_else(postgres_url: str) -> None:
+    """`verify` looks at every session there is, and tests before these leave a great many."""
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute("TRUNCATE realtime_sessions CASCADE")
+    await connection.close()
 
 
 @pytest.fixture
