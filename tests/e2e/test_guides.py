@@ -16,7 +16,7 @@ import pytest
 from stack.settings import ROOT
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
-from tests.e2e.test_whole_road import word_error_rate
+from tests.words import word_error_rate
 
 NODE = shutil.which("node")
 NPM = shutil.which("npm")

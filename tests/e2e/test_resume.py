@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Client, Sample, audio_bytes, chunks
-from tests.e2e.test_whole_road import STORED, word_error_rate
+from tests.e2e.test_whole_road import STORED
+from tests.words import word_error_rate
 
 _BYTES_PER_SECOND = 32_000
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
-import jiwer
 import numpy as np
 import pytest
 import soundfile
@@ -17,23 +16,9 @@ from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2_grpc
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 
 from tests.e2e.conftest import Client, Outcome, Sample, audio_bytes, chunks
+from tests.words import word_error_rate
 
-WORDS = jiwer.Compose(
-    [
-        jiwer.ToLowerCase(),
-        jiwer.SubstituteRegexes({"-": " "}),
-        jiwer.RemovePunctuation(),
-        jiwer.SubstituteWords({"mr": "mister"}),
-        jiwer.SubstituteRegexes({r"\s+": " "}),
-        jiwer.Strip(),
-        jiwer.ReduceToListOfListOfWords(),
-    ]
-)
 STORED = {"store_audio": "true", "store_transcript": "true"}
-
-
-def word_error_rate(reference: str, hypothesis: str) -> float:
-    return jiwer.wer(reference, hypothesis, reference_transform=WORDS, hypothesis_transform=WORDS)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jiwer
 import pytest
 import soundfile
 from dalston import (
@@ -33,23 +32,13 @@ from tests.faults.figures import FIGURES
 from tests.faults.proxy import Proxy
 from tests.faults.servers import REAL, ServerProcess, a_server
 from tests.faults.world import World
+from tests.words import word_error_rate
 
 RATE = 16_000
 SECONDS = 600
 CUTS = 100
 KILLS = 10
 OPTIONS: dict[str, Any] = {"store_audio": True, "store_transcript": True, "language": "en"}
-WORDS = jiwer.Compose(
-    [
-        jiwer.ToLowerCase(),
-        jiwer.SubstituteRegexes({"-": " "}),
-        jiwer.RemovePunctuation(),
-        jiwer.SubstituteWords({"mr": "mister"}),
-        jiwer.SubstituteRegexes({r"\s+": " "}),
-        jiwer.Strip(),
-        jiwer.ReduceToListOfListOfWords(),
-    ]
-)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +161,7 @@ async def compare(client: AsyncClient, speech: bytes, events: list[Event], uncut
     FIGURES.add("sessions resumed by the SDK", len([event for event in events if isinstance(event, Resumed)]))
     kept = await client.sessions.transcript(ended.session_id, linked=True)
     for which, text in (("told", ended.text), ("kept", kept.text)):
-        rate = jiwer.wer(uncut, text, reference_transform=WORDS, hypothesis_transform=WORDS)
+        rate = word_error_rate(uncut, text)
         FIGURES.note(f"words {which} that differ from the uncut run: {rate:.2%} of {len(uncut.split())}")
         assert rate <= 0.02
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
-import jiwer
 import pytest
 from dalston import (
     Acknowledged,
@@ -24,18 +23,8 @@ from dalston.options import Transport
 
 from stack.ports import free_port
 from tests.integration.sdk.conftest import RATE, Speech, frames_of, wav_of
+from tests.words import word_error_rate
 
-WORDS = jiwer.Compose(
-    [
-        jiwer.ToLowerCase(),
-        jiwer.SubstituteRegexes({"-": " "}),
-        jiwer.RemovePunctuation(),
-        jiwer.SubstituteWords({"mr": "mister"}),
-        jiwer.SubstituteRegexes({r"\s+": " "}),
-        jiwer.Strip(),
-        jiwer.ReduceToListOfListOfWords(),
-    ]
-)
 TRANSPORTS: tuple[Transport, ...] = ("grpc", "websocket")
 
 
@@ -55,7 +44,7 @@ def test_a_file_is_told_whole_over_both_transports(client: Client, speech: Speec
     assert isinstance(ended, Ended)
     assert ended.session_ids == stream.session_ids == (begun.session_id,)
     assert ended.duration == pytest.approx(speech.seconds)
-    assert jiwer.wer(speech.text, ended.text, reference_transform=WORDS, hypothesis_transform=WORDS) <= 0.1
+    assert word_error_rate(speech.text, ended.text) <= 0.1
     finals = of(Final, events)
     assert transcript.text == ended.text
     assert [(u.start, u.end, u.text) for u in transcript.utterances] == [(f.start, f.end, f.text) for f in finals]
