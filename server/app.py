@@ -94,10 +94,8 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)
-        last_resort = LastResort(
-            settings.shutdown_seconds + _STOP_SECONDS, lambda: EXIT_UNAVAILABLE if persistence.lost.is_set() else 0
-        )
-        stop = stop_on_signals(last_resort.begin)
+        last_resort = LastResort(lambda: EXIT_UNAVAILABLE if persistence.lost.is_set() else 0)
+        stop = stop_on_signals(lambda: last_resort.begin(settings.shutdown_seconds + _STOP_SECONDS))
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):
@@ -108,7 +106,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         # Streams of a lost lease have been ended. What follows them is a new process: this one's name is a dead one's.
         grace_seconds = 0.0 if persistence.lost.is_set() else settings.shutdown_seconds
         deadline.begin(grace_seconds + _STOP_SECONDS)
-        last_resort.begin()
+        last_resort.begin(deadline.left())
         await health_servicer.enter_graceful_shutdown()
         await _end_streams(drain, grace_seconds, deadline)
         if persistence.lost.is_set():

@@ -50,21 +50,23 @@ def stop_on_signals(at_once: Callable[[], None] = lambda: None) -> asyncio.Event
 
 
 class LastResort:
-    """Ends the process so many seconds after `begin` if it is still there: nothing is flushed or awaited.
+    """Ends the process some time after `begin` if it is still there: nothing is flushed or awaited.
 
     Only native code that keeps the interpreter to itself can hold that up.
     """
 
-    def __init__(self, seconds: float, code: Callable[[], int]) -> None:
-        self._seconds = seconds
+    def __init__(self, code: Callable[[], int]) -> None:
+        self._seconds = 0.0
         self._code = code
         self._begun = threading.Event()
         # A thread, for what holds the process up may hold its loop up; started now, for a signal must not start one.
         threading.Thread(target=self._run, name="last resort", daemon=True).start()
 
-    def begin(self) -> None:
-        """The time runs from here. The first call counts."""
-        self._begun.set()
+    def begin(self, seconds: float) -> None:
+        """The process ends in so many seconds. The first call counts."""
+        if not self._begun.is_set():
+            self._seconds = seconds
+            self._begun.set()
 
     def _run(self) -> None:
         self._begun.wait()

@@ -58,9 +58,7 @@ def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.S
 
 
 def test_a_process_that_does_not_stop_is_ended_at_last() -> None:
-    program = (
-        "import time; from telemetry.signals import LastResort; LastResort(0.2, lambda: 3).begin(); time.sleep(30)"
-    )
+    program = "import time; from telemetry.signals import LastResort; LastResort(lambda: 3).begin(0.2); time.sleep(30)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.wait(10) == 3
 
@@ -70,7 +68,8 @@ import asyncio, os, sys, time
 from telemetry.signals import LastResort, stop_on_signals
 
 async def main():
-    stop_on_signals(LastResort(0.5, lambda: 3).begin)
+    last_resort = LastResort(lambda: 3)
+    stop_on_signals(lambda: last_resort.begin(0.5))
     print("ready", flush=True)
     time.sleep(30)  # the loop is held up before it hears of any signal
 
