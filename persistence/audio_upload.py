@@ -7,7 +7,7 @@ the end the rest follows: the last part, part 1 with the header, and the upload 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -345,15 +345,13 @@ class AudioUpload:
         self._is_stored = upload.is_stored
         self._upload_id = upload.upload_id
         # Part 1 and the last tell how long the recording is, or end with it: who made them may have known less of it.
-        whole = [part for part in upload.parts if part.number > 1 and part.size == layout.PART_BYTES]
-        self._parts = {part.number: part for part in whole}
+        self._parts = {part.number: part for part in _whole(upload.parts)}
         self._is_known = True
 
     def _total_bytes(self) -> int:
         """How much audio there is. After a power cut S3 may have more of it than the disk."""
         wav = self._spool.wav
-        full = [part.number for part in self._parts.values() if part.number > 1 and part.size == layout.PART_BYTES]
-        in_parts = layout.end_byte(wav, max(full)) if full else 0
+        in_parts = max((layout.end_byte(wav, part.number) for part in _whole(self._parts.values())), default=0)
         in_tails = max((tail.end for tail in self._tails), default=0)
         total = max(self._spool.written_bytes, in_parts, in_tails)
         return total - total % wav.frame_bytes
@@ -382,3 +380,8 @@ class AudioUpload:
             self._safe_bytes = position
             _stored_bytes.inc(gained)
             _stored_seconds.inc(self._spool.wav.seconds(gained))
+
+
+def _whole(parts: Iterable[StoredPart]) -> list[StoredPart]:
+    """The parts that are full and not the first: audio alone, whatever length the recording has."""
+    return [part for part in parts if part.number > 1 and part.size == layout.PART_BYTES]

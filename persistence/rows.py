@@ -233,7 +233,7 @@ class SessionRows:
                 await connection.execute(_UTTERANCES, self._utterance_parameters(said))
 
     async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-        await connection.execute(_LOCK, {"ids": sorted(set(ids)), "worker_id": self.worker_id})
+        await connection.execute(_LOCK, {"ids": list(set(ids)), "worker_id": self.worker_id})
 
     def _progress_parameters(self, progress: Mapping[UUID, Progress]) -> dict[str, object]:
         values = list(progress.values())

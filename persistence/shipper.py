@@ -8,11 +8,12 @@ from uuid import UUID
 
 from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import StorageUnavailable
-from persistence.keys import audio_key, tail_prefix, transcript_key
+from persistence.keys import transcript_key
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
 from persistence.records import Progress, StoredObjects
 from persistence.rows import SessionRows
+from persistence.salvage import remove_objects
 from persistence.spool import SessionSpool
 from persistence.transcript import document
 from persistence.troubles import Troubles
@@ -106,9 +107,7 @@ class Shipper:
         """
         self._check()
         await self._stop(session_id)
-        await self._objects.delete(audio_key(session_id))
-        await self._objects.delete(transcript_key(session_id))
-        await self._objects.delete_all(await self._objects.list(tail_prefix(session_id)))
+        await remove_objects(self._objects, session_id)
 
     def forget(self, session_id: UUID) -> None:
         """Nothing more is to be done for a session; calling it again does nothing."""
