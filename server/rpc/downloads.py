@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from server.rpc.interceptor import Context
+from server.rpc.places import Places
 from server.session.errors import IdleTimeout, InvalidParameter
 
 _PATIENCE_SECONDS: Final = 60.0
@@ -62,7 +62,7 @@ class Downloads:
         """`most`: downloads of one tenant in progress at a time."""
         self._persistence = persistence
         self._most = most
-        self._running: Counter[UUID] = Counter()
+        self._running = Places()
 
     @contextmanager
     def place(self, tenant_id: UUID) -> Iterator[None]:
@@ -71,16 +71,11 @@ class Downloads:
         Raises:
             RateLimited: all are taken.
         """
-        if self._running[tenant_id] >= self._most:
+        if self._running.of(tenant_id) >= self._most:
             REFUSALS.labels("downloads").inc()
             raise RateLimited(f"{self._most} downloads are in progress, which is the limit", _RETRY_SECONDS)
-        self._running[tenant_id] += 1
-        try:
+        with self._running.taken(tenant_id):
             yield
-        finally:
-            self._running[tenant_id] -= 1
-            if not self._running[tenant_id]:
-                del self._running[tenant_id]
 
     async def audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
         """The WAV file, or the range of it that the metadata asks for.

@@ -1,12 +1,11 @@
 """Streams that have not begun a session yet, by tenant and by token: they are in no count of Postgres."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import UUID
 
 from persistence.errors import TooManySessions
 from persistence.tenancy import REFUSALS, Caller
+from server.rpc.places import Places
 from server.session.errors import NoCapacity
 
 
@@ -20,11 +19,11 @@ class Streams:
     def __init__(self, most: int) -> None:
         """`most`: of all tenants together."""
         self._most = most
-        self._by_tenant: Counter[UUID] = Counter()
+        self._places = Places()
         self._tokens: set[bytes] = set()
 
     def __len__(self) -> int:
-        return self._by_tenant.total()
+        return len(self._places)
 
     @contextmanager
     def waiting(self, caller: Caller) -> Iterator[None]:
@@ -37,22 +36,19 @@ class Streams:
         if len(self) >= self._most:
             raise NoCapacity("too many streams of this server have not begun: try again in a while")
         limit = caller.limits.max_sessions
-        if limit is not None and self._by_tenant[caller.tenant_id] >= limit:
+        if limit is not None and self._places.of(caller.tenant_id) >= limit:
             raise _refused(limit)
         token = caller.token_hash
         if token is not None and token in self._tokens:
             raise _refused(1)
-        self._by_tenant[caller.tenant_id] += 1
-        if token is not None:
-            self._tokens.add(token)
-        try:
-            yield
-        finally:
+        with self._places.taken(caller.tenant_id):
             if token is not None:
-                self._tokens.remove(token)
-            self._by_tenant[caller.tenant_id] -= 1
-            if not self._by_tenant[caller.tenant_id]:
-                del self._by_tenant[caller.tenant_id]
+                self._tokens.add(token)
+            try:
+                yield
+            finally:
+                if token is not None:
+                    self._tokens.remove(token)
 
 
 def _refused(limit: int) -> TooManySessions:
