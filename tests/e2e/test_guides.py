@@ -8,10 +8,16 @@ import shutil
 import subprocess
 import sys
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import google.api
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
 from stack.settings import ROOT
 from stack.supervisor import Stack
@@ -20,12 +26,40 @@ from tests.words import word_error_rate
 
 NODE = shutil.which("node")
 NPM = shutil.which("npm")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def program(guide: str, language: str) -> str:
-    """The first program in a language that a guide has."""
+def program(guide: str, language: str, of: int = 0) -> str:
+    """The first program in a language that a guide has, or the one after `of` others."""
     text = (ROOT / "docs" / guide).read_text()
-    return str(re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[0])
+    return str(re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[of])
+
+
+def save(pcm: bytes, path: Path) -> None:
+    """Writes mono 16 kHz audio as a WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(pcm)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """A web server for the files of a folder; gives its origin, as a browser on this machine sees it."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+            """Says nothing: the browser tells what goes wrong."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def said(output: str) -> str:
@@ -37,11 +71,7 @@ def said(output: str) -> str:
 
 @pytest.mark.timeout(120)
 def test_the_python_program_of_the_websocket_guide(stack: Stack, sample: Sample, tmp_path: Path) -> None:
-    with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample.rate)
-        file.writeframes(sample.pcm.tobytes())
+    save(sample.pcm.tobytes(), tmp_path / "speech.wav")
     text = program("websocket.md", "python").replace("ws://localhost:8000", stack.ws_url)
     # As the guide says: a recording may be sent without it.
     text = text.replace("        await asyncio.sleep(0.1)\n", "").replace(
@@ -52,6 +82,33 @@ def test_the_python_program_of_the_websocket_guide(stack: Stack, sample: Sample,
     )
     assert done.returncode == 0, done.stderr
     assert word_error_rate(sample.text, said(done.stdout)) < 0.05
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here")
+@pytest.mark.timeout(120)
+def test_the_page_of_the_websocket_guide_in_a_browser(stack: Stack, sample: Sample, tmp_path: Path) -> None:
+    microphone = tmp_path / "speech.wav"
+    save(sample.pcm[: 16_000 * 7].tobytes() + bytes(32_000 * 10), microphone)
+    page_text = program("websocket.md", "html").replace("ws://localhost:8000", stack.ws_url)
+    (tmp_path / "index.html").write_text(page_text)
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}%noloop",
+        "--disable-background-networking",
+    ]
+    with served(tmp_path) as origin, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        page = browser.new_page()
+        page.goto(origin)
+        page.click("#start")
+        expect(page.locator("#text")).not_to_be_empty(timeout=60_000)
+        with page.expect_console_message(lambda message: message.text == "closed with 1000", timeout=30_000):
+            page.click("#stop")
+        heard = page.inner_text("#text")
+        browser.close()
+    assert word_error_rate(sample.text.splitlines()[0], heard) < 0.25  # the browser's noise suppression is in it
 
 
 @pytest.mark.skipif(NODE is None or NPM is None, reason="Node.js is not installed here")

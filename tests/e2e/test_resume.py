@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import textwrap
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from tests.e2e.conftest import Client, Sample, audio_bytes, chunks
+from tests.e2e.test_guides import program
 from tests.e2e.test_whole_road import STORED
 from tests.words import word_error_rate
 
@@ -28,17 +31,31 @@ async def broken(client: Client, audio: bytes) -> tuple[str, list[dict[str, Any]
     return session_id, finals
 
 
+async def resume_as_the_guide_does(
+    socket: ClientConnection, finals: list[dict[str, Any]], kept: bytes
+) -> dict[str, Any]:
+    """Runs the lines of docs/websocket.md under "Resuming"; gives the variables that they leave."""
+    lines = textwrap.indent(program("websocket.md", "python", of=1), "    ")
+    source = f"async def resume(json, socket, rate, frame_bytes, finals, kept, kept_from):\n{lines}    return locals()"
+    names: dict[str, Any] = {}
+    exec(source, names)  # noqa: S102 - our own guide
+    left: dict[str, Any] = await names["resume"](json, socket, 16_000, 2, finals, kept, 0)
+    return left
+
+
 @pytest.mark.timeout(180)
 async def test_a_socket_that_breaks_is_continued_by_the_next(client: Client, sample: Sample) -> None:
     source = sample.pcm.tobytes()
     first, heard = await broken(client, source[: int(0.6 * sample.seconds) * _BYTES_PER_SECOND])
     async with client.open(**STORED, language="en", resume_session_id=first) as socket:
-        begin = json.loads(await socket.recv())
+        resumed = await resume_as_the_guide_does(socket, heard, source)
+        begin = resumed["begin"]
         assert begin["resumed_from"] == first
         point = begin["resume_from_seconds"]
         assert heard[0]["end"] <= point <= 0.6 * sample.seconds
-        rest = source[round(point * 16_000) * 2 :]
-        outcome = await client.talk(socket, [begin], *chunks(rest), '{"type":"end"}')
+        assert resumed["finals"] == [final for final in heard if final["end"] <= point]
+        assert resumed["backlog"] == source[round(point * 16_000) * 2 :]
+        outcome = await client.talk(socket, [begin], *chunks(resumed["backlog"]), '{"type":"end"}')
     assert outcome.close_code == 1000
     second = begin["session_id"]
     record = (await client.http.get(f"/v1/realtime/sessions/{second}")).json()
