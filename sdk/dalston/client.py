@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -182,7 +182,7 @@ class Audio:
         """Bytes of the whole file, whatever `start` is; known as soon as its first piece has come."""
         return self._audio.size
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes, None, None]:
         """The file from `start` on, in pieces of any size."""
         return background.iterate(aiter(self._audio))
 

@@ -94,7 +94,7 @@ def error_of(failure: grpc.aio.AioRpcError) -> errors.DalstonError:
     if issubclass(kind, errors.DeadlineExceeded):
         return kind("the service did not answer in time")
     if issubclass(kind, errors.Unavailable):
-        return kind(f"the service cannot be reached: {_plain(details) or failure.code().name.lower()}")
+        return kind(f"the service cannot be reached: {plain(details) or failure.code().name.lower()}")
     if info is None and (status := _HTTP_STATUS.search(details)):
         return kind(f"no service of this kind answers there, but something with HTTP status {status[1]}")
     if info is None and kind is errors.Unsupported:
@@ -103,7 +103,7 @@ def error_of(failure: grpc.aio.AioRpcError) -> errors.DalstonError:
     return kind(details or failure.code().name.lower().replace("_", " "), reason=info.reason if info else "")
 
 
-def _plain(details: str) -> str:
+def plain(details: str) -> str:
     """What gRPC says of a connection that failed, without its own vocabulary."""
     if found := _NOT_CONNECTED.match(details):
         where, why = unquote(found["where"]), found["why"]

@@ -48,6 +48,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
     def __init__(self, *failures: Failure | None) -> None:
         self.failures = list(failures)
         self.calls: list[Any] = []
+        self.is_asked = asyncio.Event()
         self.metadata: list[dict[str, str]] = []
         self.takes_ranges = True
         self.counted = 10_000
@@ -56,6 +57,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
 
     async def take(self, request: Any, context: Any) -> None:
         self.calls.append(request)
+        self.is_asked.set()
         self.metadata.append(dict(context.invocation_metadata()))
         if self.failures and (failure := self.failures.pop(0)):
             await abort(context, failure)
@@ -350,8 +352,7 @@ async def test_what_runs_when_the_client_is_closed_fails_and_cancels_nobody() ->
         records.messages = [[]]
         async with serving(records) as client:
             running = asyncio.create_task(run(client))  # type: ignore[arg-type]
-            while not records.calls:
-                await asyncio.sleep(0.01)
+            await records.is_asked.wait()
             await client.close()
             with pytest.raises(RuntimeError, match="the client is closed"):
                 await running

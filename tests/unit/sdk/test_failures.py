@@ -83,30 +83,40 @@ def test_a_call_that_an_older_service_does_not_know_is_told_as_that() -> None:
     ("details", "plain"),
     [
         (
-            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote "
-            "host: Connection refused",
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to "
+                "remote host: Connection refused"
+            ),
             "127.0.0.1:1: Connection refused",
         ),
         (
-            "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: Failed to connect to remote "
-            "host: Connection refused",
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: Failed to connect to "
+                "remote host: Connection refused"
+            ),
             "[::1]:1: Connection refused",
         ),
         (
-            "errors resolving a.invalid:80: [field:hostname lookup error:address lookup failed for a.invalid:80: "
-            "Domain name not found]",
+            (
+                "errors resolving a.invalid:80: [field:hostname lookup error:address lookup failed for a.invalid:80: "
+                "Domain name not found]"
+            ),
             "a.invalid:80: Domain name not found",
         ),
         (
-            "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:443: Tls handshake failed "
-            "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
-            "CERTIFICATE_VERIFY_FAILED: self signed certificate: OK",
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:443: Tls handshake failed "
+                "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+                "CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
+            ),
             "10.0.0.1:443: TLS failed: certificate verify failed: self signed certificate",
         ),
         (
-            "failed to connect to all addresses; last error: UNIMPLEMENTED: ipv4:127.0.0.1:80: Failed parsing HTTP/2 "
-            "(Expected SETTINGS frame as the first frame, got frame type 80) (Trying to connect an http1.x server "
-            "(HTTP status 404))",
+            (
+                "failed to connect to all addresses; last error: UNIMPLEMENTED: ipv4:127.0.0.1:80: Failed parsing "
+                "HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) (Trying to connect an http1.x "
+                "server (HTTP status 404))"
+            ),
             "127.0.0.1:80: it does not speak gRPC (HTTP status 404)",
         ),
         ("something that nobody has seen yet", "something that nobody has seen yet"),
