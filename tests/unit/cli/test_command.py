@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,6 +172,16 @@ def test_an_id_is_whole_before_another_column_has_room() -> None:
     with screen.capture() as captured:
         screen.print(output.table(("ID", "NAME", "SCOPES", "CREATED"), rows, 80), width=80)
     assert captured.get().splitlines()[1].rstrip() == f"{rows[0][0]}  name  admin,realtime,sessions:read,sessio…"
+
+
+def test_a_transfer_has_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    screen = Terminal()
+    with redirect_stderr(screen), output.transfer(f"{ID}.wav") as progress:
+        progress(2_500_000, 60_000_000)
+        time.sleep(0.3)
+    assert re.search(r"^.*sess_a+….*2\.5/60\.0 MB.*$", screen.getvalue(), re.MULTILINE)
 
 
 @pytest.mark.usefixtures("fake")
