@@ -11,23 +11,37 @@ from typing import Any
 from uuid import uuid4
 
 from dalston.calls import Calls, retry_pause
-from dalston.errors import DalstonError, ServerError
+from dalston.errors import DalstonError, ServerError, Unavailable
 from dalston.v1 import session_pb2 as pb
 
 _SILENCE_SECONDS = 30.0
 
 
 class AsyncAudio:
-    """A WAV file on the service. A download that breaks goes on where it was."""
+    """A WAV file on the service, or what of it is behind its first bytes.
 
-    def __init__(self, calls: Calls, session_id: str, *, linked: bool) -> None:
+    A download that breaks goes on where it was.
+    """
+
+    def __init__(self, calls: Calls, session_id: str, *, linked: bool, start: int = 0) -> None:
+        if start < 0:
+            raise ValueError("start must not be less than 0")
         self._calls = calls
         self._request = pb.GetAudioRequest(session_id=session_id, linked=linked)
+        self.start = start
+        """Where in the file it begins, in bytes."""
+        self.size: int | None = None
+        """Bytes of the whole file, whatever `start` is; known as soon as its first piece has come."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The file in pieces of any size."""
+        """The file from `start` on, in pieces of any size.
+
+        Raises:
+            InvalidRequest: it has no byte at `start`.
+            ServerError: it is not the file any more that it was at first.
+        """
         loop = asyncio.get_running_loop()
-        position, attempt, deadline = 0, 0, loop.time() + self._calls.timeout
+        position, attempt, deadline = self.start, 0, loop.time() + self._calls.timeout
         while True:
             try:
                 async with aclosing(self._from(position)) as pieces:
@@ -35,6 +49,8 @@ class AsyncAudio:
                         position += len(piece)
                         yield piece
                         attempt, deadline = 0, loop.time() + self._calls.timeout
+                if self.size is not None and position < self.size:
+                    raise Unavailable(f"the service sent {position} of {self.size} bytes")
                 return
             except DalstonError as error:
                 attempt += 1
@@ -44,14 +60,14 @@ class AsyncAudio:
                 await asyncio.sleep(pause)
 
     async def read(self) -> bytes:
-        """The whole file."""
+        """The file from `start` on."""
         whole = bytearray()
         async for piece in self:
             whole += piece
         return bytes(whole)
 
     async def save(self, path: str | os.PathLike[str]) -> int:
-        """Writes the file to `path`, which appears when it is whole; gives its size in bytes.
+        """Writes the file from `start` on to `path`, which appears when it is whole; gives its size in bytes.
 
         Raises:
             OSError: it cannot be written.
@@ -71,23 +87,35 @@ class AsyncAudio:
 
     async def _from(self, position: int) -> AsyncGenerator[bytes, None]:
         wanted = [("range", f"bytes={position}-")] if position else []
-        skip = 0
+        skip, size = 0, None
         stream = self._calls.stream(self._calls.sessions.GetAudio, self._request, _SILENCE_SECONDS, *wanted)
         async with aclosing(stream) as answers:
             async for answer in answers:
                 if isinstance(answer, dict):
-                    skip = position - _first_byte(answer)
+                    first, size = _range_of(answer)
+                    skip = position - first
                     if skip < 0:
                         raise ServerError("the service sent another part of the audio than it was asked for")
                     continue
+                self._take_size(size)
                 piece = answer.data[skip:]
                 skip -= len(answer.data) - len(piece)
                 if piece:
                     yield piece
 
+    def _take_size(self, size: int | None) -> None:
+        if self.size is not None and size is not None and size != self.size:
+            # Joined with others, of which one was deleted meanwhile.
+            raise ServerError("the recording has changed while it was fetched")
+        self.size = self.size if size is None else size
 
-def _first_byte(headers: dict[str, Any]) -> int:
-    """Where in the file an answer starts: 0 unless it says otherwise."""
+
+def _range_of(headers: dict[str, Any]) -> tuple[int, int | None]:
+    """Where in the file an answer starts, 0 unless it says otherwise, and the size of the whole if it says that."""
     unit, _, where = str(headers.get("content-range", "")).partition(" ")
-    first = where.partition("-")[0]
-    return int(first) if unit == "bytes" and first.isdigit() else 0
+    span, _, whole = where.partition("/")
+    first = span.partition("-")[0]
+    if unit == "bytes" and first.isdigit():
+        return int(first), int(whole) if whole.isdigit() else None
+    length = str(headers.get("x-content-length", ""))
+    return 0, int(length) if length.isdigit() else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from types import TracebackType
 from typing import Self, Unpack
+from weakref import WeakSet
 
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
-from dalston.calls import Calls
+from dalston.calls import CLOSED, Calls
 from dalston.endpoint import find_endpoint
 from dalston.live.stream import AsyncTranscription, open_transcription
 from dalston.options import AudioSource, TranscribeOptions
@@ -41,6 +42,7 @@ class AsyncClient:
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self._calls = Calls(find_endpoint(url, api_key, ca_file), timeout)
+        self._transcriptions: WeakSet[AsyncTranscription] = WeakSet()
         self.sessions = AsyncSessions(self._calls)
         self.keys = AsyncKeys(self._calls)
         self.tokens = AsyncTokens(self._calls)
@@ -54,10 +56,14 @@ class AsyncClient:
             TypeError, ValueError: an option does not exist, or cannot have this value.
             InvalidRequest: the audio is neither WAV nor said to be raw, or a WAV of a kind that is not taken.
         """
-        return open_transcription(self._calls, audio, options)
+        transcription = open_transcription(self._calls, audio, options)
+        self._transcriptions.add(transcription)
+        return transcription
 
     async def close(self) -> None:
-        """Closes the connection. What still runs fails."""
+        """Closes the connection. What still runs fails with RuntimeError."""
+        for transcription in list(self._transcriptions):
+            await transcription.fail(RuntimeError(CLOSED))
         await self._calls.close()
 
     async def __aenter__(self) -> Self:

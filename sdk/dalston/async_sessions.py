@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from dalston.async_audio import AsyncAudio
 from dalston.backoff import Backoff
 from dalston.calls import Calls, retry_pause
 from dalston.errors import Busy, DalstonError, Unavailable
+from dalston.events import Reconnecting
 from dalston.records import (
     Enhancement,
     ExportFormat,
@@ -110,17 +111,18 @@ class AsyncSessions:
         request = pb.DeleteSessionRequest(session_id=session_id)
         await self._calls.again(self._calls.sessions.DeleteSession, request, gone_is_done=True)
 
-    def audio(self, session_id: str, *, linked: bool = False) -> AsyncAudio:
+    def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> AsyncAudio:
         """The stored audio, a WAV file in the encoding it was sent in: read it whole, save it, or iterate over it.
 
         Args:
             linked: whether the sessions that this one continues are joined with it.
+            start: where in the file to begin, in bytes, such as to go on with a part that is here.
 
         What this returns raises:
             NotFound: the session stored no audio.
             SessionActive: it is not stored to its end yet.
         """
-        return AsyncAudio(self._calls, session_id, linked=linked)
+        return AsyncAudio(self._calls, session_id, linked=linked, start=start)
 
     async def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
         """The stored transcript.
@@ -187,14 +189,26 @@ class AsyncSessions:
         return (await self._document(self._calls.sessions.ExportTranscript, request)).decode()
 
     async def watch(
-        self, *, status: SessionStatus | str | None = None, resume_token: str | None = None
+        self,
+        *,
+        status: SessionStatus | str | None = None,
+        resume_token: str | None = None,
+        on_reconnect: Callable[[Reconnecting], object] | None = None,
     ) -> AsyncIterator[SessionChange]:
         """First every session as it is, then every change, for ever.
 
         A lost connection is made again and goes on after the last change; where it was away for long it begins with
         the sessions as they are. Ends by an error that trying again does not help against.
+
+        Args:
+            on_reconnect: is called when there is no connection, before each attempt to make one.
+
+        Raises:
+            Unavailable, Busy: nothing has come yet, and the timeout of the client is over.
         """
+        loop = asyncio.get_running_loop()
         token, attempt = resume_token or "", 0
+        first_until: float | None = loop.time() + self._calls.timeout
         while True:
             request = pb.WatchSessionsRequest(status=str(status) if status else "", resume_token=token)
             stream = self._calls.stream(self._calls.sessions.WatchSessions, request, _WATCH_SILENCE_SECONDS)
@@ -207,14 +221,18 @@ class AsyncSessions:
                         token = answer.resume_token or token
                         if answer.type == "error":
                             break
-                        attempt = 0
+                        attempt, first_until = 0, None
                         if answer.type != "heartbeat":
                             yield messages.change(answer)
             except (Unavailable, Busy) as lost:
                 error = lost
             attempt += 1
-            asked = error.retry_after if isinstance(error, Busy) else None
-            await asyncio.sleep(_WATCH_BACKOFF.pause(attempt, asked))
+            pause = _WATCH_BACKOFF.pause(attempt, error.retry_after if isinstance(error, Busy) else None)
+            if first_until is not None and loop.time() + pause >= first_until:
+                raise error
+            if on_reconnect is not None:
+                on_reconnect(Reconnecting(attempt, pause, error.message))
+            await asyncio.sleep(pause)
 
     async def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
         """Starts a batch job that transcribes the stored audio anew. It is tried once."""

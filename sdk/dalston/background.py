@@ -6,7 +6,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ def call_soon(callback: Any, *args: Any) -> None:
     _running_loop().call_soon_threadsafe(callback, *args)
 
 
-def iterate(items: AsyncIterator[T]) -> Iterator[T]:
+def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
     """An asynchronous iterator as a synchronous one, closed with it."""
     end: Any = object()
 

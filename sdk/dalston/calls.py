@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 ATTEMPT_SECONDS = 10.0
 """For one attempt of a call that may be made again: a frozen server must not use up the time of the others."""
+CLOSED = "the client is closed"
 _BACKOFF = Backoff()
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 """A page of a thousand utterances with their words is a few megabytes."""
@@ -59,7 +60,7 @@ class Calls:
     def channel(self) -> grpc.aio.Channel:
         """The channel, of the loop that asks first."""
         if self._is_closed:
-            raise RuntimeError("the client is closed")
+            raise RuntimeError(CLOSED)
         if self._channel is None:
             self._channel = _open(self.endpoint)
         return self._channel
@@ -143,6 +144,9 @@ class Calls:
             raise error_of(failure) from None
         except TimeoutError:
             raise DeadlineExceeded(f"the service said nothing for {silence:g} seconds") from None
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
         finally:
             call.cancel()
 
@@ -157,6 +161,19 @@ class Calls:
             return await method(request, timeout=seconds, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure) from None
+        except asyncio.CancelledError:
+            self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        """Closing the connection cancels the calls on it, which is not for the caller's task to end by.
+
+        Raises:
+            RuntimeError: that is what happened.
+        """
+        task = asyncio.current_task()
+        if self._is_closed and not (task and task.cancelling()):
+            raise RuntimeError(CLOSED) from None
 
 
 def retry_pause(error: DalstonError, attempt: int) -> float | None:

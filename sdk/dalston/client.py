@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -13,6 +13,7 @@ from dalston.async_audio import AsyncAudio
 from dalston.async_client import DEFAULT_TIMEOUT, AsyncClient
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
+from dalston.events import Reconnecting
 from dalston.options import AudioSource, TranscribeOptions
 from dalston.records import (
     Enhancement,
@@ -58,7 +59,7 @@ class Client:
         return Transcription(self._client.transcribe(audio, **options))
 
     def close(self) -> None:
-        """Closes the connection. What still runs fails."""
+        """Closes the connection. What still runs fails with RuntimeError."""
         background.run(self._client.close())
 
     def __enter__(self) -> Self:
@@ -107,13 +108,14 @@ class Sessions:
         """Deletes a session with its audio and transcript, for good."""
         background.run(self._sessions.delete(session_id))
 
-    def audio(self, session_id: str, *, linked: bool = False) -> Audio:
+    def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> Audio:
         """The stored audio, a WAV file: read it whole, save it, or iterate over it.
 
         Args:
             linked: whether the sessions that this one continues are joined with it.
+            start: where in the file to begin, in bytes, such as to go on with a part that is here.
         """
-        return Audio(self._sessions.audio(session_id, linked=linked))
+        return Audio(self._sessions.audio(session_id, linked=linked, start=start))
 
     def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
         """The stored transcript."""
@@ -140,10 +142,20 @@ class Sessions:
         )
 
     def watch(
-        self, *, status: SessionStatus | str | None = None, resume_token: str | None = None
+        self,
+        *,
+        status: SessionStatus | str | None = None,
+        resume_token: str | None = None,
+        on_reconnect: Callable[[Reconnecting], object] | None = None,
     ) -> Iterator[SessionChange]:
-        """First every session as it is, then every change, for ever."""
-        return background.iterate(self._sessions.watch(status=status, resume_token=resume_token))
+        """First every session as it is, then every change, for ever.
+
+        Args:
+            on_reconnect: is called, on another thread, when there is no connection, before each attempt to make one.
+        """
+        return background.iterate(
+            self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
+        )
 
     def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
         """Starts a batch job that transcribes the stored audio anew. It is tried once."""
@@ -160,16 +172,26 @@ class Audio:
     def __init__(self, audio: AsyncAudio) -> None:
         self._audio = audio
 
-    def __iter__(self) -> Iterator[bytes]:
-        """The file in pieces of any size."""
+    @property
+    def start(self) -> int:
+        """Where in the file it begins, in bytes."""
+        return self._audio.start
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole file, whatever `start` is; known as soon as its first piece has come."""
+        return self._audio.size
+
+    def __iter__(self) -> Generator[bytes, None, None]:
+        """The file from `start` on, in pieces of any size."""
         return background.iterate(aiter(self._audio))
 
     def read(self) -> bytes:
-        """The whole file."""
+        """The file from `start` on."""
         return background.run(self._audio.read())
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Writes the file to `path`, which appears when it is whole; gives its size in bytes."""
+        """Writes the file from `start` on to `path`, which appears when it is whole; gives the bytes written."""
         return background.run(self._audio.save(path))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -65,6 +67,16 @@ _STATUSES: dict[grpc.StatusCode, type[errors.DalstonError]] = {
     _C.FAILED_PRECONDITION: errors.Unsupported,
 }
 
+# gRPC's own words for a connection that cannot be made; where they are other than these they are passed on.
+_NOT_CONNECTED = re.compile(
+    r"failed to connect to all addresses; last error: \w+: "
+    r"(?:ipv[46]:)?(?P<where>\S+): (?:Failed to connect to remote host: )?(?P<why>.*)",
+    re.DOTALL,
+)
+_NOT_RESOLVED = re.compile(r"address lookup failed for (?P<where>\S+): (?P<why>[^\]]+)")
+_HANDSHAKE = re.compile(r"SSL routines:OPENSSL_internal:(.*?)(?:: Invalid certificate verification context)?(?:: OK)?$")
+_HTTP_STATUS = re.compile(r"(?:http2 header with status: |HTTP status )(\d{3})")
+
 
 def error_of_reason(reason: str, message: str, metadata: Mapping[str, str]) -> errors.DalstonError:
     """The error for a reason that the service gave, in capitals; `ServerError` for one that is not known here."""
@@ -82,8 +94,27 @@ def error_of(failure: grpc.aio.AioRpcError) -> errors.DalstonError:
     if issubclass(kind, errors.DeadlineExceeded):
         return kind("the service did not answer in time")
     if issubclass(kind, errors.Unavailable):
-        return kind(f"the service cannot be reached: {details or failure.code().name.lower()}")
+        return kind(f"the service cannot be reached: {plain(details) or failure.code().name.lower()}")
+    if info is None and (status := _HTTP_STATUS.search(details)):
+        return kind(f"no service of this kind answers there, but something with HTTP status {status[1]}")
+    if info is None and kind is errors.Unsupported:
+        told = f" ({details})" if details else ""
+        return kind(f"the service does not have this: it may be older than this client{told}")
     return kind(details or failure.code().name.lower().replace("_", " "), reason=info.reason if info else "")
+
+
+def plain(details: str) -> str:
+    """What gRPC says of a connection that failed, without its own vocabulary."""
+    if found := _NOT_CONNECTED.match(details):
+        where, why = unquote(found["where"]), found["why"]
+        if handshake := _HANDSHAKE.search(why):
+            why = f"TLS failed: {handshake[1].strip(': ').replace('_', ' ').lower()}"
+        elif http := _HTTP_STATUS.search(why):
+            why = f"it does not speak gRPC (HTTP status {http[1]})"
+        return f"{where}: {why}"
+    if found := _NOT_RESOLVED.search(details):
+        return f"{found['where']}: {found['why']}"
+    return details
 
 
 def _error_info(trailing: Any) -> ErrorInfo | None:

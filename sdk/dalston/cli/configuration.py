@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from dalston.cli import connection, output
+from dalston.cli.app import App
 from dalston.cli.config import Place, config_path, read_config
 
-app = typer.Typer(help="Show the configuration.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Show the configuration.")
 
 
 @app.command()
@@ -22,7 +23,10 @@ def path() -> None:
 def show(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Shows what counts, from the command line, the environment and the file. Keys are never shown."""
+    """Shows what counts of command line, environment and file.
+
+    Keys are never shown.
+    """
     where = connection.place(ctx)
     profiles = sorted(read_config(config_path()).profiles)
     if json:

@@ -10,37 +10,44 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dalston.cli import connection, operator_commands, output
+from dalston.cli.app import App
 from dalston.cli.exits import usage
 
 if TYPE_CHECKING:
     from dalston.records import Key
 
-app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
-tokens = typer.Typer(help="Make tokens for browsers.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Make, list and revoke API keys.")
+tokens = App(help="Make tokens for browsers.")
 
 SCOPES = ("realtime", "sessions:read", "sessions:write", "admin")
 _COLUMNS = ("ID", "NAME", "SCOPES", "REVOKED", "LAST USED", "EXPIRES", "CREATED", "PREFIX")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in the names of the REST API.")]
-Expiry = Annotated[int | None, typer.Option(metavar="SECONDS", help="When it expires.", show_default=False)]
+Expiry = Annotated[int | None, typer.Option(metavar="SECONDS", help="How long it is good for.", show_default=False)]
 
 
 @app.command()
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="What the key is called.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called.", show_default=False)],
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", "-s", help=f"What it allows, as often as needed: {', '.join(SCOPES)}."),
+        typer.Option(
+            "--scope", "-s", metavar="SCOPE", help=f"What it allows, as often as needed: {', '.join(SCOPES)}."
+        ),
     ] = None,
     expires_in_seconds: Expiry = None,
     first: Annotated[
         bool, typer.Option("--first", help="Against the database, for the first key of a tenant; all scopes.")
     ] = False,
-    tenant: Annotated[str | None, typer.Option(help="With --first: the tenant, made if it is not there.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --first: the tenant, made if it is not there.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Makes a key. Its secret alone goes to standard output, this once: KEY=$(dalston keys create ...).
+    """Makes a key.
+
+    Its secret alone goes to standard output, this once: KEY=$(dalston keys create ...).
 
     The first key of a tenant is made where a server is installed: --first --tenant NAME, with DALSTON_DATABASE_URL.
     """
@@ -91,7 +98,10 @@ def revoke(
 
 @tokens.command("create")
 def create_token(ctx: typer.Context, expires_in_seconds: Expiry = None, json: Json = False) -> None:
-    """Makes a token that opens one live session, once, for a client that must not hold a key."""
+    """Makes a token that opens one live session, once.
+
+    It is for a client that must not hold a key, such as a page in a browser.
+    """
     with connection.connect(ctx) as client:
         made = client.tokens.create(expires_in_seconds=expires_in_seconds)
     if json:

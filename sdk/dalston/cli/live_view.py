@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from dalston.cli import output, safe_text
+from dalston.cli.measures import clock
 
 _LONG_SECONDS = 10.0
 """From here on a file has a progress bar."""
@@ -67,7 +68,7 @@ class LiveView:
             rows.append(Text("ending: the last words are transcribed; Ctrl-C again leaves at once", style="yellow"))
         elif self._bar is not None and self._total is not None:
             self._bar.update(min(self._processed, self._total))
-            rows.append(Columns([self._bar, Text(f"{self._processed:.0f} of {self._total:.0f} s")]))
+            rows.append(Columns([self._bar, Text(f"{clock(self._processed)} of {clock(self._total)}")]))
         return Group(*rows)
 
     def __enter__(self) -> Self:

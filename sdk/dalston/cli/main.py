@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dalston.cli import configuration, connection, keys, output, sessions, status, transcribe
+from dalston.cli.app import App
 from dalston.cli.config import Place
 from dalston.cli.exits import CommandError, ExitCode, code_of, sentence_of
 from dalston.errors import DalstonError
@@ -22,12 +24,10 @@ Exit codes: 0 done, 1 failed, 2 the command line or a parameter is wrong,
 Environment: DALSTON_URL, DALSTON_API_KEY, NO_COLOR. Configuration: see
 `dalston config path`."""
 
-app = typer.Typer(
+app = App(
     name="dalston",
     help="Transcribe speech in real time, and work with recorded sessions.",
     epilog=_EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -56,11 +56,17 @@ def options(
     ctx: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(help="The service. Default: DALSTON_URL, the configuration, http://127.0.0.1:8000."),
+        typer.Option(
+            metavar="URL", help="The service. Default: DALSTON_URL, the configuration, http://127.0.0.1:8000."
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="A profile of the configuration.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", metavar="NAME", help="A profile of the configuration.")
+    ] = None,
     ca_file: Annotated[str | None, typer.Option(metavar="FILE", help="Certificates to trust.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a call with all its attempts.")] = 5.0,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Seconds for a call with all its attempts.")
+    ] = 5.0,
     debug: Annotated[  # noqa: ARG001 - read by `main`, which catches what fails
         bool, typer.Option("--debug", help="Show a traceback when something fails.")
     ] = False,
@@ -74,6 +80,8 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; gives the exit code. What fails is told in one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if "--debug" not in arguments:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # It would write its own lines to stderr.
     try:
         result = app(arguments, prog_name="dalston", standalone_mode=False)
     except KeyboardInterrupt:
@@ -82,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output.note("nothing was done")
         return ExitCode.FAILED
     except typer.TyperException as error:
-        output.note(f"error: {error.format_message()}")
-        return error.exit_code
+        return _refuse(error)
     except (CommandError, DalstonError, OSError) as error:
         return _fail(error, arguments)
     except Exception as error:
@@ -91,6 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output.note("this is a bug of the command: --debug before the command shows more")
         return _fail(error, arguments)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _refuse(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message.startswith("Usage: "):  # Nothing was asked for: this is the help.
+        sys.stderr.write(f"{message}\n")
+    else:
+        output.note(f"error: {message.replace('Value error, ', '').rstrip('.')}")
+    return error.exit_code
 
 
 def _fail(error: Exception, arguments: Sequence[str]) -> int:

@@ -80,7 +80,8 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             sys.stdout.write("\t".join(map(safe_text.line, row)) + "\n")
         return
     screen = console(sys.stdout)
-    screen.print(table(columns, rows, screen.width))
+    if shown := list(rows):
+        screen.print(table(columns, shown, screen.width))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Any:
@@ -96,7 +97,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> 
         needed = max(map(cell_len, (name, *(row[number] for row in cells))))
         if number > 0 and left < min(needed, _LEAST_WIDTH):
             break
-        made.add_column(name, no_wrap=True, overflow="ellipsis")
+        fitting = max(1, min(needed, left))  # The last gives way: an id that is cut is none.
+        made.add_column(name, no_wrap=True, overflow="ellipsis", min_width=fitting, max_width=fitting)
         left -= needed + 2
     shown = len(made.columns)
     for row in cells:
@@ -120,11 +122,12 @@ def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda _done, _total: None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.table import Column
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
+    columns = (  # Together less than 80 wide.
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=20)),
+        BarColumn(bar_width=20),
+        DownloadColumn(table_column=Column(no_wrap=True)),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )

@@ -5,30 +5,27 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dalston.cli import connection, documents, operator_commands, output, safe_text
-from dalston.cli.exits import CommandError, ExitCode, code_of, sentence_of, usage
+from dalston.cli import connection, documents, measures, operator_commands, output, safe_text, session_table
+from dalston.cli.app import App
+from dalston.cli.exits import ExitCode, code_of, sentence_of, usage
+from dalston.cli.target import target, write
 from dalston.errors import DalstonError
 
 if TYPE_CHECKING:
     from dalston.client import Client
-    from dalston.records import Session, SessionChange, SessionPage
+    from dalston.events import Reconnecting
+    from dalston.records import SessionChange, SessionPage
 
-app = typer.Typer(
-    help="List, read, download and delete recorded sessions.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="List, read, download and delete recorded sessions.")
 
 _PAGE = 100
-_COUNTED = 10_000
-"""The service counts no further."""
-_COLUMNS = ("ID", "STATUS", "STARTED", "AUDIO", "STORED", "LANGUAGE", "WORDS", "MODEL", "ERROR")
-_AGES = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Status(StrEnum):
@@ -49,7 +46,8 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The session, such as sess
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in the names of the REST API.")]
 Linked = Annotated[bool, typer.Option("--linked", help="Joined with the sessions that it continues.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; - is standard output.")
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Where to write: a file, a folder, or - for standard output."),
 ]
 StatusFilter = Annotated[Status | None, typer.Option("--status", help="Only sessions of this status.")]
 
@@ -62,8 +60,10 @@ def list_(
         str | None, typer.Option(metavar="TIME", help="Started then or later: 2026-05-01T09:30, or 30m, 12h, 7d ago.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Started before then.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on after the page that named this cursor.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Go on after the page that named this cursor.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of them, whatever --limit says.")] = False,
     json: Json = False,
 ) -> None:
@@ -71,7 +71,7 @@ def list_(
 
     Piped, each is a line of fields with tabs between: `dalston sessions list | cut -f1` gives the ids.
     """
-    begin, end = _time(since), _time(until)
+    begin, end = measures.parse_time(since), measures.parse_time(until)
     with connection.connect(ctx) as client:
         filters = {"status": str(status) if status else None, "since": begin, "until": end}
         pages = _pages(client, filters, None if all_ else limit, cursor)
@@ -83,13 +83,15 @@ def list_(
         def rows() -> Iterator[tuple[str, ...]]:
             for page in pages:
                 last[:] = [page]
-                yield from map(_row, page.sessions)
+                yield from map(session_table.row, page.sessions)
 
-        output.say_table(_COLUMNS, rows())
+        output.say_table(session_table.COLUMNS, rows())
     page = last[0]
     if page.next_cursor:
-        total = page.total if page.total < _COUNTED else f"{_COUNTED} or more"
+        total = page.total if page.total_is_exact else f"more than {page.total}"
         output.note(f"there are more, of {total} in all: --all, or --cursor {page.next_cursor}")
+    elif page.total == 0:
+        output.note("there are no such sessions" if any(filters.values()) else "there are no sessions yet")
 
 
 @app.command()
@@ -106,7 +108,9 @@ def get(
     if json:
         output.say_json(documents.document(session) | ({} if said is None else {"utterances": said}))
         return
-    output.say_fields((name, _text(value)) for name, value in documents.document(session).items())
+    output.say_fields((name, _text(name, getattr(session, name))) for name in documents.document(session))
+    if said and output.is_terminal(sys.stdout):
+        output.say()
     for each in said or ():
         output.say(f"{each.start:9.2f} {each.end:9.2f}  {each.text}")
 
@@ -114,7 +118,7 @@ def get(
 @app.command()
 def delete(
     ctx: typer.Context,
-    session_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The sessions.", show_default=False)],
+    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The sessions.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
@@ -123,8 +127,11 @@ def delete(
     It asks before. One that fails does not keep the others; the exit code is the first failure's.
     """
     session_ids = list(dict.fromkeys(session_ids))
-    if not yes:
-        _ask(session_ids)
+    for session_id in session_ids:
+        _check_id(session_id)
+    if not yes and not _is_agreed(session_ids):
+        output.note("nothing was deleted")
+        raise typer.Exit(ExitCode.FAILED)
     failure: DalstonError | None = None
     with connection.connect(ctx) as client:
         for session_id in session_ids:
@@ -146,17 +153,17 @@ def delete(
 
 @app.command()
 def watch(ctx: typer.Context, status: StatusFilter = None, json: Json = False) -> None:
-    """Shows sessions while they change, until Ctrl-C: a table on a terminal, else a line for each change."""
+    """Shows sessions while they change, until Ctrl-C.
+
+    On a terminal they are a table, else each change is a line.
+    """
     with connection.connect(ctx) as client:
-        changes = client.sessions.watch(status=str(status) if status else None)
-        try:
-            if json or not output.is_terminal(sys.stdout):
-                for change in changes:
-                    _say_change(change, json=json)
-            else:
-                _show(changes)
-        except KeyboardInterrupt:
-            return
+        changes = client.sessions.watch(status=str(status) if status else None, on_reconnect=_say_reconnecting)
+        if json or not output.is_terminal(sys.stdout):
+            for change in changes:
+                _say_change(change, json=json)
+        else:
+            session_table.show(changes)
 
 
 @app.command()
@@ -166,19 +173,25 @@ def export(
     format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
     linked: Linked = False,
     max_line_length: Annotated[
-        int | None, typer.Option(help="Longest line of a caption, in characters.", show_default=False)
+        int | None, typer.Option(metavar="N", help="Longest line of a caption, in characters.", show_default=False)
     ] = None,
-    max_lines: Annotated[int | None, typer.Option(help="Most lines of a caption.", show_default=False)] = None,
+    max_lines: Annotated[
+        int | None, typer.Option(metavar="N", help="Most lines of a caption.", show_default=False)
+    ] = None,
     to: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Writes the stored transcript as text or captions, to standard output or a file."""
-    _check_free(to, force=force)
+    """Writes the stored transcript as text or captions.
+
+    It goes to standard output, or to a file.
+    """
+    _check_id(session_id)
+    path = target(to, f"{session_id}.{format_}", force=force)
     with connection.connect(ctx) as client:
         content = client.sessions.export(
             session_id, str(format_), linked=linked, max_line_length=max_line_length, max_lines=max_lines
         )
-    _write(to, content)
+    write(path, content)
 
 
 @app.command()
@@ -208,22 +221,25 @@ def download(
     if both and (to is not None and not to.is_dir()):
         raise usage("--audio and --transcript together need a folder that is there: -o FOLDER")
     if transcript:
-        target = _target(to, f"{session_id}.json")
-        _check_free(target, force=force)
+        path = target(to or Path(f"{session_id}.json"), f"{session_id}.json", force=force)
         with connection.connect(ctx) as client:
             content = client.sessions.export(session_id, "json", linked=linked)
-        _write(target, content)
+        write(path, content)
     if audio or not transcript:
-        target = _target(to, f"{session_id}.wav")
-        _check_free(target, force=force)
-        _download_audio(ctx, session_id, target, linked=linked)
+        path = target(to or Path(f"{session_id}.wav"), f"{session_id}.wav", force=force)
+        with connection.connect(ctx) as client:
+            _download_audio(client, session_id, path, linked=linked)
 
 
 @app.command()
 def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
 ) -> None:
-    """Compares what is stored in Postgres and S3. For operators: it runs where the server is installed."""
+    """Compares what is stored in Postgres and S3.
+
+    For operators: it runs where the server is installed, with the server's DALSTON_DATABASE_URL and DALSTON_S3_*
+    variables. The exit code is 1 if something disagrees, and 2 if it could not be compared.
+    """
     code = operator_commands.run("persistence.verify", ["--repair"] if repair else [])
     raise typer.Exit(code)
 
@@ -249,103 +265,48 @@ def _write_list(pages: Iterator[SessionPage]) -> None:
             sys.stdout.write(separator + documents.dumps(session))
             separator = ",\n  "
         last = page
-    pagination = {"total": last.total, "next_cursor": last.next_cursor} if last else {}
-    pagination = {name: value for name, value in pagination.items() if value is not None}
+    pagination: dict[str, Any] = {"total": last.total, "total_is_exact": last.total_is_exact} if last else {}
+    if last and last.next_cursor:
+        pagination["next_cursor"] = last.next_cursor
     sys.stdout.write(f'\n], "pagination": {documents.dumps(pagination)}}}\n')
 
 
-def _time(text: str | None) -> datetime | None:
-    """A point in time as a person writes it; without a zone it is local.
-
-    Raises:
-        CommandError: it is none.
-    """
-    if text is None:
-        return None
-    if age := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        return datetime.now().astimezone() - timedelta(seconds=int(age[1]) * _AGES[age[2]])
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise usage(f"{text!r} is no time: write 2026-05-01, 2026-05-01T09:30 or 30m, 12h, 7d") from None
+def _text(name: str, value: Any) -> str:
+    """For people in their own zone and units, for programs as in JSON."""
+    if output.is_terminal(sys.stdout):
+        if isinstance(value, datetime):
+            return f"{value.astimezone():%Y-%m-%d %H:%M:%S %z}"
+        if name.endswith("_seconds"):
+            return measures.length(value)
+    shown = documents.document(value)
+    return str(shown).lower() if isinstance(shown, bool) else str(shown)
 
 
-def _row(session: Session) -> tuple[str, ...]:
-    stored = [name for name, uri in (("audio", session.audio_uri), ("transcript", session.transcript_uri)) if uri]
-    return (
-        session.id,
-        session.status.value,
-        _local(session.started_at),
-        f"{session.audio_duration_seconds:.1f} s",
-        ",".join(stored) or "-",
-        session.language,
-        str(session.word_count),
-        session.model,
-        session.error or "",
-    )
-
-
-def _local(time: datetime | None) -> str:
-    """For people in their own zone, for programs with it."""
-    if time is None:
-        return ""
-    local = time.astimezone()
-    if not output.is_terminal(sys.stdout):
-        return local.isoformat(timespec="seconds")
-    return f"{local:%m-%d %H:%M}" if local.year == datetime.now().astimezone().year else f"{local:%Y-%m-%d}"
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _ask(session_ids: Sequence[str]) -> None:
+def _is_agreed(session_ids: Sequence[str]) -> bool:
+    """Asks; Ctrl-C is no answer, but the end of the command."""
     if not sys.stdin.isatty():
         raise usage("there is nobody to ask whether to delete them: --yes does it without asking")
     what = session_ids[0] if len(session_ids) == 1 else f"{len(session_ids)} sessions"
-    if not typer.confirm(f"Delete {safe_text.line(what)} with audio and transcript, for good?", err=True):
-        raise CommandError("nothing was deleted")
+    sys.stderr.write(f"Delete {safe_text.line(what)} with audio and transcript, for good? [y/N] ")
+    sys.stderr.flush()
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        output.note("")
+        raise
+
+
+def _say_reconnecting(event: Reconnecting) -> None:
+    output.note(f"reconnecting in {event.delay:.1f} s: {event.reason}")
 
 
 def _say_change(change: SessionChange, *, json: bool) -> None:
     if json:
         output.say_json_line({"type": change.type, "session": change.session})
     elif change.session is not None:
-        row = _row(change.session) if change.type.value != "deleted" else (change.session.id,)
+        row = session_table.row(change.session) if change.type.value != "deleted" else (change.session.id,)
         sys.stdout.write("\t".join(safe_text.line(cell) for cell in (change.type.value, *row)) + "\n")
         sys.stdout.flush()
-
-
-def _show(changes: Iterator[SessionChange]) -> None:
-    """A table of the newest sessions, as many as fit."""
-    from rich.live import Live
-
-    screen = output.console(sys.stdout)
-    sessions: dict[str, Session] = {}
-    with Live(console=screen, auto_refresh=False, redirect_stderr=output.is_terminal(sys.stderr)) as live:
-        is_complete = False
-        for change in changes:
-            if change.type.value == "snapshot" and is_complete:
-                sessions.clear()  # The watch was away for long, and begins anew.
-                is_complete = False
-            if change.type.value == "ready":
-                is_complete = True
-            elif change.session is not None:
-                _apply(sessions, change)
-            if is_complete:
-                newest = sorted(sessions.values(), key=lambda session: session.id, reverse=True)
-                rows = [_row(session) for session in newest[: max(1, screen.height - 2)]]
-                live.update(output.table(_COLUMNS, rows, screen.width), refresh=True)
-
-
-def _apply(sessions: dict[str, Session], change: SessionChange) -> None:
-    assert change.session is not None  # noqa: S101 - for the type checker
-    if change.type.value == "deleted":
-        sessions.pop(change.session.id, None)
-    else:
-        sessions[change.session.id] = change.session
-    while len(sessions) > _COUNTED:
-        del sessions[min(sessions)]
 
 
 def _check_id(session_id: str) -> None:
@@ -354,49 +315,20 @@ def _check_id(session_id: str) -> None:
         raise usage(f"{session_id!r} is no session id, which is sess_ and 32 hexadecimal digits")
 
 
-def _target(to: Path | None, name: str) -> Path:
-    if to is None:
-        return Path(name)
-    return to / name if to.is_dir() else to
-
-
-def _check_free(target: Path | None, *, force: bool) -> None:
-    if target is not None and str(target) != "-" and target.exists() and not force:
-        raise usage(f"{target} is there already: --force replaces it")
-
-
-def _write(target: Path | None, content: str) -> None:
-    if target is None or str(target) == "-":
-        output.say_text(content)
-        return
-    partial = target.with_name(f".{target.name}.part")
-    try:
-        partial.write_text(content, encoding="utf-8", newline="")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    output.note(f"wrote {target}")
-
-
-def _download_audio(ctx: typer.Context, session_id: str, target: Path, *, linked: bool) -> None:
-    if str(target) == "-":
+def _download_audio(client: Client, session_id: str, path: Path | None, *, linked: bool) -> None:
+    if path is None:
         if output.is_terminal(sys.stdout):
             raise usage("audio does not go to a terminal: name a file with -o, or a pipe")
-        with connection.connect(ctx) as client:
-            for piece in client.sessions.audio(session_id, linked=linked):
-                sys.stdout.buffer.write(piece)
+        for piece in client.sessions.audio(session_id, linked=linked):
+            sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    from dalston import background
     from dalston.cli.download import Download
 
-    calls = connection.calls(ctx)
     try:
-        with output.transfer(target.name) as progress:
-            size = background.run(Download(session_id, target, linked=linked, progress=progress).run(calls))
+        with output.transfer(path.name) as progress:
+            size = Download(session_id, path, linked=linked, progress=progress).run(client)
     except KeyboardInterrupt:
         output.note("stopped; the same command goes on from here")
         raise
-    finally:
-        background.run(calls.close())
-    output.note(f"wrote {target}, {size} bytes")
+    output.note(f"wrote {path}, {measures.size(size)}")

@@ -35,9 +35,9 @@ class Door:
 def status(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Says whether the service can be reached and is healthy, its version and its doors.
+    """Says whether the service is there, door by door.
 
-    The exit code is 0 if all doors are open and 1 if not. No key is needed; whether the one there is is taken is told.
+    The exit code is 0 if all doors are open and 1 if not. No key is needed; if there is one, it is tried.
     """
     from dalston import background
 
@@ -74,11 +74,13 @@ async def _grpc(calls: Calls) -> Door:
     """The standard health service, whose messages are too small to need its package."""
     import grpc
 
+    from dalston.failures import plain
+
     check: Any = calls.channel.unary_unary("/grpc.health.v1.Health/Check", None, None)
     try:
         answer: bytes = await check(b"", timeout=calls.timeout)
     except grpc.aio.AioRpcError as error:
-        return Door("grpc", is_open=False, detail=error.details() or error.code().name.lower())
+        return Door("grpc", is_open=False, detail=plain(error.details() or error.code().name.lower()))
     return Door("grpc", answer == _SERVING, "" if answer == _SERVING else "the server takes no calls")
 
 
@@ -90,7 +92,7 @@ def _rest(endpoint: Endpoint, timeout: float) -> tuple[Door, str | None]:
             version = json_module.loads(answer.read(_LARGEST_BYTES))["info"]["version"]
         return Door("rest", is_open=True), str(version)
     except (OSError, HTTPException) as error:
-        return Door("rest", is_open=False, detail=str(error) or type(error).__name__), None
+        return Door("rest", is_open=False, detail=_why(error)), None
     except (ValueError, KeyError, TypeError):
         return Door("rest", is_open=False, detail="something else answers there"), None
 
@@ -102,7 +104,12 @@ def _websocket(endpoint: Endpoint, timeout: float) -> Door:
             is_open = answer.status == _UPGRADE_REQUIRED
             return Door("websocket", is_open, "" if is_open else f"it answers {answer.status}")
     except (OSError, HTTPException) as error:
-        return Door("websocket", is_open=False, detail=str(error) or type(error).__name__)
+        return Door("websocket", is_open=False, detail=_why(error))
+
+
+def _why(error: OSError | HTTPException) -> str:
+    told = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+    return told or str(error) or type(error).__name__
 
 
 def _get(endpoint: Endpoint, path: str, timeout: float) -> HTTPResponse:

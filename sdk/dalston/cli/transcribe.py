@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,8 +44,12 @@ class Encoding(StrEnum):
     alaw = "alaw"
 
 
-Language = Annotated[str | None, typer.Option("--language", "-l", help="ISO 639-1 code, or auto.", show_default="auto")]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="A model's name.", show_default="the service's")]
+Language = Annotated[
+    str | None, typer.Option("--language", "-l", metavar="CODE", help="ISO 639-1 code, or auto.", show_default="auto")
+]
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", metavar="NAME", help="A model's name.", show_default="the service's")
+]
 Store = Annotated[bool, typer.Option("--store/--no-store", help="Keep audio and transcript on the service.")]
 StoreAudio = Annotated[bool | None, typer.Option(help="Keep the audio.", show_default="as --store")]
 StoreTranscript = Annotated[bool | None, typer.Option(help="Keep the transcript.", show_default="as --store")]
@@ -52,9 +58,11 @@ JsonLines = Annotated[
     bool, typer.Option("--json", help="Print every event as a line of JSON, in the names of the WebSocket.")
 ]
 TransportOption = Annotated[Transport, typer.Option(help="websocket for networks that let nothing else through.")]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to go on trying when the service is away or full.")]
-Rate = Annotated[int | None, typer.Option("--sample-rate", min=8000, max=48_000, show_default="16000")]
-Channels = Annotated[int | None, typer.Option("--channels", min=1, max=2, show_default="1")]
+Wait = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0, help="To go on trying when the service is away or full.")
+]
+Rate = Annotated[int | None, typer.Option("--sample-rate", metavar="HZ", min=8000, max=48_000, show_default="16000")]
+Channels = Annotated[int | None, typer.Option("--channels", metavar="N", min=1, max=2, show_default="1")]
 
 
 def transcribe(
@@ -62,7 +70,9 @@ def transcribe(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="A WAV file, raw audio with --encoding, or - for standard input.", show_default=False
+            metavar="FILE",
+            help="A WAV file or pipe, raw audio with --encoding, or - for standard input.",
+            show_default=False,
         ),
     ],
     language: Language = None,
@@ -91,10 +101,12 @@ def transcribe(
         if sys.stdin.isatty():
             raise usage("standard input is a terminal: pipe audio into it")
         source: AudioSource = _Pipe(sys.stdin.buffer)  # type: ignore[assignment]  # a BinaryIO as far as it is read
-    elif not Path(file).is_file():
+    elif Path(file).is_dir():
+        raise usage(f"{file} is a folder, not a file of audio")
+    elif not Path(file).exists():
         raise usage(f"there is no file {file}")
     else:
-        source = file
+        source = file if Path(file).is_file() else _open_pipe(file)
     options = {
         **{name: value for name, value in raw.items() if value is not None},
         **_config(language, model, store, store_audio, store_transcript, json=json),
@@ -102,8 +114,8 @@ def transcribe(
         "wait": wait,
         "pace": 1.0 if realtime else None,
     }
-    total = None if file == "-" else _seconds(Path(file), raw)
-    run = _Run(total, _Printer(format_, json=json))
+    total = _seconds(Path(file), raw) if source == file else None
+    run = _Run(total, _Printer(format_, json=json), file)
     if run.transcribe(ctx, source, options):
         raise typer.Exit(ExitCode.INTERRUPTED)
 
@@ -117,7 +129,9 @@ def listen(
     store_transcript: StoreTranscript = None,
     format_: FormatOption = Format.text,
     json: JsonLines = False,
-    device: Annotated[str | None, typer.Option(help="Number or part of the name of a microphone.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Number or part of the name of a microphone.")
+    ] = None,
     sample_rate: Rate = None,
     channels: Channels = None,
     transport: TransportOption = Transport.grpc,
@@ -166,6 +180,13 @@ class _Pipe:
         return self._file.read1(size)  # type: ignore[attr-defined,no-any-return]  # it is a BufferedReader
 
 
+def _open_pipe(file: str) -> AudioSource:
+    """A named pipe, such as the shell's <(command)."""
+    descriptor = os.open(file, os.O_RDONLY)
+    # Never closed: a thread may be waiting in it, which closing would wait for.
+    return _Pipe(open(descriptor, "rb", closefd=False))  # type: ignore[return-value]
+
+
 class _Printer:
     """Writes what was said to stdout, in the format asked for."""
 
@@ -210,9 +231,10 @@ class _Printer:
 class _Run:
     """One transcription, from the first byte to what is said about it at the end."""
 
-    def __init__(self, total: float | None, printer: _Printer) -> None:
+    def __init__(self, total: float | None, printer: _Printer, file: str | None = None) -> None:
         self._total = total
         self._printer = printer
+        self._file = file
         self._interrupts = 0
 
     def transcribe(self, ctx: typer.Context, source: AudioSource, options: dict[str, Any]) -> bool:
@@ -235,12 +257,9 @@ class _Run:
                     str(error), ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
                 ) from error
             except InvalidRequest as error:
-                if error.reason != "INVALID_AUDIO" or "no WAV file" not in error.message:
+                if error.reason != "INVALID_AUDIO" or self._file is None or stream.session_ids:
                     raise
-                raise usage(
-                    f"{error}. Other formats come by a pipe: ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - "
-                    "| dalston transcribe - --encoding pcm_s16le"
-                ) from None
+                raise usage(_unfit(self._file, error.message)) from None
             except BrokenPipeError:  # Whoever read the transcript has enough of it.
                 raise
             except KeyboardInterrupt:
@@ -292,6 +311,20 @@ class _Run:
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _unfit(file: str, why: str) -> str:
+    """What is wrong with a file, and what helps where it is audio of another kind."""
+    if file == "-":
+        file, told = "FILE", why
+    else:
+        told = f"{file}: {why}"
+        if not Path(file).stat().st_size:
+            return told
+    return (
+        f"{told}. Audio of any kind comes by a pipe: ffmpeg -i {shlex.quote(file)} -f s16le -ac 1 -ar 16000 - "
+        "| dalston transcribe - --encoding pcm_s16le"
+    )
 
 
 def _summary(ended: Ended, options: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ class Feeder:
         """Returns when the source has ended.
 
         Raises:
+            TypeError: a piece is not of bytes.
             AudioOverflow: a source that does not wait came too fast for too long.
             Exception: what the source itself raised.
         """
@@ -54,6 +55,8 @@ class Feeder:
         step = self._outgoing.format.size(_STEP_SECONDS) if self._pace else _STEP_BYTES // frame * frame
         rest = b""
         async for piece in self._source.pieces:
+            if not isinstance(piece, bytes | bytearray | memoryview):
+                raise TypeError(f"audio comes in pieces of bytes, not of {type(piece).__name__}")
             audio = rest + piece if rest else piece
             whole = len(audio) // frame * frame
             rest = bytes(audio[whole:])

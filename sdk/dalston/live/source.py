@@ -94,6 +94,8 @@ async def _file(file: BinaryIO, given: Mapping[str, Any]) -> Source:
     if "encoding" in given:
         return Source(AudioFormat(**given), in_thread(_read(file, None)))
     start = await asyncio.to_thread(file.read, len(_WAV_START))
+    if not start:
+        raise InvalidRequest("the audio is empty: there is not a byte of it", reason="INVALID_AUDIO")
     if start != _WAV_START:
         raise InvalidRequest("the audio is no WAV file; if it is raw, say its encoding", reason="INVALID_AUDIO")
     if given:

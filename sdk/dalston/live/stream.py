@@ -32,7 +32,11 @@ def open_transcription(calls: Calls, audio: AudioSource, options: Mapping[str, A
     behaviour, asked = Behaviour.split(options)
     if isinstance(asked.get("vocabulary"), str):
         raise TypeError("vocabulary is a sequence of terms")
-    TranscribeConfig(**asked)  # Whether the values are of their types is better known now than later.
+    for name, value in asked.items():  # Whether they are of their types is better known now than later.
+        try:
+            TranscribeConfig(**{name: value})
+        except TypeError:
+            raise TypeError(f"{name} cannot be of type {type(value).__name__}") from None
     return AsyncTranscription(_transport(calls, behaviour), audio, behaviour, asked)
 
 
@@ -73,6 +77,7 @@ class AsyncTranscription:
         self._conversation: Conversation | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
         self._is_entered = False
 
     @property
@@ -133,6 +138,12 @@ class AsyncTranscription:
             await stop(self._task)
         self._events.close()
 
+    async def fail(self, error: Exception) -> None:
+        """Breaks the transcription off, unless it has ended; whoever iterates over it gets `error`."""
+        if self._task is not None and not self._task.done():
+            self._failure = error
+            await self.close()
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         await self._start()
         try:
@@ -141,6 +152,8 @@ class AsyncTranscription:
         finally:
             if not self._is_entered:
                 await self.close()
+        if self._failure is not None:
+            raise self._failure
         if self._task is not None:
             await asyncio.wait((self._task,))
             if not self._task.cancelled():

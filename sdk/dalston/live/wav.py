@@ -57,8 +57,8 @@ def _format_of(content: bytes) -> AudioFormat:
     encoding = _ENCODINGS.get((tag, bits))
     if encoding is None:
         raise _invalid(
-            f"a WAV file of format {tag} with {bits} bits is not taken: convert it to 16-bit PCM, "
-            "for example by `ffmpeg -i IN.wav -c:a pcm_s16le OUT.wav`"
+            f"a WAV file of format {tag} with {bits} bits is not taken; "
+            "what is taken is 16-bit PCM, 32-bit float, A-law and µ-law"
         )
     try:
         return AudioFormat(encoding, rate, channels)

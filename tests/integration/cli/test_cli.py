@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +117,54 @@ def test_a_download_is_the_recording_to_the_byte_and_goes_on_where_it_was(
     assert json.loads(dalston("sessions", "download", told, "--transcript", "-o", "-").stdout)["session_id"] == told
 
 
+def test_a_session_that_stored_nothing_has_nothing_to_download(dalston: Run, tmp_path: Path) -> None:
+    done = dalston("transcribe", "-", "--encoding", "pcm_s16le", "--json", stdin="\0" * 3200)
+    session_id = json.loads(done.stdout.splitlines()[0])["session_id"]
+    for what in ("--audio", "--transcript"):
+        refused = dalston("sessions", "download", session_id, what, "-o", str(tmp_path))
+        assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+        assert "stored no" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_command_writes_is_transcribed(env: dict[str, str], folder: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", "dalston transcribe <(cat speech.wav)"],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Dashwood" in done.stdout
+
+
+def test_ctrl_c_ends_a_watch_without_a_word(env: dict[str, str], folder: Path, told: str) -> None:
+    with subprocess.Popen(
+        ["dalston", "sessions", "watch", "--json"],
+        env=env,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while (change := json.loads(process.stdout.readline()))["type"] != "ready":
+            assert change["type"] == "snapshot"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
+
+
+def test_ctrl_c_is_no_answer_to_a_question(env: dict[str, str], folder: Path, told: str, http: httpx.Client) -> None:
+    code, seen = on_terminal(env, folder, "sessions", "delete", told, answer=b"\x03")
+    assert code == 130
+    assert "Traceback" not in seen
+    assert http.get(f"{SESSIONS}/{told}").status_code == 200
+
+
 def test_ctrl_c_ends_a_session_well_and_says_what_is_stored(env: dict[str, str], folder: Path) -> None:
     command = ["dalston", "transcribe", "speech.wav", "--realtime", "--store"]
     with subprocess.Popen(
@@ -172,6 +222,8 @@ def on_terminal(env: dict[str, str], folder: Path, *arguments: str, answer: byte
         stdin=outside,
         stdout=outside,
         stderr=outside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:
         os.close(outside)
         while time.monotonic() < deadline:
@@ -211,6 +263,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(dalston: Run, folder: Path
         ("--url", "ftp://somewhere", "status"): 2,
         ("transcribe", "no-such.wav"): 2,
         ("transcribe", "speech.flac"): 2,
+        ("transcribe", "."): 2,
         ("transcribe", "speech.wav", "--model", "none-such"): 2,
         ("keys", "list"): 1,
     }

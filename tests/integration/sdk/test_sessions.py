@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dalston import Client, InvalidRequest, NotFound, SessionStatus
+from dalston import Client, InvalidRequest, NotFound, SessionStatus, Unsupported
 
 from tests.integration.sdk.conftest import RATE, Speech, frames_of, wav_of
 
@@ -79,6 +79,21 @@ def test_audio_is_read_saved_and_iterated_over(
     assert audio.save(tmp_path / "audio.wav") == len(whole)
     assert (tmp_path / "audio.wav").read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["audio.wav"]
+
+
+def test_audio_is_read_from_where_it_is_wanted(client: Client, stored: list[str]) -> None:
+    whole = client.sessions.audio(stored[0]).read()
+    rest = client.sessions.audio(stored[0], start=1000)
+    assert (rest.read(), rest.start, rest.size) == (whole[1000:], 1000, len(whole))
+    with pytest.raises(InvalidRequest) as refused:
+        client.sessions.audio(stored[0], start=len(whole)).read()
+    assert refused.value.reason == "INVALID_RANGE"
+
+
+def test_what_the_server_cannot_do_yet_is_unsupported(client: Client, stored: list[str]) -> None:
+    for call in (client.sessions.enhance, client.sessions.enhancement):
+        with pytest.raises(Unsupported):
+            call(stored[0])
 
 
 def test_a_transcript_is_read(client: Client, stored: list[str]) -> None:

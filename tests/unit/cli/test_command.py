@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +19,10 @@ from typing import Any, Self
 import dalston
 import pytest
 from dalston import errors
-from dalston.cli import connection, operator_commands
+from dalston.cli import connection, operator_commands, output
 from dalston.cli.exits import ExitCode, code_of
 from dalston.cli.main import main
+from dalston.events import Reconnecting
 from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus
 
 ID = "sess_" + "a" * 32
@@ -36,6 +39,8 @@ class FakeClient:
         self.sessions = self
         self._error = error
         self.deleted: list[str] = []
+        self.total = 250
+        self.total_is_exact = True
 
     def __enter__(self) -> Self:
         return self
@@ -50,15 +55,19 @@ class FakeClient:
 
     def page(self, *, limit: int, cursor: str | None, **filters: Any) -> SessionPage:
         first = int(cursor or 0)
-        ids = range(first, min(first + limit, 250))
+        ids = range(first, min(first + limit, self.total))
         return SessionPage(
-            tuple(replace(BASE, id=f"sess_{each:032x}") for each in ids), 250, str(ids.stop) if ids.stop < 250 else None
+            tuple(replace(BASE, id=f"sess_{each:032x}") for each in ids),
+            self.total,
+            str(ids.stop) if ids.stop < self.total else None,
+            self.total_is_exact,
         )
 
     def delete(self, session_id: str) -> None:
         self.deleted.append(session_id)
 
-    def watch(self, **filters: Any) -> Iterator[SessionChange]:
+    def watch(self, *, on_reconnect: Callable[[Reconnecting], None], **filters: Any) -> Iterator[SessionChange]:
+        on_reconnect(Reconnecting(1, 0.5, "gone"))
         yield SessionChange(ChangeType.SNAPSHOT, BASE, "1")
         yield SessionChange(ChangeType.READY, None, "1")
         yield SessionChange(ChangeType.CHANGED, replace(BASE, status=SessionStatus.COMPLETED), "2")
@@ -83,12 +92,12 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs the command; gives what it wrote to a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
 
-    def run(*arguments: str, **environment: str) -> str:
+    def run(*arguments: str, code: int = 0, **environment: str) -> str:
         screen = Terminal()
         for name, value in ({"TERM": "xterm", "COLUMNS": "200"} | environment).items():
             monkeypatch.setenv(name, value)
         with redirect_stdout(screen):
-            assert main(arguments) == 0
+            assert main(arguments) == code
         return screen.getvalue()
 
     return run
@@ -103,7 +112,27 @@ def test_a_limit_is_of_all_pages_together(capsys: pytest.CaptureFixture[str]) ->
     assert main(["sessions", "list", "--all", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert len({session["id"] for session in listed["sessions"]}) == 250
-    assert listed["pagination"] == {"total": 250}
+    assert listed["pagination"] == {"total": 250, "total_is_exact": True}
+
+
+def test_a_total_that_was_not_counted_to_its_end_is_told_as_that(
+    fake: FakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.total_is_exact = False
+    assert main(["sessions", "list", "--limit", "1"]) == 0
+    assert "of more than 250 in all" in capsys.readouterr().err
+    assert main(["sessions", "list", "--limit", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pagination"]["total_is_exact"] is False
+
+
+def test_that_there_is_nothing_is_said(
+    fake: FakeClient, on_terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.total = 0
+    assert on_terminal("sessions", "list") == ""
+    assert capsys.readouterr().err == "there are no sessions yet\n"
+    assert main(["sessions", "list", "--status", "error"]) == 0
+    assert capsys.readouterr().err == "there are no such sessions\n"
 
 
 @pytest.mark.usefixtures("fake")
@@ -127,18 +156,49 @@ def test_a_narrow_terminal_has_whole_ids(on_terminal: Callable[..., str]) -> Non
 
 
 @pytest.mark.usefixtures("fake")
+def test_a_terminal_has_times_in_its_own_zone_and_lengths_as_on_a_clock(
+    on_terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = on_terminal("sessions", "get", ID)
+    assert f"{BASE.started_at.astimezone():%Y-%m-%d %H:%M:%S %z}" in shown  # type: ignore[union-attr]
+    assert "12.5 s\n" in shown
+    assert main(["sessions", "get", ID]) == 0
+    assert "2026-05-01T00:00:00Z\n" in capsys.readouterr().out
+
+
+def test_an_id_is_whole_before_another_column_has_room() -> None:
+    rows = [("key_" + "a" * 32, "name", "admin,realtime,sessions:read,sessions:write", "2026-05-01")]
+    screen = output.console(Terminal())
+    with screen.capture() as captured:
+        screen.print(output.table(("ID", "NAME", "SCOPES", "CREATED"), rows, 80), width=80)
+    assert captured.get().splitlines()[1].rstrip() == f"{rows[0][0]}  name  admin,realtime,sessions:read,sessio…"
+
+
+def test_a_transfer_has_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    screen = Terminal()
+    with redirect_stderr(screen), output.transfer(f"{ID}.wav") as progress:
+        progress(2_500_000, 60_000_000)
+        time.sleep(0.3)
+    assert re.search(r"^.*sess_a+….*2\.5/60\.0 MB.*$", screen.getvalue(), re.MULTILINE)
+
+
+@pytest.mark.usefixtures("fake")
 def test_a_watch_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sessions", "watch"]) == 0
-    lines = [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()]
+    assert main(["sessions", "watch"]) == ExitCode.INTERRUPTED
+    said = capsys.readouterr()
+    assert said.err == "reconnecting in 0.5 s: gone\n"
+    lines = [line.split("\t")[:3] for line in said.out.splitlines()]
     assert lines == [["snapshot", ID, "active"], ["changed", ID, "completed"], ["deleted", ID]]
-    assert main(["sessions", "watch", "--json"]) == 0
+    assert main(["sessions", "watch", "--json"]) == ExitCode.INTERRUPTED
     changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [change["type"] for change in changes] == ["snapshot", "ready", "changed", "deleted"]
 
 
 @pytest.mark.usefixtures("fake")
 def test_a_watch_on_a_terminal_is_a_table(on_terminal: Callable[..., str]) -> None:
-    assert "completed" in on_terminal("sessions", "watch")
+    assert "completed" in on_terminal("sessions", "watch", code=ExitCode.INTERRUPTED)
 
 
 def test_nothing_is_deleted_unasked(
@@ -147,6 +207,8 @@ def test_nothing_is_deleted_unasked(
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     assert main(["sessions", "delete", ID]) == 2
     assert "--yes" in capsys.readouterr().err
+    assert fake.deleted == []
+    assert main(["sessions", "delete", ID, "nonsense", "--yes"]) == 2
     assert fake.deleted == []
     assert main(["sessions", "delete", ID, ID, "--yes"]) == 0
     assert fake.deleted == [ID]
@@ -233,6 +295,69 @@ def test_help_loads_nothing_that_calls(arguments: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Usage: dalston" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["sessions"]])
+def test_no_command_at_all_gets_the_help_as_it_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("Usage: dalston ")
+    assert "\n\nCommands:\n" in said.err
+    assert said.out == ""
+
+
+def test_the_help_says_each_thing_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["sessions"], ["keys"], ["tokens"], ["config"]):
+        assert main([*arguments, "--help"]) == 0
+        commands = capsys.readouterr().out.partition("\nCommands:\n")[2]
+        assert commands
+        assert "..." not in commands
+    assert main(["sessions", "delete", "--help"]) == 0
+    assert "Usage: dalston sessions delete [OPTIONS] ID...\n" in capsys.readouterr().out
+    assert main(["transcribe", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: dalston transcribe [OPTIONS] FILE\n" in shown
+    assert "range>" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["sessions", "list", "--status", "bogus"], ["bogus"], ["sessions", "get"]])
+def test_a_wrong_command_line_is_told_without_the_parsers_own_words(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert "Value error" not in said
+
+
+@pytest.mark.parametrize(
+    ("to", "told"), [("there.srt", "--force replaces it"), ("no/a.srt", "there is no folder"), ("whole", "a folder")]
+)
+@pytest.mark.usefixtures("fake")
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_fetched(
+    to: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there.srt").touch()
+    (tmp_path / "whole" / f"{ID}.srt").mkdir(parents=True)
+    for command in (["export", "-f", "srt"], ["download", "--audio"]):
+        if to == "whole" and command[0] == "download":
+            continue
+        assert main(["sessions", *command, ID, "-o", str(tmp_path / to)]) == 2
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "is empty"), (b"ID3", "ffmpeg -i '{}' -f s16le")])
+def test_a_file_of_another_kind_is_told_with_what_helps(
+    content: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "my speech.mp3"
+    path.write_bytes(content)
+    assert main(["transcribe", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}: " in said
+    assert told.format(path) in said
+    assert main(["transcribe", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
 
 
 def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,46 +1,49 @@
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Self, cast
 
 import pytest
-from dalston.calls import Calls
+from dalston import Client
 from dalston.cli.download import Download, _alone
 from dalston.cli.exits import CommandError
-from dalston.errors import NotFound, Unavailable
+from dalston.errors import DalstonError, InvalidRequest, NotFound, Unavailable
 
 ID = "sess_" + "a" * 32
 FILE = bytes(range(256)) * 40
 
 
-class BreakingCalls:
-    """Serves a file, and breaks off after so many bytes each time.
+class Recording:
+    """`sessions` of it is itself, and so is the audio: a file that breaks off after so many bytes each time.
 
     Args:
         after: bytes of each answer; what comes after the last is whole.
     """
 
-    timeout = 2.0
-    sessions = SimpleNamespace(GetAudio=None)
-
-    def __init__(self, *after: int) -> None:
-        self.file = FILE
+    def __init__(self, *after: int, file: bytes = FILE, error: DalstonError | None = None) -> None:
+        self.sessions = self
         self.asked: list[int] = []
+        self.size: int | None = None
+        self._file = file
         self._after = list(after)
+        self._error = error
 
-    async def stream(
-        self, _method: object, _request: object, _silence: float, *more: tuple[str, str]
-    ) -> AsyncGenerator[Any, None]:
-        first = int(dict(more)["range"].removeprefix("bytes=").removesuffix("-")) if more else 0
-        self.asked.append(first)
-        size = len(self.file)
-        span = {"content-range": f"bytes {first}-{size - 1}/{size}"} if more else {}
-        yield {"x-content-length": str(size - first), **span}
+    def audio(self, session_id: str, *, linked: bool, start: int = 0) -> Self:
+        assert (session_id, linked) == (ID, False)
+        self.asked.append(start)
+        return self
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._error:
+            raise self._error
+        first, size = self.asked[-1], len(self._file)
+        if first >= size:
+            raise InvalidRequest("no such bytes", reason="INVALID_RANGE")
         until = first + self._after.pop(0) if self._after else size
         for start in range(first, until, 1000):
-            yield SimpleNamespace(data=self.file[start : min(start + 1000, until)])
+            self.size = size
+            yield self._file[start : min(start + 1000, until)]
         if until < size:
             raise Unavailable("broken")
 
@@ -49,52 +52,47 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-async def fetch(calls: BreakingCalls, target: Path) -> list[tuple[int, int]]:
+def fetch(recording: Recording, target: Path) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     download = Download(ID, target, linked=False, progress=lambda done, total: seen.append((done, total)))
-    await download.run(cast(Calls, calls))
+    assert download.run(cast(Client, recording)) == target.stat().st_size
     return seen
 
 
-async def test_a_download_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None:
-    target, calls = tmp_path / "a.wav", BreakingCalls(2500, 1, 4000)
-    seen = await fetch(calls, target)
-    assert target.read_bytes() == FILE
-    assert calls.asked == [0, 2500, 2501, 6501]
-    assert seen[-1] == (len(FILE), len(FILE))
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """Where a download broke off after 3000 bytes."""
+    target = tmp_path / "a.wav"
+    with pytest.raises(Unavailable):
+        fetch(Recording(3000), target)
+    assert names(tmp_path) == [f".a.wav.{ID}.alone.{len(FILE)}.part"]
+    return target
+
+
+def test_a_download_is_the_file_and_tells_how_far_it_is(tmp_path: Path) -> None:
+    seen = fetch(Recording(), tmp_path / "a.wav")
+    assert (tmp_path / "a.wav").read_bytes() == FILE
+    assert (seen[0], seen[-1]) == ((1000, len(FILE)), (len(FILE), len(FILE)))
     assert names(tmp_path) == ["a.wav"]
 
 
-async def test_what_is_here_is_kept_when_it_gets_no_further(tmp_path: Path) -> None:
-    target, calls = tmp_path / "a.wav", BreakingCalls(3000, *[0] * 100)
-    calls.timeout = 0.3
-    with pytest.raises(Unavailable):
-        await fetch(calls, target)
-    assert not target.exists()
-    again = BreakingCalls()
-    await fetch(again, target)
-    assert (target.read_bytes(), again.asked) == (FILE, [3000])
+def test_the_same_command_goes_on_where_it_broke(broken: Path) -> None:
+    recording = Recording()
+    fetch(recording, broken)
+    assert (broken.read_bytes(), recording.asked) == (FILE, [3000])
 
 
-async def test_a_recording_that_has_changed_is_fetched_anew(tmp_path: Path) -> None:
-    target, calls = tmp_path / "a.wav", BreakingCalls(3000, *[0] * 100)
-    calls.timeout = 0.1
-    with pytest.raises(Unavailable):
-        await fetch(calls, target)
-    again = BreakingCalls()
-    again.file = FILE[::-1] + b"more"
-    await fetch(again, target)
-    assert (target.read_bytes(), again.asked) == (again.file, [3000, 0])
+@pytest.mark.parametrize("file", [FILE[::-1] + b"more", FILE[:2000]], ids=["longer", "shorter"])
+def test_a_recording_that_has_changed_is_fetched_anew(broken: Path, file: bytes) -> None:
+    recording = Recording(file=file)
+    fetch(recording, broken)
+    assert (broken.read_bytes(), recording.asked) == (file, [3000, 0])
+    assert names(broken.parent) == ["a.wav"]
 
 
-async def test_a_session_without_audio_leaves_nothing(tmp_path: Path) -> None:
-    class Without(BreakingCalls):
-        async def stream(self, *_: Any) -> AsyncGenerator[Any, None]:
-            raise NotFound("no audio")
-            yield
-
+def test_a_session_without_audio_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
-        await fetch(Without(), tmp_path / "a.wav")
+        fetch(Recording(error=NotFound("no audio")), tmp_path / "a.wav")
     assert names(tmp_path) == []
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from dalston import (
     DeadlineExceeded,
     NotFound,
     RateLimited,
+    Reconnecting,
     Scope,
+    ServerError,
     Session,
     SessionActive,
     SessionStatus,
@@ -46,6 +48,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
     def __init__(self, *failures: Failure | None) -> None:
         self.failures = list(failures)
         self.calls: list[Any] = []
+        self.is_asked = asyncio.Event()
         self.metadata: list[dict[str, str]] = []
         self.takes_ranges = True
         self.counted = 10_000
@@ -54,6 +57,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
 
     async def take(self, request: Any, context: Any) -> None:
         self.calls.append(request)
+        self.is_asked.set()
         self.metadata.append(dict(context.invocation_metadata()))
         if self.failures and (failure := self.failures.pop(0)):
             await abort(context, failure)
@@ -109,6 +113,8 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
 
     async def CreateKey(self, request: Any, context: Any) -> key_pb2.CreateKeyResponse:  # type: ignore[override]
         await self.take(request, context)
+        if request.name == "slow":
+            await asyncio.sleep(60)
         return key_pb2.CreateKeyResponse(key=key_pb2.Key(id="key_1", scopes=["realtime", "moon"]), secret="s3cret")
 
 
@@ -248,6 +254,32 @@ async def test_a_broken_download_goes_on_where_it_was(takes_ranges: bool, tmp_pa
     assert (tmp_path / "a.wav").read_bytes() == WAV
 
 
+async def test_a_download_may_begin_in_the_middle_and_says_how_long_the_whole_is() -> None:
+    records = Records()
+    async with serving(records) as client:
+        audio = client.sessions.audio("sess_1", start=4000)
+        assert (audio.start, audio.size) == (4000, None)
+        assert await audio.read() == WAV[4000:]
+        assert audio.size == len(WAV)
+        assert records.metadata[0]["range"] == "bytes=4000-"
+        with pytest.raises(ValueError, match="start"):
+            client.sessions.audio("sess_1", start=-1)
+
+
+async def test_a_recording_that_changes_while_it_is_fetched_is_not_put_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serving(Records()) as client:
+        audio = client.sessions.audio("sess_1")
+        pieces = aiter(audio)
+        for _ in range(5):  # 3000 bytes come before it breaks for the first time.
+            await anext(pieces)
+        assert await client.sessions.audio("sess_1", start=3000).read() == WAV[3000:]
+        monkeypatch.setattr(audio, "size", len(WAV) + 1)
+        with pytest.raises(ServerError, match="has changed"):
+            await anext(pieces)
+
+
 async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"before")
     async with serving(Records(ACTIVE)) as client:
@@ -290,6 +322,52 @@ async def test_a_watch_goes_on_after_the_last_change() -> None:
     ]
     assert [call.resume_token for call in records.calls] == ["", "t3", "t3", "t4"]
     assert {call.status for call in records.calls} == {"active"}
+
+
+async def test_a_watch_tells_that_there_is_no_connection() -> None:
+    records = Records(None, LOST, LOST)
+    records.messages = [
+        [session_pb2.WatchSessionsResponse(type="ready", resume_token="t1"), None],
+        [],
+        [],
+        [session_pb2.WatchSessionsResponse(type="ready", resume_token="t2")],
+    ]
+    told: list[Reconnecting] = []
+    async with serving(records) as client:
+        changes = client.sessions.watch(on_reconnect=told.append)
+        assert [(await anext(changes)).resume_token for _ in range(2)] == ["t1", "t2"]
+    assert [each.attempt for each in told] == [1, 2, 3]
+    assert "cannot be reached" in told[0].reason
+
+
+async def test_a_watch_of_a_service_that_is_away_from_the_beginning_fails() -> None:
+    async with serving(Records(*[LOST] * 1000), timeout=0.2) as client:
+        with pytest.raises(Unavailable):
+            await anext(client.sessions.watch())
+
+
+async def test_what_runs_when_the_client_is_closed_fails_and_cancels_nobody() -> None:
+    async def failing(run: Callable[[AsyncClient], Awaitable[object]]) -> None:
+        records = Records()
+        records.messages = [[]]
+        async with serving(records) as client:
+            running = asyncio.create_task(run(client))  # type: ignore[arg-type]
+            await records.is_asked.wait()
+            await client.close()
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                await running
+
+    await failing(lambda client: anext(client.sessions.watch()))
+    await failing(lambda client: client.keys.create("slow", ["admin"]))
+
+
+async def test_a_caller_that_is_cancelled_is_cancelled() -> None:
+    records = Records()
+    records.messages = [[]]
+    async with serving(records) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(client.sessions.watch())
 
 
 async def test_a_watch_ends_by_what_trying_again_does_not_help_against() -> None:

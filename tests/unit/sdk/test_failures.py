@@ -62,3 +62,67 @@ def test_what_is_tried_again_and_when() -> None:
         assert retry_pause(error_of_reason(reason, "", {}), 1) is None
     assert TooManySessions("full").retry_after is None
     assert TooManySessions("full", metadata={"retry_after_seconds": "soon"}).retry_after is None
+
+
+def told(code: grpc.StatusCode, details: str) -> DalstonError:
+    return error_of(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None))
+
+
+def test_a_call_that_an_older_service_does_not_know_is_told_as_that() -> None:
+    error = told(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+    assert isinstance(error, errors.Unsupported)
+    assert error.message == "the service does not have this: it may be older than this client (Method not found!)"
+    assert error.reason == ""
+    stranger = told(grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404")
+    assert stranger.message == "no service of this kind answers there, but something with HTTP status 404"
+    said = error_of(failure(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"))
+    assert (said.message, said.reason) == ("in words", "UNIMPLEMENTED")
+
+
+@pytest.mark.parametrize(
+    ("details", "plain"),
+    [
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to "
+                "remote host: Connection refused"
+            ),
+            "127.0.0.1:1: Connection refused",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:1: Failed to connect to "
+                "remote host: Connection refused"
+            ),
+            "[::1]:1: Connection refused",
+        ),
+        (
+            (
+                "errors resolving a.invalid:80: [field:hostname lookup error:address lookup failed for a.invalid:80: "
+                "Domain name not found]"
+            ),
+            "a.invalid:80: Domain name not found",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:443: Tls handshake failed "
+                "(TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+                "CERTIFICATE_VERIFY_FAILED: self signed certificate: OK"
+            ),
+            "10.0.0.1:443: TLS failed: certificate verify failed: self signed certificate",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNIMPLEMENTED: ipv4:127.0.0.1:80: Failed parsing "
+                "HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80) (Trying to connect an http1.x "
+                "server (HTTP status 404))"
+            ),
+            "127.0.0.1:80: it does not speak gRPC (HTTP status 404)",
+        ),
+        ("something that nobody has seen yet", "something that nobody has seen yet"),
+    ],
+)
+def test_why_there_is_no_connection_is_told_in_plain_words(details: str, plain: str) -> None:
+    error = told(grpc.StatusCode.UNAVAILABLE, details)
+    assert isinstance(error, Unavailable)
+    assert error.message == f"the service cannot be reached: {plain}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -13,11 +14,13 @@ from dalston import (
     Acknowledged,
     AsyncClient,
     AuthenticationError,
+    Client,
     ConnectionLost,
     Ended,
     Event,
     Final,
     Flushed,
+    InvalidRequest,
     NoCapacity,
     Reconnecting,
     Resumed,
@@ -175,6 +178,34 @@ async def test_a_session_that_is_gone_is_replaced_and_the_timeline_goes_on() -> 
     (warned,) = [event for event in events if isinstance(event, Warned)]
     assert (warned.code, warned.details["session_id"]) == ("session_replaced", service.sessions[0].id)
     assert not service.configs[2].resume_session_id
+
+
+async def test_a_transcription_does_not_look_ended_when_its_client_is_closed() -> None:
+    async with serving(Service()) as url, AsyncClient(url) as client:
+        events = aiter(client.transcribe(pieces(), pace=1))
+        assert isinstance(await anext(events), SessionBegan)
+        await client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            async for _ in events:
+                pass
+
+
+@pytest.mark.parametrize("piece", ["text", 1])
+async def test_audio_that_is_not_bytes_is_refused_by_its_type(piece: object) -> None:
+    with pytest.raises(TypeError, match=f"pieces of bytes, not of {type(piece).__name__}"):
+        await transcribe(Service(), audio=[piece])
+
+
+async def test_audio_of_no_bytes_is_told_from_audio_of_another_kind() -> None:
+    with pytest.raises(InvalidRequest, match="is empty"):
+        await transcribe(Service(), audio=io.BytesIO())
+    with pytest.raises(InvalidRequest, match="no WAV file"):
+        await transcribe(Service(), audio=b"ID3")
+
+
+def test_an_option_of_a_wrong_type_is_named() -> None:
+    with Client() as client, pytest.raises(TypeError, match="language cannot be of type int"):
+        client.transcribe(b"", language=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("at", [0.9, 20.0, 31.7, 40.0])
