@@ -13,18 +13,16 @@ from persistence.budget import SpoolBudget
 from persistence.checks import Finding
 from persistence.database import Database
 from persistence.errors import NotOwner
-from persistence.keys import transcript_key
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
-from persistence.salvage import Salvage, remove_objects
-from persistence.session_id import created_at, format_session_id
+from persistence.salvage import Salvage, put_transcript, remove_objects
+from persistence.session_id import created_at
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Standing, Surplus
-from persistence.transcript import document
 from persistence.wav import WavFormat, data_bytes
 
 _MOST = 100_000
@@ -115,8 +113,7 @@ class Mender:
             row = (await connection.execute(_FORMAT, {"id": session_id})).one_or_none()
         if row is None or not said:
             return False
-        body = document(format_session_id(session_id), row.language, row.audio_duration_seconds, said)
-        await self._objects.put(transcript_key(session_id), body, "application/json")
+        await put_transcript(self._objects, session_id, row.language, row.audio_duration_seconds, said)
         return True
 
     async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:

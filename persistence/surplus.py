@@ -25,7 +25,7 @@ from persistence.records import Progress, StoredObjects
 from persistence.rows import SessionRows, numbered
 from persistence.salvage import put_transcript, remove_leftovers, stored_header
 from persistence.spool import SessionSpool
-from persistence.transcript import Utterance
+from persistence.transcript import Utterance, majority_language
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -180,16 +180,24 @@ class Surplus:
         seconds, progress = max(session.audio_duration_seconds, contents.progress.audio_seconds), contents.progress
         if session.store_audio:
             seconds = WavFormat(session.encoding, session.sample_rate, session.channels).seconds(audio_bytes)
-        said: list[Utterance] = []
+        said: list[Utterance] | None = None
+        language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:
             for batch in numbered(session.id, contents.utterances):
                 await self._rows.write({}, batch)
             said = await self._rows.utterances(session.id)
-            await put_transcript(self._objects, session, seconds, said)
+            language = majority_language(session.language, said)
+            await put_transcript(self._objects, session.id, language, seconds, said)
         await self._objects.abort_uploads(audio_key(session.id))
         uris = StoredObjects(session.audio_uri, session.transcript_uri)
         return await self._rows.set_stored(
-            session.id, uris, audio_seconds=seconds, stored_bytes=audio_bytes, said=said, progress=progress
+            session.id,
+            uris,
+            audio_seconds=seconds,
+            stored_bytes=audio_bytes,
+            said=said,
+            language=language,
+            progress=progress,
         )
 
 

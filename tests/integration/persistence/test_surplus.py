@@ -215,6 +215,25 @@ async def test_finals_alone_are_added(leave: Leave, build_house: Any) -> None:
         await left.is_whole()
 
 
+async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_transcript(
+    leave: Leave, build_house: Any
+) -> None:
+    left = await leave(SHORT, (3, 0))
+    lines = left.spool.directory / "utterances.jsonl"
+    lines.write_bytes(said(0).to_line() + said(1).to_line()[:20])
+    # Figures are written before the finals of a long outage: the row may have counted more than anybody has.
+    statement = "UPDATE realtime_sessions SET utterance_count = 9, word_count = 99 WHERE id = $1"
+    async with left.database.transaction() as connection:
+        await connection.exec_driver_sql(statement, (left.id,))
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+        transcript = await house.transcript(left.session_id)
+        assert [each["text"] for each in transcript["utterances"]] == [said(number).text for number in range(3)]
+        assert transcript["duration"] == WAV.seconds(len(left.audio))
+        assert (await house.record(left.session_id)).word_count == 12
+
+
 async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 0))
     before = await left.ended()
