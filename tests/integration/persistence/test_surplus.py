@@ -251,6 +251,39 @@ async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, bu
         assert not await house.has_objects(left.session_id)
 
 
+def stored_audio() -> tuple[float, float]:
+    names = ("dalston_stored_audio_bytes_total", "dalston_stored_audio_seconds_total")
+    bytes_, seconds = (REGISTRY.get_sample_value(name) or 0.0 for name in names)
+    return bytes_, seconds
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+async def test_audio_counts_as_stored_once_also_when_a_restart_finishes_its_session(
+    leave: Leave, build_house: Any, sizes: tuple[int, int]
+) -> None:
+    before = stored_audio()
+    left = await leave(sizes)
+    assert stored_audio()[0] - before[0] == sizes[0]
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+    after = stored_audio()
+    assert after[0] - before[0] == len(left.audio)
+    assert after[1] - before[1] == pytest.approx(WAV.seconds(len(left.audio)))
+
+
+async def test_audio_of_an_object_that_a_dead_process_put_and_did_not_tell_of_is_not_counted_again(
+    leave: Leave, build_house: Any
+) -> None:
+    left = await leave()
+    await left.objects.put(audio_key(left.id), WAV.header(len(left.audio)) + left.audio, "audio/wav")
+    before = stored_audio()
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+    assert stored_audio() == before
+
+
 @pytest.mark.parametrize("sizes", [SHORT, LONG])
 async def test_a_delete_while_the_audio_is_put_leaves_nothing(
     leave: Leave, build_house: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
