@@ -174,9 +174,18 @@ async def remove_leftovers(objects: ObjectStore, rows: SessionRows, session_id: 
         StorageUnavailable: Postgres or S3 does not do its part.
         NotOwner, LeaseLost: the session is not this process's any more.
     """
+    await remove_pieces(objects, session_id)
+    await rows.tails_removed(session_id)
+
+
+async def remove_pieces(objects: ObjectStore, session_id: UUID) -> None:
+    """Removes what a recording was made of: unfinished uploads and tails.
+
+    Raises:
+        StorageUnavailable: S3 does not do its part.
+    """
     await objects.abort_uploads(audio_key(session_id))
     await objects.delete_all(await objects.list(tail_prefix(session_id)))
-    await rows.tails_removed(session_id)
 
 
 async def remove_objects(objects: ObjectStore, session_id: UUID) -> None:

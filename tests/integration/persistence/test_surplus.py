@@ -18,7 +18,7 @@ from persistence.archive import delete_session
 from persistence.audio_upload import AudioUpload
 from persistence.config import PersistenceSettings
 from persistence.database import Database
-from persistence.keys import audio_key, transcript_key
+from persistence.keys import Tail, audio_key, tail_key, tail_prefix, transcript_key
 from persistence.lease import Lease
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership, Remains
@@ -239,6 +239,20 @@ async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) 
     before = await left.ended()
     assert await settle(left) is Standing.STORED
     assert await left.row() == before
+
+
+@pytest.mark.parametrize("sizes", [SHORT, (96_000, 0)])
+async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
+    leave: Leave, sizes: tuple[int, int]
+) -> None:
+    left = await leave(sizes)
+    await left.ended()
+    await left.objects.put(tail_key(left.id, Tail(32_000, 4)), b"late", "application/octet-stream")
+    await left.objects.create_upload(audio_key(left.id), "audio/wav")
+    assert await settle(left) is Standing.STORED
+    assert await left.objects.list(tail_prefix(left.id)) == []
+    assert await left.objects.uploads(audio_key(left.id)) == []
+    await left.is_whole()
 
 
 async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_house: Any) -> None:
