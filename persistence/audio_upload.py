@@ -15,6 +15,7 @@ from typing import Final, Literal
 from prometheus_client import Counter, Histogram
 
 from persistence import layout
+from persistence.assembly import assemble
 from persistence.backoff import Backoff
 from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
@@ -33,8 +34,12 @@ log = get_logger(__name__)
 _WAV: Final = "audio/wav"
 _RAW: Final = "application/octet-stream"
 
-_stored_bytes = Counter("dalston_stored_audio_bytes_total", "Audio that has become safe in S3")
-_stored_seconds = Counter("dalston_stored_audio_seconds_total", "Audio that has become safe in S3")
+_STORED: Final = (
+    "Audio that this process has made safe in S3 for the first time. Not counted: what an earlier process had put there"
+    " and what is added to stored sessions (dalston_extended_audio_bytes_total)"
+)
+_stored_bytes = Counter("dalston_stored_audio_bytes_total", _STORED)
+_stored_seconds = Counter("dalston_stored_audio_seconds_total", _STORED)
 _lost_seconds = Counter("dalston_lost_audio_seconds_total", "Audio that was recorded and is replaced by silence")
 _uploads_lost = Counter("dalston_uploads_lost_total", "Unfinished uploads of ours that somebody else has aborted")
 _put_seconds = Histogram("dalston_audio_put_seconds", "From the spool to S3, one object or part", ["kind"])
@@ -326,14 +331,17 @@ class AudioUpload:
 
     async def _stored_audio(self, begin: int, end: int) -> bytes:
         """What of a stretch is in the object that another process made and did not say so."""
-        wav, objects = self._spool.wav, self._ways.objects
-        try:
-            stop = min(end, data_bytes(await stored_header(objects, self._id, wav)))
-        except (ObjectNotFound, ValueError):
-            return b""
+        stop, header_bytes = min(end, await self._object_bytes()), self._spool.wav.header_bytes
         if stop <= begin:
             return b""
-        return await objects.read_range(self._key, wav.header_bytes + begin, wav.header_bytes + stop)
+        return await self._ways.objects.read_range(self._key, header_bytes + begin, header_bytes + stop)
+
+    async def _object_bytes(self) -> int:
+        """How much audio the object has, 0 without one."""
+        try:
+            return data_bytes(await stored_header(self._ways.objects, self._id, self._spool.wav))
+        except (ObjectNotFound, ValueError):
+            return 0
 
     async def _learn(self) -> None:
         """What an earlier process did for the session: from its row and from S3."""
@@ -344,6 +352,8 @@ class AudioUpload:
         self._tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
         self._is_stored = upload.is_stored
         self._upload_id = upload.upload_id
+        in_pieces = assemble(self._spool.wav, upload.parts, self._tails).audio_bytes
+        self._safe_bytes = max(in_pieces, await self._object_bytes())
         # Part 1 and the last tell how long the recording is, or end with it: who made them may have known less of it.
         self._parts = {part.number: part for part in _whole(upload.parts)}
         self._is_known = True

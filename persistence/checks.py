@@ -144,8 +144,9 @@ class Verifier:
         if [each.text for each in said] != [each["text"].replace("\0", "") for each in stored]:
             what = f"its transcript has {len(stored)} utterances that are not the {len(said)} of its rows"
             return [Finding("transcript_differs", row["id"], what, key)]
-        if row["utterance_count"] != len(said):
-            what = f"has {len(said)} utterances, its row says {row['utterance_count']}"
+        counts, told = (len(said), sum(each.word_count for each in said)), (row["utterance_count"], row["word_count"])
+        if counts != told:
+            what = "has {} utterances of {} words, its row says {} of {}".format(*counts, *told)
             return [Finding("utterance_count", row["id"], what)]
         return []
 

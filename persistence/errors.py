@@ -14,13 +14,15 @@ PersistenceError
 ├── TooManyKeys            the tenant has as many keys as it may
 ├── TooManySessions        the tenant runs as many sessions as it may
 ├── TokenSpent             a token that was good has opened its session meanwhile, or ran out
-├── SpoolInUse             another process records under the same worker id
+├── SpoolInUse             another process has the directory of this worker id in the spool
 ├── NotOwner               the session is not this process's any more
 ├── LeaseLost              this process was taken for dead: none of its sessions is its own any more
 └── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
     ├── ObjectNotFound     an object that a record points to is not there
     └── UploadNotFound     an unfinished upload that a record names is not there
 """
+
+from pathlib import Path
 
 
 class PersistenceError(Exception):
@@ -133,7 +135,13 @@ class TokenSpent(PersistenceError):
 
 
 class SpoolInUse(PersistenceError):
-    """Another process records under the same worker id in the same spool."""
+    """Another process has the directory of this worker id in the spool."""
+
+    def __init__(self, worker_id: str, directory: Path) -> None:
+        super().__init__(
+            f"another process has {directory}: a server that runs as {worker_id}, one that stores what such a one has"
+            " left, or a repair. Let it end, or set another DALSTON_WORKER_ID"
+        )
 
 
 class NotOwner(PersistenceError):

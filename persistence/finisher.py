@@ -213,7 +213,7 @@ class Finisher:
         if is_there and start.store_transcript and not has_all_said:
             await self._repeat("utterances", finishing, lambda: self._write_utterances(spool))
         if is_there:
-            is_there = await self._store(finishing, start, conclusion, spool)
+            is_there = await self._store(finishing, start, spool)
         if not is_there:
             await self._discard(finishing, start)
         await asyncio.to_thread(spool.remove)
@@ -224,11 +224,9 @@ class Finisher:
         await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
         await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
 
-    async def _store(
-        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool
-    ) -> bool:
+    async def _store(self, finishing: Finishing, start: SessionStart, spool: SessionSpool) -> bool:
         """Puts the objects and notes them in the row; says whether the session is still there."""
-        shipped = await self._repeat("objects", finishing, lambda: self._shipper.ship(spool, conclusion.progress))
+        shipped = await self._repeat("objects", finishing, lambda: self._shipper.ship(spool))
         is_there = await self._repeat(
             "row",
             finishing,
@@ -238,6 +236,8 @@ class Finisher:
                 has_tails=shipped.has_tails,
                 audio_seconds=shipped.audio_seconds,
                 stored_bytes=shipped.audio_bytes,
+                said=shipped.said,
+                language=shipped.language,
             ),
         )
         if is_there:

@@ -5,50 +5,60 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from persistence.budget import SpoolBudget
 from persistence.checks import Finding
 from persistence.database import Database
-from persistence.errors import NotOwner
-from persistence.keys import transcript_key
+from persistence.errors import NotOwner, ObjectNotFound
+from persistence.lease import Lease
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
-from persistence.salvage import Salvage, remove_objects
-from persistence.session_id import created_at, format_session_id
+from persistence.salvage import Salvage, put_transcript, remove_objects, stored_header
+from persistence.session_id import created_at
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Standing, Surplus
-from persistence.transcript import document
+from persistence.tables import HAS_SERVER, UNFINISHED
 from persistence.wav import WavFormat, data_bytes
 
-_MOST = 100_000
+_MOST: Final = 100_000
+_LOOK_SECONDS: Final = 0.5
 
-_FORMAT = text("""
-    SELECT encoding, sample_rate, channels, language, audio_duration_seconds FROM realtime_sessions WHERE id = :id
-""")
-_SET_LENGTH = text("""
-    UPDATE realtime_sessions SET audio_duration_seconds = :seconds, stored_bytes = :bytes WHERE id = :id
-""")
+# Whoever stores more of a session in between changes what is asked for here: who owns it, and what it says.
+_SET_LENGTH = text(f"""
+    UPDATE realtime_sessions AS s SET audio_duration_seconds = :seconds, stored_bytes = :bytes
+    WHERE s.id = :id AND s.worker_id = :worker_id AND s.deleted_at IS NULL AND NOT ({UNFINISHED})
+        AND s.audio_duration_seconds = :old_seconds AND s.stored_bytes = :old_bytes
+        AND (s.recover_after IS NULL OR NOT {HAS_SERVER})
+    RETURNING s.id
+""")  # noqa: S608 - no input
 _SET_COUNT = text("""
-    UPDATE realtime_sessions SET utterance_count = (SELECT count(*) FROM session_utterances WHERE session_id = :id)
-    WHERE id = :id
+    UPDATE realtime_sessions SET utterance_count = :utterances, word_count = :words
+    WHERE id = :id AND worker_id = :worker_id AND utterance_count = :old_utterances RETURNING id
 """)
 
 
 class Mender:
-    """Mends findings. Each may be mended again; all methods raise StorageUnavailable when a part does not answer."""
+    """Mends findings. Each may be mended again.
 
-    def __init__(self, database: Database, objects: ObjectStore, worker_id: str, *, orphan_age_seconds: float) -> None:
+    All methods raise StorageUnavailable when a part does not answer, LeaseLost when this process was taken for dead.
+    """
+
+    def __init__(
+        self, database: Database, objects: ObjectStore, lease: Lease, worker_id: str, *, orphan_age_seconds: float
+    ) -> None:
         self._database = database
         self._objects = objects
-        self._rows = SessionRows(database, worker_id)
-        self._ownership = Ownership(database, worker_id)
+        self._lease = lease
+        self._rows = SessionRows(database, worker_id, lease.check)
+        self._ownership = Ownership(database, worker_id, lease.check)
         self._salvage = Salvage(objects, self._rows)
         self._surplus = Surplus(objects, self._rows, self._ownership)
         self._orphan_age = timedelta(seconds=orphan_age_seconds)
@@ -71,20 +81,35 @@ class Mender:
     async def take_over(self) -> int:
         """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
         ended = 0
+        while not self._lease.is_seasoned and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(_LOOK_SECONDS)
         await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC))
         while due := await self._ownership.due(100):
             for session_id in due:
-                remains = await self._ownership.remains(session_id)
-                if remains is not None and await self._ownership.begin_recovery(session_id):
-                    await self._salvage.end(remains)
-                    self._ownership.end_recovery(session_id)
-                    ended += 1
+                ended += await self._end(session_id)
         return ended
+
+    async def _end(self, session_id: UUID) -> bool:
+        """Ends a session, unless it is somebody else's by now."""
+        try:
+            if not await self._ownership.begin_recovery(session_id):
+                return False
+            remains = await self._ownership.remains(session_id)
+            if remains is not None:
+                await self._salvage.end(remains)
+        except NotOwner:
+            return False
+        finally:
+            self._ownership.end_recovery(session_id)
+        return remains is not None
 
     async def mend(self, finding: Finding) -> bool:
         """Mends one; says whether it is."""
         way = self._ways.get(finding.kind)
-        return way is not None and finding.session_id is not None and await way(finding.session_id, finding)
+        try:
+            return way is not None and finding.session_id is not None and await way(finding.session_id, finding)
+        except NotOwner:
+            return False  # a server has it by now
 
     async def _is_ended(self, session_id: UUID, _: Finding) -> bool:
         # By take_over, if it could be.
@@ -95,28 +120,47 @@ class Mender:
         return True
 
     async def _set_length(self, session_id: UUID, finding: Finding) -> bool:
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(_FORMAT, {"id": session_id})).one_or_none()
-            if row is None:
-                return False
-            wav = WavFormat(row.encoding, row.sample_rate, row.channels)
-            size = data_bytes((await self._objects.read_start(finding.path, wav.header_bytes))[: wav.header_bytes])
-            await connection.execute(_SET_LENGTH, {"id": session_id, "seconds": wav.seconds(size), "bytes": size})
-        return True
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        try:
+            size = data_bytes(await stored_header(self._objects, session_id, wav))
+        except (ObjectNotFound, ValueError):
+            return False  # it has changed since it was found
+        values = {
+            "id": session_id,
+            "worker_id": session.worker_id,
+            "old_seconds": session.audio_duration_seconds,
+            "old_bytes": session.stored_bytes,
+            "seconds": wav.seconds(size),
+            "bytes": size,
+        }
+        return await self._update(_SET_LENGTH, values)
 
     async def _set_count(self, session_id: UUID, _: Finding) -> bool:
+        session, said = await self._ownership.session(session_id), await self._rows.utterances(session_id)
+        if session is None:
+            return False
+        values = {
+            "id": session_id,
+            "worker_id": session.worker_id,
+            "old_utterances": session.utterance_count,
+            "utterances": len(said),
+            "words": sum(each.word_count for each in said),
+        }
+        return await self._update(_SET_COUNT, values)
+
+    async def _update(self, statement: TextClause, values: dict[str, object]) -> bool:
+        self._lease.check()
         async with self._database.transaction() as connection:
-            await connection.execute(_SET_COUNT, {"id": session_id})
-        return True
+            return (await connection.execute(statement, values)).one_or_none() is not None
 
     async def _write_transcript(self, session_id: UUID, _: Finding) -> bool:
-        said = await self._rows.utterances(session_id)
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(_FORMAT, {"id": session_id})).one_or_none()
-        if row is None or not said:
+        session, said = await self._ownership.session(session_id), await self._rows.utterances(session_id)
+        if session is None or not said:
             return False
-        body = document(format_session_id(session_id), row.language, row.audio_duration_seconds, said)
-        await self._objects.put(transcript_key(session_id), body, "application/json")
+        await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
         return True
 
     async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
@@ -144,7 +188,7 @@ class Mender:
         try:
             spool = await asyncio.to_thread(SessionSpool.open, directory, home.budget)
             return spool is None or await self._settle(session_id, spool)
-        except (NotOwner, OSError):
+        except OSError:
             return False
         finally:
             await asyncio.to_thread(home.release, remove=True)

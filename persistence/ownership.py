@@ -46,6 +46,8 @@ _BURY = text("""
     ) RETURNING id
 """)
 
+_LAPSED = text("SELECT EXISTS (SELECT FROM workers WHERE lease_expires_at < now() AND id <> :worker_id)")
+
 _FIND_LOST = text(f"""
     SELECT id FROM realtime_sessions AS s
     WHERE ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
@@ -209,6 +211,11 @@ class Ownership:
                 return Reaped(tuple(workers), frozenset())
             taken = (await connection.execute(_TAKE_LOST, {**parameters, "ids": lost})).scalars()
             return Reaped(tuple(workers), frozenset(taken))
+
+    async def has_lapsed(self) -> bool:
+        """Whether the lease of another process has run out; after an outage of Postgres that is no sign of death."""
+        async with self._database.transaction() as connection:
+            return bool((await connection.execute(_LAPSED, {"worker_id": self._worker_id})).scalar_one())
 
     async def due(self, limit: int) -> list[UUID]:
         """Sessions taken by this process whose grace is over."""

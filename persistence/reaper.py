@@ -42,7 +42,7 @@ _deletes = Counter("dalston_deletes_finished_total", "Deletes that were cut shor
 _orphans = Counter("dalston_orphans_removed_total", "Sessions without a row whose objects or uploads were removed")
 
 SpoolsOf = Callable[[Sequence[str]], Awaitable[None]]
-"""Takes over the spools that these processes left on this machine, where there are any."""
+"""Takes over the spools that these processes left on this machine, where there are any; asked in every round."""
 
 
 class Reaper:
@@ -116,8 +116,7 @@ class Reaper:
         _taken.inc(len(reaped.sessions))
         if reaped.sessions:
             log.warning("took over the sessions of dead servers", count=len(reaped.sessions), servers=reaped.workers)
-        if reaped.workers:
-            await self._spools_of(reaped.workers)
+        await self._spools_of(reaped.workers)
 
     async def _recover(self) -> None:
         for session_id in list(self._begun):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -35,7 +35,7 @@ from persistence.records import Conclusion, Progress, SessionStart, StoredObject
 from persistence.session_id import format_session_id
 from persistence.tables import HAS_NOTHING, RUNS, realtime_sessions, session_parts, session_utterances
 from persistence.tenancy import REFUSALS, Caller
-from persistence.transcript import TimedWord, Utterance, majority_language
+from persistence.transcript import TimedWord, Utterance
 
 _t = realtime_sessions.c
 
@@ -308,7 +308,7 @@ class SessionRows:
             return (await connection.execute(query)).scalar_one() == count
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
-        """The finals of a session in their order."""
+        """The finals of a session in their order, as far as they are written."""
         query = (
             select(session_utterances)
             .where(session_utterances.c.session_id == session_id)
@@ -323,10 +323,17 @@ class SessionRows:
             for row in rows
         ]
 
+    async def audio_seconds(self, session_id: UUID) -> float:
+        """How much audio the row tells of; 0 without a row."""
+        async with self._database.transaction() as connection:
+            told = await connection.execute(select(_t.audio_duration_seconds).where(_t.id == session_id))
+            return told.scalar_one_or_none() or 0.0
+
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         """Ends a session; says whether it is still there.
 
-        Figures never fall and a language found stays: a spool that a dead process left may know less than the row.
+        Figures never fall and the language of more finals stays: a spool that a dead process left may know less than
+        the row.
 
         Raises:
             NotOwner: another process has it.
@@ -341,7 +348,10 @@ class SessionRows:
             utterance_count=func.greatest(_t.utterance_count, progress.utterances),
             word_count=func.greatest(_t.word_count, progress.words),
             processed_seconds=func.greatest(_t.processed_seconds, progress.processed_seconds),
-            language=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
+            language=case(
+                (_t.utterance_count > progress.utterances, _t.language),
+                else_=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
+            ),
         )
         async with self._database.transaction() as connection:
             return await self._write_own(connection, session_id, statement)
@@ -354,7 +364,8 @@ class SessionRows:
         has_tails: bool = False,
         audio_seconds: float | None = None,
         stored_bytes: int | None = None,
-        said: Sequence[Utterance] = (),
+        said: Sequence[Utterance] | None = None,
+        language: str | None = None,
         progress: Progress = Progress(),  # noqa: B008 - frozen
     ) -> bool:
         """Notes where the objects are; says whether the session is still there. Its upload is over.
@@ -363,7 +374,9 @@ class SessionRows:
             has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
             audio_seconds: the length of the stored audio, when it may differ from what was received.
             stored_bytes: bytes of audio in the object.
-            said: the finals, when the row may not count all of them yet.
+            said: the finals in the stored transcript: the row counts these, whatever it has counted before. None of a
+                session without a transcript.
+            language: what that transcript is in, if anything is known of it.
             progress: figures that the row may not have yet.
 
         Raises:
@@ -378,9 +391,8 @@ class SessionRows:
             recover_after=None,
             audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
             stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
-            utterance_count=func.greatest(_t.utterance_count, len(said), progress.utterances),
-            word_count=func.greatest(_t.word_count, sum(each.word_count for each in said), progress.words),
-            language=case((_t.language == "auto", majority_language(progress.language, said)), else_=_t.language),
+            language=_t.language if language is None else language,
+            **_counts(said, progress),
         )
         async with self._database.transaction() as connection:
             is_there = await self._write_own(connection, session_id, statement)
@@ -443,6 +455,15 @@ def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[list[Numbe
     for at in range(0, len(said), _UTTERANCES_A_STATEMENT):
         batch = said[at : at + _UTTERANCES_A_STATEMENT]
         yield [NumberedUtterance(session_id, at + place, utterance) for place, utterance in enumerate(batch)]
+
+
+def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
+    if said is not None:
+        return {"utterance_count": len(said), "word_count": sum(each.word_count for each in said)}
+    return {
+        "utterance_count": func.greatest(_t.utterance_count, progress.utterances),
+        "word_count": func.greatest(_t.word_count, progress.words),
+    }
 
 
 def _clean(spoken: str) -> str:

@@ -55,13 +55,16 @@ class Salvage:
         if session.store_audio and audio_uri is None:
             stored = await self._audio(session.id, wav, session.audio_duration_seconds)
             audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
-        transcript_uri, said = session.transcript_uri, await self._rows.utterances(session.id)
-        if session.store_transcript and transcript_uri is None:
-            transcript_uri = await put_transcript(self._objects, session, seconds, said)
+        transcript_uri, said, language = session.transcript_uri, None, None
+        if session.store_transcript:
+            said = await self._rows.utterances(session.id)
+            language = majority_language(session.language, said)
+            if transcript_uri is None:
+                transcript_uri = await put_transcript(self._objects, session.id, language, seconds, said)
         uris = StoredObjects(audio_uri, transcript_uri)
         tails = session.has_tails or session.store_audio
         if await self._rows.set_stored(
-            session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said
+            session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said, language=language
         ):
             await remove_leftovers(self._objects, self._rows, session.id)
             _salvaged.inc()
@@ -151,16 +154,17 @@ async def stored_header(objects: ObjectStore, session_id: UUID, wav: WavFormat) 
     return (await objects.read_start(audio_key(session_id), _HEADER_READ_BYTES))[: wav.header_bytes]
 
 
-async def put_transcript(objects: ObjectStore, session: Remains, seconds: float, said: Sequence[Utterance]) -> str:
+async def put_transcript(
+    objects: ObjectStore, session_id: UUID, language: str, seconds: float, said: Sequence[Utterance]
+) -> str:
     """Writes a session's transcript, replacing what was there; gives its URI.
 
     Raises:
         StorageUnavailable: S3 does not do its part.
     """
-    language = majority_language(session.language, said)
-    body = document(format_session_id(session.id), language, seconds, said)
-    await objects.put(transcript_key(session.id), body, "application/json")
-    return objects.uri(transcript_key(session.id))
+    body = document(format_session_id(session_id), language, seconds, said)
+    await objects.put(transcript_key(session_id), body, "application/json")
+    return objects.uri(transcript_key(session_id))
 
 
 async def remove_leftovers(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> None:
@@ -170,9 +174,18 @@ async def remove_leftovers(objects: ObjectStore, rows: SessionRows, session_id: 
         StorageUnavailable: Postgres or S3 does not do its part.
         NotOwner, LeaseLost: the session is not this process's any more.
     """
+    await remove_pieces(objects, session_id)
+    await rows.tails_removed(session_id)
+
+
+async def remove_pieces(objects: ObjectStore, session_id: UUID) -> None:
+    """Removes what a recording was made of: unfinished uploads and tails.
+
+    Raises:
+        StorageUnavailable: S3 does not do its part.
+    """
     await objects.abort_uploads(audio_key(session_id))
     await objects.delete_all(await objects.list(tail_prefix(session_id)))
-    await rows.tails_removed(session_id)
 
 
 async def remove_objects(objects: ObjectStore, session_id: UUID) -> None:

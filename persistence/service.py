@@ -1,8 +1,7 @@
 """Persistence as one thing: opened by the server, used by its interceptor chain and its session service."""
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +10,6 @@ from uuid import UUID
 from persistence.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.archive import Archive, delete_session
 from persistence.bell import Bell
-from persistence.budget import SpoolBudget
 from persistence.chains import ChainStore
 from persistence.changes import ChangeStore
 from persistence.config import PersistenceSettings
@@ -24,13 +22,12 @@ from persistence.ownership import Ownership
 from persistence.reaper import Reaper, SpoolsOf
 from persistence.recording import RecordingInterceptor
 from persistence.recordings import Classify, Recordings
-from persistence.recovery import recover
 from persistence.resumption import Resumptions
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
 from persistence.shipper import Shipper
-from persistence.spool_home import SpoolHome
+from persistence.spools import Spools
 from persistence.surplus import Surplus
 from persistence.upkeep import Upkeep
 from persistence.utterances import UtteranceStore
@@ -88,7 +85,7 @@ async def open_persistence(
 
     Raises:
         StorageUnavailable: Postgres, S3 or the spool's disk does not answer; the message says which.
-        SpoolInUse: another process has the same worker id.
+        SpoolInUse: another process has the spool of this worker id, and keeps it.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
@@ -102,9 +99,8 @@ async def open_persistence(
         shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
         finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership))
         upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
-        home = await _open_home(settings)
-        abandoned: list[SpoolHome] = []
-        stack.callback(_release, home, abandoned, finisher)
+        spools = await Spools.open(settings, finisher, ownership)
+        stack.callback(spools.release)
         await lease.register()
         objects.check = lease.check
         stack.push_async_callback(_end, lease, finisher, deadline)
@@ -112,10 +108,10 @@ async def open_persistence(
         stack.push_async_callback(shipper.close)
         await stack.enter_async_context(_running(shipper.run(), "part ledger"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
-        await _recover(settings, home, abandoned, finisher, ownership)
+        await spools.recover()
         interceptor = RecordingInterceptor(
             Recordings(
-                home,
+                spools.own,
                 writer,
                 shipper,
                 finisher,
@@ -130,8 +126,7 @@ async def open_persistence(
         stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
         await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
-        spools_of = functools.partial(_take_spools, settings, home, abandoned, finisher, ownership)
-        reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools_of)
+        reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
         keys = KeyStore(database)
@@ -169,43 +164,6 @@ async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterato
     finally:
         task.cancel()
         await asyncio.wait({task})
-
-
-async def _open_home(settings: PersistenceSettings) -> SpoolHome:
-    try:
-        budget = SpoolBudget(settings.spool_bytes)
-        return await asyncio.to_thread(SpoolHome.open, settings.spool_dir, settings.worker_id, budget)
-    except OSError as error:
-        raise StorageUnavailable(f"the spool in {settings.spool_dir} cannot be used: {error.strerror}") from error
-
-
-async def _recover(
-    settings: PersistenceSettings, home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher, ownership: Ownership
-) -> None:
-    try:
-        abandoned.extend(await asyncio.to_thread(list, SpoolHome.take_over(settings.spool_dir, home.budget)))
-        await recover((home, *abandoned), finisher, ownership)
-    except OSError as error:
-        raise StorageUnavailable("the spool cannot be read") from error
-
-
-async def _take_spools(
-    settings: PersistenceSettings,
-    home: SpoolHome,
-    abandoned: list[SpoolHome],
-    finisher: Finisher,
-    ownership: Ownership,
-    worker_ids: Sequence[str],
-) -> None:
-    """A dead server of this machine has left its spool, which has more than S3."""
-    for worker_id in worker_ids:
-        try:
-            left = await asyncio.to_thread(SpoolHome.claim, settings.spool_dir, worker_id, home.budget)
-            if left is not None:
-                abandoned.append(left)
-                await recover([left], finisher, ownership)
-        except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
 
 
 def _reaper(
@@ -246,9 +204,3 @@ async def _end(lease: Lease, finisher: Finisher, deadline: Deadline) -> None:
             await lease.end(has_left_work=finisher.has_left_work)
     except (StorageUnavailable, TimeoutError):
         log.warning("the lease is left to run out: the database does not answer")
-
-
-def _release(home: SpoolHome, abandoned: list[SpoolHome], finisher: Finisher) -> None:
-    # A session left unfinished, spooled or not, needs its directory: by its name the worker's rows are ended.
-    for each in (home, *abandoned):
-        each.release(remove=not finisher.has_left_work)

@@ -2,20 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import StorageUnavailable
-from persistence.keys import transcript_key
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
-from persistence.records import Progress, StoredObjects
+from persistence.records import SessionStart, StoredObjects
 from persistence.rows import SessionRows
-from persistence.salvage import remove_objects
+from persistence.salvage import put_transcript, remove_objects
 from persistence.spool import SessionSpool
-from persistence.transcript import document
+from persistence.transcript import Utterance, majority_language
 from persistence.troubles import Troubles
 from telemetry.logs import get_logger
 
@@ -30,12 +29,16 @@ _CONCURRENT_BODIES: Final = 8
 class Shipped:
     """An ended session's objects."""
 
-    objects: StoredObjects
-    audio_bytes: int | None
+    objects: StoredObjects = field(default_factory=StoredObjects)
+    audio_bytes: int | None = None
     """Audio in the object; None when no audio was asked for."""
-    audio_seconds: float | None
-    has_tails: bool
+    audio_seconds: float | None = None
+    has_tails: bool = False
     """Whether `clean` has something to remove."""
+    said: list[Utterance] | None = None
+    """The finals in the transcript; None when no transcript was asked for."""
+    language: str | None = None
+    """What the transcript is in."""
 
 
 class Shipper:
@@ -50,6 +53,7 @@ class Shipper:
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._objects = objects
+        self._rows = rows
         self._check = check
         self._ledger = PartLedger(rows)
         slots = asyncio.Semaphore(_CONCURRENT_BODIES)
@@ -69,24 +73,23 @@ class Shipper:
         self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
         return upload
 
-    async def ship(self, spool: SessionSpool, progress: Progress) -> Shipped:
-        """Puts what an ended session asked to be stored; call `clean` when its row says so.
+    async def ship(self, spool: SessionSpool) -> Shipped:
+        """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
+
+        The transcript is made of the rows of utterances, to which those of the spool have been added: after a power cut
+        either may have finals that the other has not. Of an index that both have, the row's has been shown.
 
         Raises:
             StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
             NotOwner, LeaseLost: the session is not this process's any more.
         """
         start = spool.manifest.start
-        audio_uri, audio_bytes, seconds, has_tails = None, None, None, False
-        try:
-            if start.store_audio:
-                upload = await self._ended_upload(spool)
-                audio_uri, audio_bytes = await upload.finish()
-                seconds, has_tails = spool.wav.seconds(audio_bytes), upload.has_tails
-            transcript_uri = await self._ship_transcript(spool, progress) if start.store_transcript else None
-        except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
-        return Shipped(StoredObjects(audio_uri, transcript_uri), audio_bytes, seconds, has_tails)
+        shipped = Shipped()
+        if start.store_audio:
+            shipped = await self._ship_audio(spool)
+        if start.store_transcript:
+            shipped = await self._ship_transcript(start, shipped)
+        return shipped
 
     async def clean(self, spool: SessionSpool) -> None:
         """Removes from S3 what a stored session needs no longer.
@@ -123,6 +126,24 @@ class Shipper:
         if running:
             await asyncio.wait(running)
 
+    async def _ship_audio(self, spool: SessionSpool) -> Shipped:
+        try:
+            upload = await self._ended_upload(spool)
+            uri, size = await upload.finish()
+        except OSError as error:
+            raise StorageUnavailable("the spool cannot be read") from error
+        return Shipped(StoredObjects(audio_uri=uri), size, spool.wav.seconds(size), upload.has_tails)
+
+    async def _ship_transcript(self, start: SessionStart, shipped: Shipped) -> Shipped:
+        seconds = shipped.audio_seconds
+        if seconds is None:
+            seconds = await self._rows.audio_seconds(start.id)
+        said = await self._rows.utterances(start.id)
+        language = majority_language(start.language, said)
+        self._check()
+        uri = await put_transcript(self._objects, start.id, language, seconds, said)
+        return replace(shipped, objects=replace(shipped.objects, transcript_uri=uri), said=said, language=language)
+
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
         session_id = spool.manifest.start.id
         await self._stop(session_id)
@@ -135,15 +156,6 @@ class Shipper:
             self._uploads[session_id].end()
             await asyncio.wait({running})
             self._running.pop(session_id, None)
-
-    async def _ship_transcript(self, spool: SessionSpool, progress: Progress) -> str:
-        start = spool.manifest.start
-        key = transcript_key(start.id)
-        utterances = await asyncio.to_thread(spool.utterances)
-        body = document(start.session_id, progress.language, progress.audio_seconds, utterances)
-        self._check()
-        await self._objects.put(key, body, "application/json")
-        return self._objects.uri(key)
 
 
 async def _run(upload: AudioUpload, session_id: str) -> None:

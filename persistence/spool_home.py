@@ -51,7 +51,7 @@ class SpoolHome:
             if lock is not None:
                 return cls(directory, lock, budget or SpoolBudget(sys.maxsize))
             if directory.exists():
-                raise SpoolInUse(f"another process records as {worker_id} in {spool_dir}")
+                raise SpoolInUse(worker_id, directory)
 
     @classmethod
     def take_over(cls, spool_dir: Path, budget: SpoolBudget | None = None) -> Iterator["SpoolHome"]:

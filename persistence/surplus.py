@@ -1,5 +1,8 @@
 """What only a spool has, added to a session that another process has ended without it.
 
+Its strays go with it, pieces that came to S3 when the session was stored already: a process that was paused had a tail
+on its way, which arrived when it woke; an answer to the beginning of an upload was lost, and with it the upload's id.
+
 The audio is what the object has and then what the spool has: a segment whose part S3 had is gone from the spool, and
 its bytes are in the object. The shorter object stays readable until the longer one takes its place in one step. Every
 step may be repeated: a final is written once, and the row tells of the longer file last.
@@ -23,9 +26,9 @@ from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
 from persistence.records import Progress, StoredObjects
 from persistence.rows import SessionRows, numbered
-from persistence.salvage import put_transcript, remove_leftovers, stored_header
+from persistence.salvage import put_transcript, remove_leftovers, remove_pieces, stored_header
 from persistence.spool import SessionSpool
-from persistence.transcript import Utterance
+from persistence.transcript import Utterance, majority_language
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -108,8 +111,7 @@ class Surplus:
         if stored is None or not await asyncio.to_thread(spool.has_audio, stored, contents.audio_bytes):
             return _leave(spool, stored, contents)
         if not await self._is_short(session, stored, contents):
-            # An answer to the beginning of an upload that was lost left one that nobody has the id of.
-            await self._objects.abort_uploads(audio_key(session.id))
+            await remove_pieces(self._objects, session.id)
             return Standing.STORED
         if not await self._ownership.reclaim(session.id, session.worker_id):
             raise NotOwner
@@ -180,16 +182,24 @@ class Surplus:
         seconds, progress = max(session.audio_duration_seconds, contents.progress.audio_seconds), contents.progress
         if session.store_audio:
             seconds = WavFormat(session.encoding, session.sample_rate, session.channels).seconds(audio_bytes)
-        said: list[Utterance] = []
+        said: list[Utterance] | None = None
+        language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:
             for batch in numbered(session.id, contents.utterances):
                 await self._rows.write({}, batch)
             said = await self._rows.utterances(session.id)
-            await put_transcript(self._objects, session, seconds, said)
-        await self._objects.abort_uploads(audio_key(session.id))
+            language = majority_language(session.language, said)
+            await put_transcript(self._objects, session.id, language, seconds, said)
+        await remove_pieces(self._objects, session.id)
         uris = StoredObjects(session.audio_uri, session.transcript_uri)
         return await self._rows.set_stored(
-            session.id, uris, audio_seconds=seconds, stored_bytes=audio_bytes, said=said, progress=progress
+            session.id,
+            uris,
+            audio_seconds=seconds,
+            stored_bytes=audio_bytes,
+            said=said,
+            language=language,
+            progress=progress,
         )
 
 

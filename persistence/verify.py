@@ -8,9 +8,8 @@ import argparse
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -18,14 +17,11 @@ from pydantic import ValidationError
 from persistence.checks import Finding, Verifier
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
-from persistence.errors import StorageUnavailable
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.lease import Lease
 from persistence.mend import Mender
 from persistence.objects import ObjectStore, open_objects
 from telemetry.logs import configure_logging
-
-# Longer than any repair takes: nobody else is to end what this one is at.
-_LEASE_SECONDS: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +39,11 @@ class Result:
 async def verify(settings: PersistenceSettings, *, repair: bool = False) -> Result:
     """Compares everything, and mends it if asked to.
 
+    Where a server's lease has run out a repair waits first, as long as a lease lasts: that server may live.
+
     Raises:
         StorageUnavailable: Postgres or S3 does not do its part.
+        LeaseLost: this process stood still while it repaired, and was taken for dead.
     """
     left: list[Finding] = []
     mended: list[Finding] = []
@@ -52,24 +51,32 @@ async def verify(settings: PersistenceSettings, *, repair: bool = False) -> Resu
     async with open_database(settings) as database, open_objects(settings) as objects:
         spool_dir = settings.spool_dir if settings.spool_dir.is_dir() else None
         verifier = Verifier(database, objects, spool_dir, delete_age_seconds=settings.delete_age_seconds)
-        async with _mender(settings, database, objects) as mender:
-            if repair:
+        async with AsyncExitStack() as stack:
+            mender = await stack.enter_async_context(_mending(settings, database, objects)) if repair else None
+            if mender is not None:
                 ended = await mender.take_over()
             async for finding in verifier.findings():
-                is_mended = repair and await mender.mend(finding)
+                is_mended = mender is not None and await mender.mend(finding)
                 (mended if is_mended else left).append(finding)
     return Result(tuple(left), tuple(mended), ended, verifier.checked)
 
 
 @asynccontextmanager
-async def _mender(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Mender]:
+async def _mending(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Mender]:
+    """A mender with a lease like a server's: however this process ends, what it has begun is another's soon."""
     worker_id = f"verify-{uuid4().hex[:12]}"
-    lease = Lease(database, worker_id, _LEASE_SECONDS, _LEASE_SECONDS)
+    lease = Lease(database, worker_id, settings.lease_seconds, settings.lease_renewal_seconds)
     await lease.register()
+    objects.check = lease.check
+    renewing = asyncio.create_task(lease.run(), name="lease")
     try:
-        yield Mender(database, objects, worker_id, orphan_age_seconds=settings.orphan_age_seconds)
+        yield Mender(database, objects, lease, worker_id, orphan_age_seconds=settings.orphan_age_seconds)
     finally:
-        await lease.end(has_left_work=False)
+        renewing.cancel()
+        await asyncio.wait({renewing})
+        # The failure of what it did is to be heard of, not that of giving the lease back: that runs out by itself.
+        with suppress(StorageUnavailable):
+            await lease.end(has_left_work=False)
 
 
 def main() -> int:
@@ -82,6 +89,9 @@ def main() -> int:
         result = asyncio.run(verify(PersistenceSettings(), repair=repair))
     except (StorageUnavailable, ValidationError) as error:
         print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        return 2
+    except LeaseLost:
+        print("cut short: this command stood still and lost its lease. Run it again", file=sys.stderr)  # noqa: T201
         return 2
     for finding in result.left:
         print(finding)  # noqa: T201

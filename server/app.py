@@ -195,13 +195,13 @@ def main() -> int:
     configure_logging(settings.log_level, settings.log_format)
     try:
         asyncio.run(serve(settings, inference, storage))
-    except (ConfigurationError, WeightsError, SpoolInUse) as error:
+    except (ConfigurationError, WeightsError) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_CONFIGURATION
     except LeaseLost as error:
         log.error("server stopped", reason=str(error))
         return EXIT_UNAVAILABLE
-    except StorageUnavailable as error:
+    except (StorageUnavailable, SpoolInUse) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_UNAVAILABLE
     return 0

@@ -273,6 +273,9 @@ class Rows:
 
         return await self._fate.call(read)
 
+    async def audio_seconds(self, session_id: UUID) -> float:
+        return await self._fate.call(lambda: self._table[session_id].audio_seconds)
+
     async def has_utterances(self, session_id: UUID, count: int) -> bool:
         return await self._fate.call(lambda: set(range(count)) <= set(self._table[session_id].said))
 
@@ -317,7 +320,9 @@ class Rows:
             if (row := self._own(session_id)) is None:
                 return False
             row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
-            row.counted = max(row.counted, len(values.get("said", ())), values.get("progress", Progress()).utterances)
+            row.counted = max(row.counted, values.get("progress", Progress()).utterances)
+            if (said := values.get("said")) is not None:
+                row.counted = len(said)
             row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
             row.upload_id, row.parts = None, {}
             return True

@@ -33,6 +33,7 @@ from persistence.spool_home import SpoolHome
 from persistence.surplus import Surplus
 from persistence.tenancy import DEFAULT_TENANT_ID
 from persistence.transcript import Utterance
+from persistence.troubles import Troubles
 from persistence.upkeep import Upkeep
 from persistence.wav import WavFormat
 from persistence.writer import SessionWriter
@@ -102,7 +103,8 @@ class House:
     acknowledged: int = 0
     said: list[Utterance] = field(default_factory=list)
     has_begun: bool = False
-    is_ended: bool = False
+    was_completed: bool = False
+    """A tenant may have seen it."""
     crashes: int = 0
     salvages: int = 0
     steps: int = 0
@@ -135,6 +137,8 @@ class House:
             life.bury()
             loop.close()
             asyncio.set_event_loop(None)
+        row = self.table.get(self.start.id)
+        self.was_completed = self.was_completed or (row is not None and row.status == "completed")
         self.steps += fate.steps
         self.last_steps = fate.steps
 
@@ -254,7 +258,6 @@ class Life:
         finishing = recordings.finish(recorder, Ending("completed"))
         while not finishing.stored.audio_uri and not self.fate.is_dead:  # noqa: ASYNC110 - it is done in the background
             await asyncio.sleep(0.1)
-        house.is_ended = not self.fate.is_dead
 
     def check_promises(self) -> None:
         """What was called stored survives the loss of the machine."""
@@ -306,8 +309,8 @@ def check_the_end(house: House) -> None:
     texts = [each["text"] for each in json.loads(house.bucket.objects[transcript])["utterances"]]
     assert texts[: len(house.said)] == [each.text for each in house.said]
     assert [row.said[index].text for index in sorted(row.said)][: len(house.said)] == texts[: len(house.said)]
-    if house.is_ended and not house.salvages:
-        assert row.status == "completed"
+    if house.was_completed:
+        assert row.status == "completed", "an ending that was told stays"
 
 
 def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
@@ -364,6 +367,56 @@ def test_an_upload_aborted_at_any_step_costs_no_more_than_what_it_had(tmp_path: 
         schedule = Schedule("pcm_s16le", SCRIPT, crashes, frozenset(), aborts=frozenset([step]))
         lost += len(run_schedule(schedule, tmp_path / str(step)).lost)
     assert lost > 0, "the world is able to lose something"
+
+
+def test_what_an_aborted_upload_had_stays_in_the_spool_until_another_has_it(tmp_path: Path) -> None:
+    """Also when the session ends while it is put again, and nobody waits for that audio to be recognised any more."""
+    house = House(tmp_path, Schedule("pcm_s16le", [], [], frozenset()))
+    loop, fate = VirtualLoop(), Fate(None, frozenset())
+    asyncio.set_event_loop(loop)
+    try:
+        with mortal(fate):
+            loop.run_until_complete(_end_while_it_is_put_again(house, fate))
+    finally:
+        loop.close()
+        asyncio.set_event_loop(None)
+
+
+async def _end_while_it_is_put_again(house: House, fate: Fate) -> None:
+    rows: Any = Rows(house.table, "life-0", fate)
+    objects: Any = Objects(house.bucket, fate)
+    await rows.insert([house.start])
+    home = SpoolHome.open(house.spool_dir, "life-0")
+    spool = home.create(house.start)
+    shipper = Shipper(objects, rows, flush_seconds=1e9)
+    noting = asyncio.create_task(shipper.run())
+    upload = shipper.begin(spool, Troubles())
+    audio = random.Random(1).randbytes(4 * PART_BYTES + 500)
+    spool.keep_from(0)
+    spool.append_audio(audio[: 3 * PART_BYTES])
+    upload.appended()
+    while len(house.table[house.start.id].parts) < 2:  # noqa: ASYNC110 - the loop's time is bounded
+        await asyncio.sleep(0.01)
+    house.bucket.uploads.clear()
+    put, ending = objects.upload_part, asyncio.Event()
+
+    async def put_and_end(key: str, upload_id: str, number: int, part: Any) -> str:
+        if number == 2:
+            upload.end()
+            spool.keep_from(None)
+            ending.set()
+        return str(await put(key, upload_id, number, part))
+
+    objects.upload_part = put_and_end
+    spool.append_audio(audio[3 * PART_BYTES :])
+    upload.appended()
+    await ending.wait()
+    shipped = await shipper.ship(spool)
+    noting.cancel()
+    spool.close()
+    home.release(remove=False)
+    assert shipped.audio_bytes == len(audio)
+    assert house.bucket.objects[audio_key(house.start.id)] == house.wav.header(len(audio)) + audio
 
 
 def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:

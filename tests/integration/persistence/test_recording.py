@@ -61,6 +61,27 @@ async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(ho
     await house.no_spool()
 
 
+def value_of(metric: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(metric, labels) or 0.0
+
+
+async def test_a_session_that_has_told_its_end_is_not_finished_again_when_its_call_is_over(
+    house: Any, client_of: Any
+) -> None:
+    ended = value_of("dalston_sessions_ended_total", status="completed")
+    active = value_of("dalston_sessions_active", stores="yes")
+    async with house.channel() as channel:
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        assert value_of("dalston_sessions_active", stores="yes") == active + 1
+        await client.send(*MESSAGES)
+        await client.end()
+        await client.rest()
+    assert value_of("dalston_sessions_active", stores="yes") == active
+    await house.until(lambda: value_of("dalston_sessions_storing") == 0)
+    assert value_of("dalston_sessions_ended_total", status="completed") == ended + 1
+
+
 async def test_half_closing_means_the_same_as_end(house: Any, client_of: Any) -> None:
     async with house.channel() as channel:
         client = client_of(channel)

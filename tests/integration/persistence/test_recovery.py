@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from persistence import spools
 from persistence.errors import SpoolInUse, StorageUnavailable
 from persistence.service import open_persistence
 from persistence.spool import SessionSpool
+from persistence.spool_home import SpoolHome
 from persistence.wav import WavFormat
 from telemetry.deadline import Deadline
 
@@ -108,11 +110,49 @@ async def test_a_living_processs_sessions_are_left_alone(
         assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
 
 
-async def test_two_processes_of_one_name_are_refused(build_house: Callable[..., Any]) -> None:
+async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
+    build_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "_IN_USE_SECONDS", 0.5)
     async with build_house() as house:
-        with pytest.raises(SpoolInUse):
+        with pytest.raises(SpoolInUse, match="Let it end, or set another DALSTON_WORKER_ID"):
             async with build_house(worker_id=house.settings.worker_id):
                 pass
+
+
+async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
+    build_house: Callable[..., Any], make_settings: Callable[..., Any]
+) -> None:
+    settings = make_settings()
+    home = SpoolHome.open(settings.spool_dir, settings.worker_id)
+
+    async def start() -> None:
+        async with build_house(spool_dir=settings.spool_dir, worker_id=settings.worker_id):
+            pass
+
+    starting = asyncio.create_task(start())
+    await asyncio.sleep(1.0)
+    assert not starting.done()
+    home.release(remove=False)
+    await starting
+
+
+async def test_a_server_gives_the_spool_of_a_dead_one_back_as_soon_as_it_has_stored_it(
+    build_house: Callable[..., Any], client_of: Any
+) -> None:
+    async with build_house(close_grace_seconds=0.1) as dead, dead.channel() as channel:
+        client = client_of(channel)
+        await client.begin(**BOTH)
+        await client.send(*MESSAGES)
+        dead.s3.refuse()
+        await client.end()
+        await client.rest()
+    dead.s3.restore()
+    async with build_house(lease_seconds=2.0, lease_renewal_seconds=0.5, reap_seconds=0.2) as house:
+        await house.no_spool()
+        # While the one that stored it runs: the other starts again under its name.
+        async with build_house(worker_id=dead.settings.worker_id) as again:
+            assert (await again.record(client.session_id)).worker_id == house.settings.worker_id
 
 
 async def test_a_damaged_session_stays_in_the_spool_and_hinders_nothing(

@@ -204,6 +204,9 @@ async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(qui
         assert "audio.00002" in segments_of(quick, session_id)
         quick.postgres.restore()
         await quick.until(lambda: "audio.00002" not in segments_of(quick, session_id))
+        after = [tail for tail in await tails_of(quick, session_id) if tail.end > first_byte(WAV, 2)]
+        assert sum(tail.size for tail in after) == total - first_byte(WAV, 3), "part 2 replaces its own tails only"
+        assert min(tail.first_byte for tail in after) == first_byte(WAV, 3)
         await client.end()
         await client.rest()
     await quick.ended(session_id)

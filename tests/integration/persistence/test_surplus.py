@@ -18,7 +18,7 @@ from persistence.archive import delete_session
 from persistence.audio_upload import AudioUpload
 from persistence.config import PersistenceSettings
 from persistence.database import Database
-from persistence.keys import audio_key, transcript_key
+from persistence.keys import Tail, audio_key, tail_key, tail_prefix, transcript_key
 from persistence.lease import Lease
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership, Remains
@@ -215,11 +215,44 @@ async def test_finals_alone_are_added(leave: Leave, build_house: Any) -> None:
         await left.is_whole()
 
 
+async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_transcript(
+    leave: Leave, build_house: Any
+) -> None:
+    left = await leave(SHORT, (3, 0))
+    lines = left.spool.directory / "utterances.jsonl"
+    lines.write_bytes(said(0).to_line() + said(1).to_line()[:20])
+    # Figures are written before the finals of a long outage: the row may have counted more than anybody has.
+    statement = "UPDATE realtime_sessions SET utterance_count = 9, word_count = 99 WHERE id = $1"
+    async with left.database.transaction() as connection:
+        await connection.exec_driver_sql(statement, (left.id,))
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+        transcript = await house.transcript(left.session_id)
+        assert [each["text"] for each in transcript["utterances"]] == [said(number).text for number in range(3)]
+        assert transcript["duration"] == WAV.seconds(len(left.audio))
+        assert (await house.record(left.session_id)).word_count == 12
+
+
 async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 0))
     before = await left.ended()
     assert await settle(left) is Standing.STORED
     assert await left.row() == before
+
+
+@pytest.mark.parametrize("sizes", [SHORT, (96_000, 0)])
+async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
+    leave: Leave, sizes: tuple[int, int]
+) -> None:
+    left = await leave(sizes)
+    await left.ended()
+    await left.objects.put(tail_key(left.id, Tail(32_000, 4)), b"late", "application/octet-stream")
+    await left.objects.create_upload(audio_key(left.id), "audio/wav")
+    assert await settle(left) is Standing.STORED
+    assert await left.objects.list(tail_prefix(left.id)) == []
+    assert await left.objects.uploads(audio_key(left.id)) == []
+    await left.is_whole()
 
 
 async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_house: Any) -> None:
@@ -230,6 +263,39 @@ async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, bu
         await house.no_spool()
         assert await house.row_of(left.session_id) is None
         assert not await house.has_objects(left.session_id)
+
+
+def stored_audio() -> tuple[float, float]:
+    names = ("dalston_stored_audio_bytes_total", "dalston_stored_audio_seconds_total")
+    bytes_, seconds = (REGISTRY.get_sample_value(name) or 0.0 for name in names)
+    return bytes_, seconds
+
+
+@pytest.mark.parametrize("sizes", [SHORT, LONG])
+async def test_audio_counts_as_stored_once_also_when_a_restart_finishes_its_session(
+    leave: Leave, build_house: Any, sizes: tuple[int, int]
+) -> None:
+    before = stored_audio()
+    left = await leave(sizes)
+    assert stored_audio()[0] - before[0] == sizes[0]
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+    after = stored_audio()
+    assert after[0] - before[0] == len(left.audio)
+    assert after[1] - before[1] == pytest.approx(WAV.seconds(len(left.audio)))
+
+
+async def test_audio_of_an_object_that_a_dead_process_put_and_did_not_tell_of_is_not_counted_again(
+    leave: Leave, build_house: Any
+) -> None:
+    left = await leave()
+    await left.objects.put(audio_key(left.id), WAV.header(len(left.audio)) + left.audio, "audio/wav")
+    before = stored_audio()
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+    assert stored_audio() == before
 
 
 @pytest.mark.parametrize("sizes", [SHORT, LONG])

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from persistence.checks import Finding, Verifier
+from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.keys import Tail, audio_key, tail_key, transcript_key
+from persistence.lease import Lease
+from persistence.mend import Mender
+from persistence.objects import ObjectStore
+from persistence.ownership import Remains
+from persistence.salvage import Salvage
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.spool import SessionSpool
 from persistence.verify import Result, verify
@@ -181,6 +189,154 @@ async def test_the_command_prints_what_disagrees_and_exits_1(house: Any, client_
     assert len(lines) == 1
     assert lines[0].startswith("audio_missing")
     await clean(house, session_id)
+
+
+async def leases(house: Any) -> list[float]:
+    """For how long the leases of `verify` are good yet."""
+    query = text("SELECT extract(epoch FROM lease_expires_at - now())::float8 FROM workers WHERE id LIKE 'verify-%'")
+    async with house.database.transaction() as connection:
+        return list((await connection.execute(query)).scalars())
+
+
+async def test_a_repair_holds_a_short_lease_renews_it_and_gives_it_back(
+    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with build_house(reap_seconds=1000.0) as house:
+        session_id = await recorded(house, client_of)
+        await miscount(house, session_id)
+        held = []
+        mend = Mender.mend
+
+        async def slowly(self: Mender, finding: Finding) -> bool:
+            for _ in range(5):
+                await asyncio.sleep(1.0)
+                held.extend(await leases(house))
+            return await mend(self, finding)
+
+        monkeypatch.setattr(Mender, "mend", slowly)
+        settings = house.settings.model_copy(update={"lease_seconds": 3.0, "lease_renewal_seconds": 0.5})
+        assert kinds(await verify(settings, repair=True), session_id) == ["utterance_count"]
+        assert len(held) >= 5
+        assert 0.0 < min(held) <= max(held) <= 3.0
+        assert await leases(house) == []
+        assert (await house.record(session_id)).utterance_count == 3
+        await clean(house, session_id)
+
+
+async def test_a_repair_that_fails_gives_its_lease_back_and_one_that_only_looks_takes_none(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await recorded(house, client_of)
+    await miscount(house, session_id)
+    held = []
+
+    async def failing(self: Mender, finding: Finding) -> bool:
+        held.extend(await leases(house))
+        raise StorageUnavailable("no more")
+
+    monkeypatch.setattr(Mender, "mend", failing)
+    with pytest.raises(StorageUnavailable, match="no more"):
+        await verify(house.settings, repair=True)
+    assert len(held) == 1
+    assert await leases(house) == []
+    of_row = Verifier._of_row
+
+    async def looking(self: Verifier, row: Any) -> list[Finding]:
+        held.extend(await leases(house))
+        return await of_row(self, row)
+
+    monkeypatch.setattr(Verifier, "_of_row", looking)
+    await verify(house.settings)
+    assert len(held) == 1
+    await clean(house, session_id)
+
+
+async def test_a_repair_that_was_taken_for_dead_writes_nothing_more(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await recorded(house, client_of)
+    await lose_transcript(house, session_id)
+    mend = Mender.mend
+
+    async def late(self: Mender, finding: Finding) -> bool:
+        async with house.database.transaction() as connection:
+            await connection.exec_driver_sql("DELETE FROM workers WHERE id LIKE 'verify-%'")
+        await self._lease.renew()
+        return await mend(self, finding)
+
+    monkeypatch.setattr(Mender, "mend", late)
+    with pytest.raises(LeaseLost):
+        await verify(house.settings, repair=True)
+    assert kinds(await verify(house.settings), session_id) == ["transcript_missing"]
+    await clean(house, session_id)
+
+
+async def test_a_repair_waits_for_servers_that_renew_their_leases_after_an_outage(
+    build_house: Any, client_of: Any
+) -> None:
+    async with build_house(reap_seconds=1000.0, lease_renewal_seconds=3.0) as house, house.channel() as channel:
+        running = client_of(channel)
+        await running.begin(**BOTH)
+        async with house.database.transaction() as connection:
+            names = (house.settings.worker_id,)
+            await connection.exec_driver_sql("UPDATE workers SET lease_expires_at = now() WHERE id = $1", names)
+        result = await verify(house.settings, repair=True)
+        assert kinds(result, running.session_id) == []
+        assert (await house.record(running.session_id)).status == "active"
+        await running.send(os.urandom(3200))
+        await running.end()
+        assert (await running.rest())[-1].session_end.audio_uri
+
+
+async def test_a_length_is_not_corrected_under_a_server_that_has_just_stored_more(
+    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await recorded(house, client_of)
+    await shorten_audio(house, session_id)
+    read = ObjectStore.read_start
+    more = "UPDATE realtime_sessions SET stored_bytes = 32000, audio_duration_seconds = 1.0 WHERE id = $1"
+
+    async def overtaken(self: ObjectStore, key: str, size: int) -> bytes:
+        header = await read(self, key, size)
+        await execute(house, more, session_id)
+        return header
+
+    found = Finding("audio_length", parse_session_id(session_id), "is shorter", audio_key(parse_session_id(session_id)))
+    lease = Lease(house.database, "verify-test", 60.0, 5.0)
+    await lease.register()
+    mender = Mender(house.database, house.objects, lease, "verify-test", orphan_age_seconds=0.0)
+    monkeypatch.setattr(ObjectStore, "read_start", overtaken)
+    assert not await mender.mend(found)
+    assert (await house.row_of(session_id))["stored_bytes"] == 32_000
+    monkeypatch.setattr(ObjectStore, "read_start", read)
+    assert await mender.mend(found)
+    assert (await house.row_of(session_id))["stored_bytes"] == 100
+    await lease.end(has_left_work=False)
+    await clean(house, session_id)
+
+
+async def test_a_session_that_a_server_takes_from_a_repair_is_left_to_it_and_the_others_are_ended(
+    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with build_house(reap_seconds=1000.0) as house:
+        taken, other = await recorded(house, client_of), await recorded(house, client_of)
+        for session_id in (taken, other):
+            await leave_it_active(house, session_id)
+        end = Salvage.end
+
+        async def overtaken(self: Salvage, session: Remains) -> None:
+            if session.id == parse_session_id(taken):
+                statement = "UPDATE realtime_sessions SET worker_id = $2 WHERE id = $1"
+                async with house.database.transaction() as connection:
+                    await connection.exec_driver_sql(statement, (session.id, house.settings.worker_id))
+            await end(self, session)
+
+        monkeypatch.setattr(Salvage, "end", overtaken)
+        result = await verify(house.settings, repair=True)
+        assert (result.ended, kinds(result, taken), kinds(result, other)) == (1, [], [])
+        assert (await house.row_of(taken))["worker_id"] == house.settings.worker_id
+        for session_id in (taken, other):
+            await clean(house, session_id)
 
 
 def test_an_id_of_no_session_is_no_trouble() -> None:
