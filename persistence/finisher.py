@@ -15,8 +15,9 @@ from prometheus_client import Counter, Gauge
 from persistence.backoff import Backoff
 from persistence.budget import FULL
 from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
+from persistence.finals import numbered
 from persistence.records import Conclusion, SessionStart, StoredObjects
-from persistence.rows import SessionRows, numbered
+from persistence.rows import SessionRows
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.surplus import Standing, Surplus

@@ -3,11 +3,10 @@
 None of them takes a session by its figures only: whoever was taken for dead finds 0 rows, whatever it writes.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -29,17 +28,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from persistence import admission
 from persistence.database import Database
-from persistence.errors import NotOwner, SessionNotFound, SessionResumed, TokenSpent, TooManySessions
+from persistence.errors import NotOwner
+from persistence.finals import NumberedUtterance, insert_finals
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.session_id import format_session_id
-from persistence.tables import HAS_NOTHING, RUNS, realtime_sessions, session_parts, session_utterances
-from persistence.tenancy import REFUSALS, Caller
+from persistence.tables import realtime_sessions, session_parts, session_utterances
+from persistence.tenancy import Caller
 from persistence.transcript import TimedWord, Utterance
 
 _t = realtime_sessions.c
-
-_UTTERANCES_A_STATEMENT: Final = 1_000
 
 _PROGRESS = text("""
     UPDATE realtime_sessions AS s
@@ -61,18 +59,6 @@ _PROGRESS = text("""
     bindparam("stored_bytes", type_=ARRAY(BigInteger)),
     bindparam("processed", type_=ARRAY(Double)),
 )
-
-# Whoever continues a session holds its row meanwhile: of two, the second sees what the first has done.
-_LOCK_PREVIOUS = text("""
-    SELECT id FROM realtime_sessions
-    WHERE id = :previous AND tenant_id = :tenant_id AND deleted_at IS NULL FOR NO KEY UPDATE
-""")
-# A client that lost its connection before `session_begin` does not know of the session that was to continue its own.
-_UNLINK_EMPTY = text(f"""
-    UPDATE realtime_sessions AS s SET previous_session_id = NULL, resume_from_seconds = NULL
-    WHERE s.previous_session_id = :previous AND {HAS_NOTHING} AND NOT {RUNS}
-""")  # noqa: S608 - no input
-_NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")
 
 # Many rows are locked in one order, whoever writes them: figures and parts are written on two connections.
 _LOCK = text("""
@@ -101,52 +87,6 @@ _PARTS = text("""
     bindparam("etags", type_=ARRAY(Text)),
     bindparam("sizes", type_=ARRAY(Integer)),
 )
-
-_UTTERANCES = text("""
-    WITH new AS (
-        SELECT * FROM unnest(:ids, :indexes, :starts, :ends, :texts, :confidences, :languages, :words)
-            AS n(id, index, start, "end", text, confidence, language, words)
-    ), owned AS (
-        SELECT id FROM realtime_sessions
-        WHERE id IN (SELECT id FROM new) AND worker_id = :worker_id AND deleted_at IS NULL
-        FOR SHARE
-    )
-    INSERT INTO session_utterances (session_id, index, start, "end", text, confidence, language, words)
-    SELECT n.id, n.index, n.start, n."end", n.text, n.confidence, n.language, n.words::jsonb
-    FROM new AS n JOIN owned USING (id)
-    ON CONFLICT (session_id, index) DO NOTHING
-""").bindparams(
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("indexes", type_=ARRAY(Integer)),
-    bindparam("starts", type_=ARRAY(Double)),
-    bindparam("ends", type_=ARRAY(Double)),
-    bindparam("texts", type_=ARRAY(Text)),
-    bindparam("confidences", type_=ARRAY(Double)),
-    bindparam("languages", type_=ARRAY(Text)),
-    bindparam("words", type_=ARRAY(Text)),
-)
-
-
-# Ends with the transaction. The next statement sees what the one before in the line has committed.
-_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
-
-_COUNT_RUNNING = text(f"""
-    SELECT count(*) FROM realtime_sessions AS s
-    WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL
-        AND s.id IS DISTINCT FROM CAST(:instead_of AS uuid)
-""")  # noqa: S608 - no input
-
-_HAS_TOKEN = text("SELECT 1 FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now()")
-_SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
-
-
-@dataclass(frozen=True, slots=True)
-class NumberedUtterance:
-    """A final of a session in its place; the first has index 0."""
-
-    session_id: UUID
-    index: int
-    utterance: Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +137,9 @@ class SessionRows:
         self._check()
         async with self._database.transaction() as connection:
             if caller is not None:
-                await _let_in(connection, caller, start.previous_session_id)
+                await admission.let_in(connection, caller, start.previous_session_id)
             if start.previous_session_id is not None:
-                await _link(connection, start.tenant_id, start.previous_session_id)
+                await admission.link(connection, start.tenant_id, start.previous_session_id)
             await connection.execute(insert(realtime_sessions).values(asdict(start)))
 
     async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
@@ -211,11 +151,7 @@ class SessionRows:
         if caller.limits.max_sessions is None and caller.token_hash is None:
             return
         async with self._database.transaction() as connection:
-            if caller.token_hash is not None:
-                kept = await connection.execute(_HAS_TOKEN, {"hash": caller.token_hash})
-                if kept.one_or_none() is None:
-                    raise TokenSpent
-            await _refuse_too_many(connection, caller, instead_of)
+            await admission.refuse(connection, caller, instead_of)
 
     async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
@@ -230,7 +166,7 @@ class SessionRows:
             if progress:
                 await connection.execute(_PROGRESS, self._progress_parameters(progress))
             if said:
-                await connection.execute(_UTTERANCES, self._utterance_parameters(said))
+                await insert_finals(connection, self.worker_id, said)
 
     async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> None:
         await connection.execute(_LOCK, {"ids": list(set(ids)), "worker_id": self.worker_id})
@@ -285,20 +221,6 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await self._write_own(connection, session_id, update(realtime_sessions).values(upload_id=None))
             await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
-
-    def _utterance_parameters(self, utterances: Sequence[NumberedUtterance]) -> dict[str, object]:
-        said = [each.utterance for each in utterances]
-        return {
-            "worker_id": self.worker_id,
-            "ids": [each.session_id for each in utterances],
-            "indexes": [each.index for each in utterances],
-            "starts": [each.start for each in said],
-            "ends": [each.end for each in said],
-            "texts": [_clean(each.text) for each in said],
-            "confidences": [each.confidence for each in said],
-            "languages": [each.language for each in said],
-            "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in said],
-        }
 
     async def has_utterances(self, session_id: UUID, count: int) -> bool:
         """Whether the first so many finals of a session are there."""
@@ -450,13 +372,6 @@ class SessionRows:
         return False
 
 
-def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[list[NumberedUtterance]]:
-    """All finals of a session in their places, as many at a time as one statement takes."""
-    for at in range(0, len(said), _UTTERANCES_A_STATEMENT):
-        batch = said[at : at + _UTTERANCES_A_STATEMENT]
-        yield [NumberedUtterance(session_id, at + place, utterance) for place, utterance in enumerate(batch)]
-
-
 def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
     if said is not None:
         return {"utterance_count": len(said), "word_count": sum(each.word_count for each in said)}
@@ -464,38 +379,3 @@ def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, A
         "utterance_count": func.greatest(_t.utterance_count, progress.utterances),
         "word_count": func.greatest(_t.word_count, progress.words),
     }
-
-
-def _clean(spoken: str) -> str:
-    # The one character that Postgres has no place for.
-    return spoken.replace("\0", "")
-
-
-async def _let_in(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
-    if caller.token_hash is not None:
-        spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
-        if spent.one_or_none() is None:
-            raise TokenSpent
-    if caller.limits.max_sessions is not None:
-        await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
-        await _refuse_too_many(connection, caller, instead_of)
-
-
-async def _refuse_too_many(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
-    limit = caller.limits.max_sessions
-    if limit is None:
-        return
-    names = {"tenant_id": caller.tenant_id, "instead_of": instead_of}
-    if (await connection.execute(_COUNT_RUNNING, names)).scalar_one() >= limit:
-        REFUSALS.labels("sessions").inc()
-        raise TooManySessions(limit)
-
-
-async def _link(connection: AsyncConnection, tenant_id: UUID, previous: UUID) -> None:
-    names = {"previous": previous, "tenant_id": tenant_id}
-    if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:
-        raise SessionNotFound(format_session_id(previous))
-    await connection.execute(_UNLINK_EMPTY, names)
-    other = (await connection.execute(_NEXT, names)).scalar_one_or_none()
-    if other is not None:
-        raise SessionResumed(format_session_id(previous), format_session_id(other))

@@ -20,12 +20,13 @@ from prometheus_client import Counter
 
 from persistence import layout
 from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable
+from persistence.finals import numbered
 from persistence.keys import audio_key
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
 from persistence.records import Progress, StoredObjects
-from persistence.rows import SessionRows, numbered
+from persistence.rows import SessionRows
 from persistence.salvage import put_transcript, remove_leftovers, remove_pieces, stored_header
 from persistence.spool import SessionSpool
 from persistence.transcript import Utterance, majority_language

@@ -8,8 +8,8 @@ from sqlalchemy import RowMapping, select
 
 from persistence.database import Database
 from persistence.errors import InvalidFilter
+from persistence.finals import NumberedUtterance
 from persistence.linked import Stretch
-from persistence.rows import NumberedUtterance
 from persistence.tables import session_utterances
 from persistence.transcript import TimedWord, Utterance
 

@@ -13,8 +13,9 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.finals import NumberedUtterance
 from persistence.records import Conclusion, Progress, SessionStart
-from persistence.rows import NumberedUtterance, SessionRows
+from persistence.rows import SessionRows
 from persistence.tenancy import Caller
 from persistence.transcript import Utterance
 from telemetry.logs import get_logger

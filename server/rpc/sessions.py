@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from persistence.errors import TranscriptNotStored
+from persistence.finals import NumberedUtterance
 from persistence.records import SessionFilter
-from persistence.rows import NumberedUtterance
 from persistence.service import Persistence
 from persistence.session_id import parse_session_id
 from persistence.tenancy import current_caller

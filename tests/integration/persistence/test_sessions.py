@@ -20,6 +20,7 @@ from persistence.errors import (
     SessionNotFound,
     StorageUnavailable,
 )
+from persistence.finals import NumberedUtterance
 from persistence.lease import Lease
 from persistence.ownership import Ownership
 from persistence.records import (
@@ -32,7 +33,7 @@ from persistence.records import (
     StoredObjects,
     StoredPart,
 )
-from persistence.rows import NumberedUtterance, SessionRows, Upload
+from persistence.rows import SessionRows, Upload
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.sessions import BY_INDEX, SessionStore, count_query, page_query
 from persistence.tables import realtime_sessions, tenants

@@ -18,13 +18,14 @@ from persistence.archive import delete_session
 from persistence.audio_upload import AudioUpload
 from persistence.config import PersistenceSettings
 from persistence.database import Database
+from persistence.finals import numbered
 from persistence.keys import Tail, audio_key, tail_key, tail_prefix, transcript_key
 from persistence.lease import Lease
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
-from persistence.rows import SessionRows, numbered
+from persistence.rows import SessionRows
 from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
 from persistence.shipper import Shipper

@@ -11,8 +11,8 @@ import pytest
 
 from persistence import writer as writer_module
 from persistence.errors import StorageUnavailable, TooManySessions
+from persistence.finals import NumberedUtterance
 from persistence.records import Conclusion, Ending, Progress, SessionStart
-from persistence.rows import NumberedUtterance
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from persistence.transcript import Utterance
