@@ -29,7 +29,7 @@ from sqlalchemy import text
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
 from persistence.errors import LeaseLost, ObjectNotFound, SessionNotFound, StorageUnavailable
-from persistence.keys import audio_key, transcript_key
+from persistence.keys import SESSIONS_PREFIX, audio_key, transcript_key
 from persistence.linked import Link
 from persistence.objects import ObjectStore, open_objects
 from persistence.records import Ending, SessionRecord
@@ -304,6 +304,16 @@ async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectSto
     async with open_objects(real_settings) as objects:
         await objects.ensure_bucket()
         yield objects
+
+
+@pytest.fixture
+async def empty_store(database: Database, objects: ObjectStore) -> None:
+    """For `verify`, which looks at everything there is: tests leave a great many sessions."""
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql("TRUNCATE realtime_sessions CASCADE")
+    await objects.delete_all(await objects.list(SESSIONS_PREFIX))
+    for key in await objects.uploads_below(SESSIONS_PREFIX):
+        await objects.abort_uploads(key)
 
 
 @pytest.fixture
