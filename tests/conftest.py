@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from persistence.migrate import migrate
 from stack.ports import free_port
@@ -12,6 +13,10 @@ from stack.postgres import PostgresServer, postgres
 from stack.seaweedfs import S3Server, seaweedfs
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
+
+THOROUGH = "thorough"
+"""The profile of hypothesis with which `make faults` has more examples tried."""
+hypothesis_settings.register_profile(THOROUGH)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
