@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import asyncpg
 import grpc
 import httpx
-from dalston.v1 import transcription_pb2
+from dalston.v1 import key_pb2, session_pb2, transcription_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -22,15 +23,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
+from server.app import SERVICES
 from server.rpc import unimplemented
-from stack.parts import Programs
 from stack.supervisor import Stack
-from tests.faults.servers import SCRIPTED
 
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
-PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 NOBODYS = "key_" + "0" * 32
 
 
@@ -52,6 +51,25 @@ class Door:
     @property
     def is_built(self) -> bool:
         return self.method.name not in unimplemented.METHODS
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    for module in (transcription_pb2, session_pb2, key_pb2):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            assert service.full_name in SERVICES
+            yield from service.methods
+
+
+def doors() -> Iterator[Door]:
+    for method in methods():
+        yield Door(method)
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        for one in (rule, *rule.additional_bindings):
+            if verb := one.WhichOneof("pattern"):
+                yield Door(method, verb.upper(), getattr(one, verb))
+
+
+DOORS = list(doors())
 
 
 @dataclass
