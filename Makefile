@@ -28,7 +28,7 @@ test: .venv/dev.stamp
 	@exec $(PY) -m pytest $(ARGS)
 
 faults: .venv/dev.stamp
-	@exec $(PY) -m pytest tests/faults --faults=all $(ARGS)
+	@exec $(PY) -m pytest tests/faults tests/e2e/test_openapi.py --faults=all --hypothesis-profile=thorough $(ARGS)
 
 bench: .venv/dev.stamp
 	@exec $(PY) benchmarks/latency.py $(ARGS)

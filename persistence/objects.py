@@ -379,6 +379,12 @@ async def _opened(body: Body) -> AsyncIterator[bytes | BinaryIO]:
         yield file
 
 
+@functools.cache
+def _session() -> aioboto3.Session:
+    """One for the process: the first client of each reads a megabyte about what S3 is."""
+    return aioboto3.Session()
+
+
 @asynccontextmanager
 async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectStore]:
     """A client of the bucket for the block. Nothing is sent before the first call."""
@@ -397,7 +403,7 @@ async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectSto
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    session = aioboto3.Session()
+    session = _session()
     # Many downloads at once must not keep a connection from what is to be stored.
     async with (
         session.client("s3", config=config, **options) as client,

@@ -103,6 +103,8 @@ def envoy(folder: Path, doors: Doors, *, log: Path | None = None, pause: Pause =
     program = package_folder("envoy") / "_bin" / "envoy"
     # Hot restart uses shared memory under a machine-wide number, so that two Envoys would meet.
     command = [str(program), "-c", str(configuration), "--disable-hot-restart", "--log-level", "warning"]
+    # What somebody looks for in the access log is a second old, not ten.
+    command += ["--file-flush-interval-msec", "1000"]
     with running("envoy", command, log=log, cwd=folder, stop=_STOP) as process:
         process.wait_until(lambda: _live(folder), _READY_SECONDS, pause)
         yield process

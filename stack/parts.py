@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
-import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stack.errors import CannotStart
 from stack.home import Home
+from stack.probe import answers
 from stack.process import Pause, Process, running
 from stack.progress import Tell
 from stack.settings import ROOT
@@ -83,7 +83,7 @@ def bridge(command: Sequence[str], home: Home, port: int, env: Mapping[str, str]
     """The WebSocket bridge, ready when it answers."""
     own = {"DALSTON_BRIDGE_HOST": "127.0.0.1", "DALSTON_BRIDGE_PORT": str(port)}
     with _part("bridge", command, home, {**env, **own}, _BRIDGE_STOP) as process:
-        process.wait_until(lambda: _answers(f"http://127.0.0.1:{port}/healthz"), _BRIDGE_READY_SECONDS, pause)
+        process.wait_until(lambda: answers(port, "/healthz", timeout=2), _BRIDGE_READY_SECONDS, pause)
         yield process
 
 
@@ -105,10 +105,3 @@ def _serves(health: health_pb2_grpc.HealthStub) -> bool:
     except grpc.RpcError:
         return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

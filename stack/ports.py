@@ -3,10 +3,13 @@
 import contextlib
 import random
 import socket
+import threading
+from collections.abc import Iterator
 
 # Below the range from which Linux takes the local ports of outgoing connections, which would race with ours.
 _LOWEST, _HIGHEST = 18000, 32000
-_given: set[int] = set()
+_BLOCK = 100
+_lock = threading.Lock()
 
 
 def is_free(host: str, port: int) -> bool:
@@ -22,14 +25,39 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on; never the same twice in one process.
+    """A port of 127.0.0.1 that nobody listens on; given once, by this process, and by no other while this one lives.
 
     Raises:
         OSError: none found.
     """
-    for _ in range(1000):
-        port = random.randint(_LOWEST, _HIGHEST)  # noqa: S311 - spreads, protects nothing
-        if port not in _given and is_free("127.0.0.1", port):
-            _given.add(port)
-            return port
+    with _lock:
+        for port in _ours:
+            if is_free("127.0.0.1", port):
+                return port
     raise OSError(f"no free port between {_LOWEST} and {_HIGHEST}")
+
+
+def _own_ports() -> Iterator[int]:
+    """The ports of one block after another, each block this process's alone."""
+    blocks = list(range(_LOWEST, _HIGHEST, _BLOCK))
+    random.shuffle(blocks)
+    return (port for first in blocks if _take(first) for port in range(first, first + _BLOCK))
+
+
+def _take(block: int) -> bool:
+    """Makes a block this process's until its end, unless it is another's.
+
+    Between choosing a port and listening on it there is time for another stack to choose the same. An abstract name has
+    one owner, goes with its process, and is known exactly as far as the ports are: in this network.
+    """
+    owner = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        owner.bind(f"\0dalston-ports-{block}")
+    except OSError:
+        owner.close()
+        return False
+    owner.detach()
+    return True
+
+
+_ours = _own_ports()

@@ -15,6 +15,7 @@ import httpx
 from stack.errors import CannotStart
 from stack.files import write_private
 from stack.ports import free_port
+from stack.probe import answers
 from stack.process import Pause, Process, running
 from stack.wheels import script
 
@@ -66,10 +67,10 @@ def seaweedfs(
     try:
         # Relative paths in the options: those of Unix sockets may have no more than 107 characters.
         with running("seaweedfs", command, log=log, cwd=folder, stop=_STOP) as process:
-            process.wait_until(lambda: _answers(f"{endpoint}/healthz"), _READY_SECONDS, pause)
+            process.wait_until(lambda: answers(ports["s3"][0], "/healthz"), _READY_SECONDS, pause)
             # S3 answers before there is a volume to write to; asking for a place in one creates it.
-            assign = f"http://127.0.0.1:{ports['master'][0]}/dir/assign?collection={bucket}"
-            process.wait_until(lambda: _answers(assign), _READY_SECONDS, pause)
+            assign = f"/dir/assign?collection={bucket}"
+            process.wait_until(lambda: answers(ports["master"][0], assign), _READY_SECONDS, pause)
             _make_bucket(ports["filer"][0], bucket)
             yield S3Server(endpoint, access_key, secret_key, bucket, "us-east-1", process)
     finally:
@@ -120,13 +121,6 @@ def _credentials(path: Path) -> tuple[str, str]:
 
 def _make_bucket(filer_port: int, bucket: str) -> None:
     """A bucket is a folder of the filer; asking there needs no signed request."""
-    response = httpx.post(f"http://127.0.0.1:{filer_port}/buckets/{bucket}/", timeout=10)
+    response = httpx.post(f"http://127.0.0.1:{filer_port}/buckets/{bucket}/", timeout=10, trust_env=False)
     if response.status_code not in (httpx.codes.CREATED, httpx.codes.CONFLICT):
         raise CannotStart(f"SeaweedFS cannot make the bucket {bucket}: {response.text}")
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False

@@ -107,6 +107,15 @@ def _start(
     programs: Programs,
 ) -> Stack:
     processes: list[Process] = []
+    doors = Doors(
+        hosts,
+        settings.port,
+        free_port(),
+        free_port(),
+        names=names(settings),
+        origins=settings.origins,
+        certificate=certificate(settings),
+    )
 
     def wait(seconds: float) -> None:
         """While one part starts, those before it are watched too."""
@@ -133,15 +142,6 @@ def _start(
         env |= _s3_environment(s3)
     with progress.step("database schema", "migrating"):
         parts.run_once("migrate", programs.migrate, home, env, wait)
-    doors = Doors(
-        hosts,
-        settings.port,
-        free_port(),
-        free_port(),
-        names=names(settings),
-        origins=settings.origins,
-        certificate=certificate(settings),
-    )
     metrics_port = free_port() if settings.metrics_port is None else settings.metrics_port
     env |= {
         "DALSTON_AUTH": settings.auth,

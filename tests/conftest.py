@@ -1,17 +1,28 @@
 """The real components, started once for all tests that ask for them and stopped after the last."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from persistence.migrate import migrate
+from stack.parts import Programs
 from stack.ports import free_port
 from stack.postgres import PostgresServer, postgres
 from stack.seaweedfs import S3Server, seaweedfs
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
+from tests.faults.servers import SCRIPTED
+
+THOROUGH = "thorough"
+"""The profile of hypothesis with which `make faults` has more examples tried."""
+hypothesis_settings.register_profile(THOROUGH)
+
+SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+"""A stack without its two models: for what is not about them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,4 +74,20 @@ def stack(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path) -> Iter
         s3_bucket=None,
     )
     with running_stack(settings) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that asks for keys. Who uses it makes tenants of its own."""
+    settings = StackSettings(
+        home=tmp_path_factory.mktemp("keyed"),
+        port=free_port(),
+        auth="keys",
+        allowed_origins="https://app.example",
+        database_url=None,
+        s3_endpoint_url=None,
+        s3_bucket=None,
+    )
+    with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
         yield stack

@@ -3,7 +3,7 @@
 import io
 import json
 import wave
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from stack.ports import free_port
-from stack.settings import StackSettings
-from stack.supervisor import Stack, running_stack
-from tests.e2e.house import EVERYTHING, PROGRAMS, STORED, House, bearer, until
+from stack.supervisor import Stack
+from tests.e2e.house import EVERYTHING, STORED, House, bearer, until
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PATH = "/v1/audio/transcriptions/stream"
@@ -111,28 +109,13 @@ def chunks(data: bytes, size: int = 3200) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = StackSettings(
-        home=tmp_path_factory.mktemp("keyed"),
-        port=free_port(),
-        auth="keys",
-        allowed_origins="https://app.example",
-        database_url=None,
-        s3_endpoint_url=None,
-        s3_bucket=None,
-    )
-    with running_stack(settings, programs=PROGRAMS) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-async def house(keyed: Stack) -> AsyncIterator[House]:
+async def house(keyed_stack: Stack) -> AsyncIterator[House]:
     async with (
-        httpx.AsyncClient(base_url=keyed.base_url, timeout=20, trust_env=False) as http,
-        grpc.aio.insecure_channel(keyed.grpc_target) as channel,
+        httpx.AsyncClient(base_url=keyed_stack.base_url, timeout=20, trust_env=False) as http,
+        grpc.aio.insecure_channel(keyed_stack.grpc_target) as channel,
     ):
-        database = await asyncpg.connect(keyed.database_url)
-        house = House(keyed, http, channel, database)
+        database = await asyncpg.connect(keyed_stack.database_url)
+        house = House(keyed_stack, http, channel, database)
         house.admin = await house.make_tenant("acme", *EVERYTHING, requests_per_second=1000)
         house.key = (await house.make_key("realtime"))["key"]["id"]
         for state in ("completed", "deleted"):

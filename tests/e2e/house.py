@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,24 +12,29 @@ from typing import Any
 import asyncpg
 import grpc
 import httpx
-from dalston.v1 import transcription_pb2
+from dalston.v1 import key_pb2, session_pb2, transcription_pb2
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from pydantic import SecretStr
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
+from persistence.api_keys import KeyStore
+from persistence.config import PersistenceSettings
+from persistence.credentials import Scope
+from persistence.database import open_database
+from persistence.tenants import TenantStore
+from server.app import SERVICES
 from server.rpc import unimplemented
-from stack.parts import Programs
 from stack.supervisor import Stack
-from tests.faults.servers import SCRIPTED
 
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
-PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 NOBODYS = "key_" + "0" * 32
 
 
@@ -52,6 +56,25 @@ class Door:
     @property
     def is_built(self) -> bool:
         return self.method.name not in unimplemented.METHODS
+
+
+def methods() -> Iterator[MethodDescriptor]:
+    for module in (transcription_pb2, session_pb2, key_pb2):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            assert service.full_name in SERVICES
+            yield from service.methods
+
+
+def doors() -> Iterator[Door]:
+    for method in methods():
+        yield Door(method)
+        rule = method.GetOptions().Extensions[annotations_pb2.http]
+        for one in (rule, *rule.additional_bindings):
+            if verb := one.WhichOneof("pattern"):
+                yield Door(method, verb.upper(), getattr(one, verb))
+
+
+DOORS = list(doors())
 
 
 @dataclass
@@ -95,28 +118,13 @@ class House:
     key: str = ""
     """The id of a key of the first tenant."""
 
-    async def operate(self, *words: str) -> dict[str, Any]:
-        """The operator's command, which is a process beside the stack."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "persistence.access",
-            *words,
-            "--json",
-            env={"DALSTON_DATABASE_URL": self.stack.database_url},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await process.communicate()
-        assert process.returncode == 0
-        return dict(json.loads(out))
-
-    async def make_tenant(self, name: str, *scopes: str, **limits: float) -> str:
-        """A key of a tenant, which is made if it is not there."""
-        made = await self.operate("create-key", "--tenant", name, "--name", "test", "--scopes", ",".join(scopes))
-        if limits:
-            words = [word for name, value in limits.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-            await self.operate("set-limits", "--tenant", name, *words)
-        return str(made["secret"])
+    async def make_tenant(self, name: str, *scopes: Scope, **limits: float | None) -> str:
+        """A key of a tenant, which is made if it is not there, as the operator's command makes both."""
+        settings = PersistenceSettings(database_url=SecretStr(self.stack.database_url))
+        async with open_database(settings) as database:
+            tenant = await TenantStore(database).ensure(name, limits)
+            _, secret = await KeyStore(database).create(tenant.id, "test", scopes)
+        return secret
 
     async def make_key(self, *scopes: str, **more: Any) -> dict[str, Any]:
         body = {"name": "test", "scopes": scopes, **more}

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from stack.settings import ROOT
 from stack.supervisor import Stack
+from tests.conftest import THOROUGH
 from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
@@ -26,7 +27,8 @@ NOT_BUILT = ("EnhanceSession", "GetEnhancement")
 ENDLESS = ("WatchSessions",)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+EXAMPLES = 40 if settings.get_current_profile_name() == THOROUGH else 12
+SETTINGS = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(NOT_BUILT + ENDLESS))
 

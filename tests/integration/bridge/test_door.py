@@ -159,12 +159,6 @@ async def test_a_bug_in_the_relay_is_told_by_the_number_of_its_log_line(bridge, 
 # The process as a whole.
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 async def start_process(**environment: str) -> asyncio.subprocess.Process:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("DALSTON_")}
     return await asyncio.create_subprocess_exec(

@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from stack.parts import Programs
-from stack.ports import free_port
-from stack.settings import ROOT, StackSettings
-from stack.supervisor import running_stack
-from tests.faults.servers import SCRIPTED
+from stack.settings import ROOT
+from stack.supervisor import Stack
 from tests.integration.cli.conftest import Run, environment, runner
-
-PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 
 
 @dataclass(frozen=True)
@@ -28,27 +21,17 @@ class Keyed:
 
     env: dict[str, str]
     run: Run
-    database_url: str
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Keyed]:
-    settings = StackSettings(
-        home=tmp_path_factory.mktemp("keyed"),
-        port=free_port(),
-        auth="keys",
-        database_url=None,
-        s3_endpoint_url=None,
-        s3_bucket=None,
-    )
-    with running_stack(settings, programs=PROGRAMS) as stack:
-        env = environment(tmp_path_factory.mktemp("home"), stack.base_url)
-        database = {"DALSTON_DATABASE_URL": stack.database_url}
-        made = runner(env, folder)("keys", "create", "first", "--first", "--tenant", "acme", **database)
-        assert made.returncode == 0, made.stderr
-        env["DALSTON_API_KEY"] = made.stdout.strip()
-        assert made.stdout == env["DALSTON_API_KEY"] + "\n"
-        yield Keyed(env, runner(env, folder), stack.database_url)
+def keyed(tmp_path_factory: pytest.TempPathFactory, keyed_stack: Stack, folder: Path) -> Keyed:
+    env = environment(tmp_path_factory.mktemp("home"), keyed_stack.base_url)
+    database = {"DALSTON_DATABASE_URL": keyed_stack.database_url}
+    made = runner(env, folder)("keys", "create", "first", "--first", "--tenant", "of-the-command", **database)
+    assert made.returncode == 0, made.stderr
+    env["DALSTON_API_KEY"] = made.stdout.strip()
+    assert made.stdout == env["DALSTON_API_KEY"] + "\n"
+    return Keyed(env, runner(env, folder))
 
 
 def test_the_secret_is_alone_on_stdout_and_opens_what_it_may(keyed: Keyed) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
@@ -38,6 +37,8 @@ from persistence.troubles import Troubles
 from persistence.verify import verify
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start
+
+pytestmark = pytest.mark.usefixtures("empty_store")
 
 WAV = WavFormat("pcm_s16le", 16000, 1)
 SHORT = (96_000, 64_000)
@@ -118,14 +119,6 @@ class Left:
 
 
 Leave = Callable[..., Awaitable[Left]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def nothing_else(postgres_url: str) -> None:
-    """`verify` looks at every session there is, and tests before these leave a great many."""
-    connection = await asyncpg.connect(postgres_url)
-    await connection.execute("TRUNCATE realtime_sessions CASCADE")
-    await connection.close()
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from persistence.wav import WavFormat
 from tests.integration.persistence.conftest import environment_of
 from tests.integration.persistence.test_sessions import a_start
 
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 BOTH = {"store_audio": True, "store_transcript": True}
 WAV = WavFormat("pcm_s16le", 16000, 1)
 

@@ -1,16 +1,11 @@
 """A process that records sessions, to be killed: prints its address, then serves. Set up by the environment."""
 
 import asyncio
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from conftest import Parrot, classify, serving  # type: ignore[import-not-found]
 
 from persistence.config import PersistenceSettings
 from persistence.service import open_persistence
 from telemetry.deadline import Deadline
+from tests.integration.persistence.parrot import Parrot, classify, serving
 
 
 async def main() -> None:

@@ -13,15 +13,13 @@ import pytest
 from dalston import AuthenticationError, Client, Ended, NotFound, PermissionDenied, Scope
 from dalston.options import Transport
 
-from stack.parts import Programs
 from stack.ports import free_port
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import running_stack
-from tests.faults.servers import SCRIPTED
+from tests.conftest import SCRIPTED_PROGRAMS
 from tests.integration.envoy.certificates import make_certificate
 from tests.integration.sdk.test_documentation import ABOUT_KEYS
 
-PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 SCOPES = "realtime,sessions:read,sessions:write,admin"
 TRANSPORTS: tuple[Transport, ...] = ("grpc", "websocket")
 SECOND = bytes(32_000)
@@ -45,7 +43,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     more: dict[str, Any] = {"tls_cert": certificate.chain, "tls_key": certificate.private_key}
     home, port = tmp_path_factory.mktemp("keyed"), free_port()
     outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
-    with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=PROGRAMS):
+    with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=SCRIPTED_PROGRAMS):
         home_named = {"DALSTON_HOME": str(home)}
         command = [sys.executable, "-m", "persistence.access", "create-key", "--tenant", "acme", "--name", "test"]
         made = subprocess.run(

@@ -28,6 +28,12 @@ PARTS = ["postgres", "seaweedfs", "server", "bridge", "envoy"]
 OUTER_S3 = "http://127.0.0.1:9"
 
 
+@pytest.fixture
+def outer(postgres_server: PostgresServer) -> dict[str, str]:
+    """The environment of a stack whose stores are not its own."""
+    return {"DALSTON_DATABASE_URL": postgres_server.url, "DALSTON_S3_ENDPOINT_URL": OUTER_S3}
+
+
 def settings(home: Path, **more: object) -> StackSettings:
     values = {"home": home, "port": free_port(), "database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
     return StackSettings(**(values | more))
@@ -55,11 +61,14 @@ def test_outer_stores_are_used_instead_of_own_ones(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_dies_is_noticed_with_its_name_and_log(tmp_path: Path, part: str) -> None:
+def test_a_part_that_dies_is_noticed_with_its_name_and_log(
+    tmp_path: Path, postgres_server: PostgresServer, part: str
+) -> None:
     s3 = None if part == "seaweedfs" else OUTER_S3
+    database = None if part == "postgres" else postgres_server.url
     with (
         pytest.raises(ProcessDied, match=f"{part} was killed by signal 9") as caught,
-        running_stack(settings(tmp_path, s3_endpoint_url=s3), programs=programs()) as stack,
+        running_stack(settings(tmp_path, s3_endpoint_url=s3, database_url=database), programs=programs()) as stack,
     ):
         pids = {process.name: process.popen.pid for process in stack.processes}
         os.kill(pids[part], signal.SIGKILL)
@@ -69,10 +78,11 @@ def test_a_part_that_dies_is_noticed_with_its_name_and_log(tmp_path: Path, part:
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    outer = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
     with (
         pytest.raises(ProcessDied, match=r"exit code 1(.|\n)*the configuration makes no sense"),
-        running_stack(settings(tmp_path, s3_endpoint_url=OUTER_S3), programs=programs("broken")),
+        running_stack(outer, programs=programs("broken")),
     ):
         pass
 
@@ -96,8 +106,8 @@ def test_a_busy_port_is_told_before_anything_starts(command: Command) -> None:
     assert not command.home.exists()
 
 
-def test_a_second_stack_on_the_same_home_is_refused(command: Command) -> None:
-    first = command.start(DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+def test_a_second_stack_on_the_same_home_is_refused(command: Command, outer: dict[str, str]) -> None:
+    first = command.start(**outer)
     command.wait_until_up(first)
     second = command.start(DALSTON_PORT=str(free_port()))
     _, complaint = second.communicate(timeout=20)
@@ -146,18 +156,20 @@ def wait(pid: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_a_running_stack_with_success(command: Command, number: signal.Signals) -> None:
-    process = command.start(DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+def test_a_signal_stops_a_running_stack_with_success(
+    command: Command, outer: dict[str, str], number: signal.Signals
+) -> None:
+    process = command.start(**({} if number == signal.SIGINT else outer))
     command.wait_until_up(process)
-    assert len(command.left()) >= 5
+    assert len(command.left()) >= (6 if number == signal.SIGINT else 4)
     process.send_signal(number)
     process.communicate(timeout=20)
     assert process.returncode == 0
     assert command.left() == []
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_part_that_will_not_stop(command: Command) -> None:
-    process = command.start("stubborn", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
+def test_a_second_ctrl_c_does_not_wait_for_a_part_that_will_not_stop(command: Command, outer: dict[str, str]) -> None:
+    process = command.start("stubborn", **outer)
     command.wait_until_up(process)
     process.send_signal(signal.SIGINT)
     with pytest.raises(TimeoutError):
