@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from stack.errors import CannotStart
+from stack.networks import Network
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
 
@@ -68,6 +70,8 @@ class Doors:
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
     """Web pages of other hosts that may read what is answered."""
+    proxies: Sequence[Network] = ()
+    """Where the proxies in front connect from; they append to `x-forwarded-for` whom they were asked by."""
     certificate: Certificate | None = None
     """What the public port shows; None for no TLS."""
     call_seconds: int = 30
@@ -122,6 +126,8 @@ def render(doors: Doors, access_log: Path) -> str:
         BRIDGE_PORT=doors.bridge_port,
         TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
+        IS_FIRST=json.dumps(not doors.proxies),
+        ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
         CALL_SECONDS=doors.call_seconds,
@@ -130,6 +136,22 @@ def render(doors: Doors, access_log: Path) -> str:
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
     )
+
+
+def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
+    """How Envoy learns where a client is: from the proxies alone, passing over those that stand behind each other."""
+    if not proxies:
+        return []
+    cidrs = [{"address_prefix": str(each.network_address), "prefix_len": each.prefixlen} for each in proxies]
+    return [
+        {
+            "name": "envoy.http.original_ip_detection.xff",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
+                "xff_trusted_cidrs": {"cidrs": cidrs},
+            },
+        }
+    ]
 
 
 def _secret(certificate: Certificate | None) -> str:

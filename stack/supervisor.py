@@ -140,6 +140,7 @@ def _start(
         free_port(),
         names=names(settings),
         origins=settings.origins,
+        proxies=settings.proxies,
         certificate=certificate(settings),
     )
     metrics_port = free_port() if settings.metrics_port is None else settings.metrics_port
