@@ -24,6 +24,10 @@ _OPENAPI = _ROOT / "envoy" / "openapi.json"
 _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
 _READY_SECONDS = 30.0
+_IDLE_SECONDS = 60
+# A load balancer keeps connections for its next request, up to 10 minutes. If Envoy closed them first, the balancer would
+# now and then answer 502.
+_PROXIED_IDLE_SECONDS = 620
 _STOP = ((signal.SIGTERM, 5.0),)
 
 _TYPES = "type.googleapis.com/envoy.extensions.transport_sockets"
@@ -72,6 +76,10 @@ class Doors:
     """Web pages of other hosts that may read what is answered."""
     proxies: Sequence[Network] = ()
     """Where the proxies in front connect from; they append to `x-forwarded-for` whom they were asked by."""
+    connections: int = 5000
+    """The most there may be."""
+    connections_each: int = 1000
+    """Of these, for an eighth of all addresses. Proxies may have all: clients share their address."""
     certificate: Certificate | None = None
     """What the public port shows; None for no TLS."""
     call_seconds: int = 30
@@ -128,6 +136,9 @@ def render(doors: Doors, access_log: Path) -> str:
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
         IS_FIRST=json.dumps(not doors.proxies),
         ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
+        CONNECTIONS=doors.connections,
+        CONNECTIONS_EACH=doors.connections if doors.proxies else doors.connections_each,
+        IDLE_SECONDS=_PROXIED_IDLE_SECONDS if doors.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
         CALL_SECONDS=doors.call_seconds,

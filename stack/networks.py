@@ -22,7 +22,9 @@ def _checked(text: str) -> str:
     try:
         networks = split_networks(text)
     except ValueError as error:
-        raise ValueError(f"must be IP addresses or networks such as 10.0.4.0/24, with commas between: {error}") from None
+        raise ValueError(
+            f"must be IP addresses or networks such as 10.0.4.0/24, with commas between: {error}"
+        ) from None
     if any(network.prefixlen == 0 for network in networks):
         raise ValueError("must not hold every address: a client could then write any address for its own")
     return text

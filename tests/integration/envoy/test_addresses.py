@@ -189,7 +189,10 @@ def test_nobody_tells_envoy_about_retries_and_timeouts_or_names_its_request(eith
     told = either.told_by_rest(source, own)
     # The transcoder's are its own.
     assert (told["x-envoy-original-method"], told["x-envoy-original-path"]) == ("GET", SESSIONS)
-    others = {name for name in told if name.startswith("x-envoy-")} - {"x-envoy-original-method", "x-envoy-original-path"}
+    others = {name for name in told if name.startswith("x-envoy-")} - {
+        "x-envoy-original-method",
+        "x-envoy-original-path",
+    }
     assert not others - {"x-envoy-external-address"}
     assert told.get("x-envoy-external-address") != "203.0.113.9"
     assert told["x-request-id"] != own["x-request-id"]
