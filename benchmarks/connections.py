@@ -2,6 +2,7 @@
 
     python benchmarks/connections.py                      every way to hold a connection, once and for ever
     python benchmarks/connections.py --hold nothing,header --seconds 30
+    python benchmarks/connections.py --each 5000          as if one address might have them all
 
 One address opens as many connections as Envoy takes, and some more, and says too little on each. "once" leaves it at
 that; "for ever" opens another for each that is closed. A client at another address asks for a small page, each time on
@@ -15,7 +16,6 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,8 @@ async def measure(port: int, hold: Hold, goes_on: bool, seconds: float) -> str:
     running = asyncio.create_task(attack.run())
     try:
         began = time.monotonic()
-        while attack.made < CONNECTIONS and time.monotonic() - began < 30:
+        # Nothing announces it.
+        while attack.made < CONNECTIONS and time.monotonic() - began < 30:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         filled = time.monotonic() - began
         waits = [await until_answered(port, hold.is_tls)]
@@ -159,9 +160,9 @@ async def measure(port: int, hold: Hold, goes_on: bool, seconds: float) -> str:
 
 def make_certificate(folder: Path) -> Certificate:
     made = Certificate(folder / "chain.pem", folder / "key.pem")
-    subprocess.run(  # noqa: S603
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]  # noqa: S607
-        + ["-subj", "/CN=localhost", "-keyout", str(made.private_key), "-out", str(made.chain)],
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost "
+        f"-keyout {made.private_key} -out {made.chain}".split(),
         check=True,
         capture_output=True,
     )
@@ -172,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hold", default=",".join(each.name for each in HOLDS))
     parser.add_argument("--seconds", type=float, default=30, help="how long to look at an attack that goes on")
+    parser.add_argument("--each", type=int, default=1000, help="connections that an eighth of all addresses may have")
     arguments = parser.parse_args()
     wanted = arguments.hold.split(",")
     print(f"{machine()}, {commit()}")
@@ -183,7 +185,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 certificate = make_certificate(folder) if hold.is_tls else None
-                doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), certificate=certificate)
+                ports = (free_port(), free_port(), free_port())
+                doors = Doors(["127.0.0.1"], *ports, certificate=certificate, connections_each=arguments.each)
                 with envoy(folder / "envoy", doors):
                     print(asyncio.run(measure(doors.port, hold, goes_on, arguments.seconds)), flush=True)
 

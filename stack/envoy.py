@@ -25,8 +25,8 @@ _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
 _READY_SECONDS = 30.0
 _IDLE_SECONDS = 60
-# A load balancer keeps connections for its next request, up to 10 minutes. If Envoy closed them first, the balancer would
-# now and then answer 502.
+# A load balancer keeps connections for its next request, some for 10 minutes. Where Envoy closes first, the balancer
+# answers 502 now and then.
 _PROXIED_IDLE_SECONDS = 620
 _STOP = ((signal.SIGTERM, 5.0),)
 
@@ -51,6 +51,10 @@ _TLS = {
 }
 
 
+Address = tuple[str, int]
+"""A host and a port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Absolute paths of PEM files."""
@@ -70,6 +74,9 @@ class Doors:
     bridge_port: int
     server_host: str = "127.0.0.1"
     bridge_host: str = "127.0.0.1"
+    more_servers: Sequence[Address] = ()
+    """Others like the first, that share its Postgres and its bucket."""
+    more_bridges: Sequence[Address] = ()
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
@@ -128,10 +135,8 @@ def render(doors: Doors, access_log: Path) -> str:
         PUBLIC_PORT=doors.port,
         MORE_ADDRESSES=json.dumps(more),
         HOST_NAMES=json.dumps(list(doors.names)),
-        SERVER_HOST=doors.server_host,
-        SERVER_PORT=doors.server_port,
-        BRIDGE_HOST=doors.bridge_host,
-        BRIDGE_PORT=doors.bridge_port,
+        SERVERS=json.dumps(_endpoints((doors.server_host, doors.server_port), *doors.more_servers)),
+        BRIDGES=json.dumps(_endpoints((doors.bridge_host, doors.bridge_port), *doors.more_bridges)),
         TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
         IS_FIRST=json.dumps(not doors.proxies),
@@ -147,6 +152,13 @@ def render(doors: Doors, access_log: Path) -> str:
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
     )
+
+
+def _endpoints(*addresses: Address) -> list[dict[str, Any]]:
+    """What Envoy shares calls among."""
+    return [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in addresses
+    ]
 
 
 def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
