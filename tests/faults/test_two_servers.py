@@ -35,6 +35,7 @@ from tests.faults.servers import ServerProcess, a_server
 from tests.faults.world import World, read_wav
 from tests.integration.envoy.certificates import make_certificate
 
+SESSIONS = "/v1/realtime/sessions"
 TAG = 5
 SECONDS = 30
 PIECE = 3200
@@ -86,19 +87,20 @@ class Fleet:
         """By REST."""
         headers = {"authorization": f"Bearer {self.key}"}
         async with httpx.AsyncClient(verify=self.tls, trust_env=False, timeout=30) as http:
-            return await http.get(f"https://localhost:{self.port}/v1/realtime/sessions{path}", headers=headers)
+            return await http.get(f"https://localhost:{self.port}{path}", headers=headers)
 
     async def served(self) -> None:
-        """Waits until Envoy knows of servers that serve."""
+        """Waits until Envoy knows of servers and a bridge that serve; a bridge wants more than a GET."""
         async with asyncio.timeout(30):
-            while (answer := await self.get("")).status_code != 200:
-                assert answer.status_code == 503, answer.text
-                await asyncio.sleep(0.2)
+            for path, code in ((SESSIONS, 200), (STREAM_PATH, 426)):
+                while (answer := await self.get(path)).status_code != code:
+                    assert answer.status_code == 503, answer.text
+                    await asyncio.sleep(0.2)
 
     async def linked(self, session_id: str) -> bytes:
         """The joined recording."""
         await self.world.settled()
-        answer = await self.get(f"/{session_id}/audio?linked=true")
+        answer = await self.get(f"{SESSIONS}/{session_id}/audio?linked=true")
         assert answer.status_code == 200, answer.text
         return read_wav(answer.content)
 
@@ -281,7 +283,8 @@ def one_timeline(said: list[tuple[str, float, float]]) -> bool:
         assert found is not None, text
         # A final begins a little before the speech, with silence that its recogniser wants to hear.
         assert abs(int(found[2]) / BYTES_PER_SECOND - end_) < 0.3, (text, start, end_)
-        assert start >= end, (said, start)
+        # The silence between two sessions may belong to the last final of one and the first of the other.
+        assert start > end - 0.5, (said, start)
         assert start - end < 1.0, (said, start)
         end = end_
     assert end > SECONDS - 1.5
