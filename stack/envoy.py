@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from stack.errors import CannotStart
+from stack.networks import Network
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
 
@@ -22,6 +24,10 @@ _OPENAPI = _ROOT / "envoy" / "openapi.json"
 _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
 _READY_SECONDS = 30.0
+_IDLE_SECONDS = 60
+# A load balancer keeps connections for its next request, some for 10 minutes. Where Envoy closes first, the balancer
+# answers 502 now and then.
+_PROXIED_IDLE_SECONDS = 620
 _STOP = ((signal.SIGTERM, 5.0),)
 
 _TYPES = "type.googleapis.com/envoy.extensions.transport_sockets"
@@ -45,6 +51,10 @@ _TLS = {
 }
 
 
+Address = tuple[str, int]
+"""A host and a port."""
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """Absolute paths of PEM files."""
@@ -64,10 +74,19 @@ class Doors:
     bridge_port: int
     server_host: str = "127.0.0.1"
     bridge_host: str = "127.0.0.1"
+    more_servers: Sequence[Address] = ()
+    """Others like the first, that share its Postgres and its bucket."""
+    more_bridges: Sequence[Address] = ()
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
     """Web pages of other hosts that may read what is answered."""
+    proxies: Sequence[Network] = ()
+    """Where the proxies in front connect from; they append to `x-forwarded-for` whom they were asked by."""
+    connections: int = 5000
+    """The most there may be."""
+    connections_each: int = 1000
+    """Of these, for an eighth of all addresses. Proxies may have all: clients share their address."""
     certificate: Certificate | None = None
     """What the public port shows; None for no TLS."""
     call_seconds: int = 30
@@ -118,12 +137,15 @@ def render(doors: Doors, access_log: Path) -> str:
         PUBLIC_PORT=doors.port,
         MORE_ADDRESSES=json.dumps(more),
         HOST_NAMES=json.dumps(list(doors.names)),
-        SERVER_HOST=doors.server_host,
-        SERVER_PORT=doors.server_port,
-        BRIDGE_HOST=doors.bridge_host,
-        BRIDGE_PORT=doors.bridge_port,
+        SERVERS=json.dumps(_endpoints((doors.server_host, doors.server_port), *doors.more_servers)),
+        BRIDGES=json.dumps(_endpoints((doors.bridge_host, doors.bridge_port), *doors.more_bridges)),
         TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
+        IS_FIRST=json.dumps(not doors.proxies),
+        ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
+        CONNECTIONS=doors.connections,
+        CONNECTIONS_EACH=doors.connections if doors.proxies else doors.connections_each,
+        IDLE_SECONDS=_PROXIED_IDLE_SECONDS if doors.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
         CALL_SECONDS=doors.call_seconds,
@@ -132,6 +154,29 @@ def render(doors: Doors, access_log: Path) -> str:
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
     )
+
+
+def _endpoints(*addresses: Address) -> list[dict[str, Any]]:
+    """What Envoy shares calls among."""
+    return [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in addresses
+    ]
+
+
+def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
+    """How Envoy learns where a client is: from the proxies alone, passing over those that stand behind each other."""
+    if not proxies:
+        return []
+    cidrs = [{"address_prefix": str(each.network_address), "prefix_len": each.prefixlen} for each in proxies]
+    return [
+        {
+            "name": "envoy.http.original_ip_detection.xff",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
+                "xff_trusted_cidrs": {"cidrs": cidrs},
+            },
+        }
+    ]
 
 
 def _secret(certificate: Certificate | None) -> str:

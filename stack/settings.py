@@ -1,11 +1,13 @@
 """Settings of the local stack, from `DALSTON_*` in the environment."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stack.networks import Network, Networks, split_networks
 from telemetry.origins import Origins, split_origins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,9 @@ class StackSettings(BaseSettings):
     """Whether `auth=none` may be served beyond loopback."""
     allow_plaintext: bool = False
     """Whether `auth=keys` may be served beyond loopback without TLS, which then ends in front."""
+    trusted_proxies: Networks = ""
+    """Where the load balancers in front connect from: addresses or networks, with commas between. What they write about
+    a client's address is believed, and of nobody else."""
     cache_dir: Path | None = None
     """Where converted weights are kept. Default: `cache` in `home`."""
     database_url: str | None = Field(default=None, repr=False)
@@ -54,6 +59,11 @@ class StackSettings(BaseSettings):
     def origins(self) -> tuple[str, ...]:
         """The allowed origins, one by one."""
         return split_origins(self.allowed_origins)
+
+    @property
+    def proxies(self) -> Sequence[Network]:
+        """The trusted proxies, one by one."""
+        return split_networks(self.trusted_proxies)
 
     @property
     def external_s3(self) -> bool:

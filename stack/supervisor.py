@@ -114,6 +114,7 @@ def _start(
         free_port(),
         names=names(settings),
         origins=settings.origins,
+        proxies=settings.proxies,
         certificate=certificate(settings),
     )
 

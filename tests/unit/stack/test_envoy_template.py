@@ -1,6 +1,7 @@
 """The filled-in configuration. What it does is tested on Envoy itself."""
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def route_of(method: MethodDescriptor) -> dict[str, Any]:
     """The gRPC route that Envoy takes a method by: the first that matches."""
     whole = yaml.safe_load(render(Doors(["127.0.0.1"], 8000, 1, 2), Path("/logs/access.log")))
     chain = whole["static_resources"]["listeners"][0]["filter_chains"][0]
-    manager = chain["filters"][0]["typed_config"]
+    manager = chain["filters"][1]["typed_config"]
     routes = manager["route_config"]["virtual_hosts"][0]["routes"]
     path = f"/{method.containing_service.full_name}/{method.name}"
     for route in routes:
@@ -62,3 +63,32 @@ def test_only_streams_of_audio_may_wait_in_front_of_the_server_for_long(method: 
     else:
         assert action["timeout"] == "25s"
         assert action["max_stream_duration"] == {"max_stream_duration": "30s", "grpc_timeout_header_max": "30s"}
+
+
+def listener(doors: Doors) -> dict[str, Any]:
+    whole = yaml.safe_load(render(doors, Path("/logs/access.log")))
+    return dict(whole["static_resources"]["listeners"][0])
+
+
+def test_every_crowd_has_its_chain_and_all_are_alike() -> None:
+    public = listener(Doors(["127.0.0.1"], 8000, 1, 2))
+    matcher, chains = public["filter_chain_matcher"], public["filter_chains"]
+    named = [each["on_match"]["action"] for each in matcher["matcher_list"]["matchers"]] + [
+        matcher["on_no_match"]["action"]
+    ]
+    assert sorted(each["typed_config"]["value"] for each in named) == [chain["name"] for chain in chains]
+    for each in matcher["matcher_list"]["matchers"]:
+        hashing = each["predicate"]["single_predicate"]["custom_match"]["typed_config"]
+        assert hashing["modulo"] == len(chains)
+        assert each["on_match"]["action"]["typed_config"]["value"] == f"crowd_{hashing['threshold']}"
+    for chain in chains:
+        limit = chain["filters"][0]["typed_config"]
+        assert (limit["stat_prefix"], limit["max_connections"]) == (chain["name"], 1000)
+        own = {"name": chain["name"], "filters": [chain["filters"][0], chains[0]["filters"][1]]}
+        assert chain == chains[0] | own
+
+
+def test_a_proxy_may_have_all_connections_and_keep_them() -> None:
+    chains = listener(Doors(["127.0.0.1"], 8000, 1, 2, proxies=(ip_network("10.0.0.0/24"),)))["filter_chains"]
+    assert {chain["filters"][0]["typed_config"]["max_connections"] for chain in chains} == {5000}
+    assert chains[0]["filters"][1]["typed_config"]["common_http_protocol_options"] == {"idle_timeout": "620s"}

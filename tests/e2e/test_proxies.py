@@ -1,0 +1,109 @@
+"""A stack behind a load balancer: whom the limits of an address count, and what is recorded of it."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from persistence.session_id import parse_session_id
+from stack.ports import free_port
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+from tests.e2e.house import PROGRAMS, STORED, STREAM, House, bearer
+
+BALANCER = "127.0.0.2"
+ONE, OTHER = "203.0.113.11", "198.51.100.22"
+SESSIONS = "/v1/realtime/sessions"
+
+
+@pytest.fixture(scope="module", params=[BALANCER, ""], ids=["named", "not named"])
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    settings = StackSettings(
+        home=tmp_path_factory.mktemp("behind"),
+        port=free_port(),
+        auth="keys",
+        trusted_proxies=request.param,
+        database_url=None,
+        s3_endpoint_url=None,
+        s3_bucket=None,
+    )
+    with running_stack(settings, programs=PROGRAMS) as stack:
+        yield stack
+
+
+@pytest.fixture
+def is_named(request: pytest.FixtureRequest) -> bool:
+    """Whether the stack knows its balancer."""
+    return "not named" not in request.node.name
+
+
+@pytest.fixture
+async def balancer(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    """What connects as the balancer does."""
+    transport = httpx.AsyncHTTPTransport(local_address=BALANCER)
+    async with httpx.AsyncClient(base_url=stack.base_url, transport=transport, timeout=20) as http:
+        yield http
+
+
+@pytest.fixture
+async def database(stack: Stack) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(stack.database_url)
+    yield connection
+    await connection.close()
+
+
+async def guess(balancer: httpx.AsyncClient, client: str, count: int) -> list[int]:
+    """The answers to wrong keys that a client shows at once."""
+
+    async def show() -> int:
+        headers = {"x-forwarded-for": client, **bearer("dk_" + secrets.token_urlsafe(32))}
+        return (await balancer.get(SESSIONS, headers=headers)).status_code
+
+    return await asyncio.gather(*(show() for _ in range(count)))
+
+
+async def test_two_clients_behind_one_balancer_are_counted_apart(
+    balancer: httpx.AsyncClient, database: asyncpg.Connection, is_named: bool
+) -> None:
+    """Those who guess ask Postgres two at a time; so it is held, to see who waits for a turn."""
+    for _ in range(5):
+        await guess(balancer, ONE, 45)
+        async with database.transaction():
+            await database.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
+            guilty = asyncio.create_task(guess(balancer, ONE, 6))
+            innocent = asyncio.create_task(guess(balancer, OTHER, 6))
+            await asyncio.sleep(2.5)
+        refused = (await guilty).count(429), (await innocent).count(429)
+        if any(refused):
+            break
+        # A second went by before the lock was there, and the guilty one had guesses free.
+    assert refused == (4, 0) if is_named else sum(refused) == 10
+
+
+async def test_the_address_that_is_recorded_is_the_client_s_and_no_log_has_it(
+    stack: Stack, database: asyncpg.Connection, is_named: bool
+) -> None:
+    house = House(stack, None, None, database)  # type: ignore[arg-type]  # speaks to the operator's command alone
+    key = await house.make_tenant("behind", "realtime")
+    for source, told, recorded in (
+        (BALANCER, f"192.0.2.99, {ONE}", ONE if is_named else BALANCER),
+        ("127.0.0.1", f"192.0.2.99, {ONE}", "127.0.0.1"),
+    ):
+        headers = {"x-forwarded-for": told, **bearer(key)}
+        url = f"{stack.ws_url}{STREAM}?{STORED}"
+        async with connect(url, proxy=None, additional_headers=headers, local_addr=(source, 0)) as socket:
+            session_id = json.loads(await socket.recv())["session_id"]
+            await socket.send('{"type":"end"}')
+            await socket.wait_closed()
+        found = await database.fetchval(
+            "SELECT host(client_ip) FROM realtime_sessions WHERE id = $1", parse_session_id(session_id)
+        )
+        assert found == recorded
+    for log in stack.home.path.glob("logs/*"):
+        text = log.read_text(errors="replace")
+        assert not [each for each in (ONE, OTHER, "192.0.2.99") if each in text], log.name

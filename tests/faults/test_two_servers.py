@@ -1,0 +1,300 @@
+"""Two servers with one Postgres and one bucket behind one Envoy, by TLS and with keys: one is lost, and the other goes
+on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from dalston import AsyncClient, Ended, Event, Final, Resumed, SessionBegan, Transcript, Warned
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from bridge.app import open_channel
+from bridge.config import BridgeSettings
+from bridge.door import open_door
+from bridge.responses import STREAM_PATH
+from stack.envoy import Certificate, Doors, envoy
+from stack.ports import free_port
+from tests.faults.client import PatternClient
+from tests.faults.figures import FIGURES
+from tests.faults.pattern import BYTES_PER_SECOND, audio, disagreement
+from tests.faults.servers import ServerProcess, a_server
+from tests.faults.world import World, read_wav
+from tests.integration.envoy.certificates import make_certificate
+
+SESSIONS = "/v1/realtime/sessions"
+TAG = 5
+SECONDS = 30
+PIECE = 3200
+FINAL = re.compile(rf"tag {TAG} bytes (\d+) to (\d+)")
+STORED = {"store_audio": True, "store_transcript": True}
+
+
+@dataclass
+class Fleet:
+    """The servers, and the one door to them."""
+
+    world: World
+    port: int
+    certificate: Certificate
+    key: str
+    servers: dict[Path, ServerProcess] = field(default_factory=dict)
+    """By spool."""
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.certificate.chain))
+
+    def channel(self) -> grpc.aio.Channel:
+        """A connection of its own, which shows the key."""
+        secure = grpc.ssl_channel_credentials(self.certificate.chain.read_bytes())
+        shown = grpc.access_token_call_credentials(self.key)
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        credentials = grpc.composite_channel_credentials(secure, shown)
+        return grpc.aio.secure_channel(f"localhost:{self.port}", credentials, options=options)
+
+    def client(self) -> AsyncClient:
+        return AsyncClient(f"https://localhost:{self.port}", self.key, ca_file=self.certificate.chain, timeout=60)
+
+    def websocket(self, **parameters: str) -> connect:
+        query = "&".join(
+            f"{name}={value}"
+            for name, value in ({"store_audio": "true", "store_transcript": "true"} | parameters).items()
+        )
+        headers = {"authorization": f"Bearer {self.key}"}
+        url = f"wss://localhost:{self.port}{STREAM_PATH}?{query}"
+        return connect(url, ssl=self.tls, proxy=None, additional_headers=headers)
+
+    def home_of(self, session_id: str) -> Path:
+        """The spool of the server that has a session that runs."""
+        (spool,) = (each for each in self.servers if list(each.glob(f"*/{session_id}")))
+        return spool
+
+    async def get(self, path: str) -> httpx.Response:
+        """By REST."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        async with httpx.AsyncClient(verify=self.tls, trust_env=False, timeout=30) as http:
+            return await http.get(f"https://localhost:{self.port}{path}", headers=headers)
+
+    async def served(self) -> None:
+        """Waits until Envoy knows of servers and a bridge that serve; a bridge wants more than a GET."""
+        async with asyncio.timeout(30):
+            for path, code in ((SESSIONS, 200), (STREAM_PATH, 426)):
+                while (answer := await self.get(path)).status_code != code:
+                    assert answer.status_code == 503, answer.text
+                    await asyncio.sleep(0.2)
+
+    async def linked(self, session_id: str) -> bytes:
+        """The joined recording."""
+        await self.world.settled()
+        answer = await self.get(f"{SESSIONS}/{session_id}/audio?linked=true")
+        assert answer.status_code == 200, answer.text
+        return read_wav(answer.content)
+
+
+async def make_key(world: World) -> str:
+    words = ("create-key", "--tenant", "fleet", "--name", "test", "--scopes", "realtime,sessions:read", "--json")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "persistence.access",
+        *words,
+        env=world.program_environment(world.folder),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return str(json.loads(out)["secret"])
+
+
+@asynccontextmanager
+async def a_fleet(world: World) -> AsyncIterator[Fleet]:
+    certificate = make_certificate(world.folder, 1)
+    async with AsyncExitStack() as running:
+        fleet = Fleet(world, free_port(), certificate, await make_key(world))
+        for number in range(2):
+            spool = world.new_spool()
+            environment = world.environment(spool, auth="keys")
+            server = a_server(environment, world.folder / f"server-{number}.log")
+            fleet.servers[spool] = await running.enter_async_context(server)
+        one, other = fleet.servers.values()
+        target = f"ipv4:{one.address},{other.address}"
+        channel = await running.enter_async_context(open_channel(target))
+        settings = BridgeSettings(bridge_port=0, auth="keys", server_target=target)
+        bridge_port = await running.enter_async_context(open_door(settings, channel))
+        doors = Doors(
+            ["127.0.0.1"],
+            fleet.port,
+            one.port,
+            bridge_port,
+            more_servers=[("127.0.0.1", other.port)],
+            certificate=certificate,
+        )
+        running.enter_context(envoy(world.folder / "envoy", doors))
+        await fleet.served()
+        yield fleet
+
+
+@pytest.fixture
+async def fleet(world: World) -> AsyncIterator[Fleet]:
+    async with a_fleet(world) as fleet:
+        yield fleet
+
+
+def is_source(data: bytes, seconds: float) -> bool:
+    return len(data) == round(seconds * BYTES_PER_SECOND) and disagreement(TAG, data) is None
+
+
+@pytest.mark.timeout(180)
+async def test_a_grpc_session_is_resumed_on_the_other_server(fleet: Fleet) -> None:
+    first = PatternClient(fleet.channel(), TAG)
+    await first.begin()
+    home = fleet.home_of(first.session_id)
+    await first.send(4 * BYTES_PER_SECOND)
+    await first.flush()
+    # It still runs, and takes no more.
+    fleet.servers[home].send(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        while first.terminating is None:  # noqa: ASYNC110 - the client has no event for it
+            await asyncio.sleep(0.05)
+    first.vanish()
+    second = PatternClient(fleet.channel(), TAG)
+    await resumed(second, first)
+    assert fleet.home_of(second.session_id) != home
+    await second.send(6 * BYTES_PER_SECOND - second.first_byte)
+    await second.finish()
+    assert is_source(await fleet.linked(second.session_id), 6)
+    await first.close()
+    await second.close()
+
+
+async def resumed(client: PatternClient, previous: PatternClient) -> None:
+    """As soon as the server that had the session is done with it."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await client.resume(previous)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE):
+                    raise
+            await asyncio.sleep(0.3)
+
+
+@pytest.mark.timeout(180)
+async def test_a_websocket_session_is_resumed_on_the_other_server(fleet: Fleet) -> None:
+    async with fleet.websocket() as socket:
+        first = json.loads(await socket.recv())["session_id"]
+        home = fleet.home_of(first)
+        for start in range(0, 4 * BYTES_PER_SECOND, PIECE):
+            await socket.send(audio(TAG, start, PIECE))
+        await socket.send('{"type":"flush"}')
+        await until(socket, "flushed")
+        fleet.servers[home].send(signal.SIGTERM)
+        await until(socket, "session.terminating")
+    begin, socket = await resumed_by_websocket(fleet, first)
+    assert fleet.home_of(begin["session_id"]) != home
+    async with socket:
+        for start in range(round(begin["resume_from_seconds"] * BYTES_PER_SECOND), 6 * BYTES_PER_SECOND, PIECE):
+            await socket.send(audio(TAG, start, min(PIECE, 6 * BYTES_PER_SECOND - start)))
+        await socket.send('{"type":"end"}')
+        await until(socket, "session.end")
+    assert is_source(await fleet.linked(begin["session_id"]), 6)
+
+
+async def until(socket: Any, kind: str) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        while True:
+            message: dict[str, Any] = json.loads(await socket.recv())
+            if message["type"] == kind:
+                return message
+
+
+async def resumed_by_websocket(fleet: Fleet, previous: str) -> tuple[dict[str, Any], Any]:
+    async with asyncio.timeout(30):
+        while True:
+            socket = await fleet.websocket(resume_session_id=previous)
+            try:
+                message = json.loads(await socket.recv())
+            except ConnectionClosed:
+                continue
+            if message["type"] == "session.begin":
+                return message, socket
+            assert message["recoverable"] is True or message["code"] == "session_active", message
+            await socket.close()
+            await asyncio.sleep(0.3)
+
+
+def pieces() -> Iterator[bytes]:
+    for start in range(0, SECONDS * BYTES_PER_SECOND, PIECE):
+        yield audio(TAG, start, PIECE)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("transport", ["grpc", "websocket"])
+async def test_the_sdk_streams_on_while_a_server_is_killed(fleet: Fleet, transport: str) -> None:
+    events: list[Event] = []
+    home: Path | None = None
+    homes: list[Path] = []
+    async with (
+        fleet.client() as client,
+        client.transcribe(pieces(), pace=2.0, transport=transport, **STORED) as stream,  # type: ignore[arg-type]
+    ):
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, SessionBegan):
+                home = fleet.home_of(event.session_id)
+            if isinstance(event, Resumed):
+                homes.append(fleet.home_of(event.session_id))
+            if home is not None and isinstance(event, Final) and event.end > SECONDS / 3:
+                await fleet.servers[home].kill()
+                FIGURES.add("kills survived")
+                homes, home = [home], None
+        ended = events[-1]
+        assert isinstance(ended, Ended)
+        killed, other = homes
+        assert killed != other
+        assert not [event for event in events if isinstance(event, Warned) and event.code == "session_replaced"]
+        assert ended.duration == pytest.approx(SECONDS)
+        assert one_timeline([(each.text, each.start, each.end) for each in events if isinstance(each, Final)])
+        assert is_source(await fleet.linked(ended.session_id), SECONDS)
+        # Finals of the last second were on the killed server's disk alone; it comes back with them.
+        async with a_server(fleet.world.environment(killed, auth="keys"), fleet.world.folder / "again.log"):
+            told = [each.text for each in events if isinstance(each, Final)]
+            async with asyncio.timeout(60):
+                while [each.text for each in (kept := await transcript(client, ended)).utterances] != told:
+                    await asyncio.sleep(0.5)
+        assert one_timeline([(each.text, each.start, each.end) for each in kept.utterances])
+    FIGURES.add("bytes compared", SECONDS * BYTES_PER_SECOND)
+
+
+async def transcript(client: AsyncClient, ended: Ended) -> Transcript:
+    return await client.sessions.transcript(ended.session_id, linked=True)
+
+
+def one_timeline(said: list[tuple[str, float, float]]) -> bool:
+    """Whether what was said is about all the speech of the source once, in order, at the times of the source."""
+    end = 0.0
+    for text, start, end_ in said:
+        found = FINAL.fullmatch(text)
+        assert found is not None, text
+        # A final begins a little before the speech, with silence that its recogniser wants to hear.
+        assert abs(int(found[2]) / BYTES_PER_SECOND - end_) < 0.3, (text, start, end_)
+        # The silence between two sessions may belong to the last final of one and the first of the other.
+        assert start > end - 0.5, (said, start)
+        assert start - end < 1.0, (said, start)
+        end = end_
+    assert end > SECONDS - 1.5
+    return True
