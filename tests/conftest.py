@@ -14,6 +14,11 @@ from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 
 
+def pytest_configure() -> None:
+    # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
+    os.environ.setdefault("DALSTON_MAX_LAG_SECONDS", "60")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
