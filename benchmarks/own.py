@@ -32,7 +32,9 @@ def own_stack(weights: str, **settings: str) -> Iterator[Stack]:
     Converted weights are kept where the checkout keeps them, or in `DALSTON_CACHE_DIR`.
     """
     models = json.dumps(dict.fromkeys(MODELS, weights))
-    environment = {f"DALSTON_{name.upper()}": value for name, value in {"models": models, **UNREFUSED, **settings}.items()}
+    environment = {
+        f"DALSTON_{name.upper()}": value for name, value in {"models": models, **UNREFUSED, **settings}.items()
+    }
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)  # the parts inherit it
     cache = Path(os.environ.get("DALSTON_CACHE_DIR") or ROOT / ".dalston" / "cache")
