@@ -4,6 +4,8 @@ PY := .venv/bin/python
 BIN := .venv/bin
 # More words for the command behind a target: make test ARGS="-k bridge"
 ARGS ?=
+# What make bench runs, of benchmarks/
+BENCH ?= engine latency
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test faults lint generate bench clean
@@ -15,7 +17,7 @@ help:
 	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about half an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'
-	@echo 'make bench     measure latency, word error rate, CPU and memory'
+	@echo 'make bench     measure latency, word error rate, CPU and memory      BENCH=soak ARGS="--hours 1"'
 	@echo 'make clean     remove .venv and caches; recorded sessions in .dalston stay'
 
 demo: .venv/stack.stamp
@@ -31,7 +33,7 @@ faults: .venv/dev.stamp
 	@exec $(PY) -m pytest tests/faults tests/e2e/test_openapi.py --faults=all --hypothesis-profile=thorough $(ARGS)
 
 bench: .venv/dev.stamp
-	@exec $(PY) benchmarks/latency.py $(ARGS)
+	@set -e; for name in $(BENCH); do $(PY) benchmarks/$$name.py $(ARGS); done
 
 generate: .venv/dev.stamp
 	$(PY) scripts/generate.py

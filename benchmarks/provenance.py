@@ -23,3 +23,7 @@ def commit() -> str:
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     return described.stdout.strip() or "unknown"
+
+
+def load() -> str:
+    return f"load average {os.getloadavg()[0]:.1f}"

@@ -28,15 +28,15 @@ def resolve(weights: str, cache_dir: Path, report: Report) -> Path:
         WeightsError: there are no such weights, or they cannot be had or used; the message is one sentence.
     """
     cache_dir = cache_dir.expanduser()
-    if weights in _OFFLINE:
-        return converted(_OFFLINE[weights](), cache_dir, report)
+    if weights in OFFLINE:
+        return converted(OFFLINE[weights](), cache_dir, report)
     path = Path(weights).expanduser()
     if weights and path.is_dir():
         return _usable(path, cache_dir, report)
     if path.is_absolute() or weights.startswith((".", "~")):
         raise WeightsError(f"there is no directory {path} to load a model from")
     if not _HUB_ID.fullmatch(weights):
-        names = ", ".join(sorted(_OFFLINE))
+        names = ", ".join(sorted(OFFLINE))
         raise WeightsError(f"{weights!r} is no model: give a hub id (owner/name), a directory, or one of {names}")
     return _usable(download(weights, cache_dir / "hub", report), cache_dir, report)
 
@@ -84,7 +84,8 @@ def _tiny_english() -> Ct2Source:
     return _packaged("tiny.en", (model / "model.bin",), model / "config.json", model / "tokenizer.json")
 
 
-_OFFLINE: dict[str, Callable[[], Ct2Source]] = {"base": _base, "tiny.en": _tiny_english}
+OFFLINE: dict[str, Callable[[], Ct2Source]] = {"base": _base, "tiny.en": _tiny_english}
+"""The models that packages bring. A call raises WeightsError where the package is not installed."""
 
 
 def _package(distribution: str, weights: str) -> Path:

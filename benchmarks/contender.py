@@ -1,0 +1,169 @@
+"""One engine in a process of its own, for `engine.py`: tells what each utterance says and what CPU time that took.
+
+    python benchmarks/contender.py NAME WEIGHTS THREADS
+
+Reads a line of JSON for each utterance, `{"file": ..., "language": ...}` with float32 samples at 16 kHz in a .npy file,
+and answers each with `{"text": ..., "cpu": seconds}`. Before the first it says `{"ready": "name and version"}`, or
+`{"missing": "module"}` if the engine is not installed here. It imports what its engine needs and nothing else of this
+project, so that it runs in a virtual environment that has the engine alone.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Transcribe = Callable[[np.ndarray, str], str]
+
+
+def dalston(weights: str, threads: int, model: str = "fast") -> tuple[str, Transcribe]:
+    """The engine as the server runs it: queue, second try and guard against invented text included."""
+    from server.inference.config import InferenceSettings
+    from server.inference.engine import Engine
+
+    runner = asyncio.Runner()
+    engine = Engine(InferenceSettings(models={"fast": weights, "accurate": weights}, threads=threads, device="cpu"))
+    runner.run(engine.__aenter__())
+    return (
+        "dalston" if model == "fast" else f"dalston, model `{model}`",
+        lambda samples, language: runner.run(engine.recognize(model, samples, language)).text,
+    )
+
+
+def dalston_accurate(weights: str, threads: int) -> tuple[str, Transcribe]:
+    return dalston(weights, threads, "accurate")
+
+
+def dalston_full_window(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """The same model on the 30 s that Whisper was trained on."""
+    import torch
+
+    from server.inference.config import InferenceSettings
+    from server.inference.transcriber import Transcriber, Utterance
+    from server.inference.weights import resolve
+    from server.inference.whisper.precision import choose_device, choose_precision
+
+    torch.set_num_threads(threads)
+    device = choose_device("cpu")
+    directory = resolve(weights, InferenceSettings().cache_dir, lambda _: None)
+    transcriber = Transcriber(directory, device, choose_precision(device))
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        return transcriber.transcribe([Utterance(samples, language)], transcriber.full_window)[0].text
+
+    return "dalston, window of 30 s", transcribe
+
+
+def transformers(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """`generate`, greedy, in single precision."""
+    import torch
+
+    from server.inference.torchaudio_compat import import_torchaudio
+
+    import_torchaudio()  # as this project has it: transformers would import it as it is, and fail with it
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    torch.set_num_threads(threads)
+    model = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
+    processor = WhisperProcessor.from_pretrained(weights)
+    multilingual = model.generation_config.is_multilingual
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        features = processor(samples, sampling_rate=16_000, return_tensors="pt").input_features
+        task = {"language": language, "task": "transcribe"} if multilingual else {}
+        with torch.inference_mode():
+            tokens = model.generate(features, num_beams=1, do_sample=False, **task)
+        return str(processor.batch_decode(tokens, skip_special_tokens=True)[0])
+
+    return f"transformers {version('transformers')} fp32", transcribe
+
+
+def faster_whisper(weights: str, threads: int, beam: int = 1) -> tuple[str, Transcribe]:
+    """One pass without timestamps: the least that it can do."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=threads)
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        segments, _ = model.transcribe(
+            samples,
+            language=language,
+            beam_size=beam,
+            temperature=0.0,
+            without_timestamps=True,
+            condition_on_previous_text=False,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+    way = "greedy" if beam == 1 else f"beam {beam}"
+    return f"faster-whisper {version('faster-whisper')} int8 {way}", transcribe
+
+
+def faster_whisper_beam(weights: str, threads: int) -> tuple[str, Transcribe]:
+    return faster_whisper(weights, threads, beam=5)
+
+
+def whisper_cpp(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """One greedy pass in half precision."""
+    from pywhispercpp.model import Model
+
+    quiet = dict.fromkeys(("print_progress", "print_realtime", "print_timestamps"), False)
+    model = Model(weights, n_threads=threads, single_segment=True, no_context=True, temperature_inc=0.0, **quiet)
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        # It takes nothing that is shorter than a second.
+        padded = np.pad(samples, (0, max(0, 17_600 - len(samples))))
+        return " ".join(segment.text.strip() for segment in model.transcribe(padded, language=language))
+
+    return f"whisper.cpp f16 (pywhispercpp {version('pywhispercpp')})", transcribe
+
+
+CONTENDERS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
+    "dalston": dalston,
+    "dalston-accurate": dalston_accurate,
+    "dalston-full-window": dalston_full_window,
+    "faster-whisper": faster_whisper,
+    "faster-whisper-beam": faster_whisper_beam,
+    "transformers": transformers,
+    "whisper.cpp": whisper_cpp,
+}
+MODULES = {"faster-whisper": "faster_whisper", "faster-whisper-beam": "faster_whisper", "whisper.cpp": "pywhispercpp"}
+"""What an engine from elsewhere is imported as."""
+
+
+def main() -> None:
+    name, weights, threads = sys.argv[1:]
+    # Libraries print to the standard output, some from C: the answers go where it pointed to.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**content: Any) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    if name in MODULES:
+        try:
+            importlib.import_module(MODULES[name])
+        except ModuleNotFoundError as error:
+            return answer(missing=error.name)
+    label, transcribe = CONTENDERS[name](weights, int(threads))
+    answer(ready=label)
+    for line in sys.stdin:
+        request = json.loads(line)
+        samples = np.load(Path(request["file"]))
+        began = time.process_time()
+        text = transcribe(samples, request["language"])
+        answer(text=text, cpu=time.process_time() - began)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The whole local stack, for a benchmark to measure."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from speech import ROOT
+from usage import Meter
+
+from stack.ports import free_port
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+
+PARTS = {
+    "server": ("server",),
+    "bridge": ("bridge",),
+    "envoy": ("envoy",),
+    "storage": ("postgres", "seaweedfs"),
+}
+MODELS = ("fast", "accurate")
+UNREFUSED = {"max_sessions": "1000", "max_lag_seconds": "1000"}
+"""More streams than the machine can take are what is asked about: none of them is to be refused."""
+
+
+@contextmanager
+def own_stack(weights: str, **settings: str) -> Iterator[Stack]:
+    """A stack with a home of its own, all models with the same weights. `settings` are `DALSTON_*` without the prefix.
+
+    Converted weights are kept where the checkout keeps them, or in `DALSTON_CACHE_DIR`.
+    """
+    models = json.dumps(dict.fromkeys(MODELS, weights))
+    environment = {
+        f"DALSTON_{name.upper()}": value for name, value in {"models": models, **UNREFUSED, **settings}.items()
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)  # the parts inherit it
+    cache = Path(os.environ.get("DALSTON_CACHE_DIR") or ROOT / ".dalston" / "cache")
+    try:
+        with (
+            tempfile.TemporaryDirectory() as home,
+            running_stack(StackSettings(home=Path(home), port=free_port(), cache_dir=cache)) as stack,
+        ):
+            yield stack
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def meter(stack: Stack) -> Meter:
+    """Of its parts."""
+    found = {process.name: process.popen.pid for process in stack.processes}
+    return Meter({part: [found[name] for name in names] for part, names in PARTS.items()})
+
+
+def pids(stack: Stack) -> list[int]:
+    """Of everything that runs in it."""
+    return [process.popen.pid for process in stack.processes]
