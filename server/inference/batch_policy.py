@@ -1,7 +1,8 @@
 """Which of the waiting utterances the model does next. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 FRAMES_PER_SECOND = 50
@@ -23,6 +24,10 @@ class Candidate:
 
     model: str
     frames: int
+    session: Hashable = None
+    turn: float = 0.0
+    """Since when it has been its session's next: its arrival, or when its session was last served if that is later."""
+    is_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +38,32 @@ class BatchLimits:
     """Frames in a batch, padding included: what bounds its memory."""
     waste: float
     """The share of a batch's frames that may be padding. Every row is computed at the longest one's length."""
+    partial_rows: int = 1
+    """Partials in a batch, with their share of the frames. Few, for a final that comes meanwhile waits for them."""
+
+    def for_partials(self) -> "BatchLimits":
+        """The limits of a batch of partials."""
+        return BatchLimits(self.partial_rows, self.frames * self.partial_rows // self.rows, self.waste)
 
 
 def next_batch(queue: Sequence[Candidate], limits: BatchLimits) -> list[int]:
-    """Indices into `queue` of the next batch; empty only if the queue is.
+    """Indices into `queue`, which is in the order of arrival, of the next batch; empty only if the queue is.
 
-    The utterance that has waited longest is always in it, so nothing starves and models take turns by arrival. Others
-    of its model join it in the order of their arrival while the batch stays within its limits.
+    Partials go only when no final waits, and never with one: a batch takes as long as its longest row. Of each kind the
+    sessions take turns. The batch begins with the one whose turn has waited longest, whatever its model, so nothing
+    starves; others of its model join it while the batch stays within its limits, the next of every session before the
+    second of any.
     """
-    if not queue:
+    kind_is_partial = all(candidate.is_partial for candidate in queue)
+    order = _in_turn(queue, kind_is_partial)
+    if not order:
         return []
-    head = queue[0]
-    chosen, longest, used = [0], head.frames, head.frames
-    for index, candidate in enumerate(queue[1:], start=1):
+    if kind_is_partial:
+        limits = limits.for_partials()
+    head = queue[order[0]]
+    chosen, longest, used = [order[0]], head.frames, head.frames
+    for index in order[1:]:
+        candidate = queue[index]
         if len(chosen) >= limits.rows:
             break
         if candidate.model != head.model:
@@ -57,3 +75,14 @@ def next_batch(queue: Sequence[Candidate], limits: BatchLimits) -> list[int]:
         chosen.append(index)
         longest, used = longest_then, used + candidate.frames
     return chosen
+
+
+def _in_turn(queue: Sequence[Candidate], is_partial: bool) -> list[int]:
+    """Indices of one kind: first the next of every session, by turn, then the second of each, and so on."""
+    ahead: Counter[Hashable] = Counter()
+    keys = []
+    for index, candidate in enumerate(queue):
+        if candidate.is_partial == is_partial:
+            keys.append((ahead[candidate.session], candidate.turn, index))
+            ahead[candidate.session] += 1
+    return [index for _, _, index in sorted(keys)]

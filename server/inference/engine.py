@@ -5,7 +5,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from server.inference import metrics
 from server.inference.batch_policy import BatchLimits, window
 from server.inference.config import InferenceSettings
-from server.inference.errors import EngineStopped, InferenceError
+from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
 from server.inference.guard import Evidence, invented
+from server.inference.job import Job
 from server.inference.recognition import Recognition
 from server.inference.transcriber import Hypothesis, Transcriber, Utterance
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.precision import choose_device, choose_precision
-from server.inference.worker import Job, Worker
+from server.inference.worker import Worker
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -52,13 +53,16 @@ class Engine:
             return False
         return language == "auto" or self._transcriber(model).vocabulary.supports(language)
 
-    async def recognize(self, model: str, samples: NDArray[np.float32], language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable = None
+    ) -> Recognition:
         """Transcribes one utterance.
 
         Args:
             model: one of `models`.
             samples: mono, 16 kHz, at most the model's window of 30 s.
             language: ISO 639-1, or None to have it detected.
+            session: whose it is. Sessions take turns, however many utterances one of them has waiting.
 
         Raises:
             QueueFull: too many utterances are waiting.
@@ -66,25 +70,51 @@ class Engine:
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
+        return _judged(await self._run(model, Utterance(samples, language), session, is_partial=False), "final")
+
+    async def recognize_partial(
+        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable
+    ) -> Recognition | None:
+        """Transcribes an utterance that goes on, when no final waits for the model.
+
+        Takes the place of the session's partial before, if that waits still. Arguments and errors are those of
+        `recognize`; instead of QueueFull, it gives None.
+
+        Returns:
+            None if it was given up: there was no time for it, newer audio of the session came, or the model failed in
+            a way that would have a final tried again.
+        """
+        try:
+            hypothesis = await self._run(model, Utterance(samples, language), session, is_partial=True)
+        except (PartialDropped, QueueFull):
+            return None
+        return None if hypothesis.failing else _judged(hypothesis, "partial")
+
+    async def _run(self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool) -> Hypothesis:
+        language = utterance.language
         if not self.supports(model, language or "auto"):
             raise ValueError(f"model {model!r} does not exist or does not transcribe {language!r}")
         transcriber = self._transcriber(model)
-        seconds = len(samples) / SAMPLE_RATE
+        seconds = len(utterance.samples) / SAMPLE_RATE
         frames = window(seconds, transcriber.full_window)
         if math.ceil(seconds * 50) > frames:
             raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
         outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = Job(
             model=self._settings.models[model],
-            utterance=Utterance(samples, language),
+            utterance=utterance,
             frames=frames,
             deliver=_deliver_to(outcome),
+            session=session,
+            is_partial=is_partial,
         )
         self._worker.submit(job)
         try:
-            return _judged(await outcome)
+            hypothesis = await outcome
         finally:
             job.abandoned = True
+        log.debug("utterance transcribed", kind=job.kind, model=model, audio=round(seconds, 2), **job.trace)
+        return hypothesis
 
     async def __aenter__(self) -> Self:
         loading = asyncio.wrap_future(self._worker.start(self._load))
@@ -126,8 +156,10 @@ class Engine:
 
 def _batch_limits(settings: InferenceSettings, device: torch.device) -> BatchLimits:
     if device.type == "cuda":
-        return BatchLimits(rows=settings.batch_limit or 32, frames=32 * 1500, waste=0.5)
-    return BatchLimits(rows=settings.batch_limit or 8, frames=8 * 1500, waste=0.25)
+        rows = settings.batch_limit or 32
+        return BatchLimits(rows=rows, frames=32 * 1500, waste=0.5, partial_rows=max(1, rows // 2))
+    rows = settings.batch_limit or 8
+    return BatchLimits(rows=rows, frames=8 * 1500, waste=0.25, partial_rows=max(1, rows // 4))
 
 
 def _default_threads() -> int:
@@ -158,7 +190,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
     return deliver
 
 
-def _judged(hypothesis: Hypothesis) -> Recognition:
+def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
     reason = invented(
         Evidence(
             text=hypothesis.text,
@@ -168,7 +200,7 @@ def _judged(hypothesis: Hypothesis) -> Recognition:
         )
     )
     if reason is not None:
-        metrics.SUPPRESSED.labels(reason).inc()
+        metrics.SUPPRESSED.labels(kind, reason).inc()
     text = "" if reason else hypothesis.text
     return Recognition(
         text=text,

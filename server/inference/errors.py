@@ -3,6 +3,7 @@
 InferenceError
 ├── EngineStopped        the engine is stopping or has stopped
 ├── QueueFull            too many utterances wait already
+├── PartialDropped       newer audio, or finals, came first: there is no partial this time
 ├── RecognitionFailed    the model failed on this batch; the next one may well succeed
 └── WeightsError         a configured model cannot be had; the message is one sentence for a person
 """
@@ -18,6 +19,10 @@ class EngineStopped(InferenceError):
 
 class QueueFull(InferenceError):
     """As many utterances as the queue holds are waiting already."""
+
+
+class PartialDropped(InferenceError):
+    """The partial was given up before the model saw it: newer audio of its session came, or finals need the model."""
 
 
 class RecognitionFailed(InferenceError):

@@ -1,6 +1,9 @@
 """What the engine reports about itself."""
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -11,11 +14,14 @@ QUEUE_LENGTH = Gauge("dalston_engine_queue_length", "Utterances waiting for the 
 QUEUE_SECONDS = Histogram(
     "dalston_engine_queue_seconds",
     "From an utterance's arrival to the start of its batch.",
-    ["model"],
+    ["model", "kind"],
     buckets=_SECONDS,
 )
 BATCH_SIZE = Histogram(
-    "dalston_engine_batch_size", "Utterances in a batch.", ["model"], buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+    "dalston_engine_batch_size",
+    "Utterances in a batch.",
+    ["model", "kind"],
+    buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
 )
 _STAGE_SECONDS = Histogram(
     "dalston_engine_stage_seconds", "Time a batch spends in each stage of the forward.", ["stage"], buckets=_SECONDS
@@ -25,13 +31,37 @@ REDONE = Counter(
     "Utterances transcribed again with the full window, by what the first try failed in.",
     ["reason"],
 )
-SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["reason"])
-DROPPED = Counter("dalston_engine_dropped_total", "Utterances given up by their caller before the model saw them.")
-REFUSED = Counter("dalston_engine_refused_total", "Utterances refused because the queue was full.")
+SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["kind", "reason"])
+DROPPED = Counter(
+    "dalston_engine_dropped_total",
+    "Utterances that the model did not see: abandoned by their caller; partials merged with newer ones, or given up.",
+    ["kind", "reason"],
+)
+REFUSED = Counter("dalston_engine_refused_total", "Utterances refused because the queue was full.", ["kind"])
 FAILED_BATCHES = Counter("dalston_engine_failed_batches_total", "Batches in which the model failed.")
 
+_stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None)
 
-def stage(name: Literal["features", "encode", "decode"]) -> AbstractContextManager[object]:
+
+@contextmanager
+def stage(name: Literal["features", "encode", "decode"]) -> Iterator[None]:
     """Measures the block as one stage of the forward."""
-    timer: AbstractContextManager[object] = _STAGE_SECONDS.labels(name).time()
-    return timer
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - started
+        _STAGE_SECONDS.labels(name).observe(seconds)
+        if (stages := _stages.get()) is not None:
+            stages[name] = stages.get(name, 0.0) + seconds
+
+
+@contextmanager
+def stages() -> Iterator[dict[str, float]]:
+    """What the stages within the block take, in seconds; filled in while it runs."""
+    noted: dict[str, float] = {}
+    token = _stages.set(noted)
+    try:
+        yield noted
+    finally:
+        _stages.reset(token)

@@ -2,15 +2,15 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from server.inference import metrics
-from server.inference.batch_policy import BatchLimits, Candidate, next_batch
-from server.inference.errors import EngineStopped, InferenceError, QueueFull, RecognitionFailed
+from server.inference.batch_policy import BatchLimits
+from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
+from server.inference.job import Job
+from server.inference.job_queue import JobQueue
 from server.inference.transcriber import Hypothesis, Utterance
 from telemetry.logs import get_logger
 
@@ -26,28 +26,11 @@ class Model(Protocol):
     def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]: ...
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One utterance on its way through the queue."""
-
-    model: str
-    utterance: Utterance
-    frames: int
-    """The window to use; a second try takes the full one."""
-    deliver: Callable[[Hypothesis | InferenceError], None]
-    """Called once, on the worker's thread; must not block or raise."""
-    abandoned: bool = False
-    """Set by the caller that no longer waits: the job is dropped if it has not begun."""
-    arrived: float = field(default_factory=time.perf_counter)
-
-
 class Worker:
     """Runs batches on its own thread from `start` until `stop`."""
 
     def __init__(self, limits: BatchLimits, queue_limit: int) -> None:
-        self._limits = limits
-        self._queue_limit = queue_limit
-        self._queue: deque[Job] = deque()
+        self._queue = JobQueue(limits, queue_limit)
         self._changed = threading.Condition()
         self._stopping = False
         self._models: Mapping[str, Model] = {}
@@ -65,23 +48,25 @@ class Worker:
         return loaded
 
     def submit(self, job: Job) -> None:
-        """Queues a job.
+        """Queues a job. A partial of the same session that waits already is given up for it.
 
         Raises:
             EngineStopped: the worker is stopping.
-            QueueFull: as many jobs as allowed are waiting.
+            QueueFull: as many jobs of its kind as allowed are waiting.
         """
         with self._changed:
             if self._stopping:
                 raise EngineStopped("the engine is stopping")
-            if len(self._queue) >= self._queue_limit:
-                self._drop_abandoned()
-            if len(self._queue) >= self._queue_limit:
-                metrics.REFUSED.inc()
-                raise QueueFull(f"{self._queue_limit} utterances are waiting already")
-            self._queue.append(job)
+            self._drop_abandoned()
+            try:
+                stale = self._queue.add(job)
+            except QueueFull:
+                metrics.REFUSED.labels(job.kind).inc()
+                raise
             metrics.QUEUE_LENGTH.set(len(self._queue))
             self._changed.notify()
+        if stale is not None:
+            _give_up([stale], "merged")
 
     def stop(self) -> None:
         """Fails what is waiting, lets the batch that runs finish, and ends the thread. Blocks; may be called again."""
@@ -109,45 +94,50 @@ class Worker:
 
     def _take(self) -> list[Job]:
         """Waits for the next batch and takes it off the queue; empty when stopping."""
-        with self._changed:
-            while not self._stopping:
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return []
                 self._drop_abandoned()
-                candidates = [Candidate(job.model, job.frames) for job in self._queue]
-                if chosen := next_batch(candidates, self._limits):
-                    batch = [self._queue[index] for index in chosen]
-                    for job in batch:
-                        self._queue.remove(job)
-                    metrics.QUEUE_LENGTH.set(len(self._queue))
-                    return batch
-                self._changed.wait()
-        return []
+                now = time.perf_counter()
+                given_up = self._queue.drop_partials_without_time(now)
+                batch = self._queue.take(now)
+                metrics.QUEUE_LENGTH.set(len(self._queue))
+                if not batch and not given_up:
+                    self._changed.wait()
+            _give_up(given_up, "load")
+            if batch:
+                return batch
 
     def _drop_abandoned(self) -> None:
-        waiting = [job for job in self._queue if not job.abandoned]
-        metrics.DROPPED.inc(len(self._queue) - len(waiting))
-        self._queue = deque(waiting)
+        for job in self._queue.drop_abandoned():
+            metrics.DROPPED.labels(job.kind, "abandoned").inc()
 
     def _run(self, batch: Sequence[Job]) -> None:
         name, frames = batch[0].model, max(job.frames for job in batch)
         model = self._models[name]
         started = time.perf_counter()
+        kind = batch[0].kind
         for job in batch:
-            metrics.QUEUE_SECONDS.labels(name).observe(started - job.arrived)
-        metrics.BATCH_SIZE.labels(name).observe(len(batch))
+            metrics.QUEUE_SECONDS.labels(name, kind).observe(started - job.arrived)
+        metrics.BATCH_SIZE.labels(name, kind).observe(len(batch))
         try:
-            hypotheses = model.transcribe([job.utterance for job in batch], frames)
+            with metrics.stages() as stages:
+                hypotheses = model.transcribe([job.utterance for job in batch], frames)
         except Exception:
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
-            if len(batch) == 1:
-                batch[0].deliver(RecognitionFailed("the model failed on this utterance"))
+            if len(batch) == 1 or batch[0].is_partial:
+                for job in batch:
+                    job.deliver(RecognitionFailed("the model failed on this utterance"))
             else:
                 for job in batch:  # one of them may be at fault; the others are not to suffer for it
                     self._run([job])
             return
+        _note(batch, frames, started, stages)
         again = []
         for job, hypothesis in zip(batch, hypotheses, strict=True):
-            if (reason := hypothesis.failing) and frames < model.full_window:
+            if not job.is_partial and (reason := hypothesis.failing) and frames < model.full_window:
                 metrics.REDONE.labels(reason).inc()
                 job.frames = model.full_window
                 again.append(job)
@@ -156,14 +146,32 @@ class Worker:
         self._put_back(again)
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
-        """Jobs to be done again go first: they have waited longest."""
         with self._changed:
-            self._queue.extendleft(reversed(jobs))
+            self._queue.put_back(jobs)
 
     def _fail_waiting(self) -> None:
         with self._changed:
             self._stopping = True
-            waiting, self._queue = self._queue, deque()
+            waiting = self._queue.clear()
             metrics.QUEUE_LENGTH.set(0)
         for job in waiting:
             job.deliver(EngineStopped("the engine stopped before this utterance was transcribed"))
+
+
+def _note(batch: Sequence[Job], frames: int, started: float, stages: Mapping[str, float]) -> None:
+    """Notes how each job of a batch went, for the trace of its utterance."""
+    for job in batch:
+        job.trace = {
+            "waited": round(started - job.arrived, 4),
+            "computed": round(time.perf_counter() - started, 4),
+            "batch": len(batch),
+            "tries": job.trace.get("tries", 0) + 1,
+            "frames": frames,
+            **{name: round(seconds, 4) for name, seconds in stages.items()},
+        }
+
+
+def _give_up(partials: Sequence[Job], reason: str) -> None:
+    for job in partials:
+        metrics.DROPPED.labels(job.kind, reason).inc()
+        job.deliver(PartialDropped("newer audio or finals came first"))

@@ -40,28 +40,76 @@ def test_a_batch_never_holds_more_frames_than_allowed() -> None:
     assert next_batch(queue(*[1500] * 4), LIMITS) == [0, 1]
 
 
-@given(st.lists(st.builds(Candidate, st.sampled_from(["a", "b"]), st.integers(32, 1500)), min_size=1, max_size=40))
-def test_every_batch_keeps_to_the_limits_in_the_order_of_arrival(waiting: list[Candidate]) -> None:
+def final(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, frames, session, turn)
+
+
+def partial(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, frames, session, turn, is_partial=True)
+
+
+def test_finals_go_before_partials_and_never_with_them() -> None:
+    assert next_batch([partial("a", 1), final("b", 2), partial("c", 3), final("d", 4)], LIMITS) == [1, 3]
+
+
+def test_a_batch_of_partials_is_smaller() -> None:
+    limits = BatchLimits(rows=4, frames=3000, waste=0.25, partial_rows=2)
+    assert next_batch([partial(name) for name in "abcd"], limits) == [0, 1]
+    assert next_batch([partial(name, frames=1500) for name in "abcd"], limits) == [0]
+
+
+def test_the_next_of_every_session_goes_before_the_second_of_any() -> None:
+    waiting = [*[final("a", 1)] * 6, final("b", 2), final("c", 3)]
+    assert next_batch(waiting, LIMITS) == [0, 6, 7, 1]
+
+
+def test_a_batch_begins_with_the_turn_that_has_waited_longest() -> None:
+    assert next_batch([final("a", 5), final("b", 2, model="large"), final("c", 3)], LIMITS) == [1]
+
+
+candidates = st.builds(
+    Candidate,
+    model=st.sampled_from(["a", "b"]),
+    frames=st.integers(32, 1500),
+    session=st.integers(0, 5),
+    turn=st.floats(0, 9),
+    is_partial=st.booleans(),
+)
+
+
+@given(st.lists(candidates, min_size=1, max_size=40))
+def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_kind(waiting: list[Candidate]) -> None:
     chosen = next_batch(waiting, LIMITS)
     batch = [waiting[index] for index in chosen]
+    limits = LIMITS.for_partials() if batch[0].is_partial else LIMITS
     used, total = sum(job.frames for job in batch), max(job.frames for job in batch) * len(batch)
-    assert chosen[0] == 0
-    assert chosen == sorted(set(chosen))
-    assert {job.model for job in batch} == {waiting[0].model}
-    assert len(batch) <= LIMITS.rows
-    assert total <= LIMITS.frames
-    assert total - used <= LIMITS.waste * total
+    assert len(set(chosen)) == len(chosen)
+    assert len({(job.model, job.is_partial) for job in batch}) == 1
+    assert batch[0].is_partial == all(job.is_partial for job in waiting)
+    assert len(batch) <= limits.rows
+    assert total <= limits.frames or len(batch) == 1
+    assert total - used <= limits.waste * total
 
 
-@given(st.lists(st.integers(32, 1500), max_size=30))
-def test_every_utterance_is_served_in_the_end(frames: list[int]) -> None:
-    waiting = queue(*frames)
-    batches = 0
+@given(st.lists(candidates, min_size=1, max_size=40))
+def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer(waiting: list[Candidate]) -> None:
+    head = next_batch(waiting, LIMITS)[0]
+    alike = [index for index, job in enumerate(waiting) if job.is_partial == waiting[head].is_partial]
+    firsts: dict[object, int] = {}
+    for index in alike:
+        firsts.setdefault(waiting[index].session, index)
+    assert head in firsts.values()
+    assert waiting[head].turn == min(waiting[index].turn for index in firsts.values())
+
+
+@given(st.lists(candidates, max_size=30))
+def test_every_utterance_is_served_in_the_end(waiting: list[Candidate]) -> None:
+    batches, most = 0, len(waiting)
     while waiting:
         chosen = set(next_batch(waiting, LIMITS))
         waiting = [job for index, job in enumerate(waiting) if index not in chosen]
         batches += 1
-    assert batches <= len(frames)
+    assert batches <= most
 
 
 @given(st.floats(0, 30))

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from server.inference.batch_policy import BatchLimits
-from server.inference.errors import EngineStopped, InferenceError, QueueFull, RecognitionFailed, WeightsError
+from server.inference.errors import (
+    EngineStopped,
+    InferenceError,
+    PartialDropped,
+    QueueFull,
+    RecognitionFailed,
+    WeightsError,
+)
+from server.inference.job import Job
 from server.inference.transcriber import Hypothesis, Utterance
-from server.inference.worker import Job, Worker
+from server.inference.worker import Worker
 
 SECONDS = 5.0
 """Nothing here takes this long unless it is broken."""
@@ -46,8 +54,9 @@ class Caller:
         self._worker = worker
         self.outcomes: Queue[Hypothesis | InferenceError] = Queue()
 
-    def submit(self, frames: int = 320, model: str = "base") -> Job:
-        job = Job(model, Utterance(np.zeros(16000, np.float32), "en"), frames, self.outcomes.put)
+    def submit(self, frames: int = 320, model: str = "base", *, session: str = "", is_partial: bool = False) -> Job:
+        utterance = Utterance(np.zeros(16000, np.float32), "en")
+        job = Job(model, utterance, frames, self.outcomes.put, session=session, is_partial=is_partial)
         self._worker.submit(job)
         return job
 
@@ -198,3 +207,55 @@ def test_whoever_gives_up_waiting_for_the_models_leaves_a_worker_that_stops(mode
     worker.stop()
     with pytest.raises(EngineStopped):
         Caller(worker).submit()
+
+
+def test_a_final_that_comes_while_partials_run_goes_next(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit(frames=100, session="a", is_partial=True)
+    assert model.begun.acquire(timeout=SECONDS)
+    caller.submit(frames=200, session="b", is_partial=True)
+    caller.submit(frames=320, session="a")
+    model.may_finish.release(3)
+    assert [caller.outcome() for _ in range(3)] == [hypothesis()] * 3
+    assert model.batches == [(1, 100), (1, 320), (1, 200)]
+
+
+def test_of_a_session_s_partials_only_the_newest_waits(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    for frames in (100, 200, 300):
+        caller.submit(frames=frames, session="a", is_partial=True)
+    dropped = [caller.outcome(), caller.outcome()]
+    assert all(isinstance(outcome, PartialDropped) for outcome in dropped)
+    model.may_finish.release(2)
+    assert [caller.outcome(), caller.outcome()] == [hypothesis()] * 2
+    assert model.batches == [(1, 320), (1, 300)]
+
+
+def test_a_partial_in_which_the_model_failed_is_not_done_again(caller: Caller, model: ScriptedModel) -> None:
+    model.outcome = lambda *_: hypothesis("loop")
+    model.may_finish.release(1)
+    caller.submit(session="a", is_partial=True)
+    assert caller.outcome() == hypothesis("loop")
+    assert model.batches == [(1, 320)]
+
+
+def test_partials_that_wait_when_the_worker_stops_fail(caller: Caller, model: ScriptedModel, worker: Worker) -> None:
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    caller.submit(session="a", is_partial=True)
+    model.may_finish.release(1000)
+    worker.stop()
+    outcomes = [caller.outcome(), caller.outcome()]
+    assert outcomes[0] == hypothesis()
+    assert isinstance(outcomes[1], EngineStopped) or outcomes[1] == hypothesis()
+
+
+def test_how_a_job_went_is_noted(caller: Caller, model: ScriptedModel) -> None:
+    model.outcome = lambda _, frames: hypothesis("loop" if frames < FULL else "end")
+    model.may_finish.release(2)
+    job = caller.submit(frames=320)
+    caller.outcome()
+    assert job.trace["tries"] == 2
+    assert job.trace["frames"] == FULL
+    assert job.trace["batch"] == 1
+    assert 0 <= job.trace["computed"] <= job.trace["waited"] + SECONDS

@@ -1,0 +1,38 @@
+"""One utterance on its way through the engine."""
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from server.inference.errors import InferenceError
+from server.inference.transcriber import Hypothesis, Utterance
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What is to be transcribed, for whom, and whom to tell."""
+
+    model: str
+    utterance: Utterance
+    frames: int
+    """The window to use; a second try takes the full one."""
+    deliver: Callable[[Hypothesis | InferenceError], None]
+    """Called once, on the worker's thread or on that which submits; must not block or raise."""
+    session: Hashable = None
+    """Whose it is: sessions take turns."""
+    is_partial: bool = False
+    """Whether the utterance goes on: such a job may be given up, and is tried once."""
+    abandoned: bool = False
+    """Set by the caller that no longer waits: the job is dropped if it has not begun."""
+    arrived: float = field(default_factory=time.perf_counter)
+    trace: dict[str, float] = field(default_factory=dict)
+    """How it went: what `Worker` notes of the last batch it was in, in seconds but for counts."""
+    turn: float = field(init=False)
+    """Since when it has been its session's next; kept by the queue."""
+
+    def __post_init__(self) -> None:
+        self.turn = self.arrived
+
+    @property
+    def kind(self) -> str:
+        return "partial" if self.is_partial else "final"

@@ -1,0 +1,78 @@
+"""The jobs that wait for the model. Pure: it knows no thread and no clock."""
+
+from collections import deque
+from collections.abc import Hashable, Sequence
+
+from server.inference.batch_policy import BatchLimits, Candidate, next_batch
+from server.inference.errors import QueueFull
+from server.inference.job import Job
+from server.inference.pace import Pace
+
+
+class JobQueue:
+    """In the order of arrival; batches are taken by turns."""
+
+    def __init__(self, limits: BatchLimits, most: int) -> None:
+        """`most`: finals that may wait, and as many partials."""
+        self._limits = limits
+        self._most = most
+        self._waiting: deque[Job] = deque()
+        self._pace = Pace()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, job: Job) -> Job | None:
+        """Adds a job. A partial takes the place, and the turn, of the one of its session that waits, which is returned.
+
+        Raises:
+            QueueFull: as many jobs of its kind as allowed are waiting.
+        """
+        if job.is_partial and (stale := self._partial_of(job.session)) is not None:
+            job.turn = stale.turn
+            self._waiting[self._waiting.index(stale)] = job
+            return stale
+        if sum(waiting.is_partial == job.is_partial for waiting in self._waiting) >= self._most:
+            raise QueueFull(f"{self._most} utterances are waiting already")
+        self._waiting.append(job)
+        return None
+
+    def take(self, now: float) -> list[Job]:
+        """The next batch, off the queue; empty only if the queue is."""
+        candidates = [Candidate(job.model, job.frames, job.session, job.turn, job.is_partial) for job in self._waiting]
+        batch = [self._waiting[index] for index in next_batch(candidates, self._limits)]
+        served = {(job.session, job.is_partial) for job in batch}
+        self._waiting = deque(job for job in self._waiting if job not in batch)
+        for job in batch:
+            if not job.is_partial:
+                self._pace.note(now - job.turn, now)
+        for job in self._waiting:
+            if (job.session, job.is_partial) in served:
+                job.turn = now
+        return batch
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Takes jobs that are to be done again. They keep their turn, so they go before what came after them."""
+        self._waiting.extendleft(reversed(jobs))
+
+    def drop_abandoned(self) -> list[Job]:
+        """Takes out the jobs that nobody waits for."""
+        return self._drop([job for job in self._waiting if job.abandoned])
+
+    def drop_partials_without_time(self, now: float) -> list[Job]:
+        """Takes out the partials if the model has no time for any: finals wait too long already."""
+        if self._pace.has_time_for_partials(now):
+            return []
+        return self._drop([job for job in self._waiting if job.is_partial])
+
+    def clear(self) -> list[Job]:
+        """Takes out everything."""
+        return self._drop(list(self._waiting))
+
+    def _drop(self, jobs: Sequence[Job]) -> list[Job]:
+        if jobs:
+            self._waiting = deque(job for job in self._waiting if job not in jobs)
+        return list(jobs)
+
+    def _partial_of(self, session: Hashable) -> Job | None:
+        return next((job for job in self._waiting if job.is_partial and job.session == session), None)

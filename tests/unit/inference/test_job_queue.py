@@ -1,0 +1,119 @@
+from collections.abc import Hashable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.inference.batch_policy import BatchLimits
+from server.inference.errors import QueueFull
+from server.inference.job import Job
+from server.inference.job_queue import JobQueue
+from server.inference.transcriber import Utterance
+
+ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
+NOTHING = np.zeros(0, np.float32)
+
+
+def job(session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base") -> Job:
+    return Job(
+        model, Utterance(NOTHING, "en"), 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived
+    )
+
+
+def partial(session: Hashable, arrived: float) -> Job:
+    return job(session, arrived, is_partial=True)
+
+
+def queue_of(*jobs: Job, limits: BatchLimits = ONE_AT_A_TIME) -> JobQueue:
+    queue = JobQueue(limits, most=100)
+    for each in jobs:
+        queue.add(each)
+    return queue
+
+
+def served(queue: JobQueue, start: float) -> list[Job]:
+    """Everything, in the order in which it is taken, a second apart."""
+    order: list[Job] = []
+    while batch := queue.take(start + len(order)):
+        order += batch
+    return order
+
+
+def test_a_session_with_much_waiting_takes_turns_with_one_that_comes_later() -> None:
+    many = [job("many", 0) for _ in range(4)]
+    queue = queue_of(*many)
+    first = queue.take(1)
+    late = [job("late", 1.5), job("late", 1.6)]
+    for each in late:
+        queue.add(each)
+    second = queue.take(2)
+    third = queue.take(3)
+    assert (first, second) == ([many[0]], [many[1]])  # whose turn was there before the other came
+    assert third == [late[0]]
+    assert served(queue, 4) == [many[2], late[1], many[3]]
+
+
+def test_a_newer_partial_takes_the_place_and_the_turn_of_the_one_that_waits() -> None:
+    old, other, new = partial("a", 0), partial("b", 1), partial("a", 2)
+    queue = queue_of(old, other)
+    assert queue.add(new) is old
+    assert served(queue, 3) == [new, other]
+
+
+def test_a_partial_replaces_none_of_another_session_and_no_final() -> None:
+    queue = queue_of(job("a", 0), partial("b", 0))
+    assert queue.add(partial("a", 1)) is None
+    assert len(queue) == 3
+
+
+def test_partials_take_no_room_from_finals() -> None:
+    queue = JobQueue(ONE_AT_A_TIME, most=2)
+    for number in range(2):
+        queue.add(partial(number, 0))
+        queue.add(job(number, 0))
+    with pytest.raises(QueueFull):
+        queue.add(job("more", 1))
+    with pytest.raises(QueueFull):
+        queue.add(partial("more", 1))
+    assert queue.add(partial(0, 1)) is not None
+
+
+def test_what_is_done_again_keeps_its_turn() -> None:
+    jobs = [job("a", 0), job("a", 0), job("b", 0.5)]
+    queue = queue_of(*jobs)
+    first = queue.take(1)
+    queue.put_back(first)
+    assert served(queue, 2) == [jobs[0], jobs[2], jobs[1]]
+
+
+def test_partials_are_given_up_while_finals_wait_too_long_and_tried_again_later() -> None:
+    queue = queue_of(*[job(number, 0) for number in range(3)], limits=BatchLimits(3, 4500, 0.5))
+    queue.add(partial("x", 0))
+    assert queue.drop_partials_without_time(0.0) == []
+    queue.take(2.0)
+    given_up = queue.drop_partials_without_time(2.0)
+    assert [each.session for each in given_up] == ["x"]
+    queue.add(partial("x", 20.0))
+    assert queue.drop_partials_without_time(20.0) == []
+
+
+def test_a_session_that_waits_for_itself_leaves_time_for_partials() -> None:
+    queue = queue_of(*[job("bulk", 0) for _ in range(50)])
+    for number in range(50):
+        queue.take(number * 0.2)
+    queue.add(partial("x", 10.0))
+    assert queue.drop_partials_without_time(10.0) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_from("ab")), max_size=40))
+def test_between_two_of_one_session_every_session_that_waits_is_served(arrivals: list[tuple[int, int, str]]) -> None:
+    arrivals.sort(key=lambda arrival: arrival[1])
+    queue = queue_of(*[job(session, at, model=model) for session, at, model in arrivals])
+    order = [each.session for each in served(queue, 21)]
+    assert len(order) == len(arrivals)
+    for index, session in enumerate(order):
+        again = next((later for later in range(index + 1, len(order)) if order[later] == session), None)
+        if again is not None:
+            waiting = set(order[again:]) - {session}
+            assert waiting <= set(order[index + 1 : again])
