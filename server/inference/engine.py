@@ -81,14 +81,13 @@ class Engine:
         `recognize`; instead of QueueFull, it gives None.
 
         Returns:
-            None if it was given up: there was no time for it, newer audio of the session came, or the model failed in
-            a way that would have a final tried again.
+            None if it was given up: there was no time for it, or newer audio of the session came.
         """
         try:
             hypothesis = await self._run(model, Utterance(samples, language), session, is_partial=True)
         except (PartialDropped, QueueFull):
             return None
-        return None if hypothesis.failing else _judged(hypothesis, "partial")
+        return _judged(hypothesis, "partial")
 
     async def _run(self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool) -> Hypothesis:
         language = utterance.language
@@ -191,7 +190,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
-    reason = invented(
+    reason: str | None = invented(
         Evidence(
             text=hypothesis.text,
             mean_log_probability=hypothesis.mean_log_probability,
@@ -199,6 +198,8 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
             looped=hypothesis.ending == "loop",
         )
     )
+    if reason is None and kind == "partial":
+        reason = hypothesis.failing  # a final would be tried again with the full window
     if reason is not None:
         metrics.SUPPRESSED.labels(kind, reason).inc()
     text = "" if reason else hypothesis.text

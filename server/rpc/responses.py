@@ -8,6 +8,7 @@ from server.session.events import (
     Event,
     Final,
     Flushed,
+    Partial,
     SpeechEnded,
     SpeechStarted,
     Terminating,
@@ -21,6 +22,9 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
             return pb.TranscribeResponse(speech_start=pb.SpeechStart(timestamp=event.timestamp))
         case SpeechEnded():
             return pb.TranscribeResponse(speech_end=pb.SpeechEnd(timestamp=event.timestamp))
+        case Partial():
+            partial = pb.Partial(text=event.text, start=event.start, end=event.end)
+            return pb.TranscribeResponse(partial=partial)
         case Final():
             return pb.TranscribeResponse(
                 final=pb.Final(

@@ -1,7 +1,6 @@
 """What the contract has and this server does not have yet. The one list of it.
 
 Parameters of `TranscribeConfig` listed here answer UNIMPLEMENTED when they are used, methods when they are called.
-`interim_results` is not listed: it permits partials and promises none.
 """
 
 from typing import NoReturn

@@ -14,6 +14,15 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """What an utterance sounds like so far. Replaces the partial before it; the next, or the final, replaces it."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """What an utterance said. Never changes."""
 
@@ -62,4 +71,4 @@ class Ended:
         return " ".join(final.text for final in self.finals)
 
 
-Event = SpeechStarted | SpeechEnded | Final | Flushed | Acknowledged | Terminating | Ended
+Event = SpeechStarted | SpeechEnded | Partial | Final | Flushed | Acknowledged | Terminating | Ended

@@ -46,6 +46,8 @@ class SessionOptions:
     audio: AudioFormat = field(default_factory=AudioFormat)
     vad: VadOptions = field(default_factory=VadOptions)
     vad_events: bool = True
+    partials: bool = True
+    """Whether the session tells what an utterance sounds like before its final."""
     acks: bool = False
     """Whether the session says now and then how far it has come."""
 

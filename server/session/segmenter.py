@@ -39,6 +39,15 @@ class Utterance:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Confirmed speech that goes on."""
+
+    start: int
+    voiced_until: int
+    """Where it was last heard."""
+
+
 Segment = SpeechStart | SpeechEnd | Utterance
 
 
@@ -70,6 +79,13 @@ class Segmenter:
         if self._start is not None:
             return self._start
         return max(self._free_from, self._position - _PAD)
+
+    @property
+    def speech(self) -> Speech | None:
+        """The utterance in progress, if it is confirmed."""
+        if self._start is None or not self._confirmed:
+            return None
+        return Speech(self._start, self._voiced_until)
 
     def push(self, window: Window) -> list[Segment]:
         """Takes the next window; gives what it decides."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -20,11 +20,13 @@ from server.session.events import (
     Event,
     Final,
     Flushed,
+    Partial,
     SpeechEnded,
     SpeechStarted,
     Terminating,
 )
 from server.session.options import AUTO, SessionOptions
+from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
 from server.vad.silero import WINDOW_SAMPLES, VadStream
 
@@ -38,6 +40,8 @@ _UNCHANGED_ACKS = 5
 """Every so many of these intervals one goes out with no news of the session's own: its owner may have some to add."""
 _BREATH_SAMPLES = 8 * WINDOW_SAMPLES
 """Judging a window takes 0.15 ms of the event loop: after so many others get their turn."""
+_VOICELESS_SAMPLES = 4 * WINDOW_SAMPLES
+"""After so much silence an utterance is likely to be over: a partial now would only delay its final."""
 _QUEUE_FULL_SECONDS = 0.25
 """How long a session waits before it asks an engine again that had no room."""
 
@@ -45,8 +49,15 @@ _QUEUE_FULL_SECONDS = 0.25
 class Recognizer(Protocol):
     """What turns an utterance into text."""
 
-    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: Samples, language: str | None, *, session: Hashable = None
+    ) -> Recognition:
         """Transcribes mono 16 kHz audio; a `language` of None is detected. Cancelling the call drops the work."""
+
+    async def recognize_partial(
+        self, model: str, samples: Samples, language: str | None, *, session: Hashable
+    ) -> Recognition | None:
+        """Transcribes the beginning of an utterance if there is time for it, and gives None if there is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Session:
 
     def __init__(self, options: SessionOptions, vad: VadStream, recognizer: Recognizer) -> None:
         self._options = options
+        self._owner = object()  # by which the recognizer tells this session from others
         self._recognizer = recognizer
         self._decoder = Decoder(options.audio)
         self._vad = vad
@@ -81,6 +93,7 @@ class Session:
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
         self._recognitions: set[asyncio.Task[Recognition | Exception]] = set()
+        self._partials = Partials(self._recognize_partial, self._tell_partial, self._tasks)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -91,6 +104,7 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._partials.stop()
         for task in (self._finalizer, self._acknowledger, *self._recognitions):
             task.cancel()  # does nothing to what is done
         await self._tasks.__aexit__(kind, error, trace)
@@ -159,6 +173,7 @@ class Session:
             for window in self._vad.push(piece):
                 await self._act(self._segmenter.push(window))
                 self._segmented = self._segmenter.needed_from
+            self._hear_partially()
             self._buffer.discard_before(self._segmenter.needed_from)
             await asyncio.sleep(0)
 
@@ -169,9 +184,29 @@ class Session:
                     self._utterance_language = self._language
                     await self._announce(SpeechStarted(self._seconds(position)))
                 case SpeechEnd(position):
+                    self._partials.stop()
                     await self._announce(SpeechEnded(self._seconds(position)))
                 case Utterance(start, end):
+                    self._partials.stop()
                     await self._transcribe(segment, self._buffer.slice(start, end))
+
+    def _hear_partially(self) -> None:
+        """Has the utterance in progress tried, unless an earlier one is not through yet: the model is behind then."""
+        speech, end = self._segmenter.speech, self._buffer.end
+        if not self._options.partials or speech is None or self._unfinished or self._events.full():
+            return
+        if end - speech.voiced_until <= _VOICELESS_SAMPLES:
+            self._partials.hear(speech.start, end, self._buffer.slice)
+
+    async def _recognize_partial(self, samples: Samples) -> Recognition | None:
+        language = None if self._utterance_language == AUTO else self._utterance_language
+        return await self._recognizer.recognize_partial(self._options.model, samples, language, session=self._owner)
+
+    def _tell_partial(self, text: str, start: int, end: int) -> bool:
+        if self._events.full():
+            return False  # nobody waits for the next: whoever does not read gets the one after it
+        self._events.put_nowait(Partial(text, self._seconds(start), self._seconds(end)))
+        return True
 
     async def _announce(self, event: SpeechStarted | SpeechEnded) -> None:
         if self._options.vad_events:
@@ -192,7 +227,7 @@ class Session:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
         while True:
             try:
-                return await self._recognizer.recognize(self._options.model, samples, language)
+                return await self._recognizer.recognize(self._options.model, samples, language, session=self._owner)
             except QueueFull:
                 # A session that was let in is not given up because all of them speak at once: its text comes later.
                 await asyncio.sleep(_QUEUE_FULL_SECONDS)

@@ -45,8 +45,15 @@ class ScriptedEngine:
     def supports(self, model: str, language: str) -> bool:
         return model in self.models
 
-    async def recognize(self, model: str, samples: NDArray[np.float32], language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object = None
+    ) -> Recognition:
         return Recognition(describe(samples), language or "en", 0.9, 0.0, None)
+
+    async def recognize_partial(
+        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object
+    ) -> Recognition | None:
+        return Recognition("so far", language or "en", 0.9, 0.0, None)
 
 
 def describe(samples: NDArray[np.float32]) -> str:

@@ -15,7 +15,9 @@ GATE = "DALSTON_FAULT_GATE"
 
 
 class GatedEngine(fault_server.ScriptedEngine):
-    async def recognize(self, model: str, samples: NDArray[np.float32], language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object = None
+    ) -> Recognition:
         gate = Path(os.environ[GATE])
         while not gate.exists():  # noqa: ASYNC110, ASYNC240 - the one that opens it is another process
             await asyncio.sleep(0.05)

@@ -32,9 +32,16 @@ class PatientEngine:
     def supports(self, model: str, language: str) -> bool:
         return True
 
-    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: Samples, language: str | None, *, session: object = None
+    ) -> Recognition:
         await self.may_answer.wait()
         return Recognition("some words", "en", 0.9, 0.0, None)
+
+    async def recognize_partial(
+        self, model: str, samples: Samples, language: str | None, *, session: object
+    ) -> Recognition | None:
+        return None
 
 
 @dataclass

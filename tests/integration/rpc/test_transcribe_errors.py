@@ -33,8 +33,15 @@ class SilentEngine:
     def supports(self, model: str, language: str) -> bool:
         return language in {"auto", "en", "es"}
 
-    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: Samples, language: str | None, *, session: object = None
+    ) -> Recognition:
         raise RecognitionFailed("secret detail of the model")
+
+    async def recognize_partial(
+        self, model: str, samples: Samples, language: str | None, *, session: object
+    ) -> Recognition | None:
+        return None
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ def test_an_empty_config_means_the_defaults_of_the_contract() -> None:
         audio=AudioFormat(Encoding.PCM_S16LE, 16_000, 1),
         vad=VadOptions(threshold=0.5, min_speech_ms=250, min_silence_ms=500, max_utterance_seconds=28),
         vad_events=True,
+        partials=True,
     )
 
 
@@ -53,6 +54,7 @@ def test_every_parameter_is_taken_over() -> None:
         audio=AudioFormat(Encoding.MULAW, 8000, 2),
         vad=VadOptions(0.3, 50, 2000, 1),
         vad_events=False,
+        partials=False,
     )
 
 

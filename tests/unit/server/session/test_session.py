@@ -46,8 +46,12 @@ class ScriptedRecognizer:
         self.calls: list[tuple[str, int, str | None]] = []
         self._delays: Iterator[float] = iter(delays or [])
         self.running = 0
+        self.sessions: set[object] = set()
 
-    async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+    async def recognize(
+        self, model: str, samples: Samples, language: str | None, *, session: object = None
+    ) -> Recognition:
+        self.sessions.add(session)
         self.calls.append((model, len(samples), language))
         number = len(self.calls)
         self.running += 1
@@ -56,6 +60,11 @@ class ScriptedRecognizer:
         finally:
             self.running -= 1
         return Recognition(f"utterance {number}", language or "en", 0.9, 0.0, None)
+
+    async def recognize_partial(
+        self, model: str, samples: Samples, language: str | None, *, session: object
+    ) -> Recognition | None:
+        return None
 
 
 def session(recognizer: ScriptedRecognizer, options: SessionOptions | None = None) -> Session:
@@ -184,7 +193,9 @@ async def test_leaving_a_session_early_drops_its_work() -> None:
 
 async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> None:
     class FailingThird(ScriptedRecognizer):
-        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+        async def recognize(
+            self, model: str, samples: Samples, language: str | None, *, session: object = None
+        ) -> Recognition:
             if len(self.calls) == 2:
                 raise RuntimeError("model broke")
             return await super().recognize(model, samples, language)
@@ -229,7 +240,9 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
     heard, answer = asyncio.Event(), asyncio.Event()
 
     class Waiting(ScriptedRecognizer):
-        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+        async def recognize(
+            self, model: str, samples: Samples, language: str | None, *, session: object = None
+        ) -> Recognition:
             heard.set()
             await answer.wait()
             return await super().recognize(model, samples, language)
@@ -291,7 +304,9 @@ async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> 
     class FullAtFirst(ScriptedRecognizer):
         refusals = 2
 
-        async def recognize(self, model: str, samples: Samples, language: str | None) -> Recognition:
+        async def recognize(
+            self, model: str, samples: Samples, language: str | None, *, session: object = None
+        ) -> Recognition:
             if self.refusals:
                 self.refusals -= 1
                 raise QueueFull("no room")
