@@ -39,7 +39,7 @@ _ACK_SECONDS = 1.0
 _UNCHANGED_ACKS = 5
 """Every so many of these intervals one goes out with no news of the session's own: its owner may have some to add."""
 _BREATH_SAMPLES = 8 * WINDOW_SAMPLES
-"""Judging a window takes 0.15 ms of the event loop: after so many others get their turn."""
+"""Judging a window takes 0.1 ms of the event loop: after so many others get their turn."""
 _VOICELESS_SAMPLES = 4 * WINDOW_SAMPLES
 """After so much silence an utterance is likely to be over: a partial now would only delay its final."""
 _QUEUE_FULL_SECONDS = 0.25
