@@ -22,6 +22,7 @@ from dalston.v1.transcription_pb2 import (
 from dalston.v1.transcription_pb2 import (
     Warning as WarningMessage,
 )
+from prometheus_client import Histogram
 
 from persistence.client_address import client_ip
 from persistence.errors import StorageUnavailable
@@ -47,12 +48,20 @@ STOPPED: Final = Ending("interrupted", "the server stopped")
 # Recognition may lag this far behind before audio that is recorded is let go and read back later, and the client of a
 # session that stores only its transcript is held back. One that stores nothing leaves the waiting to the transport.
 _RECORDED_LAG_SECONDS: Final = 30.0
+# An utterance lasts up to 28 s, and its audio is recognised when it has ended.
+_CAUGHT_UP_SECONDS: Final = 15.0
 _UNRECORDED_BYTES: Final = 256 * 1024
 # A connection that breaks often looks half-closed first, and the cancellation follows. Waited for in turns: a loop that
 # is busy hears of the cancellation later, and takes as much longer over each turn.
 _BREAK_SECONDS: Final = 0.05
 _BREAK_TURNS: Final = 10
 _ROW_SECONDS: Final = 2.0
+
+_lag = Histogram(
+    "dalston_unprocessed_seconds",
+    "Audio of a session that is received and not recognised, the utterance in progress included; each second of each.",
+    buckets=(0.5, 1, 2, 5, 10, 20, 30, 60, 300, 1800),
+)
 
 _DEGRADED: Final = {
     "object_store": "the recording is kept on the server's disk: the object store does not take it",
@@ -101,6 +110,7 @@ class RecordedCall:
         self._taken_over: Exception | None = None
         self._listening_since: float | None = None
         self._wants_acks = False
+        self._is_behind = False
         self._task: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._cut: Exception | None = None
@@ -178,7 +188,6 @@ class RecordedCall:
         side_tasks = [
             asyncio.create_task(self._limit_after_vanishing(), name="grace of a vanished client"),
             asyncio.create_task(self._tell_troubles(), name="warnings of a recorded call"),
-            asyncio.create_task(self._tell_lag(), name="lag of a recorded call"),
         ]
         try:
             await asyncio.wait({self._task})
@@ -243,6 +252,7 @@ class RecordedCall:
                 await self._record_final(response.final)
             case "audio_ack" if self._recorder is not None:
                 self._recorder.processed(response.audio_ack.processed_seconds)
+                await self._tell_lag(self._recorder.received_seconds - response.audio_ack.processed_seconds)
                 if not self._wants_acks:
                     return
                 response.audio_ack.received_seconds = self._recorder.received_seconds
@@ -326,15 +336,15 @@ class RecordedCall:
                     await self._pass_on(_degraded(reason, has_begun=reason in lasting))
             told = lasting
 
-    async def _tell_lag(self) -> None:
+    async def _tell_lag(self, seconds: float) -> None:
         """Warns the client when recognition falls behind, and says when it has caught up."""
-        await self._begun.wait()
-        told = False
-        while True:
-            is_behind = await self._requests.lag_change()
-            if is_behind != told and self._finishing is None:
-                await self._pass_on(_lagging(has_begun=is_behind))
-                told = is_behind
+        _lag.observe(max(0.0, seconds))
+        if self._recorder is None or not self._recorder.start.store_audio:
+            return
+        is_behind = seconds > (_CAUGHT_UP_SECONDS if self._is_behind else _RECORDED_LAG_SECONDS)
+        if is_behind != self._is_behind:
+            self._is_behind = is_behind
+            await self._pass_on(_lagging(has_begun=is_behind))
 
     async def _end(self, end: SessionEnd) -> TranscribeResponse:
         """`session_end` with where the recording is, as far as it is stored in time."""

@@ -61,18 +61,6 @@ class RequestQueue:
         self._is_ended = False
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
-        self._lag_changed = asyncio.Event()
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether audio waits that is not held."""
-        return bool(self._stretches)
-
-    async def lag_change(self) -> bool:
-        """Waits until `is_behind` has changed since the last call; gives it."""
-        await self._lag_changed.wait()
-        self._lag_changed.clear()
-        return self.is_behind
 
     async def put(self, request: TranscribeRequest, offset: int | None = None) -> None:
         """Adds a request, once there is room for it; `offset` is where its audio was recorded.
@@ -134,7 +122,6 @@ class RequestQueue:
         stretch = _Stretch(offset, end)
         if not self._stretches:
             recorded.keep_from(offset)
-            self._lag_changed.set()
         self._stretches.append(stretch)
         self._append(stretch, 0)
 
@@ -159,8 +146,6 @@ class RequestQueue:
         if stretch.start == stretch.end:
             self._stretches.popleft()
             self._remove_first(0)
-            if not self._stretches:
-                self._lag_changed.set()
         recorded.keep_from(self._stretches[0].start if self._stretches else None)
         return audio
 

@@ -158,7 +158,15 @@ def _build(
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(
-        TranscriptionServicer(engine, SileroVad(), limits, settings.max_sessions, drain, persistence.resumptions),
+        TranscriptionServicer(
+            engine,
+            SileroVad(),
+            limits,
+            settings.max_sessions,
+            settings.max_lag_seconds,
+            drain,
+            persistence.resumptions,
+        ),
         server,
     )
     watches = Watches(persistence.changes, persistence.bell, gate, drain, settings.tenant_max_watches)

@@ -25,6 +25,11 @@ SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys
 """A stack without its two models: for what is not about them."""
 
 
+def pytest_configure() -> None:
+    # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
+    os.environ.setdefault("DALSTON_MAX_LAG_SECONDS", "60")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",

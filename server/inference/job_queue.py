@@ -6,7 +6,10 @@ from collections.abc import Hashable, Sequence
 from server.inference.batch_policy import BatchLimits, Candidate, next_batch
 from server.inference.errors import QueueFull
 from server.inference.job import Job
-from server.inference.pace import Pace
+from server.inference.lateness import Lateness
+
+LATE_SECONDS = 0.5
+"""Finals that wait this long for their turn on average leave no time for partials."""
 
 
 class JobQueue:
@@ -17,7 +20,7 @@ class JobQueue:
         self._limits = limits
         self._most = most
         self._waiting: deque[Job] = deque()
-        self._pace = Pace()
+        self._lateness = Lateness()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -45,7 +48,7 @@ class JobQueue:
         self._waiting = deque(job for job in self._waiting if job not in batch)
         for job in batch:
             if not job.is_partial:
-                self._pace.note(now - job.turn, now)
+                self._lateness.note(now - job.turn, now)
         for job in self._waiting:
             if (job.session, job.is_partial) in served:
                 job.turn = now
@@ -61,7 +64,7 @@ class JobQueue:
 
     def drop_partials_without_time(self, now: float) -> list[Job]:
         """Takes out the partials if the model has no time for any: finals wait too long already."""
-        if self._pace.has_time_for_partials(now):
+        if self._lateness.at(now) < LATE_SECONDS:
             return []
         return self._drop([job for job in self._waiting if job.is_partial])
 

@@ -1,8 +1,9 @@
 """TranscriptionService: a session's way through a gRPC stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, contextmanager
+import math
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
 import grpc
@@ -19,6 +20,7 @@ from dalston.v1.transcription_pb2 import (
 from persistence.resumption import Resumption, Resumptions
 from persistence.session_id import new_session_id
 from persistence.tenancy import current_caller
+from server.rpc.admission import Admission
 from server.rpc.config_message import (
     MAX_AUDIO_MESSAGE_BYTES,
     ModelCatalog,
@@ -30,8 +32,9 @@ from server.rpc.drain import Drain
 from server.rpc.requests import RequestReader, StreamLimits
 from server.rpc.responses import response_of
 from server.rpc.streams import Streams
-from server.session.errors import NoCapacity, NotBuilt, SessionError
+from server.session.errors import NotBuilt, SessionError
 from server.session.events import Ended
+from server.session.lag import Lag
 from server.session.options import SessionOptions
 from server.session.session import Recognizer, Session
 from server.vad.silero import SileroVad
@@ -47,7 +50,8 @@ class Engine(ModelCatalog, Recognizer, Protocol):
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Runs at most `max_sessions` sessions at a time."""
+    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait longer for their text
+    than `max_lag_seconds`."""
 
     def __init__(
         self,
@@ -55,13 +59,14 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         vad: SileroVad,
         limits: StreamLimits,
         max_sessions: int,
+        max_lag_seconds: float = math.inf,
         drain: Drain | None = None,
         resumptions: Resumptions | None = None,
     ) -> None:
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._free = max_sessions
+        self._admission = Admission(max_sessions, max_lag_seconds)
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
@@ -75,16 +80,16 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 config = await reader.config()
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, reader.limits)
-                place.enter_context(self._admission())
+                lag = place.enter_context(self._admission.place())
                 await context.write(TranscribeResponse(session_begin=begin))
-            await self._run(begin.session_id, options, reader, context)
+            await self._run(begin.session_id, options, lag, reader, context)
 
     async def _begin(self, config: TranscribeConfig, options: SessionOptions, limits: StreamLimits) -> SessionBegin:
         """What a session begins with, once the one that it resumes has ended."""
         begin = begin_message(new_session_id(), options, _session_limits(limits))
         if config.resume_session_id:
             # Who waits for another session takes no place from those who run; a server that is full ends none for it.
-            self._refuse_when_full()
+            self._admission.refuse_when_full()
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
         return begin
@@ -103,9 +108,12 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         )
         return await self._resumptions.point(wanted)
 
-    async def _run(self, session_id: str, options: SessionOptions, reader: RequestReader, context: Context) -> None:
+    async def _run(
+        self, session_id: str, options: SessionOptions, lag: Lag, reader: RequestReader, context: Context
+    ) -> None:
+        session = Session(options, self._vad.stream(), self._engine, lag)
         try:
-            async with Session(options, self._vad.stream(), self._engine) as session, asyncio.TaskGroup() as tasks:
+            async with session, asyncio.TaskGroup() as tasks:
                 feeding = tasks.create_task(self._feed(session, options, reader))
                 warning = tasks.create_task(self._announce_drain(session))
                 async for event in session:
@@ -148,19 +156,6 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 await session.flush()
             case "set_language":
                 session.set_language(parse_language(control.set_language.language, options.model, self._engine))
-
-    @contextmanager
-    def _admission(self) -> Iterator[None]:
-        self._refuse_when_full()
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
-
-    def _refuse_when_full(self) -> None:
-        if self._free <= 0:
-            raise NoCapacity("this server runs as many sessions as it can: try again in a while")
 
 
 def _session_limits(limits: StreamLimits) -> SessionLimits:

@@ -1,6 +1,7 @@
 """One stream: bytes in, events out."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from server.session.events import (
     SpeechStarted,
     Terminating,
 )
+from server.session.lag import Lag
 from server.session.options import AUTO, SessionOptions
 from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
@@ -73,10 +75,12 @@ class Session:
     iterates; the iteration ends after `finish`. Both sides wait when the other is slow, so that memory is bounded.
     """
 
-    def __init__(self, options: SessionOptions, vad: VadStream, recognizer: Recognizer) -> None:
+    def __init__(self, options: SessionOptions, vad: VadStream, recognizer: Recognizer, lag: Lag | None = None) -> None:
+        """`lag`: where the session notes how long it waits for its text."""
         self._options = options
         self._owner = object()  # by which the recognizer tells this session from others
         self._recognizer = recognizer
+        self._lag = lag or Lag()
         self._decoder = Decoder(options.audio)
         self._vad = vad
         self._segmenter = Segmenter(options.vad)
@@ -220,8 +224,13 @@ class Session:
         await self._slots.acquire()
         recognition = self._tasks.create_task(self._recognize(samples, language))
         self._recognitions.add(recognition)
-        recognition.add_done_callback(self._recognitions.discard)
+        recognition.add_done_callback(self._answered)
+        self._lag.handed_over(time.monotonic())
         await self._pending.put(_Pending(utterance, recognition))
+
+    def _answered(self, recognition: "asyncio.Task[Recognition | Exception]") -> None:
+        self._recognitions.discard(recognition)
+        self._lag.answered(time.monotonic())
 
     async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""

@@ -223,24 +223,3 @@ async def test_a_disk_that_cannot_be_read_ends_the_session_as_unavailable() -> N
     await anext(recorded.queue)
     with pytest.raises(StorageUnavailable):
         await anext(recorded.queue)
-
-
-async def test_lag_is_told_when_it_begins_and_when_it_ends() -> None:
-    recorded = Recorded(2000)
-    told: list[bool] = []
-
-    async def listen() -> None:
-        while True:
-            told.append(await recorded.queue.lag_change())
-
-    listening = asyncio.create_task(listen())
-    for _ in range(5):
-        await recorded.send(bytes(1000))
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.01)
-    assert told == [True]
-    await recorded.rest()
-    await asyncio.sleep(0.01)
-    assert told == [True, False]
-    listening.cancel()
-    await asyncio.wait({listening})

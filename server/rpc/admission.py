@@ -1,0 +1,94 @@
+"""Whether this server can take another session."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from server.inference.lateness import Lateness
+from server.session.errors import NoCapacity
+from server.session.lag import Lag
+
+_RECOVERED: Final = 0.5
+"""Share of the longest lag below which a server that was behind has caught up."""
+
+_lag_seconds = Histogram(
+    "dalston_session_lag_seconds",
+    "From when an utterance was its session's next to be transcribed until it was.",
+    buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
+)
+_longest_lag = Gauge("dalston_longest_lag_seconds", "How long the session waits now that has waited longest for text.")
+_is_behind = Gauge("dalston_behind", "1 while new sessions are refused because those that run wait too long for text.")
+_refused = Counter("dalston_admission_refused_total", "Sessions refused: too many run, or text is late.", ["reason"])
+
+
+class Backlog:
+    """Whether the sessions that run wait too long for their text. Pure; `now` is any clock, in seconds.
+
+    They wait too long from `most` seconds on, on a forgetful average or for one utterance that is not answered; and no
+    longer once both are at half of it: the session that would be let in at once would bring it back.
+    """
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._lateness = Lateness()
+        self._is_behind = False
+
+    def note(self, seconds: float, now: float) -> None:
+        """An utterance was answered after so long."""
+        self._lateness.note(seconds, now)
+
+    def is_behind(self, waiting: float, now: float) -> bool:
+        """Whether it is so; `waiting` is how long the utterance has been waited for that waits longest."""
+        lag = max(waiting, self._lateness.at(now))
+        self._is_behind = lag > (self._most * _RECOVERED if self._is_behind else self._most)
+        return self._is_behind
+
+
+class Admission:
+    """Lets sessions in while there are places, and while those that run get their text in time."""
+
+    def __init__(self, most: int, most_lag_seconds: float) -> None:
+        self._most = most
+        self._lags: set[Lag] = set()
+        self._backlog = Backlog(most_lag_seconds)
+        _longest_lag.set_function(lambda: self._longest(time.monotonic()))
+        _is_behind.set_function(self._is_behind_now)
+
+    @contextmanager
+    def place(self) -> Iterator[Lag]:
+        """A session's place while the block runs; the session keeps its lag in what is given.
+
+        Raises:
+            NoCapacity: there is no place.
+        """
+        self.refuse_when_full()
+        lag = Lag(self._note)
+        self._lags.add(lag)
+        try:
+            yield lag
+        finally:
+            self._lags.remove(lag)
+
+    def refuse_when_full(self) -> None:
+        """Raises NoCapacity if `place` would."""
+        if len(self._lags) >= self._most:
+            _refused.labels("places").inc()
+            raise NoCapacity("this server runs as many sessions as it can: try again in a while")
+        if self._is_behind_now():
+            _refused.labels("lag").inc()
+            raise NoCapacity("this server is behind with the sessions that it runs: try again in a while")
+
+    def _is_behind_now(self) -> bool:
+        now = time.monotonic()
+        return self._backlog.is_behind(self._longest(now), now) and bool(self._lags)
+
+    def _longest(self, now: float) -> float:
+        # A copy: metrics are read on a thread of their own.
+        return max((lag.at(now) for lag in list(self._lags)), default=0.0)
+
+    def _note(self, seconds: float, now: float) -> None:
+        _lag_seconds.observe(seconds)
+        self._backlog.note(seconds, now)

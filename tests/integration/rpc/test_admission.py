@@ -1,0 +1,76 @@
+"""A server whose sessions wait for their text takes no more, until they have it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
+from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
+
+from server.rpc.auth import AuthInterceptor
+from server.rpc.errors import ELSEWHERE, ErrorInterceptor
+from server.rpc.requests import StreamLimits
+from server.rpc.transcription import TranscriptionServicer
+from server.vad.silero import SileroVad
+from tests.integration.rpc.conftest import PatientEngine
+
+CONFIG = TranscribeRequest(config=TranscribeConfig())
+FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
+LAG_SECONDS = 0.3
+
+
+@pytest.fixture
+def engine() -> PatientEngine:
+    return PatientEngine()
+
+
+@pytest.fixture
+async def stub(engine: PatientEngine) -> AsyncIterator[Any]:
+    server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor()))
+    limits = StreamLimits(60, 30)
+    servicer = TranscriptionServicer(engine, SileroVad(), limits, max_sessions=9, max_lag_seconds=LAG_SECONDS)
+    add_TranscriptionServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield TranscriptionServiceStub(channel)
+    await server.stop(0)
+
+
+async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_when_they_have_caught_up(
+    stub: Any, engine: PatientEngine, speech: bytes
+) -> None:
+    engine.may_answer.clear()
+    running = stub.Transcribe()
+    await running.write(CONFIG)
+    assert (await running.read()).HasField("session_begin")
+    for at in range(0, len(speech), 32_000):
+        await running.write(TranscribeRequest(audio=speech[at : at + 32_000]))
+    await running.write(FLUSH)
+    while not (await running.read()).HasField("speech_end"):
+        pass
+    await asyncio.sleep(2 * LAG_SECONDS)
+    refused = stub.Transcribe()
+    await refused.write(CONFIG)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await refused.read()
+    assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "behind" in (raised.value.details() or "")
+    assert dict(raised.value.trailing_metadata())[ELSEWHERE] == "1", "Envoy tries another server"
+    engine.may_answer.set()
+    assert (await running.read()).HasField("final")
+    async with asyncio.timeout(20):
+        while True:
+            another = stub.Transcribe()
+            await another.write(CONFIG)
+            try:
+                assert (await another.read()).HasField("session_begin")
+                break
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.2)
+    for call in (running, another):
+        call.cancel()

@@ -1,0 +1,25 @@
+from server.session.lag import Lag
+
+
+def test_an_utterance_is_late_from_when_it_is_the_next_until_it_is_answered() -> None:
+    answers: list[tuple[float, float]] = []
+    lag = Lag(lambda seconds, now: answers.append((seconds, now)))
+    assert lag.at(5) == 0
+    lag.handed_over(10)
+    lag.handed_over(11)
+    assert lag.at(12) == 2
+    lag.answered(13)
+    assert lag.at(14) == 1
+    lag.answered(15)
+    assert lag.at(99) == 0
+    assert answers == [(3, 13), (2, 15)]
+
+
+def test_one_that_waits_for_its_own_session_is_not_late() -> None:
+    answers: list[float] = []
+    lag = Lag(lambda seconds, _now: answers.append(seconds))
+    for _ in range(4):
+        lag.handed_over(0)
+    for now in (1, 2, 3, 4):
+        lag.answered(now)
+    assert answers == [1, 1, 1, 1]
