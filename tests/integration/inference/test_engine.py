@@ -121,3 +121,52 @@ async def test_a_model_that_cannot_be_had_fails_the_start() -> None:
     with pytest.raises(WeightsError, match="there is no directory"):
         async with Engine(InferenceSettings(models={"fast": "/nowhere"})):
             pass
+
+
+async def test_a_partial_is_what_was_heard_so_far_and_leaves_the_final_as_it_is(
+    engine: Engine, spoken: list[Any]
+) -> None:
+    utterance = spoken[0]
+    alone = await engine.recognize("fast", utterance.samples, "en", session="one")
+    partial = await engine.recognize_partial("fast", utterance.samples[: 3 * RATE], "en", session="one")
+    final = await engine.recognize("fast", utterance.samples, "en", session="one")
+    assert final == alone
+    assert partial is not None
+    words = normalise(partial.text).split()
+    assert 3 <= len(words) < len(normalise(final.text).split())
+    assert words[:3] == normalise(utterance.text).split()[:3]
+
+
+async def test_of_partials_of_one_session_the_newest_is_answered_and_a_final_comes_first(
+    engine: Engine, spoken: list[Any]
+) -> None:
+    order: list[str] = []
+
+    async def noted(name: str, call: Any) -> Any:
+        result = await call
+        order.append(name)
+        return result
+
+    samples = spoken[1].samples
+    running = asyncio.create_task(engine.recognize("fast", samples, "en"))
+    await asyncio.sleep(0)
+    partials = [
+        asyncio.create_task(
+            noted(f"partial {number}", engine.recognize_partial("fast", samples[:RATE], "en", session=7))
+        )
+        for number in range(3)
+    ]
+    await asyncio.sleep(0)
+    final = asyncio.create_task(noted("final", engine.recognize("fast", samples, "en", session=8)))
+    results = await asyncio.gather(*partials)
+    await asyncio.gather(running, final)
+    assert results[0] is results[1] is None
+    assert results[2] is not None
+    assert order == ["partial 0", "partial 1", "final", "partial 2"]
+
+
+@pytest.mark.parametrize("samples", [np.zeros(RATE, np.float32), noise(0.1)], ids=["silence", "noise"])
+async def test_a_partial_of_what_is_not_speech_has_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
+    partial = await engine.recognize_partial("fast", samples, "en", session=1)
+    assert partial is not None
+    assert partial.text == ""

@@ -1,0 +1,56 @@
+"""Partials, from real speech at the pace it was spoken, through everything."""
+
+import asyncio
+import json
+
+from tests.e2e.conftest import Client, Outcome, Sample, chunks
+from tests.words import word_error_rate
+
+SECONDS = 9
+
+
+async def spoken(client: Client, sample: Sample, **parameters: str) -> Outcome:
+    """The first sentence of the sample, sent as it is spoken."""
+    async with client.open(language="en", **parameters) as socket:
+        begin = json.loads(await socket.recv())
+
+        async def send() -> None:
+            for chunk in chunks(sample.pcm[: 16_000 * SECONDS].tobytes()):
+                await socket.send(chunk)
+                await asyncio.sleep(0.1)
+
+        sending = asyncio.create_task(send())
+        messages = [begin]
+        while len(messages) < 2 or messages[-1]["type"] != "transcript.final":
+            messages.append(json.loads(await socket.recv()))
+        await sending
+        return await client.talk(socket, messages, '{"type":"end"}')
+
+
+async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, sample: Sample) -> None:
+    outcome = await spoken(client, sample, store_transcript="true")
+    assert outcome.close_code == 1000
+    kinds = [message["type"] for message in outcome.messages]
+    first, last = kinds.index("transcript.partial"), len(kinds) - 1 - kinds[::-1].index("transcript.partial")
+    assert kinds.index("vad.speech_start") < first
+    assert last < kinds.index("vad.speech_end") < kinds.index("transcript.final")
+    final = outcome.of("transcript.final")[0]
+    partials = outcome.of("transcript.partial")
+    lengths = [len(partial["text"].split()) for partial in partials]
+    assert lengths == sorted(lengths)
+    assert len(partials) >= 2
+    for partial in partials:
+        assert partial["start"] == final["start"] < partial["end"] <= final["end"]
+    said = " ".join(final["text"].split()[: lengths[-1]])
+    assert word_error_rate(said, partials[-1]["text"]) <= 0.3
+    session_id = outcome.messages[0]["session_id"]
+    stored = (await client.http.get(f"/v1/realtime/sessions/{session_id}/transcript")).json()
+    assert [utterance["text"] for utterance in stored["utterances"]] == [
+        message["text"] for message in outcome.of("transcript.final")
+    ]
+
+
+async def test_without_interim_results_there_are_none(client: Client, sample: Sample) -> None:
+    outcome = await spoken(client, sample, interim_results="false")
+    assert outcome.of("transcript.partial") == []
+    assert outcome.of("transcript.final")
