@@ -2,6 +2,7 @@
 
     python benchmarks/latency.py                        1, 2 and 4 streams of the sample recording
     python benchmarks/latency.py --streams 4,8 --seconds 120
+    python benchmarks/latency.py --partials             with text before the finals
     python benchmarks/latency.py --manifest clips.tsv   other speech: columns file, language, reference
 
 Every stream is a WebSocket through Envoy, paced in real time, with storage on. Latency runs from the end of speech, as
@@ -41,7 +42,7 @@ RATE = 16_000
 CHUNK_SECONDS = 0.1
 PAUSE_SECONDS = 1.0
 MARGIN_SECONDS = 0.2
-"""A final's end lies this much after the speech."""
+"""A final begins so much before the speech, and ends so much after it."""
 STORED = {"store_audio": "true", "store_transcript": "true"}
 PARTS = ("server", "bridge", "envoy")
 NORMALIZERS = {"en": EnglishTextNormalizer({})}
@@ -61,6 +62,8 @@ class Result:
     """What one stream's client saw."""
 
     latencies: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+    """From the beginning of each utterance's speech to its first partial."""
     transcript: str = ""
     reference: str = ""
     language: str = "en"
@@ -118,9 +121,13 @@ async def send(socket: ClientConnection, samples: np.ndarray, started: float) ->
 
 
 async def receive(socket: ClientConnection, result: Result, started: float) -> None:
+    told: set[float] = set()
     async for text in socket:
         message = json.loads(text)
-        if message["type"] == "transcript.final":
+        if message["type"] == "transcript.partial" and message["start"] not in told:
+            told.add(message["start"])
+            result.firsts.append(time.monotonic() - started - message["start"] - MARGIN_SECONDS)
+        elif message["type"] == "transcript.final":
             result.latencies.append(time.monotonic() - started - message["end"] + MARGIN_SECONDS)
         elif message["type"] == "session.end":
             result.transcript = message["transcript"]
@@ -172,6 +179,7 @@ async def measure(stack: Stack, clips: list[Clip], count: int, seconds: float, p
                 delay = number * 7.3 % (2.0 * count)
                 tasks.create_task(stream(stack, samples, result, parameters, delay))
     latencies = sorted(latency for result in results for latency in result.latencies)
+    firsts = [first for result in results for first in result.firsts]
     p50, p95 = np.percentile(latencies, [50, 95])
     cpu = {part: usage.cpu_seconds[part] / audio_seconds for part in PARTS}
     memory = {part: usage.memory_bytes[part] / 2**20 for part in PARTS}
@@ -181,6 +189,7 @@ async def measure(stack: Stack, clips: list[Clip], count: int, seconds: float, p
         f"{p50:.2f}",
         f"{p95:.2f}",
         f"{latencies[-1]:.2f}",
+        " / ".join(f"{value:.2f}" for value in np.percentile(firsts, [50, 95])) if firsts else "",
         f"{100 * error_rate(results):.1f}",
         f"{sum(cpu.values()):.3f} ({' + '.join(f'{cpu[part]:.3f}' for part in PARTS)})",
         f"{sum(memory.values()):.0f} ({' + '.join(f'{memory[part]:.0f}' for part in PARTS)})",
@@ -193,6 +202,7 @@ HEADER = [
     "p50 s",
     "p95 s",
     "max s",
+    "first partial p50 / p95 s",
     "WER %",
     f"CPU s per audio s ({' + '.join(PARTS)})",
     f"memory MiB ({' + '.join(PARTS)})",
@@ -204,6 +214,7 @@ async def run(arguments: argparse.Namespace, home: Path) -> None:
     os.environ.setdefault("DALSTON_MAX_LAG_SECONDS", "1000")
     clips = manifest_clips(arguments.manifest, arguments.language) if arguments.manifest else sample_clips()
     parameters = {"language": arguments.language, "model": arguments.model} | STORED
+    parameters["interim_results"] = "true" if arguments.partials else "false"
     with running_stack(StackSettings(home=home, port=free_port(), cache_dir=ROOT / ".dalston" / "cache")) as stack:
         # The first utterances pay for warm-up; they are not what is asked about.
         await measure(stack, clips, 1, 10, parameters)
@@ -221,6 +232,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path)
     parser.add_argument("--language", default="en")
     parser.add_argument("--model", default="fast")
+    parser.add_argument("--partials", action="store_true")
     with tempfile.TemporaryDirectory() as home:
         asyncio.run(run(parser.parse_args(), Path(home)))
 

@@ -38,6 +38,7 @@ from server.session.lag import Lag
 from server.session.options import SessionOptions
 from server.session.session import Recognizer, Session
 from server.vad.silero import SileroVad
+from telemetry.logs import note_caller
 
 Context = grpc.aio.ServicerContext[TranscribeRequest, TranscribeResponse]
 
@@ -81,6 +82,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, reader.limits)
                 lag = place.enter_context(self._admission.place())
+                note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
             await self._run(begin.session_id, options, lag, reader, context)
 

@@ -2,7 +2,7 @@
 
 from server.audio.decoder import MODEL_RATE
 
-FIRST_SECONDS = 0.25
+FIRST_SECONDS = 0.2
 """Of new audio between two tries, until there is something to tell..."""
 SECONDS = 0.5
 """...and from then on, if the model answers soon."""

@@ -17,7 +17,7 @@ def tries(cadence: Cadence, seconds: float, *, speed: float = 1.0) -> list[float
 def test_an_utterance_is_tried_at_once_and_soon_again_until_there_is_something_to_tell() -> None:
     cadence = Cadence()
     cadence.begin()
-    assert tries(cadence, 1) == [0.05, 0.3, 0.55, 0.8]
+    assert tries(cadence, 1) == [0.05, 0.25, 0.45, 0.65, 0.85]
 
 
 def test_once_something_was_told_it_is_tried_every_half_second() -> None:
