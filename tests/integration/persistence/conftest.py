@@ -73,9 +73,13 @@ async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectSto
 
 @pytest.fixture
 async def empty_store(database: Database, objects: ObjectStore) -> None:
-    """For `verify`, which looks at everything there is: tests leave a great many sessions."""
+    """For `verify`, which looks at everything there is: tests leave a great many sessions.
+
+    And dead servers: a repair waits where a lease has run out.
+    """
     async with database.transaction() as connection:
         await connection.exec_driver_sql("TRUNCATE realtime_sessions CASCADE")
+        await connection.exec_driver_sql("DELETE FROM workers WHERE lease_expires_at < now()")
     await objects.delete_all(await objects.list(SESSIONS_PREFIX))
     for key in await objects.uploads_below(SESSIONS_PREFIX):
         await objects.abort_uploads(key)

@@ -299,7 +299,7 @@ async def test_sessions_of_a_dead_server_and_of_other_tenants_do_not_count(
 
 
 async def test_running_sessions_are_counted_by_an_index(database: Database, tenant: uuid.UUID) -> None:
-    from persistence.rows import _COUNT_RUNNING
+    from persistence.admission import _COUNT_RUNNING
 
     async with database.transaction() as connection:
         await connection.execute(text("SET LOCAL enable_seqscan = off"))
