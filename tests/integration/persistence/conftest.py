@@ -73,7 +73,7 @@ async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectSto
 
 @pytest.fixture
 async def empty_store(database: Database, objects: ObjectStore) -> None:
-    """For `verify`, which looks at everything there is: tests leave a great many sessions."""
+    """For what looks at everything there is: tests leave a great many sessions."""
     async with database.transaction() as connection:
         await connection.exec_driver_sql("TRUNCATE realtime_sessions CASCADE")
     await objects.delete_all(await objects.list(SESSIONS_PREFIX))
