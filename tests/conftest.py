@@ -1,11 +1,13 @@
 """The real components, started once for all tests that ask for them and stopped after the last."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings as hypothesis_settings
 
 from persistence.migrate import migrate
@@ -37,6 +39,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="some",
         help="how much of tests/faults to run: nothing, what takes 3 minutes (the default), or all of it (make faults)",
     )
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process logs to what pytest closes after the test.
+
+    Every line of the tests behind it would then fail, with a traceback of a hundred lines.
+    """
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectSto
 
 @pytest.fixture
 async def empty_store(database: Database, objects: ObjectStore) -> None:
-    """For `verify`, which looks at everything there is: tests leave a great many sessions.
+    """For what looks at everything there is: tests leave a great many sessions.
 
     And dead servers: a repair waits where a lease has run out.
     """

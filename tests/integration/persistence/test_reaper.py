@@ -18,6 +18,9 @@ from persistence.session_id import format_session_id, uuid7
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start
 
+# A round ends whatever has no server.
+pytestmark = pytest.mark.usefixtures("empty_store")
+
 
 async def a_reaper(house: Any, **changes: Any) -> tuple[Reaper, Ownership]:
     name = f"reaper-{uuid.uuid4().hex[:8]}"

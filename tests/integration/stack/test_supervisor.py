@@ -144,7 +144,8 @@ def test_ctrl_c_during_the_start_leaves_no_process(command: Command, seconds: fl
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=20)
     assert process.returncode in (130, 0, -signal.SIGINT)
-    assert "Traceback" not in complaint or seconds < 1
+    # Python's own, while it still reads the program; how long it does depends on the machine.
+    assert "Traceback" not in complaint or seconds < 1 or "<frozen importlib" in complaint
     assert command.left() == []
 
 
