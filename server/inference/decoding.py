@@ -42,8 +42,8 @@ class RowDecoding:
     """What was written, stamps included."""
     text: list[int] = field(default_factory=list)
     """The text tokens alone."""
-    log_probability: float = 0.0
-    """Summed over the text tokens."""
+    log_probabilities: list[float] = field(default_factory=list)
+    """Of the text tokens."""
     ending: Ending | None = None
     """Why the row is done, or None while it is not."""
     _last_stamp: int | None = None
@@ -72,9 +72,9 @@ class RowDecoding:
                 self.ending = "closed"
         else:
             self.text.append(token)
-            self.log_probability += log_probability
+            self.log_probabilities.append(log_probability)
             if (start := self.guard.loop_start(self.text)) is not None:
-                del self.text[start:]
+                del self.text[start:], self.log_probabilities[start:]
                 self.ending = "loop"
         if self.ending is None and len(self.tokens) >= self.cap:
             self.ending = "cap"

@@ -19,7 +19,7 @@ from server.inference.config import InferenceSettings
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
 from server.inference.guard import Evidence, invented
 from server.inference.job import Job
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.inference.transcriber import Hypothesis, Transcriber, Utterance
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
@@ -54,7 +54,13 @@ class Engine:
         return language == "auto" or self._transcriber(model).vocabulary.supports(language)
 
     async def recognize(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable = None
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable = None,
     ) -> Recognition:
         """Transcribes one utterance.
 
@@ -62,6 +68,7 @@ class Engine:
             model: one of `models`.
             samples: mono, 16 kHz, at most the model's window of 30 s.
             language: ISO 639-1, or None to have it detected.
+            options: what is wanted beside the text.
             session: whose it is. Sessions take turns, however many utterances one of them has waiting.
 
         Raises:
@@ -70,7 +77,8 @@ class Engine:
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
-        return _judged(await self._run(model, Utterance(samples, language), session, is_partial=False), "final")
+        utterance = Utterance(samples, language, words=options.words)
+        return _judged(await self._run(model, utterance, session, is_partial=False), "final")
 
     async def recognize_partial(
         self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable
@@ -209,4 +217,5 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         confidence=math.exp(hypothesis.mean_log_probability) if text else 0.0,
         no_speech_probability=hypothesis.no_speech_probability,
         suppressed=reason,
+        words=hypothesis.words if text else (),
     )

@@ -44,7 +44,7 @@ _stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None
 
 
 @contextmanager
-def stage(name: Literal["features", "encode", "decode"]) -> Iterator[None]:
+def stage(name: Literal["features", "encode", "decode", "align"]) -> Iterator[None]:
     """Measures the block as one stage of the forward."""
     started = time.perf_counter()
     try:

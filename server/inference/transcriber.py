@@ -1,7 +1,8 @@
 """One model: a batch of utterances in, a hypothesis for each out. Runs on the thread that calls it."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,14 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
+from server.inference.alignment import Alignment
 from server.inference.decoding import Ending, RowDecoding
 from server.inference.generation import TokenChooser, generate
+from server.inference.recognition import Word
 from server.inference.repetition import EAGER, PATIENT
 from server.inference.whisper.checkpoint import read_checkpoint
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
+from server.inference.whisper.vocabulary import SECONDS_PER_STAMP
+from server.inference.words import TimedTokens, timed_words
 
 _PROMPT_TOKENS = 3
 _TOKENS_PER_SECOND = 12
@@ -39,6 +44,8 @@ class Utterance:
     """Mono, 16 kHz."""
     language: str | None
     """ISO 639-1, or None to detect it."""
+    words: bool = False
+    """Whether its words are to be timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,8 @@ class Hypothesis:
     no_speech_probability: float
     seconds: float
     """Length of the utterance."""
+    words: tuple[Word, ...] = ()
+    """If they were asked for, unless the hypothesis is to be done again."""
 
     @property
     def failing(self) -> Failing | None:
@@ -113,10 +122,21 @@ class Transcriber:
             state = self._decoder.start(audio, _PROMPT_TOKENS + max(row.cap for row in rows))
             languages, no_speech, logits = self._prompt(state, [utterance.language for utterance in utterances])
             generate(self._decoder, state, self._choose, logits, rows)
-        return [
+        hypotheses = [
             self._hypothesis(row, language, probability)
             for row, language, probability in zip(rows, languages, no_speech, strict=True)
         ]
+        timed = [
+            index
+            for index, (utterance, heard) in enumerate(zip(utterances, hypotheses, strict=True))
+            if utterance.words and heard.tokens and (full or not heard.failing)
+        ]
+        if timed:
+            with metrics.stage("align"):
+                words = self._words(state, timed, rows, hypotheses)
+            for index, found in zip(timed, words, strict=True):
+                hypotheses[index] = replace(hypotheses[index], words=found)
+        return hypotheses
 
     def _row(self, utterance: Utterance, full: bool) -> RowDecoding:
         duration = len(utterance.samples) / SAMPLE_RATE
@@ -151,7 +171,34 @@ class Transcriber:
             tokens=tuple(row.text),
             language=language,
             ending=row.ending or "cap",
-            mean_log_probability=row.log_probability / max(1, len(row.text)),
+            mean_log_probability=sum(row.log_probabilities) / max(1, len(row.text)),
             no_speech_probability=no_speech_probability,
             seconds=row.duration,
         )
+
+    def _words(
+        self, state: DecoderState, timed: Sequence[int], rows: Sequence[RowDecoding], heard: Sequence[Hypothesis]
+    ) -> list[tuple[Word, ...]]:
+        """The words of the rows `timed`, from one more pass over what they have written.
+
+        Looked at without timestamps, as the alignment heads were chosen; during the decoding it would have to be kept
+        for every row and step, of tries that come to nothing too.
+        """
+        vocabulary = self.vocabulary
+        prompts = [[*vocabulary.prompt(heard[index].language), vocabulary.no_timestamps] for index in timed]
+        tokens = [[*prompt, *rows[index].text] for prompt, index in zip(prompts, timed, strict=True)]
+        frames = [math.ceil(rows[index].duration / SECONDS_PER_STAMP) for index in timed]
+        alignment = Alignment([len(row) for row in tokens], frames, self._device)
+        longest = max(len(row) for row in tokens)
+        padded = [row + [vocabulary.end] * (longest - len(row)) for row in tokens]
+        passed = self._decoder.start_again(state, timed, longest)
+        self._decoder.step(passed, torch.tensor(padded, device=self._device), alignment.add)
+        return [
+            self._timed(rows[index], heard[index].language, alignment.starts(number, len(prompts[number]) - 1))
+            for number, index in enumerate(timed)
+        ]
+
+    def _timed(self, row: RowDecoding, language: str, starts: NDArray[np.intp]) -> tuple[Word, ...]:
+        seconds = np.minimum(starts * SECONDS_PER_STAMP, row.duration).tolist()
+        timed = TimedTokens(row.text, row.log_probabilities, seconds)
+        return timed_words(timed, self._tokenizer.decode, language)

@@ -10,7 +10,6 @@ from google.protobuf.message import Message
 from server.session.errors import NotBuilt
 
 CONFIG_FIELDS = (
-    "word_timestamps",
     "vocabulary",
     "enhance_on_end",
 )

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
 from server.session.buffer import AudioBuffer
 from server.session.errors import InvalidAudio
 from server.session.events import (
@@ -52,7 +52,13 @@ class Recognizer(Protocol):
     """What turns an utterance into text."""
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: Hashable = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable = None,
     ) -> Recognition:
         """Transcribes mono 16 kHz audio; a `language` of None is detected. Cancelling the call drops the work."""
 
@@ -234,9 +240,12 @@ class Session:
 
     async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
+        options = RecognitionOptions(words=self._options.words)
         while True:
             try:
-                return await self._recognizer.recognize(self._options.model, samples, language, session=self._owner)
+                return await self._recognizer.recognize(
+                    self._options.model, samples, language, options, session=self._owner
+                )
             except QueueFull:
                 # A session that was let in is not given up because all of them speak at once: its text comes later.
                 await asyncio.sleep(_QUEUE_FULL_SECONDS)
@@ -279,14 +288,25 @@ class Session:
         return self._seconds(first)
 
     def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
+        start, end = self._seconds(utterance.start), self._seconds(utterance.end)
         return Final(
             text=recognition.text,
-            start=self._seconds(utterance.start),
-            end=self._seconds(utterance.end),
+            start=start,
+            end=end,
             confidence=recognition.confidence,
             language=recognition.language,
+            words=tuple(_later(word, start, end) for word in recognition.words),
         )
 
     def _seconds(self, position: int) -> float:
         # The last window is completed with silence, which is no audio of the session's.
         return min(position / MODEL_RATE, self.duration)
+
+
+def _later(word: Word, start: float, end: float) -> Word:
+    """A word of an utterance from `start` to `end`, on the session's time."""
+
+    def later(seconds: float) -> float:
+        return min(end, max(start, round(start + seconds, 3)))
+
+    return replace(word, start=later(word.start), end=later(word.end))

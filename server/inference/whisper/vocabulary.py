@@ -39,6 +39,11 @@ class Vocabulary:
     def multilingual(self) -> bool:
         return bool(self.languages)
 
+    @property
+    def no_timestamps(self) -> int:
+        """Asks for a transcript without timestamps."""
+        return self.first_stamp - 1
+
     def supports(self, language: str) -> bool:
         return language in self.languages if self.multilingual else language == "en"
 

@@ -12,6 +12,7 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
 from server.inference.errors import EngineStopped, WeightsError
+from server.inference.recognition import RecognitionOptions
 
 RATE = 16_000
 normalise = EnglishTextNormalizer({})
@@ -57,6 +58,32 @@ async def test_a_sentence_said_twice_is_written_twice(engine: Engine, spoken: li
     twice = np.concatenate([sentence.samples, np.zeros(RATE // 2, np.float32), sentence.samples])
     heard = await engine.recognize("fast", twice, "en")
     assert word_error_rate([f"{sentence.text} {sentence.text}"], [heard.text]) <= 0.1
+
+
+async def test_words_are_timed_where_they_are_said(engine: Engine, spoken: list[Any]) -> None:
+    pause = np.zeros(RATE, np.float32)
+    samples = np.concatenate([spoken[1].samples, pause, spoken[2].samples])
+    options = RecognitionOptions(words=True)
+    heard, other = await asyncio.gather(
+        engine.recognize("fast", samples, "en", options), engine.recognize("fast", spoken[0].samples, "en", options)
+    )
+    for each, length in ((heard, len(samples) / RATE), (other, len(spoken[0].samples) / RATE)):
+        assert " ".join(word.word for word in each.words) == each.text
+        times = [time for word in each.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert times[0] >= 0
+        assert times[-1] <= length
+        assert all(0 < word.confidence <= 1 for word in each.words)
+    first = len(spoken[1].samples) / RATE
+    said = len(spoken[1].text.split())
+    assert heard.words[said - 1].end <= first + 0.2
+    assert heard.words[said].start >= first - 0.2
+
+
+async def test_words_that_nobody_asked_for_are_not_timed(engine: Engine, spoken: list[Any]) -> None:
+    heard = await engine.recognize("fast", spoken[1].samples, "en")
+    assert heard.text
+    assert heard.words == ()
 
 
 def noise(level: float) -> NDArray[np.float32]:

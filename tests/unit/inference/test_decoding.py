@@ -79,7 +79,7 @@ def test_the_end_token_ends_the_row_and_is_not_part_of_it() -> None:
 def test_only_text_tokens_count_for_text_and_probability() -> None:
     decoding = row(stamp(0), 7, 8, stamp(1), stamp(1), 9)
     assert decoding.text == [7, 8, 9]
-    assert decoding.log_probability == pytest.approx(-1.5)
+    assert decoding.log_probabilities == [-0.5] * 3
 
 
 def test_a_row_that_repeats_itself_ends_and_keeps_the_text_once() -> None:

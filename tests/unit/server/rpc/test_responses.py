@@ -1,0 +1,12 @@
+from server.inference.recognition import Word
+from server.rpc.responses import response_of
+from server.session.events import Final
+
+
+def test_a_final_carries_its_words() -> None:
+    event = Final("Oh dear.", 1.0, 2.0, 0.9, "en", (Word("Oh", 1.1, 1.25, 0.8), Word("dear.", 1.25, 1.75, 0.95)))
+    final = response_of(event, "sess_0").final
+    assert [(word.word, word.start, word.end, word.confidence) for word in final.words] == [
+        ("Oh", 1.1, 1.25, 0.8),
+        ("dear.", 1.25, 1.75, 0.95),
+    ]
