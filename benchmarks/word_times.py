@@ -22,7 +22,7 @@ from engine_accuracy import Clip, read_manifest
 
 from server.inference.batch_policy import window
 from server.inference.config import InferenceSettings
-from server.inference.recognition import Word
+from server.inference.recognition import RecognitionOptions, Word
 from server.inference.transcriber import Transcriber, Utterance
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
@@ -62,7 +62,9 @@ def compare(model: Transcriber, peer: Any, clips: Sequence[Clip]) -> Comparison:
         frames = window(len(clip.samples) / SAMPLE_RATE, model.full_window)
 
         def ours(words: bool, clip: Clip = clip, frames: int = frames) -> Any:
-            return model.transcribe([Utterance(clip.samples, clip.language, words=words)], frames)[0].words
+            return model.transcribe([Utterance(clip.samples, clip.language, RecognitionOptions(words=words))], frames)[
+                0
+            ].words
 
         def theirs(words: bool, clip: Clip = clip) -> tuple[Word, ...]:
             segments, _ = peer.transcribe(

@@ -17,7 +17,6 @@ from server.inference import metrics
 from server.inference.batch_policy import BatchLimits, window
 from server.inference.config import InferenceSettings
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
-from server.inference.guard import Evidence, invented
 from server.inference.job import Job
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.inference.transcriber import Hypothesis, Transcriber, Utterance
@@ -77,11 +76,17 @@ class Engine:
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
-        utterance = Utterance(samples, language, words=options.words)
+        utterance = Utterance(samples, language, options)
         return _judged(await self._run(model, utterance, session, is_partial=False), "final")
 
     async def recognize_partial(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable,
     ) -> Recognition | None:
         """Transcribes an utterance that goes on, when no final waits for the model.
 
@@ -92,7 +97,7 @@ class Engine:
             None if it was given up: there was no time for it, or newer audio of the session came.
         """
         try:
-            hypothesis = await self._run(model, Utterance(samples, language), session, is_partial=True)
+            hypothesis = await self._run(model, Utterance(samples, language, options), session, is_partial=True)
         except (PartialDropped, QueueFull):
             return None
         return _judged(hypothesis, "partial")
@@ -198,14 +203,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
-    reason: str | None = invented(
-        Evidence(
-            text=hypothesis.text,
-            mean_log_probability=hypothesis.mean_log_probability,
-            no_speech_probability=hypothesis.no_speech_probability,
-            looped=hypothesis.ending == "loop",
-        )
-    )
+    reason: str | None = hypothesis.invented
     if reason is None and kind == "partial":
         reason = hypothesis.failing  # a final would be tried again with the full window
     if reason is not None:
@@ -217,5 +215,6 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         confidence=math.exp(hypothesis.mean_log_probability) if text else 0.0,
         no_speech_probability=hypothesis.no_speech_probability,
         suppressed=reason,
+        language_probability=hypothesis.language_probability,
         words=hypothesis.words if text else (),
     )

@@ -28,7 +28,7 @@ _STAGE_SECONDS = Histogram(
 )
 REDONE = Counter(
     "dalston_engine_redone_total",
-    "Utterances transcribed again with the full window, by what the first try failed in.",
+    "Utterances transcribed again, by what the first try failed in; `echo` without vocabulary, others with 30 s.",
     ["reason"],
 )
 SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["kind", "reason"])

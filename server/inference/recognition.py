@@ -22,6 +22,10 @@ class RecognitionOptions:
 
     words: bool = False
     """Whether the words are to be timed."""
+    vocabulary: tuple[str, ...] = ()
+    """Terms to listen for, the most important first."""
+    expected_language: str | None = None
+    """Where the language is to be detected: what it is unless the model is sure of another."""
 
 
 TEXT_ONLY = RecognitionOptions()
@@ -41,5 +45,7 @@ class Recognition:
     """The model's own probability that there is no speech in the utterance, 0 to 1."""
     suppressed: str | None
     """Why the guard suppressed the text, else None."""
+    language_probability: float | None = None
+    """How likely the model finds the language, 0 to 1; None where it was told."""
     words: tuple[Word, ...] = ()
     """If they were asked for: those of the text, in order, none before or after the audio. Empty without a text."""

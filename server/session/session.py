@@ -27,6 +27,7 @@ from server.session.events import (
     Terminating,
 )
 from server.session.lag import Lag
+from server.session.language import SpokenLanguage
 from server.session.options import AUTO, SessionOptions
 from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
@@ -63,7 +64,13 @@ class Recognizer(Protocol):
         """Transcribes mono 16 kHz audio; a `language` of None is detected. Cancelling the call drops the work."""
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: Hashable
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable,
     ) -> Recognition | None:
         """Transcribes the beginning of an utterance if there is time for it, and gives None if there is not."""
 
@@ -94,6 +101,7 @@ class Session:
         self._frames = 0
         self._language = options.language
         self._utterance_language = options.language
+        self._spoken_language = SpokenLanguage()
         self._speech_samples = 0
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
@@ -149,6 +157,7 @@ class Session:
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on."""
         self._language = language
+        self._spoken_language = SpokenLanguage()
 
     async def announce_end(self, reason: str, grace_seconds: float) -> None:
         """Says between the other events that the session will be ended."""
@@ -210,7 +219,13 @@ class Session:
 
     async def _recognize_partial(self, samples: Samples) -> Recognition | None:
         language = None if self._utterance_language == AUTO else self._utterance_language
-        return await self._recognizer.recognize_partial(self._options.model, samples, language, session=self._owner)
+        return await self._recognizer.recognize_partial(
+            self._options.model, samples, language, self._recognition_options(), session=self._owner
+        )
+
+    def _recognition_options(self) -> RecognitionOptions:
+        """What partials and finals have in common."""
+        return RecognitionOptions(vocabulary=self._options.vocabulary, expected_language=self._spoken_language.expected)
 
     def _tell_partial(self, text: str, start: int, end: int) -> bool:
         if self._events.full():
@@ -240,7 +255,7 @@ class Session:
 
     async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
-        options = RecognitionOptions(words=self._options.words)
+        options = replace(self._recognition_options(), words=self._options.words)
         while True:
             try:
                 return await self._recognizer.recognize(
@@ -263,6 +278,7 @@ class Session:
             if isinstance(recognition, Exception):
                 await self._events.put(recognition)
                 return
+            self._spoken_language.heard(recognition)
             if recognition.text:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)

@@ -57,7 +57,13 @@ class ScriptedEngine:
         return Recognition(describe(samples), language or "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return Recognition("so far", language or "en", 0.9, 0.0, None)
 

@@ -113,7 +113,8 @@ class Decoder:
         new, first = tokens.shape[1], state.length
         state.length += new
         mask = _mask(state.padding, first, new, tokens.device)
-        x = self._embeddings[tokens].to(self._dtype) + self._positions[_positions(state.padding, first, new)]
+        places = _positions(state.padding, first, new, self.capacity)
+        x = self._embeddings[tokens].to(self._dtype) + self._positions[places]
         for index, layer in enumerate(self._layers):
             keys, values = state.tokens[0, index], state.tokens[1, index]
             x = x + self._attend_tokens(layer, layer.self_norm(x), keys, values, first, mask)
@@ -160,12 +161,15 @@ class Decoder:
         return layer.cross_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
 
 
-def _positions(padding: torch.Tensor | None, first: int, new: int) -> torch.Tensor | slice:
-    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at."""
+def _positions(padding: torch.Tensor | None, first: int, new: int, capacity: int) -> torch.Tensor | slice:
+    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at.
+
+    A row that is full stays at its last position while others go on: nothing it has to say counts any more.
+    """
     if padding is None:
         return slice(first, first + new)
     index = torch.arange(first, first + new, device=padding.device)
-    return (index[None] - padding[:, None]).clamp_min(0)
+    return (index[None] - padding[:, None]).clamp(0, capacity - 1)
 
 
 def _mask(padding: torch.Tensor | None, first: int, new: int, device: torch.device) -> torch.Tensor | None:

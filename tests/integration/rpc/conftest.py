@@ -45,7 +45,13 @@ class PatientEngine:
         return Recognition("some words", "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return None
 

@@ -10,6 +10,7 @@ VOCABULARY = Vocabulary(
     end=END,
     start=101,
     transcribe=103,
+    previous=107,
     no_speech=108,
     first_stamp=FIRST_STAMP,
     languages={"en": 102},

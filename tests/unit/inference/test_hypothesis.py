@@ -7,9 +7,10 @@ from server.inference.transcriber import Hypothesis
 SPOKEN = Hypothesis(
     text="he was not an ill-disposed young man",
     tokens=tuple(range(12)),
+    log_probabilities=(-0.2,) * 12,
     language="en",
+    language_probability=None,
     ending="closed",
-    mean_log_probability=-0.2,
     no_speech_probability=0.05,
     seconds=4.0,
 )

@@ -40,7 +40,13 @@ class Listener:
         return Recognition(f"final {self.finals}", "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         self.partials.append(len(samples))
         self.sessions.add(session)

@@ -69,7 +69,13 @@ class ScriptedRecognizer:
         return Recognition(f"utterance {number}", language or "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return None
 
