@@ -4,7 +4,7 @@ A transcript is a series of `<stamp> text <stamp>`. Where the audio is followed 
 stop by itself but begins again; a closing stamp near the end of the utterance is then the sign that it is through.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from server.inference.repetition import RepetitionGuard
@@ -59,6 +59,15 @@ class RowDecoding:
                 return Allowed(text=True, opens_text=opens_text, end=True, stamps=range(0))
             return Allowed(text=False, opens_text=False, end=True, stamps=self._stamps_from(0))
         return Allowed(text=True, opens_text=opens_text, end=True, stamps=self._stamps_from(1))
+
+    def branch(self) -> "RowDecoding":
+        """Another row that has written the same."""
+        return replace(
+            self,
+            tokens=list(self.tokens),
+            text=list(self.text),
+            log_probabilities=list(self.log_probabilities),
+        )
 
     def accept(self, token: int, log_probability: float) -> None:
         """Takes the chosen token and decides whether the row is done."""

@@ -113,7 +113,8 @@ class Engine:
             raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
         outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = Job(
-            model=self._settings.models[model],
+            # A partial is soon replaced: it is written greedily.
+            model=self._settings.models[model] if is_partial else self._shared_name(model),
             utterance=utterance,
             frames=frames,
             deliver=_deliver_to(outcome),
@@ -148,9 +149,17 @@ class Engine:
 
     def _transcriber(self, model: str) -> Transcriber:
         try:
-            return self._transcribers[self._settings.models[model]]
+            return self._transcribers[self._shared_name(model)]
         except KeyError:
             raise EngineStopped("the engine is not running") from None
+
+    def _beams(self, model: str) -> int:
+        return self._settings.beams.get(model, 1)
+
+    def _shared_name(self, model: str) -> str:
+        """The same for models of the same weights and beams: their utterances share batches."""
+        weights, beams = self._settings.models[model], self._beams(model)
+        return weights if beams == 1 else f"{weights}, {beams} beams"
 
     def _load(self) -> Mapping[str, Transcriber]:
         """Loads every configured model, on the worker's thread. Names for the same weights share one model."""
@@ -161,7 +170,10 @@ class Engine:
             started = time.perf_counter()
             log.info("loading model", weights=weights, device=self._device.type)
             directory = resolve(weights, self._settings.cache_dir, lambda line: log.info("preparing model", step=line))
-            self._transcribers[weights] = Transcriber(directory, self._device, precision)
+            transcriber = Transcriber(directory, self._device, precision)
+            self._transcribers[weights] = transcriber
+            for model in (name for name, of_model in self._settings.models.items() if of_model == weights):
+                self._transcribers[self._shared_name(model)] = transcriber.with_beams(self._beams(model))
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         return self._transcribers
 

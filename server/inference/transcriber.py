@@ -1,5 +1,6 @@
 """One model: a batch of utterances in, a hypothesis for each out. Runs on the thread that calls it."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
+from server.inference.beam import search
 from server.inference.decoding import Ending, RowDecoding
 from server.inference.generation import TokenChooser, generate
 from server.inference.guard import Evidence, Reason, invented
@@ -130,6 +132,7 @@ class Transcriber:
         self.full_window = checkpoint.shape.max_source_positions
         """Encoder frames, of 20 ms, that the model was trained on."""
         self._device = device
+        self._beams = 1
         self._tokenizer = checkpoint.tokenizer
         self._features = LogMel(checkpoint.shape.num_mel_bins, device)
         self._encoder = Encoder(checkpoint, device, precision.encoder)
@@ -140,6 +143,12 @@ class Transcriber:
         self._language_tokens = torch.tensor(languages, dtype=torch.long, device=device)
         # A session's terms are the same for each of its utterances.
         self._term_tokens = lru_cache(maxsize=_REMEMBERED_TERMS)(self._read_terms)
+
+    def with_beams(self, beams: int) -> "Transcriber":
+        """The same model, decoding with so many beams; with one it takes the likeliest token each time."""
+        other = copy.copy(self)
+        other._beams = beams
+        return other
 
     @torch.inference_mode()
     def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
@@ -205,7 +214,11 @@ class Transcriber:
         capacity = longest + max(row.cap for row in rows)
         writing = self._decoder.start_again(state, [each.row for each in heard], capacity, padding)
         hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))
-        generate(self._decoder, writing, self._choose, self._decoder.logits(hidden[:, -1]), rows)
+        logits = self._decoder.logits(hidden[:, -1])
+        if self._beams > 1:
+            rows = search(self._decoder, writing, self._choose, logits, rows, self._beams)
+        else:
+            generate(self._decoder, writing, self._choose, logits, rows)
         return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
 
     def _prompt(self, heard: _Heard, with_terms: bool) -> list[int]:

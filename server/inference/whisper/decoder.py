@@ -31,7 +31,8 @@ class DecoderState:
     """What a batch has been through: the keys and values of the audio and of the tokens so far."""
 
     audio: list[tuple[torch.Tensor, torch.Tensor]]
-    """Per layer, keys and values of the encoder's output: [rows, heads, frames, head_width] each."""
+    """Per layer, keys and values of the encoder's output: [utterances, heads, frames, head_width] each. There may be
+    several rows to each utterance, side by side."""
     tokens: torch.Tensor
     """[2, layers, rows, heads, capacity, head_width]"""
     length: int
@@ -101,6 +102,17 @@ class Decoder:
             padding=torch.tensor(padding, device=self._device) if padding and any(padding) else None,
         )
 
+    def fan_out(self, state: DecoderState, rows: int) -> None:
+        """Has every row stand `rows` times, side by side."""
+        state.tokens = state.tokens.repeat_interleave(rows, dim=2)
+        if state.padding is not None:
+            state.padding = state.padding.repeat_interleave(rows)
+
+    def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
+        """Has each row go on from what the row `rows` of it has been through, one of the same utterance."""
+        seen = state.tokens[..., : state.length, :]
+        state.tokens[..., : state.length, :] = seen[:, :, rows]
+
     def step(
         self, state: DecoderState, tokens: torch.Tensor, look: Callable[[torch.Tensor], None] | None = None
     ) -> torch.Tensor:
@@ -153,7 +165,8 @@ class Decoder:
         look: Callable[[torch.Tensor], None] | None,
     ) -> torch.Tensor:
         rows, new, _ = x.shape
-        query = layer.cross_query(x).view(rows, new, self._heads, -1).transpose(1, 2)
+        utterances = len(audio[0])  # whose rows ask the same keys, at once
+        query = layer.cross_query(x).view(utterances, rows // utterances * new, self._heads, -1).transpose(1, 2)
         if watched is not None and look is not None:
             keys = audio[0][:, watched].transpose(-1, -2)
             look(query[:, watched] @ keys / math.sqrt(query.shape[-1]))

@@ -106,6 +106,40 @@ async def test_what_is_not_speech_gives_no_text(samples: NDArray[np.float32], en
     assert heard.confidence == 0.0
 
 
+TERMS = tuple(
+    f"{place} {part}" for place in ("Hertfordshire", "Norland", "Barton") for part in ("north", "council", "market")
+)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(RATE, np.float32), noise(0.01), tone(50)], ids=["silence", "noise", "hum"]
+)
+async def test_terms_to_listen_for_are_not_heard_where_nobody_speaks(
+    samples: NDArray[np.float32], engine: Engine
+) -> None:
+    options = RecognitionOptions(vocabulary=TERMS)
+    for language in ("en", None):
+        assert (await engine.recognize("fast", samples, language, options)).text == ""
+
+
+async def test_what_is_said_is_recognised_whatever_terms_there_are(engine: Engine, spoken: list[Any]) -> None:
+    options = RecognitionOptions(vocabulary=TERMS, words=True)
+    heard = await engine.recognize("fast", spoken[3].samples, None, options)
+    assert word_error_rate([spoken[3].text], [heard.text]) <= 0.1
+    assert heard.language == "en"
+    assert heard.language_probability is not None
+    assert heard.language_probability > 0.8
+
+
+async def test_the_accurate_model_recognises_with_beams_in_one_batch(engine: Engine, spoken: list[Any]) -> None:
+    options = RecognitionOptions(words=True)
+    heard = await asyncio.gather(
+        *(engine.recognize("accurate", utterance.samples, "en", options) for utterance in spoken[:2])
+    )
+    assert word_error_rate([said.text for said in spoken[:2]], [each.text for each in heard]) <= 0.1
+    assert [" ".join(word.word for word in each.words) for each in heard] == [each.text for each in heard]
+
+
 async def test_models_and_languages_are_known(engine: Engine) -> None:
     assert engine.models == {"fast", "accurate"}
     assert engine.supports("fast", "auto")

@@ -35,7 +35,9 @@ ROWS = [
 ]
 
 
-def test_a_row_gives_in_a_batch_what_it_gives_alone(transcriber: Transcriber) -> None:
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_row_gives_in_a_batch_what_it_gives_alone(beams: int, transcriber: Transcriber) -> None:
+    transcriber = transcriber.with_beams(beams)
     together = transcriber.transcribe(ROWS, FRAMES)
     for row, heard in zip(ROWS, together, strict=True):
         (alone,) = transcriber.transcribe([row], FRAMES)
