@@ -33,6 +33,8 @@ class Final:
     end: float
     confidence: float
     language: str
+    language_probability: float | None = None
+    """None where the language was told."""
     words: tuple[Word, ...] = ()
     """If the session asked for them; none begins before the final does or ends after it."""
 

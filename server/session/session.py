@@ -311,6 +311,7 @@ class Session:
             end=end,
             confidence=recognition.confidence,
             language=recognition.language,
+            language_probability=recognition.language_probability,
             words=tuple(_later(word, start, end) for word in recognition.words),
         )
 
