@@ -60,6 +60,13 @@ class RowDecoding:
             return Allowed(text=False, opens_text=False, end=True, stamps=self._stamps_from(0))
         return Allowed(text=True, opens_text=opens_text, end=True, stamps=self._stamps_from(1))
 
+    @property
+    def unheard_seconds(self) -> float:
+        """How much audio is left after the last stamp, where the row ended there and not in a text that goes on."""
+        if self.ending != "end" or not self.tokens or not self._is_stamp(-1):
+            return 0.0
+        return max(0.0, self.duration - self._seconds(self.tokens[-1]))
+
     def branch(self) -> "RowDecoding":
         """Another row that has written the same."""
         return replace(

@@ -34,12 +34,14 @@ _TOKENS_AT_MOST = 224
 _SPARSE_TOKENS_PER_SECOND = 1.5
 _SPARSE_SECONDS = 3.0
 _SPARSE_NO_SPEECH = 0.5
+_EARLY_SECONDS = 2.0
+"""An utterance has less silence at its end: the voice activity detector has cut it off."""
 _DOUBTFUL_NO_SPEECH = 0.5
 """No-speech probability from which a text that was written with terms is tried without them."""
 _REMEMBERED_TERMS = 256
 """Vocabularies whose tokens are remembered."""
 
-Failing = Literal["loop", "cap", "sparse"]
+Failing = Literal["loop", "cap", "sparse", "early"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Hypothesis:
     no_speech_probability: float
     seconds: float
     """Length of the utterance."""
+    unheard_seconds: float = 0.0
+    """How much of it comes after the last stamp, where the model stopped at one."""
     words: tuple[Word, ...] = ()
     """If they were asked for, unless the hypothesis is to be done again."""
 
@@ -81,13 +85,17 @@ class Hypothesis:
     def failing(self) -> Failing | None:
         """What a second try with the full window may mend: the model repeated itself, did not stop, or left text out.
 
-        Left out is what is too little for the time, unless the model doubts that there is speech at all: a shortened
-        window now and then has it jump from the first sentence to the end.
+        Left out is what is too little for the time, or ends long before the audio does, unless the model doubts that
+        there is speech at all: a shortened window, above all with a vocabulary, now and then has it jump to the end.
         """
         if self.ending in ("loop", "cap"):
             return self.ending
+        if self.no_speech_probability >= _SPARSE_NO_SPEECH:
+            return None
         sparse = self.seconds > _SPARSE_SECONDS and len(self.tokens) < _SPARSE_TOKENS_PER_SECOND * self.seconds
-        return "sparse" if sparse and self.no_speech_probability < _SPARSE_NO_SPEECH else None
+        if sparse:
+            return "sparse"
+        return "early" if self.tokens and self.unheard_seconds > _EARLY_SECONDS else None
 
     @property
     def invented(self) -> Reason | None:
@@ -273,6 +281,7 @@ class Transcriber:
             ending=row.ending or "cap",
             no_speech_probability=heard.no_speech_probability,
             seconds=row.duration,
+            unheard_seconds=row.unheard_seconds,
         )
 
 

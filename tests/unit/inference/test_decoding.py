@@ -98,3 +98,13 @@ def test_a_row_that_does_not_stop_is_stopped() -> None:
     decoding = row(stamp(0), 4, 5, 6, cap=4)
     assert decoding.ending == "cap"
     assert decoding.text == [4, 5, 6]
+
+
+def test_a_row_that_ends_at_a_stamp_leaves_the_audio_after_it_unheard() -> None:
+    assert row(stamp(0), 4, stamp(2.0), END).unheard_seconds == pytest.approx(3.0)
+    assert row(stamp(0), 4, stamp(2.0), stamp(2.5), END).unheard_seconds == pytest.approx(2.5)
+
+
+def test_a_row_whose_text_goes_on_to_the_end_leaves_nothing_unheard() -> None:
+    assert row(stamp(0), 4, 5, END).unheard_seconds == 0
+    assert row(stamp(0), 4, stamp(4.9)).unheard_seconds == 0
