@@ -6,20 +6,24 @@ from collections.abc import Callable, Sequence
 Encode = Callable[[str], list[int]]
 """The tokens of a text."""
 
+_HEADING = " Glossary:"
+"""Says that what follows is a list: after a list that seems to be speech the model writes lists, and stops early."""
+
 
 def prompt_tokens(terms: Sequence[str], encode: Encode, room: int) -> list[int]:
-    """The terms as a text that went before, in at most `room` tokens.
+    """The terms as a text that went before, in at most `room` tokens; none if no term fits.
 
     Terms are kept whole, and from the first one on: who gives more than fit puts first what matters most.
     """
-    tokens: list[int] = []
+    tokens, end = encode(_HEADING), encode(".")
+    empty = len(tokens)
     for term in terms:
         plain = " ".join(term.split())
-        added = encode(f", {plain}" if tokens else f" {plain}") if plain else []
-        if len(tokens) + len(added) > room:
+        added = encode(f" {plain}" if len(tokens) == empty else f", {plain}") if plain else []
+        if len(tokens) + len(added) + len(end) > room:
             break
         tokens += added
-    return tokens
+    return [*tokens, *end] if len(tokens) > empty else []
 
 
 def terms_alone(text: str, terms: Sequence[str]) -> bool:
@@ -27,7 +31,7 @@ def terms_alone(text: str, terms: Sequence[str]) -> bool:
 
     Over silence a model that was given terms is apt to say some of them, and is sure of itself.
     """
-    known = {word for term in terms for word in _words(term)}
+    known = {word for term in (_HEADING, *terms) for word in _words(term)}
     said = _words(text)
     return bool(said) and known.issuperset(said)
 

@@ -12,24 +12,37 @@ def prompt(terms: list[str], room: int = 224) -> str:
     return "".join(map(chr, prompt_tokens(terms, encode, room)))
 
 
-def test_terms_are_a_list_that_begins_like_a_word() -> None:
-    assert prompt(["Dashwood", "Norland Park"]) == " Dashwood, Norland Park"
+def test_terms_are_a_list_that_is_said_to_be_one() -> None:
+    assert prompt(["Dashwood", "Norland Park"]) == " Glossary: Dashwood, Norland Park."
 
 
 def test_what_does_not_fit_is_left_out_whole_from_the_end() -> None:
-    assert prompt(["Dashwood", "Norland Park", "Sussex"], room=20) == " Dashwood"
-    assert prompt(["Dashwood"], room=5) == ""
+    assert prompt(["Dashwood", "Norland Park", "Sussex"], room=30) == " Glossary: Dashwood."
+    assert prompt(["Dashwood"], room=19) == ""
 
 
 def test_terms_of_white_space_are_passed_over_and_line_breaks_are_spaces() -> None:
-    assert prompt([" \n", "Norland\n Park", "\t", "Sussex"]) == " Norland Park, Sussex"
+    assert prompt([" \n", "Norland\n Park", "\t", "Sussex"]) == " Glossary: Norland Park, Sussex."
+
+
+def test_without_terms_there_is_no_prompt() -> None:
+    assert prompt([]) == prompt([" "]) == ""
 
 
 TERMS = ["Dashwood", "Norland Park", "東京"]
 
 
 @pytest.mark.parametrize(
-    "text", ["Dashwood", "dashwood.", "Norland", "Norland Park, Dashwood!", "Park Norland Park", "東京、東京"]
+    "text",
+    [
+        "Dashwood",
+        "dashwood.",
+        "Norland",
+        "Norland Park, Dashwood!",
+        "Park Norland Park",
+        "東京、東京",
+        "Glossary: Norland.",
+    ],
 )
 def test_a_text_of_the_terms_words_alone_is_made_of_terms(text: str) -> None:
     assert terms_alone(text, TERMS)
