@@ -190,6 +190,35 @@ async def test_words_are_on_the_session_s_time_and_within_their_final() -> None:
     assert next(e for e in events if isinstance(e, Final)).words == ()
 
 
+async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on() -> None:
+    asked: list[RecognitionOptions] = []
+
+    class Detecting(ScriptedRecognizer):
+        async def recognize(
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
+        ) -> Recognition:
+            asked.append(options)
+            heard = await super().recognize(model, samples, language, options, session=session)
+            return replace(heard, language_probability=0.9)
+
+    async with session(Detecting(), SessionOptions(vocabulary=("Dashwood",))) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(collect(running))
+        for language in (None, None, "auto"):
+            if language:
+                running.set_language(language)
+            await running.push(SPEECH + SILENCE)
+            await asyncio.sleep(0.05)
+        await running.finish()
+    assert [options.vocabulary for options in asked] == [("Dashwood",)] * 3
+    assert [options.expected_language for options in asked] == [None, "en", None]
+
+
 async def test_events_of_speech_can_be_switched_off() -> None:
     events = await run(ScriptedRecognizer(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
     assert [type(e) for e in events] == [Final, Ended]
