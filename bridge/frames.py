@@ -167,6 +167,8 @@ def _final(final: Final) -> Json:
         **_numbers("start", "end", "confidence")(final),
         "language": final.language,
     }
+    if final.HasField("language_probability"):
+        result["language_probability"] = _rounded(final.language_probability)
     if final.words:
         result["words"] = [_texts_and_numbers(("word",), ("start", "end", "confidence"))(word) for word in final.words]
     return result

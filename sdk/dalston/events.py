@@ -75,6 +75,8 @@ class Final:
     """ISO 639-1 code."""
     words: tuple[Word, ...] = ()
     """Only with `word_timestamps`."""
+    language_probability: float | None = None
+    """How likely the language is, 0 to 1, where it was detected; None where it was told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Settings of the engine, from `DALSTON_*` in the environment."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +13,8 @@ class InferenceSettings(BaseSettings):
     models: dict[str, str] = Field(default={"fast": "base", "accurate": "base"}, min_length=1)
     """Model name in a request -> weights, as JSON. Weights are a hub id (`openai/whisper-large-v3-turbo`), a directory
     in Hugging Face's or CTranslate2's Whisper format, or the name of an offline package (`base`, `tiny.en`)."""
+    beams: dict[str, Annotated[int, Field(ge=1, le=10)]] = Field(default={"accurate": 5})
+    """Model name in a request -> how many ways to write an utterance it weighs, as JSON; 1 for models not named."""
     cache_dir: Path = Path("~/.cache/dalston")
     """Where converted weights are kept. May be shared by processes; can be deleted when none runs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

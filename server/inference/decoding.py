@@ -4,7 +4,7 @@ A transcript is a series of `<stamp> text <stamp>`. Where the audio is followed 
 stop by itself but begins again; a closing stamp near the end of the utterance is then the sign that it is through.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from server.inference.repetition import RepetitionGuard
@@ -42,8 +42,8 @@ class RowDecoding:
     """What was written, stamps included."""
     text: list[int] = field(default_factory=list)
     """The text tokens alone."""
-    log_probability: float = 0.0
-    """Summed over the text tokens."""
+    log_probabilities: list[float] = field(default_factory=list)
+    """Of the text tokens."""
     ending: Ending | None = None
     """Why the row is done, or None while it is not."""
     _last_stamp: int | None = None
@@ -60,6 +60,22 @@ class RowDecoding:
             return Allowed(text=False, opens_text=False, end=True, stamps=self._stamps_from(0))
         return Allowed(text=True, opens_text=opens_text, end=True, stamps=self._stamps_from(1))
 
+    @property
+    def unheard_seconds(self) -> float:
+        """How much audio is left after the last stamp, where the row ended there and not in a text that goes on."""
+        if self.ending != "end" or not self.tokens or not self._is_stamp(-1):
+            return 0.0
+        return max(0.0, self.duration - self._seconds(self.tokens[-1]))
+
+    def branch(self) -> "RowDecoding":
+        """Another row that has written the same."""
+        return replace(
+            self,
+            tokens=list(self.tokens),
+            text=list(self.text),
+            log_probabilities=list(self.log_probabilities),
+        )
+
     def accept(self, token: int, log_probability: float) -> None:
         """Takes the chosen token and decides whether the row is done."""
         if token == self.vocabulary.end:
@@ -72,9 +88,9 @@ class RowDecoding:
                 self.ending = "closed"
         else:
             self.text.append(token)
-            self.log_probability += log_probability
+            self.log_probabilities.append(log_probability)
             if (start := self.guard.loop_start(self.text)) is not None:
-                del self.text[start:]
+                del self.text[start:], self.log_probabilities[start:]
                 self.ending = "loop"
         if self.ending is None and len(self.tokens) >= self.cap:
             self.ending = "cap"

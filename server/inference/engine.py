@@ -17,9 +17,8 @@ from server.inference import metrics
 from server.inference.batch_policy import BatchLimits, window
 from server.inference.config import InferenceSettings
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
-from server.inference.guard import Evidence, invented
 from server.inference.job import Job
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.inference.transcriber import Hypothesis, Transcriber, Utterance
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
@@ -54,7 +53,13 @@ class Engine:
         return language == "auto" or self._transcriber(model).vocabulary.supports(language)
 
     async def recognize(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable = None
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable = None,
     ) -> Recognition:
         """Transcribes one utterance.
 
@@ -62,6 +67,7 @@ class Engine:
             model: one of `models`.
             samples: mono, 16 kHz, at most the model's window of 30 s.
             language: ISO 639-1, or None to have it detected.
+            options: what is wanted beside the text.
             session: whose it is. Sessions take turns, however many utterances one of them has waiting.
 
         Raises:
@@ -70,10 +76,17 @@ class Engine:
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
-        return _judged(await self._run(model, Utterance(samples, language), session, is_partial=False), "final")
+        utterance = Utterance(samples, language, options)
+        return _judged(await self._run(model, utterance, session, is_partial=False), "final")
 
     async def recognize_partial(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: Hashable
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable,
     ) -> Recognition | None:
         """Transcribes an utterance that goes on, when no final waits for the model.
 
@@ -84,7 +97,7 @@ class Engine:
             None if it was given up: there was no time for it, or newer audio of the session came.
         """
         try:
-            hypothesis = await self._run(model, Utterance(samples, language), session, is_partial=True)
+            hypothesis = await self._run(model, Utterance(samples, language, options), session, is_partial=True)
         except (PartialDropped, QueueFull):
             return None
         return _judged(hypothesis, "partial")
@@ -100,7 +113,8 @@ class Engine:
             raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
         outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = Job(
-            model=self._settings.models[model],
+            # A partial is soon replaced: it is written greedily.
+            model=self._settings.models[model] if is_partial else self._shared_name(model),
             utterance=utterance,
             frames=frames,
             deliver=_deliver_to(outcome),
@@ -135,9 +149,17 @@ class Engine:
 
     def _transcriber(self, model: str) -> Transcriber:
         try:
-            return self._transcribers[self._settings.models[model]]
+            return self._transcribers[self._shared_name(model)]
         except KeyError:
             raise EngineStopped("the engine is not running") from None
+
+    def _beams(self, model: str) -> int:
+        return self._settings.beams.get(model, 1)
+
+    def _shared_name(self, model: str) -> str:
+        """The same for models of the same weights and beams: their utterances share batches."""
+        weights, beams = self._settings.models[model], self._beams(model)
+        return weights if beams == 1 else f"{weights}, {beams} beams"
 
     def _load(self) -> Mapping[str, Transcriber]:
         """Loads every configured model, on the worker's thread. Names for the same weights share one model."""
@@ -148,7 +170,10 @@ class Engine:
             started = time.perf_counter()
             log.info("loading model", weights=weights, device=self._device.type)
             directory = resolve(weights, self._settings.cache_dir, lambda line: log.info("preparing model", step=line))
-            self._transcribers[weights] = Transcriber(directory, self._device, precision)
+            transcriber = Transcriber(directory, self._device, precision)
+            self._transcribers[weights] = transcriber
+            for model in (name for name, of_model in self._settings.models.items() if of_model == weights):
+                self._transcribers[self._shared_name(model)] = transcriber.with_beams(self._beams(model))
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         return self._transcribers
 
@@ -190,14 +215,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
-    reason: str | None = invented(
-        Evidence(
-            text=hypothesis.text,
-            mean_log_probability=hypothesis.mean_log_probability,
-            no_speech_probability=hypothesis.no_speech_probability,
-            looped=hypothesis.ending == "loop",
-        )
-    )
+    reason: str | None = hypothesis.invented
     if reason is None and kind == "partial":
         reason = hypothesis.failing  # a final would be tried again with the full window
     if reason is not None:
@@ -209,4 +227,6 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         confidence=math.exp(hypothesis.mean_log_probability) if text else 0.0,
         no_speech_probability=hypothesis.no_speech_probability,
         suppressed=reason,
+        language_probability=hypothesis.language_probability,
+        words=hypothesis.words if text else (),
     )

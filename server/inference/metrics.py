@@ -28,7 +28,7 @@ _STAGE_SECONDS = Histogram(
 )
 REDONE = Counter(
     "dalston_engine_redone_total",
-    "Utterances transcribed again with the full window, by what the first try failed in.",
+    "Utterances transcribed again, by what the first try failed in; `echo` without vocabulary, others with 30 s.",
     ["reason"],
 )
 SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["kind", "reason"])
@@ -44,7 +44,7 @@ _stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None
 
 
 @contextmanager
-def stage(name: Literal["features", "encode", "decode"]) -> Iterator[None]:
+def stage(name: Literal["features", "encode", "decode", "align"]) -> Iterator[None]:
     """Measures the block as one stage of the forward."""
     started = time.perf_counter()
     try:

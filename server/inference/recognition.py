@@ -4,6 +4,34 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word and when it was said."""
+
+    word: str
+    """As it stands in the text, punctuation included."""
+    start: float
+    """Seconds from the start of the audio."""
+    end: float
+    confidence: float
+    """Geometric mean of the probabilities of its tokens, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecognitionOptions:
+    """What is wanted beside the text."""
+
+    words: bool = False
+    """Whether the words are to be timed."""
+    vocabulary: tuple[str, ...] = ()
+    """Terms to listen for, the most important first."""
+    expected_language: str | None = None
+    """Where the language is to be detected: what it is unless the model is sure of another."""
+
+
+TEXT_ONLY = RecognitionOptions()
+
+
+@dataclass(frozen=True, slots=True)
 class Recognition:
     """What was said in one utterance."""
 
@@ -17,3 +45,7 @@ class Recognition:
     """The model's own probability that there is no speech in the utterance, 0 to 1."""
     suppressed: str | None
     """Why the guard suppressed the text, else None."""
+    language_probability: float | None = None
+    """How likely the model finds the language, 0 to 1; None where it was told."""
+    words: tuple[Word, ...] = ()
+    """If they were asked for: those of the text, in order, none before or after the audio. Empty without a text."""

@@ -1,7 +1,9 @@
 """One model: a batch of utterances in, a hypothesis for each out. Runs on the thread that calls it."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -10,16 +12,21 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
+from server.inference.beam import search
 from server.inference.decoding import Ending, RowDecoding
 from server.inference.generation import TokenChooser, generate
+from server.inference.guard import Evidence, Reason, invented
+from server.inference.language import Detected, detected
+from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
 from server.inference.repetition import EAGER, PATIENT
+from server.inference.terms import prompt_tokens, terms_alone, within_one
 from server.inference.whisper.checkpoint import read_checkpoint
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
+from server.inference.word_timer import Said, WordTimer
 
-_PROMPT_TOKENS = 3
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20
 _TOKENS_AT_MOST = 224
@@ -27,8 +34,14 @@ _TOKENS_AT_MOST = 224
 _SPARSE_TOKENS_PER_SECOND = 1.5
 _SPARSE_SECONDS = 3.0
 _SPARSE_NO_SPEECH = 0.5
+_EARLY_SECONDS = 2.0
+"""An utterance has less silence at its end: the voice activity detector has cut it off."""
+_DOUBTFUL_NO_SPEECH = 0.5
+"""No-speech probability from which a text that was written with terms is tried without them."""
+_REMEMBERED_TERMS = 256
+"""Vocabularies whose tokens are remembered."""
 
-Failing = Literal["loop", "cap", "sparse"]
+Failing = Literal["loop", "cap", "sparse", "early"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,7 @@ class Utterance:
     """Mono, 16 kHz."""
     language: str | None
     """ISO 639-1, or None to detect it."""
+    options: RecognitionOptions = TEXT_ONLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +62,68 @@ class Hypothesis:
     text: str
     tokens: tuple[int, ...]
     """The text's tokens, cut where a loop began."""
+    log_probabilities: tuple[float, ...]
+    """Of these tokens."""
     language: str
+    language_probability: float | None
+    """None where the language was told."""
     ending: Ending
-    mean_log_probability: float
-    """Over the text tokens written; 0 when there are none."""
     no_speech_probability: float
     seconds: float
     """Length of the utterance."""
+    unheard_seconds: float = 0.0
+    """How much of it comes after the last stamp, where the model stopped at one."""
+    words: tuple[Word, ...] = ()
+    """If they were asked for, unless the hypothesis is to be done again."""
+
+    @property
+    def mean_log_probability(self) -> float:
+        """0 when there are no tokens."""
+        return sum(self.log_probabilities) / max(1, len(self.log_probabilities))
 
     @property
     def failing(self) -> Failing | None:
         """What a second try with the full window may mend: the model repeated itself, did not stop, or left text out.
 
-        Left out is what is too little for the time, unless the model doubts that there is speech at all: a shortened
-        window now and then has it jump from the first sentence to the end.
+        Left out is what is too little for the time, or ends long before the audio does, unless the model doubts that
+        there is speech at all: a shortened window, above all with a vocabulary, now and then has it jump to the end.
         """
         if self.ending in ("loop", "cap"):
             return self.ending
+        if self.no_speech_probability >= _SPARSE_NO_SPEECH:
+            return None
         sparse = self.seconds > _SPARSE_SECONDS and len(self.tokens) < _SPARSE_TOKENS_PER_SECOND * self.seconds
-        return "sparse" if sparse and self.no_speech_probability < _SPARSE_NO_SPEECH else None
+        if sparse:
+            return "sparse"
+        return "early" if self.tokens and self.unheard_seconds > _EARLY_SECONDS else None
+
+    @property
+    def invented(self) -> Reason | None:
+        """Why the text is taken to be made up, or None if it is believed."""
+        return invented(
+            Evidence(
+                text=self.text,
+                mean_log_probability=self.mean_log_probability,
+                no_speech_probability=self.no_speech_probability,
+                looped=self.ending == "loop",
+            )
+        )
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What is known of one utterance before anything is written."""
+
+    utterance: Utterance
+    row: int
+    """Its row in the batch."""
+    detected: Detected | None
+    """None where the language was told."""
+    no_speech_probability: float
+
+    @property
+    def language(self) -> str:
+        return self.detected.language if self.detected else self.utterance.language or "en"
 
 
 class Transcriber:
@@ -83,14 +140,23 @@ class Transcriber:
         self.full_window = checkpoint.shape.max_source_positions
         """Encoder frames, of 20 ms, that the model was trained on."""
         self._device = device
+        self._beams = 1
         self._tokenizer = checkpoint.tokenizer
         self._features = LogMel(checkpoint.shape.num_mel_bins, device)
         self._encoder = Encoder(checkpoint, device, precision.encoder)
         self._decoder = Decoder(checkpoint, device, precision)
         self._choose = TokenChooser(self.vocabulary, device)
-        languages = self.vocabulary.languages
-        self._language_codes = list(languages)
-        self._language_tokens = torch.tensor(list(languages.values()), dtype=torch.long, device=device)
+        self._word_timer = WordTimer(self._decoder, self.vocabulary, self._tokenizer.decode, device)
+        languages = list(self.vocabulary.languages.values())
+        self._language_tokens = torch.tensor(languages, dtype=torch.long, device=device)
+        # A session's terms are the same for each of its utterances.
+        self._term_tokens = lru_cache(maxsize=_REMEMBERED_TERMS)(self._read_terms)
+
+    def with_beams(self, beams: int) -> "Transcriber":
+        """The same model, decoding with so many beams; with one it takes the likeliest token each time."""
+        other = copy.copy(self)
+        other._beams = beams
+        return other
 
     @torch.inference_mode()
     def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
@@ -109,49 +175,120 @@ class Transcriber:
         with metrics.stage("encode"):
             audio = self._encoder(mel)
         with metrics.stage("decode"):
-            rows = [self._row(utterance, full) for utterance in utterances]
-            state = self._decoder.start(audio, _PROMPT_TOKENS + max(row.cap for row in rows))
-            languages, no_speech, logits = self._prompt(state, [utterance.language for utterance in utterances])
-            generate(self._decoder, state, self._choose, logits, rows)
+            state = self._decoder.start(audio, 1)
+            heard = self._listen(state, utterances)
+            hypotheses = self._write(state, heard, full, with_terms=True)
+            self._doubt_terms(state, heard, hypotheses, full)
+        wanted = [
+            index
+            for index, (utterance, hypothesis) in enumerate(zip(utterances, hypotheses, strict=True))
+            if utterance.options.words and hypothesis.tokens and (full or not hypothesis.failing)
+        ]
+        if wanted:
+            with metrics.stage("align"):
+                said = [_said(hypotheses[index]) for index in wanted]
+                words = self._word_timer.words(state, wanted, said)
+            for index, timed in zip(wanted, words, strict=True):
+                hypotheses[index] = replace(hypotheses[index], words=timed)
+        return hypotheses
+
+    def _listen(self, state: DecoderState, utterances: Sequence[Utterance]) -> list[_Heard]:
+        """Each utterance's language, and whether there is speech.
+
+        Both are asked of the audio alone: terms would speak for their own language, and for speech.
+        """
+        start = torch.full((len(utterances), 1), self.vocabulary.start, device=self._device)
+        logits = self._decoder.logits(self._decoder.step(state, start)[:, 0])
+        no_speech = logits.softmax(dim=-1)[:, self.vocabulary.no_speech].tolist()
+        chances = logits[:, self._language_tokens].softmax(dim=-1).tolist()
         return [
-            self._hypothesis(row, language, probability)
-            for row, language, probability in zip(rows, languages, no_speech, strict=True)
+            _Heard(utterance, row, self._detected(utterance, chances[row]), no_speech[row])
+            for row, utterance in enumerate(utterances)
         ]
 
-    def _row(self, utterance: Utterance, full: bool) -> RowDecoding:
-        duration = len(utterance.samples) / SAMPLE_RATE
-        most = min(_TOKENS_AT_MOST, self._decoder.capacity - _PROMPT_TOKENS)
+    def _detected(self, utterance: Utterance, chances: Sequence[float]) -> Detected | None:
+        if utterance.language is not None or not chances:
+            return None
+        languages = dict(zip(self.vocabulary.languages, chances, strict=True))
+        return detected(languages, utterance.options.expected_language)
+
+    def _write(self, state: DecoderState, heard: Sequence[_Heard], full: bool, *, with_terms: bool) -> list[Hypothesis]:
+        """Decodes the utterances, those given of the batch whose audio `state` holds."""
+        prompts = [self._prompt(each, with_terms) for each in heard]
+        rows = [self._row(each, prompt, full) for each, prompt in zip(heard, prompts, strict=True)]
+        longest = max(map(len, prompts))
+        padding = [longest - len(prompt) for prompt in prompts]
+        padded = [[self.vocabulary.end] * gap + prompt for gap, prompt in zip(padding, prompts, strict=True)]
+        capacity = longest + max(row.cap for row in rows)
+        writing = self._decoder.start_again(state, [each.row for each in heard], capacity, padding)
+        hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))
+        logits = self._decoder.logits(hidden[:, -1])
+        if self._beams > 1:
+            rows = search(self._decoder, writing, self._choose, logits, rows, self._beams)
+        else:
+            generate(self._decoder, writing, self._choose, logits, rows)
+        return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
+
+    def _prompt(self, heard: _Heard, with_terms: bool) -> list[int]:
+        asking = self.vocabulary.prompt(heard.language)
+        terms = self._term_tokens(heard.utterance.options.vocabulary) if with_terms else ()
+        return [self.vocabulary.previous, *terms, *asking] if terms else asking
+
+    def _read_terms(self, terms: tuple[str, ...]) -> tuple[int, ...]:
+        """The terms as tokens; at most half of what a row can have, as in the model's training."""
+        return tuple(prompt_tokens(terms, self._encode, self._decoder.capacity // 2 - 1))
+
+    def _encode(self, text: str) -> list[int]:
+        """The text's tokens, without the special ones that a client's text may spell."""
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return [token for token in encoded.ids if token < self.vocabulary.end]
+
+    def _row(self, heard: _Heard, prompt: Sequence[int], full: bool) -> RowDecoding:
+        duration = len(heard.utterance.samples) / SAMPLE_RATE
+        most = min(_TOKENS_AT_MOST, self._decoder.capacity - len(prompt))
         cap = most if full else min(most, _TOKENS_AT_LEAST + int(duration * _TOKENS_PER_SECOND))
         return RowDecoding(self.vocabulary, duration, cap, PATIENT if full else EAGER)
 
-    def _prompt(self, state: DecoderState, wanted: Sequence[str | None]) -> tuple[list[str], list[float], torch.Tensor]:
-        """Reads the prompt: each row's language, its no-speech probability, and the logits of what comes first."""
-        vocabulary = self.vocabulary
-        if vocabulary.multilingual and None in wanted:
-            first = self._read(state, [[vocabulary.start]] * len(wanted))[0]
-            likeliest = first[:, self._language_tokens].argmax(dim=-1).tolist()
-            languages = [
-                language or self._language_codes[index] for language, index in zip(wanted, likeliest, strict=True)
-            ]
-            last = self._read(state, [vocabulary.prompt(language)[1:] for language in languages])[-1]
-        else:
-            languages = [language or "en" for language in wanted]
-            first, last = self._read(state, [vocabulary.prompt(language) for language in languages])
-        no_speech = first.softmax(dim=-1)[:, vocabulary.no_speech].tolist()
-        return languages, no_speech, last
+    def _doubt_terms(
+        self, state: DecoderState, heard: Sequence[_Heard], hypotheses: list[Hypothesis], full: bool
+    ) -> None:
+        """Decodes again, without terms, what may be an echo of them: a text of nothing else, or where nobody speaks.
 
-    def _read(self, state: DecoderState, tokens: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Has the decoder read the next tokens of each row; the logits after the first and after the last of them."""
-        hidden = self._decoder.step(state, torch.tensor(tokens, device=self._device))
-        return self._decoder.logits(hidden[:, 0]), self._decoder.logits(hidden[:, -1])
+        What the guard knows for invented then stays away. A text that is one term is what was said if anything was; of
+        several it is not known which were.
+        """
+        doubted = [
+            each
+            for each, hypothesis in zip(heard, hypotheses, strict=True)
+            if (terms := each.utterance.options.vocabulary) and _is_doubtful(hypothesis, terms)
+        ]
+        if not doubted:
+            return
+        metrics.REDONE.labels("echo").inc(len(doubted))
+        for each, plain in zip(doubted, self._write(state, doubted, full, with_terms=False), strict=True):
+            text, terms = hypotheses[each.row].text, each.utterance.options.vocabulary
+            listed = terms_alone(text, terms) and not within_one(text, terms)
+            if listed or not plain.text or plain.invented:
+                hypotheses[each.row] = plain
 
-    def _hypothesis(self, row: RowDecoding, language: str, no_speech_probability: float) -> Hypothesis:
+    def _hypothesis(self, heard: _Heard, row: RowDecoding) -> Hypothesis:
         return Hypothesis(
             text=self._tokenizer.decode(row.text).strip(),
             tokens=tuple(row.text),
-            language=language,
+            log_probabilities=tuple(row.log_probabilities),
+            language=heard.language,
+            language_probability=heard.detected.probability if heard.detected else None,
             ending=row.ending or "cap",
-            mean_log_probability=row.log_probability / max(1, len(row.text)),
-            no_speech_probability=no_speech_probability,
+            no_speech_probability=heard.no_speech_probability,
             seconds=row.duration,
+            unheard_seconds=row.unheard_seconds,
         )
+
+
+def _said(hypothesis: Hypothesis) -> Said:
+    return Said(hypothesis.tokens, hypothesis.log_probabilities, hypothesis.language, hypothesis.seconds)
+
+
+def _is_doubtful(hypothesis: Hypothesis, terms: Sequence[str]) -> bool:
+    silent = hypothesis.no_speech_probability > _DOUBTFUL_NO_SPEECH
+    return bool(hypothesis.text) and (silent or terms_alone(hypothesis.text, terms))

@@ -33,6 +33,11 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
                     end=event.end,
                     confidence=event.confidence,
                     language=event.language,
+                    language_probability=event.language_probability,
+                    words=[
+                        pb.Word(word=word.word, start=word.start, end=word.end, confidence=word.confidence)
+                        for word in event.words
+                    ],
                 )
             )
         case Flushed():

@@ -9,11 +9,7 @@ from google.protobuf.message import Message
 
 from server.session.errors import NotBuilt
 
-CONFIG_FIELDS = (
-    "word_timestamps",
-    "vocabulary",
-    "enhance_on_end",
-)
+CONFIG_FIELDS = ("enhance_on_end",)
 METHODS = ("EnhanceSession", "GetEnhancement")
 
 

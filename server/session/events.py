@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from server.inference.recognition import Word
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
@@ -31,6 +33,10 @@ class Final:
     end: float
     confidence: float
     language: str
+    language_probability: float | None = None
+    """None where the language was told."""
+    words: tuple[Word, ...] = ()
+    """If the session asked for them; none begins before the final does or ends after it."""
 
 
 @dataclass(frozen=True, slots=True)

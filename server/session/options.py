@@ -45,6 +45,10 @@ class SessionOptions:
     model: str = "fast"
     audio: AudioFormat = field(default_factory=AudioFormat)
     vad: VadOptions = field(default_factory=VadOptions)
+    vocabulary: tuple[str, ...] = ()
+    """Terms to listen for, the most important first."""
+    words: bool = False
+    """Whether finals carry their words."""
     vad_events: bool = True
     partials: bool = True
     """Whether the session tells what an utterance sounds like before its final."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
 from server.session.buffer import AudioBuffer
 from server.session.errors import InvalidAudio
 from server.session.events import (
@@ -27,6 +27,7 @@ from server.session.events import (
     Terminating,
 )
 from server.session.lag import Lag
+from server.session.language import SpokenLanguage
 from server.session.options import AUTO, SessionOptions
 from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
@@ -52,12 +53,24 @@ class Recognizer(Protocol):
     """What turns an utterance into text."""
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: Hashable = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable = None,
     ) -> Recognition:
         """Transcribes mono 16 kHz audio; a `language` of None is detected. Cancelling the call drops the work."""
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: Hashable
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: Hashable,
     ) -> Recognition | None:
         """Transcribes the beginning of an utterance if there is time for it, and gives None if there is not."""
 
@@ -88,6 +101,7 @@ class Session:
         self._frames = 0
         self._language = options.language
         self._utterance_language = options.language
+        self._spoken_language = SpokenLanguage()
         self._speech_samples = 0
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
@@ -143,6 +157,7 @@ class Session:
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on."""
         self._language = language
+        self._spoken_language = SpokenLanguage()
 
     async def announce_end(self, reason: str, grace_seconds: float) -> None:
         """Says between the other events that the session will be ended."""
@@ -204,7 +219,13 @@ class Session:
 
     async def _recognize_partial(self, samples: Samples) -> Recognition | None:
         language = None if self._utterance_language == AUTO else self._utterance_language
-        return await self._recognizer.recognize_partial(self._options.model, samples, language, session=self._owner)
+        return await self._recognizer.recognize_partial(
+            self._options.model, samples, language, self._recognition_options(), session=self._owner
+        )
+
+    def _recognition_options(self) -> RecognitionOptions:
+        """What partials and finals have in common."""
+        return RecognitionOptions(vocabulary=self._options.vocabulary, expected_language=self._spoken_language.expected)
 
     def _tell_partial(self, text: str, start: int, end: int) -> bool:
         if self._events.full():
@@ -234,9 +255,12 @@ class Session:
 
     async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
+        options = replace(self._recognition_options(), words=self._options.words)
         while True:
             try:
-                return await self._recognizer.recognize(self._options.model, samples, language, session=self._owner)
+                return await self._recognizer.recognize(
+                    self._options.model, samples, language, options, session=self._owner
+                )
             except QueueFull:
                 # A session that was let in is not given up because all of them speak at once: its text comes later.
                 await asyncio.sleep(_QUEUE_FULL_SECONDS)
@@ -254,6 +278,7 @@ class Session:
             if isinstance(recognition, Exception):
                 await self._events.put(recognition)
                 return
+            self._spoken_language.heard(recognition)
             if recognition.text:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)
@@ -279,14 +304,26 @@ class Session:
         return self._seconds(first)
 
     def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
+        start, end = self._seconds(utterance.start), self._seconds(utterance.end)
         return Final(
             text=recognition.text,
-            start=self._seconds(utterance.start),
-            end=self._seconds(utterance.end),
+            start=start,
+            end=end,
             confidence=recognition.confidence,
             language=recognition.language,
+            language_probability=recognition.language_probability,
+            words=tuple(_later(word, start, end) for word in recognition.words),
         )
 
     def _seconds(self, position: int) -> float:
         # The last window is completed with silence, which is no audio of the session's.
         return min(position / MODEL_RATE, self.duration)
+
+
+def _later(word: Word, start: float, end: float) -> Word:
+    """A word of an utterance from `start` to `end`, on the session's time."""
+
+    def later(seconds: float) -> float:
+        return min(end, max(start, round(start + seconds, 3)))
+
+    return replace(word, start=later(word.start), end=later(word.end))

@@ -24,7 +24,8 @@ STORED = {"store_audio": "true", "store_transcript": "true"}
 @pytest.fixture(scope="module")
 async def told(client: Client, sample: Sample) -> Outcome:
     """One stored session of the whole sample."""
-    return await client.transcribe(*chunks(sample.pcm.tobytes()), **STORED, language="en")
+    asked = {"language": "en", "word_timestamps": "true", "vocabulary": '["Dashwood", "Norland Park"]'}
+    return await client.transcribe(*chunks(sample.pcm.tobytes()), **STORED, **asked)
 
 
 async def test_the_text_is_right_and_every_final_is_in_its_place(told: Outcome, sample: Sample) -> None:
@@ -51,6 +52,21 @@ async def test_the_text_is_right_and_every_final_is_in_its_place(told: Outcome, 
     starts, ends = told.of("vad.speech_start"), told.of("vad.speech_end")
     assert [s["timestamp"] for s in starts] == [final["start"] for final in finals]
     assert [s["timestamp"] for s in ends] == [final["end"] for final in finals]
+
+
+async def test_each_final_has_its_words_each_in_its_place(told: Outcome, client: Client) -> None:
+    finals = told.of("transcript.final")
+    for final in finals:
+        assert " ".join(word["word"] for word in final["words"]) == final["text"]
+        times = [time for word in final["words"] for time in (word["start"], word["end"])]
+        assert [final["start"], *times, final["end"]] == sorted([final["start"], *times, final["end"]])
+        assert all(0 < word["confidence"] <= 1 for word in final["words"])
+        assert "language_probability" not in final
+    path = f"/v1/realtime/sessions/{told.messages[0]['session_id']}"
+    stored = (await client.http.get(f"{path}/transcript")).json()
+    assert [
+        {**word, "confidence": round(word["confidence"], 6)} for said in stored["utterances"] for word in said["words"]
+    ] == [word for final in finals for word in final["words"]]
 
 
 async def test_each_final_points_at_its_words_in_the_audio(told: Outcome, client: Client, sample: Sample) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.vad.silero import WINDOW_SAMPLES, Window
 from tests.faults.pattern import MARK_BYTES
 
@@ -46,12 +46,24 @@ class ScriptedEngine:
         return model in self.models
 
     async def recognize(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object = None
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
     ) -> Recognition:
         return Recognition(describe(samples), language or "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: NDArray[np.float32], language: str | None, *, session: object
+        self,
+        model: str,
+        samples: NDArray[np.float32],
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return Recognition("so far", language or "en", 0.9, 0.0, None)
 

@@ -142,7 +142,15 @@ class Exchange:
 
     def _final(self, message: pb.Final) -> Final | None:
         words = tuple(Word(word.word, word.start, word.end, word.confidence) for word in message.words)
-        final = Final(message.text, message.start, message.end, message.confidence, message.language, words)
+        final = Final(
+            text=message.text,
+            start=message.start,
+            end=message.end,
+            confidence=message.confidence,
+            language=message.language,
+            words=words,
+            language_probability=message.language_probability if message.HasField("language_probability") else None,
+        )
         sent = self.outgoing.format.seconds(self.outgoing.position) if self.outgoing.is_leaving else None
         told = self.timeline.final(final, sent)
         if told is not None:

@@ -145,8 +145,9 @@ class TranscribeConfig(_message.Message):
     """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Terms to bias recognition towards: at most 100, of at most 50 characters
-        each.
+        """Terms to bias recognition towards, the most important first: at most 100,
+        of at most 50 characters each. As many are used, from the first on, as fit
+        in 223 of the model's tokens.
         """
 
     def __init__(
@@ -577,6 +578,7 @@ class Final(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     WORDS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_PROBABILITY_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     start: _builtins.float
     end: _builtins.float
@@ -584,6 +586,11 @@ class Final(_message.Message):
     """Geometric mean of the probabilities of the tokens of the text, 0 to 1."""
     language: _builtins.str
     """ISO 639-1 code of the language it was transcribed in."""
+    language_probability: _builtins.float
+    """How likely the language is, 0 to 1; set where it was to be detected. A
+    session stays with the language it has heard clearly until another is at
+    least 0.8 likely.
+    """
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
         """Only with `word_timestamps`."""
@@ -597,12 +604,15 @@ class Final(_message.Message):
         confidence: _builtins.float = ...,
         language: _builtins.str = ...,
         words: _abc.Iterable[Global___Word] | None = ...,
+        language_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_language_probability", b"_language_probability", "language_probability", b"language_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end", b"end", "language", b"language", "start", b"start", "text", b"text", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_language_probability", b"_language_probability", "confidence", b"confidence", "end", b"end", "language", b"language", "language_probability", b"language_probability", "start", b"start", "text", b"text", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__language_probability: _TypeAlias = _typing.Literal["language_probability"]  # noqa: Y015
+    _WhichOneofArgType__language_probability: _TypeAlias = _typing.Literal["_language_probability", b"_language_probability"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__language_probability) -> _WhichOneofReturnType__language_probability | None: ...
 
 Global___Final: _TypeAlias = Final  # noqa: Y015
 
@@ -617,10 +627,11 @@ class Word(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     word: _builtins.str
+    """As it stands in the text, punctuation included."""
     start: _builtins.float
     end: _builtins.float
     confidence: _builtins.float
-    """0 to 1."""
+    """Geometric mean of the probabilities of the tokens of the word, 0 to 1."""
     def __init__(
         self,
         *,

@@ -5,6 +5,7 @@ files.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Checkpoint:
     tokenizer: Tokenizer
     tensors: dict[str, torch.Tensor]
     """Named as in `WhisperForConditionalGeneration`'s state dict, without the leading `model.`."""
+    alignment_heads: tuple[tuple[int, int], ...]
+    """Layer and number of the decoder's heads whose attention follows the speech."""
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor `name`.
@@ -69,7 +72,27 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         tokenizer = _read_tokenizer(directory / "tokenizer.json")
     except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"the model in {directory} is damaged or incomplete: {_first_line(error)}") from error
-    return Checkpoint(shape, read_vocabulary(generation, shape.vocab_size), tokenizer, tensors)
+    vocabulary = read_vocabulary(generation, shape.vocab_size)
+    return Checkpoint(shape, vocabulary, tokenizer, tensors, _alignment_heads(generation, shape))
+
+
+def _alignment_heads(generation_config: Mapping[str, Any], shape: WhisperShape) -> tuple[tuple[int, int], ...]:
+    """The heads that the model names; for a model that names none, all heads of the upper half of its layers.
+
+    Raises:
+        WeightsError: it names heads that it does not have.
+    """
+    layers, heads = shape.decoder_layers, shape.decoder_attention_heads
+    named = generation_config.get("alignment_heads")
+    if not named:
+        return tuple((layer, head) for layer in range(layers // 2, layers) for head in range(heads))
+    try:
+        chosen = tuple((int(layer), int(head)) for layer, head in named)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"the model's generation_config.json has no usable alignment_heads: {error!r}") from error
+    if not all(0 <= layer < layers and 0 <= head < heads for layer, head in chosen):
+        raise WeightsError("the model's generation_config.json names alignment_heads that the model does not have")
+    return chosen
 
 
 def _read_tensors(directory: Path) -> dict[str, torch.Tensor]:

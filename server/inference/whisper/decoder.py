@@ -1,6 +1,7 @@
 """Whisper's decoder, one step at a time, with all memory of a batch allocated at its start."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,8 @@ class DecoderState:
     """What a batch has been through: the keys and values of the audio and of the tokens so far."""
 
     audio: list[tuple[torch.Tensor, torch.Tensor]]
-    """Per layer, keys and values of the encoder's output: [rows, heads, frames, head_width] each."""
+    """Per layer, keys and values of the encoder's output: [utterances, heads, frames, head_width] each. There may be
+    several rows to each utterance, side by side."""
     tokens: torch.Tensor
     """[2, layers, rows, heads, capacity, head_width]"""
     length: int
@@ -55,6 +57,10 @@ class Decoder:
         self._positions = make.tensor("decoder.embed_positions.weight")
         names = [f"decoder.layers.{index}" for index in range(checkpoint.shape.decoder_layers)]
         self._layers = [_layer(make, for_audio, name) for name in names]
+        self._alignment_heads = {
+            layer: torch.tensor([head for of, head in checkpoint.alignment_heads if of == layer], device=device)
+            for layer in sorted({layer for layer, _ in checkpoint.alignment_heads})
+        }
         self._norm = make.norm("decoder.layer_norm")
         self._projection = make.make(self._embeddings, None)
 
@@ -73,24 +79,59 @@ class Decoder:
             both = layer.cross_key_value(audio).to(self._dtype).view(rows, frames, 2, self._heads, head_width)
             key, value = both.permute(2, 0, 3, 1, 4).contiguous()
             keys_values.append((key, value))
-        shape = (2, len(self._layers), rows, self._heads, capacity, head_width)
+        return self._begin(keys_values, capacity, padding)
+
+    def start_again(
+        self, state: DecoderState, rows: Sequence[int], capacity: int, padding: Sequence[int] | None = None
+    ) -> DecoderState:
+        """The state before the first token, for some rows of another's audio."""
+        if list(rows) == list(range(state.tokens.shape[2])):
+            return self._begin(state.audio, capacity, padding)
+        chosen = torch.tensor(rows, device=self._device)
+        return self._begin([(keys[chosen], values[chosen]) for keys, values in state.audio], capacity, padding)
+
+    def _begin(
+        self, audio: list[tuple[torch.Tensor, torch.Tensor]], capacity: int, padding: Sequence[int] | None
+    ) -> DecoderState:
+        rows, heads, _, head_width = audio[0][0].shape
+        shape = (2, len(self._layers), rows, heads, capacity, head_width)
         return DecoderState(
-            audio=keys_values,
+            audio=audio,
             tokens=torch.zeros(shape, dtype=self._dtype, device=self._device),
             length=0,
             padding=torch.tensor(padding, device=self._device) if padding and any(padding) else None,
         )
 
-    def step(self, state: DecoderState, tokens: torch.Tensor) -> torch.Tensor:
-        """Reads the next tokens of every row, [rows, new], and returns their hidden states, [rows, new, width]."""
+    def fan_out(self, state: DecoderState, rows: int) -> None:
+        """Has every row stand `rows` times, side by side."""
+        state.tokens = state.tokens.repeat_interleave(rows, dim=2)
+        if state.padding is not None:
+            state.padding = state.padding.repeat_interleave(rows)
+
+    def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
+        """Has each row go on from what the row `rows` of it has been through, one of the same utterance."""
+        seen = state.tokens[..., : state.length, :]
+        state.tokens[..., : state.length, :] = seen[:, :, rows]
+
+    def step(
+        self, state: DecoderState, tokens: torch.Tensor, look: Callable[[torch.Tensor], None] | None = None
+    ) -> torch.Tensor:
+        """Reads the next tokens of every row, [rows, new], and returns their hidden states, [rows, new, width].
+
+        Args:
+            look: told what the heads that follow the speech look at: for each layer that has any, their scores before
+                the softmax, [rows, heads, new, frames].
+        """
         new, first = tokens.shape[1], state.length
         state.length += new
         mask = _mask(state.padding, first, new, tokens.device)
-        x = self._embeddings[tokens].to(self._dtype) + self._positions[_positions(state.padding, first, new)]
+        places = _positions(state.padding, first, new, self.capacity)
+        x = self._embeddings[tokens].to(self._dtype) + self._positions[places]
         for index, layer in enumerate(self._layers):
             keys, values = state.tokens[0, index], state.tokens[1, index]
             x = x + self._attend_tokens(layer, layer.self_norm(x), keys, values, first, mask)
-            x = x + self._attend_audio(layer, layer.cross_norm(x), state.audio[index])
+            watched = None if look is None else self._alignment_heads.get(index)
+            x = x + self._attend_audio(layer, layer.cross_norm(x), state.audio[index], watched, look)
             x = x + layer.feed_out(functional.gelu(layer.feed_in(layer.feed_norm(x))))
         return self._norm(x)
 
@@ -115,19 +156,33 @@ class Decoder:
         mixed = functional.scaled_dot_product_attention(query, keys[:, :, :last], values[:, :, :last], attn_mask=mask)
         return layer.self_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
 
-    def _attend_audio(self, layer: _Layer, x: torch.Tensor, audio: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def _attend_audio(
+        self,
+        layer: _Layer,
+        x: torch.Tensor,
+        audio: tuple[torch.Tensor, torch.Tensor],
+        watched: torch.Tensor | None,
+        look: Callable[[torch.Tensor], None] | None,
+    ) -> torch.Tensor:
         rows, new, _ = x.shape
-        query = layer.cross_query(x).view(rows, new, self._heads, -1).transpose(1, 2)
+        utterances = len(audio[0])  # whose rows ask the same keys, at once
+        query = layer.cross_query(x).view(utterances, rows // utterances * new, self._heads, -1).transpose(1, 2)
+        if watched is not None and look is not None:
+            keys = audio[0][:, watched].transpose(-1, -2)
+            look(query[:, watched] @ keys / math.sqrt(query.shape[-1]))
         mixed = functional.scaled_dot_product_attention(query, *audio)
         return layer.cross_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
 
 
-def _positions(padding: torch.Tensor | None, first: int, new: int) -> torch.Tensor | slice:
-    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at."""
+def _positions(padding: torch.Tensor | None, first: int, new: int, capacity: int) -> torch.Tensor | slice:
+    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at.
+
+    A row that is full stays at its last position while others go on: nothing it has to say counts any more.
+    """
     if padding is None:
         return slice(first, first + new)
     index = torch.arange(first, first + new, device=padding.device)
-    return (index[None] - padding[:, None]).clamp_min(0)
+    return (index[None] - padding[:, None]).clamp(0, capacity - 1)
 
 
 def _mask(padding: torch.Tensor | None, first: int, new: int, device: torch.device) -> torch.Tensor | None:

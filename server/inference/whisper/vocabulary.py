@@ -24,6 +24,8 @@ class Vocabulary:
     start: int
     transcribe: int | None
     """The task token of a multilingual model."""
+    previous: int
+    """Before a text that went before."""
     no_speech: int
     first_stamp: int
     languages: Mapping[str, int]
@@ -38,6 +40,11 @@ class Vocabulary:
     @property
     def multilingual(self) -> bool:
         return bool(self.languages)
+
+    @property
+    def no_timestamps(self) -> int:
+        """Asks for a transcript without timestamps."""
+        return self.first_stamp - 1
 
     def supports(self, language: str) -> bool:
         return language in self.languages if self.multilingual else language == "en"
@@ -69,6 +76,7 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
             end=end,
             start=int(generation_config["decoder_start_token_id"]),
             transcribe=int(generation_config["task_to_id"]["transcribe"]) if multilingual else None,
+            previous=int(generation_config.get("prev_sot_token_id", no_timestamps - 2)),
             no_speech=no_timestamps - 1,
             first_stamp=no_timestamps + 1,
             languages=languages,
@@ -80,7 +88,12 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"the model's generation_config.json is not a Whisper model's: {error!r}") from error
-    specials = (vocabulary.start, vocabulary.transcribe or vocabulary.start, *languages.values())
+    specials = (
+        vocabulary.start,
+        vocabulary.previous,
+        vocabulary.transcribe or vocabulary.start,
+        *languages.values(),
+    )
     if not 0 < end < min(specials) <= max(specials) < vocabulary.no_speech < vocabulary.last_initial_stamp < size:
         raise WeightsError("the model's generation_config.json names tokens that its vocabulary does not have")
     return vocabulary

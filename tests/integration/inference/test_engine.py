@@ -12,6 +12,7 @@ from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
 from server.inference.errors import EngineStopped, WeightsError
+from server.inference.recognition import RecognitionOptions
 
 RATE = 16_000
 normalise = EnglishTextNormalizer({})
@@ -59,6 +60,32 @@ async def test_a_sentence_said_twice_is_written_twice(engine: Engine, spoken: li
     assert word_error_rate([f"{sentence.text} {sentence.text}"], [heard.text]) <= 0.1
 
 
+async def test_words_are_timed_where_they_are_said(engine: Engine, spoken: list[Any]) -> None:
+    pause = np.zeros(RATE, np.float32)
+    samples = np.concatenate([spoken[1].samples, pause, spoken[2].samples])
+    options = RecognitionOptions(words=True)
+    heard, other = await asyncio.gather(
+        engine.recognize("fast", samples, "en", options), engine.recognize("fast", spoken[0].samples, "en", options)
+    )
+    for each, length in ((heard, len(samples) / RATE), (other, len(spoken[0].samples) / RATE)):
+        assert " ".join(word.word for word in each.words) == each.text
+        times = [time for word in each.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert times[0] >= 0
+        assert times[-1] <= length
+        assert all(0 < word.confidence <= 1 for word in each.words)
+    first = len(spoken[1].samples) / RATE
+    said = len(spoken[1].text.split())
+    assert heard.words[said - 1].end <= first + 0.2
+    assert heard.words[said].start >= first - 0.2
+
+
+async def test_words_that_nobody_asked_for_are_not_timed(engine: Engine, spoken: list[Any]) -> None:
+    heard = await engine.recognize("fast", spoken[1].samples, "en")
+    assert heard.text
+    assert heard.words == ()
+
+
 def noise(level: float) -> NDArray[np.float32]:
     return (np.random.default_rng(0).normal(size=3 * RATE) * level).astype(np.float32)
 
@@ -77,6 +104,40 @@ async def test_what_is_not_speech_gives_no_text(samples: NDArray[np.float32], en
     assert heard.text == ""
     assert heard.suppressed is not None
     assert heard.confidence == 0.0
+
+
+TERMS = tuple(
+    f"{place} {part}" for place in ("Hertfordshire", "Norland", "Barton") for part in ("north", "council", "market")
+)
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros(RATE, np.float32), noise(0.01), tone(50)], ids=["silence", "noise", "hum"]
+)
+async def test_terms_to_listen_for_are_not_heard_where_nobody_speaks(
+    samples: NDArray[np.float32], engine: Engine
+) -> None:
+    options = RecognitionOptions(vocabulary=TERMS)
+    for language in ("en", None):
+        assert (await engine.recognize("fast", samples, language, options)).text == ""
+
+
+async def test_what_is_said_is_recognised_whatever_terms_there_are(engine: Engine, spoken: list[Any]) -> None:
+    options = RecognitionOptions(vocabulary=TERMS, words=True)
+    heard = await engine.recognize("fast", spoken[3].samples, None, options)
+    assert word_error_rate([spoken[3].text], [heard.text]) <= 0.1
+    assert heard.language == "en"
+    assert heard.language_probability is not None
+    assert heard.language_probability > 0.8
+
+
+async def test_the_accurate_model_recognises_with_beams_in_one_batch(engine: Engine, spoken: list[Any]) -> None:
+    options = RecognitionOptions(words=True)
+    heard = await asyncio.gather(
+        *(engine.recognize("accurate", utterance.samples, "en", options) for utterance in spoken[:2])
+    )
+    assert word_error_rate([said.text for said in spoken[:2]], [each.text for each in heard]) <= 0.1
+    assert [" ".join(word.word for word in each.words) for each in heard] == [each.text for each in heard]
 
 
 async def test_models_and_languages_are_known(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from server.inference.decoding import RowDecoding
 from server.inference.generation import TokenChooser
+from server.inference.recognition import RecognitionOptions
 from server.inference.repetition import PATIENT
 from server.inference.transcriber import Transcriber, Utterance
 from server.inference.weights.ct2_format import read_ct2
@@ -67,7 +68,21 @@ def test_the_tokens_are_those_that_transformers_forward_gives(weights: Path, spo
         tokens, cache = torch.tensor([chosen]), output.past_key_values
     assert hypothesis.tokens == tuple(row.text)
     assert hypothesis.ending == row.ending
-    assert abs(hypothesis.mean_log_probability - row.log_probability / len(row.text)) < 1e-3
+    assert abs(hypothesis.mean_log_probability - sum(row.log_probabilities) / len(row.text)) < 1e-3
+
+
+def test_rows_with_unequal_vocabularies_give_in_a_batch_what_each_gives_alone(weights: Path, spoken: list[Any]) -> None:
+    model = Transcriber(weights, CPU, EXACT)
+    vocabularies: list[tuple[str, ...]] = [("Dashwood", "Norland Park"), (), ("Sussex",) * 60]
+    rows = [
+        Utterance(spoken[1].samples[: 3 * 16_000], "en", RecognitionOptions(words=True, vocabulary=vocabulary))
+        for vocabulary in vocabularies
+    ]
+    for row, heard in zip(rows, model.transcribe(rows, 240), strict=True):
+        (alone,) = model.transcribe([row], 240)
+        assert heard.tokens == alone.tokens
+        assert [(word.word, word.start) for word in heard.words] == [(word.word, word.start) for word in alone.words]
+        assert abs(heard.mean_log_probability - alone.mean_log_probability) < 1e-3
 
 
 def test_two_processes_that_want_the_same_weights_convert_them_once(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import soundfile
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
 
 from server.audio.decoder import Samples
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.errors import ErrorInterceptor
@@ -33,13 +33,25 @@ class PatientEngine:
         return True
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: object = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
     ) -> Recognition:
         await self.may_answer.wait()
         return Recognition("some words", "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return None
 

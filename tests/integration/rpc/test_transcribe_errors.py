@@ -14,7 +14,7 @@ from google.rpc.status_pb2 import Status
 
 from server.audio.decoder import Samples
 from server.inference.errors import RecognitionFailed
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.requests import StreamLimits
@@ -34,12 +34,24 @@ class SilentEngine:
         return language in {"auto", "en", "es"}
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: object = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
     ) -> Recognition:
         raise RecognitionFailed("secret detail of the model")
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return None
 
@@ -123,7 +135,9 @@ async def test_a_language_nobody_speaks_is_refused_in_mid_stream_too(stub: Trans
 
 
 async def test_what_is_not_built_is_unimplemented(stub: TranscriptionServiceStub) -> None:
-    code, _, info = await refusal(stub, TranscribeRequest(config=TranscribeConfig(word_timestamps=True)))
+    code, _, info = await refusal(
+        stub, TranscribeRequest(config=TranscribeConfig(enhance_on_end=True, store_audio=True))
+    )
     assert code is grpc.StatusCode.UNIMPLEMENTED
     assert info.reason == "UNIMPLEMENTED"
 

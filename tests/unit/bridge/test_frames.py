@@ -135,7 +135,12 @@ def test_session_begin():
             },
         ),
         (
-            pb.TranscribeResponse(final={"words": [{"word": "a", "start": 1, "end": 2, "confidence": 1 / 3}]}),
+            pb.TranscribeResponse(
+                final={
+                    "words": [{"word": "a", "start": 1, "end": 2, "confidence": 1 / 3}],
+                    "language_probability": 2 / 3,
+                }
+            ),
             {
                 "type": "transcript.final",
                 "text": "",
@@ -143,6 +148,7 @@ def test_session_begin():
                 "end": 0.0,
                 "confidence": 0.0,
                 "language": "",
+                "language_probability": 0.666667,
                 "words": [{"word": "a", "start": 1.0, "end": 2.0, "confidence": 0.333333}],
             },
         ),

@@ -10,6 +10,7 @@ VOCABULARY = Vocabulary(
     end=END,
     start=101,
     transcribe=103,
+    previous=107,
     no_speech=108,
     first_stamp=FIRST_STAMP,
     languages={"en": 102},
@@ -79,7 +80,7 @@ def test_the_end_token_ends_the_row_and_is_not_part_of_it() -> None:
 def test_only_text_tokens_count_for_text_and_probability() -> None:
     decoding = row(stamp(0), 7, 8, stamp(1), stamp(1), 9)
     assert decoding.text == [7, 8, 9]
-    assert decoding.log_probability == pytest.approx(-1.5)
+    assert decoding.log_probabilities == [-0.5] * 3
 
 
 def test_a_row_that_repeats_itself_ends_and_keeps_the_text_once() -> None:
@@ -97,3 +98,13 @@ def test_a_row_that_does_not_stop_is_stopped() -> None:
     decoding = row(stamp(0), 4, 5, 6, cap=4)
     assert decoding.ending == "cap"
     assert decoding.text == [4, 5, 6]
+
+
+def test_a_row_that_ends_at_a_stamp_leaves_the_audio_after_it_unheard() -> None:
+    assert row(stamp(0), 4, stamp(2.0), END).unheard_seconds == pytest.approx(3.0)
+    assert row(stamp(0), 4, stamp(2.0), stamp(2.5), END).unheard_seconds == pytest.approx(2.5)
+
+
+def test_a_row_whose_text_goes_on_to_the_end_leaves_nothing_unheard() -> None:
+    assert row(stamp(0), 4, 5, END).unheard_seconds == 0
+    assert row(stamp(0), 4, stamp(4.9)).unheard_seconds == 0

@@ -9,6 +9,7 @@ VOCABULARY = Vocabulary(
     end=10,
     start=11,
     transcribe=None,
+    previous=12,
     no_speech=13,
     first_stamp=15,
     languages={},

@@ -7,9 +7,10 @@ from server.inference.transcriber import Hypothesis
 SPOKEN = Hypothesis(
     text="he was not an ill-disposed young man",
     tokens=tuple(range(12)),
+    log_probabilities=(-0.2,) * 12,
     language="en",
+    language_probability=None,
     ending="closed",
-    mean_log_probability=-0.2,
     no_speech_probability=0.05,
     seconds=4.0,
 )
@@ -34,3 +35,10 @@ def test_little_text_in_a_short_utterance_is_not_tried_again() -> None:
 
 def test_little_text_where_there_may_be_no_speech_is_not_tried_again() -> None:
     assert replace(SPOKEN, seconds=8.7, no_speech_probability=0.8).failing is None
+
+
+def test_text_that_ends_long_before_the_audio_is_tried_again() -> None:
+    assert replace(SPOKEN, unheard_seconds=2.5).failing == "early"
+    assert replace(SPOKEN, unheard_seconds=1.5).failing is None
+    assert replace(SPOKEN, unheard_seconds=2.5, no_speech_probability=0.8).failing is None
+    assert replace(SPOKEN, tokens=(), seconds=2.9, unheard_seconds=2.5).failing is None

@@ -26,7 +26,7 @@ FULL = 1500
 
 
 def hypothesis(ending: str = "end", text: str = "hello") -> Hypothesis:
-    return Hypothesis(text, (1,), "en", ending, -0.1, 0.0, seconds=1.0)  # type: ignore[arg-type]
+    return Hypothesis(text, (1,), (-0.1,), "en", None, ending, 0.0, seconds=1.0)  # type: ignore[arg-type]
 
 
 class ScriptedModel:

@@ -70,6 +70,7 @@ def test_an_instruction_reaches_the_server_as_it_is(control: pb.TranscribeContro
                 confidence=0.5,
                 language="en",
                 words=[pb.Word(word="Hé", start=0.5, end=1, confidence=0.5)],
+                language_probability=0.75,
             )
         ),
         pb.TranscribeResponse(flushed=pb.Flushed(timestamp=2)),

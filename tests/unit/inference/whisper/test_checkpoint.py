@@ -52,3 +52,24 @@ def test_a_truncated_safetensors_file_is_one_clear_error(directory: Path) -> Non
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(WeightsError, match="damaged or incomplete"):
         read_checkpoint(directory)
+
+
+def configure(directory: Path, **fields: Any) -> None:
+    file = directory / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+def test_the_alignment_heads_are_those_the_model_names(directory: Path) -> None:
+    configure(directory, alignment_heads=[[0, 1], [1, 0]])
+    assert read_checkpoint(directory).alignment_heads == ((0, 1), (1, 0))
+
+
+def test_a_model_that_names_no_alignment_heads_uses_the_upper_half_of_its_layers(directory: Path) -> None:
+    assert read_checkpoint(directory).alignment_heads == ((1, 0), (1, 1))
+
+
+@pytest.mark.parametrize("heads", [[[2, 0]], [[0, 2]], [[-1, 0]], [1, 2], "all", [[0]]])
+def test_alignment_heads_that_the_model_cannot_have_are_one_clear_error(heads: Any, directory: Path) -> None:
+    configure(directory, alignment_heads=heads)
+    with pytest.raises(WeightsError, match="alignment_heads"):
+        read_checkpoint(directory)

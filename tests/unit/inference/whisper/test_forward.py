@@ -94,6 +94,29 @@ def test_prompts_of_unequal_length_give_what_each_gives_alone(checkpoint: Checkp
             torch.testing.assert_close(alone, expected[index], rtol=1e-4, atol=1e-4)
 
 
+def test_what_the_alignment_heads_look_at_is_what_transformers_says(small_whisper: Any, checkpoint: Checkpoint) -> None:
+    decoder = Decoder(checkpoint, CPU, EXACT)
+    audio = Encoder(checkpoint, CPU, torch.float32)(mel(2, FULL))
+    tokens = prompts(2, 8)
+    reference = copy.deepcopy(small_whisper.model)
+    reference.set_attn_implementation("eager")
+    expected = reference(encoder_outputs=(audio,), decoder_input_ids=tokens, output_attentions=True).cross_attentions
+    seen: list[torch.Tensor] = []
+    decoder.step(decoder.start(audio, 8), tokens, seen.append)
+    assert len(seen) == 1  # the upper half of two layers, since the model names no heads
+    torch.testing.assert_close(seen[0].softmax(dim=-1), expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_pass_over_some_rows_is_the_first_pass_over_them(checkpoint: Checkpoint) -> None:
+    decoder = Decoder(checkpoint, CPU, EXACT)
+    tokens = prompts(3, 4)
+    state = decoder.start(Encoder(checkpoint, CPU, torch.float32)(mel(3, FULL)), 4)
+    hidden = decoder.step(state, tokens)
+    for rows in ([0, 1, 2], [2, 0]):
+        again = decoder.step(decoder.start_again(state, rows, 4), tokens[rows])
+        torch.testing.assert_close(again, hidden[rows], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_an_int8_layer_is_within_a_hundredth_of_the_float_layer(bias: bool) -> None:
     generator = torch.Generator().manual_seed(3)

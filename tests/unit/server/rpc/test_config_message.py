@@ -104,8 +104,6 @@ def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any
 @pytest.mark.parametrize(
     "fields",
     [
-        {"word_timestamps": True},
-        {"vocabulary": ["Dalston"]},
         {"enhance_on_end": True, "store_audio": True},
     ],
 )

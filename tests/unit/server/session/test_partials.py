@@ -6,7 +6,7 @@ import pytest
 
 from server.audio.decoder import Samples
 from server.inference.errors import EngineStopped
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.session.events import Ended, Event, Final, Partial, SpeechEnded, SpeechStarted
 from server.session.options import SessionOptions, VadOptions
 from server.session.session import Session
@@ -27,14 +27,26 @@ class Listener:
         self.sessions: set[object] = set()
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: object = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
     ) -> Recognition:
         self.finals += 1
         self.sessions.add(session)
         return Recognition(f"final {self.finals}", "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         self.partials.append(len(samples))
         self.sessions.add(session)

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
 from server.inference.errors import QueueFull
-from server.inference.recognition import Recognition
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
 from server.session import session as session_module
 from server.session.errors import InvalidAudio
 from server.session.events import (
@@ -49,7 +50,13 @@ class ScriptedRecognizer:
         self.sessions: set[object] = set()
 
     async def recognize(
-        self, model: str, samples: Samples, language: str | None, *, session: object = None
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
     ) -> Recognition:
         self.sessions.add(session)
         self.calls.append((model, len(samples), language))
@@ -62,7 +69,13 @@ class ScriptedRecognizer:
         return Recognition(f"utterance {number}", language or "en", 0.9, 0.0, None)
 
     async def recognize_partial(
-        self, model: str, samples: Samples, language: str | None, *, session: object
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
     ) -> Recognition | None:
         return None
 
@@ -153,6 +166,59 @@ async def test_a_change_of_language_holds_from_the_next_utterance() -> None:
     assert [language for _, _, language in recognizer.calls] == [None, "es", None]
 
 
+async def test_words_are_on_the_session_s_time_and_within_their_final() -> None:
+    class Timing(ScriptedRecognizer):
+        async def recognize(
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
+        ) -> Recognition:
+            heard = await super().recognize(model, samples, language, options, session=session)
+            words = (Word("one", 0.0, 0.25, 0.9), Word("two", 0.5, 99.0, 0.8))
+            return replace(heard, words=words if options.words else ())
+
+    events = await run(Timing(), SILENCE, SPEECH, SILENCE, options=SessionOptions(words=True))
+    final = next(e for e in events if isinstance(e, Final))
+    one, two = final.words
+    assert (one.word, one.start, one.end, one.confidence) == ("one", final.start, round(final.start + 0.25, 3), 0.9)
+    assert (two.start, two.end) == (round(final.start + 0.5, 3), final.end)
+    events = await run(Timing(), SILENCE, SPEECH, SILENCE)
+    assert next(e for e in events if isinstance(e, Final)).words == ()
+
+
+async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on() -> None:
+    asked: list[RecognitionOptions] = []
+
+    class Detecting(ScriptedRecognizer):
+        async def recognize(
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
+        ) -> Recognition:
+            asked.append(options)
+            heard = await super().recognize(model, samples, language, options, session=session)
+            return replace(heard, language_probability=0.9)
+
+    async with session(Detecting(), SessionOptions(vocabulary=("Dashwood",))) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(collect(running))
+        for language in (None, None, "auto"):
+            if language:
+                running.set_language(language)
+            await running.push(SPEECH + SILENCE)
+            await asyncio.sleep(0.05)
+        await running.finish()
+    assert [options.vocabulary for options in asked] == [("Dashwood",)] * 3
+    assert [options.expected_language for options in asked] == [None, "en", None]
+
+
 async def test_events_of_speech_can_be_switched_off() -> None:
     events = await run(ScriptedRecognizer(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
     assert [type(e) for e in events] == [Final, Ended]
@@ -194,11 +260,17 @@ async def test_leaving_a_session_early_drops_its_work() -> None:
 async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> None:
     class FailingThird(ScriptedRecognizer):
         async def recognize(
-            self, model: str, samples: Samples, language: str | None, *, session: object = None
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
         ) -> Recognition:
             if len(self.calls) == 2:
                 raise RuntimeError("model broke")
-            return await super().recognize(model, samples, language)
+            return await super().recognize(model, samples, language, options, session=session)
 
     events: list[Event] = []
     with pytest.raises(ExceptionGroup) as raised:
@@ -241,11 +313,17 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
 
     class Waiting(ScriptedRecognizer):
         async def recognize(
-            self, model: str, samples: Samples, language: str | None, *, session: object = None
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
         ) -> Recognition:
             heard.set()
             await answer.wait()
-            return await super().recognize(model, samples, language)
+            return await super().recognize(model, samples, language, options, session=session)
 
     events: list[Event] = []
 
@@ -305,12 +383,18 @@ async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> 
         refusals = 2
 
         async def recognize(
-            self, model: str, samples: Samples, language: str | None, *, session: object = None
+            self,
+            model: str,
+            samples: Samples,
+            language: str | None,
+            options: RecognitionOptions = TEXT_ONLY,
+            *,
+            session: object = None,
         ) -> Recognition:
             if self.refusals:
                 self.refusals -= 1
                 raise QueueFull("no room")
-            return await super().recognize(model, samples, language)
+            return await super().recognize(model, samples, language, options, session=session)
 
     events = await run(FullAtFirst(), SPEECH, SILENCE)
     assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]

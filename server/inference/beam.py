@@ -1,0 +1,117 @@
+"""The decoder loop that keeps several ways to go on, and takes the best one in the end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from server.inference.decoding import Allowed, RowDecoding
+from server.inference.generation import TokenChooser
+from server.inference.whisper.decoder import Decoder, DecoderState
+
+
+@dataclass(slots=True)
+class Beam:
+    """One way of writing a row, and how likely."""
+
+    row: RowDecoding
+    log_probability: float = 0.0
+    """Of all that it wrote, stamps and end included."""
+    steps: int = 0
+    source: int = 0
+    """Which of the beams before the last step it goes on from."""
+
+    @property
+    def came_to_an_end(self) -> bool:
+        """By itself, that is, and not by being stopped."""
+        return self.row.ending in ("end", "closed")
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The mean over its steps, for the longer text is not to lose for its length alone."""
+        return self.came_to_an_end, self.log_probability / max(1, self.steps)
+
+
+@dataclass(slots=True)
+class Search:
+    """The beams of one row."""
+
+    width: int
+    """Beams to go on with, and ends to choose from."""
+    going: list[Beam]
+    finished: list[Beam] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return not self.going or sum(beam.came_to_an_end for beam in self.finished) >= self.width
+
+    @property
+    def best(self) -> RowDecoding:
+        return max(self.finished or self.going, key=lambda beam: beam.rank).row
+
+    def advance(self, choices: Sequence[Sequence[tuple[int, float]]]) -> None:
+        """Takes the tokens that each beam may go on with and their log probabilities; keeps the likeliest ways."""
+        ways = [
+            (beam.log_probability + chance, source, token, chance)
+            for source, (beam, offered) in enumerate(zip(self.going, choices, strict=True))
+            for token, chance in offered
+        ]
+        before, self.going = self.going, []
+        for log_probability, source, token, chance in sorted(ways, key=lambda way: -way[0]):
+            row = before[source].row.branch()
+            row.accept(token, chance)
+            beam = Beam(row, log_probability, before[source].steps + 1, source)
+            (self.finished if row.ending else self.going).append(beam)
+            if len(self.going) == self.width:
+                return
+
+
+_IDLE = Allowed(text=True, opens_text=False, end=True, stamps=range(0))
+"""For the places of a search that has fewer beams than it may have."""
+
+
+def search(
+    decoder: Decoder,
+    state: DecoderState,
+    choose: TokenChooser,
+    logits: torch.Tensor,
+    rows: Sequence[RowDecoding],
+    width: int,
+) -> list[RowDecoding]:
+    """Decodes with `width` beams a row until every row is done, and gives the best one of each.
+
+    Args:
+        logits: of each row's last prompt token, [rows, vocabulary].
+        rows: each with nothing written yet.
+    """
+    searches = [Search(width, [Beam(row)]) for row in rows]
+    decoder.fan_out(state, width)
+    logits = logits.repeat_interleave(width, dim=0)
+    while True:
+        beams = [beam for each in searches for beam in _places(each)]
+        allowed = [beam.row.allowed() if beam else _IDLE for beam in beams]
+        choices = choose.several(logits, allowed, width)
+        for first, each in zip(range(0, len(beams), width), searches, strict=True):
+            if not each.done:
+                each.advance(choices[first : first + len(each.going)])
+        if all(each.done for each in searches):
+            return [each.best for each in searches]
+        logits = _step(decoder, state, searches, width)
+
+
+def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], width: int) -> torch.Tensor:
+    """Has every beam read what it wrote last; the logits of what comes next."""
+    sources, tokens = [], []
+    for number, each in enumerate(searches):
+        for beam in _places(each):
+            sources.append(number * width + (beam.source if beam else 0))
+            tokens.append(beam.row.tokens[-1] if beam else 0)
+    device = state.tokens.device
+    decoder.follow(state, torch.tensor(sources, device=device))
+    hidden = decoder.step(state, torch.tensor(tokens, device=device)[:, None])
+    return decoder.logits(hidden[:, -1])
+
+
+def _places(search: Search) -> list[Beam | None]:
+    going = [] if search.done else search.going
+    return [*going, *[None] * (search.width - len(going))]

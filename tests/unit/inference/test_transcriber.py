@@ -1,0 +1,72 @@
+"""A made-up model in exact arithmetic: what a row gives does not depend on the rows beside it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from server.inference.recognition import RecognitionOptions
+from server.inference.transcriber import Transcriber, Utterance
+from server.inference.whisper.precision import Precision
+
+EXACT = Precision(encoder=torch.float32, decoder=torch.float32, quantised_decoder=False)
+FRAMES = 64
+
+
+@pytest.fixture(scope="module")
+def transcriber(small_whisper: Any, tmp_path_factory: pytest.TempPathFactory) -> Transcriber:
+    directory: Path = small_whisper.save(tmp_path_factory.mktemp("small"))
+    return Transcriber(directory, torch.device("cpu"), EXACT)
+
+
+def sound(seed: int, seconds: float) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(scale=0.1, size=int(seconds * 16_000)).astype(np.float32)
+
+
+ROWS = [
+    Utterance(sound(0, 1.2), "en"),
+    Utterance(sound(1, 0.7), None, RecognitionOptions(words=True, vocabulary=("hello", "world"))),
+    Utterance(sound(2, 1.0), "de", RecognitionOptions(words=True)),
+    Utterance(sound(3, 0.5), None, RecognitionOptions(vocabulary=("world",) * 9, expected_language="de")),
+]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_row_gives_in_a_batch_what_it_gives_alone(beams: int, transcriber: Transcriber) -> None:
+    transcriber = transcriber.with_beams(beams)
+    together = transcriber.transcribe(ROWS, FRAMES)
+    for row, heard in zip(ROWS, together, strict=True):
+        (alone,) = transcriber.transcribe([row], FRAMES)
+        assert heard.tokens == alone.tokens
+        assert (heard.text, heard.language, heard.ending) == (alone.text, alone.language, alone.ending)
+        assert heard.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-3)
+        assert heard.no_speech_probability == pytest.approx(alone.no_speech_probability, abs=1e-3)
+        assert heard.language_probability == pytest.approx(alone.language_probability, abs=1e-3)
+        for word, same in zip(heard.words, alone.words, strict=True):
+            assert word == replace(same, confidence=pytest.approx(same.confidence, abs=1e-3))
+
+
+def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
+    plain = Utterance(ROWS[1].samples, None)
+    (without,) = transcriber.transcribe([plain], FRAMES)
+    (with_terms,) = transcriber.transcribe([ROWS[1]], FRAMES)
+    assert without.log_probabilities != with_terms.log_probabilities
+    assert without.language_probability == with_terms.language_probability
+    assert without.no_speech_probability == with_terms.no_speech_probability
+
+
+def test_a_language_that_was_told_has_no_probability(transcriber: Transcriber) -> None:
+    told, asked = transcriber.transcribe(ROWS[:2], FRAMES)
+    assert told.language_probability is None
+    assert asked.language_probability is not None
+
+
+def test_an_expected_language_is_kept_while_the_model_is_unsure(transcriber: Transcriber) -> None:
+    for language in ("en", "de", "jv"):
+        options = RecognitionOptions(expected_language=language)
+        (heard,) = transcriber.transcribe([Utterance(ROWS[0].samples, None, options)], FRAMES)
+        assert heard.language == language or (heard.language_probability or 0) >= 0.8

@@ -1,0 +1,80 @@
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from server.inference.recognition import Word
+from server.inference.words import TimedTokens, timed_words
+
+
+def words(pieces: Sequence[str | bytes], language: str = "en", chances: Sequence[float] | None = None) -> list[Word]:
+    """The words of a text in these tokens; token n lasts from n to n + 1 seconds."""
+    table = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+
+    def decode(tokens: list[int]) -> str:
+        return b"".join(table[token] for token in tokens).decode(errors="replace")
+
+    count = len(table)
+    logs = [math.log(chance) for chance in chances or [0.5] * count]
+    timed = TimedTokens(list(range(count)), logs, [float(second) for second in range(count + 1)])
+    return list(timed_words(timed, decode, language))
+
+
+def spans(pieces: Sequence[str | bytes], language: str = "en") -> list[tuple[str, float, float]]:
+    return [(word.word, word.start, word.end) for word in words(pieces, language)]
+
+
+def test_a_space_begins_a_word() -> None:
+    assert spans([" The", " fam", "ily"]) == [("The", 0, 1), ("family", 1, 3)]
+
+
+def test_punctuation_belongs_to_its_word_and_takes_none_of_its_time() -> None:
+    assert spans([' "', "Oh", ",", " dear", '."']) == [('"Oh,', 1, 2), ('dear."', 3, 4)]
+
+
+def test_what_a_word_has_inside_does_not_end_it() -> None:
+    assert spans([" well", "-", "known", " 3", ".", "5"]) == [("well-known", 0, 3), ("3.5", 3, 6)]
+
+
+def test_punctuation_between_spaces_stands_for_itself() -> None:
+    assert spans([" Bonjour", " ?"], "fr") == [("Bonjour", 0, 1), ("?", 1, 2)]
+
+
+def test_a_character_cut_in_two_is_put_together() -> None:
+    raw = "é".encode()
+    assert spans([" caf", raw[:1], raw[1:], " noir"], "fr") == [("café", 0, 3), ("noir", 3, 4)]
+
+
+def test_a_character_that_the_text_ends_within_is_kept_as_it_is_written() -> None:
+    assert spans([" caf", "é".encode()[:1]], "fr") == [("caf\N{REPLACEMENT CHARACTER}", 0, 1)]
+
+
+def test_without_spaces_every_character_is_a_word() -> None:
+    raw = "語".encode()
+    assert spans(["日", "本", raw[:2], raw[2:], "。", "「", "は", "」"], "ja") == [
+        ("日", 0, 1),
+        ("本", 1, 2),
+        ("語。", 2, 4),
+        ("「は」", 6, 7),
+    ]
+
+
+def test_thai_vowels_are_spoken() -> None:
+    assert spans(["ก", "ั"], "th") == [("ก", 0, 1), ("ั", 1, 2)]
+
+
+def test_white_space_alone_is_no_word() -> None:
+    assert spans([" ", " one", "  "]) == [("one", 1, 2)]
+
+
+def test_a_text_of_punctuation_alone_is_a_word() -> None:
+    assert spans([" ..", "."]) == [("...", 0, 2)]
+
+
+def test_no_tokens_make_no_words() -> None:
+    assert spans([]) == []
+
+
+def test_confidence_is_the_geometric_mean_of_what_is_spoken() -> None:
+    (word,) = words([" fam", "ily", "."], chances=[0.9, 0.4, 0.01])
+    assert word.confidence == pytest.approx(0.6)
