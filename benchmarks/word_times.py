@@ -4,7 +4,7 @@
     python benchmarks/word_times.py clips.tsv --peer base-ct2 --language en --limit 40
 
 Needs faster-whisper beside the repository's own packages, and its CTranslate2 weights in the directory `--peer`. The
-manifest is that of engine_accuracy.py. Words are compared where both wrote the same text; utterances go through both
+manifest is that of engine.py. Words are compared where both wrote the same text; utterances go through both
 in turn, one at a time on one thread.
 """
 
@@ -13,19 +13,20 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from engine_accuracy import Clip, read_manifest
+from numpy.typing import NDArray
+from speech import Clip, clips, spread
 
 from server.inference.batch_policy import window
 from server.inference.config import InferenceSettings
 from server.inference.recognition import RecognitionOptions, Word
 from server.inference.transcriber import Transcriber, Utterance
 from server.inference.weights import resolve
-from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.precision import choose_device, choose_precision
 
 
@@ -55,31 +56,34 @@ class Comparison:
         self.ends += [one.end - other.end for one, other in zip(ours, theirs, strict=True)]
 
 
-def compare(model: Transcriber, peer: Any, clips: Sequence[Clip]) -> Comparison:
+def compare(model: Transcriber, peer: Any, spoken: Sequence[Clip]) -> Comparison:
     """Times the words of all clips with `model` and with `peer`, a faster_whisper.WhisperModel."""
     comparison = Comparison()
-    for clip in clips:
-        frames = window(len(clip.samples) / SAMPLE_RATE, model.full_window)
-
-        def ours(words: bool, clip: Clip = clip, frames: int = frames) -> Any:
-            return model.transcribe([Utterance(clip.samples, clip.language, RecognitionOptions(words=words))], frames)[
-                0
-            ].words
-
-        def theirs(words: bool, clip: Clip = clip) -> tuple[Word, ...]:
-            segments, _ = peer.transcribe(
-                clip.samples, language=clip.language, beam_size=1, temperature=0.0, word_timestamps=words
-            )
-            said = [word for segment in segments for word in segment.words or ()]
-            return tuple(Word(word.word.strip(), word.start, word.end, word.probability) for word in said)
-
-        comparison.run("ours, text", lambda: ours(False))
-        comparison.run("peer, text", lambda: theirs(False))
+    for clip in spoken:
+        comparison.run("ours, text", partial(_ours, model, clip, words=False))
+        comparison.run("peer, text", partial(_theirs, peer, clip, words=False))
         comparison.add(
-            comparison.run("ours, words", lambda: ours(True)),
-            comparison.run("peer, words", lambda: theirs(True)),
+            comparison.run("ours, words", partial(_ours, model, clip, words=True)),
+            comparison.run("peer, words", partial(_theirs, peer, clip, words=True)),
         )
     return comparison
+
+
+def _ours(model: Transcriber, clip: Clip, *, words: bool) -> Sequence[Word]:
+    utterance = Utterance(_floats(clip), clip.language, RecognitionOptions(words=words))
+    return model.transcribe([utterance], window(clip.seconds, model.full_window))[0].words
+
+
+def _theirs(peer: Any, clip: Clip, *, words: bool) -> Sequence[Word]:
+    segments, _ = peer.transcribe(
+        _floats(clip), language=clip.language, beam_size=1, temperature=0.0, word_timestamps=words
+    )
+    said = [word for segment in segments for word in segment.words or ()]
+    return [Word(word.word.strip(), word.start, word.end, word.probability) for word in said]
+
+
+def _floats(clip: Clip) -> NDArray[np.float32]:
+    return (clip.samples / 32768).astype(np.float32)
 
 
 def report(comparison: Comparison, utterances: int) -> None:
@@ -110,13 +114,13 @@ def main() -> None:
     options = parser.parse_args()
 
     settings = InferenceSettings()
-    clips = read_manifest(options.manifest, options.language, options.limit)
+    spoken = spread(clips(options.manifest, options.language), options.limit)
     torch.set_num_threads(1)
     device = choose_device(settings.device)
     model = Transcriber(resolve(options.weights, settings.cache_dir, print), device, choose_precision(device))
     peer = WhisperModel(str(options.peer), device="cpu", compute_type="int8", cpu_threads=1)
-    compare(model, peer, clips[:1])  # the first forward sets up
-    report(compare(model, peer, clips), len(clips))
+    compare(model, peer, spoken[:1])  # the first forward sets up
+    report(compare(model, peer, spoken), len(spoken))
 
 
 if __name__ == "__main__":
