@@ -14,7 +14,8 @@ from persistence.session_id import parse_session_id
 from stack.ports import free_port
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
-from tests.e2e.house import PROGRAMS, STORED, STREAM, House, bearer
+from tests.conftest import SCRIPTED_PROGRAMS
+from tests.e2e.house import STORED, STREAM, House, bearer
 
 BALANCER = "127.0.0.2"
 ONE, OTHER = "203.0.113.11", "198.51.100.22"
@@ -32,7 +33,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         s3_endpoint_url=None,
         s3_bucket=None,
     )
-    with running_stack(settings, programs=PROGRAMS) as stack:
+    with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
         yield stack
 
 
