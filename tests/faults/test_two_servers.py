@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import ssl
@@ -22,12 +23,11 @@ from dalston import AsyncClient, Ended, Event, Final, Resumed, SessionBegan, War
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from bridge.app import open_channel
-from bridge.config import BridgeSettings
-from bridge.door import open_door
 from bridge.responses import STREAM_PATH
 from stack.envoy import Certificate, Doors, envoy
 from stack.ports import free_port
+from stack.process import running
+from stack.settings import ROOT
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio, disagreement
@@ -123,18 +123,22 @@ async def make_key(world: World) -> str:
 @asynccontextmanager
 async def a_fleet(world: World) -> AsyncIterator[Fleet]:
     certificate = make_certificate(world.folder, 1)
-    async with AsyncExitStack() as running:
+    async with AsyncExitStack() as parts:
         fleet = Fleet(world, free_port(), certificate, await make_key(world))
         for number in range(2):
             spool = world.new_spool()
             environment = world.environment(spool, auth="keys")
             server = a_server(environment, world.folder / f"server-{number}.log")
-            fleet.servers[spool] = await running.enter_async_context(server)
+            fleet.servers[spool] = await parts.enter_async_context(server)
         one, other = fleet.servers.values()
-        target = f"ipv4:{one.address},{other.address}"
-        channel = await running.enter_async_context(open_channel(target))
-        settings = BridgeSettings(bridge_port=0, auth="keys", server_target=target)
-        bridge_port = await running.enter_async_context(open_door(settings, channel))
+        bridge = {
+            "DALSTON_SERVER_TARGET": f"ipv4:{one.address},{other.address}",
+            "DALSTON_BRIDGE_PORT": str(bridge_port := free_port()),
+            "DALSTON_AUTH": "keys",
+        }
+        command = [sys.executable, "-m", "bridge"]
+        log = world.folder / "bridge.log"
+        parts.enter_context(running("bridge", command, log=log, env={**os.environ, **bridge}, cwd=ROOT, stop=()))
         doors = Doors(
             ["127.0.0.1"],
             fleet.port,
@@ -143,7 +147,7 @@ async def a_fleet(world: World) -> AsyncIterator[Fleet]:
             more_servers=[("127.0.0.1", other.port)],
             certificate=certificate,
         )
-        running.enter_context(envoy(world.folder / "envoy", doors))
+        parts.enter_context(envoy(world.folder / "envoy", doors))
         await fleet.served()
         yield fleet
 
