@@ -423,7 +423,9 @@ async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
         await house.until(lambda: apart() == known + 1)
     assert left.is_spooled()
     assert (await left.row(), await left.wav()) == (before, wav)
-    found = [each for each in (await verify(left.settings, repair=True)).left if each.session_id == left.id]
+    # The house has left work behind, so a repair waits as long as its own lease lasts.
+    soon = left.settings.model_copy(update={"lease_seconds": 2.0, "lease_renewal_seconds": 0.5})
+    found = [each for each in (await verify(soon, repair=True)).left if each.session_id == left.id]
     assert "spool_has_more" in {each.kind for each in found}
     assert left.is_spooled()
     assert (await left.row()).worker_id == before.worker_id
