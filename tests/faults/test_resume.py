@@ -28,7 +28,7 @@ _TAG = 9
 _HALF_SECOND = 16_000
 # What the scripted detector takes for a pause, and no more, may be missing between two finals.
 _PAUSE_BYTES = 6_000
-# Speech that was shorter than 0.25 s when its client ended the session was noise, and so is the margin of 0.2 s before it.
+# Speech shorter than 0.25 s when its client ended the session was noise, and so is the margin of 0.2 s before it.
 _NOISE_BYTES = 8_000 + 6_400
 # What a client keeps beside what is neither stored nor recognised: the longest utterance fits in.
 _SLACK_BYTES = 30 * BYTES_PER_SECOND
