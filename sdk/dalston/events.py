@@ -48,14 +48,17 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """Speech ended; the final of this utterance follows."""
+    """Speech ended; the final of this utterance follows, if something was said."""
 
     timestamp: float
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What an unfinished utterance sounds like so far. Replaces the partial before it."""
+    """What an unfinished utterance sounds like so far. Replaces the partial before it.
+
+    The final replaces it. An utterance that proves to be no speech has no final, and what its partials said is void.
+    """
 
     text: str
     start: float

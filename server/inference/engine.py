@@ -218,7 +218,7 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
     reason: str | None = hypothesis.invented
     if reason is None and kind == "partial":
         reason = hypothesis.failing  # a final would be tried again with the full window
-    if reason is not None:
+    if reason is not None and hypothesis.text:
         metrics.SUPPRESSED.labels(kind, reason).inc()
     text = "" if reason else hypothesis.text
     return Recognition(

@@ -31,7 +31,11 @@ REDONE = Counter(
     "Utterances transcribed again, by what the first try failed in; `echo` without vocabulary, others with 30 s.",
     ["reason"],
 )
-SUPPRESSED = Counter("dalston_engine_suppressed_total", "Texts taken to be invented, by reason.", ["kind", "reason"])
+SUPPRESSED = Counter(
+    "dalston_engine_suppressed_total",
+    "Texts not told, by reason: taken to be invented, or of a partial for which a final would be transcribed again.",
+    ["kind", "reason"],
+)
 DROPPED = Counter(
     "dalston_engine_dropped_total",
     "Utterances that the model did not see: abandoned by their caller; partials merged with newer ones, or given up.",

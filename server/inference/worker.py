@@ -121,18 +121,16 @@ class Worker:
         for job in batch:
             metrics.QUEUE_SECONDS.labels(name, kind).observe(started - job.arrived)
         metrics.BATCH_SIZE.labels(name, kind).observe(len(batch))
+        hypotheses: list[Hypothesis] | None = None
         try:
             with metrics.stages() as stages:
                 hypotheses = model.transcribe([job.utterance for job in batch], frames)
-        except Exception:
+        except BaseException:  # a panic of a library in Rust is no Exception
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
-            if len(batch) == 1 or batch[0].is_partial:
-                for job in batch:
-                    job.deliver(RecognitionFailed("the model failed on this utterance"))
-            else:
-                for job in batch:  # one of them may be at fault; the others are not to suffer for it
-                    self._run([job])
+        # Here nothing of the failed try is held any more: what divides a batch may be that memory ran out.
+        if hypotheses is None:
+            self._fail_or_divide(batch)
             return
         _note(batch, frames, started, stages)
         again = []
@@ -144,6 +142,15 @@ class Worker:
             else:
                 job.deliver(hypothesis)
         self._put_back(again)
+
+    def _fail_or_divide(self, batch: Sequence[Job]) -> None:
+        """What becomes of a batch in which the model failed."""
+        if len(batch) == 1 or batch[0].is_partial:
+            for job in batch:
+                job.deliver(RecognitionFailed("the model failed on this utterance"))
+        else:
+            for job in batch:  # one of them may be at fault; the others are not to suffer for it
+                self._run([job])
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
         with self._changed:

@@ -281,7 +281,7 @@ class _Run:
                 output.note(f"session {event.session_id}")
             case events.Partial():
                 view.partial(event.text)
-            case events.Final():
+            case events.Final() | events.SpeechStarted():  # An utterance that was no speech has no final.
                 view.partial("")
             case events.Acknowledged():
                 view.processed(event.processed)

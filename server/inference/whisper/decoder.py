@@ -110,8 +110,10 @@ class Decoder:
 
     def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
         """Has each row go on from what the row `rows` of it has been through, one of the same utterance."""
-        seen = state.tokens[..., : state.length, :]
-        state.tokens[..., : state.length, :] = seen[:, :, rows]
+        # Part by part: a copy of all at once would take as much memory again as the batch has.
+        for part in state.tokens.flatten(0, 1):
+            seen = part[..., : state.length, :]
+            seen.copy_(seen[rows])
 
     def step(
         self, state: DecoderState, tokens: torch.Tensor, look: Callable[[torch.Tensor], None] | None = None

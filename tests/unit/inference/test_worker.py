@@ -1,6 +1,7 @@
 """The worker with a model that does what the test says."""
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
 
@@ -140,6 +141,48 @@ def test_a_failing_batch_fails_its_own_jobs_and_no_other(caller: Caller, model: 
     model.outcome = lambda *_: hypothesis()
     caller.submit()
     model.may_finish.release(1)
+    assert caller.outcome() == hypothesis()
+
+
+def test_a_batch_that_is_divided_holds_no_memory_of_the_whole(caller: Caller, model: ScriptedModel) -> None:
+    class Tensors:
+        pass
+
+    held: list[weakref.ref[Tensors]] = []
+    alive_meanwhile: list[bool] = []
+    transcribe = model.transcribe
+
+    def run_out_of_memory(utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        tensors = Tensors()
+        alive_meanwhile.extend(each() is not None for each in held)
+        if len(utterances) > 1:
+            held.append(weakref.ref(tensors))
+            raise RuntimeError("out of memory")
+        return transcribe(utterances, frames)
+
+    model.transcribe = run_out_of_memory  # type: ignore[method-assign]
+    caller.submit()
+    assert model.begun.acquire(timeout=SECONDS)
+    for _ in range(2):
+        caller.submit()
+    model.may_finish.release(3)
+    assert [caller.outcome() for _ in range(3)] == [hypothesis()] * 3
+    assert alive_meanwhile == [False, False]
+
+
+def test_a_panic_of_a_library_fails_its_batch_and_not_the_worker(caller: Caller, model: ScriptedModel) -> None:
+    class PanicException(BaseException):
+        """What PyO3 makes of a panic in Rust, such as the tokenizer's."""
+
+    def panic(*_: object) -> Hypothesis:
+        raise PanicException
+
+    model.outcome = panic
+    model.may_finish.release(2)
+    caller.submit()
+    assert isinstance(caller.outcome(), RecognitionFailed)
+    model.outcome = lambda *_: hypothesis()
+    caller.submit()
     assert caller.outcome() == hypothesis()
 
 
