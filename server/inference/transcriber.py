@@ -107,6 +107,7 @@ class Hypothesis:
                 text=self.text,
                 mean_log_probability=self.mean_log_probability,
                 no_speech_probability=self.no_speech_probability,
+                tokens_per_second=len(self.tokens) / max(self.seconds, 1e-3),
                 looped=self.ending == "loop",
             )
         )
