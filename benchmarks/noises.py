@@ -39,6 +39,14 @@ def sounds(seed: int, each: int) -> list[Sound]:
     return [_sound(kind, [seed, zlib.crc32(kind.encode()), number]) for kind in KINDS for number in range(each)]
 
 
+def noisy(samples: Samples, decibel: float, seed: list[int]) -> Samples:
+    """The recording with pink noise under it, `decibel` below its mean power."""
+    speech = samples.astype(np.float64)
+    noise = _coloured(np.random.default_rng(seed), len(speech), 0.5)
+    scale = math.sqrt(float(np.mean(speech**2) / np.mean(noise**2))) * 10 ** (-decibel / 20)
+    return np.round(np.clip(speech + scale * noise, -32768, 32767)).astype(np.int16)
+
+
 def _sound(kind: str, seed: list[int]) -> Sound:
     random = np.random.default_rng(seed)
     seconds = math.exp(random.uniform(math.log(SHORTEST_SECONDS), math.log(LONGEST_SECONDS)))

@@ -3,6 +3,7 @@
     python benchmarks/non_speech.py                              352 sounds, speech of the sample recording
     python benchmarks/non_speech.py --manifest clips.tsv         columns: file (16 kHz mono), language, reference
     python benchmarks/non_speech.py --weights tiny.en --each 8 --evidence evidence.jsonl
+    python benchmarks/non_speech.py --manifest clips.tsv --each 0 --snr 5     speech alone, with noise under it
 
 Every sound goes through a whole session, detector, partials and all, which is what a user gets; and straight to the
 engine as one utterance, which is what the guard can do alone. The language of every other sound is to be detected, of
@@ -16,12 +17,12 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from hearing import Errors, errors
-from noises import BABBLE, KINDS, Sound, sounds
+from noises import BABBLE, KINDS, Sound, noisy, sounds
 from numpy.typing import NDArray
 from provenance import commit, load, machine
 from speech import RATE, Clip, clips, spread
@@ -307,6 +308,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--manifest", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="at most so many spoken clips")
+    parser.add_argument("--snr", type=float, metavar="DECIBEL", help="put pink noise under the speech")
     parser.add_argument("--evidence", type=Path, metavar="FILE", help="write there what was written and judged")
     parser.add_argument(
         "--judge", type=Path, metavar="FILE", help="nothing but judge again what --evidence has written"
@@ -318,10 +320,16 @@ def main() -> None:
     configure_logging("WARNING", "text")
     found = sounds(options.seed, options.each)
     spoken = spread(clips(options.manifest), options.limit)
+    if options.snr is not None:
+        spoken = [
+            replace(clip, samples=noisy(clip.samples, options.snr, [options.seed, number]))
+            for number, clip in enumerate(spoken)
+        ]
     seconds = sum(sound.seconds for sound in found)
     print(
         f"\n{machine()}; commit {commit()}; {load()}; {len(found)} sounds of {len(KINDS)} kinds, "
-        f"mean {seconds / len(found):.1f} s; {len(spoken)} spoken clips\n",
+        f"mean {seconds / max(1, len(found)):.1f} s; {len(spoken)} spoken clips"
+        + (f", {options.snr:g} dB above pink noise\n" if options.snr is not None else "\n"),
         flush=True,
     )
     outcomes = {}
