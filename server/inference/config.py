@@ -1,9 +1,9 @@
 """Settings of the engine, from `DALSTON_*` in the environment."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -14,7 +14,8 @@ class InferenceSettings(BaseSettings):
     """Model name in a request -> weights, as JSON. Weights are a hub id (`openai/whisper-large-v3-turbo`), a directory
     in Hugging Face's or CTranslate2's Whisper format, or the name of an offline package (`base`, `tiny.en`)."""
     beams: dict[str, Annotated[int, Field(ge=1, le=10)]] = Field(default={"accurate": 5})
-    """Model name in a request -> how many ways to write an utterance it weighs, as JSON; 1 for models not named."""
+    """Model name in a request -> how many ways to write an utterance it weighs, as JSON; 1 for models not named. Names
+    must be among `models` when this is set."""
     cache_dir: Path = Path("~/.cache/dalston")
     """Where converted weights are kept. May be shared by processes; can be deleted when none runs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -25,3 +26,10 @@ class InferenceSettings(BaseSettings):
     """Utterances that may wait for the model; one more is refused."""
     batch_limit: int = Field(default=0, ge=0, le=256)
     """Utterances in one batch; 0 chooses by device."""
+
+    @model_validator(mode="after")
+    def _beams_are_of_models(self) -> Self:
+        unknown = sorted(set(self.beams) - set(self.models)) if "beams" in self.model_fields_set else []
+        if unknown:
+            raise ValueError(f"DALSTON_BEAMS names {', '.join(unknown)}, which DALSTON_MODELS does not have")
+        return self

@@ -5,15 +5,16 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
+from server.inference.batch_memory import batch_limits
 from server.inference.batch_policy import BatchLimits, window
 from server.inference.config import InferenceSettings
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
@@ -28,6 +29,10 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+_CPU_FRAMES: Final = 2 * 1500
+"""In a batch on a CPU: eight utterances of 5 s, or two of 28 s, which take base 2.4 s of one thread. A live final waits
+for the batch that runs, so one upload of speech without pauses must not make it longer."""
+
 
 class Engine:
     """An async context manager: the models are loaded on entering and freed on leaving.
@@ -39,7 +44,7 @@ class Engine:
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
-        self._worker = Worker(_batch_limits(settings, self._device), settings.queue_limit)
+        self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit)
 
     @property
     def models(self) -> frozenset[str]:
@@ -175,15 +180,29 @@ class Engine:
             for model in (name for name, of_model in self._settings.models.items() if of_model == weights):
                 self._transcribers[self._shared_name(model)] = transcriber.with_beams(self._beams(model))
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
+        if self._device.type == "cuda":
+            self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, self._transcribers.values()))
         return self._transcribers
 
 
-def _batch_limits(settings: InferenceSettings, device: torch.device) -> BatchLimits:
-    if device.type == "cuda":
-        rows = settings.batch_limit or 32
-        return BatchLimits(rows=rows, frames=32 * 1500, waste=0.5, partial_rows=max(1, rows // 2))
-    rows = settings.batch_limit or 8
-    return BatchLimits(rows=rows, frames=8 * 1500, waste=0.25, partial_rows=max(1, rows // 4))
+def _cpu_limits(rows: int) -> BatchLimits:
+    rows = rows or 8
+    return BatchLimits(rows=rows, frames=_CPU_FRAMES, waste=0.25, partial_rows=max(1, rows // 4))
+
+
+def _cuda_limits(rows: int, device: torch.device, transcribers: Collection[Transcriber]) -> BatchLimits:
+    """What the device has room for now, with the models loaded."""
+    torch.cuda.empty_cache()  # what loading needed and nobody holds
+    free, _ = torch.cuda.mem_get_info(device)
+    limits = batch_limits(
+        free,
+        [transcriber.memory for transcriber in transcribers],
+        rows=rows or 32,
+        full_window=max(transcriber.full_window for transcriber in transcribers),
+        waste=0.5,
+    )
+    log.info("batches limited by memory", free_mib=free >> 20, rows=limits.rows, frames=limits.frames)
+    return limits
 
 
 def _default_threads() -> int:

@@ -25,6 +25,10 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def limit(self, limits: BatchLimits) -> None:
+        """Changes the limits of the batches to come."""
+        self._limits = limits
+
     def add(self, job: Job) -> Job | None:
         """Adds a job. A partial takes the place, and the turn, of the one of its session that waits, which is returned.
 

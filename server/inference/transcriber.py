@@ -1,6 +1,7 @@
 """One model: a batch of utterances in, a hypothesis for each out. Runs on the thread that calls it."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
+from server.inference.batch_memory import BatchMemory, ValueBytes, batch_memory
 from server.inference.beam import search
 from server.inference.decoding import Ending, RowDecoding
 from server.inference.generation import TokenChooser, generate
@@ -105,6 +107,7 @@ class Hypothesis:
                 text=self.text,
                 mean_log_probability=self.mean_log_probability,
                 no_speech_probability=self.no_speech_probability,
+                tokens_per_second=len(self.tokens) / max(self.seconds, 1e-3),
                 looped=self.ending == "loop",
             )
         )
@@ -140,6 +143,10 @@ class Transcriber:
         self.full_window = checkpoint.shape.max_source_positions
         """Encoder frames, of 20 ms, that the model was trained on."""
         self._device = device
+        self._shape = checkpoint.shape
+        self._values = ValueBytes(precision.encoder.itemsize, precision.decoder.itemsize)
+        watched = Counter(layer for layer, _ in checkpoint.alignment_heads)
+        self._watched_heads = max(watched.values())
         self._beams = 1
         self._tokenizer = checkpoint.tokenizer
         self._features = LogMel(checkpoint.shape.num_mel_bins, device)
@@ -157,6 +164,11 @@ class Transcriber:
         other = copy.copy(self)
         other._beams = beams
         return other
+
+    @property
+    def memory(self) -> BatchMemory:
+        """What its batches take."""
+        return batch_memory(self._shape, self._watched_heads, self._beams, self._values)
 
     @torch.inference_mode()
     def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+import torch
+
 from server.inference import metrics
 from server.inference.batch_policy import BatchLimits
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
@@ -46,6 +48,11 @@ class Worker:
         self._thread = threading.Thread(target=self._main, args=(load, loaded), name="model", daemon=True)
         self._thread.start()
         return loaded
+
+    def limit(self, limits: BatchLimits) -> None:
+        """Changes the limits of the batches to come: what the models leave room for is known once they are loaded."""
+        with self._changed:
+            self._queue.limit(limits)
 
     def submit(self, job: Job) -> None:
         """Queues a job. A partial of the same session that waits already is given up for it.
@@ -122,15 +129,21 @@ class Worker:
             metrics.QUEUE_SECONDS.labels(name, kind).observe(started - job.arrived)
         metrics.BATCH_SIZE.labels(name, kind).observe(len(batch))
         hypotheses: list[Hypothesis] | None = None
+        parts: list[list[Job]] = []
         try:
             with metrics.stages() as stages:
                 hypotheses = model.transcribe([job.utterance for job in batch], frames)
-        except BaseException:  # a panic of a library in Rust is no Exception
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
-        # Here nothing of the failed try is held any more: what divides a batch may be that memory ran out.
+            parts = _parts(batch, error)
         if hypotheses is None:
-            self._fail_or_divide(batch)
+            # Not while the error is handled: its traceback holds the failed batch's memory.
+            if not parts:
+                for job in batch:
+                    job.deliver(RecognitionFailed("the model failed on this utterance"))
+            for part in parts:
+                self._run(part)
             return
         _note(batch, frames, started, stages)
         again = []
@@ -143,15 +156,6 @@ class Worker:
                 job.deliver(hypothesis)
         self._put_back(again)
 
-    def _fail_or_divide(self, batch: Sequence[Job]) -> None:
-        """What becomes of a batch in which the model failed."""
-        if len(batch) == 1 or batch[0].is_partial:
-            for job in batch:
-                job.deliver(RecognitionFailed("the model failed on this utterance"))
-        else:
-            for job in batch:  # one of them may be at fault; the others are not to suffer for it
-                self._run([job])
-
     def _put_back(self, jobs: Sequence[Job]) -> None:
         with self._changed:
             self._queue.put_back(jobs)
@@ -163,6 +167,20 @@ class Worker:
             metrics.QUEUE_LENGTH.set(0)
         for job in waiting:
             job.deliver(EngineStopped("the engine stopped before this utterance was transcribed"))
+
+
+def _parts(batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
+    """What a failed batch is tried again as; nothing if it is given up.
+
+    Of what did not fit, the short ones in one half, for every row is as long as the longest. Otherwise each final
+    alone: one of them may be at fault, and the others are not to suffer for it.
+    """
+    if len(batch) == 1:
+        return []
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        by_length = sorted(batch, key=lambda job: job.frames)
+        return [by_length[: len(batch) // 2], by_length[len(batch) // 2 :]]
+    return [] if batch[0].is_partial else [[job] for job in batch]
 
 
 def _note(batch: Sequence[Job], frames: int, started: float, stages: Mapping[str, float]) -> None:

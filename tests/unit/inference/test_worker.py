@@ -7,6 +7,8 @@ from queue import Queue
 
 import numpy as np
 import pytest
+import torch
+from structlog.testing import capture_logs
 
 from server.inference.batch_policy import BatchLimits
 from server.inference.errors import (
@@ -144,32 +146,6 @@ def test_a_failing_batch_fails_its_own_jobs_and_no_other(caller: Caller, model: 
     assert caller.outcome() == hypothesis()
 
 
-def test_a_batch_that_is_divided_holds_no_memory_of_the_whole(caller: Caller, model: ScriptedModel) -> None:
-    class Tensors:
-        pass
-
-    held: list[weakref.ref[Tensors]] = []
-    alive_meanwhile: list[bool] = []
-    transcribe = model.transcribe
-
-    def run_out_of_memory(utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
-        tensors = Tensors()
-        alive_meanwhile.extend(each() is not None for each in held)
-        if len(utterances) > 1:
-            held.append(weakref.ref(tensors))
-            raise RuntimeError("out of memory")
-        return transcribe(utterances, frames)
-
-    model.transcribe = run_out_of_memory  # type: ignore[method-assign]
-    caller.submit()
-    assert model.begun.acquire(timeout=SECONDS)
-    for _ in range(2):
-        caller.submit()
-    model.may_finish.release(3)
-    assert [caller.outcome() for _ in range(3)] == [hypothesis()] * 3
-    assert alive_meanwhile == [False, False]
-
-
 def test_a_panic_of_a_library_fails_its_batch_and_not_the_worker(caller: Caller, model: ScriptedModel) -> None:
     class PanicException(BaseException):
         """What PyO3 makes of a panic in Rust, such as the tokenizer's."""
@@ -184,6 +160,100 @@ def test_a_panic_of_a_library_fails_its_batch_and_not_the_worker(caller: Caller,
     model.outcome = lambda *_: hypothesis()
     caller.submit()
     assert caller.outcome() == hypothesis()
+
+
+class SmallMemory(ScriptedModel):
+    """Has room for so many frames."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.may_finish.release(1000)
+
+    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        hypotheses = super().transcribe(utterances, frames)
+        if len(utterances) * frames > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        return hypotheses
+
+
+def batched(model: ScriptedModel, frames: Sequence[int], *, is_partial: bool = False) -> list[object]:
+    """What becomes of jobs that are taken as one batch."""
+    worker = Worker(BatchLimits(rows=8, frames=12000, waste=0.9, partial_rows=8), queue_limit=8)
+    caller = Caller(worker)
+    for number, each in enumerate(frames):
+        caller.submit(each, session=str(number), is_partial=is_partial)
+    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
+    outcomes: list[object] = [caller.outcome() for _ in frames]
+    worker.stop()
+    return outcomes
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does_the_short_ones_together(is_partial: bool) -> None:
+    model = SmallMemory(room=800)
+    outcomes = batched(model, [400, 100, 300, 200, 400, 100], is_partial=is_partial)
+    assert outcomes == [hypothesis()] * 6
+    assert model.batches == [(6, 400), (3, 200), (3, 400), (1, 300), (2, 400)]
+
+
+def test_one_utterance_that_does_not_fit_fails_and_the_others_of_its_batch_do_not() -> None:
+    outcomes = batched(SmallMemory(room=600), [700, 200, 200, 200])
+    assert [isinstance(outcome, RecognitionFailed) for outcome in outcomes].count(True) == 1
+    assert outcomes.count(hypothesis()) == 3
+
+
+def test_a_batch_that_fails_otherwise_is_tried_one_by_one() -> None:
+    model = ScriptedModel()
+    model.may_finish.release(1000)
+
+    def fail_together(*_: object) -> Hypothesis:
+        if model.batches[-1][0] > 1:
+            raise RuntimeError("one of them is at fault")
+        return hypothesis()
+
+    model.outcome = fail_together
+    assert batched(model, [300, 300, 300]) == [hypothesis()] * 3
+    assert [rows for rows, _ in model.batches] == [3, 1, 1, 1]
+
+
+def test_what_a_failed_batch_held_is_let_go_before_it_is_tried_again() -> None:
+    class Held:
+        """Stands for a batch's tensors."""
+
+    class HoldingModel(SmallMemory):
+        def __init__(self) -> None:
+            super().__init__(room=600)
+            self.held: list[weakref.ref[Held]] = []
+            self.held_at_begin: list[bool] = []
+
+        def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+            self.held_at_begin.append(any(reference() is not None for reference in self.held))
+            tensors = Held()
+            self.held.append(weakref.ref(tensors))
+            return super().transcribe(utterances, frames)
+
+    model = HoldingModel()
+    with capture_logs():  # the default for consoles keeps the traceback
+        batched(model, [300] * 4)
+    assert model.held_at_begin == [False] * 3
+
+
+def test_limits_may_change_once_the_models_are_loaded(model: ScriptedModel) -> None:
+    worker = Worker(BatchLimits(rows=4, frames=6000, waste=0.5), queue_limit=8)
+    caller = Caller(worker)
+    for number in range(4):
+        caller.submit(session=str(number))
+
+    def load() -> dict[str, ScriptedModel]:
+        worker.limit(BatchLimits(rows=2, frames=6000, waste=0.5))
+        return {"base": model}
+
+    model.may_finish.release(1000)
+    worker.start(load).result(timeout=SECONDS)
+    assert [caller.outcome() for _ in range(4)] == [hypothesis()] * 4
+    worker.stop()
+    assert model.batches == [(2, 320), (2, 320)]
 
 
 def test_one_more_than_the_queue_holds_is_refused_until_there_is_room(caller: Caller, model: ScriptedModel) -> None:
