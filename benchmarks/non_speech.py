@@ -296,7 +296,8 @@ def judged_again(file: Path) -> dict[str, list[Outcome]]:
 
 
 def report(outcomes: dict[str, list[Outcome]]) -> None:
-    for table in (sound_table, kind_table, speech_table):
+    has_sounds = any(each.way != "speech" for found in outcomes.values() for each in found)
+    for table in (sound_table, kind_table, speech_table) if has_sounds else (speech_table,):
         print("\n" + "\n".join(table(outcomes)))
 
 
