@@ -9,6 +9,9 @@ from server.inference.recognition import Recognition
 from server.session import metrics
 from server.session.agreement import Agreement
 from server.session.cadence import Cadence
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Partials:
@@ -64,6 +67,10 @@ class Partials:
             recognition = await self._recognize(samples)
         except InferenceError:
             # The final meets the same error, or does not: it is what counts.
+            recognition = None
+        except Exception:
+            # A mistake of ours with what only helps to wait for the final must not end the session.
+            log.exception("a partial failed")
             recognition = None
         if recognition is None:
             self._cadence.given_up()
