@@ -14,9 +14,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
+from server.inference.recognition import Recognition
 from server.vad.silero import WINDOW_SAMPLES, Window
 from tests.faults.pattern import MARK_BYTES
+from tests.recognizers import Asked, Recognizer
 
 _SPEECH_WINDOWS = 32
 """About a second of speech..."""
@@ -26,7 +27,7 @@ CYCLE_BYTES = (_SPEECH_WINDOWS + _PAUSE_WINDOWS) * WINDOW_SAMPLES * 2
 """Audio from the beginning of one utterance to that of the next, in 16-bit samples at 16 kHz."""
 
 
-class ScriptedEngine:
+class ScriptedEngine(Recognizer):
     """Says which bytes of which session it was given."""
 
     models = frozenset({"fast", "accurate"})
@@ -45,27 +46,11 @@ class ScriptedEngine:
     def supports(self, model: str, language: str) -> bool:
         return model in self.models
 
-    async def recognize(
-        self,
-        model: str,
-        samples: NDArray[np.float32],
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object = None,
-    ) -> Recognition:
-        return Recognition(describe(samples), language or "en", 0.9, 0.0, None)
+    async def answer(self, asked: Asked) -> Recognition:
+        return Recognition(describe(asked.samples), asked.language or "en", 0.9, 0.0, None)
 
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: NDArray[np.float32],
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object,
-    ) -> Recognition | None:
-        return Recognition("so far", language or "en", 0.9, 0.0, None)
+    async def answer_partial(self, asked: Asked) -> Recognition | None:
+        return Recognition("so far", asked.language or "en", 0.9, 0.0, None)
 
 
 def describe(samples: NDArray[np.float32]) -> str:

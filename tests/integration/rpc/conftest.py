@@ -9,8 +9,7 @@ import pytest
 import soundfile
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
 
-from server.audio.decoder import Samples
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
+from server.inference.recognition import Recognition
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.errors import ErrorInterceptor
@@ -18,9 +17,10 @@ from server.rpc.requests import StreamLimits
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.vad.silero import SileroVad
+from tests.recognizers import Asked, Recognizer
 
 
-class PatientEngine:
+class PatientEngine(Recognizer):
     """Recognises everything as the same words, once it is let."""
 
     models = frozenset({"fast"})
@@ -32,28 +32,9 @@ class PatientEngine:
     def supports(self, model: str, language: str) -> bool:
         return True
 
-    async def recognize(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object = None,
-    ) -> Recognition:
+    async def answer(self, asked: Asked) -> Recognition:
         await self.may_answer.wait()
         return Recognition("some words", "en", 0.9, 0.0, None)
-
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object,
-    ) -> Recognition | None:
-        return None
 
 
 @dataclass

@@ -12,48 +12,29 @@ from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_Tran
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from server.audio.decoder import Samples
 from server.inference.errors import RecognitionFailed
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
+from server.inference.recognition import Recognition
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.requests import StreamLimits
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.vad.silero import SileroVad
+from tests.recognizers import Asked, Recognizer
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
 FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
 END = TranscribeRequest(control=TranscribeControl(end=TranscribeControl.End()))
 
 
-class SilentEngine:
+class SilentEngine(Recognizer):
     models = frozenset({"fast"})
 
     def supports(self, model: str, language: str) -> bool:
         return language in {"auto", "en", "es"}
 
-    async def recognize(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object = None,
-    ) -> Recognition:
+    async def answer(self, asked: Asked) -> Recognition:
         raise RecognitionFailed("secret detail of the model")
-
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object,
-    ) -> Recognition | None:
-        return None
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,17 @@ import pytest
 
 from server.audio.decoder import Samples
 from server.inference.errors import EngineStopped
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
+from server.inference.recognition import Recognition
 from server.session.events import Ended, Event, Final, Partial, SpeechEnded, SpeechStarted
 from server.session.options import SessionOptions, VadOptions
 from server.session.session import Session
+from tests.recognizers import Asked, Recognizer
 from tests.unit.server.session.test_session import SILENCE, LoudnessVad, collect, pcm
 
 WORDS = [f"w{number}" for number in range(200)]
 
 
-class Listener:
+class Listener(Recognizer):
     """What it hears of the beginning is right but for the last word."""
 
     def __init__(self) -> None:
@@ -26,32 +27,16 @@ class Listener:
         self.finals = 0
         self.sessions: set[object] = set()
 
-    async def recognize(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object = None,
-    ) -> Recognition:
+    async def answer(self, asked: Asked) -> Recognition:
         self.finals += 1
-        self.sessions.add(session)
+        self.sessions.add(asked.session)
         return Recognition(f"final {self.finals}", "en", 0.9, 0.0, None)
 
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object,
-    ) -> Recognition | None:
-        self.partials.append(len(samples))
-        self.sessions.add(session)
+    async def answer_partial(self, asked: Asked) -> Recognition | None:
+        self.partials.append(len(asked.samples))
+        self.sessions.add(asked.session)
         await self.may_answer.wait()
-        outcome = self.outcomes.pop(0) if self.outcomes else heard(samples)
+        outcome = self.outcomes.pop(0) if self.outcomes else heard(asked.samples)
         if isinstance(outcome, Exception):
             raise outcome
         return None if outcome is None else Recognition(outcome, "en", 0.9, 0.0, None)

@@ -8,7 +8,7 @@ import pytest
 from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
 from server.inference.errors import QueueFull
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
+from server.inference.recognition import Recognition, RecognitionOptions, Word
 from server.session import session as session_module
 from server.session.errors import InvalidAudio
 from server.session.events import (
@@ -24,6 +24,7 @@ from server.session.events import (
 from server.session.options import SessionOptions
 from server.session.session import Session
 from server.vad.silero import WINDOW_SAMPLES, Window
+from tests.recognizers import Asked, Recognizer
 
 
 class LoudnessVad:
@@ -40,7 +41,7 @@ class LoudnessVad:
         return [Window(float(np.abs(row).max() > 0.1), float(np.square(row).mean())) for row in rows]
 
 
-class ScriptedRecognizer:
+class ScriptedRecognizer(Recognizer):
     """Answers with the number of the utterance, after a delay of its own for each."""
 
     def __init__(self, delays: list[float] | None = None) -> None:
@@ -49,35 +50,16 @@ class ScriptedRecognizer:
         self.running = 0
         self.sessions: set[object] = set()
 
-    async def recognize(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object = None,
-    ) -> Recognition:
-        self.sessions.add(session)
-        self.calls.append((model, len(samples), language))
+    async def answer(self, asked: Asked) -> Recognition:
+        self.sessions.add(asked.session)
+        self.calls.append((asked.model, len(asked.samples), asked.language))
         number = len(self.calls)
         self.running += 1
         try:
             await asyncio.sleep(next(self._delays, 0))
         finally:
             self.running -= 1
-        return Recognition(f"utterance {number}", language or "en", 0.9, 0.0, None)
-
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: object,
-    ) -> Recognition | None:
-        return None
+        return Recognition(f"utterance {number}", asked.language or "en", 0.9, 0.0, None)
 
 
 def session(recognizer: ScriptedRecognizer, options: SessionOptions | None = None) -> Session:
@@ -168,18 +150,10 @@ async def test_a_change_of_language_holds_from_the_next_utterance() -> None:
 
 async def test_words_are_on_the_session_s_time_and_within_their_final() -> None:
     class Timing(ScriptedRecognizer):
-        async def recognize(
-            self,
-            model: str,
-            samples: Samples,
-            language: str | None,
-            options: RecognitionOptions = TEXT_ONLY,
-            *,
-            session: object = None,
-        ) -> Recognition:
-            heard = await super().recognize(model, samples, language, options, session=session)
+        async def answer(self, asked: Asked) -> Recognition:
+            heard = await super().answer(asked)
             words = (Word("one", 0.0, 0.25, 0.9), Word("two", 0.5, 99.0, 0.8))
-            return replace(heard, words=words if options.words else ())
+            return replace(heard, words=words if asked.options.words else ())
 
     events = await run(Timing(), SILENCE, SPEECH, SILENCE, options=SessionOptions(words=True))
     final = next(e for e in events if isinstance(e, Final))
@@ -191,20 +165,12 @@ async def test_words_are_on_the_session_s_time_and_within_their_final() -> None:
 
 
 async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on() -> None:
-    asked: list[RecognitionOptions] = []
+    handed_on: list[RecognitionOptions] = []
 
     class Detecting(ScriptedRecognizer):
-        async def recognize(
-            self,
-            model: str,
-            samples: Samples,
-            language: str | None,
-            options: RecognitionOptions = TEXT_ONLY,
-            *,
-            session: object = None,
-        ) -> Recognition:
-            asked.append(options)
-            heard = await super().recognize(model, samples, language, options, session=session)
+        async def answer(self, asked: Asked) -> Recognition:
+            handed_on.append(asked.options)
+            heard = await super().answer(asked)
             return replace(heard, language_probability=0.9)
 
     async with session(Detecting(), SessionOptions(vocabulary=("Dashwood",))) as running, asyncio.TaskGroup() as tasks:
@@ -215,8 +181,8 @@ async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on(
             await running.push(SPEECH + SILENCE)
             await asyncio.sleep(0.05)
         await running.finish()
-    assert [options.vocabulary for options in asked] == [("Dashwood",)] * 3
-    assert [options.expected_language for options in asked] == [None, "en", None]
+    assert [options.vocabulary for options in handed_on] == [("Dashwood",)] * 3
+    assert [options.expected_language for options in handed_on] == [None, "en", None]
 
 
 async def test_events_of_speech_can_be_switched_off() -> None:
@@ -259,18 +225,10 @@ async def test_leaving_a_session_early_drops_its_work() -> None:
 
 async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> None:
     class FailingThird(ScriptedRecognizer):
-        async def recognize(
-            self,
-            model: str,
-            samples: Samples,
-            language: str | None,
-            options: RecognitionOptions = TEXT_ONLY,
-            *,
-            session: object = None,
-        ) -> Recognition:
+        async def answer(self, asked: Asked) -> Recognition:
             if len(self.calls) == 2:
                 raise RuntimeError("model broke")
-            return await super().recognize(model, samples, language, options, session=session)
+            return await super().answer(asked)
 
     events: list[Event] = []
     with pytest.raises(ExceptionGroup) as raised:
@@ -312,18 +270,10 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
     heard, answer = asyncio.Event(), asyncio.Event()
 
     class Waiting(ScriptedRecognizer):
-        async def recognize(
-            self,
-            model: str,
-            samples: Samples,
-            language: str | None,
-            options: RecognitionOptions = TEXT_ONLY,
-            *,
-            session: object = None,
-        ) -> Recognition:
+        async def answer(self, asked: Asked) -> Recognition:
             heard.set()
             await answer.wait()
-            return await super().recognize(model, samples, language, options, session=session)
+            return await super().answer(asked)
 
     events: list[Event] = []
 
@@ -382,19 +332,11 @@ async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> 
     class FullAtFirst(ScriptedRecognizer):
         refusals = 2
 
-        async def recognize(
-            self,
-            model: str,
-            samples: Samples,
-            language: str | None,
-            options: RecognitionOptions = TEXT_ONLY,
-            *,
-            session: object = None,
-        ) -> Recognition:
+        async def answer(self, asked: Asked) -> Recognition:
             if self.refusals:
                 self.refusals -= 1
                 raise QueueFull("no room")
-            return await super().recognize(model, samples, language, options, session=session)
+            return await super().answer(asked)
 
     events = await run(FullAtFirst(), SPEECH, SILENCE)
     assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]

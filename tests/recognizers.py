@@ -1,0 +1,51 @@
+"""What the tests' recognisers have in common: the engine's two calls, as one question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.audio.decoder import Samples
+from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a session asks of the engine."""
+
+    model: str
+    samples: Samples
+    language: str | None
+    options: RecognitionOptions
+    session: object
+
+
+class Recognizer:
+    """Answers by `answer`, and has no time for partials unless `answer_partial` has."""
+
+    async def answer(self, asked: Asked) -> Recognition:
+        raise NotImplementedError
+
+    async def answer_partial(self, asked: Asked) -> Recognition | None:
+        return None
+
+    async def recognize(
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object = None,
+    ) -> Recognition:
+        return await self.answer(Asked(model, samples, language, options, session))
+
+    async def recognize_partial(
+        self,
+        model: str,
+        samples: Samples,
+        language: str | None,
+        options: RecognitionOptions = TEXT_ONLY,
+        *,
+        session: object,
+    ) -> Recognition | None:
+        return await self.answer_partial(Asked(model, samples, language, options, session))
