@@ -248,4 +248,5 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         suppressed=reason,
         language_probability=hypothesis.language_probability,
         words=hypothesis.words if text else (),
+        written=hypothesis.written,
     )

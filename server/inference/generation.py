@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 
 from server.inference.decoding import Allowed, RowDecoding
+from server.inference.draft import Draft
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.vocabulary import Vocabulary
 
@@ -86,20 +88,70 @@ class TokenChooser:
 
 
 def generate(
-    decoder: Decoder, state: DecoderState, choose: TokenChooser, logits: torch.Tensor, rows: Sequence[RowDecoding]
+    decoder: Decoder,
+    state: DecoderState,
+    choose: TokenChooser,
+    hidden: torch.Tensor,
+    rows: Sequence[RowDecoding],
+    drafts: Sequence[Sequence[int]],
 ) -> None:
     """Decodes greedily until every row is done.
 
+    What a draft says comes next is read together with the token before it, and counts as far as the row would have
+    written it: speculative decoding (Leviathan, Kalman and Matias, "Fast inference from transformers via speculative
+    decoding", ICML 2023) with what the model itself wrote before in the place of a smaller model. For reading many
+    tokens takes little longer than one.
+
     Args:
-        logits: of each row's last prompt token, [rows, vocabulary]; overwritten.
+        hidden: of each row's last prompt token, [rows, 1, width].
         rows: each with nothing written yet; filled in.
+        drafts: what each row may come to write, or nothing.
     """
+    following = [Draft(draft) for draft in drafts]
+    ahead: list[Sequence[int]] = [()] * len(rows)
     while True:
-        tokens, log_probabilities = choose(logits, [row.allowed() for row in rows])
-        for row, token, log_probability in zip(rows, tokens, log_probabilities, strict=True):
-            if row.ending is None:
-                row.accept(token, log_probability)
+        rules = [_rules(row, tokens) for row, tokens in zip(rows, ahead, strict=True)]
+        places = torch.tensor([(row, place) for row, of_row in enumerate(rules) for place in range(len(of_row))])
+        logits = decoder.logits(hidden[places[:, 0], places[:, 1]])
+        choices = zip(*choose(logits, list(chain.from_iterable(rules))), strict=True)
+        right = [
+            _accept(row, tokens, list(islice(choices, len(of_row))))
+            for row, tokens, of_row in zip(rows, ahead, rules, strict=True)
+        ]
         if all(row.ending is not None for row in rows):
             return
-        hidden = decoder.step(state, torch.tensor(tokens, device=logits.device)[:, None])
-        logits = decoder.logits(hidden[:, -1])
+        decoder.forget(state, [hidden.shape[1] - 1 - count for count in right])
+        ahead = [() if row.ending else draft.after(row.tokens) for row, draft in zip(rows, following, strict=True)]
+        longest = max(map(len, ahead))
+        read = [
+            [row.tokens[-1], *tokens, *[0] * (longest - len(tokens))] for row, tokens in zip(rows, ahead, strict=True)
+        ]
+        hidden = decoder.step(state, torch.tensor(read, device=hidden.device))
+
+
+def capacity(rows: Sequence[RowDecoding], drafts: Sequence[Sequence[int]]) -> int:
+    """The most tokens that `generate` has a row read, padding included."""
+    return max(row.cap for row in rows) + sum(map(len, drafts))  # a row waits while another goes ahead
+
+
+def _rules(row: RowDecoding, ahead: Sequence[int]) -> list[Allowed]:
+    """What the row may write next, and after each token of those ahead, as long as it writes them."""
+    rules = [row.allowed()]
+    if ahead:
+        row = row.branch()
+    for token in ahead:
+        row.accept(token, 0.0)
+        if row.ending is not None:
+            break
+        rules.append(row.allowed())
+    return rules
+
+
+def _accept(row: RowDecoding, ahead: Sequence[int], choices: Sequence[tuple[int, float]]) -> int:
+    """Writes what was chosen as long as it is what was read ahead, and one more; how much of it was."""
+    for count, (token, log_probability) in enumerate(choices):
+        if row.ending is None:
+            row.accept(token, log_probability)
+        if row.ending is not None or count == len(ahead) or token != ahead[count]:
+            return count
+    return len(choices)

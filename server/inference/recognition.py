@@ -26,6 +26,9 @@ class RecognitionOptions:
     """Terms to listen for, the most important first."""
     expected_language: str | None = None
     """Where the language is to be detected: what it is unless the model is sure of another."""
+    draft: tuple[int, ...] = ()
+    """What the model wrote (`Recognition.written`) of less of the same audio. It reads the draft at once and writes on
+    from where it would have written something else: the same text, sooner."""
 
 
 TEXT_ONLY = RecognitionOptions()
@@ -49,3 +52,5 @@ class Recognition:
     """How likely the model finds the language, 0 to 1; None where it was told."""
     words: tuple[Word, ...] = ()
     """If they were asked for: those of the text, in order, none before or after the audio. Empty without a text."""
+    written: tuple[int, ...] = ()
+    """The model's tokens as it wrote them, stamps included, whatever became of them: a draft for more of the audio."""

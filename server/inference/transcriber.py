@@ -16,7 +16,7 @@ from server.inference import metrics
 from server.inference.batch_memory import BatchMemory, ValueBytes, batch_memory
 from server.inference.beam import search
 from server.inference.decoding import Ending, RowDecoding
-from server.inference.generation import TokenChooser, generate
+from server.inference.generation import TokenChooser, capacity, generate
 from server.inference.guard import Evidence, Reason, invented
 from server.inference.language import Detected, detected
 from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
@@ -75,6 +75,8 @@ class Hypothesis:
     """Length of the utterance."""
     unheard_seconds: float = 0.0
     """How much of it comes after the last stamp, where the model stopped at one."""
+    written: tuple[int, ...] = ()
+    """All tokens as they were written, stamps included."""
     words: tuple[Word, ...] = ()
     """If they were asked for, unless the hypothesis is to be done again."""
 
@@ -231,20 +233,25 @@ class Transcriber:
         longest = max(map(len, prompts))
         padding = [longest - len(prompt) for prompt in prompts]
         padded = [[self.vocabulary.end] * gap + prompt for gap, prompt in zip(padding, prompts, strict=True)]
-        capacity = longest + max(row.cap for row in rows)
-        writing = self._decoder.start_again(state, [each.row for each in heard], capacity, padding)
-        hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))
-        logits = self._decoder.logits(hidden[:, -1])
+        drafts = self._drafts(heard, longest + max(row.cap for row in rows))
+        room = longest + capacity(rows, drafts)
+        writing = self._decoder.start_again(state, [each.row for each in heard], room, padding)
+        hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))[:, -1:]
         if self._beams > 1:
-            rows = search(self._decoder, writing, self._choose, logits, rows, self._beams)
+            rows = search(self._decoder, writing, self._choose, self._decoder.logits(hidden[:, 0]), rows, self._beams)
         else:
-            generate(self._decoder, writing, self._choose, logits, rows)
+            generate(self._decoder, writing, self._choose, hidden, rows, drafts)
         return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
 
     def _prompt(self, heard: _Heard, with_terms: bool) -> list[int]:
         asking = self.vocabulary.prompt(heard.language)
         terms = self._term_tokens(heard.utterance.options.vocabulary) if with_terms else ()
         return [self.vocabulary.previous, *terms, *asking] if terms else asking
+
+    def _drafts(self, heard: Sequence[_Heard], taken: int) -> list[Sequence[int]]:
+        """The drafts, as far as there is room for them beside the `taken` tokens. Beams are not drafted."""
+        room = max(0, self._decoder.capacity - taken) // len(heard) if self._beams == 1 else 0
+        return [each.utterance.options.draft[:room] for each in heard]
 
     def _read_terms(self, terms: tuple[str, ...]) -> tuple[int, ...]:
         """The terms as tokens; at most half of what a row can have, as in the model's training."""
@@ -288,6 +295,7 @@ class Transcriber:
             text=self._tokenizer.decode(row.text).strip(),
             tokens=tuple(row.text),
             log_probabilities=tuple(row.log_probabilities),
+            written=tuple(row.tokens),
             language=heard.language,
             language_probability=heard.detected.probability if heard.detected else None,
             ending=row.ending or "cap",

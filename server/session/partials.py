@@ -13,6 +13,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+Tokens = tuple[int, ...]
+
 
 class Partials:
     """Tries the utterance in progress again and again, and tells what can be told.
@@ -22,13 +24,13 @@ class Partials:
 
     def __init__(
         self,
-        recognize: Callable[[Samples], Awaitable[Recognition | None]],
+        recognize: Callable[[Samples, Tokens], Awaitable[Recognition | None]],
         tell: Callable[[str, int, int], bool],
         tasks: asyncio.TaskGroup,
     ) -> None:
         """
         Args:
-            recognize: transcribes; None if there was no time.
+            recognize: transcribes, with a draft of the text; None if there was no time.
             tell: takes a text and the samples from which to which it was heard; gives whether it could.
             tasks: the group to run in.
         """
@@ -40,12 +42,13 @@ class Partials:
         self._start: int | None = None
         self._agreement = Agreement()
         self._told_until = 0
+        self._draft: Tokens = ()
 
     def hear(self, start: int, end: int, audio: Callable[[int, int], Samples]) -> None:
         """The utterance that began at sample `start` has got as far as `end`: tries it if it is time."""
         if start != self._start:
             self.stop()
-            self._start, self._agreement, self._told_until = start, Agreement(), 0
+            self._start, self._agreement, self._told_until, self._draft = start, Agreement(), 0, ()
             self._cadence.begin()
         now = asyncio.get_running_loop().time()
         if self._cadence.is_due(end, now):
@@ -64,7 +67,7 @@ class Partials:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            recognition = await self._recognize(samples)
+            recognition = await self._recognize(samples, self._draft)
         except InferenceError:
             # The final meets the same error, or does not: it is what counts.
             recognition = None
@@ -79,7 +82,7 @@ class Partials:
         self._cadence.answered(clock() - began)
         if start != self._start or end < self._told_until:
             return
-        self._told_until = end
+        self._told_until, self._draft = end, recognition.written
         # An empty text may be one that was not believed: it agrees with nothing, and takes nothing back.
         if not recognition.text or not self._agreement.hear(recognition.text):
             metrics.PARTIALS.labels("unchanged").inc()

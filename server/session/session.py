@@ -217,10 +217,14 @@ class Session:
         if end - speech.voiced_until <= _VOICELESS_SAMPLES:
             self._partials.hear(speech.start, end, self._buffer.slice)
 
-    async def _recognize_partial(self, samples: Samples) -> Recognition | None:
+    async def _recognize_partial(self, samples: Samples, draft: tuple[int, ...]) -> Recognition | None:
         language = None if self._utterance_language == AUTO else self._utterance_language
         return await self._recognizer.recognize_partial(
-            self._options.model, samples, language, self._recognition_options(), session=self._owner
+            self._options.model,
+            samples,
+            language,
+            replace(self._recognition_options(), draft=draft),
+            session=self._owner,
         )
 
     def _recognition_options(self) -> RecognitionOptions:

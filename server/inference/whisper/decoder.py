@@ -115,6 +115,21 @@ class Decoder:
             seen = part[..., : state.length, :]
             seen.copy_(seen[rows])
 
+    def forget(self, state: DecoderState, tokens: Sequence[int]) -> None:
+        """Has each row forget so many of its last tokens."""
+        least = min(tokens)
+        state.length -= least
+        if max(tokens) == least:
+            return
+        if state.padding is None:
+            state.padding = torch.zeros(len(tokens), dtype=torch.long, device=self._device)
+        for row, gap in enumerate(count - least for count in tokens):
+            # Rows end together: what a row has left moves up to the end, and has that much more padding before it.
+            if gap:
+                seen = state.tokens[:, :, row, :, : state.length]
+                seen[..., gap:, :] = seen[..., :-gap, :].clone()
+                state.padding[row] += gap
+
     def step(
         self, state: DecoderState, tokens: torch.Tensor, look: Callable[[torch.Tensor], None] | None = None
     ) -> torch.Tensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from server.inference.recognition import RecognitionOptions
 from server.inference.transcriber import Transcriber, Utterance
+from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
 
 EXACT = Precision(encoder=torch.float32, decoder=torch.float32, quantised_decoder=False)
@@ -48,6 +49,51 @@ def test_a_row_gives_in_a_batch_what_it_gives_alone(beams: int, transcriber: Tra
         assert heard.language_probability == pytest.approx(alone.language_probability, abs=1e-3)
         for word, same in zip(heard.words, alone.words, strict=True):
             assert word == replace(same, confidence=pytest.approx(same.confidence, abs=1e-3))
+
+
+@pytest.fixture
+def talkative(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber:
+    """Sets no stamps but the first, so that it does not stop at once."""
+    never = transcriber._choose._never.clone()
+    never[transcriber.vocabulary.first_stamp + 1 :] = -torch.inf
+    monkeypatch.setattr(transcriber._choose, "_never", never)
+    return transcriber
+
+
+def drafts(written: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Nothing, a beginning, all of it, what is wrong throughout, and what has one token too many and another wrong."""
+    half = len(written) // 2
+    wrong = tuple(token ^ 1 for token in written)
+    return [(), written[:half], written, wrong, (*written[:half], *wrong[half : half + 2], *written[half + 1 :])]
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_a_draft_changes_nothing_in_what_is_written(first: int, talkative: Transcriber) -> None:
+    without = talkative.transcribe(ROWS, FRAMES)
+    assert max(len(heard.written) for heard in without) > 8
+    drafted = [
+        replace(row, options=replace(row.options, draft=drafts(heard.written)[(first + place) % 5]))
+        for place, (row, heard) in enumerate(zip(ROWS, without, strict=True))
+    ]
+    for heard, same in zip(talkative.transcribe(drafted, FRAMES), without, strict=True):
+        assert (heard.written, heard.text, heard.ending) == (same.written, same.text, same.ending)
+        assert heard.log_probabilities == pytest.approx(same.log_probabilities, abs=1e-3)
+
+
+def test_a_draft_is_read_and_not_written_again(talkative: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    step = Decoder.step
+
+    def counted(self: Decoder, state: DecoderState, tokens: torch.Tensor, *more: Any) -> torch.Tensor:
+        steps.append(tokens.shape[1])
+        return step(self, state, tokens, *more)
+
+    monkeypatch.setattr(Decoder, "step", counted)
+    (heard,) = talkative.transcribe(ROWS[:1], FRAMES)
+    written, steps[:] = len(steps), []
+    (again,) = talkative.transcribe([replace(ROWS[0], options=RecognitionOptions(draft=heard.written))], FRAMES)
+    assert again.written == heard.written
+    assert len(steps) <= 4 < written
 
 
 def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
