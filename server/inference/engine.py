@@ -248,5 +248,6 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         suppressed=reason,
         language_probability=hypothesis.language_probability,
         words=hypothesis.words if text else (),
+        certain=hypothesis.certain if text else "",
         written=hypothesis.written,
     )

@@ -52,5 +52,7 @@ class Recognition:
     """How likely the model finds the language, 0 to 1; None where it was told."""
     words: tuple[Word, ...] = ()
     """If they were asked for: those of the text, in order, none before or after the audio. Empty without a text."""
+    certain: str = ""
+    """How the text begins, as far as the model is sure of each word."""
     written: tuple[int, ...] = ()
     """The model's tokens as it wrote them, stamps included, whatever became of them: a draft for more of the audio."""

@@ -28,6 +28,7 @@ from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
 from server.inference.word_timer import Said, WordTimer
+from server.inference.words import certain_beginning
 
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20
@@ -40,6 +41,9 @@ _EARLY_SECONDS = 2.0
 """An utterance has less silence at its end: the voice activity detector has cut it off."""
 _DOUBTFUL_NO_SPEECH = 0.5
 """No-speech probability from which a text that was written with terms is tried without them."""
+_CERTAIN = 0.6
+"""Probability of its tokens from which a word counts as certain: of those with which a try on half a second of an
+utterance begins, as many are right as of those that two tries agree on (docs/adr/0071)."""
 _REMEMBERED_TERMS = 256
 """Vocabularies whose tokens are remembered."""
 
@@ -75,6 +79,8 @@ class Hypothesis:
     """Length of the utterance."""
     unheard_seconds: float = 0.0
     """How much of it comes after the last stamp, where the model stopped at one."""
+    certain: str = ""
+    """How the text begins, as far as each of its words is certain."""
     written: tuple[int, ...] = ()
     """All tokens as they were written, stamps included."""
     words: tuple[Word, ...] = ()
@@ -295,6 +301,9 @@ class Transcriber:
             text=self._tokenizer.decode(row.text).strip(),
             tokens=tuple(row.text),
             log_probabilities=tuple(row.log_probabilities),
+            certain=certain_beginning(
+                row.text, row.log_probabilities, _CERTAIN, self._tokenizer.decode, heard.language
+            ),
             written=tuple(row.tokens),
             language=heard.language,
             language_probability=heard.detected.probability if heard.detected else None,

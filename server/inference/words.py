@@ -57,6 +57,18 @@ def timed_words(timed: TimedTokens, decode: Decode, language: str) -> tuple[Word
     return tuple(words)
 
 
+def certain_beginning(
+    tokens: Sequence[int], log_probabilities: Sequence[float], least: float, decode: Decode, language: str
+) -> str:
+    """How a text begins, up to the first word that has a token of a probability below `least`."""
+    text = ""
+    for span, spoken in _words(tokens, decode, language):
+        if min(log_probabilities[spoken.first : spoken.last]) < math.log(least):
+            break
+        text += span.text
+    return text.strip()
+
+
 def _words(tokens: Sequence[int], decode: Decode, language: str) -> Iterator[tuple[_Span, _Span]]:
     """Each word, whole and reduced to what is spoken of it."""
     spaced = language not in _UNSPACED

@@ -25,10 +25,16 @@ class Agreement:
         self._agreed = 0
         self._last: list[str] = []
 
-    def hear(self, text: str) -> bool:
-        """Takes what the next try, on more audio, gave; whether `text` has changed."""
+    def hear(self, text: str, certain: str = "") -> bool:
+        """Takes what the next try, on more audio, gave; whether `text` has changed.
+
+        Args:
+            certain: how the text begins, as far as one try is believed: only where nothing has been told yet.
+        """
         before, self._last = self._last, _UNIT.findall(text)
         common = _common(before, self._last)
+        if not self._agreed:
+            common = max(common, _common(_UNIT.findall(certain), self._last))
         if not common or common < self._agreed:
             return False
         self._agreed = common

@@ -84,7 +84,7 @@ class Partials:
             return
         self._told_until, self._draft = end, recognition.written
         # An empty text may be one that was not believed: it agrees with nothing, and takes nothing back.
-        if not recognition.text or not self._agreement.hear(recognition.text):
+        if not recognition.text or not self._agreement.hear(recognition.text, recognition.certain):
             metrics.PARTIALS.labels("unchanged").inc()
             return
         self._cadence.told()

@@ -17,6 +17,21 @@ def test_what_one_try_says_is_not_told() -> None:
     assert told("The family of Dashwood") == [""]
 
 
+def test_what_the_first_try_is_certain_of_is_told_at_once() -> None:
+    agreement = Agreement()
+    assert agreement.hear("The family of Dash", certain="The family")
+    assert agreement.text == "The family"
+    assert not agreement.hear("The fan", certain="The fan"), "it has been told something else"
+    assert agreement.hear("The fan heater", certain="The fan heater"), "two tries agree"
+    assert agreement.text == "The fan"
+
+
+def test_nothing_is_told_of_a_first_try_that_is_certain_of_nothing() -> None:
+    agreement = Agreement()
+    assert not agreement.hear("The family")
+    assert agreement.text == ""
+
+
 def test_what_two_tries_in_a_row_begin_with_is_told() -> None:
     assert told("The fan", "The family of", "The family of Dashwood had") == ["", "The", "The family of"]
 
