@@ -31,8 +31,8 @@ class DecoderState:
     """What a batch has been through: the keys and values of the audio and of the tokens so far."""
 
     audio: list[tuple[torch.Tensor, torch.Tensor]]
-    """Per layer, keys and values of the encoder's output: [utterances, heads, frames, head_width] each. There may be
-    several rows to each utterance, side by side."""
+    """Per layer, keys and values of the encoder's output, in its format: [utterances, heads, frames, head_width] each.
+    There may be several rows to each utterance, side by side."""
     tokens: torch.Tensor
     """[2, layers, rows, heads, capacity, head_width]"""
     length: int
@@ -76,7 +76,7 @@ class Decoder:
         head_width = self._width // self._heads
         keys_values = []
         for layer in self._layers:
-            both = layer.cross_key_value(audio).to(self._dtype).view(rows, frames, 2, self._heads, head_width)
+            both = layer.cross_key_value(audio).view(rows, frames, 2, self._heads, head_width)
             key, value = both.permute(2, 0, 3, 1, 4).contiguous()
             keys_values.append((key, value))
         return self._begin(keys_values, capacity, padding)
@@ -185,10 +185,10 @@ class Decoder:
         utterances = len(audio[0])  # whose rows ask the same keys, at once
         query = layer.cross_query(x).view(utterances, rows // utterances * new, self._heads, -1).transpose(1, 2)
         if watched is not None and look is not None:
-            keys = audio[0][:, watched].transpose(-1, -2)
+            keys = audio[0][:, watched].to(query.dtype).transpose(-1, -2)
             look(query[:, watched] @ keys / math.sqrt(query.shape[-1]))
-        mixed = functional.scaled_dot_product_attention(query, *audio)
-        return layer.cross_out(mixed.transpose(1, 2).reshape(rows, new, self._width))
+        mixed = functional.scaled_dot_product_attention(query.to(audio[0].dtype), *audio)
+        return layer.cross_out(mixed.to(query.dtype).transpose(1, 2).reshape(rows, new, self._width))
 
 
 def _positions(padding: torch.Tensor | None, first: int, new: int, capacity: int) -> torch.Tensor | slice:
