@@ -121,20 +121,35 @@ class Hypothesis:
         )
 
 
-@dataclass(slots=True)
-class _Heard:
-    """What is known of one utterance before anything is written."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An utterance that is to be written in a language."""
 
     utterance: Utterance
     row: int
     """Its row in the batch."""
-    detected: Detected | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What is known of one utterance before anything is written."""
+
+    asked: _Asked
+    language_probability: float | None
     """None where the language was told."""
     no_speech_probability: float
 
-    @property
-    def language(self) -> str:
-        return self.detected.language if self.detected else self.utterance.language or "en"
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """Rows whose prompts have been read, and of which nothing is written."""
+
+    state: DecoderState
+    rows: list[RowDecoding]
+    drafts: list[Sequence[int]]
+    hidden: torch.Tensor
+    """Of their prompts, padding included: [rows, tokens, width]."""
 
 
 class Transcriber:
@@ -196,8 +211,8 @@ class Transcriber:
             audio = self._encoder(mel)
         with metrics.stage("decode"):
             state = self._decoder.start(audio, 1)
-            heard = self._listen(state, utterances)
-            hypotheses = self._write(state, heard, full, with_terms=True)
+            heard, writing = self._listen(state, utterances, full)
+            hypotheses = self._write(heard, writing)
             self._doubt_terms(state, heard, hypotheses, full)
         wanted = [
             index
@@ -212,19 +227,38 @@ class Transcriber:
                 hypotheses[index] = replace(hypotheses[index], words=timed)
         return hypotheses
 
-    def _listen(self, state: DecoderState, utterances: Sequence[Utterance]) -> list[_Heard]:
-        """Each utterance's language, and whether there is speech.
+    def _listen(
+        self, state: DecoderState, utterances: Sequence[Utterance], full: bool
+    ) -> tuple[list[_Heard], _Writing]:
+        """Each utterance's language, whether there is speech, and the beginning of the writing.
 
-        Both are asked of the audio alone: terms would speak for their own language, and for speech.
+        Both are asked of the audio alone: terms would speak for their own language, and for speech. Where there are
+        none and the languages are known, or likely, that is the beginning of the prompts, which are read at once.
         """
-        start = torch.full((len(utterances), 1), self.vocabulary.start, device=self._device)
-        logits = self._decoder.logits(self._decoder.step(state, start)[:, 0])
+        likely = [each.language or each.options.expected_language or "" for each in utterances]
+        if all(map(self.vocabulary.supports, likely)) and not any(each.options.vocabulary for each in utterances):
+            asked = [_Asked(each, row, likely[row]) for row, each in enumerate(utterances)]
+            writing = self._begin(state, asked, full, with_terms=False)
+            heard = self._judge(utterances, writing.hidden[:, 0])
+            if [each.asked for each in heard] == asked:
+                return heard, writing
+        else:
+            start = torch.full((len(utterances), 1), self.vocabulary.start, device=self._device)
+            heard = self._judge(utterances, self._decoder.step(state, start)[:, 0])
+        return heard, self._begin(state, [each.asked for each in heard], full, with_terms=True)
+
+    def _judge(self, utterances: Sequence[Utterance], hidden: torch.Tensor) -> list[_Heard]:
+        """What the start of a transcript, [rows, width], says of each utterance."""
+        logits = self._decoder.logits(hidden)
         no_speech = logits.softmax(dim=-1)[:, self.vocabulary.no_speech].tolist()
         chances = logits[:, self._language_tokens].softmax(dim=-1).tolist()
-        return [
-            _Heard(utterance, row, self._detected(utterance, chances[row]), no_speech[row])
-            for row, utterance in enumerate(utterances)
-        ]
+        heard = []
+        for row, utterance in enumerate(utterances):
+            found = self._detected(utterance, chances[row])
+            language = found.language if found else utterance.language or "en"
+            asked = _Asked(utterance, row, language)
+            heard.append(_Heard(asked, found.probability if found else None, no_speech[row]))
+        return heard
 
     def _detected(self, utterance: Utterance, chances: Sequence[float]) -> Detected | None:
         if utterance.language is not None or not chances:
@@ -232,32 +266,38 @@ class Transcriber:
         languages = dict(zip(self.vocabulary.languages, chances, strict=True))
         return detected(languages, utterance.options.expected_language)
 
-    def _write(self, state: DecoderState, heard: Sequence[_Heard], full: bool, *, with_terms: bool) -> list[Hypothesis]:
-        """Decodes the utterances, those given of the batch whose audio `state` holds."""
-        prompts = [self._prompt(each, with_terms) for each in heard]
-        rows = [self._row(each, prompt, full) for each, prompt in zip(heard, prompts, strict=True)]
+    def _begin(self, state: DecoderState, asked: Sequence[_Asked], full: bool, *, with_terms: bool) -> _Writing:
+        """Has the prompts read for utterances of the batch whose audio `state` holds."""
+        prompts = [self._prompt(each, with_terms) for each in asked]
+        rows = [self._row(each.utterance, prompt, full) for each, prompt in zip(asked, prompts, strict=True)]
         longest = max(map(len, prompts))
         padding = [longest - len(prompt) for prompt in prompts]
         padded = [[self.vocabulary.end] * gap + prompt for gap, prompt in zip(padding, prompts, strict=True)]
-        drafts = self._drafts(heard, longest + max(row.cap for row in rows))
+        drafts = self._drafts(asked, longest + max(row.cap for row in rows))
         room = longest + capacity(rows, drafts)
-        writing = self._decoder.start_again(state, [each.row for each in heard], room, padding)
-        hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))[:, -1:]
+        writing = self._decoder.start_again(state, [each.row for each in asked], room, padding)
+        hidden = self._decoder.step(writing, torch.tensor(padded, device=self._device))
+        return _Writing(writing, rows, drafts, hidden)
+
+    def _write(self, heard: Sequence[_Heard], writing: _Writing) -> list[Hypothesis]:
+        hidden = writing.hidden[:, -1:]
         if self._beams > 1:
-            rows = search(self._decoder, writing, self._choose, self._decoder.logits(hidden[:, 0]), rows, self._beams)
+            logits = self._decoder.logits(hidden[:, 0])
+            rows = search(self._decoder, writing.state, self._choose, logits, writing.rows, self._beams)
         else:
-            generate(self._decoder, writing, self._choose, hidden, rows, drafts)
+            rows = writing.rows
+            generate(self._decoder, writing.state, self._choose, hidden, rows, writing.drafts)
         return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
 
-    def _prompt(self, heard: _Heard, with_terms: bool) -> list[int]:
-        asking = self.vocabulary.prompt(heard.language)
-        terms = self._term_tokens(heard.utterance.options.vocabulary) if with_terms else ()
+    def _prompt(self, asked: _Asked, with_terms: bool) -> list[int]:
+        asking = self.vocabulary.prompt(asked.language)
+        terms = self._term_tokens(asked.utterance.options.vocabulary) if with_terms else ()
         return [self.vocabulary.previous, *terms, *asking] if terms else asking
 
-    def _drafts(self, heard: Sequence[_Heard], taken: int) -> list[Sequence[int]]:
+    def _drafts(self, asked: Sequence[_Asked], taken: int) -> list[Sequence[int]]:
         """The drafts, as far as there is room for them beside the `taken` tokens. Beams are not drafted."""
-        room = max(0, self._decoder.capacity - taken) // len(heard) if self._beams == 1 else 0
-        return [each.utterance.options.draft[:room] for each in heard]
+        room = max(0, self._decoder.capacity - taken) // len(asked) if self._beams == 1 else 0
+        return [each.utterance.options.draft[:room] for each in asked]
 
     def _read_terms(self, terms: tuple[str, ...]) -> tuple[int, ...]:
         """The terms as tokens; at most half of what a row can have, as in the model's training."""
@@ -268,8 +308,8 @@ class Transcriber:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return [token for token in encoded.ids if token < self.vocabulary.end]
 
-    def _row(self, heard: _Heard, prompt: Sequence[int], full: bool) -> RowDecoding:
-        duration = len(heard.utterance.samples) / SAMPLE_RATE
+    def _row(self, utterance: Utterance, prompt: Sequence[int], full: bool) -> RowDecoding:
+        duration = len(utterance.samples) / SAMPLE_RATE
         most = min(_TOKENS_AT_MOST, self._decoder.capacity - len(prompt))
         cap = most if full else min(most, _TOKENS_AT_LEAST + int(duration * _TOKENS_PER_SECOND))
         return RowDecoding(self.vocabulary, duration, cap, PATIENT if full else EAGER)
@@ -285,28 +325,28 @@ class Transcriber:
         doubted = [
             each
             for each, hypothesis in zip(heard, hypotheses, strict=True)
-            if (terms := each.utterance.options.vocabulary) and _is_doubtful(hypothesis, terms)
+            if (terms := each.asked.utterance.options.vocabulary) and _is_doubtful(hypothesis, terms)
         ]
         if not doubted:
             return
         metrics.REDONE.labels("echo").inc(len(doubted))
-        for each, plain in zip(doubted, self._write(state, doubted, full, with_terms=False), strict=True):
-            text, terms = hypotheses[each.row].text, each.utterance.options.vocabulary
-            listed = terms_alone(text, terms) and not within_one(text, terms)
+        writing = self._begin(state, [each.asked for each in doubted], full, with_terms=False)
+        for each, plain in zip(doubted, self._write(doubted, writing), strict=True):
+            row, terms = each.asked.row, each.asked.utterance.options.vocabulary
+            listed = terms_alone(hypotheses[row].text, terms) and not within_one(hypotheses[row].text, terms)
             if listed or not plain.text or plain.invented:
-                hypotheses[each.row] = plain
+                hypotheses[row] = plain
 
     def _hypothesis(self, heard: _Heard, row: RowDecoding) -> Hypothesis:
+        language = heard.asked.language
         return Hypothesis(
             text=self._tokenizer.decode(row.text).strip(),
             tokens=tuple(row.text),
             log_probabilities=tuple(row.log_probabilities),
-            certain=certain_beginning(
-                row.text, row.log_probabilities, _CERTAIN, self._tokenizer.decode, heard.language
-            ),
+            certain=certain_beginning(row.text, row.log_probabilities, _CERTAIN, self._tokenizer.decode, language),
             written=tuple(row.tokens),
-            language=heard.language,
-            language_probability=heard.detected.probability if heard.detected else None,
+            language=language,
+            language_probability=heard.language_probability,
             ending=row.ending or "cap",
             no_speech_probability=heard.no_speech_probability,
             seconds=row.duration,

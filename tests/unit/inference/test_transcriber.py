@@ -81,6 +81,16 @@ def test_a_draft_changes_nothing_in_what_is_written(first: int, talkative: Trans
 
 
 def test_a_draft_is_read_and_not_written_again(talkative: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = counted_steps(monkeypatch)
+    (heard,) = talkative.transcribe(ROWS[:1], FRAMES)
+    written, steps[:] = len(steps), []
+    (again,) = talkative.transcribe([replace(ROWS[0], options=RecognitionOptions(draft=heard.written))], FRAMES)
+    assert again.written == heard.written
+    assert len(steps) <= 4 < written
+
+
+def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each step of the decoder reads."""
     steps: list[int] = []
     step = Decoder.step
 
@@ -89,11 +99,24 @@ def test_a_draft_is_read_and_not_written_again(talkative: Transcriber, monkeypat
         return step(self, state, tokens, *more)
 
     monkeypatch.setattr(Decoder, "step", counted)
-    (heard,) = talkative.transcribe(ROWS[:1], FRAMES)
-    written, steps[:] = len(steps), []
-    (again,) = talkative.transcribe([replace(ROWS[0], options=RecognitionOptions(draft=heard.written))], FRAMES)
-    assert again.written == heard.written
-    assert len(steps) <= 4 < written
+    return steps
+
+
+def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
+    transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = ROWS[0].samples
+    (plain,) = transcriber.transcribe([Utterance(samples, None)], FRAMES)
+    other = next(language for language in ("en", "de") if language != plain.language)
+    steps = counted_steps(monkeypatch)
+    monkeypatch.setattr("server.inference.language.SURE", 0.0)
+    right, wrong = RecognitionOptions(expected_language=plain.language), RecognitionOptions(expected_language=other)
+    (heard,) = transcriber.transcribe([Utterance(samples, None, right)], FRAMES)
+    assert replace(heard, words=()) == replace(plain, words=())
+    taken, steps[:] = len(steps), []
+    (heard,) = transcriber.transcribe([Utterance(samples, None, wrong)], FRAMES)
+    assert heard == plain, "what is expected wrongly is asked again"
+    assert len(steps) == taken + 1
 
 
 def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
