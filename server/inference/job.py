@@ -17,7 +17,7 @@ class Job:
     frames: int
     """The window to use; a second try takes the full one."""
     deliver: Callable[[Hypothesis | InferenceError], None]
-    """Called once, on the worker's thread or on that which submits; must not block or raise."""
+    """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
     session: Hashable = None
     """Whose it is: sessions take turns."""
     is_partial: bool = False
@@ -29,6 +29,8 @@ class Job:
     """How it went: what `Worker` notes of the last batch it was in, in seconds but for counts."""
     turn: float = field(init=False)
     """Since when it has been its session's next; kept by the queue."""
+    settled: bool = field(init=False, default=False)
+    """Whether it is known what became of it."""
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
@@ -36,3 +38,9 @@ class Job:
     @property
     def kind(self) -> str:
         return "partial" if self.is_partial else "final"
+
+    def settle(self, result: Hypothesis | InferenceError) -> None:
+        """Delivers what became of it; the first result counts."""
+        if not self.settled:
+            self.settled = True
+            self.deliver(result)
