@@ -26,7 +26,7 @@ class Candidate:
     frames: int
     session: Hashable = None
     turn: float = 0.0
-    """Since when it has been its session's next: its arrival, or when its session was last served if that is later."""
+    """Since when it waits for others: its arrival, or the end of its session's last batch if that is later."""
     is_partial: bool = False
 
 

@@ -53,6 +53,11 @@ class Engine:
         """The names that `recognize` knows."""
         return frozenset(self._settings.models)
 
+    @property
+    def lateness(self) -> float:
+        """How long utterances wait for those of other sessions, in seconds: of late, or now if that is more."""
+        return self._worker.lateness
+
     def supports(self, model: str, language: str) -> bool:
         """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
         if model not in self.models:

@@ -28,12 +28,18 @@ class Job:
     trace: dict[str, float] = field(default_factory=dict)
     """How it went: what `Worker` notes of the last batch it was in, in seconds but for counts."""
     turn: float = field(init=False)
-    """Since when it has been its session's next; kept by the queue."""
+    """Since when it waits for others: its arrival, or the end of its session's last batch if that is later; kept by the
+    queue."""
     settled: bool = field(init=False, default=False)
     """Whether it is known what became of it."""
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
+
+    @property
+    def was_tried(self) -> bool:
+        """Whether it is to be done again."""
+        return bool(self.trace)
 
     @property
     def kind(self) -> str:

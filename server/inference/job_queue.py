@@ -20,6 +20,8 @@ class JobQueue:
         self._limits = limits
         self._most = most
         self._waiting: deque[Job] = deque()
+        self._at_model: list[Job] = []
+        self._taken = float("-inf")  # when that was
         self._lateness = Lateness()
 
     def __len__(self) -> int:
@@ -45,18 +47,30 @@ class JobQueue:
         return None
 
     def take(self, now: float) -> list[Job]:
-        """The next batch, off the queue; empty only if the queue is."""
+        """The next batch, off the queue; empty only if the queue is. The batch before is through."""
+        self._end_turns(now)
         candidates = [Candidate(job.model, job.frames, job.session, job.turn, job.is_partial) for job in self._waiting]
         batch = [self._waiting[index] for index in next_batch(candidates, self._limits)]
-        served = {(job.session, job.is_partial) for job in batch}
-        self._waiting = deque(job for job in self._waiting if job not in batch)
-        for job in batch:
-            if not job.is_partial:
-                self._lateness.note(now - job.turn, now)
-        for job in self._waiting:
-            if (job.session, job.is_partial) in served:
-                job.turn = now
+        self._drop(batch)
+        self._at_model, self._taken = batch, now
+        # One note a batch: many that came just now do not make good for one that has waited long.
+        if waits := [now - job.turn for job in batch if _is_awaited(job)]:
+            self._lateness.note(max(waits), now)
         return batch
+
+    def lateness(self, now: float) -> float:
+        """How long finals wait for those of other sessions, in seconds: of late, or now if that is more.
+
+        One that has not been passed over yet waits for a single batch, as anyone does where the model is slow: it
+        counts as much as it will when it is taken. One that has been counts with all its time.
+        """
+        busy = {job.session for job in self._at_model if not job.is_partial}
+        turns = [job.turn for job in self._waiting if _is_awaited(job) and job.session not in busy]
+        late = self._lateness.at(now)
+        if not turns:
+            return late
+        longest = now - min(turns)
+        return max(late, longest if min(turns) <= self._taken else self._lateness.with_one_more(longest, now))
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Takes jobs that are to be done again. They keep their turn, so they go before what came after them."""
@@ -76,6 +90,14 @@ class JobQueue:
         """Takes out everything."""
         return self._drop(list(self._waiting))
 
+    def _end_turns(self, now: float) -> None:
+        """Has the next of those whose batch is through wait from now on; what is to be done again keeps its turn."""
+        served = {(job.session, job.is_partial) for job in self._at_model}
+        for job in self._waiting:
+            if (job.session, job.is_partial) in served and job not in self._at_model:
+                job.turn = now
+        self._at_model = []
+
     def _drop(self, jobs: Sequence[Job]) -> list[Job]:
         if jobs:
             self._waiting = deque(job for job in self._waiting if job not in jobs)
@@ -83,3 +105,8 @@ class JobQueue:
 
     def _partial_of(self, session: Hashable) -> Job | None:
         return next((job for job in self._waiting if job.is_partial and job.session == session), None)
+
+
+def _is_awaited(job: Job) -> bool:
+    """Whether its wait is one for other sessions: what is done again has waited for itself."""
+    return not job.is_partial and not job.was_tried

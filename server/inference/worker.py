@@ -60,6 +60,12 @@ class Worker:
         with self._changed:
             self._queue.limit(limits)
 
+    @property
+    def lateness(self) -> float:
+        """How long finals wait for those of other sessions, in seconds: `JobQueue.lateness`."""
+        with self._changed:
+            return self._queue.lateness(time.perf_counter())
+
     def submit(self, job: Job) -> None:
         """Queues a job. A partial of the same session that waits already is given up for it.
 

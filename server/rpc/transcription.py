@@ -49,9 +49,13 @@ _WAITING_PER_SESSION: Final = 4
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
+    @property
+    def lateness(self) -> float:
+        """How long utterances wait for those of other sessions, in seconds; asked on any thread."""
+
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait longer for their text
+    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait for each other longer
     than `max_lag_seconds`."""
 
     def __init__(
@@ -67,7 +71,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._admission = Admission(max_sessions, max_lag_seconds)
+        self._admission = Admission(max_sessions, max_lag_seconds, lambda: engine.lateness)
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
