@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from server.inference.errors import InferenceError
 from server.inference.transcriber import Hypothesis, Utterance
+from server.inference.whisper.features import SAMPLE_RATE
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +21,8 @@ class Job:
     """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
     session: Hashable = None
     """Whose it is: sessions take turns."""
+    is_ahead: bool = field(init=False, default=False)
+    """Whether its session is ahead of its time, and nobody waits for the text as it is spoken; found by the queue."""
     is_partial: bool = False
     """Whether the utterance goes on: such a job may be given up, and is tried once."""
     abandoned: bool = False
@@ -44,6 +47,11 @@ class Job:
     @property
     def kind(self) -> str:
         return "partial" if self.is_partial else "final"
+
+    @property
+    def seconds(self) -> float:
+        """Length of the utterance."""
+        return len(self.utterance.samples) / SAMPLE_RATE
 
     def settle(self, result: Hypothesis | InferenceError) -> None:
         """Delivers what became of it; the first result counts."""

@@ -1,4 +1,5 @@
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from server.inference.job_queue import JobQueue
 from server.inference.transcriber import Utterance
 
 ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
-NOTHING = np.zeros(0, np.float32)
 
 
-def job(session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base") -> Job:
-    return Job(
-        model, Utterance(NOTHING, "en"), 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived
-    )
+def job(
+    session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base", seconds: float = 0.0
+) -> Job:
+    utterance = Utterance(np.zeros(int(seconds * 16_000), np.float32), "en")
+    return Job(model, utterance, 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived)
 
 
 def partial(session: Hashable, arrived: float) -> Job:
@@ -170,6 +171,105 @@ def test_what_was_late_is_forgotten() -> None:
     served(queue, 1)
     assert queue.lateness(11) > 3
     assert queue.lateness(31) < 0.1
+
+
+class Machine:
+    """A model whose batches take a second for a final and a fifth for a partial, with a queue in front of it."""
+
+    def __init__(self) -> None:
+        self.queue = queue_of()
+        self.now = 0.0
+        self.spent: Counter[str] = Counter()
+        """Seconds by session and kind."""
+        self.waits: list[float] = []
+        """Of live finals, each."""
+
+    def run(self, seconds: float, arrivals: Callable[["Machine"], None]) -> None:
+        """Lets `arrivals` add what has come by now before each batch."""
+        end = self.now + seconds
+        while self.now < end:
+            arrivals(self)
+            self.queue.drop_partials_without_time(self.now)
+            for each in self.queue.take(self.now):
+                cost = 0.2 if each.is_partial else 1.0
+                self.spent[f"{each.session} {each.kind}"] += cost
+                if each.session == "live" and not each.is_partial:
+                    self.waits.append(self.now - each.arrived)
+                self.now += cost
+            self.now += 0.001
+
+
+class Upload:
+    """Keeps four utterances of 5 s at the engine."""
+
+    def __init__(self, name: str = "upload") -> None:
+        self.name = name
+        self.jobs: list[Job] = []
+
+    def __call__(self, machine: Machine) -> None:
+        self.jobs = [each for each in self.jobs if each in machine.queue._waiting]
+        while len(self.jobs) < 4:
+            self.jobs.append(job(self.name, machine.now, seconds=5.0))
+            machine.queue.add(self.jobs[-1])
+
+
+class Live:
+    """Speaks for 5 s at a time without a pause, and asks for a partial every half second."""
+
+    def __init__(self) -> None:
+        self.next_partial, self.next_final = 0.5, 5.0
+
+    def __call__(self, machine: Machine) -> None:
+        if machine.now >= self.next_partial:
+            machine.queue.add(partial("live", self.next_partial))
+            self.next_partial = machine.now + 0.5
+        while machine.now >= self.next_final:
+            machine.queue.add(job("live", self.next_final, seconds=5.0))
+            self.next_final += 5.0
+
+
+@pytest.mark.parametrize("uploads", [1, 3])
+def test_uploads_leave_half_of_the_time_to_partials_and_make_no_live_final_wait_for_more_than_a_batch(
+    uploads: int,
+) -> None:
+    machine, sources = Machine(), [Live(), *[Upload(f"upload {number}") for number in range(uploads)]]
+    machine.run(100, lambda machine: [source(machine) for source in sources])
+    assert machine.spent["live final"] >= 18
+    assert max(machine.waits) <= 1.1
+    # It asks for one each half second, and one that waits is replaced.
+    assert machine.spent["live partial"] > 0.2 * 50
+    assert sum(machine.spent[f"upload {number} final"] for number in range(uploads)) > 50
+    assert machine.queue.lateness(machine.now) < 1.1
+
+
+def test_partials_of_many_leave_half_of_the_time_to_an_upload() -> None:
+    machine, upload = Machine(), Upload()
+
+    def arrive(machine: Machine) -> None:
+        upload(machine)
+        for number in range(20):
+            machine.queue.add(partial(f"live {number}", machine.now))
+
+    machine.run(100, arrive)
+    assert 45 < machine.spent["upload final"] < 60
+    assert min(machine.spent[f"live {number} partial"] for number in range(20)) > 1
+
+
+def test_live_finals_that_take_all_the_time_leave_an_upload_a_batch_now_and_then() -> None:
+    machine, upload = Machine(), Upload()
+
+    def arrive(machine: Machine) -> None:
+        upload(machine)
+        machine.queue.add(job(machine.now, machine.now))
+
+    machine.run(100, arrive)
+    assert 8 <= machine.spent["upload final"] <= 14
+
+
+def test_a_session_that_speaks_is_not_behind_partials_however_many_of_its_finals_wait() -> None:
+    queue = queue_of(*[job("live", 5.0 * number, seconds=5.0) for number in range(1, 5)])
+    queue.add(partial("other", 20))
+    assert [each.session for each in served(queue, 20)] == ["live"] * 4 + ["other"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 60)), max_size=40), st.floats(0.1, 1.4))
