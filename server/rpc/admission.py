@@ -1,5 +1,6 @@
 """Whether this server can take another session."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from server.session.lag import Lag
 
 _RECOVERED: Final = 0.5
 """Share of the longest wait below which a server that was behind has caught up."""
+_REMEMBERED_SECONDS: Final = 60.0
+"""How long a session that has left counts as one that this server carries: its client may be about to resume it."""
 
 _lag_seconds = Histogram(
     "dalston_session_lag_seconds",
@@ -47,7 +50,8 @@ class Admission:
     def __init__(self, most: int, most_lag_seconds: float, lateness: Callable[[], float]) -> None:
         """`lateness`: how long utterances wait for those of other sessions, in seconds; asked on any thread."""
         self._most = most
-        self._lags: set[Lag] = set()
+        self._lags: dict[str, Lag] = {}
+        self._left: dict[str, float] = {}
         self._backlog = Backlog(most_lag_seconds)
         self._lateness = lateness
         _longest_lag.set_function(lambda: self._longest(time.monotonic()))
@@ -55,28 +59,40 @@ class Admission:
         _is_behind.set_function(self._is_behind_now)
 
     @contextmanager
-    def place(self) -> Iterator[Lag]:
+    def place(self, session_id: str, resumed: str = "") -> Iterator[Lag]:
         """A session's place while the block runs; the session keeps its lag in what is given.
+
+        Args:
+            session_id: whose place it is.
+            resumed: the session that it continues, if it does.
 
         Raises:
             NoCapacity: there is no place.
         """
-        self.refuse_when_full()
-        lag = Lag(_lag_seconds.observe)
-        self._lags.add(lag)
+        self.refuse_when_full(resumed)
+        lag = self._lags[session_id] = Lag(_lag_seconds.observe)
         try:
             yield lag
         finally:
-            self._lags.remove(lag)
+            del self._lags[session_id]
+            self._remember(session_id, time.monotonic())
 
-    def refuse_when_full(self) -> None:
-        """Raises NoCapacity if `place` would."""
-        if len(self._lags) >= self._most:
+    def refuse_when_full(self, resumed: str = "") -> None:
+        """Raises NoCapacity if `place` would: a session that runs here leaves its own to the one that continues it."""
+        if len(self._lags) - (resumed in self._lags) >= self._most:
             _refused.labels("places").inc()
             raise NoCapacity("this server runs as many sessions as it can: try again in a while")
-        if self._is_behind_now():
+        if self._is_behind_now() and not self._carries(resumed, time.monotonic()):
             _refused.labels("lag").inc()
             raise NoCapacity("this server is behind with the sessions that it runs: try again in a while")
+
+    def _carries(self, session_id: str, now: float) -> bool:
+        """Whether the session is part of what this server does, or was until just now."""
+        return session_id in self._lags or now - self._left.get(session_id, -math.inf) < _REMEMBERED_SECONDS
+
+    def _remember(self, session_id: str, now: float) -> None:
+        self._left = {who: at for who, at in self._left.items() if now - at < _REMEMBERED_SECONDS}
+        self._left[session_id] = now
 
     def _is_behind_now(self) -> bool:
         # Without a session there is nobody to be hurt.
@@ -84,4 +100,4 @@ class Admission:
 
     def _longest(self, now: float) -> float:
         # A copy: metrics are read on a thread of their own.
-        return max((lag.at(now) for lag in list(self._lags)), default=0.0)
+        return max((lag.at(now) for lag in list(self._lags.values())), default=0.0)

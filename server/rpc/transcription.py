@@ -85,7 +85,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 config = await reader.config()
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, reader.limits)
-                lag = place.enter_context(self._admission.place())
+                lag = place.enter_context(self._admission.place(begin.session_id, begin.resumed_from))
                 note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
             await self._run(begin.session_id, options, lag, reader, context)
@@ -95,7 +95,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         begin = begin_message(new_session_id(), options, _session_limits(limits))
         if config.resume_session_id:
             # Who waits for another session takes no place from those who run; a server that is full ends none for it.
-            self._admission.refuse_when_full()
+            self._admission.refuse_when_full(config.resume_session_id)
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
         return begin

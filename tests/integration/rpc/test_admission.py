@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
 
+from persistence.resumption import Resumption
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ELSEWHERE, ErrorInterceptor
 from server.rpc.requests import StreamLimits
@@ -26,11 +28,30 @@ def engine() -> PatientEngine:
     return PatientEngine()
 
 
+class Resumptions:
+    """Ends the earlier session, and says where it goes on."""
+
+    def __init__(self) -> None:
+        self.running: Any = None
+
+    async def point(self, wanted: Resumption) -> float:
+        self.running.cancel()
+        await asyncio.sleep(0.2)
+        return 1.0
+
+
 @pytest.fixture
-async def stub(engine: PatientEngine) -> AsyncIterator[Any]:
+def resumptions() -> Resumptions:
+    return Resumptions()
+
+
+@pytest.fixture
+async def stub(engine: PatientEngine, resumptions: Any) -> AsyncIterator[Any]:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor()))
     limits = StreamLimits(60, 30)
-    servicer = TranscriptionServicer(engine, SileroVad(), limits, max_sessions=9, max_lag_seconds=LAG_SECONDS)
+    servicer = TranscriptionServicer(
+        engine, SileroVad(), limits, max_sessions=2, max_lag_seconds=LAG_SECONDS, resumptions=resumptions
+    )
     add_TranscriptionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -58,4 +79,21 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
     await another.write(CONFIG)
     assert (await another.read()).HasField("session_begin")
     for call in (running, another):
+        call.cancel()
+
+
+async def test_a_full_server_that_is_behind_lets_in_who_continues_one_of_its_sessions(
+    stub: Any, engine: PatientEngine, resumptions: Resumptions
+) -> None:
+    calls = [stub.Transcribe() for _ in range(2)]
+    for call in calls:
+        await call.write(CONFIG)
+        begin = (await call.read()).session_begin
+    resumptions.running, engine.lateness = calls[1], 2 * LAG_SECONDS
+    resuming = stub.Transcribe()
+    await resuming.write(TranscribeRequest(config=TranscribeConfig(resume_session_id=begin.session_id)))
+    begun = (await resuming.read()).session_begin
+    assert begun.resumed_from == begin.session_id
+    assert begun.resume_from_seconds == 1.0
+    for call in (calls[0], resuming):
         call.cancel()
