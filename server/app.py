@@ -28,7 +28,7 @@ from server.access.grants import Grants
 from server.config import ServerSettings
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
-from server.inference.errors import WeightsError
+from server.inference.errors import EngineStopped, WeightsError
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.errors import ErrorInterceptor, ending_of
@@ -81,6 +81,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
 
     Raises:
         ConfigurationError: the settings cannot be served.
+        EngineStopped: the engine has died; a new process may do better.
         LeaseLost: the others took this server for dead; a new process may take its place.
     """
     if refusal := refusal_to_expose(settings.server_host, settings.auth, settings.allow_unauthenticated):
@@ -94,24 +95,32 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)
-        last_resort = LastResort(lambda: EXIT_UNAVAILABLE if persistence.lost.is_set() else 0)
+        last_resort = LastResort(lambda: EXIT_UNAVAILABLE if _is_unfit(engine, persistence) else 0)
         stop = stop_on_signals(lambda: last_resort.begin(settings.shutdown_seconds + _STOP_SECONDS))
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("server ready", host=settings.server_host, port=settings.server_port, models=sorted(engine.models))
-        await _first_of(stop, persistence.lost)
+        await _first_of(stop, persistence.lost, engine.died)
         log.info("server stopping", streams=drain.streams)
-        # Streams of a lost lease have been ended. What follows them is a new process: this one's name is a dead one's.
-        grace_seconds = 0.0 if persistence.lost.is_set() else settings.shutdown_seconds
+        # Streams of a lost lease have been ended; this process's name is a dead one's. Those of an engine that died are
+        # served nowhere but elsewhere.
+        grace_seconds = 0.0 if _is_unfit(engine, persistence) else settings.shutdown_seconds
         deadline.begin(grace_seconds + _STOP_SECONDS)
         last_resort.begin(deadline.left())
         await health_servicer.enter_graceful_shutdown()
         await _end_streams(drain, grace_seconds, deadline)
         if persistence.lost.is_set():
             raise LeaseLost
+        if engine.died.is_set():
+            raise EngineStopped("the model's thread has died")
     log.info("server stopped")
+
+
+def _is_unfit(engine: Engine, persistence: Persistence) -> bool:
+    """Whether only another process can serve."""
+    return engine.died.is_set() or persistence.lost.is_set()
 
 
 async def _first_of(*events: asyncio.Event) -> None:
@@ -206,7 +215,7 @@ def main() -> int:
     except (ConfigurationError, WeightsError) as error:
         log.error("cannot start", reason=str(error))
         return EXIT_CONFIGURATION
-    except LeaseLost as error:
+    except (EngineStopped, LeaseLost) as error:
         log.error("server stopped", reason=str(error))
         return EXIT_UNAVAILABLE
     except (StorageUnavailable, SpoolInUse) as error:

@@ -22,8 +22,8 @@ class ServerSettings(BaseSettings):
     max_sessions: int = Field(default=64, ge=1)
     """Streams served at a time; one more is refused with NO_CAPACITY."""
     max_lag_seconds: float = Field(default=3, gt=0)
-    """How long the sessions that run may wait for an utterance's text, from its end, before further ones are refused
-    with NO_CAPACITY."""
+    """How long an utterance may wait for those of other sessions before further sessions are refused with NO_CAPACITY.
+    The time that the model takes for itself comes on top."""
     max_session_seconds: float = Field(default=4 * 3600, gt=0)
     """Longest session."""
     idle_timeout_seconds: float = Field(default=60, gt=0)

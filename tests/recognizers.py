@@ -22,6 +22,8 @@ class Asked:
 class Recognizer:
     """Answers by `answer`, and has no time for partials unless `answer_partial` has."""
 
+    lateness = 0.0
+
     async def answer(self, asked: Asked) -> Recognition:
         raise NotImplementedError
 

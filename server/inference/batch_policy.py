@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 FRAMES_PER_SECOND = 50
 _BUCKET = 32
@@ -18,6 +19,14 @@ def window(seconds: float, full: int) -> int:
     return min(full, _BUCKET * math.ceil((seconds + _MARGIN_SECONDS) * FRAMES_PER_SECOND / _BUCKET))
 
 
+Kind = Literal["live", "ahead", "partial"]
+"""A final that somebody waits for; one of a recording that is sent faster than it was spoken; a partial."""
+
+FINALS_FIRST: Final[tuple[Kind, ...]] = ("live", "ahead", "partial")
+AHEAD_LAST: Final[tuple[Kind, ...]] = ("live", "partial", "ahead")
+AHEAD_FIRST: Final[tuple[Kind, ...]] = ("ahead", "live", "partial")
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A waiting utterance, as far as batching is concerned."""
@@ -26,8 +35,8 @@ class Candidate:
     frames: int
     session: Hashable = None
     turn: float = 0.0
-    """Since when it has been its session's next: its arrival, or when its session was last served if that is later."""
-    is_partial: bool = False
+    """Since when it waits for others: its arrival, or the end of its session's last batch if that is later."""
+    kind: Kind = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +55,22 @@ class BatchLimits:
         return BatchLimits(self.partial_rows, self.frames * self.partial_rows // self.rows, self.waste)
 
 
-def next_batch(queue: Sequence[Candidate], limits: BatchLimits) -> list[int]:
+def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequence[Kind] = FINALS_FIRST) -> list[int]:
     """Indices into `queue`, which is in the order of arrival, of the next batch; empty only if the queue is.
 
-    Partials go only when no final waits, and never with one: a batch takes as long as its longest row. Of each kind the
-    sessions take turns. The batch begins with the one whose turn has waited longest, whatever its model, so nothing
-    starves; others of its model join it while the batch stays within its limits, the next of every session before the
-    second of any.
+    The first kind of `precedence` that waits goes. Partials never share a batch with finals: it takes as long as its
+    longest row. Of each kind the sessions take turns. The batch begins with the one whose turn has waited longest,
+    whatever its model, so nothing of its kind starves; others of its model join it while the batch stays within its
+    limits, the next of every session before the second of any, and finals of the other kind at last.
     """
-    kind_is_partial = all(candidate.is_partial for candidate in queue)
-    order = _in_turn(queue, kind_is_partial)
-    if not order:
+    kinds = [kind for kind in precedence if any(candidate.kind == kind for candidate in queue)]
+    if not kinds:
         return []
-    if kind_is_partial:
+    if kinds[0] == "partial":
+        order = _in_turn(queue, "partial")
         limits = limits.for_partials()
+    else:
+        order = [index for kind in kinds if kind != "partial" for index in _in_turn(queue, kind)]
     head = queue[order[0]]
     chosen, longest, used = [order[0]], head.frames, head.frames
     for index in order[1:]:
@@ -77,12 +88,12 @@ def next_batch(queue: Sequence[Candidate], limits: BatchLimits) -> list[int]:
     return chosen
 
 
-def _in_turn(queue: Sequence[Candidate], is_partial: bool) -> list[int]:
+def _in_turn(queue: Sequence[Candidate], kind: Kind) -> list[int]:
     """Indices of one kind: first the next of every session, by turn, then the second of each, and so on."""
-    ahead: Counter[Hashable] = Counter()
+    before: Counter[Hashable] = Counter()
     keys = []
     for index, candidate in enumerate(queue):
-        if candidate.is_partial == is_partial:
-            keys.append((ahead[candidate.session], candidate.turn, index))
-            ahead[candidate.session] += 1
+        if candidate.kind == kind:
+            keys.append((before[candidate.session], candidate.turn, index))
+            before[candidate.session] += 1
     return [index for _, _, index in sorted(keys)]

@@ -45,11 +45,18 @@ class Engine:
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
         self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit)
+        self.died = asyncio.Event()
+        """Set when the engine has stopped by itself: it transcribes nothing any more, and its process should end."""
 
     @property
     def models(self) -> frozenset[str]:
         """The names that `recognize` knows."""
         return frozenset(self._settings.models)
+
+    @property
+    def lateness(self) -> float:
+        """How long utterances wait for those of other sessions, in seconds: of late, or now if that is more."""
+        return self._worker.lateness
 
     def supports(self, model: str, language: str) -> bool:
         """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
@@ -135,7 +142,7 @@ class Engine:
         return hypothesis
 
     async def __aenter__(self) -> Self:
-        loading = asyncio.wrap_future(self._worker.start(self._load))
+        loading = asyncio.wrap_future(self._worker.start(self._load, _setter_of(self.died)))
         try:
             await loading
         except BaseException:
@@ -211,6 +218,17 @@ def _default_threads() -> int:
     Eight at most, for the small steps of a decoder cannot be shared by more.
     """
     return min(8, max(1, len(os.sched_getaffinity(0)) // 2))
+
+
+def _setter_of(event: asyncio.Event) -> Callable[[], None]:
+    """Sets an event of the loop that runs, from another thread."""
+    loop = asyncio.get_running_loop()
+
+    def set_event() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(event.set)
+
+    return set_event
 
 
 def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis | InferenceError], None]:

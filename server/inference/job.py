@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from server.inference.errors import InferenceError
 from server.inference.transcriber import Hypothesis, Utterance
+from server.inference.whisper.features import SAMPLE_RATE
 
 
 @dataclass(slots=True, eq=False)
@@ -17,9 +18,11 @@ class Job:
     frames: int
     """The window to use; a second try takes the full one."""
     deliver: Callable[[Hypothesis | InferenceError], None]
-    """Called once, on the worker's thread or on that which submits; must not block or raise."""
+    """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
     session: Hashable = None
     """Whose it is: sessions take turns."""
+    is_ahead: bool = field(init=False, default=False)
+    """Whether its session is ahead of its time, and nobody waits for the text as it is spoken; found by the queue."""
     is_partial: bool = False
     """Whether the utterance goes on: such a job may be given up, and is tried once."""
     abandoned: bool = False
@@ -28,11 +31,30 @@ class Job:
     trace: dict[str, float] = field(default_factory=dict)
     """How it went: what `Worker` notes of the last batch it was in, in seconds but for counts."""
     turn: float = field(init=False)
-    """Since when it has been its session's next; kept by the queue."""
+    """Since when it waits for others: its arrival, or the end of its session's last batch if that is later; kept by the
+    queue."""
+    settled: bool = field(init=False, default=False)
+    """Whether it is known what became of it."""
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
 
     @property
+    def was_tried(self) -> bool:
+        """Whether it is to be done again."""
+        return bool(self.trace)
+
+    @property
     def kind(self) -> str:
         return "partial" if self.is_partial else "final"
+
+    @property
+    def seconds(self) -> float:
+        """Length of the utterance."""
+        return len(self.utterance.samples) / SAMPLE_RATE
+
+    def settle(self, result: Hypothesis | InferenceError) -> None:
+        """Delivers what became of it; the first result counts."""
+        if not self.settled:
+            self.settled = True
+            self.deliver(result)

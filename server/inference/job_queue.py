@@ -3,13 +3,25 @@
 from collections import deque
 from collections.abc import Hashable, Sequence
 
-from server.inference.batch_policy import BatchLimits, Candidate, next_batch
+from server.inference.batch_policy import (
+    AHEAD_FIRST,
+    AHEAD_LAST,
+    FINALS_FIRST,
+    BatchLimits,
+    Candidate,
+    Kind,
+    next_batch,
+)
 from server.inference.errors import QueueFull
 from server.inference.job import Job
 from server.inference.lateness import Lateness
+from server.inference.pace import Pace
 
 LATE_SECONDS = 0.5
-"""Finals that wait this long for their turn on average leave no time for partials."""
+"""Finals that wait this long for others on average leave no time for partials. Batches of recordings that are ahead of
+their time do not count: they take no more of it if there are partials."""
+PATIENCE_SECONDS = 10.0
+"""After so long without one of their batches recordings that are ahead of their time go before live finals."""
 
 
 class JobQueue:
@@ -20,7 +32,14 @@ class JobQueue:
         self._limits = limits
         self._most = most
         self._waiting: deque[Job] = deque()
+        self._at_model: list[Job] = []
+        self._taken = float("-inf")  # when that was
+        self._pace = Pace()
+        self._ahead_taken = float("-inf")  # when one of those that are ahead went
+        self._ahead_through = float("-inf")  # when their last batch was
+        self._partials_due = 0.0  # seconds that partials may take before the next of those batches
         self._lateness = Lateness()
+        self._crowding = Lateness()  # the same without those batches
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -41,22 +60,39 @@ class JobQueue:
             return stale
         if sum(waiting.is_partial == job.is_partial for waiting in self._waiting) >= self._most:
             raise QueueFull(f"{self._most} utterances are waiting already")
+        if not job.is_partial:
+            job.is_ahead = self._pace.is_ahead(job.session, job.seconds, job.arrived, self._has_final_of(job.session))
         self._waiting.append(job)
         return None
 
     def take(self, now: float) -> list[Job]:
-        """The next batch, off the queue; empty only if the queue is."""
-        candidates = [Candidate(job.model, job.frames, job.session, job.turn, job.is_partial) for job in self._waiting]
-        batch = [self._waiting[index] for index in next_batch(candidates, self._limits)]
-        served = {(job.session, job.is_partial) for job in batch}
-        self._waiting = deque(job for job in self._waiting if job not in batch)
-        for job in batch:
-            if not job.is_partial:
-                self._lateness.note(now - job.turn, now)
-        for job in self._waiting:
-            if (job.session, job.is_partial) in served:
-                job.turn = now
+        """The next batch, off the queue; empty only if the queue is. The batch before is through."""
+        self._end_batch(now)
+        candidates = [Candidate(job.model, job.frames, job.session, job.turn, _kind(job)) for job in self._waiting]
+        batch = [self._waiting[index] for index in next_batch(candidates, self._limits, self._precedence(now))]
+        if any(job.is_ahead for job in batch):
+            self._ahead_taken = now
+        self._drop(batch)
+        self._at_model, self._taken = batch, now
+        # One note a batch: many that came just now do not make good for one that has waited long.
+        if turns := [job.turn for job in batch if _is_awaited(job)]:
+            self._lateness.note(now - min(turns), now)
+            self._crowding.note(now - max(min(turns), self._ahead_through), now)
         return batch
+
+    def lateness(self, now: float) -> float:
+        """How long live finals wait for those of other sessions, in seconds: of late, or now if that is more.
+
+        One that has not been passed over yet waits for a single batch, as anyone does where the model is slow: it
+        counts as much as it will when it is taken. One that has been counts with all its time.
+        """
+        busy = {job.session for job in self._at_model if not job.is_partial}
+        turns = [job.turn for job in self._waiting if _is_awaited(job) and job.session not in busy]
+        late = self._lateness.at(now)
+        if not turns:
+            return late
+        longest = now - min(turns)
+        return max(late, longest if min(turns) <= self._taken else self._lateness.with_one_more(longest, now))
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Takes jobs that are to be done again. They keep their turn, so they go before what came after them."""
@@ -68,7 +104,7 @@ class JobQueue:
 
     def drop_partials_without_time(self, now: float) -> list[Job]:
         """Takes out the partials if the model has no time for any: finals wait too long already."""
-        if self._lateness.at(now) < LATE_SECONDS:
+        if self._crowding.at(now) < LATE_SECONDS:
             return []
         return self._drop([job for job in self._waiting if job.is_partial])
 
@@ -76,10 +112,42 @@ class JobQueue:
         """Takes out everything."""
         return self._drop(list(self._waiting))
 
+    def _precedence(self, now: float) -> tuple[Kind, ...]:
+        since = min((job.turn for job in self._waiting if job.is_ahead), default=now)
+        if now - max(since, self._ahead_taken) > PATIENCE_SECONDS:
+            return AHEAD_FIRST
+        return AHEAD_LAST if self._partials_due > 0 else FINALS_FIRST
+
+    def _end_batch(self, now: float) -> None:
+        """Has the next of those whose batch is through wait from now on; what is to be done again keeps its turn."""
+        if self._at_model and all(job.is_ahead for job in self._at_model):
+            self._ahead_through, self._partials_due = now, now - self._taken
+        elif any(job.is_partial for job in self._at_model):
+            self._partials_due -= now - self._taken
+        served = {(job.session, job.is_partial) for job in self._at_model}
+        for job in self._waiting:
+            if (job.session, job.is_partial) in served and job not in self._at_model:
+                job.turn = now
+        self._at_model = []
+
     def _drop(self, jobs: Sequence[Job]) -> list[Job]:
         if jobs:
             self._waiting = deque(job for job in self._waiting if job not in jobs)
         return list(jobs)
 
+    def _has_final_of(self, session: Hashable) -> bool:
+        return any(job.session == session and not job.is_partial for job in (*self._at_model, *self._waiting))
+
     def _partial_of(self, session: Hashable) -> Job | None:
         return next((job for job in self._waiting if job.is_partial and job.session == session), None)
+
+
+def _is_awaited(job: Job) -> bool:
+    """Whether it is live, and its wait is one for other sessions: what is done again has waited for itself."""
+    return _kind(job) == "live" and not job.was_tried
+
+
+def _kind(job: Job) -> Kind:
+    if job.is_partial:
+        return "partial"
+    return "ahead" if job.is_ahead else "live"

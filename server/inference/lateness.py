@@ -15,8 +15,12 @@ class Lateness:
 
     def note(self, seconds: float, now: float) -> None:
         """Something had to wait so long. `now`: any clock, in seconds."""
+        self._average, self._noted = self.with_one_more(seconds, now), now
+
+    def with_one_more(self, seconds: float, now: float) -> float:
+        """What the average would be if that were noted."""
         before = self.at(now)
-        self._average, self._noted = before + _WEIGHT * (seconds - before), now
+        return before + _WEIGHT * (seconds - before)
 
     def at(self, now: float) -> float:
         """The average, in seconds."""

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -13,7 +13,7 @@ from server.inference.batch_policy import BatchLimits
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
 from server.inference.job import Job
 from server.inference.job_queue import JobQueue
-from server.inference.transcriber import Hypothesis, Utterance
+from server.inference.transcriber import Failing, Hypothesis, Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -36,16 +36,22 @@ class Worker:
         self._changed = threading.Condition()
         self._stopping = False
         self._models: Mapping[str, Model] = {}
+        self._batch: Sequence[Job] = ()
         self._thread: threading.Thread | None = None
 
-    def start(self, load: Callable[[], Mapping[str, Model]]) -> "Future[None]":
+    def start(self, load: Callable[[], Mapping[str, Model]], died: Callable[[], None] = lambda: None) -> "Future[None]":
         """Starts the thread, which loads the models by name before anything else.
 
-        Returns a future that is done once they are loaded, or fails with what loading raised; the thread is over then.
+        Args:
+            load: gives the models.
+            died: called, on the thread, when it ends otherwise than by `stop`: nothing is transcribed from then on.
+
+        Returns:
+            Done once the models are loaded; fails with what loading raised, and the thread is over then.
         """
         loaded: Future[None] = Future()
         # A daemon, so that a process that dies without stopping its engine does die.
-        self._thread = threading.Thread(target=self._main, args=(load, loaded), name="model", daemon=True)
+        self._thread = threading.Thread(target=self._main, args=(load, loaded, died), name="model", daemon=True)
         self._thread.start()
         return loaded
 
@@ -53,6 +59,12 @@ class Worker:
         """Changes the limits of the batches to come: what the models leave room for is known once they are loaded."""
         with self._changed:
             self._queue.limit(limits)
+
+    @property
+    def lateness(self) -> float:
+        """How long finals wait for those of other sessions, in seconds: `JobQueue.lateness`."""
+        with self._changed:
+            return self._queue.lateness(time.perf_counter())
 
     def submit(self, job: Job) -> None:
         """Queues a job. A partial of the same session that waits already is given up for it.
@@ -83,9 +95,11 @@ class Worker:
         if self._thread is not None:
             self._thread.join()
 
-    def _main(self, load: Callable[[], Mapping[str, Model]], loaded: "Future[None]") -> None:
+    def _main(self, load: Callable[[], Mapping[str, Model]], loaded: "Future[None]", died: Callable[[], None]) -> None:
         # From here on whoever waits can give up waiting, but not undo the start.
-        loaded.set_running_or_notify_cancel()
+        if not loaded.set_running_or_notify_cancel():
+            self._fail_waiting()
+            return
         try:
             self._models = load()
         except BaseException as error:
@@ -96,6 +110,10 @@ class Worker:
         try:
             while batch := self._take():
                 self._run(batch)
+        except BaseException:
+            # A mistake of ours, or a device that is lost: what comes next would meet it, too.
+            died()
+            log.exception("the model's thread has died")
         finally:
             self._fail_waiting()
 
@@ -108,7 +126,7 @@ class Worker:
                 self._drop_abandoned()
                 now = time.perf_counter()
                 given_up = self._queue.drop_partials_without_time(now)
-                batch = self._queue.take(now)
+                self._batch = batch = self._queue.take(now)
                 metrics.QUEUE_LENGTH.set(len(self._queue))
                 if not batch and not given_up:
                     self._changed.wait()
@@ -122,38 +140,42 @@ class Worker:
 
     def _run(self, batch: Sequence[Job]) -> None:
         name, frames = batch[0].model, max(job.frames for job in batch)
-        model = self._models[name]
         started = time.perf_counter()
         kind = batch[0].kind
         for job in batch:
             metrics.QUEUE_SECONDS.labels(name, kind).observe(started - job.arrived)
         metrics.BATCH_SIZE.labels(name, kind).observe(len(batch))
-        hypotheses: list[Hypothesis] | None = None
+        outcomes: list[_Outcome] | None = None
         parts: list[list[Job]] = []
         try:
+            model = self._models[name]
             with metrics.stages() as stages:
                 hypotheses = model.transcribe([job.utterance for job in batch], frames)
+            may_improve = frames < model.full_window
+            outcomes = [_outcome(job, each, may_improve) for job, each in zip(batch, hypotheses, strict=True)]
+        except torch.AcceleratorError:
+            # After an error of its own a device fails in everything, until another process uses it.
+            raise
         except BaseException as error:  # a panic of a library in Rust is no Exception
             log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
             metrics.FAILED_BATCHES.inc()
             parts = _parts(batch, error)
-        if hypotheses is None:
+        if outcomes is None:
             # Not while the error is handled: its traceback holds the failed batch's memory.
             if not parts:
                 for job in batch:
-                    job.deliver(RecognitionFailed("the model failed on this utterance"))
+                    job.settle(RecognitionFailed("the model failed on this utterance"))
             for part in parts:
                 self._run(part)
             return
         _note(batch, frames, started, stages)
-        again = []
-        for job, hypothesis in zip(batch, hypotheses, strict=True):
-            if not job.is_partial and (reason := hypothesis.failing) and frames < model.full_window:
+        again = [outcome.job for outcome in outcomes if outcome.reason]
+        for job, hypothesis, reason in outcomes:
+            if reason:
                 metrics.REDONE.labels(reason).inc()
                 job.frames = model.full_window
-                again.append(job)
             else:
-                job.deliver(hypothesis)
+                job.settle(hypothesis)
         self._put_back(again)
 
     def _put_back(self, jobs: Sequence[Job]) -> None:
@@ -163,10 +185,23 @@ class Worker:
     def _fail_waiting(self) -> None:
         with self._changed:
             self._stopping = True
-            waiting = self._queue.clear()
+            left = [*self._batch, *self._queue.clear()]
             metrics.QUEUE_LENGTH.set(0)
-        for job in waiting:
-            job.deliver(EngineStopped("the engine stopped before this utterance was transcribed"))
+        for job in left:
+            job.settle(EngineStopped("the engine stopped before this utterance was transcribed"))
+
+
+class _Outcome(NamedTuple):
+    """What became of one job of a batch."""
+
+    job: Job
+    hypothesis: Hypothesis
+    reason: Failing | None
+    """Why it is to be done again."""
+
+
+def _outcome(job: Job, hypothesis: Hypothesis, may_improve: bool) -> _Outcome:
+    return _Outcome(job, hypothesis, hypothesis.failing if may_improve and not job.is_partial else None)
 
 
 def _parts(batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
@@ -199,4 +234,4 @@ def _note(batch: Sequence[Job], frames: int, started: float, stages: Mapping[str
 def _give_up(partials: Sequence[Job], reason: str) -> None:
     for job in partials:
         metrics.DROPPED.labels(job.kind, reason).inc()
-        job.deliver(PartialDropped("newer audio or finals came first"))
+        job.settle(PartialDropped("newer audio or finals came first"))

@@ -49,9 +49,13 @@ _WAITING_PER_SESSION: Final = 4
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
+    @property
+    def lateness(self) -> float:
+        """How long utterances wait for those of other sessions, in seconds; asked on any thread."""
+
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait longer for their text
+    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait for each other longer
     than `max_lag_seconds`."""
 
     def __init__(
@@ -67,7 +71,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._admission = Admission(max_sessions, max_lag_seconds)
+        self._admission = Admission(max_sessions, max_lag_seconds, lambda: engine.lateness)
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
@@ -81,7 +85,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 config = await reader.config()
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, reader.limits)
-                lag = place.enter_context(self._admission.place())
+                lag = place.enter_context(self._admission.place(begin.session_id, begin.resumed_from))
                 note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
             await self._run(begin.session_id, options, lag, reader, context)
@@ -91,7 +95,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         begin = begin_message(new_session_id(), options, _session_limits(limits))
         if config.resume_session_id:
             # Who waits for another session takes no place from those who run; a server that is full ends none for it.
-            self._admission.refuse_when_full()
+            self._admission.refuse_when_full(config.resume_session_id)
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
         return begin

@@ -10,8 +10,8 @@ class Lag:
     as most do when a recording is sent faster than it was spoken, is not late. `now` is any clock, in seconds.
     """
 
-    def __init__(self, note: Callable[[float, float], None] = lambda _seconds, _now: None) -> None:
-        """`note` is told of each answer how long it took, and when it came."""
+    def __init__(self, note: Callable[[float], None] = lambda _seconds: None) -> None:
+        """`note` is told of each answer how long it took."""
         self._note = note
         self._unanswered = 0
         self._since = 0.0
@@ -24,7 +24,7 @@ class Lag:
 
     def answered(self, now: float) -> None:
         """One of them was answered, or failed, or was dropped."""
-        self._note(now - self._since, now)
+        self._note(now - self._since)
         self._unanswered -= 1
         self._since = now
 

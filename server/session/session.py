@@ -28,7 +28,7 @@ from server.session.events import (
 )
 from server.session.lag import Lag
 from server.session.language import SpokenLanguage
-from server.session.options import AUTO, SessionOptions
+from server.session.options import SessionOptions
 from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
 from server.vad.silero import WINDOW_SAMPLES, VadStream
@@ -78,6 +78,7 @@ class Recognizer(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Pending:
     utterance: Utterance
+    language: SpokenLanguage
     recognition: "asyncio.Task[Recognition | Exception]"
 
 
@@ -99,9 +100,7 @@ class Session:
         self._segmenter = Segmenter(options.vad)
         self._buffer = AudioBuffer()
         self._frames = 0
-        self._language = options.language
-        self._utterance_language = options.language
-        self._spoken_language = SpokenLanguage()
+        self._language = self._utterance_language = SpokenLanguage(options.language)
         self._speech_samples = 0
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
@@ -156,8 +155,7 @@ class Session:
 
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on."""
-        self._language = language
-        self._spoken_language = SpokenLanguage()
+        self._language = SpokenLanguage(language)
 
     async def announce_end(self, reason: str, grace_seconds: float) -> None:
         """Says between the other events that the session will be ended."""
@@ -218,18 +216,18 @@ class Session:
             self._partials.hear(speech.start, end, self._buffer.slice)
 
     async def _recognize_partial(self, samples: Samples, draft: tuple[int, ...]) -> Recognition | None:
-        language = None if self._utterance_language == AUTO else self._utterance_language
+        language = self._utterance_language
         return await self._recognizer.recognize_partial(
             self._options.model,
             samples,
-            language,
-            replace(self._recognition_options(), draft=draft),
+            language.told,
+            replace(self._recognition_options(language), draft=draft),
             session=self._owner,
         )
 
-    def _recognition_options(self) -> RecognitionOptions:
+    def _recognition_options(self, language: SpokenLanguage) -> RecognitionOptions:
         """What partials and finals have in common."""
-        return RecognitionOptions(vocabulary=self._options.vocabulary, expected_language=self._spoken_language.expected)
+        return RecognitionOptions(vocabulary=self._options.vocabulary, expected_language=language.expected)
 
     def _tell_partial(self, text: str, start: int, end: int) -> bool:
         if self._events.full():
@@ -244,26 +242,26 @@ class Session:
     async def _transcribe(self, utterance: Utterance, samples: Samples) -> None:
         self._speech_samples += len(samples)
         self._unfinished.append(utterance)
-        language = None if self._utterance_language == AUTO else self._utterance_language
+        language = self._utterance_language
         self._utterance_language = self._language  # what follows a cut is the next utterance
         await self._slots.acquire()
         recognition = self._tasks.create_task(self._recognize(samples, language))
         self._recognitions.add(recognition)
         recognition.add_done_callback(self._answered)
         self._lag.handed_over(time.monotonic())
-        await self._pending.put(_Pending(utterance, recognition))
+        await self._pending.put(_Pending(utterance, language, recognition))
 
     def _answered(self, recognition: "asyncio.Task[Recognition | Exception]") -> None:
         self._recognitions.discard(recognition)
         self._lag.answered(time.monotonic())
 
-    async def _recognize(self, samples: Samples, language: str | None) -> Recognition | Exception:
+    async def _recognize(self, samples: Samples, language: SpokenLanguage) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
-        options = replace(self._recognition_options(), words=self._options.words)
+        options = replace(self._recognition_options(language), words=self._options.words)
         while True:
             try:
                 return await self._recognizer.recognize(
-                    self._options.model, samples, language, options, session=self._owner
+                    self._options.model, samples, language.told, options, session=self._owner
                 )
             except QueueFull:
                 # A session that was let in is not given up because all of them speak at once: its text comes later.
@@ -282,7 +280,7 @@ class Session:
             if isinstance(recognition, Exception):
                 await self._events.put(recognition)
                 return
-            self._spoken_language.heard(recognition)
+            work.language.heard(recognition)
             if recognition.text:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)

@@ -6,6 +6,7 @@ which bytes it was given. So a hundred streams fit on two cores, and every final
 real models do with real speech is tested elsewhere.
 """
 
+import asyncio
 import sys
 import types
 from types import TracebackType
@@ -33,7 +34,7 @@ class ScriptedEngine(Recognizer):
     models = frozenset({"fast", "accurate"})
 
     def __init__(self, settings: object) -> None:
-        pass
+        self.died = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""How the whole server process ends when it was taken for dead."""
+"""How the whole server process ends when it can serve no more: it was taken for dead, or its engine has died."""
 
 from pathlib import Path
 from typing import Any
@@ -33,3 +33,25 @@ async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_eve
         assert record.status == "interrupted"
         audio = await house.audio(session_id)
     assert len(audio) >= client.received
+
+
+async def test_a_server_whose_engine_has_died_ends_its_streams_and_exits_with_1(
+    house: Any, make_settings: Any, tmp_path: Path
+) -> None:
+    environment, log = environment_of(make_settings(**CALM)), tmp_path / "server.log"
+    async with a_server(environment, log, program="tests.faults.dying_server") as server:
+        quiet, client = PatternClient(server.channel(), tag=1), PatternClient(server.channel(), tag=2, speed=4.0)
+        await quiet.begin()
+        session_id = await client.begin()
+        await client.stream(2)
+        for each in (quiet, client):
+            await each.closed(10)
+            assert each.reason == "UNAVAILABLE"
+        assert await server.exit(10) == 1
+        assert "the model's thread has died" in server.log_text()
+        for each in (quiet, client):
+            await each.close()
+    record = await house.ended(session_id)
+    assert record.status == "interrupted"
+    assert len(await house.audio(session_id)) >= client.received
+    assert (await house.transcript(session_id))["text"] == " ".join(client.finals)

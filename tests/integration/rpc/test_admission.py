@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
+from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
 
+from persistence.resumption import Resumption
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ELSEWHERE, ErrorInterceptor
 from server.rpc.requests import StreamLimits
@@ -19,7 +20,6 @@ from server.vad.silero import SileroVad
 from tests.integration.rpc.conftest import PatientEngine
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
-FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
 LAG_SECONDS = 0.3
 
 
@@ -28,11 +28,30 @@ def engine() -> PatientEngine:
     return PatientEngine()
 
 
+class Resumptions:
+    """Ends the earlier session, and says where it goes on."""
+
+    def __init__(self) -> None:
+        self.running: Any = None
+
+    async def point(self, wanted: Resumption) -> float:
+        self.running.cancel()
+        await asyncio.sleep(0.2)
+        return 1.0
+
+
 @pytest.fixture
-async def stub(engine: PatientEngine) -> AsyncIterator[Any]:
+def resumptions() -> Resumptions:
+    return Resumptions()
+
+
+@pytest.fixture
+async def stub(engine: PatientEngine, resumptions: Any) -> AsyncIterator[Any]:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor()))
     limits = StreamLimits(60, 30)
-    servicer = TranscriptionServicer(engine, SileroVad(), limits, max_sessions=9, max_lag_seconds=LAG_SECONDS)
+    servicer = TranscriptionServicer(
+        engine, SileroVad(), limits, max_sessions=2, max_lag_seconds=LAG_SECONDS, resumptions=resumptions
+    )
     add_TranscriptionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -42,18 +61,12 @@ async def stub(engine: PatientEngine) -> AsyncIterator[Any]:
 
 
 async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_when_they_have_caught_up(
-    stub: Any, engine: PatientEngine, speech: bytes
+    stub: Any, engine: PatientEngine
 ) -> None:
-    engine.may_answer.clear()
     running = stub.Transcribe()
     await running.write(CONFIG)
     assert (await running.read()).HasField("session_begin")
-    for at in range(0, len(speech), 32_000):
-        await running.write(TranscribeRequest(audio=speech[at : at + 32_000]))
-    await running.write(FLUSH)
-    while not (await running.read()).HasField("speech_end"):
-        pass
-    await asyncio.sleep(2 * LAG_SECONDS)
+    engine.lateness = 2 * LAG_SECONDS
     refused = stub.Transcribe()
     await refused.write(CONFIG)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -61,16 +74,26 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "behind" in (raised.value.details() or "")
     assert dict(raised.value.trailing_metadata())[ELSEWHERE] == "1", "Envoy tries another server"
-    engine.may_answer.set()
-    assert (await running.read()).HasField("final")
-    async with asyncio.timeout(20):
-        while True:
-            another = stub.Transcribe()
-            await another.write(CONFIG)
-            try:
-                assert (await another.read()).HasField("session_begin")
-                break
-            except grpc.aio.AioRpcError:
-                await asyncio.sleep(0.2)
+    engine.lateness = LAG_SECONDS / 3
+    another = stub.Transcribe()
+    await another.write(CONFIG)
+    assert (await another.read()).HasField("session_begin")
     for call in (running, another):
+        call.cancel()
+
+
+async def test_a_full_server_that_is_behind_lets_in_who_continues_one_of_its_sessions(
+    stub: Any, engine: PatientEngine, resumptions: Resumptions
+) -> None:
+    calls = [stub.Transcribe() for _ in range(2)]
+    for call in calls:
+        await call.write(CONFIG)
+        begin = (await call.read()).session_begin
+    resumptions.running, engine.lateness = calls[1], 2 * LAG_SECONDS
+    resuming = stub.Transcribe()
+    await resuming.write(TranscribeRequest(config=TranscribeConfig(resume_session_id=begin.session_id)))
+    begun = (await resuming.read()).session_begin
+    assert begun.resumed_from == begin.session_id
+    assert begun.resume_from_seconds == 1.0
+    for call in (calls[0], resuming):
         call.cancel()

@@ -1,7 +1,16 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.batch_policy import BatchLimits, Candidate, next_batch, window
+from server.inference.batch_policy import (
+    AHEAD_FIRST,
+    AHEAD_LAST,
+    FINALS_FIRST,
+    BatchLimits,
+    Candidate,
+    Kind,
+    next_batch,
+    window,
+)
 
 LIMITS = BatchLimits(rows=4, frames=3000, waste=0.25)
 
@@ -45,11 +54,30 @@ def final(session: str, turn: float = 0.0, frames: int = 300, model: str = "base
 
 
 def partial(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
-    return Candidate(model, frames, session, turn, is_partial=True)
+    return Candidate(model, frames, session, turn, "partial")
+
+
+def ahead(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, frames, session, turn, "ahead")
 
 
 def test_finals_go_before_partials_and_never_with_them() -> None:
     assert next_batch([partial("a", 1), final("b", 2), partial("c", 3), final("d", 4)], LIMITS) == [1, 3]
+
+
+def test_live_finals_begin_a_batch_and_those_that_are_ahead_fill_it() -> None:
+    assert next_batch([ahead("a", 1), ahead("a", 1), final("b", 2), partial("c", 0)], LIMITS) == [2, 0, 1]
+
+
+def test_partials_may_go_before_those_that_are_ahead_and_never_before_live_finals() -> None:
+    waiting = [ahead("a", 1), partial("b", 2)]
+    assert next_batch(waiting, LIMITS) == [0]
+    assert next_batch(waiting, LIMITS, AHEAD_LAST) == [1]
+    assert next_batch([*waiting, final("c", 3)], LIMITS, AHEAD_LAST) == [2, 0]
+
+
+def test_those_that_are_ahead_may_go_before_live_finals() -> None:
+    assert next_batch([final("a", 1), ahead("b", 2)], LIMITS, AHEAD_FIRST) == [1, 0]
 
 
 def test_a_batch_of_partials_is_smaller() -> None:
@@ -73,19 +101,22 @@ candidates = st.builds(
     frames=st.integers(32, 1500),
     session=st.integers(0, 5),
     turn=st.floats(0, 9),
-    is_partial=st.booleans(),
+    kind=st.sampled_from(["live", "ahead", "partial"]),
 )
 
 
-@given(st.lists(candidates, min_size=1, max_size=40))
-def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_kind(waiting: list[Candidate]) -> None:
-    chosen = next_batch(waiting, LIMITS)
+@given(st.lists(candidates, min_size=1, max_size=40), st.sampled_from([FINALS_FIRST, AHEAD_LAST, AHEAD_FIRST]))
+def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_begins_with_what_goes_first(
+    waiting: list[Candidate], precedence: tuple[Kind, ...]
+) -> None:
+    chosen = next_batch(waiting, LIMITS, precedence)
     batch = [waiting[index] for index in chosen]
-    limits = LIMITS.for_partials() if batch[0].is_partial else LIMITS
+    is_partial = batch[0].kind == "partial"
+    limits = LIMITS.for_partials() if is_partial else LIMITS
     used, total = sum(job.frames for job in batch), max(job.frames for job in batch) * len(batch)
     assert len(set(chosen)) == len(chosen)
-    assert len({(job.model, job.is_partial) for job in batch}) == 1
-    assert batch[0].is_partial == all(job.is_partial for job in waiting)
+    assert len({(job.model, job.kind == "partial") for job in batch}) == 1
+    assert batch[0].kind == next(kind for kind in precedence if kind in {job.kind for job in waiting})
     assert len(batch) <= limits.rows
     assert total <= limits.frames or len(batch) == 1
     assert total - used <= limits.waste * total
@@ -94,7 +125,7 @@ def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_kind(waiting: l
 @given(st.lists(candidates, min_size=1, max_size=40))
 def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer(waiting: list[Candidate]) -> None:
     head = next_batch(waiting, LIMITS)[0]
-    alike = [index for index, job in enumerate(waiting) if job.is_partial == waiting[head].is_partial]
+    alike = [index for index, job in enumerate(waiting) if job.kind == waiting[head].kind]
     firsts: dict[object, int] = {}
     for index in alike:
         firsts.setdefault(waiting[index].session, index)

@@ -1,4 +1,5 @@
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ from server.inference.job_queue import JobQueue
 from server.inference.transcriber import Utterance
 
 ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
-NOTHING = np.zeros(0, np.float32)
 
 
-def job(session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base") -> Job:
-    return Job(
-        model, Utterance(NOTHING, "en"), 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived
-    )
+def job(
+    session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base", seconds: float = 0.0
+) -> Job:
+    utterance = Utterance(np.zeros(int(seconds * 16_000), np.float32), "en")
+    return Job(model, utterance, 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived)
 
 
 def partial(session: Hashable, arrived: float) -> Job:
@@ -47,11 +48,8 @@ def test_a_session_with_much_waiting_takes_turns_with_one_that_comes_later() -> 
     late = [job("late", 1.5), job("late", 1.6)]
     for each in late:
         queue.add(each)
-    second = queue.take(2)
-    third = queue.take(3)
-    assert (first, second) == ([many[0]], [many[1]])  # whose turn was there before the other came
-    assert third == [late[0]]
-    assert served(queue, 4) == [many[2], late[1], many[3]]
+    assert (first, queue.take(2)) == ([many[0]], [late[0]])
+    assert served(queue, 3) == [many[1], late[1], many[2], many[3]]
 
 
 def test_a_newer_partial_takes_the_place_and_the_turn_of_the_one_that_waits() -> None:
@@ -104,6 +102,190 @@ def test_a_session_that_waits_for_itself_leaves_time_for_partials() -> None:
         queue.take(number * 0.2)
     queue.add(partial("x", 10.0))
     assert queue.drop_partials_without_time(10.0) == []
+
+
+def test_a_slow_model_is_not_late_for_a_session_that_waits_for_itself() -> None:
+    queue, now = queue_of(), 0.0
+    for _ in range(10):
+        queue.add(job("a", now))
+        queue.add(job("a", now))
+        for _ in range(2):
+            assert len(queue.take(now)) == 1
+            now += 8.0
+            assert queue.lateness(now - 0.1) == 0
+    queue.take(now)
+    assert queue.lateness(now) == 0
+
+
+def test_one_that_waits_for_a_slow_batch_makes_the_server_late_only_if_many_do() -> None:
+    queue, now, seen = queue_of(), 0.0, []
+    for _ in range(10):
+        queue.add(job("slow", now, model="large"))
+        queue.take(now)
+        queue.add(job("fast", now + 0.1))
+        seen.append(queue.lateness(now + 4))
+        queue.take(now + 4)
+        queue.take(now + 4.2)
+        now += 8
+    assert 1 < max(seen) < 3, "the model is free for half of the time"
+
+
+def test_a_server_is_late_as_soon_as_one_has_waited_through_a_batch_of_others() -> None:
+    queue = queue_of(*[job(number, 0) for number in range(4)])
+    queue.take(0)
+    assert queue.lateness(2.5) == 2.5
+    queue.take(3)
+    assert queue.lateness(4) == 4
+
+
+def test_a_model_that_hangs_makes_the_server_late_in_the_end() -> None:
+    queue = queue_of(job("a", 0))
+    queue.take(0)
+    queue.add(job("b", 1))
+    assert queue.lateness(5) < 3
+    assert queue.lateness(12) > 3
+
+
+def test_many_that_have_not_waited_do_not_make_good_for_one_that_has() -> None:
+    limits = BatchLimits(rows=8, frames=12000, waste=0.25)
+    queue = queue_of(limits=limits)
+    for now in range(20):
+        for number in range(7):
+            queue.add(job((now, number), now))
+        queue.add(job((now, "late"), now - 5))
+        queue.take(now)
+    assert queue.lateness(19) > 3
+
+
+def test_what_is_done_again_has_waited_for_itself() -> None:
+    queue = queue_of(job("a", 0))
+    for now in (0, 5, 10):
+        batch = queue.take(now)
+        batch[0].trace = {"tries": 1}
+        queue.put_back(batch)
+    assert queue.lateness(15) == 0
+
+
+def test_what_was_late_is_forgotten() -> None:
+    queue = queue_of(*[job(number, 0) for number in range(10)])
+    served(queue, 1)
+    assert queue.lateness(11) > 3
+    assert queue.lateness(31) < 0.1
+
+
+class Machine:
+    """A model whose batches take a second for a final and a fifth for a partial, with a queue in front of it."""
+
+    def __init__(self) -> None:
+        self.queue = queue_of()
+        self.now = 0.0
+        self.spent: Counter[str] = Counter()
+        """Seconds by session and kind."""
+        self.waits: list[float] = []
+        """Of live finals, each."""
+
+    def run(self, seconds: float, arrivals: Callable[["Machine"], None]) -> None:
+        """Lets `arrivals` add what has come by now before each batch."""
+        end = self.now + seconds
+        while self.now < end:
+            arrivals(self)
+            self.queue.drop_partials_without_time(self.now)
+            for each in self.queue.take(self.now):
+                cost = 0.2 if each.is_partial else 1.0
+                self.spent[f"{each.session} {each.kind}"] += cost
+                if each.session == "live" and not each.is_partial:
+                    self.waits.append(self.now - each.arrived)
+                self.now += cost
+            self.now += 0.001
+
+
+class Upload:
+    """Keeps four utterances of 5 s at the engine."""
+
+    def __init__(self, name: str = "upload") -> None:
+        self.name = name
+        self.jobs: list[Job] = []
+
+    def __call__(self, machine: Machine) -> None:
+        self.jobs = [each for each in self.jobs if each in machine.queue._waiting]
+        while len(self.jobs) < 4:
+            self.jobs.append(job(self.name, machine.now, seconds=5.0))
+            machine.queue.add(self.jobs[-1])
+
+
+class Live:
+    """Speaks for 5 s at a time without a pause, and asks for a partial every half second."""
+
+    def __init__(self) -> None:
+        self.next_partial, self.next_final = 0.5, 5.0
+
+    def __call__(self, machine: Machine) -> None:
+        if machine.now >= self.next_partial:
+            machine.queue.add(partial("live", self.next_partial))
+            self.next_partial = machine.now + 0.5
+        while machine.now >= self.next_final:
+            machine.queue.add(job("live", self.next_final, seconds=5.0))
+            self.next_final += 5.0
+
+
+@pytest.mark.parametrize("uploads", [1, 3])
+def test_uploads_leave_half_of_the_time_to_partials_and_make_no_live_final_wait_for_more_than_a_batch(
+    uploads: int,
+) -> None:
+    machine, sources = Machine(), [Live(), *[Upload(f"upload {number}") for number in range(uploads)]]
+    machine.run(100, lambda machine: [source(machine) for source in sources])
+    assert machine.spent["live final"] >= 18
+    assert max(machine.waits) <= 1.1
+    # It asks for one each half second, and one that waits is replaced.
+    assert machine.spent["live partial"] > 0.2 * 50
+    assert sum(machine.spent[f"upload {number} final"] for number in range(uploads)) > 50
+    assert machine.queue.lateness(machine.now) < 1.1
+
+
+def test_partials_of_many_leave_half_of_the_time_to_an_upload() -> None:
+    machine, upload = Machine(), Upload()
+
+    def arrive(machine: Machine) -> None:
+        upload(machine)
+        for number in range(20):
+            machine.queue.add(partial(f"live {number}", machine.now))
+
+    machine.run(100, arrive)
+    assert 45 < machine.spent["upload final"] < 60
+    assert min(machine.spent[f"live {number} partial"] for number in range(20)) > 1
+
+
+def test_live_finals_that_take_all_the_time_leave_an_upload_a_batch_now_and_then() -> None:
+    machine, upload = Machine(), Upload()
+
+    def arrive(machine: Machine) -> None:
+        upload(machine)
+        machine.queue.add(job(machine.now, machine.now))
+
+    machine.run(100, arrive)
+    assert 8 <= machine.spent["upload final"] <= 14
+
+
+def test_a_session_that_speaks_is_not_behind_partials_however_many_of_its_finals_wait() -> None:
+    queue = queue_of(*[job("live", 5.0 * number, seconds=5.0) for number in range(1, 5)])
+    queue.add(partial("other", 20))
+    assert [each.session for each in served(queue, 20)] == ["live"] * 4 + ["other"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 60)), max_size=40), st.floats(0.1, 1.4))
+def test_a_model_that_is_fast_enough_for_all_is_never_late(arrivals: list[tuple[int, float]], seconds: float) -> None:
+    """Every batch takes so long, and holds all that waits: nobody is passed over, and nobody waits longer."""
+    queue = queue_of(limits=BatchLimits(rows=100, frames=10**6, waste=0.25))
+    arrivals.sort(key=lambda arrival: arrival[1])
+    now = 0.0
+    while arrivals:
+        now = max(now, arrivals[0][1])
+        while arrivals and arrivals[0][1] <= now:
+            session, at = arrivals.pop(0)
+            queue.add(job(session, at))
+        queue.take(now)
+        now += seconds
+        assert queue.lateness(now) <= seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_from("ab")), max_size=40))

@@ -372,3 +372,105 @@ def test_how_a_job_went_is_noted(caller: Caller, model: ScriptedModel) -> None:
     assert job.trace["frames"] == FULL
     assert job.trace["batch"] == 1
     assert 0 <= job.trace["computed"] <= job.trace["waited"] + SECONDS
+
+
+class Judging(Hypothesis):
+    """Cannot be judged."""
+
+    @property
+    def failing(self) -> None:
+        raise RuntimeError("a mistake of ours")
+
+
+@pytest.mark.parametrize("outcomes", [[], [Judging("a", (), (), "en", None, "end", 0.0, seconds=1.0)]])
+def test_an_answer_that_is_none_fails_its_batch_and_not_the_worker(outcomes: list[Hypothesis]) -> None:
+    class Answering(ScriptedModel):
+        def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+            return outcomes if frames == 100 else [hypothesis()]
+
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    worker.start(lambda: {"base": Answering()}).result(timeout=SECONDS)
+    caller = Caller(worker)
+    caller.submit(frames=100)
+    assert isinstance(caller.outcome(), RecognitionFailed)
+    caller.submit(frames=200)
+    assert caller.outcome() == hypothesis()
+    worker.stop()
+
+
+def test_a_model_that_is_not_there_fails_its_batch_and_not_the_worker(caller: Caller, model: ScriptedModel) -> None:
+    caller.submit(model="unknown")
+    assert isinstance(caller.outcome(), RecognitionFailed)
+    model.may_finish.release()
+    caller.submit()
+    assert caller.outcome() == hypothesis()
+
+
+def is_full(*_: object) -> list[Job]:
+    raise MemoryError
+
+
+def cannot_be_told(_: object) -> None:
+    raise MemoryError
+
+
+DEATHS: dict[str, Callable[[Worker, ScriptedModel, pytest.MonkeyPatch], None]] = {
+    "the queue breaks": lambda worker, _, patch: patch.setattr(worker._queue, "take", is_full),
+    "what went on cannot be noted": lambda _, __, patch: patch.setattr("server.inference.worker._note", is_full),
+    "the metrics break": lambda _, __, patch: patch.setattr("server.inference.metrics.BATCH_SIZE.labels", is_full),
+    "the device is lost": lambda _, model, __: setattr(model, "outcome", lose_the_device),
+}
+
+
+def lose_the_device(*_: object) -> Hypothesis:
+    raise torch.AcceleratorError("an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_thread_that_dies_says_so_and_leaves_nobody_waiting(
+    death: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = threading.Event()
+    worker = Worker(BatchLimits(rows=1, frames=6000, waste=0.5), queue_limit=8)
+    model.may_finish.release(1000)
+    caller = Caller(worker)
+    for _ in range(3):
+        caller.submit()
+    DEATHS[death](worker, model, monkeypatch)
+    with capture_logs() as logs:
+        worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+        outcomes = [caller.outcome() for _ in range(3)]
+        worker.stop()
+    assert died.is_set()
+    assert all(isinstance(outcome, EngineStopped) for outcome in outcomes)
+    assert "the model's thread has died" in [line["event"] for line in logs]
+    with pytest.raises(EngineStopped):
+        caller.submit()
+
+
+def test_a_caller_that_cannot_be_told_ends_the_thread_and_the_others_are_told(
+    model: ScriptedModel,
+) -> None:
+    died = threading.Event()
+    worker = Worker(BatchLimits(rows=4, frames=6000, waste=0.5), queue_limit=8)
+    caller = Caller(worker)
+    before = caller.submit(session="a")
+    deaf = caller.submit(session="b")
+    deaf.deliver = cannot_be_told
+    caller.submit(session="c")
+    model.may_finish.release(1000)
+    worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+    assert caller.outcome() == hypothesis()
+    assert isinstance(caller.outcome(), EngineStopped)
+    worker.stop()
+    assert died.is_set()
+    assert caller.outcomes.empty()
+    assert before.settled
+
+
+def test_a_thread_that_is_stopped_has_not_died(model: ScriptedModel) -> None:
+    died = threading.Event()
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+    worker.stop()
+    assert not died.is_set()

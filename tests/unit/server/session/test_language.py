@@ -32,3 +32,8 @@ def test_another_language_clearly_spoken_is_the_one_from_then_on() -> None:
 
 def test_what_has_no_text_or_was_told_its_language_tells_nothing() -> None:
     assert after(heard("en", 0.9, text=""), heard("es", None)) is None
+
+
+def test_a_language_that_was_asked_for_is_told_and_any_other_found_out() -> None:
+    assert SpokenLanguage("es").told == "es"
+    assert SpokenLanguage("auto").told is None

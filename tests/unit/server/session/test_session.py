@@ -185,6 +185,34 @@ async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on(
     assert [options.expected_language for options in handed_on] == [None, "en", None]
 
 
+async def test_an_utterance_that_began_before_a_change_of_language_tells_those_after_it_nothing() -> None:
+    handed_on: list[tuple[str | None, str | None]] = []
+    answer = asyncio.Event()
+
+    class Spanish(ScriptedRecognizer):
+        async def answer(self, asked: Asked) -> Recognition:
+            handed_on.append((asked.language, asked.options.expected_language))
+            if len(handed_on) > 1:
+                await answer.wait()
+            return Recognition("hola", "es", 0.9, 0.0, None, language_probability=0.9)
+
+    async with session(Spanish()) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        await running.push(SPEECH + SILENCE)
+        await asyncio.sleep(0.05)
+        await running.push(SPEECH + SILENCE + SPEECH)  # one at the model, and one that goes on
+        running.set_language("auto")
+        await running.push(SILENCE)
+        answer.set()
+        await asyncio.sleep(0.05)
+        await running.push(SPEECH + SILENCE)
+        await asyncio.sleep(0.05)
+        await running.push(SPEECH + SILENCE)
+        await running.finish()
+    assert len([event for event in events.result() if isinstance(event, Final)]) == 5
+    assert handed_on == [(None, None), (None, "es"), (None, "es"), (None, None), (None, "es")]
+
+
 async def test_events_of_speech_can_be_switched_off() -> None:
     events = await run(ScriptedRecognizer(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
     assert [type(e) for e in events] == [Final, Ended]

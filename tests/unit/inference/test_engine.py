@@ -1,0 +1,31 @@
+"""The engine around a worker that dies; what it makes of speech is tested on the real weights."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from server.inference.config import InferenceSettings
+from server.inference.engine import Engine
+from server.inference.errors import EngineStopped
+from server.inference.job_queue import JobQueue
+
+
+async def test_an_engine_whose_thread_has_died_says_so_and_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Engine, "_load", lambda _: {})
+    monkeypatch.setattr(JobQueue, "take", breaks)
+    async with Engine(InferenceSettings()) as engine, asyncio.timeout(5):
+        await engine.died.wait()
+        with pytest.raises(EngineStopped):
+            await engine.recognize("fast", np.zeros(16_000, np.float32), "en")
+
+
+async def test_an_engine_that_is_left_has_not_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_load", lambda _: {})
+    async with Engine(InferenceSettings()) as engine:
+        pass
+    await asyncio.sleep(0)
+    assert not engine.died.is_set()
