@@ -56,7 +56,7 @@ class BatchLimits:
 
 
 def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequence[Kind] = FINALS_FIRST) -> list[int]:
-    """Indices into `queue`, which is in the order of arrival, of the next batch; empty only if the queue is.
+    """Indices into `queue`, which is in the order of arrival, of the next batch; empty if there is none of its kinds.
 
     The first kind of `precedence` that waits goes. Partials never share a batch with finals: it takes as long as its
     longest row. Of each kind the sessions take turns. The batch begins with the one whose turn has waited longest,

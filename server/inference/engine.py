@@ -44,7 +44,7 @@ class Engine:
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
-        self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit)
+        self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit, settings.partial_share)
         self.died = asyncio.Event()
         """Set when the engine has stopped by itself: it transcribes nothing any more, and its process should end."""
 

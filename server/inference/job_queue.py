@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Hashable, Sequence
 
+from server.inference.allowance import Allowance
 from server.inference.batch_policy import (
     AHEAD_FIRST,
     AHEAD_LAST,
@@ -27,8 +28,12 @@ PATIENCE_SECONDS = 10.0
 class JobQueue:
     """In the order of arrival; batches are taken by turns."""
 
-    def __init__(self, limits: BatchLimits, most: int) -> None:
-        """`most`: finals that may wait, and as many partials."""
+    def __init__(self, limits: BatchLimits, most: int, partial_share: float = 1.0) -> None:
+        """
+        Args:
+            most: finals that may wait, and as many partials.
+            partial_share: of the model's time, which partials may take.
+        """
         self._limits = limits
         self._most = most
         self._waiting: deque[Job] = deque()
@@ -38,6 +43,7 @@ class JobQueue:
         self._ahead_taken = float("-inf")  # when one of those that are ahead went
         self._ahead_through = float("-inf")  # when their last batch was
         self._partials_due = 0.0  # seconds that partials may take before the next of those batches
+        self._allowance = Allowance(partial_share)
         self._lateness = Lateness()
         self._crowding = Lateness()  # the same without those batches
 
@@ -66,7 +72,10 @@ class JobQueue:
         return None
 
     def take(self, now: float) -> list[Job]:
-        """The next batch, off the queue; empty only if the queue is. The batch before is through."""
+        """The next batch, off the queue; empty only if the queue is, or has partials alone that are to wait longer.
+
+        The batch before is through.
+        """
         self._end_batch(now)
         candidates = [Candidate(job.model, job.frames, job.session, job.turn, _kind(job)) for job in self._waiting]
         batch = [self._waiting[index] for index in next_batch(candidates, self._limits, self._precedence(now))]
@@ -79,6 +88,10 @@ class JobQueue:
             self._lateness.note(now - min(turns), now)
             self._crowding.note(now - max(min(turns), self._ahead_through), now)
         return batch
+
+    def pause(self, now: float) -> float | None:
+        """In how many seconds a batch can be taken if none could be; None if another job must come first."""
+        return self._allowance.wait(now) if self._waiting else None
 
     def lateness(self, now: float) -> float:
         """How long live finals wait for those of other sessions, in seconds: of late, or now if that is more.
@@ -115,8 +128,10 @@ class JobQueue:
     def _precedence(self, now: float) -> tuple[Kind, ...]:
         since = min((job.turn for job in self._waiting if job.is_ahead), default=now)
         if now - max(since, self._ahead_taken) > PATIENCE_SECONDS:
-            return AHEAD_FIRST
-        return AHEAD_LAST if self._partials_due > 0 else FINALS_FIRST
+            order = AHEAD_FIRST
+        else:
+            order = AHEAD_LAST if self._partials_due > 0 else FINALS_FIRST
+        return tuple(kind for kind in order if kind != "partial") if self._allowance.wait(now) else order
 
     def _end_batch(self, now: float) -> None:
         """Has the next of those whose batch is through wait from now on; what is to be done again keeps its turn."""
@@ -124,6 +139,7 @@ class JobQueue:
             self._ahead_through, self._partials_due = now, now - self._taken
         elif any(job.is_partial for job in self._at_model):
             self._partials_due -= now - self._taken
+            self._allowance.spend(now - self._taken, now)
         served = {(job.session, job.is_partial) for job in self._at_model}
         for job in self._waiting:
             if (job.session, job.is_partial) in served and job not in self._at_model:

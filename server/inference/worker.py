@@ -31,8 +31,8 @@ class Model(Protocol):
 class Worker:
     """Runs batches on its own thread from `start` until `stop`."""
 
-    def __init__(self, limits: BatchLimits, queue_limit: int) -> None:
-        self._queue = JobQueue(limits, queue_limit)
+    def __init__(self, limits: BatchLimits, queue_limit: int, partial_share: float = 1.0) -> None:
+        self._queue = JobQueue(limits, queue_limit, partial_share)
         self._changed = threading.Condition()
         self._stopping = False
         self._models: Mapping[str, Model] = {}
@@ -129,7 +129,7 @@ class Worker:
                 self._batch = batch = self._queue.take(now)
                 metrics.QUEUE_LENGTH.set(len(self._queue))
                 if not batch and not given_up:
-                    self._changed.wait()
+                    self._changed.wait(self._queue.pause(now))
             _give_up(given_up, "load")
             if batch:
                 return batch

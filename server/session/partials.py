@@ -64,8 +64,6 @@ class Partials:
             task.cancel()
 
     async def _try(self, start: int, end: int, samples: Samples) -> None:
-        clock = asyncio.get_running_loop().time
-        began = clock()
         try:
             recognition = await self._recognize(samples, self._draft)
         except InferenceError:
@@ -76,10 +74,8 @@ class Partials:
             log.exception("a partial failed")
             recognition = None
         if recognition is None:
-            self._cadence.given_up()
             metrics.PARTIALS.labels("given up").inc()
             return
-        self._cadence.answered(clock() - began)
         if start != self._start or end < self._told_until:
             return
         self._told_until, self._draft = end, recognition.written

@@ -52,6 +52,31 @@ def test_a_session_with_much_waiting_takes_turns_with_one_that_comes_later() -> 
     assert served(queue, 3) == [many[1], late[1], many[2], many[3]]
 
 
+def test_partials_take_their_share_of_the_time_and_finals_what_they_need() -> None:
+    queue = JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.2)
+    now, busy, pauses = 1000.0, 0.0, 0.0
+    while now < 1200:
+        queue.add(partial("a", now))
+        if batch := queue.take(now):
+            now += 0.3
+            busy += 0.3
+            assert batch[0].is_partial
+        else:
+            pause = queue.pause(now)
+            assert pause is not None
+            assert pause > 0
+            final = job("b", now)
+            queue.add(final)
+            assert queue.take(now) == [final], "finals wait for nothing"
+            now += pause
+            pauses += pause
+    assert busy / (busy + pauses) == pytest.approx(0.2, abs=0.02)
+
+
+def test_where_nothing_waits_there_is_no_end_to_the_pause() -> None:
+    assert JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.2).pause(1000) is None
+
+
 def test_a_newer_partial_takes_the_place_and_the_turn_of_the_one_that_waits() -> None:
     old, other, new = partial("a", 0), partial("b", 1), partial("a", 2)
     queue = queue_of(old, other)

@@ -33,24 +33,6 @@ def telling() -> Cadence:
     return cadence
 
 
-def test_a_slow_model_is_asked_less_often_but_every_two_seconds() -> None:
-    slow, stuck = telling(), telling()
-    slow.answered(0.5)
-    stuck.answered(30)
-    assert tries(slow, 3) == [0.05, 1.05, 2.05]
-    assert tries(stuck, 5) == [0.05, 2.05, 4.05]
-
-
-def test_a_try_that_is_given_up_makes_the_next_wait_and_a_quick_one_ends_that() -> None:
-    cadence = telling()
-    cadence.given_up()
-    assert tries(cadence, 3) == [0.05, 2.05]
-    recovered = telling()
-    recovered.given_up()
-    recovered.answered(0.1)
-    assert tries(recovered, 1.5) == [0.05, 0.55, 1.05]
-
-
 def test_audio_that_comes_faster_than_it_was_spoken_is_tried_less_often() -> None:
     cadence = telling()
     assert tries(cadence, 20, speed=20) == [0.05, 5.05, 10.05, 15.05]

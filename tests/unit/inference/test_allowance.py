@@ -1,0 +1,41 @@
+import pytest
+
+from server.inference.allowance import SAVED_SECONDS, Allowance
+
+
+def busy_share(share: float, each: float, seconds: float) -> float:
+    """The share of the time that work of `each` seconds takes if there always is some."""
+    allowance, now, busy = Allowance(share), 1000.0, 0.0
+    while now < 1000 + seconds:
+        now += allowance.wait(now) + 1e-6
+        now += each
+        busy += each
+        allowance.spend(each, now)
+    return busy / (now - 1000)
+
+
+@pytest.mark.parametrize("each", [0.01, 0.1, 3.0])
+def test_in_the_long_run_it_is_the_share_however_long_each_takes(each: float) -> None:
+    assert busy_share(0.2, each, 1000) == pytest.approx(0.2, rel=0.05)
+
+
+def test_what_was_not_used_can_be_used_at_once_but_not_all_of_it() -> None:
+    allowance = Allowance(0.2)
+    now, count = 1000.0, 0
+    while allowance.wait(now) == 0:
+        now += 0.1
+        count += 1
+        allowance.spend(0.1, now)
+    assert SAVED_SECONDS / 0.1 <= count <= SAVED_SECONDS / 0.1 / (1 - 0.2) + 1
+
+
+def test_with_all_of_the_time_nothing_waits() -> None:
+    assert busy_share(1, 0.1, 100) == pytest.approx(1, rel=0.01)
+
+
+def test_a_debt_is_waited_for() -> None:
+    allowance = Allowance(0.5)
+    allowance.spend(SAVED_SECONDS + 2, 100)
+    assert allowance.wait(100) == pytest.approx(4)
+    assert allowance.wait(103) == pytest.approx(1)
+    assert allowance.wait(105) == 0
