@@ -103,6 +103,8 @@ class Verdict:
     """Seconds from each utterance's end to the last of its text."""
     first_partials: tuple[float, ...] = ()
     """Seconds from each utterance's begin to the first interim text of it."""
+    partials: int = 0
+    """Interim texts."""
     lost: int = 0
     utterances: int = 0
     errors: Errors = Errors()
@@ -111,6 +113,7 @@ class Verdict:
         return Verdict(
             self.latencies + other.latencies,
             self.first_partials + other.first_partials,
+            self.partials + other.partials,
             self.lost + other.lost,
             self.utterances + other.utterances,
             self.errors + other.errors,
@@ -143,7 +146,7 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
             wrong[chunk.ref_start_idx] += chunk.hyp_end_idx - chunk.hyp_start_idx
         else:
             wrong.update(spoken)
-    partials = _first_partials(track.utterances, heard.partials, speed)
+    partials = _partials(track.utterances, heard.partials, speed)
     verdicts, position = [], 0
     for number, utterance in enumerate(track.utterances):
         last = number == len(said) - 1
@@ -154,7 +157,8 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
         verdicts.append(
             Verdict(
                 latencies=(max(hits) - utterance.end / speed,) if hits and not lost else (),
-                first_partials=(partials[number],) if number in partials else (),
+                first_partials=tuple(partials[number][:1]),
+                partials=len(partials[number]),
                 lost=int(lost),
                 utterances=1,
                 errors=Errors(sum(wrong[index] for index in range(mine.start, mine.stop + last)), len(mine)),
@@ -163,13 +167,14 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
     return verdicts
 
 
-def _first_partials(
+def _partials(
     utterances: Sequence[Utterance], partials: Sequence[tuple[float, float]], speed: float
-) -> dict[int, float]:
-    """By utterance. What begins up to half a second before one tells of it: services begin with a margin."""
-    found = {}
-    for number, utterance in enumerate(utterances):
-        mine = (at for at, start in partials if utterance.start - 0.5 <= start < utterance.end)
-        if (first := next(mine, None)) is not None:
-            found[number] = first - utterance.start / speed
-    return found
+) -> list[list[float]]:
+    """When those of each utterance came, in seconds since it began.
+
+    What begins up to half a second before an utterance tells of it: services begin with a margin.
+    """
+    return [
+        [at - utterance.start / speed for at, start in partials if utterance.start - 0.5 <= start < utterance.end]
+        for utterance in utterances
+    ]
