@@ -22,8 +22,6 @@ class InferenceSettings(BaseSettings):
     """Where the models run; `auto` takes a CUDA device if there is one."""
     threads: int = Field(default=0, ge=0, le=256)
     """CPU threads of one forward pass; 0 chooses by the number of cores."""
-    queue_limit: int = Field(default=256, ge=1)
-    """Utterances that may wait for the model; one more is refused."""
     batch_limit: int = Field(default=0, ge=0, le=256)
     """Utterances in one batch; 0 chooses by device."""
 

@@ -40,11 +40,12 @@ class Engine:
     Any number of tasks of the loop that entered it may call `recognize` at once; their utterances share batches.
     """
 
-    def __init__(self, settings: InferenceSettings) -> None:
+    def __init__(self, settings: InferenceSettings, queue_limit: int = 256) -> None:
+        """`queue_limit`: utterances that may wait for the model, and as many partials; one more is refused."""
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
-        self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit)
+        self._worker = Worker(_cpu_limits(settings.batch_limit), queue_limit)
         self.died = asyncio.Event()
         """Set when the engine has stopped by itself: it transcribes nothing any more, and its process should end."""
 
