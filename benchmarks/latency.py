@@ -8,9 +8,9 @@
 
 Every stream is a WebSocket through Envoy, paced in real time, with storage on. A final's latency runs from the end of
 an utterance, as the recording has it, to the arrival of the last of its text; the 0.5 s of silence that end an
-utterance are part of it. A first partial's runs from the utterance's begin; how many there were is given per utterance. An utterance
-is lost when fewer than half of its words arrive. CPU time and memory are those of all parts, storage included, without
-the client, until the last of the audio has been sent.
+utterance are part of it. A first partial's runs from the utterance's begin; how many there were is given per utterance.
+An utterance is lost when fewer than half of its words arrive. CPU time and memory are those of all parts, storage
+included, without the client, until the last of the audio has been sent.
 """
 
 import argparse

@@ -159,8 +159,8 @@ def _languages(engine: Engine, found: Sequence[Sound]) -> list[str | None]:
 
 async def measure(weights: str, found: Sequence[Sound], alone: int, spoken: Sequence[Clip]) -> list[Outcome]:
     """Everything through these weights. `alone`: sounds of each kind that go straight to the engine."""
-    settings = InferenceSettings(models=dict.fromkeys(MODELS, weights), queue_limit=1000)
-    async with WatchedEngine(settings) as engine:
+    settings = InferenceSettings(models=dict.fromkeys(MODELS, weights))
+    async with WatchedEngine(settings, queue_limit=1000) as engine:
         run = Run(engine, SileroVad())
         told = list(zip(found, _languages(engine, found), strict=True))
         seen: Counter[str] = Counter()

@@ -38,6 +38,7 @@ from server.rpc.sessions import SessionServicer
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.rpc.watch import Watches
+from server.session.session import MAX_PENDING
 from server.vad.silero import SileroVad
 from telemetry.deadline import Deadline
 from telemetry.exposure import refusal_to_expose
@@ -91,7 +92,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
     drain, deadline = Drain(), Deadline()
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port))
-        engine = await stack.enter_async_context(Engine(inference))
+        engine = await stack.enter_async_context(Engine(inference, settings.max_sessions * MAX_PENDING))
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)

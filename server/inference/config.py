@@ -16,14 +16,14 @@ class InferenceSettings(BaseSettings):
     beams: dict[str, Annotated[int, Field(ge=1, le=10)]] = Field(default={"accurate": 5})
     """Model name in a request -> how many ways to write an utterance it weighs, as JSON; 1 for models not named. Names
     must be among `models` when this is set."""
+    spare_beams: int = Field(default=3, ge=1, le=10)
+    """How many ways a model with fewer beams weighs for an utterance while no other waits; 1 for never more."""
     cache_dir: Path = Path("~/.cache/dalston")
     """Where converted weights are kept. May be shared by processes; can be deleted when none runs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the models run; `auto` takes a CUDA device if there is one."""
     threads: int = Field(default=0, ge=0, le=256)
     """CPU threads of one forward pass; 0 chooses by the number of cores."""
-    queue_limit: int = Field(default=256, ge=1)
-    """Utterances that may wait for the model; one more is refused."""
     batch_limit: int = Field(default=0, ge=0, le=256)
     """Utterances in one batch; 0 chooses by device."""
 

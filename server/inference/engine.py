@@ -40,11 +40,12 @@ class Engine:
     Any number of tasks of the loop that entered it may call `recognize` at once; their utterances share batches.
     """
 
-    def __init__(self, settings: InferenceSettings) -> None:
+    def __init__(self, settings: InferenceSettings, queue_limit: int = 256) -> None:
+        """`queue_limit`: utterances that may wait for the model, and as many partials; one more is refused."""
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
-        self._worker = Worker(_cpu_limits(settings.batch_limit), settings.queue_limit, settings.partial_share)
+        self._worker = Worker(_cpu_limits(settings.batch_limit), queue_limit, settings.partial_share)
         self.died = asyncio.Event()
         """Set when the engine has stopped by itself: it transcribes nothing any more, and its process should end."""
 
@@ -127,6 +128,7 @@ class Engine:
         job = Job(
             # A partial is soon replaced: it is written greedily.
             model=self._settings.models[model] if is_partial else self._shared_name(model),
+            careful_model=None if is_partial else self._careful_name(model),
             utterance=utterance,
             frames=frames,
             deliver=_deliver_to(outcome),
@@ -170,8 +172,11 @@ class Engine:
 
     def _shared_name(self, model: str) -> str:
         """The same for models of the same weights and beams: their utterances share batches."""
-        weights, beams = self._settings.models[model], self._beams(model)
-        return weights if beams == 1 else f"{weights}, {beams} beams"
+        return _with_beams(self._settings.models[model], self._beams(model))
+
+    def _careful_name(self, model: str) -> str:
+        """Of what transcribes in the model's place where there is time."""
+        return _with_beams(self._settings.models[model], max(self._beams(model), self._settings.spare_beams))
 
     def _load(self) -> Mapping[str, Transcriber]:
         """Loads every configured model, on the worker's thread. Names for the same weights share one model."""
@@ -185,11 +190,18 @@ class Engine:
             transcriber = Transcriber(directory, self._device, precision)
             self._transcribers[weights] = transcriber
             for model in (name for name, of_model in self._settings.models.items() if of_model == weights):
-                self._transcribers[self._shared_name(model)] = transcriber.with_beams(self._beams(model))
+                beams = self._beams(model)
+                self._transcribers[self._shared_name(model)] = transcriber.with_beams(beams)
+                careful = max(beams, self._settings.spare_beams)
+                self._transcribers[self._careful_name(model)] = transcriber.with_beams(careful)
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         if self._device.type == "cuda":
             self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, self._transcribers.values()))
         return self._transcribers
+
+
+def _with_beams(weights: str, beams: int) -> str:
+    return weights if beams == 1 else f"{weights}, {beams} beams"
 
 
 def _cpu_limits(rows: int) -> BatchLimits:

@@ -23,6 +23,10 @@ class Job:
     """Whose it is: sessions take turns."""
     is_ahead: bool = field(init=False, default=False)
     """Whether its session is ahead of its time, and nobody waits for the text as it is spoken; found by the queue."""
+    careful_model: str | None = None
+    """The model to use instead where there is time for a better one."""
+    is_unhurried: bool = False
+    """Whether there is: it is the only one of its batch, and no final waits. Set when it is taken."""
     is_partial: bool = False
     """Whether the utterance goes on: such a job may be given up, and is tried once."""
     abandoned: bool = False

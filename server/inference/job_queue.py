@@ -85,6 +85,8 @@ class JobQueue:
         if any(job.is_ahead for job in batch):
             self._ahead_taken = now
         self._drop(batch)
+        for job in batch:
+            job.is_unhurried = len(batch) == 1 and all(other.is_partial for other in self._waiting)
         self._at_model, self._taken = batch, now
         # One note a batch: many that came just now do not make good for one that has waited long.
         if turns := [job.turn for job in batch if _is_awaited(job)]:

@@ -13,17 +13,22 @@ _HEADING = " Glossary:"
 def prompt_tokens(terms: Sequence[str], encode: Encode, room: int) -> list[int]:
     """The terms as a text that went before, in at most `room` tokens; none if no term fits.
 
-    Terms are kept whole, and from the first one on: who gives more than fit puts first what matters most.
+    Terms are kept whole, and from the first one on: who gives more than fit puts first what matters most. One that
+    would not fit alone is passed over, and keeps out none of those after it.
     """
-    tokens, end = encode(_HEADING), encode(".")
-    empty = len(tokens)
+    heading, end = encode(_HEADING), encode(".")
+    most = room - len(heading) - len(end)
+    listed: list[int] = []
     for term in terms:
         plain = " ".join(term.split())
-        added = encode(f" {plain}" if len(tokens) == empty else f", {plain}") if plain else []
-        if len(tokens) + len(added) + len(end) > room:
+        first = encode(f" {plain}") if plain else []
+        if not first or len(first) > most:
+            continue
+        added = encode(f", {plain}") if listed else first
+        if len(listed) + len(added) > most:
             break
-        tokens += added
-    return [*tokens, *end] if len(tokens) > empty else []
+        listed += added
+    return [*heading, *listed, *end] if listed else []
 
 
 def terms_alone(text: str, terms: Sequence[str]) -> bool:

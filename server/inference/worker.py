@@ -148,7 +148,7 @@ class Worker:
         outcomes: list[_Outcome] | None = None
         parts: list[list[Job]] = []
         try:
-            model = self._models[name]
+            model = self._models[batch[0].careful_model or name if batch[0].is_unhurried else name]
             with metrics.stages() as stages:
                 hypotheses = model.transcribe([job.utterance for job in batch], frames)
             may_improve = frames < model.full_window

@@ -33,8 +33,8 @@ from server.session.partials import Partials
 from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
 from server.vad.silero import WINDOW_SAMPLES, VadStream
 
-_MAX_PENDING = 4
-"""Utterances at the model or waiting for it before `push` waits for one of them: 112 s of audio at most."""
+MAX_PENDING = 4
+"""A session's utterances at the model or waiting for it before `push` waits for one of them: 112 s of audio at most."""
 _MAX_EVENTS = 64
 """Events waiting for a reader before the session waits for the reader."""
 _ACK_SECONDS = 1.0
@@ -105,8 +105,8 @@ class Session:
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
         self._segmented = 0  # Audio before it is in an utterance or in none.
-        self._slots = asyncio.Semaphore(_MAX_PENDING)
-        self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(_MAX_PENDING)
+        self._slots = asyncio.Semaphore(MAX_PENDING)
+        self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(MAX_PENDING)
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
         self._recognitions: set[asyncio.Task[Recognition | Exception]] = set()

@@ -33,7 +33,7 @@ class ScriptedEngine(Recognizer):
 
     models = frozenset({"fast", "accurate"})
 
-    def __init__(self, settings: object) -> None:
+    def __init__(self, settings: object, queue_limit: int) -> None:
         self.died = asyncio.Event()
 
     async def __aenter__(self) -> Self:

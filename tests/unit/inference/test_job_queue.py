@@ -79,6 +79,19 @@ def test_partials_of_what_has_just_begun_go_before_those_of_what_goes_on_but_not
     assert served(queue_of(long, *short), 5) == [*short[:2], long, short[2]]
 
 
+def test_there_is_time_for_a_final_that_is_alone_whatever_partials_wait() -> None:
+    queue = queue_of(job("a", 0), partial("b", 0))
+    assert [each.is_unhurried for each in queue.take(1)] == [True]
+
+
+def test_there_is_no_time_where_another_final_waits_or_shares_the_batch() -> None:
+    queue = queue_of(job("a", 0), job("b", 0), job("c", 0), limits=BatchLimits(rows=2, frames=1500, waste=0.25))
+    assert [each.is_unhurried for each in queue.take(1)] == [False, False]
+    assert [each.is_unhurried for each in queue.take(2)] == [True]
+    waiting = queue_of(job("a", 0), job("b", 0))
+    assert [each.is_unhurried for each in waiting.take(1)] == [False]
+
+
 def test_where_nothing_waits_there_is_no_end_to_the_pause() -> None:
     assert JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.2).pause(1000) is None
 

@@ -21,6 +21,16 @@ def test_what_does_not_fit_is_left_out_whole_from_the_end() -> None:
     assert prompt(["Dashwood"], room=19) == ""
 
 
+def test_a_term_that_would_not_fit_alone_keeps_out_none_after_it() -> None:
+    long = "Hertfordshire " * 3
+    assert prompt([long, "Dashwood", long, "Norland Park"], room=40) == " Glossary: Dashwood, Norland Park."
+    assert prompt([long], room=40) == ""
+
+
+def test_a_term_for_which_there_is_no_room_left_keeps_out_those_that_matter_less() -> None:
+    assert prompt(["Dashwood", "Norland Park", "Ann"], room=30) == " Glossary: Dashwood."
+
+
 def test_terms_of_white_space_are_passed_over_and_line_breaks_are_spaces() -> None:
     assert prompt([" \n", "Norland\n Park", "\t", "Sussex"]) == " Glossary: Norland Park, Sussex."
 
