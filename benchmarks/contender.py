@@ -24,18 +24,28 @@ import numpy as np
 Transcribe = Callable[[np.ndarray, str], str]
 
 
-def dalston(weights: str, threads: int, model: str = "fast") -> tuple[str, Transcribe]:
-    """The engine as the server runs it: queue, second try and guard against invented text included."""
+def dalston(weights: str, threads: int, model: str = "fast", spare_beams: int = 1) -> tuple[str, Transcribe]:
+    """The engine as the server runs it: queue, second try and guard against invented text included.
+
+    Greedy, as it is while others wait, unless `model` or `spare_beams` ask for more.
+    """
     from server.inference.config import InferenceSettings
     from server.inference.engine import Engine
 
     runner = asyncio.Runner()
-    engine = Engine(InferenceSettings(models={"fast": weights, "accurate": weights}, threads=threads, device="cpu"))
+    models = {"fast": weights, "accurate": weights}
+    engine = Engine(InferenceSettings(models=models, threads=threads, device="cpu", spare_beams=spare_beams))
     runner.run(engine.__aenter__())
+    told = f", model `{model}`" if model != "fast" else f", {spare_beams} beams" if spare_beams > 1 else ""
     return (
-        "dalston" if model == "fast" else f"dalston, model `{model}`",
+        f"dalston{told}",
         lambda samples, language: runner.run(engine.recognize(model, samples, language)).text,
     )
+
+
+def dalston_alone(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """As it is while no other utterance waits."""
+    return dalston(weights, threads, spare_beams=3)
 
 
 def dalston_accurate(weights: str, threads: int) -> tuple[str, Transcribe]:
@@ -128,6 +138,7 @@ def whisper_cpp(weights: str, threads: int) -> tuple[str, Transcribe]:
 
 CONTENDERS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
     "dalston": dalston,
+    "dalston-alone": dalston_alone,
     "dalston-accurate": dalston_accurate,
     "dalston-full-window": dalston_full_window,
     "faster-whisper": faster_whisper,
