@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.inference.batch_policy import BatchLimits
+from server.inference.draft import AT_ONCE
 from server.inference.whisper.checkpoint import WhisperShape
 
 _FLOAT = 4
@@ -63,7 +64,8 @@ def batch_memory(shape: WhisperShape, watched_heads: int, beams: int, value: Val
     token = 2 * shape.decoder_layers * shape.d_model * value.decoder
     # Each beam's memory is copied when beams are first told apart, and whenever they change places.
     tokens = (2 * beams + 1) * shape.max_target_positions * token
-    logits = beams * shape.vocab_size * _LOGIT_COPIES * _FLOAT
+    read_at_once = max(beams, 1 + AT_ONCE)
+    logits = read_at_once * shape.vocab_size * _LOGIT_COPIES * _FLOAT
     features = (_SPECTRUM_VALUES + 2 * shape.num_mel_bins * _MEL_COPIES) * _FLOAT
     encoding = _ENCODER_WIDTHS * shape.d_model * value.encoder
     audio = _AUDIO_COPIES * token
