@@ -3,12 +3,15 @@
 SAVED_SECONDS = 0.5
 """The most that is saved up for later: a few tries of an utterance that has begun."""
 
+MOST_SECONDS = 2.0
+"""The longest that is waited, whatever was spent: a model that is slow tells something all the same."""
 _MOMENT = 0.001
 """Nothing is waited for less."""
 
 
 class Allowance:
-    """A share of the time, in the long run. `now` is any clock, in seconds."""
+    """A share of the time, in the long run; more only of what takes so long that its share were less than one in
+    `MOST_SECONDS`. `now` is any clock, in seconds."""
 
     def __init__(self, share: float) -> None:
         """`share`: of the time, above 0; with 1 there is always some left."""
@@ -17,8 +20,8 @@ class Allowance:
         self._at = 0.0
 
     def spend(self, seconds: float, now: float) -> None:
-        """Something took so long. What is begun is finished: it may leave a debt."""
-        self._left, self._at = self._left_at(now) - seconds, now
+        """Something took so long. What is begun is finished: it may leave a debt, but no large one."""
+        self._left, self._at = max(self._left_at(now) - seconds, -self._share * MOST_SECONDS), now
 
     def wait(self, now: float) -> float:
         """In how many seconds there is some left; 0 if there is now."""

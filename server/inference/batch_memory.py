@@ -64,11 +64,11 @@ def batch_memory(shape: WhisperShape, watched_heads: int, beams: int, value: Val
     token = 2 * shape.decoder_layers * shape.d_model * value.decoder
     # Each beam's memory is copied when beams are first told apart, and whenever they change places.
     tokens = (2 * beams + 1) * shape.max_target_positions * token
-    read_at_once = max(beams, 1 + AT_ONCE)
+    read_at_once = beams if beams > 1 else 1 + AT_ONCE
     logits = read_at_once * shape.vocab_size * _LOGIT_COPIES * _FLOAT
     features = (_SPECTRUM_VALUES + 2 * shape.num_mel_bins * _MEL_COPIES) * _FLOAT
     encoding = _ENCODER_WIDTHS * shape.d_model * value.encoder
-    audio = _AUDIO_COPIES * token
+    audio = _AUDIO_COPIES * 2 * shape.decoder_layers * shape.d_model * value.encoder
     scores = watched_heads * _TIMED_TOKENS * _FLOAT
     return BatchMemory(
         per_row=tokens + logits,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 AT_ONCE: Final = 16
-"""Tokens that are read ahead: more would cost as much as a step where they are wrong."""
+"""Tokens that are read ahead at most: more would cost as much as a step where they are wrong."""
 _SLIP = 4
 """How many tokens of the draft may be missing from the text for it to be found again."""
 _MISSES = 3
@@ -23,7 +23,8 @@ class Draft:
     def after(self, written: Sequence[int]) -> Sequence[int]:
         """What may follow all that was written; nothing where the draft does not say.
 
-        No token of the draft is right more than once.
+        The place in the draft moves on by one at least with each of its tokens that is right, so no more of them are
+        right than it has.
         """
         for token in written[self._seen :]:
             self._follow(token)

@@ -101,7 +101,7 @@ class Engine:
         *,
         session: Hashable,
     ) -> Recognition | None:
-        """Transcribes an utterance that goes on, when no final waits for the model.
+        """Transcribes an utterance that goes on, when no live final waits for the model.
 
         Takes the place of the session's partial before, if that waits still. Arguments and errors are those of
         `recognize`; instead of QueueFull, it gives None.
@@ -196,7 +196,10 @@ class Engine:
                 self._transcribers[self._careful_name(model)] = transcriber.with_beams(careful)
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         if self._device.type == "cuda":
-            self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, self._transcribers.values()))
+            # Whatever has spare beams besides is given one utterance at a time.
+            batched = {self._shared_name(model) for model in self.models} | set(self._settings.models.values())
+            models = [self._transcribers[name] for name in sorted(batched)]
+            self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, models))
         return self._transcribers
 
 

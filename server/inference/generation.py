@@ -120,7 +120,10 @@ def generate(
         ]
         if all(row.ending is not None for row in rows):
             return
-        decoder.forget(state, [hidden.shape[1] - 1 - count for count in right])
+        furthest = max(count for row, count in zip(rows, right, strict=True) if row.ending is None)
+        # What a row that is done has been through does not matter: it need not be moved.
+        kept = [count if row.ending is None else furthest for row, count in zip(rows, right, strict=True)]
+        decoder.forget(state, [hidden.shape[1] - 1 - count for count in kept])
         ahead = [() if row.ending else draft.after(row.tokens) for row, draft in zip(rows, following, strict=True)]
         longest = max(map(len, ahead))
         read = [

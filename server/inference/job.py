@@ -49,6 +49,11 @@ class Job:
         return bool(self.trace)
 
     @property
+    def chosen_model(self) -> str:
+        """The model to use."""
+        return self.careful_model if self.is_unhurried and self.careful_model else self.model
+
+    @property
     def kind(self) -> str:
         return "partial" if self.is_partial else "final"
 

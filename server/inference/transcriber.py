@@ -235,12 +235,13 @@ class Transcriber:
         Both are asked of the audio alone: terms would speak for their own language, and for speech. Where there are
         none and the languages are known, or likely, that is the beginning of the prompts, which are read at once.
         """
-        likely = [each.language or each.options.expected_language or "" for each in utterances]
+        unknown = "" if self.vocabulary.multilingual else "en"
+        likely = [each.language or each.options.expected_language or unknown for each in utterances]
         if all(map(self.vocabulary.supports, likely)) and not any(each.options.vocabulary for each in utterances):
             asked = [_Asked(each, row, likely[row]) for row, each in enumerate(utterances)]
             writing = self._begin(state, asked, full, with_terms=False)
             heard = self._judge(utterances, writing.hidden[:, 0])
-            if [each.asked for each in heard] == asked:
+            if [each.asked.language for each in heard] == likely:
                 return heard, writing
         else:
             start = torch.full((len(utterances), 1), self.vocabulary.start, device=self._device)
@@ -296,8 +297,13 @@ class Transcriber:
 
     def _drafts(self, asked: Sequence[_Asked], taken: int) -> list[Sequence[int]]:
         """The drafts, as far as there is room for them beside the `taken` tokens. Beams are not drafted."""
-        room = max(0, self._decoder.capacity - taken) // len(asked) if self._beams == 1 else 0
-        return [each.utterance.options.draft[:room] for each in asked]
+        drafts: list[Sequence[int]] = [each.utterance.options.draft for each in asked]
+        left = max(0, self._decoder.capacity - taken) if self._beams == 1 else 0
+        by_length = sorted(range(len(drafts)), key=lambda row: len(drafts[row]))
+        for rows_left, row in zip(range(len(drafts), 0, -1), by_length, strict=True):
+            drafts[row] = drafts[row][: left // rows_left]
+            left -= len(drafts[row])
+        return drafts
 
     def _read_terms(self, terms: tuple[str, ...]) -> tuple[int, ...]:
         """The terms as tokens; at most half of what a row can have, as in the model's training."""

@@ -139,7 +139,7 @@ class Worker:
             metrics.DROPPED.labels(job.kind, "abandoned").inc()
 
     def _run(self, batch: Sequence[Job]) -> None:
-        name, frames = batch[0].model, max(job.frames for job in batch)
+        name, frames = batch[0].chosen_model, max(job.frames for job in batch)
         started = time.perf_counter()
         kind = batch[0].kind
         for job in batch:
@@ -148,7 +148,7 @@ class Worker:
         outcomes: list[_Outcome] | None = None
         parts: list[list[Job]] = []
         try:
-            model = self._models[batch[0].careful_model or name if batch[0].is_unhurried else name]
+            model = self._models[name]
             with metrics.stages() as stages:
                 hypotheses = model.transcribe([job.utterance for job in batch], frames)
             may_improve = frames < model.full_window
@@ -211,7 +211,9 @@ def _parts(batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
     alone: one of them may be at fault, and the others are not to suffer for it.
     """
     if len(batch) == 1:
-        return []
+        (job,) = batch
+        careful, job.is_unhurried = job.chosen_model != job.model, False
+        return [[job]] if careful else []
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         by_length = sorted(batch, key=lambda job: job.frames)
         return [by_length[: len(batch) // 2], by_length[len(batch) // 2 :]]

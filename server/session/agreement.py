@@ -1,9 +1,10 @@
 """What can be told of an utterance that goes on: LocalAgreement-2. Pure.
 
 A model that hears the beginning of an utterance writes its end wrong, and another end half a second later. What two
-tries in a row agree on, from the beginning, is told: Liu, Spanakis and Niehues, "Low-latency sequence-to-sequence
-speech recognition and translation by partial hypothesis selection", Interspeech 2020; Macháček, Dabre and Bojar,
-"Turning Whisper into a real-time transcription system", IJCNLP 2023 (`whisper_streaming`).
+tries in a row agree on, from the beginning, is told, and to begin with what one of them is certain of: Liu, Spanakis
+and Niehues, "Low-latency sequence-to-sequence speech recognition and translation by partial hypothesis selection",
+Interspeech 2020; Macháček, Dabre and Bojar, "Turning Whisper into a real-time transcription system", IJCNLP 2023
+(`whisper_streaming`).
 """
 
 import re
@@ -21,7 +22,7 @@ class Agreement:
 
     def __init__(self) -> None:
         self.text = ""
-        """What has been agreed on. Gets no shorter, and changes a word only when two later tries agree on another."""
+        """What can be told. Gets no shorter, and changes a word only when two later tries agree on another."""
         self._agreed = 0
         self._last: list[str] = []
 

@@ -3,9 +3,9 @@
 from server.audio.decoder import MODEL_RATE
 
 FIRST_SECONDS = 0.2
-"""Of new audio between two tries, until there is something to tell..."""
+"""Of new audio between two tries, until there is something to tell or the model has no time..."""
 SECONDS = 0.5
-"""...and from then on. Where the model has no time for so many, the newest takes the place of the one that waits."""
+"""...and from then on. Of tries that wait for the model the newest takes the place of the one before."""
 _HASTE = 0.5
 """Audio that comes faster than it is spoken is tried no more often than at this share of the interval in real time."""
 
@@ -32,6 +32,6 @@ class Cadence:
         """A try of what was heard up to sample `end` begins."""
         self._tried_until, self._tried_at = end, now
 
-    def told(self) -> None:
-        """There was something to tell."""
+    def slow_down(self) -> None:
+        """There was something to tell, or no time for a try."""
         self._interval = SECONDS

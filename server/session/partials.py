@@ -74,6 +74,7 @@ class Partials:
             log.exception("a partial failed")
             recognition = None
         if recognition is None:
+            self._cadence.slow_down()
             metrics.PARTIALS.labels("given up").inc()
             return
         if start != self._start or end < self._told_until:
@@ -83,6 +84,6 @@ class Partials:
         if not recognition.text or not self._agreement.hear(recognition.text, recognition.certain):
             metrics.PARTIALS.labels("unchanged").inc()
             return
-        self._cadence.told()
+        self._cadence.slow_down()
         was_told = self._tell(self._agreement.text, start, end)
         metrics.PARTIALS.labels("sent" if was_told else "unread").inc()

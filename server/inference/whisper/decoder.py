@@ -38,7 +38,7 @@ class DecoderState:
     length: int
     """Tokens seen so far, padding included: the next token's index."""
     padding: torch.Tensor | None
-    """[rows], tokens of padding at the start of each row, or None where all rows begin at once."""
+    """[rows], tokens of padding before each row, or None where there is none."""
 
 
 class Decoder:
@@ -115,15 +115,15 @@ class Decoder:
             seen = part[..., : state.length, :]
             seen.copy_(seen[rows])
 
-    def forget(self, state: DecoderState, tokens: Sequence[int]) -> None:
+    def forget(self, state: DecoderState, counts: Sequence[int]) -> None:
         """Has each row forget so many of its last tokens."""
-        least = min(tokens)
+        least = min(counts)
         state.length -= least
-        if max(tokens) == least:
+        if max(counts) == least:
             return
         if state.padding is None:
-            state.padding = torch.zeros(len(tokens), dtype=torch.long, device=self._device)
-        for row, gap in enumerate(count - least for count in tokens):
+            state.padding = torch.zeros(len(counts), dtype=torch.long, device=self._device)
+        for row, gap in enumerate(count - least for count in counts):
             # Rows end together: what a row has left moves up to the end, and has that much more padding before it.
             if gap:
                 seen = state.tokens[:, :, row, :, : state.length]

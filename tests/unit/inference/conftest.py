@@ -86,7 +86,7 @@ def small_whisper() -> SmallWhisper:
         encoder_ffn_dim=32,
         decoder_ffn_dim=32,
         max_source_positions=100,
-        max_target_positions=64,
+        max_target_positions=448,
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )

@@ -1,6 +1,6 @@
 import pytest
 
-from server.inference.allowance import SAVED_SECONDS, Allowance
+from server.inference.allowance import MOST_SECONDS, SAVED_SECONDS, Allowance
 
 
 def busy_share(share: float, each: float, seconds: float) -> float:
@@ -14,7 +14,7 @@ def busy_share(share: float, each: float, seconds: float) -> float:
     return busy / (now - 1000)
 
 
-@pytest.mark.parametrize("each", [0.01, 0.1, 3.0])
+@pytest.mark.parametrize("each", [0.01, 0.1, 0.4])
 def test_in_the_long_run_it_is_the_share_however_long_each_takes(each: float) -> None:
     assert busy_share(0.2, each, 1000) == pytest.approx(0.2, rel=0.05)
 
@@ -33,9 +33,13 @@ def test_with_all_of_the_time_nothing_waits() -> None:
     assert busy_share(1, 0.1, 100) == pytest.approx(1, rel=0.01)
 
 
-def test_a_debt_is_waited_for() -> None:
+def test_a_debt_is_waited_for_but_two_seconds_at_most() -> None:
     allowance = Allowance(0.5)
-    allowance.spend(SAVED_SECONDS + 2, 100)
-    assert allowance.wait(100) == pytest.approx(4)
-    assert allowance.wait(103) == pytest.approx(1)
-    assert allowance.wait(105) == 0
+    allowance.spend(SAVED_SECONDS + 0.5, 100)
+    assert allowance.wait(100) == pytest.approx(1)
+    assert allowance.wait(100.6) == pytest.approx(0.4)
+    assert allowance.wait(102) == 0
+    for seconds in (4, 60):
+        allowance.spend(seconds, 103)
+        assert allowance.wait(103) == pytest.approx(MOST_SECONDS)
+    assert busy_share(0.01, 4, 1000) == pytest.approx(4 / (4 + MOST_SECONDS), rel=0.05)

@@ -28,7 +28,7 @@ WITH_BEAMS = batch_memory(LARGE, watched_heads=2, beams=5, value=HALF)
 def test_a_row_holds_its_keys_and_values_once_and_twice_for_each_beam() -> None:
     remembered = 448 * 2 * 32 * 1280 * 2
     assert GREEDY.per_row >= 3 * remembered
-    assert WITH_BEAMS.per_row - GREEDY.per_row >= 8 * remembered
+    assert WITH_BEAMS.per_row >= 11 * remembered
 
 
 def test_beams_share_the_audio() -> None:

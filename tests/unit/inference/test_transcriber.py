@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference.recognition import RecognitionOptions
+from server.inference.repetition import RepetitionGuard
 from server.inference.transcriber import Transcriber, Utterance
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
@@ -53,7 +54,8 @@ def test_a_row_gives_in_a_batch_what_it_gives_alone(beams: int, transcriber: Tra
 
 @pytest.fixture
 def talkative(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber:
-    """Sets no stamps but the first, so that it does not stop at once."""
+    """Sets no stamps but the first, and may repeat itself, so that it does not stop at once."""
+    monkeypatch.setattr(RepetitionGuard, "loop_start", lambda *_: None)
     never = transcriber._choose._never.clone()
     never[transcriber.vocabulary.first_stamp + 1 :] = -torch.inf
     monkeypatch.setattr(transcriber._choose, "_never", never)
@@ -70,7 +72,7 @@ def drafts(written: tuple[int, ...]) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("first", range(5))
 def test_a_draft_changes_nothing_in_what_is_written(first: int, talkative: Transcriber) -> None:
     without = talkative.transcribe(ROWS, FRAMES)
-    assert max(len(heard.written) for heard in without) > 8
+    assert min(len(heard.written) for heard in without) > 12
     drafted = [
         replace(row, options=replace(row.options, draft=drafts(heard.written)[(first + place) % 5]))
         for place, (row, heard) in enumerate(zip(ROWS, without, strict=True))

@@ -1,23 +1,23 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from server.inference.recognition import Word
-from server.inference.words import TimedTokens, timed_words
+from server.inference.words import TimedTokens, certain_beginning, timed_words
+
+
+def decoder(pieces: Sequence[str | bytes]) -> Callable[[list[int]], str]:
+    table = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+    return lambda tokens: b"".join(table[token] for token in tokens).decode(errors="replace")
 
 
 def words(pieces: Sequence[str | bytes], language: str = "en", chances: Sequence[float] | None = None) -> list[Word]:
     """The words of a text in these tokens; token n lasts from n to n + 1 seconds."""
-    table = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
-
-    def decode(tokens: list[int]) -> str:
-        return b"".join(table[token] for token in tokens).decode(errors="replace")
-
-    count = len(table)
+    count = len(pieces)
     logs = [math.log(chance) for chance in chances or [0.5] * count]
     timed = TimedTokens(list(range(count)), logs, [float(second) for second in range(count + 1)])
-    return list(timed_words(timed, decode, language))
+    return list(timed_words(timed, decoder(pieces), language))
 
 
 def spans(pieces: Sequence[str | bytes], language: str = "en") -> list[tuple[str, float, float]]:
@@ -78,3 +78,20 @@ def test_no_tokens_make_no_words() -> None:
 def test_confidence_is_the_geometric_mean_of_what_is_spoken() -> None:
     (word,) = words([" fam", "ily", "."], chances=[0.9, 0.4, 0.01])
     assert word.confidence == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "chances", "certain"),
+    [
+        ([" He", " was", " not", "."], [0.7, 0.9, 0.8, 0.1], "He was not."),
+        ([" He", " was", " not", "."], [0.7, 0.9, 0.5, 0.9], "He was"),
+        ([" He", " am", "iable"], [0.7, 0.9, 0.5], "He"),
+        ([" He", " was"], [0.5, 0.9], ""),
+        ([], [], ""),
+    ],
+)
+def test_a_text_is_certain_up_to_the_first_word_with_a_token_that_is_not(
+    pieces: list[str], chances: list[float], certain: str
+) -> None:
+    logs = [math.log(chance) for chance in chances]
+    assert certain_beginning(range(len(pieces)), logs, 0.6, decoder(pieces), "en") == certain

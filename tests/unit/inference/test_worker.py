@@ -1,6 +1,7 @@
 """The worker with a model that does what the test says."""
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
@@ -10,6 +11,7 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
+from server.inference.allowance import SAVED_SECONDS
 from server.inference.batch_policy import BatchLimits
 from server.inference.errors import (
     EngineStopped,
@@ -474,3 +476,51 @@ def test_a_thread_that_is_stopped_has_not_died(model: ScriptedModel) -> None:
     worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
     worker.stop()
     assert not died.is_set()
+
+
+class Named(ScriptedModel):
+    """Fails if it is told to; needs no leave to finish."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self._error = error
+
+    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        self.batches.append((len(utterances), frames))
+        if self._error is not None:
+            raise self._error
+        return [hypothesis() for _ in utterances]
+
+
+@pytest.mark.parametrize("error", [None, MemoryError()])
+def test_a_final_that_is_alone_has_the_careful_model_and_the_plain_one_if_that_fails(error: Exception | None) -> None:
+    plain, careful = Named(), Named(error)
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    outcomes: Queue[Hypothesis | InferenceError] = Queue()
+    worker.start(lambda: {"base": plain, "careful": careful}).result(timeout=SECONDS)
+    try:
+        utterance = Utterance(np.zeros(16000, np.float32), "en")
+        worker.submit(Job("base", utterance, 320, outcomes.put, session=1, careful_model="careful"))
+        assert isinstance(outcomes.get(timeout=SECONDS), Hypothesis)
+    finally:
+        worker.stop()
+    assert (len(careful.batches), len(plain.batches)) == (1, 0 if error is None else 1)
+
+
+def test_partials_that_have_had_their_share_go_on_by_themselves_after_a_while() -> None:
+    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8, partial_share=0.01)
+    model = ScriptedModel()
+    caller = Caller(worker)
+    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
+    try:
+        caller.submit(session="one", is_partial=True)
+        assert model.begun.acquire(timeout=SECONDS)
+        time.sleep(SAVED_SECONDS + 0.02)
+        model.may_finish.release()
+        caller.outcome()
+        caller.submit(session="one", is_partial=True)
+        assert not model.begun.acquire(timeout=0.5)
+        assert model.begun.acquire(timeout=SECONDS), "nobody else submits anything"
+    finally:
+        model.may_finish.release(10)
+        worker.stop()

@@ -94,6 +94,26 @@ def test_prompts_of_unequal_length_give_what_each_gives_alone(checkpoint: Checkp
             torch.testing.assert_close(alone, expected[index], rtol=1e-4, atol=1e-4)
 
 
+def test_rows_that_forget_unequal_numbers_of_tokens_go_on_as_if_they_had_never_read_them(
+    checkpoint: Checkpoint,
+) -> None:
+    decoder = Decoder(checkpoint, CPU, EXACT)
+    audio = Encoder(checkpoint, CPU, torch.float32)(mel(3, FULL))
+    rows, following = prompts(3, 9), prompts(3, 2)
+    forgotten = [[4, 1, 0], [2, 2, 3]]
+    state = decoder.start(audio, 20)
+    decoder.step(state, rows)
+    kept = [list(row) for row in rows]
+    for counts in forgotten:
+        decoder.forget(state, counts)
+        kept = [row[: len(row) - count] for row, count in zip(kept, counts, strict=True)]
+        together = decoder.step(state, following)
+        kept = [[*row, *more] for row, more in zip(kept, following, strict=True)]
+    for index, row in enumerate(kept):
+        alone = decoder.step(decoder.start(audio[index : index + 1], 20), torch.tensor([row]))[0, -1]
+        torch.testing.assert_close(alone, together[index, -1], rtol=1e-4, atol=1e-4)
+
+
 def test_what_the_alignment_heads_look_at_is_what_transformers_says(small_whisper: Any, checkpoint: Checkpoint) -> None:
     decoder = Decoder(checkpoint, CPU, EXACT)
     audio = Encoder(checkpoint, CPU, torch.float32)(mel(2, FULL))

@@ -29,7 +29,7 @@ def telling() -> Cadence:
     """In an utterance of which something was told."""
     cadence = Cadence()
     cadence.begin()
-    cadence.told()
+    cadence.slow_down()
     return cadence
 
 

@@ -21,6 +21,8 @@ class Listener(Recognizer):
 
     def __init__(self) -> None:
         self.partials: list[int] = []
+        self.drafts: list[tuple[int, ...]] = []
+        self.certain = ""
         self.outcomes: list[str | Exception | None] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -34,12 +36,16 @@ class Listener(Recognizer):
 
     async def answer_partial(self, asked: Asked) -> Recognition | None:
         self.partials.append(len(asked.samples))
+        self.drafts.append(asked.options.draft)
         self.sessions.add(asked.session)
         await self.may_answer.wait()
         outcome = self.outcomes.pop(0) if self.outcomes else heard(asked.samples)
         if isinstance(outcome, Exception):
             raise outcome
-        return None if outcome is None else Recognition(outcome, "en", 0.9, 0.0, None)
+        if outcome is None:
+            return None
+        written = (len(asked.samples),)
+        return Recognition(outcome, "en", 0.9, 0.0, None, certain=self.certain, written=written)
 
 
 def heard(samples: Samples) -> str:
@@ -98,6 +104,25 @@ async def test_partials_grow_hold_what_two_tries_agree_on_and_lie_within_the_utt
         assert partial.start < partial.end <= ended.timestamp
     assert sorted({len(partial.text) for partial in partials}) == [len(partial.text) for partial in partials]
     assert partials[0].end - 1.0 < 0.8, "speech begins at 1 s"
+
+
+async def test_each_try_has_what_the_one_before_it_wrote_as_draft_and_the_first_of_an_utterance_none() -> None:
+    listener = Listener()
+    await run(listener, (SILENCE + pcm(2, 0.5) + SILENCE) * 2)
+    firsts = [index for index, draft in enumerate(listener.drafts) if not draft]
+    assert len(firsts) == 2
+    for index, draft in enumerate(listener.drafts):
+        assert index in firsts or draft == (listener.partials[index - 1],)
+
+
+async def test_what_the_first_try_is_certain_of_is_told_at_once() -> None:
+    slow, sure = Listener(), Listener()
+    sure.certain = WORDS[0]
+    audio = SILENCE + pcm(2, 0.5) + SILENCE
+    one = next(event for event in await run(sure, audio) if isinstance(event, Partial))
+    other = next(event for event in await run(slow, audio) if isinstance(event, Partial))
+    assert one.text == WORDS[0]
+    assert one.end < other.end
 
 
 async def test_a_partial_changes_nothing_in_the_final() -> None:
