@@ -66,6 +66,9 @@ class Search:
                 return
 
 
+_KEPT = 0.75
+"""Once no more of the rows go on than this share, the others are dropped: a CPU takes less time for fewer, but some for
+copying those that stay."""
 _IDLE = Allowed(text=True, opens_text=False, end=True, stamps=range(0))
 """For the places of a search that has fewer beams than it may have."""
 
@@ -84,19 +87,23 @@ def search(
         logits: of each row's last prompt token, [rows, vocabulary].
         rows: each with nothing written yet.
     """
-    searches = [Search(width, [Beam(row)]) for row in rows]
+    searches = going = [Search(width, [Beam(row)]) for row in rows]
     decoder.fan_out(state, width)
     logits = logits.repeat_interleave(width, dim=0)
     while True:
-        beams = [beam for each in searches for beam in _places(each)]
+        beams = [beam for each in going for beam in _places(each)]
         allowed = [beam.row.allowed() if beam else _IDLE for beam in beams]
         choices = choose.several(logits, allowed, width)
-        for first, each in zip(range(0, len(beams), width), searches, strict=True):
+        for first, each in zip(range(0, len(beams), width), going, strict=True):
             if not each.done:
                 each.advance(choices[first : first + len(each.going)])
-        if all(each.done for each in searches):
+        left = [number for number, each in enumerate(going) if not each.done]
+        if not left:
             return [each.best for each in searches]
-        logits = _step(decoder, state, searches, width)
+        if state.tokens.device.type == "cpu" and len(left) <= _KEPT * len(going):
+            decoder.keep(state, left)
+            going = [going[number] for number in left]
+        logits = _step(decoder, state, going, width)
 
 
 def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], width: int) -> torch.Tensor:

@@ -108,6 +108,18 @@ class Decoder:
         if state.padding is not None:
             state.padding = state.padding.repeat_interleave(rows)
 
+    def keep(self, state: DecoderState, utterances: Sequence[int]) -> None:
+        """Goes on with the rows of these utterances alone. What they have been through is copied."""
+        fan = state.tokens.shape[2] // len(state.audio[0][0])
+        chosen = torch.tensor(utterances, device=self._device)
+        rows = (chosen[:, None] * fan + torch.arange(fan, device=self._device)).flatten()
+        state.audio = [(keys[chosen], values[chosen]) for keys, values in state.audio]
+        seen = state.tokens[:, :, rows, :, : state.length]
+        state.tokens = state.tokens.new_empty((*seen.shape[:4], *state.tokens.shape[4:]))
+        state.tokens[..., : state.length, :] = seen
+        if state.padding is not None:
+            state.padding = state.padding[rows]
+
     def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
         """Has each row go on from what the row `rows` of it has been through, one of the same utterance."""
         # Part by part: a copy of all at once would take as much memory again as the batch has.

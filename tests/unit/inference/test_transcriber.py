@@ -9,8 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from server.inference import beam
+from server.inference.beam import search
+from server.inference.decoding import RowDecoding
 from server.inference.recognition import RecognitionOptions
-from server.inference.repetition import RepetitionGuard
+from server.inference.repetition import PATIENT, RepetitionGuard
 from server.inference.transcriber import Transcriber, Utterance
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
@@ -119,6 +122,31 @@ def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
     (heard,) = transcriber.transcribe([Utterance(samples, None, wrong)], FRAMES)
     assert heard == plain, "what is expected wrongly is asked again"
     assert len(steps) == taken + 1
+
+
+def test_beams_of_rows_that_are_done_are_dropped_and_those_that_go_on_write_the_same(
+    transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, sizes = transcriber._decoder, list[int]()
+    audio = torch.randn(4, FRAMES, transcriber._shape.d_model, generator=torch.Generator().manual_seed(0))
+    prompts = torch.tensor([transcriber.vocabulary.prompt("en")]).repeat(4, 1)
+    prompts[1, 0] = transcriber.vocabulary.end
+
+    def written() -> list[list[int]]:
+        sizes.clear()
+        rows = [RowDecoding(transcriber.vocabulary, 29.0, cap, PATIENT) for cap in (12, 3, 24, 6)]
+        state = decoder.start(audio, 64, padding=[0, 1, 0, 0])
+        logits = decoder.logits(decoder.step(state, prompts)[:, -1])
+        return [row.tokens for row in search(decoder, state, transcriber._choose, logits, rows, 3)]
+
+    step = decoder.step
+    monkeypatch.setattr(decoder, "step", lambda state, tokens: (sizes.append(len(tokens)), step(state, tokens))[1])
+    dropped = written()
+    assert {3, 9, 12} <= set(sizes[1:])
+    assert sizes[1:] == sorted(sizes[1:], reverse=True)
+    monkeypatch.setattr(beam, "_KEPT", 0.0)
+    assert written() == dropped
+    assert set(sizes[1:]) == {12}
 
 
 def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
