@@ -27,7 +27,7 @@ class InferenceSettings(BaseSettings):
     batch_limit: int = Field(default=0, ge=0, le=256)
     """Utterances in one batch; 0 chooses by device."""
 
-    partial_share: float = Field(default=0.2, ge=0.01, le=1)
+    partial_share: float = Field(default=0.25, ge=0.01, le=1)
     """The share of the model's time that interim results may take, all sessions together: more of them cost more."""
 
     @model_validator(mode="after")

@@ -24,9 +24,6 @@ their time do not count: they take no more of it if there are partials."""
 PATIENCE_SECONDS = 10.0
 """After so long without one of their batches recordings that are ahead of their time go before live finals."""
 
-_GRACE = 0.3
-"""How much longer a partial can wait for each second that it is long."""
-
 
 class JobQueue:
     """In the order of arrival; batches are taken by turns."""
@@ -80,7 +77,7 @@ class JobQueue:
         The batch before is through.
         """
         self._end_batch(now)
-        candidates = [Candidate(job.model, job.frames, job.session, _since(job), _kind(job)) for job in self._waiting]
+        candidates = [Candidate(job.model, job.frames, job.session, job.turn, _kind(job)) for job in self._waiting]
         batch = [self._waiting[index] for index in next_batch(candidates, self._limits, self._precedence(now))]
         if any(job.is_ahead for job in batch):
             self._ahead_taken = now
@@ -161,11 +158,6 @@ class JobQueue:
 
     def _partial_of(self, session: Hashable) -> Job | None:
         return next((job for job in self._waiting if job.is_partial and job.session == session), None)
-
-
-def _since(job: Job) -> float:
-    """Since when it waits for its turn. A partial of a long utterance costs more, and more of it is known already."""
-    return job.turn + (_GRACE * job.seconds if job.is_partial else 0.0)
 
 
 def _is_awaited(job: Job) -> bool:

@@ -1,7 +1,7 @@
 """What can be told of an utterance that goes on: LocalAgreement-2. Pure.
 
 A model that hears the beginning of an utterance writes its end wrong, and another end half a second later. What two
-tries in a row agree on, from the beginning, is told, and to begin with what one of them is certain of: Liu, Spanakis
+tries in a row agree on, from the beginning, is told, and what one of them is certain of: Liu, Spanakis
 and Niehues, "Low-latency sequence-to-sequence speech recognition and translation by partial hypothesis selection",
 Interspeech 2020; Macháček, Dabre and Bojar, "Turning Whisper into a real-time transcription system", IJCNLP 2023
 (`whisper_streaming`).
@@ -30,12 +30,10 @@ class Agreement:
         """Takes what the next try, on more audio, gave; whether `text` has changed.
 
         Args:
-            certain: how the text begins, as far as one try is believed: only where nothing has been told yet.
+            certain: how the text begins, as far as this try alone is believed.
         """
         before, self._last = self._last, _UNIT.findall(text)
-        common = _common(before, self._last)
-        if not self._agreed:
-            common = max(common, _common(_UNIT.findall(certain), self._last))
+        common = max(_common(before, self._last), _common(_UNIT.findall(certain), self._last))
         if not common or common < self._agreed:
             return False
         self._agreed = common

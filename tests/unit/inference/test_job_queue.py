@@ -73,12 +73,6 @@ def test_partials_take_their_share_of_the_time_and_finals_what_they_need() -> No
     assert busy / (busy + pauses) == pytest.approx(0.2, abs=0.02)
 
 
-def test_partials_of_what_has_just_begun_go_before_those_of_what_goes_on_but_not_for_ever() -> None:
-    long = job("a", 0, is_partial=True, seconds=10)
-    short = [job(f"b{at}", at, is_partial=True, seconds=0.5) for at in (1, 2, 4)]
-    assert served(queue_of(long, *short), 5) == [*short[:2], long, short[2]]
-
-
 def test_there_is_time_for_a_final_that_is_alone_whatever_partials_wait() -> None:
     queue = queue_of(job("a", 0), partial("b", 0))
     assert [each.is_unhurried for each in queue.take(1)] == [True]

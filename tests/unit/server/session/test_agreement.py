@@ -17,13 +17,14 @@ def test_what_one_try_says_is_not_told() -> None:
     assert told("The family of Dashwood") == [""]
 
 
-def test_what_the_first_try_is_certain_of_is_told_at_once() -> None:
+def test_what_one_try_is_certain_of_is_told_at_once() -> None:
     agreement = Agreement()
     assert agreement.hear("The family of Dash", certain="The family")
     assert agreement.text == "The family"
-    assert not agreement.hear("The fan", certain="The fan"), "it has been told something else"
-    assert agreement.hear("The fan heater", certain="The fan heater"), "two tries agree"
-    assert agreement.text == "The fan"
+    assert agreement.hear("The family off Dash wood", certain="The family off Dash")
+    assert agreement.text == "The family off Dash"
+    assert not agreement.hear("The fan", certain="The fan"), "it gets no shorter"
+    assert agreement.text == "The family off Dash"
 
 
 def test_nothing_is_told_of_a_first_try_that_is_certain_of_nothing() -> None:
