@@ -17,7 +17,7 @@ class InferenceSettings(BaseSettings):
     """Model name in a request -> how many ways to write an utterance it weighs, as JSON; 1 for models not named. Names
     must be among `models` when this is set."""
     spare_beams: int = Field(default=3, ge=1, le=10)
-    """How many ways a model with fewer beams weighs for an utterance while no other waits; 1 for never more."""
+    """How many ways a model with fewer beams weighs for an utterance where there is time; 1 for never more."""
     cache_dir: Path = Path("~/.cache/dalston")
     """Where converted weights are kept. May be shared by processes; can be deleted when none runs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

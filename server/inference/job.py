@@ -26,7 +26,7 @@ class Job:
     careful_model: str | None = None
     """The model to use instead where there is time for a better one."""
     is_unhurried: bool = False
-    """Whether there is: it is the only one of its batch, and no final waits. Set when it is taken."""
+    """Whether there is: it is alone, and no other session had a final just now. Set when it is taken."""
     is_partial: bool = False
     """Whether the utterance goes on: such a job may be given up, and is tried once."""
     abandoned: bool = False

@@ -24,6 +24,9 @@ their time do not count: they take no more of it if there are partials."""
 PATIENCE_SECONDS = 10.0
 """After so long without one of their batches recordings that are ahead of their time go before live finals."""
 
+QUIET_SECONDS = 1.0
+"""After so long without finals of other sessions there is time for one."""
+
 
 class JobQueue:
     """In the order of arrival; batches are taken by turns."""
@@ -43,6 +46,7 @@ class JobQueue:
         self._ahead_taken = float("-inf")  # when one of those that are ahead went
         self._ahead_through = float("-inf")  # when their last batch was
         self._partials_due = 0.0  # seconds that partials may take before the next of those batches
+        self._finals_of: dict[Hashable, float] = {}  # whose were taken of late, and when
         self._allowance = Allowance(partial_share)
         self._lateness = Lateness()
         self._crowding = Lateness()  # the same without those batches
@@ -82,8 +86,7 @@ class JobQueue:
         if any(job.is_ahead for job in batch):
             self._ahead_taken = now
         self._drop(batch)
-        for job in batch:
-            job.is_unhurried = len(batch) == 1 and all(other.is_partial for other in self._waiting)
+        self._tell_haste(batch, now)
         self._at_model, self._taken = batch, now
         # One note a batch: many that came just now do not make good for one that has waited long.
         if turns := [job.turn for job in batch if _is_awaited(job)]:
@@ -147,6 +150,14 @@ class JobQueue:
             if (job.session, job.is_partial) in served and job not in self._at_model:
                 job.turn = now
         self._at_model = []
+
+    def _tell_haste(self, batch: Sequence[Job], now: float) -> None:
+        """Where others have just had finals, the next one is likely to come while this one is written."""
+        self._finals_of = {who: at for who, at in self._finals_of.items() if now - at < QUIET_SECONDS}
+        alone = len(batch) == 1 and all(job.is_partial for job in self._waiting)
+        for job in batch:
+            job.is_unhurried = alone and set(self._finals_of) <= {job.session}
+        self._finals_of |= {job.session: now for job in batch if not job.is_partial}
 
     def _drop(self, jobs: Sequence[Job]) -> list[Job]:
         if jobs:

@@ -81,7 +81,10 @@ def test_there_is_time_for_a_final_that_is_alone_whatever_partials_wait() -> Non
 def test_there_is_no_time_where_another_final_waits_or_shares_the_batch() -> None:
     queue = queue_of(job("a", 0), job("b", 0), job("c", 0), limits=BatchLimits(rows=2, frames=1500, waste=0.25))
     assert [each.is_unhurried for each in queue.take(1)] == [False, False]
-    assert [each.is_unhurried for each in queue.take(2)] == [True]
+    assert [each.is_unhurried for each in queue.take(1.5)] == [False], "others had theirs just now"
+    for each in (job("d", 3), job("d", 3)):
+        queue.add(each)
+        assert [taken.is_unhurried for taken in queue.take(3)] == [True], "nobody else has had one for a while"
     waiting = queue_of(job("a", 0), job("b", 0))
     assert [each.is_unhurried for each in waiting.take(1)] == [False]
 
