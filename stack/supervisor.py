@@ -29,6 +29,8 @@ class Stack:
     port: int
     is_encrypted: bool
     """Whether the public port speaks TLS."""
+    doors: Doors
+    """Where Envoy listens and what stands behind it."""
     database_url: str = field(repr=False)
     s3: S3Server | None
     """None when an outer one is used."""
@@ -160,6 +162,7 @@ def _start(
         host=_reachable(hosts[0]),
         port=settings.port,
         is_encrypted=doors.certificate is not None,
+        doors=doors,
         database_url=database_url,
         s3=s3,
         metrics_url=f"http://127.0.0.1:{metrics_port}/metrics" if metrics_port else None,
