@@ -38,17 +38,50 @@ class S3Server:
     process: Process
 
 
+@dataclass(frozen=True, slots=True)
+class StartingS3:
+    """A server that has been started and is not ready yet, which takes it two seconds, mostly of waiting."""
+
+    _server: S3Server
+    _ports: dict[str, tuple[int, int]]
+
+    @property
+    def process(self) -> Process:
+        return self._server.process
+
+    def ready(self, pause: Pause = time.sleep) -> S3Server:
+        """Waits until it can be written to, and makes the bucket if it is not there.
+
+        Raises:
+            StackError: it cannot start; the message says why.
+        """
+        self.process.wait_until(lambda: answers(self._ports["s3"][0], "/healthz"), _READY_SECONDS, pause)
+        # S3 answers before there is a volume to write to; asking for a place in one creates it.
+        assign = f"/dir/assign?collection={self._server.bucket}"
+        self.process.wait_until(lambda: answers(self._ports["master"][0], assign), _READY_SECONDS, pause)
+        _make_bucket(self._ports["filer"][0], self._server.bucket)
+        return self._server
+
+
 @contextmanager
-def seaweedfs(
-    folder: Path, *, bucket: str = "dalston", log: Path | None = None, pause: Pause = time.sleep
-) -> Iterator[S3Server]:
+def seaweedfs(folder: Path) -> Iterator[S3Server]:
     """Runs a server on free loopback ports while the block runs; the data stays below `folder` for the next time.
+
+    Raises:
+        StackError: it cannot start; the message says why.
+    """
+    with starting_seaweedfs(folder) as starting:
+        yield starting.ready()
+
+
+@contextmanager
+def starting_seaweedfs(folder: Path, *, bucket: str = "dalston", log: Path | None = None) -> Iterator[StartingS3]:
+    """The same, for who has something else to do until it is ready.
 
     Args:
         folder: made if it is not there.
         bucket: made if it is not there.
         log: the server's own messages. Default: `seaweedfs.log` in `folder`.
-        pause: how to wait while it starts.
 
     Raises:
         StackError: it cannot start; the message says why.
@@ -67,12 +100,7 @@ def seaweedfs(
     try:
         # Relative paths in the options: those of Unix sockets may have no more than 107 characters.
         with running("seaweedfs", command, log=log, cwd=folder, stop=_STOP) as process:
-            process.wait_until(lambda: answers(ports["s3"][0], "/healthz"), _READY_SECONDS, pause)
-            # S3 answers before there is a volume to write to; asking for a place in one creates it.
-            assign = f"/dir/assign?collection={bucket}"
-            process.wait_until(lambda: answers(ports["master"][0], assign), _READY_SECONDS, pause)
-            _make_bucket(ports["filer"][0], bucket)
-            yield S3Server(endpoint, access_key, secret_key, bucket, "us-east-1", process)
+            yield StartingS3(S3Server(endpoint, access_key, secret_key, bucket, "us-east-1", process), ports)
     finally:
         for server, (_, grpc_port) in ports.items():
             Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock").unlink(missing_ok=True)  # noqa: S108 - its choice

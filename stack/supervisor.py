@@ -14,7 +14,7 @@ from stack.postgres import postgres
 from stack.process import Pause, Process
 from stack.progress import Progress, Silent
 from stack.public_address import addresses, certificate, names
-from stack.seaweedfs import S3Server, seaweedfs
+from stack.seaweedfs import S3Server, starting_seaweedfs
 from stack.settings import StackSettings
 
 _WATCH_SECONDS = 0.2
@@ -29,6 +29,8 @@ class Stack:
     port: int
     is_encrypted: bool
     """Whether the public port speaks TLS."""
+    doors: Doors
+    """Where Envoy listens and what stands behind it."""
     database_url: str = field(repr=False)
     s3: S3Server | None
     """None when an outer one is used."""
@@ -128,6 +130,11 @@ def _start(
     env["DALSTON_CACHE_DIR"] = str((settings.cache_dir or home.data("cache")).expanduser().absolute())
     with progress.step("weights", "fetching and converting, once") as tell:
         parts.run_once("weights", programs.weights, home, env, wait, tell)
+    starting_s3 = None
+    if not settings.external_s3:
+        # It is waited for when all that does not need it is done.
+        starting_s3 = started.enter_context(starting_seaweedfs(home.data("s3"), log=home.log("s3")))
+        processes.append(starting_s3.process)
     database_url = settings.database_url
     if database_url is None:
         with progress.step("Postgres"):
@@ -135,14 +142,13 @@ def _start(
         processes.append(database.process)
         database_url = database.url
     env["DALSTON_DATABASE_URL"] = database_url
-    s3 = None
-    if not settings.external_s3:
-        with progress.step("S3"):
-            s3 = started.enter_context(seaweedfs(home.data("s3"), log=home.log("s3"), pause=wait))
-        processes.append(s3.process)
-        env |= _s3_environment(s3)
     with progress.step("database schema", "migrating"):
         parts.run_once("migrate", programs.migrate, home, env, wait)
+    s3 = None
+    if starting_s3 is not None:
+        with progress.step("S3"):
+            s3 = starting_s3.ready(wait)
+        env |= _s3_environment(s3)
     metrics_port = free_port() if settings.metrics_port is None else settings.metrics_port
     env |= {
         "DALSTON_AUTH": settings.auth,
@@ -160,6 +166,7 @@ def _start(
         host=_reachable(hosts[0]),
         port=settings.port,
         is_encrypted=doors.certificate is not None,
+        doors=doors,
         database_url=database_url,
         s3=s3,
         metrics_url=f"http://127.0.0.1:{metrics_port}/metrics" if metrics_port else None,

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +19,10 @@ from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
 from bridge.closing import ending_of_failure
+from stack import parts
+from stack.envoy import envoy
+from stack.home import Home
+from stack.parts import Programs
 from stack.ports import free_port
 from stack.process import Process
 from stack.settings import StackSettings
@@ -29,13 +35,28 @@ STORED = {"store_audio": "true", "store_transcript": "true", "language": "en"}
 
 @pytest.fixture
 def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """A stack of the test's own, to be taken apart."""
+    """A stack of the test's own, whose server may be stopped."""
     monkeypatch.setenv("DALSTON_SHUTDOWN_SECONDS", str(GRACE))
     settings = StackSettings(
         home=tmp_path, port=free_port(), auth="none", cache_dir=weights_cache, database_url=None, s3_endpoint_url=None
     )
     with running_stack(settings) as stack:
         yield stack
+
+
+@pytest.fixture
+def own_bridge(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Process]]:
+    """The stack of all tests by way of an Envoy and a bridge of the test's own, which may be stopped."""
+    home, doors = Home(tmp_path), replace(stack.doors, port=free_port(), bridge_port=free_port())
+    env = {
+        "DALSTON_SERVER_TARGET": f"{doors.server_host}:{doors.server_port}",
+        "DALSTON_SHUTDOWN_SECONDS": str(GRACE),
+    }
+    with (
+        parts.bridge(Programs().bridge, home, doors.bridge_port, env, time.sleep) as process,
+        envoy(home.data("envoy"), doors, log=home.log("envoy")),
+    ):
+        yield replace(stack, port=doors.port), process
 
 
 def part(stack: Stack, name: str) -> Process:
@@ -178,8 +199,11 @@ async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
 
 
 @pytest.mark.timeout(120)
-async def test_a_bridge_that_stops_lets_its_websockets_finish(own_stack: Stack, sample: Sample) -> None:
-    client = Client(own_stack)
+async def test_a_bridge_that_stops_lets_its_websockets_finish(
+    own_bridge: tuple[Stack, Process], sample: Sample
+) -> None:
+    stack, bridge = own_bridge
+    client = Client(stack)
     polite, stubborn = Talker(client, sample), Talker(client, sample)
     async with client.http:
         async with asyncio.TaskGroup() as group:
@@ -188,7 +212,6 @@ async def test_a_bridge_that_stops_lets_its_websockets_finish(own_stack: Stack, 
             await polite.begun.wait()
             await stubborn.begun.wait()
             await asyncio.sleep(3)
-            bridge = part(own_stack, "bridge")
             bridge.popen.send_signal(signal.SIGTERM)
         assert polite.code == 1000
         assert (stubborn.code, stubborn.messages[-1]["code"]) == (1012, "server_shutdown")

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pytest
+
 from tests.e2e.conftest import Client, Outcome, Sample, chunks
 from tests.words import word_error_rate
 
@@ -27,8 +29,16 @@ async def spoken(client: Client, sample: Sample, **parameters: str) -> Outcome:
         return await client.talk(socket, messages, '{"type":"end"}')
 
 
-async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, sample: Sample) -> None:
-    outcome = await spoken(client, sample, store_transcript="true")
+@pytest.fixture(scope="module")
+async def outcomes(client: Client, sample: Sample) -> list[Outcome]:
+    """With partials and without, spoken at the same time."""
+    return await asyncio.gather(
+        spoken(client, sample, store_transcript="true"), spoken(client, sample, interim_results="false")
+    )
+
+
+async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, outcomes: list[Outcome]) -> None:
+    outcome = outcomes[0]
     assert outcome.close_code == 1000
     kinds = [message["type"] for message in outcome.messages]
     until_final = kinds[: kinds.index("transcript.final") + 1]  # the second sentence has begun behind it
@@ -51,7 +61,7 @@ async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, s
     ]
 
 
-async def test_without_interim_results_there_are_none(client: Client, sample: Sample) -> None:
-    outcome = await spoken(client, sample, interim_results="false")
+def test_without_interim_results_there_are_none(outcomes: list[Outcome]) -> None:
+    outcome = outcomes[1]
     assert outcome.of("transcript.partial") == []
     assert outcome.of("transcript.final")

@@ -22,19 +22,27 @@ ONE, OTHER = "203.0.113.11", "198.51.100.22"
 SESSIONS = "/v1/realtime/sessions"
 
 
-@pytest.fixture(scope="module", params=[BALANCER, ""], ids=["named", "not named"])
-def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def named_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that knows its balancer."""
     settings = StackSettings(
         home=tmp_path_factory.mktemp("behind"),
         port=free_port(),
         auth="keys",
-        trusted_proxies=request.param,
+        trusted_proxies=BALANCER,
         database_url=None,
         s3_endpoint_url=None,
         s3_bucket=None,
     )
     with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
         yield stack
+
+
+@pytest.fixture(params=["named_stack", "keyed_stack"], ids=["named", "not named"])
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """With a balancer in front, of which the other one has not been told."""
+    stack: Stack = request.getfixturevalue(request.param)
+    return stack
 
 
 @pytest.fixture

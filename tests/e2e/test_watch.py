@@ -105,7 +105,7 @@ async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(house: Hou
         ]
 
 
-async def test_over_grpc_progress_is_seen_within_two_seconds_and_silence_has_a_heartbeat(house: House) -> None:
+async def test_over_grpc_progress_is_seen_within_two_seconds(house: House) -> None:
     key = await house.make_tenant("native", "realtime", "sessions:read")
     watcher = Watcher(house.channel, metadata=grpc_bearer(key))
     await watcher.until(lambda told: "ready" in told.kinds)
@@ -115,7 +115,6 @@ async def test_over_grpc_progress_is_seen_within_two_seconds_and_silence_has_a_h
         await socket.send('{"type":"end"}')
         await socket.wait_closed()
     await watcher.until(lambda told: told.statuses == {session_id: "completed"}, 2)
-    await watcher.until(lambda told: told.kinds[-1] == "heartbeat", 25)
     await watcher.close()
 
 

@@ -307,12 +307,3 @@ async def test_a_client_without_our_stubs_calls_by_reflection(client: Client) ->
     )  # fmt: skip
     assert called.returncode == 0, called.stderr
     assert '"pagination"' in called.stdout
-
-
-async def test_a_quiet_stream_outlives_the_keepalives(client: Client) -> None:
-    """Every hop pings; a hop that pings more than the next one suffers loses all streams of its connection."""
-    async with client.open() as socket:
-        begin = json.loads(await socket.recv())
-        await asyncio.sleep(17)
-        outcome = await client.talk(socket, [begin], '{"type":"end"}')
-    assert [message["type"] for message in outcome.messages] == ["session.begin", "session.end"]

@@ -442,6 +442,10 @@ class _MortalOs:
         self._fate.step()
 
 
+def _unsaid(*_: Any, **__: Any) -> None:
+    """In place of a logger's method. A function: thousands of mocks would take a third of the time."""
+
+
 @contextmanager
 def mortal(fate: Fate) -> Iterator[None]:
     """Persistence's code under this fate, in small parts and virtual time."""
@@ -472,8 +476,9 @@ def mortal(fate: Fate) -> Iterator[None]:
         mock.patch.object(ledger, "COLLECT_SECONDS", 0.02),
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
         *[mock.patch.object(module, "time", clock) for module in (audio_upload, recorder, troubles, writer)],
-        *[mock.patch.object(module.log, name) for module in (audio_upload, finisher) for name in ("warning", "error")],
-        *[mock.patch.object(surplus.log, name) for name in ("info", "error")],
+        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, surplus)],
+        *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
+        mock.patch.object(surplus.log, "info", _unsaid),
     ]
     for patch in patches:
         patch.start()

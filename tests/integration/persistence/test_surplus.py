@@ -1,173 +1,46 @@
 """A spool that comes back when another server has ended its session: what only it has is added, once and whole."""
 
 import asyncio
-import random
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from persistence.archive import delete_session
-from persistence.audio_upload import AudioUpload
-from persistence.config import PersistenceSettings
 from persistence.database import Database
-from persistence.finals import numbered
-from persistence.keys import Tail, audio_key, tail_key, tail_prefix, transcript_key
-from persistence.lease import Lease
+from persistence.keys import Tail, audio_key, tail_key, tail_prefix
 from persistence.objects import ObjectStore
-from persistence.ownership import Ownership, Remains
-from persistence.reaper import INTERRUPTED
+from persistence.ownership import Ownership
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
-from persistence.salvage import Salvage
 from persistence.sessions import SessionStore
-from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Standing, Surplus
 from persistence.tenancy import DEFAULT_TENANT_ID
-from persistence.transcript import Utterance
-from persistence.troubles import Troubles
 from persistence.verify import verify
-from persistence.wav import WavFormat
-from tests.integration.persistence.test_sessions import a_start
+from tests.integration.persistence.left import WAV, Left, left_by_a_dead_server, said
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
-WAV = WavFormat("pcm_s16le", 16000, 1)
 SHORT = (96_000, 64_000)
 LONG = (12_800_000, 4_000_000)
 """Audio that S3 has and audio that only the spool has; the long one's second part is gone from the spool."""
-
-
-def said(number: int) -> Utterance:
-    return Utterance(float(number), number + 1.0, f"this is final {number}", 0.5, "en")
-
-
-@dataclass
-class Left:
-    """A session of a dead server, the spool it left, and what another server may make of it."""
-
-    settings: PersistenceSettings
-    database: Database
-    objects: ObjectStore
-    spool: SessionSpool
-    audio: bytes
-    finals: int
-    other: str
-
-    @property
-    def id(self) -> uuid.UUID:
-        return self.spool.manifest.start.id
-
-    @property
-    def session_id(self) -> str:
-        return self.spool.manifest.start.session_id
-
-    @property
-    def ownership(self) -> Ownership:
-        return Ownership(self.database, self.other)
-
-    @property
-    def salvage(self) -> Salvage:
-        return Salvage(self.objects, SessionRows(self.database, self.other))
-
-    async def taken(self) -> Remains:
-        """The other server takes it and begins to end it."""
-        await Lease(self.database, self.other, 60.0, 1.0).register()
-        ownership = self.ownership
-        await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
-        assert await ownership.begin_recovery(self.id)
-        remains = await ownership.remains(self.id)
-        assert remains is not None
-        return remains
-
-    async def ended(self) -> Remains:
-        """The other server ends it from S3."""
-        await self.salvage.end(await self.taken())
-        return await self.row()
-
-    async def row(self) -> Remains:
-        row = await self.ownership.session(self.id)
-        assert row is not None
-        return row
-
-    async def wav(self) -> bytes:
-        return await self.objects.read(audio_key(self.id))
-
-    async def is_whole(self) -> None:
-        """Every byte, every final, and a row that agrees."""
-        row = await self.row()
-        assert await self.wav() == WAV.header(len(self.audio)) + self.audio
-        assert (row.stored_bytes, row.audio_duration_seconds) == (len(self.audio), WAV.seconds(len(self.audio)))
-        assert (row.status, row.utterance_count, row.has_tails) == ("interrupted", self.finals, False)
-        assert row.recover_after is None
-        transcript = (await self.objects.read(transcript_key(self.id))).decode()
-        assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
-        found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
-        # The spool goes last, by whoever called for this.
-        assert found == ({"spool_left"} if self.is_spooled() else set())
-
-    def is_spooled(self) -> bool:
-        return self.spool.directory.exists()
-
 
 Leave = Callable[..., Awaitable[Left]]
 
 
 @pytest.fixture
-async def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Leave:
-    async def leave(sizes: tuple[int, int] = SHORT, finals: tuple[int, int] = (2, 1)) -> Left:
-        settings = make_settings()
-        dead = f"dead-{uuid.uuid4().hex[:8]}"
-        start = a_start(DEFAULT_TENANT_ID, worker_id=dead)
-        rows = SessionRows(database, dead)
-        await rows.insert([start])
-        home = SpoolHome.open(settings.spool_dir, dead)
-        spool = home.create(start)
-        audio = random.Random(1).randbytes(sum(sizes))
-        await ship(spool, Shipper(objects, rows, flush_seconds=0.0), audio[: sizes[0]])
-        await asyncio.to_thread(append, spool, audio[sizes[0] :])
-        for number in range(sum(finals)):
-            spool.append_utterance(said(number))
-        for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
-            await rows.write({}, batch)
-        spool.close()
-        home.release(remove=False)
-        reopened = SessionSpool.open(spool.directory)
-        assert reopened is not None
-        other = f"other-{uuid.uuid4().hex[:8]}"
-        return Left(settings, database, objects, reopened, audio, sum(finals), other)
+def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Leave:
+    def leave(sizes: tuple[int, int] = SHORT, finals: tuple[int, int] = (2, 1)) -> Awaitable[Left]:
+        return left_by_a_dead_server(make_settings(), database, objects, sizes, finals)
 
     return leave
-
-
-def append(spool: SessionSpool, audio: bytes) -> None:
-    for at in range(0, len(audio), 64_000):
-        spool.append_audio(audio[at : at + 64_000])
-
-
-async def ship(spool: SessionSpool, shipper: Shipper, audio: bytes) -> None:
-    """As a running session is shipped, until S3 has all of it."""
-    upload: AudioUpload = shipper.begin(spool, Troubles())
-    ledger = asyncio.create_task(shipper.run())
-    await asyncio.to_thread(append, spool, audio)
-    upload.appended()
-    async with asyncio.timeout(20):
-        while upload.stored_bytes < len(audio) or has_full_unreleased(spool):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    await shipper.close()
-    ledger.cancel()
-
-
-def has_full_unreleased(spool: SessionSpool) -> bool:
-    return len(spool.segments()) > 2
 
 
 def surplus_of(left: Left, worker_id: str) -> Surplus:

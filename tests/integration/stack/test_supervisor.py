@@ -21,7 +21,7 @@ from stack.supervisor import running_stack
 from tests.integration.stack.conftest import Command
 from tests.integration.stack.stand_in import programs
 
-PARTS = ["postgres", "seaweedfs", "server", "bridge", "envoy"]
+PARTS = ["seaweedfs", "postgres", "server", "bridge", "envoy"]
 
 
 # Not asked by the stand-ins; it saves the seconds that an own S3 server takes to start.
