@@ -17,7 +17,7 @@ SECONDS = 17
 @pytest.fixture(scope="module")
 async def watcher(house: House) -> AsyncIterator[Watcher]:
     """Sees no session: those of the house are another tenant's."""
-    key = await house.make_tenant("quiet", "sessions:read")
+    key = await house.make_tenant("watching", "sessions:read")
     watcher = Watcher(house.channel, metadata=grpc_bearer(key))
     await watcher.until(lambda told: "ready" in told.kinds)
     yield watcher
