@@ -44,6 +44,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             _refuse(context, code_pb2.RESOURCE_EXHAUSTED, "not now", "NO_CAPACITY", ("dalston-try-elsewhere", "1"))
         if request.session_id == "sess_limit":
             _refuse(context, code_pb2.RESOURCE_EXHAUSTED, "not now", "RATE_LIMITED")
+        if request.session_id == "sess_stopping":
+            # gRPC's own answer to a call that comes while it closes its port.
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
         _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
 
     def DeleteSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.DeleteSessionResponse:

@@ -24,6 +24,16 @@ def test_a_full_server_s_call_goes_elsewhere_and_a_tenant_at_its_limit_does_not(
         assert asked(front, session_id) - before == tries
 
 
+def test_a_call_that_meets_a_server_just_as_it_stops_goes_elsewhere(channel: grpc.Channel, front: Front) -> None:
+    before = asked(front, "sess_stopping")
+    with pytest.raises(grpc.RpcError) as refused:
+        session_pb2_grpc.SessionServiceStub(channel).GetSession(
+            session_pb2.GetSessionRequest(session_id="sess_stopping"), timeout=10
+        )
+    assert refused.value.code() == grpc.StatusCode.CANCELLED
+    assert asked(front, "sess_stopping") - before == 3
+
+
 def test_the_same_by_rest_and_the_header_stays_inside(http: httpx.Client, front: Front) -> None:
     for session_id, tries in (("sess_full", 3), ("sess_limit", 1)):
         before = asked(front, session_id)
