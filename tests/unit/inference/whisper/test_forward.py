@@ -151,3 +151,16 @@ def test_an_int8_layer_is_within_a_hundredth_of_the_float_layer(bias: bool) -> N
 def test_an_int8_layer_keeps_a_row_of_zeros() -> None:
     weight = torch.zeros(4, 8)
     assert not Int8Linear(weight, None)(torch.ones(1, 8)).any()
+
+
+def test_with_int8_weights_the_likeliest_tokens_are_weighed_as_with_those_that_are_stored(
+    checkpoint: Checkpoint,
+) -> None:
+    quantised = Decoder(checkpoint, CPU, Precision(torch.float32, torch.float32, quantised_decoder=True))
+    hidden = torch.randn(3, checkpoint.shape.d_model, generator=torch.Generator().manual_seed(4))
+    exact, logits = Decoder(checkpoint, CPU, EXACT).logits(hidden), quantised.logits(hidden)
+    likeliest = exact.topk(5).indices
+    torch.testing.assert_close(logits.gather(-1, likeliest), exact.gather(-1, likeliest))
+    assert torch.equal(logits.topk(5).indices, likeliest)
+    # Of several places of each row, too.
+    torch.testing.assert_close(quantised.logits(hidden[:, None])[:, 0].topk(5).values, logits.topk(5).values)
