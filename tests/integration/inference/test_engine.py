@@ -209,7 +209,7 @@ async def test_of_partials_of_one_session_the_newest_is_answered_and_a_final_com
         return result
 
     samples = spoken[1].samples
-    running = asyncio.create_task(engine.recognize("fast", samples, "en"))
+    running = asyncio.create_task(engine.recognize("fast", samples, "en", session=6))
     await asyncio.sleep(0)
     partials = [
         asyncio.create_task(

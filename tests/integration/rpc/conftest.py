@@ -26,6 +26,7 @@ class PatientEngine(Recognizer):
     models = frozenset({"fast"})
 
     def __init__(self) -> None:
+        self.was_asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -33,6 +34,7 @@ class PatientEngine(Recognizer):
         return True
 
     async def answer(self, asked: Asked) -> Recognition:
+        self.was_asked.set()
         await self.may_answer.wait()
         return Recognition("some words", "en", 0.9, 0.0, None)
 

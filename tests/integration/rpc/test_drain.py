@@ -11,6 +11,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
+FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
 END = TranscribeRequest(control=TranscribeControl(end=TranscribeControl.End()))
 
 
@@ -104,6 +105,8 @@ async def test_a_stream_that_does_not_end_is_not_waited_for_longer_than_told(dra
     draining.engine.may_answer.clear()
     call, _ = await begin(draining)
     await send(call, speech)
+    await call.write(FLUSH)
+    await draining.engine.was_asked.wait()
     draining.drain.begin(0)
     assert not await draining.drain.wait_empty(0.5)
     draining.engine.may_answer.set()
