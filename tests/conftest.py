@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadScopeScheduling
 
 from persistence.migrate import migrate
 from stack.parts import Programs
@@ -19,6 +21,7 @@ from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 from tests.faults.servers import SCRIPTED
 
+TESTS = Path(__file__).parent
 THOROUGH = "thorough"
 """The profile of hypothesis with which `make faults` has more examples tried."""
 hypothesis_settings.register_profile(THOROUGH)
@@ -39,6 +42,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="some",
         help="how much of tests/faults to run: nothing, what takes 3 minutes (the default), or all of it (make faults)",
     )
+
+
+class ByFolder(LoadScopeScheduling):
+    """Where processes share the tests (`-n`), those that share servers go to one: the tests of a folder."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        kind, *folders = Path(nodeid.split("::")[0]).relative_to(TESTS.name).parts
+        return f"{kind}/{folders[0]}" if kind == "integration" else kind
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    return ByFolder(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -108,6 +108,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=left_out)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes hands its figures to the one that prints."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["faults"] = FIGURES.handed_over()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # A process that died has none.
+    if figures := getattr(node, "workeroutput", {}).get("faults"):
+        FIGURES.take_over(*figures)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if lines := FIGURES.summary():
         terminalreporter.section("what the faults did")

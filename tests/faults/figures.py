@@ -20,6 +20,15 @@ class Figures:
         """A measurement that is no sum."""
         self.lines.append(line)
 
+    def handed_over(self) -> tuple[dict[str, int], list[str]]:
+        """All of it, in what can be sent from process to process."""
+        return dict(self.sums), self.lines
+
+    def take_over(self, sums: dict[str, int], lines: list[str]) -> None:
+        """Adds what another process has counted."""
+        self.sums.update(sums)
+        self.lines += lines
+
     def summary(self) -> list[str]:
         """What there is to print."""
         return [f"{name}: {count:,}" for name, count in self.sums.items()] + self.lines

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from persistence import access, api_keys
 from persistence.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
-from persistence.credentials import new_key, new_token, parse_secret
+from persistence.credentials import new_key, parse_secret
 from persistence.database import Database, open_database
 from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, TokenSpent, TooManyKeys, TooManySessions
 from persistence.records import SessionStart
@@ -325,7 +325,7 @@ async def test_limits_reach_the_grant_and_go_back_to_the_default(keys: KeyStore,
     assert tenant.id in [each.id for each in await store.list()]
 
 
-@pytest.mark.parametrize("text_of", ["", "dk_", "dk_" + "a" * 42, "dk_" + "a" * 44, "xx_" + "a" * 43, new_token()[1:]])
+@pytest.mark.parametrize("text_of", ["", "dk_", "dk_" + "a" * 42, "dk_" + "a" * 44, "xx_" + "a" * 43, "t_" + "a" * 43])
 def test_what_has_not_the_form_of_a_secret_is_none(text_of: str) -> None:
     assert parse_secret(text_of) is None
 
