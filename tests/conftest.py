@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--faults",
         choices=("none", "some", "all"),
         default="some",
-        help="how much of tests/faults to run: nothing, what takes 3 minutes (the default), or all of it (make faults)",
+        help="how much of tests/faults to run: nothing, what takes 5 minutes (the default), or all of it (make faults)",
     )
 
 

@@ -9,6 +9,9 @@ from typing import Final, Literal
 FRAMES_PER_SECOND = 50
 _BUCKET = 32
 _MARGIN_SECONDS = 1.5
+_LENGTH_WAITS = 0.5
+"""Seconds that a partial waits longer for each second of its speech: who has just begun has nothing to read yet, and is
+soon served."""
 
 
 def window(seconds: float, full: int) -> int:
@@ -60,8 +63,9 @@ def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequ
 
     The first kind of `precedence` that waits goes. Partials never share a batch with finals: it takes as long as its
     longest row. Of each kind the sessions take turns. The batch begins with the one whose turn has waited longest,
-    whatever its model, so nothing of its kind starves; others of its model join it while the batch stays within its
-    limits, the next of every session before the second of any, and finals of the other kind at last.
+    whatever its model, so nothing of its kind starves; a long partial counts as one that came later. Others of its
+    model join it while the batch stays within its limits, the next of every session before the second of any, and
+    finals of the other kind at last.
     """
     kinds = [kind for kind in precedence if any(candidate.kind == kind for candidate in queue)]
     if not kinds:
@@ -94,6 +98,7 @@ def _in_turn(queue: Sequence[Candidate], kind: Kind) -> list[int]:
     keys = []
     for index, candidate in enumerate(queue):
         if candidate.kind == kind:
-            keys.append((before[candidate.session], candidate.turn, index))
+            longer = _LENGTH_WAITS * candidate.frames / FRAMES_PER_SECOND if kind == "partial" else 0.0
+            keys.append((before[candidate.session], candidate.turn + longer, index))
             before[candidate.session] += 1
     return [index for _, _, index in sorted(keys)]

@@ -80,6 +80,13 @@ def test_those_that_are_ahead_may_go_before_live_finals() -> None:
     assert next_batch([final("a", 1), ahead("b", 2)], LIMITS, AHEAD_FIRST) == [1, 0]
 
 
+def test_who_has_just_begun_to_speak_has_a_partial_before_who_speaks_on_unless_that_has_waited_long() -> None:
+    speaks_on = partial("a", turn=1.0, frames=500)
+    assert next_batch([speaks_on, partial("b", turn=4.9, frames=100)], LIMITS) == [1]
+    assert next_batch([speaks_on, partial("b", turn=5.1, frames=100)], LIMITS) == [0]
+    assert next_batch([final("a", turn=1.0, frames=500), final("b", turn=1.1, frames=100)], LIMITS) == [0]
+
+
 def test_a_batch_of_partials_is_smaller() -> None:
     limits = BatchLimits(rows=4, frames=3000, waste=0.25, partial_rows=2)
     assert next_batch([partial(name) for name in "abcd"], limits) == [0, 1]
