@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,13 +104,14 @@ def test_a_batch_begins_with_the_turn_that_has_waited_longest() -> None:
     assert next_batch([final("a", 5), final("b", 2, model="large"), final("c", 3)], LIMITS) == [1]
 
 
+kinds = st.sampled_from(["live", "ahead", "partial"])
 candidates = st.builds(
     Candidate,
     model=st.sampled_from(["a", "b"]),
     frames=st.integers(32, 1500),
     session=st.integers(0, 5),
-    turn=st.floats(0, 9),
-    kind=st.sampled_from(["live", "ahead", "partial"]),
+    turn=st.integers(0, 900).map(lambda moment: moment / 100),
+    kind=kinds,
 )
 
 
@@ -129,15 +132,19 @@ def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_begins_with_wha
     assert total - used <= limits.waste * total
 
 
-@given(st.lists(candidates, min_size=1, max_size=40))
-def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer(waiting: list[Candidate]) -> None:
+@given(st.lists(candidates, min_size=1, max_size=40), kinds)
+def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer_but_longer_partials(
+    waiting: list[Candidate], kind: Kind
+) -> None:
+    waiting = [replace(job, kind=kind) for job in waiting]
     head = next_batch(waiting, LIMITS)[0]
-    alike = [index for index, job in enumerate(waiting) if job.kind == waiting[head].kind]
     firsts: dict[object, int] = {}
-    for index in alike:
-        firsts.setdefault(waiting[index].session, index)
+    for index, job in enumerate(waiting):
+        firsts.setdefault(job.session, index)
     assert head in firsts.values()
-    assert waiting[head].turn == min(waiting[index].turn for index in firsts.values())
+    for index in firsts.values():
+        job = waiting[index]
+        assert job.turn >= waiting[head].turn or (kind == "partial" and job.frames > waiting[head].frames)
 
 
 @given(st.lists(candidates, max_size=30))
