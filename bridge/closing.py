@@ -66,7 +66,8 @@ _LOST = ("UNAVAILABLE", "the transcription server cannot be reached; try again s
 # A status without ErrorInfo was made by gRPC or a proxy. Its text is about their insides and stays here.
 _BARE_STATUSES: dict[grpc.StatusCode, tuple[str, str]] = {
     grpc.StatusCode.UNAVAILABLE: _LOST,
-    # A killed server's streams end with INTERNAL, a proxy's resets with CANCELLED or DEADLINE_EXCEEDED.
+    # A killed server's streams end with INTERNAL, a proxy's resets with CANCELLED or DEADLINE_EXCEEDED, and what comes
+    # while a server closes its port with CANCELLED.
     grpc.StatusCode.INTERNAL: _LOST,
     grpc.StatusCode.CANCELLED: _LOST,
     grpc.StatusCode.DEADLINE_EXCEEDED: _LOST,

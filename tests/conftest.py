@@ -19,6 +19,7 @@ from stack.postgres import PostgresServer, postgres
 from stack.seaweedfs import S3Server, seaweedfs
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
+from tests.faults.figures import FIGURES
 from tests.faults.servers import SCRIPTED
 
 TESTS = Path(__file__).parent
@@ -45,7 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class ByFolder(LoadScopeScheduling):
-    """Where processes share the tests (`-n`), those that share servers go to one: the tests of a folder."""
+    """Where processes share the tests (`-n`), those that share servers go to one: the tests of a folder.
+
+    xdist's own way, `--dist loadgroup`, does nothing with pytest 9.2: it writes to a field that items no longer have.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         kind, *folders = Path(nodeid.split("::")[0]).relative_to(TESTS.name).parts
@@ -55,6 +59,26 @@ class ByFolder(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     return ByFolder(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes hands its figures to the one that prints."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["faults"] = FIGURES.handed_over()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # A process that died has none.
+    if figures := getattr(node, "workeroutput", {}).get("faults"):
+        FIGURES.take_over(*figures)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if lines := FIGURES.summary():
+        terminalreporter.section("what the faults did")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

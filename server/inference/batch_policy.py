@@ -10,8 +10,8 @@ FRAMES_PER_SECOND = 50
 _BUCKET = 32
 _MARGIN_SECONDS = 1.5
 _LENGTH_WAITS = 0.5
-"""Seconds that a partial waits longer for each second of its speech: who has just begun has nothing to read yet, and is
-soon served."""
+"""By how much later than it is a partial's turn counts for each second of its speech: who has just begun has nothing to
+read yet, and is soon served."""
 
 
 def window(seconds: float, full: int) -> int:

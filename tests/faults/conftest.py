@@ -106,23 +106,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if not is_wanted(item)]
     items[:] = [item for item in items if is_wanted(item)]
     config.hook.pytest_deselected(items=left_out)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """One of several processes hands its figures to the one that prints."""
-    if (output := getattr(session.config, "workeroutput", None)) is not None:
-        output["faults"] = FIGURES.handed_over()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    # A process that died has none.
-    if figures := getattr(node, "workeroutput", {}).get("faults"):
-        FIGURES.take_over(*figures)
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if lines := FIGURES.summary():
-        terminalreporter.section("what the faults did")
-        for line in lines:
-            terminalreporter.write_line(line)

@@ -40,8 +40,6 @@ TAG = 5
 SECONDS = 30
 PIECE = 3200
 FINAL = re.compile(rf"tag {TAG} bytes (\d+) to (\d+)")
-AGAIN = {grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED}
-"""With which a client tries to resume again, as docs/grpc.md tells it."""
 STORED = {"store_audio": True, "store_transcript": True}
 
 
@@ -194,7 +192,8 @@ async def resumed(client: PatternClient, previous: PatternClient) -> None:
             try:
                 return await client.resume(previous)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in AGAIN:
+                is_bare = "grpc-status-details-bin" not in dict(error.trailing_metadata() or ())
+                if not is_bare and error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE):
                     raise
             await asyncio.sleep(0.3)
 

@@ -13,7 +13,7 @@ from server.inference.whisper.precision import Precision
 
 _EXACT = 32
 """The likeliest tokens, whose logits are computed again with the stored weights. int8 alone moves logits by 3 % of
-their spread, which is more than often lies between one token and the next."""
+their spread; the gap between two tokens is often smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ class Decoder:
         return self._norm(x)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, width] -> [rows, vocabulary], in float32; with int8 weights exact for the likeliest alone."""
+        """[rows, width] -> [rows, vocabulary], in float32; of int8 weights the rounding is undone for the likeliest."""
         logits = self._projection(hidden).float()
         if self._exact:
             likeliest = logits.topk(self._exact, dim=-1, sorted=False).indices

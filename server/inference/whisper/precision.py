@@ -33,8 +33,9 @@ def choose_device(wanted: str) -> torch.device:
 def choose_precision(device: torch.device) -> Precision:
     """The fastest formats that do not cost accuracy.
 
-    On a CPU int8 weights speed the decoder up without changing what it writes, but cost the encoder three points of
-    word error rate; bfloat16 does not, and is faster than float32 only where the CPU multiplies it natively.
+    On a CPU int8 weights speed the decoder up, and `Decoder.logits` makes good what they cost in accuracy; they cost
+    the encoder three points of word error rate. bfloat16 costs it none, and is faster than float32 only where the CPU
+    multiplies it natively.
     """
     if device.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
