@@ -192,8 +192,7 @@ async def resumed(client: PatternClient, previous: PatternClient) -> None:
             try:
                 return await client.resume(previous)
             except grpc.aio.AioRpcError as error:
-                is_bare = "grpc-status-details-bin" not in dict(error.trailing_metadata() or ())
-                if not is_bare and error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE):
+                if error.code() not in (grpc.StatusCode.ABORTED, grpc.StatusCode.UNAVAILABLE):
                     raise
             await asyncio.sleep(0.3)
 

@@ -67,7 +67,7 @@ class Decoder:
         }
         self._norm = make.norm("decoder.layer_norm")
         self._projection = make.make(self._embeddings, None)
-        self._exact = min(_EXACT, len(self._embeddings)) if precision.quantised_decoder else 0
+        self._is_quantised = precision.quantised_decoder
 
     def start(self, audio: torch.Tensor, capacity: int, padding: Sequence[int] | None = None) -> DecoderState:
         """The state before the first token.
@@ -172,10 +172,10 @@ class Decoder:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[rows, width] -> [rows, vocabulary], in float32; of int8 weights the rounding is undone for the likeliest."""
         logits = self._projection(hidden).float()
-        if self._exact:
-            likeliest = logits.topk(self._exact, dim=-1, sorted=False).indices
+        if self._is_quantised:
+            likeliest = logits.topk(_EXACT, dim=-1, sorted=False).indices
             weights = self._embeddings[likeliest].to(hidden.dtype)
-            logits.scatter_(-1, likeliest, (weights @ hidden[..., None])[..., 0].float())
+            logits.scatter_(-1, likeliest, (weights @ hidden[..., None])[..., 0])
         return logits
 
     def _attend_tokens(
