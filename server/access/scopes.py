@@ -16,6 +16,7 @@ SCOPES: Final[dict[str, Scope]] = {
     "WatchSessions": "sessions:read",
     "GetEnhancement": "sessions:read",
     "DeleteSession": "sessions:write",
+    "EndSession": "sessions:write",
     "EnhanceSession": "sessions:write",
     "CreateKey": "admin",
     "ListKeys": "admin",

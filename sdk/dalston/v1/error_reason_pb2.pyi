@@ -79,6 +79,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
     ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 25
     """RESOURCE_EXHAUSTED: the tenant has as many keys as it may. Revoke some."""
+    ERROR_REASON_SESSION_ENDED: _ErrorReason.ValueType  # 26
+    """ABORTED: somebody ended the session with EndSession."""
+    ERROR_REASON_STORAGE_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 27
+    """RESOURCE_EXHAUSTED: the tenant stores as much as it may. Delete sessions,
+    or begin one that stores nothing.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -143,4 +149,10 @@ ERROR_REASON_INVALID_RANGE: ErrorReason.ValueType  # 24
 """OUT_OF_RANGE: no byte of the stored audio is in the range asked for."""
 ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 25
 """RESOURCE_EXHAUSTED: the tenant has as many keys as it may. Revoke some."""
+ERROR_REASON_SESSION_ENDED: ErrorReason.ValueType  # 26
+"""ABORTED: somebody ended the session with EndSession."""
+ERROR_REASON_STORAGE_QUOTA_EXCEEDED: ErrorReason.ValueType  # 27
+"""RESOURCE_EXHAUSTED: the tenant stores as much as it may. Delete sessions,
+or begin one that stores nothing.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

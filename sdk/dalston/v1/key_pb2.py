@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/key.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x81\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"h\n\x10\x43reateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x1f\n\x12\x65xpires_in_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"A\n\x11\x43reateKeyResponse\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"?\n\x0fListKeysRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\tB\x08\n\x06_limit\"[\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Key\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"L\n\x12\x43reateTokenRequest\x12\x1f\n\x12\x65xpires_in_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"T\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8b\x03\n\nKeyService\x12]\n\tCreateKey\x12\x1c.dalston.v1.CreateKeyRequest\x1a\x1d.dalston.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12W\n\x08ListKeys\x12\x1b.dalston.v1.ListKeysRequest\x1a\x1c.dalston.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12U\n\tRevokeKey\x12\x1c.dalston.v1.RevokeKeyRequest\x1a\x0f.dalston.v1.Key\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/keys/{key_id}\x12n\n\x0b\x43reateToken\x12\x1e.dalston.v1.CreateTokenRequest\x1a\x1f.dalston.v1.CreateTokenResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/realtime/tokens:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/key.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ncreated_by\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_created_by\"h\n\x10\x43reateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x1f\n\x12\x65xpires_in_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"A\n\x11\x43reateKeyResponse\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"?\n\x0fListKeysRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\tB\x08\n\x06_limit\"[\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Key\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"L\n\x12\x43reateTokenRequest\x12\x1f\n\x12\x65xpires_in_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"T\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8b\x03\n\nKeyService\x12]\n\tCreateKey\x12\x1c.dalston.v1.CreateKeyRequest\x1a\x1d.dalston.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12W\n\x08ListKeys\x12\x1b.dalston.v1.ListKeysRequest\x1a\x1c.dalston.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12U\n\tRevokeKey\x12\x1c.dalston.v1.RevokeKeyRequest\x1a\x0f.dalston.v1.Key\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/keys/{key_id}\x12n\n\x0b\x43reateToken\x12\x1e.dalston.v1.CreateTokenRequest\x1a\x1f.dalston.v1.CreateTokenResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/realtime/tokens:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,21 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/realtime/tokens:\001*'
   _globals['_KEY']._serialized_start=100
-  _globals['_KEY']._serialized_end=357
-  _globals['_CREATEKEYREQUEST']._serialized_start=359
-  _globals['_CREATEKEYREQUEST']._serialized_end=463
-  _globals['_CREATEKEYRESPONSE']._serialized_start=465
-  _globals['_CREATEKEYRESPONSE']._serialized_end=530
-  _globals['_LISTKEYSREQUEST']._serialized_start=532
-  _globals['_LISTKEYSREQUEST']._serialized_end=595
-  _globals['_LISTKEYSRESPONSE']._serialized_start=597
-  _globals['_LISTKEYSRESPONSE']._serialized_end=688
-  _globals['_REVOKEKEYREQUEST']._serialized_start=690
-  _globals['_REVOKEKEYREQUEST']._serialized_end=724
-  _globals['_CREATETOKENREQUEST']._serialized_start=726
-  _globals['_CREATETOKENREQUEST']._serialized_end=802
-  _globals['_CREATETOKENRESPONSE']._serialized_start=804
-  _globals['_CREATETOKENRESPONSE']._serialized_end=888
-  _globals['_KEYSERVICE']._serialized_start=891
-  _globals['_KEYSERVICE']._serialized_end=1286
+  _globals['_KEY']._serialized_end=397
+  _globals['_CREATEKEYREQUEST']._serialized_start=399
+  _globals['_CREATEKEYREQUEST']._serialized_end=503
+  _globals['_CREATEKEYRESPONSE']._serialized_start=505
+  _globals['_CREATEKEYRESPONSE']._serialized_end=570
+  _globals['_LISTKEYSREQUEST']._serialized_start=572
+  _globals['_LISTKEYSREQUEST']._serialized_end=635
+  _globals['_LISTKEYSRESPONSE']._serialized_start=637
+  _globals['_LISTKEYSRESPONSE']._serialized_end=728
+  _globals['_REVOKEKEYREQUEST']._serialized_start=730
+  _globals['_REVOKEKEYREQUEST']._serialized_end=764
+  _globals['_CREATETOKENREQUEST']._serialized_start=766
+  _globals['_CREATETOKENREQUEST']._serialized_end=842
+  _globals['_CREATETOKENRESPONSE']._serialized_start=844
+  _globals['_CREATETOKENRESPONSE']._serialized_end=928
+  _globals['_KEYSERVICE']._serialized_start=931
+  _globals['_KEYSERVICE']._serialized_end=1326
 # @@protoc_insertion_point(module_scope)

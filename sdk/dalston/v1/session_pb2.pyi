@@ -53,6 +53,7 @@ class Session(_message.Message):
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RESUME_FROM_SECONDS_FIELD_NUMBER: _builtins.int
+    SEGMENT_COUNT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`sess_` and the 32 hexadecimal digits of a UUIDv7."""
     status: _builtins.str
@@ -103,6 +104,10 @@ class Session(_message.Message):
     seconds: in the joined recording what the earlier one has after it gives
     way to this session's.
     """
+    segment_count: _builtins.int
+    """The same as `utterance_count`, under the name that other Dalston services
+    use.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -139,10 +144,11 @@ class Session(_message.Message):
         client_ip: _builtins.str | None = ...,
         error: _builtins.str | None = ...,
         resume_from_seconds: _builtins.float | None = ...,
+        segment_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "client_ip", b"client_ip", "ended_at", b"ended_at", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "started_at", b"started_at", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "worker_id", b"worker_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "sample_rate", b"sample_rate", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "sample_rate", b"sample_rate", "segment_count", b"segment_count", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_uri: _TypeAlias = _typing.Literal["audio_uri"]  # noqa: Y015
     _WhichOneofArgType__audio_uri: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri"]  # noqa: Y015
@@ -256,6 +262,12 @@ class ListSessionsResponse(_message.Message):
 
     SESSIONS_FIELD_NUMBER: _builtins.int
     PAGINATION_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    HAS_MORE_FIELD_NUMBER: _builtins.int
+    cursor: _builtins.str
+    """The same as `pagination.next_cursor`, where other Dalston services have it."""
+    has_more: _builtins.bool
+    """Whether there is a next page, where other Dalston services have it."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]: ...
     @_builtins.property
@@ -265,12 +277,16 @@ class ListSessionsResponse(_message.Message):
         *,
         sessions: _abc.Iterable[Global___Session] | None = ...,
         pagination: Global___Pagination | None = ...,
+        cursor: _builtins.str | None = ...,
+        has_more: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor", "pagination", b"pagination"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cursor", b"_cursor", "cursor", b"cursor", "has_more", b"has_more", "pagination", b"pagination", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cursor: _TypeAlias = _typing.Literal["cursor"]  # noqa: Y015
+    _WhichOneofArgType__cursor: _TypeAlias = _typing.Literal["_cursor", b"_cursor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cursor) -> _WhichOneofReturnType__cursor | None: ...
 
 Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
@@ -332,6 +348,25 @@ class GetSessionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSessionRequest: _TypeAlias = GetSessionRequest  # noqa: Y015
+
+@_typing.final
+class EndSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndSessionRequest: _TypeAlias = EndSessionRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSessionRequest(_message.Message):

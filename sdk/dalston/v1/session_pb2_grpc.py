@@ -55,6 +55,11 @@ class SessionServiceStub:
                 request_serializer=dalston_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=dalston_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/dalston.v1.SessionService/EndSession',
+                request_serializer=dalston_dot_v1_dot_session__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.Session.FromString,
+                _registered_method=True)
         self.GetAudio = channel.unary_stream(
                 '/dalston.v1.SessionService/GetAudio',
                 request_serializer=dalston_dot_v1_dot_session__pb2.GetAudioRequest.SerializeToString,
@@ -121,6 +126,21 @@ class SessionServiceServicer:
         """Deletes a session with its audio and transcript, for good.
 
         Fails with ABORTED (409) while the session is active.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """Ends a live session, whichever server runs it: what was received is
+        recognised to its last word and stored, its client gets the last finals
+        and then ABORTED with the reason SESSION_ENDED, and the session is recorded
+        as `interrupted`. It cannot be resumed by a client that reconnects on its
+        own; a new session may still continue it.
+
+        Returns the session as it is when its server has been asked, which may be
+        before it has ended; it ends within 10 seconds. Ending a session that has
+        ended already changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +243,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.DeleteSessionRequest.FromString,
                     response_serializer=dalston_dot_v1_dot_session__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.EndSessionRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.Session.SerializeToString,
             ),
             'GetAudio': grpc.unary_stream_rpc_method_handler(
                     servicer.GetAudio,
@@ -346,6 +371,33 @@ class SessionService:
             '/dalston.v1.SessionService/DeleteSession',
             dalston_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
             dalston_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.SessionService/EndSession',
+            dalston_dot_v1_dot_session__pb2.EndSessionRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.Session.FromString,
             options,
             channel_credentials,
             insecure,

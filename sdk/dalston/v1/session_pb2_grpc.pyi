@@ -52,6 +52,17 @@ class SessionServiceStub:
 
     Fails with ABORTED (409) while the session is active.
     """
+    EndSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EndSessionRequest, _session_pb2.Session]
+    """Ends a live session, whichever server runs it: what was received is
+    recognised to its last word and stored, its client gets the last finals
+    and then ABORTED with the reason SESSION_ENDED, and the session is recorded
+    as `interrupted`. It cannot be resumed by a client that reconnects on its
+    own; a new session may still continue it.
+
+    Returns the session as it is when its server has been asked, which may be
+    before it has ended; it ends within 10 seconds. Ending a session that has
+    ended already changes nothing.
+    """
     GetAudio: _grpc.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
     was sent in, in chunks.
@@ -125,6 +136,17 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Deletes a session with its audio and transcript, for good.
 
     Fails with ABORTED (409) while the session is active.
+    """
+    EndSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EndSessionRequest, _session_pb2.Session]  # type: ignore[assignment]
+    """Ends a live session, whichever server runs it: what was received is
+    recognised to its last word and stored, its client gets the last finals
+    and then ABORTED with the reason SESSION_ENDED, and the session is recorded
+    as `interrupted`. It cannot be resumed by a client that reconnects on its
+    own; a new session may still continue it.
+
+    Returns the session as it is when its server has been asked, which may be
+    before it has ended; it ends within 10 seconds. Ending a session that has
+    ended already changes nothing.
     """
     GetAudio: _aio.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
@@ -214,6 +236,23 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a session with its audio and transcript, for good.
 
         Fails with ABORTED (409) while the session is active.
+        """
+
+    @_abc_1.abstractmethod
+    def EndSession(
+        self,
+        request: _session_pb2.EndSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.Session, _abc.Awaitable[_session_pb2.Session]]:
+        """Ends a live session, whichever server runs it: what was received is
+        recognised to its last word and stored, its client gets the last finals
+        and then ABORTED with the reason SESSION_ENDED, and the session is recorded
+        as `interrupted`. It cannot be resumed by a client that reconnects on its
+        own; a new session may still continue it.
+
+        Returns the session as it is when its server has been asked, which may be
+        before it has ended; it ends within 10 seconds. Ending a session that has
+        ended already changes nothing.
         """
 
     @_abc_1.abstractmethod

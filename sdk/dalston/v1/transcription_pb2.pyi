@@ -85,7 +85,7 @@ class TranscribeConfig(_message.Message):
     ACKS_FIELD_NUMBER: _builtins.int
     language: _builtins.str
     """ISO 639-1 code of the language spoken, or `auto` (the default) to have it
-    detected per utterance.
+    detected per utterance. A BCP 47 tag such as `en-US` counts as its language.
     """
     model: _builtins.str
     """`fast` (the default), `accurate`, or another name the server is
@@ -626,12 +626,15 @@ class Word(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     word: _builtins.str
     """As it stands in the text, punctuation included."""
     start: _builtins.float
     end: _builtins.float
     confidence: _builtins.float
     """Geometric mean of the probabilities of the tokens of the word, 0 to 1."""
+    text: _builtins.str
+    """The same as `word`, under the name that other Dalston services use."""
     def __init__(
         self,
         *,
@@ -639,10 +642,11 @@ class Word(_message.Message):
         start: _builtins.float = ...,
         end: _builtins.float = ...,
         confidence: _builtins.float = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end", b"end", "start", b"start", "word", b"word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "end", b"end", "start", b"start", "text", b"text", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,13 +748,18 @@ class Warning(_message.Message):
     `persistence_degraded`: the recording is not stored as it should be; it is
     kept on the server's disk and stored later.
 
+    `speech_suppressed`: voice activity detection found speech and the model's
+    text for it was rejected as a hallucination, with the full window too, so
+    there is no final for it. Details: `start` and `end` in seconds, and
+    `reason`. In every session.
+
     Take others for information.
     """
     message: _builtins.str
     """What happened, for a person."""
     @_builtins.property
     def details(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Details of the code, as text. Both codes above have `state`, which is
+        """Details of the code, as text. The first two codes have `state`, which is
         `begin` or `end`; `persistence_degraded` has `reason`, too:
         `object_store`, `database` or `disk`; or `audio_lost`, which has no end:
         the store has lost audio it had taken, and the recording has silence there.
