@@ -4,6 +4,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from server.audio.downmix import Downmix
 from server.audio.format import AudioFormat, Encoding
 from server.audio.g711 import ALAW_TO_PCM, MULAW_TO_PCM
 
@@ -22,6 +23,7 @@ class Decoder:
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self._format = audio_format
+        self._downmix = None if audio_format.channels == 1 else Downmix(audio_format.sample_rate)
         self._resampler = (
             None
             if audio_format.sample_rate == MODEL_RATE
@@ -38,10 +40,7 @@ class Decoder:
 
     def _mono(self, data: bytes) -> Samples:
         samples = _TO_FLOAT[self._format.encoding](data)
-        if self._format.channels == 1:
-            return samples
-        mixed: Samples = samples.reshape(-1, self._format.channels).mean(axis=1, dtype=np.float32)
-        return mixed
+        return samples if self._downmix is None else self._downmix.push(samples.reshape(-1, self._format.channels))
 
     def _resample(self, samples: Samples, *, last: bool) -> Samples:
         if self._resampler is None:
