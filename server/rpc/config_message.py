@@ -6,6 +6,7 @@ from dalston.v1.transcription_pb2 import SessionBegin, SessionConfig, SessionLim
 
 from server.audio.format import AudioFormat, Encoding
 from server.rpc import unimplemented
+from server.rpc.language_tag import language_of
 from server.session.errors import InvalidModel, InvalidParameter
 from server.session.options import AUTO, SessionOptions, VadOptions
 
@@ -72,17 +73,18 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
 
 
 def parse_language(language: str, model: str, catalog: ModelCatalog) -> str:
-    """The language in force for `language`, which may be empty.
+    """The language in force for `language`, which may be empty, or a tag such as `en-US`.
 
     Raises:
         InvalidParameter: the model does not know it.
     """
-    language = language or AUTO
-    if not catalog.supports(model, language):
+    code = language_of(language or AUTO)
+    if not catalog.supports(model, code):
         raise InvalidParameter(
-            "language", f"model {model} does not know {shown(language)}: use an ISO 639-1 code or auto"
+            "language",
+            f"model {model} does not know {shown(language)}: use an ISO 639-1 code, a tag such as en-US, or auto",
         )
-    return language
+    return code
 
 
 def begin_message(session_id: str, options: SessionOptions, limits: SessionLimits) -> SessionBegin:

@@ -2,10 +2,11 @@ import math
 from typing import Any
 
 import pytest
-from dalston.v1.transcription_pb2 import TranscribeConfig
+from dalston.v1.transcription_pb2 import SessionLimits, TranscribeConfig
 
 from server.audio.format import AudioFormat, Encoding
-from server.rpc.config_message import parse_config
+from server.rpc.config_message import begin_message, parse_config, parse_language
+from server.rpc.language_tag import language_of
 from server.session.errors import InvalidModel, InvalidParameter, NotBuilt
 from server.session.options import SessionOptions, VadOptions
 
@@ -61,7 +62,7 @@ def test_every_parameter_is_taken_over() -> None:
 @pytest.mark.parametrize(
     ("parameter", "values"),
     [
-        ("language", ["english", "xx", "EN", "a" * 1000]),
+        ("language", ["english", "xx", "xx-US", "en-", "-en", "en US", "e", "a" * 1000, "en-" + "a" * 1000]),
         ("encoding", ["mp3", "PCM_S16LE"]),
         ("sample_rate", [0, -1, 7999, 48_001]),
         ("channels", [0, 3, -1]),
@@ -77,6 +78,28 @@ def test_a_value_out_of_range_is_refused_by_name(parameter: str, values: list[An
             parse(**{parameter: value})
         assert raised.value.parameter == parameter
         assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("tag", ["en", "EN", "en-US", "en-us", "En_GB", "en-Latn-US", "en-US-x-private"])
+def test_a_language_tag_counts_as_its_language(tag: str) -> None:
+    assert parse(language=tag).language == "en"
+    assert parse_language(tag, "fast", Catalog()) == "en"
+    begin = begin_message("sess_0", parse(language=tag), SessionLimits())
+    assert begin.config.language == "en"
+
+
+def test_the_language_to_be_detected_may_be_spelt_in_capitals() -> None:
+    assert parse(language="AUTO").language == "auto"
+
+
+def test_an_unknown_language_tag_is_refused_by_name() -> None:
+    with pytest.raises(InvalidParameter, match="does not know 'xx-US': use an ISO 639-1 code"):
+        parse(language="xx-US")
+
+
+@pytest.mark.parametrize(("tag", "language"), [("nb-NO", "no"), ("fil-PH", "tl"), ("iw", "he"), ("cmn-Hans-CN", "zh")])
+def test_languages_that_browsers_name_otherwise_are_known(tag: str, language: str) -> None:
+    assert language_of(tag) == language
 
 
 def test_an_unknown_model_is_refused_with_those_there_are() -> None:
