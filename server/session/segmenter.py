@@ -56,7 +56,8 @@ class Segmenter:
 
     Speech is a candidate from its first window, and confirmed (announced) once it has lasted `min_speech_ms`; a
     candidate that falls silent before that was noise. Confirmed speech ends after `min_silence_ms` of silence, or is
-    cut at the quietest point of its last part once it is `max_utterance_seconds` long.
+    cut at the quietest point of its last part once it is `max_utterance_seconds` long. A candidate may grow longer than
+    that until it is confirmed or falls silent, which takes `min_speech_ms` and `min_silence_ms` at most.
     """
 
     def __init__(self, options: VadOptions) -> None:
@@ -65,7 +66,9 @@ class Segmenter:
         self._min_speech = options.min_speech_ms * _RATE // 1000
         self._min_silence = options.min_silence_ms * _RATE // 1000
         self._max_length = int(options.max_utterance_seconds * _RATE)
-        self._powers: deque[float] = deque(maxlen=int(self._max_length * _CUT_SEARCH) // WINDOW_SAMPLES)
+        self._cut_windows = int(self._max_length * _CUT_SEARCH) // WINDOW_SAMPLES
+        longest = self._max_length + _PAD + self._min_speech + self._min_silence
+        self._powers: deque[float] = deque(maxlen=longest // WINDOW_SAMPLES + 2)
         self._position = 0
         self._start: int | None = None
         self._confirmed = False
@@ -114,37 +117,43 @@ class Segmenter:
             return [SpeechEnd(received)]
         return [SpeechEnd(received), Utterance(start, received)]
 
+    def end(self, received: int) -> list[Segment]:
+        """Ends confirmed speech as silence would, where `received` is all the audio there is."""
+        if self._start is None or not self._confirmed:
+            return []
+        return self._end(self._start, received)
+
     def _judge(self, start: int) -> list[Segment]:
         segments: list[Segment] = []
         if not self._confirmed and self._voiced_until - self._voiced_from >= self._min_speech:
             self._confirmed = True
             segments.append(SpeechStart(start))
         if self._position - self._voiced_until >= self._min_silence:
-            segments += self._end(start)
-        elif self._position + WINDOW_SAMPLES - start > self._max_length:
-            segments += self._cut(start)
+            segments += self._end(start, self._position)
+        elif self._confirmed:
+            while self._position + WINDOW_SAMPLES - start > self._max_length:
+                cut = self._quietest_point(start)
+                if self._voiced_until > start:
+                    segments.append(Utterance(start, cut))
+                self._start = self._free_from = start = cut
         return segments
 
-    def _end(self, start: int) -> list[Segment]:
+    def _end(self, start: int, received: int) -> list[Segment]:
         confirmed, self._start = self._confirmed, None
         if not confirmed:
             return []
-        self._free_from = end = max(start, min(self._voiced_until + _PAD, self._position))
+        self._free_from = end = max(start, min(self._voiced_until + _PAD, received))
         if self._voiced_until <= start:  # what a cut left over was silence
             return [SpeechEnd(end)]
         return [SpeechEnd(end), Utterance(start, end)]
 
-    def _cut(self, start: int) -> list[Segment]:
-        """Ends the utterance at the quietest point so far; what comes after belongs to the next."""
-        if not self._confirmed:
-            self._start = None  # noise that does not stop
-            return []
-        self._start = self._free_from = cut = self._quietest_point()
-        return [Utterance(start, cut)] if self._voiced_until > start else []
-
-    def _quietest_point(self) -> int:
-        powers = list(self._powers)
-        first = self._position - len(powers) * WINDOW_SAMPLES
+    def _quietest_point(self, start: int) -> int:
+        """Where to cut an utterance that began at `start`: in the last part of the longest that it can be."""
+        before = len(self._powers)
+        surplus = max(0, self._position - start - self._max_length)
+        last = before - -(-surplus // WINDOW_SAMPLES)
+        powers = list(self._powers)[max(0, last - self._cut_windows) : last]
+        first = self._position - (before - last + len(powers)) * WINDOW_SAMPLES
         sums = [sum(powers[i : i + _QUIET_WINDOWS]) for i in range(len(powers) - _QUIET_WINDOWS + 1)]
         quietest = min(range(len(sums)), key=lambda i: (sums[i], -i))
         return first + quietest * WINDOW_SAMPLES + _QUIET_WINDOWS * WINDOW_SAMPLES // 2

@@ -1,3 +1,6 @@
+from itertools import pairwise
+
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -76,6 +79,71 @@ def test_flush_does_not_tear_a_word_that_has_hardly_begun() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.0), (0.2, 0.9)])
     assert segmenter.flush(windows(1.2) * WINDOW_SAMPLES) == []
+    segments = run(segmenter, [(1, 0.9), (1, 0.0)])
+    assert segments[0] == SpeechStart(windows(1) * WINDOW_SAMPLES - PAD)
+
+
+def test_the_shortest_speech_and_the_longest_utterance_are_both_honoured() -> None:
+    segmenter = Segmenter(VadOptions(min_speech_ms=1000, max_utterance_seconds=1.1))
+    segments = run(segmenter, [(1, 0.0), (3, 0.9), (1, 0.0)])
+    utterances = [s for s in segments if isinstance(s, Utterance)]
+    assert all(s.end - s.start <= 1.1 * 16_000 for s in utterances)
+    assert utterances[0].start <= 16_000
+    assert utterances[-1].end >= 4 * 16_000
+    assert all(one.end == other.start for one, other in pairwise(utterances))
+    assert sum(isinstance(s, SpeechStart) for s in segments) == 1
+    assert run(segmenter, [(0.9, 0.9), (1, 0.0)]) == [], "shorter speech is noise"
+
+
+@pytest.mark.parametrize("min_speech", [50, 250, 900, 1500, 2000])
+@pytest.mark.parametrize("min_silence", [50, 500, 2000])
+@pytest.mark.parametrize("longest", [1.0, 1.1, 2.1, 28.0])
+def test_no_parameters_together_make_a_session_deaf(min_speech: int, min_silence: int, longest: float) -> None:
+    """Words of 0.4 s with a window between them, twice 4 s of them."""
+    if longest * 1000 <= min_speech:
+        pytest.skip("refused by name")
+    segmenter = Segmenter(VadOptions(0.89, min_speech, min_silence, longest))
+    words = [(0.4, 0.9), (0.032, 0.0)] * 10
+    utterances = [s for s in run(segmenter, [*words, (3, 0.0), *words, (3, 0.0)]) if isinstance(s, Utterance)]
+    spoken = sum(windows(seconds) for seconds, _ in words) * WINDOW_SAMPLES
+    for start in (0, spoken + windows(3) * WINDOW_SAMPLES):
+        heard = sum(max(0, min(s.end, start + spoken) - max(s.start, start)) for s in utterances)
+        assert heard >= 0.8 * spoken
+
+
+def test_speech_that_is_confirmed_late_is_cut_within_the_longest_utterance() -> None:
+    """A pause stands where the longest utterance would end, before there is enough speech to tell it from noise."""
+    options = VadOptions(min_speech_ms=1500, min_silence_ms=2000, max_utterance_seconds=1.6)
+    segments = run(Segmenter(options), [(1.2, 0.9), (1.5, 0.0), (1, 0.9), (3, 0.0)])
+    utterances = [s for s in segments if isinstance(s, Utterance)]
+    assert utterances[0].start == 0
+    assert all(s.end - s.start <= 1.6 * 16_000 for s in utterances)
+    assert utterances[-1].end >= 3.6 * 16_000
+
+
+def test_without_more_audio_speech_ends_where_silence_would_have_ended_it() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.9), (0.4, 0.0)])
+    received = windows(1.4) * WINDOW_SAMPLES + 100
+    end = windows(1) * WINDOW_SAMPLES + PAD
+    assert segmenter.end(received) == [SpeechEnd(end), Utterance(0, end)]
+    assert segmenter.end(received) == []
+    assert segmenter.needed_from <= received
+
+
+def test_without_more_audio_speech_ends_with_the_audio_at_most() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.9)])
+    received = windows(1) * WINDOW_SAMPLES + 100
+    assert segmenter.end(received) == [SpeechEnd(received), Utterance(0, received)]
+    segments = run(segmenter, [(1, 0.9), (1, 0.0)])
+    assert segments[0] == SpeechStart(received)
+
+
+def test_without_more_audio_speech_that_has_hardly_begun_goes_on() -> None:
+    segmenter = Segmenter(VadOptions())
+    run(segmenter, [(1, 0.0), (0.2, 0.9)])
+    assert segmenter.end(windows(1.2) * WINDOW_SAMPLES) == []
     segments = run(segmenter, [(1, 0.9), (1, 0.0)])
     assert segments[0] == SpeechStart(windows(1) * WINDOW_SAMPLES - PAD)
 
