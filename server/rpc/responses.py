@@ -4,6 +4,7 @@ from dalston.v1 import transcription_pb2 as pb
 
 from server.session.events import (
     Acknowledged,
+    ContainerFound,
     Ended,
     Event,
     Final,
@@ -11,6 +12,7 @@ from server.session.events import (
     Partial,
     SpeechEnded,
     SpeechStarted,
+    SpeechSuppressed,
     Terminating,
 )
 
@@ -40,6 +42,10 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
                     ],
                 )
             )
+        case SpeechSuppressed():
+            return pb.TranscribeResponse(warning=_suppressed(event))
+        case ContainerFound():
+            return pb.TranscribeResponse(warning=_container(event))
         case Flushed():
             return pb.TranscribeResponse(flushed=pb.Flushed(timestamp=event.timestamp))
         case Acknowledged():
@@ -54,6 +60,27 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
             )
         case Ended():
             return pb.TranscribeResponse(session_end=_session_end(event, session_id))
+
+
+def _suppressed(event: SpeechSuppressed) -> pb.Warning:
+    start, end = (f"{seconds:.6f}".rstrip("0").rstrip(".") for seconds in (event.start, event.end))
+    why = "the model wrote nothing" if event.reason == "empty" else "what the model wrote is taken to be invented"
+    return pb.Warning(
+        code="speech_suppressed",
+        message=f"no final for the speech from {event.start:.2f} to {event.end:.2f} s: {why} ({event.reason})",
+        details={"start": start, "end": end, "reason": event.reason},
+    )
+
+
+def _container(event: ContainerFound) -> pb.Warning:
+    return pb.Warning(
+        code="container_audio",
+        message=(
+            f"the audio begins like a {event.format} file and is taken for raw samples: decode it first,"
+            " or leave out its header"
+        ),
+        details={"format": event.format},
+    )
 
 
 def _session_end(event: Ended, session_id: str) -> pb.SessionEnd:

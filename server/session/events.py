@@ -40,6 +40,23 @@ class Final:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeechSuppressed:
+    """An utterance has no final. Comes where the final would."""
+
+    start: float
+    end: float
+    reason: str
+    """Why what the model wrote was not believed, or `empty` where it wrote nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFound:
+    """The audio begins like a file of another format than the raw samples that it is taken for."""
+
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
 class Flushed:
     """Everything received before the flush has been transcribed."""
 
@@ -77,4 +94,15 @@ class Ended:
         return " ".join(final.text for final in self.finals)
 
 
-Event = SpeechStarted | SpeechEnded | Partial | Final | Flushed | Acknowledged | Terminating | Ended
+Event = (
+    SpeechStarted
+    | SpeechEnded
+    | Partial
+    | Final
+    | SpeechSuppressed
+    | ContainerFound
+    | Flushed
+    | Acknowledged
+    | Terminating
+    | Ended
+)

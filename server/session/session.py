@@ -10,13 +10,17 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
+from server.session import metrics
 from server.session.buffer import AudioBuffer
+from server.session.endpoint_timer import TICK_SECONDS, EndpointTimer
 from server.session.errors import InvalidAudio
 from server.session.events import (
     Acknowledged,
+    ContainerFound,
     Ended,
     Event,
     Final,
@@ -24,6 +28,7 @@ from server.session.events import (
     Partial,
     SpeechEnded,
     SpeechStarted,
+    SpeechSuppressed,
     Terminating,
 )
 from server.session.lag import Lag
@@ -95,9 +100,12 @@ class Session:
         self._owner = object()  # by which the recognizer tells this session from others
         self._recognizer = recognizer
         self._lag = lag or Lag()
+        self._container = ContainerDetector()
         self._decoder = Decoder(options.audio)
         self._vad = vad
         self._segmenter = Segmenter(options.vad)
+        self._turn = asyncio.Lock()  # Of whoever moves the segmenter on: the audio, or the time without any.
+        self._endpoint = EndpointTimer(options.vad.min_silence_ms / 1000, time.monotonic())
         self._buffer = AudioBuffer()
         self._frames = 0
         self._language = self._utterance_language = SpokenLanguage(options.language)
@@ -116,13 +124,14 @@ class Session:
         await self._tasks.__aenter__()
         self._finalizer = self._tasks.create_task(self._finalize())
         self._acknowledger = self._tasks.create_task(self._acknowledge())
+        self._watcher = self._tasks.create_task(self._end_without_audio())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._partials.stop()
-        for task in (self._finalizer, self._acknowledger, *self._recognitions):
+        for task in (self._finalizer, self._acknowledger, self._watcher, *self._recognitions):
             task.cancel()  # does nothing to what is done
         await self._tasks.__aexit__(kind, error, trace)
 
@@ -144,14 +153,21 @@ class Session:
                 f"{len(data)} bytes are not a whole number of {audio.frame_bytes}-byte frames "
                 f"({audio.encoding}, {audio.channels} channel{'s' if audio.channels > 1 else ''})"
             )
-        self._frames += frames
-        await self._hear(self._decoder.push(data))
+        if not frames:
+            return
+        async with self._turn:
+            self._frames += frames
+            self._endpoint.arrived(frames / self._options.audio.sample_rate, time.monotonic())
+            await self._look_for_container(data)
+            await self._hear(self._decoder.push(data))
+            self._endpoint.processed(time.monotonic())
 
     async def flush(self) -> None:
         """Ends the utterance in progress; `Flushed` follows once everything pushed before has been transcribed."""
-        await self._act(self._segmenter.flush(self._buffer.end))
-        self._segmented = self._segmenter.needed_from
-        await self._pending.put(Flushed(self.duration))
+        async with self._turn:
+            await self._act(self._segmenter.flush(self._buffer.end))
+            self._segmented = self._segmenter.needed_from
+            await self._pending.put(Flushed(self.duration))
 
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on."""
@@ -163,14 +179,16 @@ class Session:
 
     async def finish(self) -> None:
         """Ends the audio. What was pushed is transcribed to its last word, then `Ended` ends the iteration."""
-        await self._hear(self._decoder.finish())
-        # The model judges whole windows: silence completes the last one.
-        received = self._buffer.end
-        await self._hear(np.zeros(-received % WINDOW_SAMPLES, np.float32))
-        await self._act(self._segmenter.flush(received))
-        # Speech that has hardly begun is in no final, and its first sound may be in what seems silence yet.
-        self._segmented = self._segmenter.needed_from
-        await self._pending.put(None)
+        async with self._turn:
+            self._watcher.cancel()
+            await self._hear(self._decoder.finish())
+            # The model judges whole windows: silence completes the last one.
+            received = self._buffer.end
+            await self._hear(np.zeros(-received % WINDOW_SAMPLES, np.float32))
+            await self._act(self._segmenter.flush(received))
+            # Speech that has hardly begun is in no final, and its first sound may be in what seems silence yet.
+            self._segmented = self._segmenter.needed_from
+            await self._pending.put(None)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events in order.
@@ -182,6 +200,22 @@ class Session:
             if isinstance(event, Exception):
                 raise event
             yield event
+
+    async def _end_without_audio(self) -> None:
+        """Ends the utterance in progress once its client has sent no audio for so long that silence would have."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self._turn.locked() or not self._endpoint.is_due(time.monotonic()) or self._segmenter.speech is None:
+                continue
+            async with self._turn:
+                await self._act(self._segmenter.end(self._buffer.end))
+                self._segmented = self._segmenter.needed_from
+            metrics.ENDED_WITHOUT_AUDIO.inc()
+
+    async def _look_for_container(self, data: bytes) -> None:
+        if (found := self._container.push(data)) is not None:
+            metrics.CONTAINERS.labels(found).inc()
+            await self._events.put(ContainerFound(found))
 
     async def _hear(self, samples: Samples) -> None:
         for start in range(0, len(samples), _BREATH_SAMPLES):
@@ -285,6 +319,8 @@ class Session:
                 final = self._final(work.utterance, recognition)
                 self._finals.append(final)
                 await self._events.put(final)
+            else:
+                await self._tell_suppressed(work.utterance, recognition.suppressed or "empty")
             self._unfinished.popleft()
         self._acknowledger.cancel()
         if self._options.acks:
@@ -300,6 +336,11 @@ class Session:
             if now != said or repeats >= _UNCHANGED_ACKS:
                 await self._events.put(Acknowledged(*now))
                 said, repeats = now, 0
+
+    async def _tell_suppressed(self, utterance: Utterance, reason: str) -> None:
+        metrics.SUPPRESSED.labels(reason).inc()
+        start, end = self._seconds(utterance.start), self._seconds(utterance.end)
+        await self._events.put(SpeechSuppressed(start, end, reason))
 
     def _processed_duration(self) -> float:
         first = self._unfinished[0].start if self._unfinished else self._segmented

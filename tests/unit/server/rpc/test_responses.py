@@ -1,6 +1,6 @@
 from server.inference.recognition import Word
 from server.rpc.responses import response_of
-from server.session.events import Final
+from server.session.events import ContainerFound, Final, SpeechSuppressed
 
 
 def test_a_final_says_how_likely_its_language_is_where_it_was_detected() -> None:
@@ -16,3 +16,20 @@ def test_a_final_carries_its_words() -> None:
         ("Oh", 1.1, 1.25, 0.8),
         ("dear.", 1.25, 1.75, 0.95),
     ]
+
+
+def test_suppressed_speech_is_a_warning_that_says_where_and_why() -> None:
+    warning = response_of(SpeechSuppressed(1.25, 3.0, "no_speech"), "sess_0").warning
+    assert warning.code == "speech_suppressed"
+    assert dict(warning.details) == {"start": "1.25", "end": "3", "reason": "no_speech"}
+    assert "from 1.25 to 3.00 s" in warning.message
+
+
+def test_long_times_of_suppressed_speech_keep_their_precision() -> None:
+    warning = response_of(SpeechSuppressed(14_400.1234375, 0.0, "sparse"), "sess_0").warning
+    assert (warning.details["start"], warning.details["end"]) == ("14400.123438", "0")
+
+
+def test_a_file_sent_as_raw_samples_is_a_warning_that_names_its_format() -> None:
+    warning = response_of(ContainerFound("webm"), "sess_0").warning
+    assert (warning.code, dict(warning.details)) == ("container_audio", {"format": "webm"})

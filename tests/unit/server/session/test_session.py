@@ -9,19 +9,22 @@ from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
 from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition, RecognitionOptions, Word
+from server.session import endpoint_timer
 from server.session import session as session_module
 from server.session.errors import InvalidAudio
 from server.session.events import (
     Acknowledged,
+    ContainerFound,
     Ended,
     Event,
     Final,
     Flushed,
     SpeechEnded,
     SpeechStarted,
+    SpeechSuppressed,
     Terminating,
 )
-from server.session.options import SessionOptions
+from server.session.options import SessionOptions, VadOptions
 from server.session.session import Session
 from server.vad.silero import WINDOW_SAMPLES, Window
 from tests.recognizers import Asked, Recognizer
@@ -394,3 +397,170 @@ async def test_much_audio_at_once_leaves_others_their_turn() -> None:
         await running.push(SILENCE * 10)
         task.cancel()
     assert turns > 30
+
+
+@pytest.fixture
+def hasty_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audio is over after a tenth of a second without any, and the silence asked for."""
+    monkeypatch.setattr(session_module, "TICK_SECONDS", 0.01)
+    for name, seconds in (("TICK_SECONDS", 0.01), ("_JITTER_SECONDS", 0.1), ("_FIRST_GAP_SECONDS", 0.0)):
+        monkeypatch.setattr(endpoint_timer, name, seconds)
+
+
+SHORT_SILENCE = SessionOptions(vad=VadOptions(min_silence_ms=50))
+
+
+async def until_of(events: list[Event], kind: type[Event], count: int = 1) -> None:
+    async with asyncio.timeout(10):
+        while sum(isinstance(event, kind) for event in events) < count:  # noqa: ASYNC110 - a list rings no bell
+            await asyncio.sleep(0.01)
+
+
+async def gather(running: Session, events: list[Event]) -> None:
+    async for event in running:
+        events.append(event)  # noqa: PERF401 - looked at while it grows
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_an_utterance_ends_by_the_clock_when_no_more_audio_comes() -> None:
+    events: list[Event] = []
+    async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        await running.push(SILENCE + SPEECH)
+        await until_of(events, Final)
+        assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, Final]
+        await running.push(SPEECH)
+        await until_of(events, Final, 2)
+        await running.finish()
+    kinds = [type(e) for e in events]
+    assert kinds == [SpeechStarted, SpeechEnded, Final, SpeechStarted, SpeechEnded, Final, Ended]
+    first, second = (e for e in events if isinstance(e, Final))
+    assert first.end == second.start == 2.0, "times are those of the audio, not of the wall"
+    assert second.end == 3.0
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_messages_without_audio_are_no_audio() -> None:
+    events: list[Event] = []
+    async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        await running.push(SPEECH)
+        async with asyncio.timeout(10):
+            while not any(isinstance(e, Final) for e in events):
+                await running.push(b"")
+                await asyncio.sleep(0.005)
+        await running.finish()
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_a_flush_after_the_clock_has_ended_an_utterance_is_answered_after_its_final() -> None:
+    events: list[Event] = []
+    async with session(ScriptedRecognizer([0.3]), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        await running.push(SPEECH)
+        await until_of(events, SpeechEnded)
+        await running.flush()
+        await running.finish()
+    assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, Final, Flushed, Ended]
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_what_the_clock_has_ended_is_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.02)
+    events: list[Event] = []
+    options = replace(SHORT_SILENCE, acks=True)
+    async with session(ScriptedRecognizer(), options) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        await running.push(SPEECH)
+        await until_of(events, Final)
+        final = next(number for number, e in enumerate(events) if isinstance(e, Final))
+        async with asyncio.timeout(10):
+            while (1.0, 1.0) not in acks_of(events):  # noqa: ASYNC110 - a list rings no bell
+                await asyncio.sleep(0.01)
+        assert (1.0, 1.0) not in acks_of(events[:final])
+        await running.finish()
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_speech_that_has_hardly_begun_waits_for_more_audio() -> None:
+    events: list[Event] = []
+    async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        await running.push(SILENCE + pcm(0.2, 0.5))
+        await asyncio.sleep(0.5)
+        assert events == []
+        await running.push(SPEECH + SILENCE)
+        await running.finish()
+    (final,) = (e for e in events if isinstance(e, Final))
+    assert final.start < 1.0
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_the_clock_stands_while_the_session_waits_for_its_model() -> None:
+    """Speech that goes on is cut, and the fifth piece waits until one of four is through: nothing is late for that."""
+    events: list[Event] = []
+    recognizer = ScriptedRecognizer([0.5] * 4)
+    options = SessionOptions(vad=VadOptions(min_silence_ms=50, max_utterance_seconds=1))
+    async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
+        tasks.create_task(gather(running, events))
+        for _ in range(3):
+            await running.push(SPEECH * 4)
+        await running.finish()
+    assert len(recognizer.calls) >= 12
+    assert sum(isinstance(e, SpeechEnded) for e in events) == 1
+
+
+@pytest.mark.usefixtures("hasty_clock")
+async def test_leaving_a_session_whose_clock_waits_for_its_model_ends_it() -> None:
+    recognizer = ScriptedRecognizer([60] * 20)
+    async with asyncio.timeout(10):
+        async with session(recognizer, SHORT_SILENCE) as running:
+            await running.push((SPEECH + pcm(0.2, 0.0)) * 4 + SPEECH)
+            await asyncio.sleep(0.5)
+            assert recognizer.running == 4
+    assert recognizer.running == 0
+
+
+class Suppressing(ScriptedRecognizer):
+    """Believes the second utterance."""
+
+    async def answer(self, asked: Asked) -> Recognition:
+        heard = await super().answer(asked)
+        suppressed = {"utterance 1": "no_speech", "utterance 3": None}
+        return replace(heard, text="", suppressed=suppressed[heard.text]) if heard.text in suppressed else heard
+
+
+async def test_suppressed_speech_is_told_where_its_final_would_be() -> None:
+    recognizer = Suppressing([0.1, 0.0, 0.1])
+    async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
+        collected = tasks.create_task(collect(running))
+        await running.push(SPEECH + SILENCE)
+        await running.push(SPEECH + SILENCE)
+        await running.push(SPEECH)
+        await running.flush()
+        await running.finish()
+    events = [e for e in collected.result() if not isinstance(e, SpeechStarted | SpeechEnded)]
+    assert [type(e) for e in events] == [SpeechSuppressed, Final, SpeechSuppressed, Flushed, Ended]
+    first, _, third, *_ = events
+    assert first == SpeechSuppressed(0.0, pytest.approx(1.2, abs=0.05), "no_speech")
+    assert third == SpeechSuppressed(pytest.approx(3.8, abs=0.05), 5.0, "empty")
+    assert events[-1].transcript == "utterance 2"
+
+
+async def test_a_session_that_asks_for_no_events_of_speech_is_told_of_suppressed_speech_all_the_same() -> None:
+    events = await run(Suppressing(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
+    assert [type(e) for e in events] == [SpeechSuppressed, Ended]
+
+
+async def test_a_file_sent_as_raw_samples_is_told_at_once_and_goes_on() -> None:
+    events = await run(ScriptedRecognizer(), b"RIFF\x24\0\0\x80WA", b"VEfmt ", bytes(32), SPEECH, SILENCE)
+    assert events[0] == ContainerFound("wav")
+    assert [type(e) for e in events[1:]] == [SpeechStarted, SpeechEnded, Final, Ended]
+
+
+async def test_inverted_channels_are_heard() -> None:
+    loud = np.full(16_000, 16_000, "<i2")
+    stereo = np.stack((loud, -loud), axis=1).tobytes()
+    options = SessionOptions(audio=AudioFormat(channels=2))
+    events = await run(ScriptedRecognizer(), stereo, bytes(len(stereo)), options=options)
+    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]

@@ -1,0 +1,56 @@
+"""When an utterance ends because no more audio comes. Pure.
+
+A client whose user is muted, or has let go of the button to talk, sends nothing: no silence comes that would end what
+was said before. Wall time ends it then.
+"""
+
+from typing import Final
+
+TICK_SECONDS: Final = 0.25
+"""How often to ask `is_due`."""
+_JITTER_SECONDS: Final = 1.0
+"""How much later than expected audio may arrive, beyond the silence that ends an utterance."""
+_MAX_BURST_SECONDS: Final = 2.0
+"""The longest pieces of live audio that are waited for: about as much as one message holds."""
+_FIRST_GAP_SECONDS: Final = 1.0
+"""Nobody knows since when a client has been collecting its first piece: this long, at least."""
+
+
+class EndpointTimer:
+    """Follows the arrival of one session's audio. `now` is a monotonic clock, in seconds.
+
+    Audio that is sent in pieces arrives in bursts: a piece of 2 s takes 2 s to collect, and so does the next, which is
+    not late until then. So a burst is waited for as long as it lasts, unless it arrived sooner after the one before
+    than it was spoken: whoever sends a recording as fast as possible does not collect it.
+    """
+
+    def __init__(self, min_silence_seconds: float, now: float) -> None:
+        self._patience = min_silence_seconds + _JITTER_SECONDS
+        self._has_begun = False
+        self._played_until = now
+        self._gap = 0.0
+        self._burst = 0.0
+        self._processed_at = self._ticked_at = now
+        self._idle = 0.0
+
+    def arrived(self, seconds: float, now: float) -> None:
+        """So much audio has arrived, and is about to be processed."""
+        gap = now - self._processed_at
+        if not self._has_begun:
+            self._has_begun, gap = True, max(gap, _FIRST_GAP_SECONDS)
+        self._gap = gap if now >= self._played_until else max(self._gap, gap)
+        # What would be left to hear by now if all audio were played from its arrival on.
+        self._burst = max(self._played_until - now, 0.0) + seconds
+        self._played_until = now + self._burst
+
+    def processed(self, now: float) -> None:
+        """All that has arrived is processed: from here on the session waits for its client."""
+        self._processed_at = self._ticked_at = now
+        self._idle = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether the audio has stopped. To be asked every `TICK_SECONDS` while nothing is being processed."""
+        # A process that stood still for a while has not listened either.
+        self._idle += min(now - self._ticked_at, 2 * TICK_SECONDS)
+        self._ticked_at = now
+        return self._has_begun and self._idle >= self._patience + min(self._burst, self._gap, _MAX_BURST_SECONDS)
