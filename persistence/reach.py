@@ -15,7 +15,7 @@ class Reach:
         self._finals: deque[tuple[float, float]] = deque()
 
     def said(self, start: float, end: float) -> None:
-        """A final was recorded. They come in their order, so all that was said before its end has been."""
+        """A final was recorded, or an utterance has none. They come in order: all that was said before is recorded."""
         self._finals.append((start, end))
         self.processed(end)
 

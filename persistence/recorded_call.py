@@ -250,6 +250,9 @@ class RecordedCall:
                 await self._begin(response.session_begin)
             case "final":
                 await self._record_final(response.final)
+            case "warning" if self._recorder is not None and response.warning.code == "speech_suppressed":
+                details = response.warning.details
+                self._recorder.suppressed(float(details["start"]), float(details["end"]))
             case "audio_ack" if self._recorder is not None:
                 self._recorder.processed(response.audio_ack.processed_seconds)
                 await self._tell_lag(self._recorder.received_seconds - response.audio_ack.processed_seconds)

@@ -104,6 +104,10 @@ class Recorder:
         self._words[utterance.language] += utterance.word_count
         self._reach.said(utterance.start, utterance.end)
 
+    def suppressed(self, start: float, end: float) -> None:
+        """Notes speech that has no final. Where the audio ended in it, a session that resumes begins before it."""
+        self._reach.said(start, end)
+
     def processed(self, seconds: float) -> None:
         """Notes that whatever was said before `seconds` has been recorded."""
         self._reach.processed(seconds)
