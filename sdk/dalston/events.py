@@ -48,7 +48,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """Speech ended; the final of this utterance follows, if something was said."""
+    """Speech ended; the final of this utterance follows, or the warning `speech_suppressed`."""
 
     timestamp: float
 
@@ -103,7 +103,8 @@ class Acknowledged:
 class Warned:
     """Something to know that does not end the transcription.
 
-    Codes of the service are those of `Warning` in transcription.proto. The SDK's own:
+    Codes of the service are those of `Warning` in transcription.proto; times in the details of `speech_suppressed` are
+    those of the caller's audio, as everywhere. The SDK's own:
 
     * `audio_dropped`: a microphone was not read in time; silence stands where `seconds` of audio are missing.
     * `partial_sample`: the audio ended within a sample; the last `bytes` were left out.

@@ -67,7 +67,7 @@ def _suppressed(event: SpeechSuppressed) -> pb.Warning:
     why = "the model wrote nothing" if event.reason == "empty" else "what the model wrote is taken to be invented"
     return pb.Warning(
         code="speech_suppressed",
-        message=f"no final for the speech from {event.start:.2f} to {event.end:.2f} s: {why} ({event.reason})",
+        message=f"an utterance has no final: {why}",
         details={"start": start, "end": end, "reason": event.reason},
     )
 

@@ -236,6 +236,7 @@ class _Run:
         self._printer = printer
         self._file = file
         self._interrupts = 0
+        self._suppressed = 0
 
     def transcribe(self, ctx: typer.Context, source: AudioSource, options: dict[str, Any]) -> bool:
         """Whether the user ended it."""
@@ -285,6 +286,9 @@ class _Run:
                 view.partial("")
             case events.Acknowledged():
                 view.processed(event.processed)
+            case events.Warned(code="speech_suppressed"):
+                view.partial("")
+                self._suppressed += 1
             case events.Warned():
                 output.note(f"warning: {event.message}")
             case events.Reconnecting():
@@ -292,6 +296,9 @@ class _Run:
             case events.Resumed():
                 output.note(f"session {event.session_id} goes on at {event.position:.2f} s")
             case events.Ended():
+                if self._suppressed:
+                    times = "once" if self._suppressed == 1 else f"{self._suppressed} times"
+                    output.note(f"speech was detected {times} for which there is no text; --json says where and why")
                 output.note(_summary(event, options))
         self._printer.take(event)
 

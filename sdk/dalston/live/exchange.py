@@ -135,7 +135,7 @@ class Exchange:
             case "audio_ack":
                 return self._acknowledged(response.audio_ack)
             case "warning":
-                return Warned(response.warning.code, response.warning.message, dict(response.warning.details))
+                return self._warned(response.warning)
             case "session_terminating":
                 return self._leave(response.session_terminating)
         return None
@@ -159,6 +159,10 @@ class Exchange:
         elif sent is not None:
             self._holds_back = True
         return told
+
+    def _warned(self, message: pb.Warning) -> Warned | None:
+        warned = Warned(message.code, message.message, dict(message.details))
+        return self.timeline.suppressed(warned) if warned.code == "speech_suppressed" else warned
 
     def _acknowledged(self, ack: pb.AudioAck) -> Acknowledged:
         furthest = self.timeline.acknowledged.received

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from dalston.events import Acknowledged, Final, Flushed, Partial, SpeechEnded, SpeechStarted, Word
+from dalston.events import Acknowledged, Final, Flushed, Partial, SpeechEnded, SpeechStarted, Warned, Word
 
 SLACK_SECONDS = 30.0
 """How much audio is kept that the service has done with. It is more than the longest utterance, so that there is an end
@@ -20,7 +20,7 @@ _SAME_SECONDS = 0.01
 _CUT_SECONDS = 0.25
 """An utterance that ends so near to the end of what was sent was ended by that, not by a pause."""
 
-Told = Final | Partial | SpeechStarted | SpeechEnded | Flushed | Acknowledged
+Told = Final | Partial | SpeechStarted | SpeechEnded | Flushed | Acknowledged | Warned
 
 
 class Timeline:
@@ -38,6 +38,7 @@ class Timeline:
         self._processed = 0.0
         self._is_speaking = False
         self._last_speech = 0.0
+        self._suppressed_until = 0.0
 
     def begin(self, offset: float) -> None:
         """A session begins at this point of the caller's audio."""
@@ -59,6 +60,18 @@ class Timeline:
         self.last_end = max(self.last_end, end)
         self._ends.append(self.last_end)
         return replace(final, start=start, end=end, words=tuple(self._word(word) for word in final.words))
+
+    def suppressed(self, warned: Warned) -> Warned | None:
+        """A warning of speech without a final in the caller's time; None if it was told before."""
+        try:
+            start, end = (self.offset + float(warned.details[name]) for name in ("start", "end"))
+        except (KeyError, ValueError):  # Of a service that says less.
+            return warned
+        if (start + end) / 2 < max(self.last_end, self._suppressed_until) + _SAME_SECONDS:
+            return None
+        self._suppressed_until = end
+        details = {**warned.details, "start": _text(start), "end": _text(end)}
+        return replace(warned, details=details)
 
     def partial(self, partial: Partial) -> Partial | None:
         """A partial in the caller's time; None if the final of its utterance has come."""
@@ -135,3 +148,7 @@ class Timeline:
 
     def _word(self, word: Word) -> Word:
         return replace(word, start=self.offset + word.start, end=self.offset + word.end)
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")

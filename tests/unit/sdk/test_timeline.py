@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dalston.events import Acknowledged, Final, SpeechEnded, SpeechStarted
+from dalston.events import Acknowledged, Final, SpeechEnded, SpeechStarted, Warned
 from dalston.live.timeline import SLACK_SECONDS, Timeline
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +141,23 @@ def test_an_utterance_cut_off_by_leaving_is_left_to_the_next_session() -> None:
     assert timeline.final(final(7.0, 8.9), sent=9.0) is None
     timeline.completed(9.0)
     assert timeline.resume_point(0.0, stores_audio=True) == 3.0
+
+
+def suppressed(start: str, end: str) -> Warned:
+    return Warned("speech_suppressed", "no final", {"start": start, "end": end, "reason": "no_speech"})
+
+
+def test_suppressed_speech_is_told_once_and_in_the_caller_s_time() -> None:
+    timeline = Timeline()
+    assert timeline.suppressed(suppressed("1.5", "2.25")) == suppressed("1.5", "2.25")
+    timeline.begin(1.25)
+    assert timeline.suppressed(suppressed("0.25", "1")) is None, "the earlier session told it"
+    assert timeline.suppressed(suppressed("3.5", "4.75")) == suppressed("4.75", "6")
+    timeline.final(final(6.0, 8.0))
+    timeline.begin(2.0)
+    assert timeline.suppressed(suppressed("4.5", "7")) is None, "there is a final for it"
+
+
+def test_suppressed_speech_without_its_place_is_passed_on() -> None:
+    warned = Warned("speech_suppressed", "no final", {"start": "somewhere"})
+    assert Timeline().suppressed(warned) == warned
