@@ -22,17 +22,12 @@ from playwright.sync_api import expect, sync_playwright
 from stack.settings import ROOT
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
+from tests.guides import program
 from tests.words import word_error_rate
 
 NODE = shutil.which("node")
 NPM = shutil.which("npm")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def program(guide: str, language: str, of: int = 0) -> str:
-    """The first program in a language that a guide has, or the one after `of` others."""
-    text = (ROOT / "docs" / guide).read_text()
-    return str(re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[of])
 
 
 def save(pcm: bytes, path: Path) -> None:

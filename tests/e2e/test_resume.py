@@ -2,60 +2,56 @@
 
 import asyncio
 import json
-import textwrap
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection
 
 from tests.e2e.conftest import Client, Sample, audio_bytes, chunks
-from tests.e2e.test_guides import program
 from tests.e2e.test_whole_road import STORED
+from tests.guides import resumed, resuming_parameters
 from tests.words import word_error_rate
 
 _BYTES_PER_SECOND = 32_000
 
 
-async def broken(client: Client, audio: bytes) -> tuple[str, list[dict[str, Any]]]:
-    """Sends audio, hears two finals and loses its connection without a word; gives the session and what it heard."""
+async def broken(client: Client, audio: bytes) -> dict[str, Any]:
+    """Sends audio, hears two finals and loses its connection without a word; gives what the guide says to keep.
+
+    More finals may be on their way.
+    """
     finals: list[dict[str, Any]] = []
-    async with client.open(**STORED, language="en") as socket:
+    ack: dict[str, Any] = {}
+    async with client.open(**STORED, language="en", acks="true") as socket:
         session_id = json.loads(await socket.recv())["session_id"]
         for frame in chunks(audio):
             await socket.send(frame)
-        while len(finals) < 2:
+        while len(finals) < 2 or ack.get("stored_seconds", 0) < finals[1]["end"]:
             message = json.loads(await socket.recv())
             if message["type"] == "transcript.final":
                 finals.append(message)
+            elif message["type"] == "audio.ack":
+                ack = message
         socket.transport.abort()
-    return session_id, finals
-
-
-async def resume_as_the_guide_does(
-    socket: ClientConnection, finals: list[dict[str, Any]], kept: bytes
-) -> dict[str, Any]:
-    """Runs the lines of docs/websocket.md under "Resuming"; gives the variables that they leave."""
-    lines = textwrap.indent(program("websocket.md", "python", of=1), "    ")
-    source = f"async def resume(json, socket, rate, frame_bytes, finals, kept, kept_from):\n{lines}    return locals()"
-    names: dict[str, Any] = {}
-    exec(source, names)  # noqa: S102 - our own guide
-    left: dict[str, Any] = await names["resume"](json, socket, 16_000, 2, finals, kept, 0)
-    return left
+    return {"session_id": session_id, "finals": finals, "ack": ack}
 
 
 @pytest.mark.timeout(180)
 async def test_a_socket_that_breaks_is_continued_by_the_next(client: Client, sample: Sample) -> None:
     source = sample.pcm.tobytes()
-    first, heard = await broken(client, source[: int(0.6 * sample.seconds) * _BYTES_PER_SECOND])
-    async with client.open(**STORED, language="en", resume_session_id=first) as socket:
-        resumed = await resume_as_the_guide_does(socket, heard, source)
-        begin = resumed["begin"]
+    lost = await broken(client, source[: int(0.6 * sample.seconds) * _BYTES_PER_SECOND])
+    first, heard = lost["session_id"], lost["finals"]
+    names = {"rate": 16_000, "frame_bytes": 2, "kept_from": 0}
+    parameters = await resuming_parameters(**lost, **names, store_audio=True)
+    async with client.open(**STORED, language="en", **parameters) as socket:
+        left = await resumed(socket=socket, kept=source, finals=heard, **names)
+        begin = left["begin"]
         assert begin["resumed_from"] == first
         point = begin["resume_from_seconds"]
-        assert heard[0]["end"] <= point <= 0.6 * sample.seconds
-        assert resumed["finals"] == [final for final in heard if final["end"] <= point]
-        assert resumed["backlog"] == source[round(point * 16_000) * 2 :]
-        outcome = await client.talk(socket, [begin], *chunks(resumed["backlog"]), '{"type":"end"}')
+        assert heard[1]["end"] <= point <= 0.6 * sample.seconds
+        assert point == pytest.approx(left["finals"][-1]["end"], abs=1e-4)
+        assert left["finals"] == [final for final in heard if final["end"] <= lost["ack"]["stored_seconds"]]
+        assert left["backlog"] == source[round(point * 16_000) * 2 :]
+        outcome = await client.talk(socket, [begin], *chunks(left["backlog"]), '{"type":"end"}')
     assert outcome.close_code == 1000
     second = begin["session_id"]
     record = (await client.http.get(f"/v1/realtime/sessions/{second}")).json()
@@ -65,9 +61,7 @@ async def test_a_socket_that_breaks_is_continued_by_the_next(client: Client, sam
         audio_bytes((await client.http.get(f"/v1/realtime/sessions/{each}/audio")).content) for each in (first, second)
     ]
     assert recordings[0][: round(point * 16_000) * 2] + recordings[1] == source
-    before = (await client.http.get(f"/v1/realtime/sessions/{first}/transcript")).json()["utterances"]
-    said = [each["text"] for each in before if each["start"] < point - 1e-5]
-    assert said[:1] == [heard[0]["text"]]
+    said = [final["text"] for final in left["finals"]]
     assert word_error_rate(sample.text, " ".join([*said, outcome.one("session.end")["transcript"]])) <= 0.1
 
 

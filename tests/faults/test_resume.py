@@ -5,24 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from urllib.parse import urlencode
 
 import grpc
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
+from bridge.app import open_channel
+from bridge.config import BridgeSettings
+from bridge.door import open_door
+from bridge.responses import STREAM_PATH
 from tests.faults.client import PatternClient
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES
-from tests.faults.pattern import BYTES_PER_SECOND, disagreement
+from tests.faults.pattern import BYTES_PER_SECOND, audio, disagreement
 from tests.faults.proxy import Proxy
 from tests.faults.servers import ServerProcess, a_server
 from tests.faults.world import PREFIX, World, read_wav
+from tests.guides import resumed, resuming_parameters
 
 _TAG = 9
 _HALF_SECOND = 16_000
@@ -345,3 +355,108 @@ async def _next(stack: AsyncExitStack, server: ServerProcess, chain: list[Patter
     client.speed = random.choice([1.0, 3.0, 20.0])
     chain.append(client)
     return client
+
+
+@dataclass
+class _GuideClient:
+    """A browser's client as docs/websocket.md says to write it: it runs the lines of the guide."""
+
+    url: str
+    session_id: str = ""
+    finals: list[dict[str, Any]] = field(default_factory=list)
+    ack: dict[str, Any] = field(default_factory=dict)
+    kept: bytes = b""
+    """All audio of the session."""
+    base: int = 0
+    """Where in the source the session begins."""
+    told: list[tuple[int, int]] = field(default_factory=list)
+    """What the finals of the sessions before say which bytes they are about."""
+
+    _names = {"rate": 16_000, "frame_bytes": 2, "kept_from": 0}  # noqa: RUF012 - read only
+
+    async def connect(self) -> ClientConnection:
+        """Opens a session, which goes on where the one before broke."""
+        parameters = {"store_audio": "true", "store_transcript": "true", "acks": "true", "enable_vad": "false"}
+        if self.session_id:
+            names = {"session_id": self.session_id, "finals": self.finals, "ack": self.ack, "store_audio": True}
+            parameters |= await resuming_parameters(**names, **self._names)
+        while True:
+            socket = await connect(
+                f"{self.url}?{urlencode(parameters)}", proxy=None, compression=None, ping_interval=None, close_timeout=0
+            )
+            if await self._begun(socket):
+                return socket
+            await asyncio.sleep(0.2)  # the session that broke is not over yet
+
+    async def _begun(self, socket: ClientConnection) -> bool:
+        try:
+            if not self.session_id:
+                self.session_id = json.loads(await socket.recv())["session_id"]
+                return True
+            left = await resumed(socket=socket, kept=self.kept, finals=self.finals, **self._names)
+        except (ConnectionClosed, KeyError):
+            return False
+        self.told += [self._place(final) for final in left["finals"]]
+        self.base += left["start"]
+        self.session_id, self.finals, self.ack, self.kept = left["begin"]["session_id"], [], {}, b""
+        for at in range(0, len(left["backlog"]), 3200):
+            await self.send(socket, left["backlog"][at : at + 3200])
+        return True
+
+    def _place(self, final: dict[str, Any]) -> tuple[int, int]:
+        start, end = re.fullmatch(r"tag \d+ bytes (\d+) to (\d+)", final["text"]).groups()  # type: ignore[union-attr]
+        return int(start), int(end)
+
+    async def send(self, socket: ClientConnection, data: bytes) -> None:
+        self.kept += data
+        await socket.send(data)
+
+    async def speak(self, socket: ClientConnection, seconds: float) -> None:
+        """Sends what comes next in the source, twice as fast as it was spoken."""
+        for _ in range(round(seconds * 20)):
+            await self.send(socket, audio(_TAG, self.base + len(self.kept), 3200))
+            await asyncio.sleep(0.05)
+
+    async def read(self, socket: ClientConnection) -> None:
+        """Reads until the connection breaks."""
+        try:
+            while True:
+                message = json.loads(await socket.recv())
+                if message["type"] == "transcript.final":
+                    self.finals.append(message)
+                elif message["type"] == "audio.ack":
+                    self.ack = message
+        except ConnectionClosed:
+            pass
+
+
+@pytest.mark.timeout(120)
+async def test_a_client_written_from_the_guide_that_is_cut_four_times_has_every_final(world: World) -> None:
+    """Each time finals are on their way: what the server says does not arrive for a while before the cut."""
+    async with (
+        a_server(world.environment(world.new_spool()), world.folder / "server.log") as server,
+        open_channel(server.address) as channel,
+        open_door(BridgeSettings(bridge_port=0), channel) as port,
+        Proxy("127.0.0.1", port) as proxy,
+    ):
+        client = _GuideClient(f"ws://{proxy.url}{STREAM_PATH}")
+        for cuts_left in range(4, -1, -1):
+            socket = await client.connect()
+            reading = asyncio.create_task(client.read(socket))
+            await client.speak(socket, 2)
+            if cuts_left:
+                proxy.stall(proxy.to_client)
+                await client.speak(socket, 2)
+                proxy.cut()
+                proxy.restore()
+            else:
+                await socket.send(json.dumps({"type": "end"}))
+            await reading
+            await socket.close()
+        assert socket.close_code == 1000
+        said = client.told + [client._place(final) for final in client.finals]
+    FIGURES.add("finals that a client written from the guide got", len(said))
+    assert said[0][0] == 0
+    for (_, end), (start, _) in pairwise(said):
+        assert 0 <= start - end <= _PAUSE_BYTES, "a final is missing, or came twice"
+    assert client.base + len(client.kept) - said[-1][1] <= _NOISE_BYTES
