@@ -48,11 +48,13 @@ class Downmix:
 
     def push(self, frames: Frames) -> NDArray[np.float32]:
         """Mixes the next frames."""
-        pieces = [self._mix(frames[at : at + self._block]) for at in range(0, len(frames), self._block)]
-        return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+        mixed = np.empty(len(frames), np.float32)
+        for at in range(0, len(frames), self._block):
+            mixed[at : at + self._block] = self._mix(frames[at : at + self._block])
+        return mixed
 
     def _mix(self, frames: Frames) -> NDArray[np.float32]:
-        mean = frames.mean(axis=1, dtype=np.float32)
+        mean: NDArray[np.float32] = frames.mean(axis=1, dtype=np.float32)
         self._follow(frames, mean)
         if self._alone is None and self._faded >= self._fade_frames:
             return mean
