@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import assume, given
@@ -95,13 +95,13 @@ def test_the_shortest_speech_and_the_longest_utterance_are_both_honoured() -> No
     assert run(segmenter, [(0.9, 0.9), (1, 0.0)]) == [], "shorter speech is noise"
 
 
-@pytest.mark.parametrize("min_speech", [50, 250, 900, 1500, 2000])
 @pytest.mark.parametrize("min_silence", [50, 500, 2000])
-@pytest.mark.parametrize("longest", [1.0, 1.1, 2.1, 28.0])
-def test_no_parameters_together_make_a_session_deaf(min_speech: int, min_silence: int, longest: float) -> None:
+@pytest.mark.parametrize(
+    ("min_speech", "longest"),
+    [pair for pair in product([50, 250, 900, 1500, 2000], [1.0, 1.1, 2.1, 28.0]) if pair[0] < pair[1] * 1000],
+)
+def test_no_parameters_together_make_a_session_deaf(min_speech: int, longest: float, min_silence: int) -> None:
     """Words of 0.4 s with a window between them, twice 4 s of them."""
-    if longest * 1000 <= min_speech:
-        pytest.skip("refused by name")
     segmenter = Segmenter(VadOptions(0.89, min_speech, min_silence, longest))
     words = [(0.4, 0.9), (0.032, 0.0)] * 10
     utterances = [s for s in run(segmenter, [*words, (3, 0.0), *words, (3, 0.0)]) if isinstance(s, Utterance)]
