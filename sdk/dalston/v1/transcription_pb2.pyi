@@ -86,6 +86,7 @@ class TranscribeConfig(_message.Message):
     language: _builtins.str
     """ISO 639-1 code of the language spoken, or `auto` (the default) to have it
     detected per utterance. A BCP 47 tag such as `en-US` counts as its language.
+    Case does not matter.
     """
     model: _builtins.str
     """`fast` (the default), `accurate`, or another name the server is
@@ -96,8 +97,9 @@ class TranscribeConfig(_message.Message):
     sample_rate: _builtins.int
     """Samples per second of one channel: 8000 to 48000. Default 16000."""
     channels: _builtins.int
-    """1 (the default) or 2. Two channels are mixed down for recognition and
-    stored as they were sent.
+    """1 (the default) or 2. Two channels are mixed down for recognition, or the
+    louder one is taken where they cancel each other out, as inverted ones do;
+    they are stored as they were sent.
     """
     enable_vad: _builtins.bool
     """Whether `speech_start` and `speech_end` are sent. Default true. Speech is
@@ -114,10 +116,15 @@ class TranscribeConfig(_message.Message):
     min_speech_duration_ms: _builtins.int
     """Shorter speech is taken for noise: 50 to 2000 milliseconds. Default 250."""
     min_silence_duration_ms: _builtins.int
-    """Silence that ends an utterance: 50 to 2000 milliseconds. Default 500."""
+    """Silence that ends an utterance: 50 to 2000 milliseconds. Default 500.
+    Where a client sends no audio at all, wall time ends it: this long and a
+    second after the last audio arrived, and later by the length of its last
+    piece, at most 2 seconds, if it sends pieces at the pace of speech.
+    """
     max_utterance_duration: _builtins.float
-    """Longest utterance, in seconds: 1 to 28. Default 28. Longer speech is cut
-    at a quiet point.
+    """Longest utterance, in seconds: 1 to 28, and more than
+    `min_speech_duration_ms`. Default 28. Longer speech is cut at a quiet
+    point.
     """
     store_audio: _builtins.bool
     """Whether the audio is stored. Default false."""
@@ -135,9 +142,11 @@ class TranscribeConfig(_message.Message):
     """
     resume_from_seconds: _builtins.float
     """Where in the earlier session's audio this stream starts, in seconds; at
-    most as much as it received. Default: the latest point up to which its
+    most as much as it received. A client that wants every final gives the end
+    of the last one that it got. Default: the latest point up to which its
     audio is stored and no word is cut in two; `session_begin` says where that
-    is. Needs `resume_session_id`.
+    is, and finals before it that got lost on their way do not come again.
+    Needs `resume_session_id`.
     """
     acks: _builtins.bool
     """Whether `audio_ack` is sent: at most once a second while it has news, and
@@ -277,7 +286,7 @@ class TranscribeControl(_message.Message):
 
         LANGUAGE_FIELD_NUMBER: _builtins.int
         language: _builtins.str
-        """ISO 639-1 code, or `auto`."""
+        """ISO 639-1 code, BCP 47 tag, or `auto`, as in the config."""
         def __init__(
             self,
             *,
@@ -520,7 +529,9 @@ Global___SpeechStart: _TypeAlias = SpeechStart  # noqa: Y015
 
 @_typing.final
 class SpeechEnd(_message.Message):
-    """Speech ended; the final of this utterance follows."""
+    """Speech ended; the final of this utterance follows, or the warning
+    `speech_suppressed`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -751,7 +762,13 @@ class Warning(_message.Message):
     `speech_suppressed`: voice activity detection found speech and the model's
     text for it was rejected as a hallucination, with the full window too, so
     there is no final for it. Details: `start` and `end` in seconds, and
-    `reason`. In every session.
+    `reason`: why the text was rejected, or `empty` if the model wrote none.
+    Comes where the final would have come. In every session. Not stored.
+
+    `container_audio`: the audio begins like a file of another format than the
+    raw samples it is taken for, a WAV file's header included, so what is
+    recognised is likely to be noise. Details: `format`, such as `wav`, `webm`
+    or `mp3`. At most once, at the beginning of any session.
 
     Take others for information.
     """
