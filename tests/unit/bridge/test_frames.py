@@ -165,6 +165,23 @@ def test_session_begin():
         ),
         (
             pb.TranscribeResponse(
+                warning={
+                    "code": "speech_suppressed",
+                    "message": "m",
+                    "details": {"start": "1.5", "end": "2", "reason": "no_speech"},
+                }
+            ),
+            {
+                "type": "warning",
+                "code": "speech_suppressed",
+                "message": "m",
+                "start": "1.5",
+                "end": "2",
+                "reason": "no_speech",
+            },
+        ),
+        (
+            pb.TranscribeResponse(
                 session_terminating={"reason": "drain", "grace_seconds": 30, "resume_session_id": "sess_0"}
             ),
             {"type": "session.terminating", "reason": "drain", "grace_seconds": 30.0, "resume_session_id": "sess_0"},

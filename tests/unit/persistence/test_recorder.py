@@ -1,0 +1,75 @@
+"""What a recording knows of its session, without a spool."""
+
+from datetime import UTC, datetime
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock
+from uuid import uuid4
+
+import pytest
+from dalston.v1 import transcription_pb2 as pb
+
+from persistence.recorded_call import RecordedCall
+from persistence.recorder import Recorder
+from persistence.records import SessionStart
+
+
+@pytest.fixture
+async def recorder() -> Recorder:
+    start = SessionStart(
+        id=uuid4(),
+        tenant_id=uuid4(),
+        worker_id="here",
+        started_at=datetime.now(UTC),
+        language="en",
+        model="fast",
+        encoding="pcm_s16le",
+        sample_rate=16_000,
+        channels=1,
+        store_audio=False,
+        store_transcript=True,
+        enhance_on_end=False,
+        client_ip=None,
+        previous_session_id=None,
+        resume_from_seconds=None,
+    )
+    recorder = Recorder(start, None)
+    await recorder.audio(bytes(3 * 32_000))
+    return recorder
+
+
+def suppressed(start: str, end: str) -> pb.TranscribeResponse:
+    details = {"start": start, "end": end, "reason": "no_speech"}
+    return pb.TranscribeResponse(warning=pb.Warning(code="speech_suppressed", message="m", details=details))
+
+
+@pytest.fixture
+def call(recorder: Recorder) -> RecordedCall:
+    context: Any = MagicMock()
+    context.write = AsyncMock()
+    context.invocation_metadata.return_value = ()
+    context.peer.return_value = "ipv4:127.0.0.1:1"
+    call = RecordedCall(
+        AsyncMock(), context, MagicMock(), MagicMock(), store_wait_seconds=1.0, vanished_grace_seconds=1.0
+    )
+    call._recorder = recorder
+    return call
+
+
+async def test_suppressed_speech_that_the_end_of_the_audio_cut_is_heard_again(
+    call: RecordedCall, recorder: Recorder
+) -> None:
+    await call.write(suppressed("2.25", "3"))
+    recorder.processed(3.0)
+    assert recorder.progress().processed_seconds == 2.25
+    assert recorder.progress().utterances == 0
+
+
+async def test_suppressed_speech_that_silence_ended_is_done_with(call: RecordedCall, recorder: Recorder) -> None:
+    await call.write(suppressed("1.25", "2"))
+    recorder.processed(3.0)
+    assert recorder.progress().processed_seconds == 3.0
+
+
+async def test_suppressed_speech_is_told_to_the_client(call: RecordedCall) -> None:
+    await call.write(suppressed("1.25", "2"))
+    call._context.write.assert_awaited_once_with(suppressed("1.25", "2"))  # type: ignore[attr-defined]
