@@ -10,18 +10,19 @@ TICK_SECONDS: Final = 0.25
 """How often to ask `is_due`."""
 _JITTER_SECONDS: Final = 1.0
 """How much later than expected audio may arrive, beyond the silence that ends an utterance."""
-_MAX_BURST_SECONDS: Final = 2.0
-"""The longest pieces of live audio that are waited for: about as much as one message holds."""
-_FIRST_GAP_SECONDS: Final = 1.0
-"""Nobody knows since when a client has been collecting its first piece: this long, at least."""
+_MAX_BURST_SECONDS: Final = 5.0
+"""The longest pieces of live audio that are waited for."""
+_UNKNOWN_SECONDS: Final = 1.0
+"""How much of a burst is taken to be live where that cannot be told: of the first, and of one after a pause."""
 
 
 class EndpointTimer:
     """Follows the arrival of one session's audio. `now` is a monotonic clock, in seconds.
 
     Audio that is sent in pieces arrives in bursts: a piece of 2 s takes 2 s to collect, and so does the next, which is
-    not late until then. So a burst is waited for as long as it lasts, unless it arrived sooner after the one before
-    than it was spoken: whoever sends a recording as fast as possible does not collect it.
+    not late until then. A burst that comes about as long after the one before as it lasts is such a piece, and the next
+    is waited for as long. One that comes sooner is a recording, sent as fast as possible; one that comes much later may
+    be a recording, too, made while a button was held.
     """
 
     def __init__(self, min_silence_seconds: float, now: float) -> None:
@@ -37,7 +38,7 @@ class EndpointTimer:
         """So much audio has arrived, and is about to be processed."""
         gap = now - self._processed_at
         if not self._has_begun:
-            self._has_begun, gap = True, max(gap, _FIRST_GAP_SECONDS)
+            self._has_begun, gap = True, max(gap, _UNKNOWN_SECONDS)
         self._gap = gap if now >= self._played_until else max(self._gap, gap)
         # What would be left to hear by now if all audio were played from its arrival on.
         self._burst = max(self._played_until - now, 0.0) + seconds
@@ -53,4 +54,10 @@ class EndpointTimer:
         # A process that stood still for a while has not listened either.
         self._idle += min(now - self._ticked_at, 2 * TICK_SECONDS)
         self._ticked_at = now
-        return self._has_begun and self._idle >= self._patience + min(self._burst, self._gap, _MAX_BURST_SECONDS)
+        return self._has_begun and self._idle >= self._patience + self._collecting
+
+    @property
+    def _collecting(self) -> float:
+        """How long the client is likely to take for its next piece."""
+        is_steady = self._gap <= self._burst + _JITTER_SECONDS
+        return min(self._burst, self._gap, _MAX_BURST_SECONDS if is_steady else _UNKNOWN_SECONDS)

@@ -119,7 +119,7 @@ class TranscribeConfig(_message.Message):
     """Silence that ends an utterance: 50 to 2000 milliseconds. Default 500.
     Where a client sends no audio at all, wall time ends it: this long and a
     second after the last audio arrived, and later by the length of its last
-    piece, at most 2 seconds, if it sends pieces at the pace of speech.
+    piece, at most 5 seconds, if it sends pieces at the pace of speech.
     """
     max_utterance_duration: _builtins.float
     """Longest utterance, in seconds: 1 to 28, and more than

@@ -50,7 +50,7 @@ def test_a_network_that_stops_for_a_second_is_no_end() -> None:
     assert due_at([*live(5), *live(5, start=6.3)], until=11) == []
 
 
-@pytest.mark.parametrize("piece", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("piece", [0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("message", [2.0, 0.1])
 def test_a_client_that_sends_in_pieces_is_waited_for(piece: float, message: float) -> None:
     """Each piece as one message, or as many in quick succession, with a network that delays it by up to 0.4 s."""
@@ -74,6 +74,14 @@ def test_after_the_last_of_long_pieces_it_takes_as_much_longer() -> None:
 def test_a_recording_sent_as_fast_as_possible_is_not_waited_for_as_long_as_it_lasts() -> None:
     (due,) = due_at([(number * 0.001, 0.1) for number in range(300)], until=60)
     assert due <= 0.3 + SILENCE + 1 + 1 + 2 * TICK_SECONDS
+
+
+def test_a_recording_made_while_a_button_was_held_is_not_waited_for_as_long_as_it_lasts() -> None:
+    presses = [(start + number * 0.001, 0.1) for start in (5.0, 30.0, 60.0) for number in range(40)]
+    due = due_at(presses, until=90)
+    assert len(due) == 3
+    for start, over in zip((5.0, 30.0, 60.0), due, strict=True):
+        assert over - start <= SILENCE + 1 + 1 + 3 * TICK_SECONDS
 
 
 def test_each_pause_is_an_end_of_its_own() -> None:

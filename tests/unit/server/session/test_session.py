@@ -403,7 +403,7 @@ async def test_much_audio_at_once_leaves_others_their_turn() -> None:
 def hasty_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Audio is over after a tenth of a second without any, and the silence asked for."""
     monkeypatch.setattr(session_module, "TICK_SECONDS", 0.01)
-    for name, seconds in (("TICK_SECONDS", 0.01), ("_JITTER_SECONDS", 0.1), ("_FIRST_GAP_SECONDS", 0.0)):
+    for name, seconds in (("TICK_SECONDS", 0.01), ("_JITTER_SECONDS", 0.1), ("_UNKNOWN_SECONDS", 0.0)):
         monkeypatch.setattr(endpoint_timer, name, seconds)
 
 
