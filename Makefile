@@ -8,7 +8,7 @@ ARGS ?=
 BENCH ?= engine latency
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults lint generate bench clean
+.PHONY: help demo up test faults lint generate lock outdated sbom bench clean
 
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
@@ -17,6 +17,9 @@ help:
 	@echo 'make faults    break everything that sessions are stored with, and compare bytes: three quarters of an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'
+	@echo 'make lock      lock what pyproject.toml asks for, with hashes                      ARGS=--upgrade'
+	@echo 'make outdated  list the locked packages that have a newer version, and known vulnerabilities'
+	@echo 'make sbom      write a bill of materials, build/sbom.cdx.json'
 	@echo 'make bench     measure latency, word error rate, CPU and memory      BENCH=soak ARGS="--hours 1"'
 	@echo 'make clean     remove .venv and caches; recorded sessions in .dalston stay'
 
@@ -38,6 +41,16 @@ bench: .venv/dev.stamp
 generate: .venv/dev.stamp
 	$(PY) scripts/generate.py
 
+lock: .venv/dev.stamp
+	$(PY) scripts/relock.py $(ARGS)
+
+outdated: .venv/dev.stamp
+	@$(PY) scripts/relock.py --outdated
+	@-$(PY) scripts/audit.py
+
+sbom: .venv/dev.stamp
+	@$(PY) scripts/sbom.py build/sbom.cdx.json
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -53,12 +66,12 @@ clean:
 	rm -rf *.egg-info sdk/*.egg-info
 
 # Installing runs again only when what is to be installed has changed.
-.venv/stack.stamp: pyproject.toml sdk/pyproject.toml
+.venv/stack.stamp: pyproject.toml sdk/pyproject.toml lock/stack.txt
 	@command -v $(PYTHON) >/dev/null || { echo 'error: Python 3.11 or later is needed, and there is no $(PYTHON)' >&2; exit 1; }
-	@$(PYTHON) scripts/install.py sdk '.[stack]'
+	@$(PYTHON) scripts/install.py stack
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml sdk/pyproject.toml
+.venv/dev.stamp: pyproject.toml sdk/pyproject.toml lock/dev.txt
 	@command -v $(PYTHON) >/dev/null || { echo 'error: Python 3.11 or later is needed, and there is no $(PYTHON)' >&2; exit 1; }
-	@$(PYTHON) scripts/install.py sdk '.[dev]'
+	@$(PYTHON) scripts/install.py dev
 	@touch $@ .venv/stack.stamp

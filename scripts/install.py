@@ -1,6 +1,7 @@
-"""Makes `.venv` and installs into it: `python3 scripts/install.py REQUIREMENT...`, as pip takes them.
+"""Makes `.venv` and installs this repository into it: `python3 scripts/install.py stack`, or `dev`, by `lock/NAME.txt`.
 
-Runs on nothing but Python. What pip says goes to `.venv/install.log`; here a line appears for what takes long, and one
+Everything that is fetched is compared with the hashes in the lock, and nothing that is fetched is built here. Runs on
+nothing but Python. What pip says goes to `.venv/install.log`; here a line appears for what takes long, and one
 sentence for what went wrong.
 """
 
@@ -14,13 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
+LOCK = ROOT / "lock"
+OWN = ["sdk", "."]
 LEAST_PYTHON = (3, 11)
+
+# Prints what torch needs where it is a build for CUDA: nothing of that is in the locks that all machines use.
+TORCH_NEEDS = "from importlib.metadata import requires; print(*requires('torch') or (), sep='\\n')"
 
 # What pip says -> what is wrong; the first that fits.
 FAILURES = [
@@ -33,6 +41,10 @@ FAILURES = [
         "the package index cannot be reached: is there a network, and does pip know the proxy or mirror to use?",
     ),
     (r"Permission denied|Errno 13", f"{VENV} cannot be written to"),
+    (
+        r"DO NOT MATCH THE HASHES",
+        "a downloaded file is not the one that was locked, and nothing was installed; SECURITY.md says what that means",
+    ),
 ]
 
 
@@ -40,12 +52,17 @@ class CannotInstall(Exception):
     """The message is one sentence for the person at the terminal."""
 
 
-def main(requirements: list[str]) -> int:
+class NotOffered(CannotInstall):
+    """No index has it."""
+
+
+def main(locks: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         make_venv()
-        install(requirements)
+        (lock,) = locks
+        install(lock)
     except CannotInstall as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -91,22 +108,50 @@ def quiet(command: list[object]) -> bool:
     return run(command, [].append) == 0
 
 
-def install(requirements: list[str]) -> None:
+def install(lock: str) -> None:
     """Runs pip, telling of it what is worth telling."""
-    print(f"installing {' '.join(requirements)}; the first time this takes minutes", flush=True)
+    print(f"installing what lock/{lock}.txt lists; the first time this takes minutes", flush=True)
     began = time.monotonic()
-    options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=3"]
-    editable = [word for name in requirements for word in (("-e", name) if name.startswith((".", "sdk")) else (name,))]
+    locked = ["--require-hashes", "--only-binary=:all:"]
     with LOG.open("w") as log:
-
-        def take(line: str) -> None:
-            log.write(line)
-            tell(line)
-
-        code = run([PYTHON, "-m", "pip", "install", *options, *editable], take)
-    if code != 0:
-        raise CannotInstall(f"{explain(LOG.read_text())}\n  all that pip said: {LOG}")
+        with suppress(NotOffered):
+            pip(log, *locked, "-r", LOCK / "torch-cpu.txt")
+        pip(log, *locked, "-r", LOCK / f"{lock}.txt")
+        if needs_cuda():
+            pip(log, *locked, "-r", LOCK / "cuda.txt")
+        # What builds these two is installed by now, from the lock.
+        pip(log, "--no-build-isolation", *(word for path in OWN for word in ("-e", path)))
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def pip(log: TextIO, *words: object) -> None:
+    """Installs what is named and nothing besides; the locks name all that is needed.
+
+    Raises:
+        NotOffered: no index that pip knows has a package of that version.
+        CannotInstall: pip failed otherwise.
+    """
+    said: list[str] = []
+
+    def take(line: str) -> None:
+        said.append(line)
+        log.write(line)
+        tell(line)
+
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=3", "--no-deps"]
+    if run([PYTHON, "-m", "pip", "install", *options, *words], take) != 0:
+        sentence = explain("".join(said))
+        # The latter where a constraint of the user's names the same package.
+        offered = not re.search(r"No matching distribution|ResolutionImpossible", sentence)
+        failure = CannotInstall if offered else NotOffered
+        raise failure(f"{sentence}\n  all that pip said: {LOG}")
+
+
+def needs_cuda() -> bool:
+    """Whether the torch that was installed is one that needs the packages in `lock/cuda.txt`."""
+    said: list[str] = []
+    run([PYTHON, "-c", TORCH_NEEDS], said.append)
+    return any(re.match(r"nvidia-|cuda-|triton\b", line) and "extra ==" not in line for line in said)
 
 
 def run(command: list[object], take: Callable[[str], None]) -> int:
@@ -122,8 +167,9 @@ def run(command: list[object], take: Callable[[str], None]) -> int:
         start_new_session=True,
     )
     try:
-        for line in process.stdout:
-            take(line)
+        with process.stdout:
+            for line in process.stdout:
+                take(line)
         return process.wait()
     except BaseException:
         # With what it started itself: pip runs pip to build, venv runs pip to install pip.

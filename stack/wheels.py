@@ -15,7 +15,7 @@ def package_folder(package: str) -> Path:
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise CannotStart(f"the package {package} is not installed: run `make demo`, or pip install -e '.[stack]'")
+        raise CannotStart(f"the package {package} is not installed: run `make demo`, which installs it")
     return Path(spec.origin).parent
 
 
@@ -27,5 +27,5 @@ def script(name: str) -> Path:
     """
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise CannotStart(f"the program {name} is not installed: run `make demo`, or pip install -e '.[stack]'")
+        raise CannotStart(f"the program {name} is not installed: run `make demo`, which installs it")
     return path

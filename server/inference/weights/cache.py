@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from server.inference.errors import WeightsError
 from server.inference.weights.conversion import CONVERSION_VERSION, Ct2Source, convert, fsync_tree
+from server.inference.weights.digest import sha256_of
 
 Report = Callable[[str], None]
 """Receives one line for a person about what takes a while now."""
@@ -23,11 +24,11 @@ def converted(source: Ct2Source, cache_dir: Path, report: Report) -> Path:
     """The Hugging Face directory made of `source`, converting it unless the cache holds it.
 
     An entry is built in a temporary directory and renamed into place under a lock, so a process that dies half-way
-    leaves nothing that looks like an entry; what it left is removed by the next. An entry whose files no longer have
-    the sizes they were written with is rebuilt.
+    leaves nothing that looks like an entry; what it left is removed by the next. An entry whose files are no longer
+    what they were when they were written is rebuilt.
 
     Raises:
-        WeightsError: the source is damaged, or the disk is full or not writable.
+        WeightsError: the source is damaged or not the one that is known, or the disk is full or not writable.
     """
     entry = cache_dir / "weights" / f"{source.label}-{_fingerprint(source)}"
     if _is_whole(entry):
@@ -51,9 +52,9 @@ def _fingerprint(source: Ct2Source) -> str:
 
 def _is_whole(entry: Path) -> bool:
     try:
-        sizes = json.loads((entry / _MANIFEST).read_bytes())
-        return all((entry / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
+        digests = json.loads((entry / _MANIFEST).read_bytes())
+        return bool(digests) and all(sha256_of(entry / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, AttributeError, TypeError):
         return False
 
 
@@ -68,11 +69,21 @@ def _lock(entry: Path, report: Report) -> FileLock:
     return lock
 
 
+def _check_source(source: Ct2Source) -> None:
+    for file, digest in zip(source.files, source.digests, strict=bool(source.digests)):
+        if sha256_of(file) != digest:
+            raise WeightsError(
+                f"{file} is not the file that the model {source.label} is known to have (its SHA-256 differs): "
+                "it is not loaded; install its package again"
+            )
+
+
 def _build(source: Ct2Source, entry: Path) -> None:
     """Converts into a temporary directory and renames it to `entry`. The entry's lock must be held."""
     prefix = f".{entry.name}-"
     for leftover in entry.parent.glob(f"{prefix}*"):
         shutil.rmtree(leftover)
+    _check_source(source)
     size = sum(part.stat().st_size for part in source.parts)
     needed = size * (2 if len(source.parts) > 1 else 1) + (16 << 20)
     free = shutil.disk_usage(entry.parent).free
@@ -83,8 +94,8 @@ def _build(source: Ct2Source, entry: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=prefix, dir=entry.parent))
     try:
         convert(source, work)
-        sizes = {path.name: path.stat().st_size for path in work.iterdir()}
-        (work / _MANIFEST).write_text(json.dumps(sizes), encoding="utf-8")
+        digests = {path.name: sha256_of(path) for path in work.iterdir()}
+        (work / _MANIFEST).write_text(json.dumps(digests), encoding="utf-8")
         fsync_tree(work)
         if entry.exists():
             shutil.rmtree(entry)

