@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from dalston.v1.transcription_pb2 import (
     Final,
     SessionBegin,
     SessionEnd,
+    TranscribeConfig,
     TranscribeControl,
     TranscribeRequest,
     TranscribeResponse,
@@ -27,7 +29,17 @@ FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flus
 Json = dict[str, Any]
 
 
-def decode_frame(frame: bytes | str) -> TranscribeRequest:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a client."""
+
+    request: TranscribeRequest
+    """What it means to the server."""
+    unsupported: tuple[str, ...] = ()
+    """What it asks for that other Dalston services do and this one does not. The session goes on with a warning."""
+
+
+def decode_frame(frame: bytes | str) -> Frame:
     """Translates one frame of a client: binary is audio, text is an instruction in JSON.
 
     Raises:
@@ -36,8 +48,15 @@ def decode_frame(frame: bytes | str) -> TranscribeRequest:
     if isinstance(frame, bytes):
         if len(frame) > MAX_MESSAGE_BYTES:
             raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
-        return TranscribeRequest(audio=frame)
-    return TranscribeRequest(control=_decode_text(frame))
+        return Frame(TranscribeRequest(audio=frame))
+    return _decode_text(frame)
+
+
+def unsupported_warning(name: str) -> TranscribeResponse:
+    """Tells a client that something it asked for is not done. The session goes on."""
+    why = _UNSUPPORTED.get(name, "it cannot be changed in mid-stream; open another session with it")
+    message = f"{name} is not supported: {why}"
+    return TranscribeResponse(warning=Warning(code="unsupported", message=message, details={"name": name}))
 
 
 def is_end(request: TranscribeRequest) -> bool:
@@ -68,7 +87,7 @@ def encode_error(ending: Ending) -> str:
     return _dump({**ending.metadata, **own})
 
 
-def _decode_text(text: str) -> TranscribeControl:
+def _decode_text(text: str) -> Frame:
     if len(text) > MAX_MESSAGE_BYTES:
         raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
     try:
@@ -83,11 +102,17 @@ def _decode_text(text: str) -> TranscribeControl:
     if kind not in _CONTROLS:
         raise _invalid(f"unknown message type {_shown(kind)}; known are {_KNOWN_TYPES}")
     keys, build = _CONTROLS[kind]
+    unsupported = (kind,) if kind in _UNSUPPORTED else ()
+    if kind == "config":
+        unsupported = tuple(key for key in message if key in _FIXED)
+        message = {key: value for key, value in message.items() if key not in _FIXED}
+        if unsupported and not message:
+            kind, build = "keepalive", _keep_alive
     unknown = [key for key in message if key not in keys]
     if unknown:
         allowed = f"only {', '.join(keys)}" if keys else "nothing"
         raise _invalid(f"{kind} has an unknown key {_shown(unknown[0])}; beside type it takes {allowed}")
-    return build(message)
+    return Frame(TranscribeRequest(control=build(message)), unsupported)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
@@ -108,6 +133,10 @@ def _set_language(message: Json) -> TranscribeControl:
         raise _invalid("language is not valid Unicode") from None
 
 
+def _keep_alive(_message: Json) -> TranscribeControl:
+    return TranscribeControl(keep_alive=TranscribeControl.KeepAlive())
+
+
 def _invalid(message: str) -> Refused:
     return Refused("INVALID_MESSAGE", message)
 
@@ -120,10 +149,21 @@ def _shown(value: str) -> str:
 _CONTROLS: dict[str, tuple[tuple[str, ...], Callable[[Json], TranscribeControl]]] = {
     "config": (("language",), _set_language),
     "flush": ((), lambda _: TranscribeControl(flush=TranscribeControl.Flush())),
-    "keepalive": ((), lambda _: TranscribeControl(keep_alive=TranscribeControl.KeepAlive())),
+    "keepalive": ((), _keep_alive),
     "end": ((), lambda _: TranscribeControl(end=TranscribeControl.End())),
 }
 _KNOWN_TYPES = ", ".join(_CONTROLS)
+# A sign of life, and nothing else: what was received is recorded.
+_CONTROLS["clear"] = ((), _keep_alive)
+
+_UNSUPPORTED = {
+    "clear": "what was received is transcribed and recorded",
+    "retention": "what is stored is kept until it is deleted",
+}
+"""What other Dalston services have and this one has not, with the reason."""
+
+_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"}
+"""Parameters that hold for a whole session."""
 
 
 def _numbers(*names: str) -> Callable[[Any], Json]:
@@ -170,7 +210,9 @@ def _final(final: Final) -> Json:
     if final.HasField("language_probability"):
         result["language_probability"] = _rounded(final.language_probability)
     if final.words:
-        result["words"] = [_texts_and_numbers(("word",), ("start", "end", "confidence"))(word) for word in final.words]
+        encode = _texts_and_numbers(("word", "text"), ("start", "end", "confidence"))
+        # Of a server that is older than `text`, too.
+        result["words"] = [encode(word) | {"text": word.word} for word in final.words]
     return result
 
 

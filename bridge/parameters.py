@@ -22,6 +22,10 @@ MAX_QUERY_BYTES = 60 * 1024
 larger request head either."""
 
 KEY_NAMES = ("api_key", "token")
+UNSUPPORTED = ("retention",)
+"""Parameters of other Dalston services that this one takes and does not act upon; the client is warned."""
+MAY_BE_EMPTY = ("language", "model", "encoding", "vocabulary")
+"""Parameters of which an empty value means the default: clients send what a form has."""
 TOKEN_PREFIX = "dt_"  # noqa: S105 - what tells a token from a key
 
 
@@ -32,6 +36,8 @@ class Opening:
     config: TranscribeConfig
     key: str | None = field(default=None, repr=False)
     """The caller's key, which must not be logged."""
+    unsupported: tuple[str, ...] = ()
+    """Names of parameters that are not acted upon."""
 
 
 def parse_query(query: str) -> Opening:
@@ -52,7 +58,10 @@ def parse_query(query: str) -> Opening:
     if len(given_keys) > 1:
         raise _refused("give either api_key or token, not both")
     key = values.pop(given_keys[0]) if given_keys else None
-    return Opening(_config(values), key)
+    unsupported = tuple(name for name in values if name in UNSUPPORTED)
+    return Opening(
+        _config({name: value for name, value in values.items() if value and name in _PARSERS}), key, unsupported
+    )
 
 
 def carries_token(query: str) -> bool:
@@ -72,11 +81,11 @@ def _split(pair: str) -> tuple[str, str]:
         value = unquote_plus(raw_value, errors="strict")
     except UnicodeDecodeError:
         raise _refused("the query string is not UTF-8, percent-encoded") from None
-    if name not in _PARSERS and name not in KEY_NAMES:
+    if name not in _PARSERS and name not in KEY_NAMES and name not in UNSUPPORTED:
         # Without `=` it may be a bare key: what was given is not repeated.
         shown = f"unknown parameter {_shown(name)}; " if equals else "a part of the query string is not NAME=VALUE; "
         raise _refused(f"{shown}known are {', '.join((*_PARSERS, *KEY_NAMES))}")
-    if not value:
+    if not value and name not in (*MAY_BE_EMPTY, *UNSUPPORTED):
         raise _refused(f"{name} is empty")
     return name, value
 

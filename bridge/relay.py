@@ -27,9 +27,9 @@ from bridge.call import ServerCall
 from bridge.client import ClientSocket
 from bridge.closing import COMPLETED, GONE, Ending, ending_for, ending_of_failure
 from bridge.config import RelayLimits
-from bridge.frames import FLUSH, decode_frame, encode_response, is_end, is_flush
+from bridge.frames import FLUSH, decode_frame, encode_response, is_end, is_flush, unsupported_warning
 from bridge.metadata import Metadata, call_metadata
-from bridge.parameters import parse_query
+from bridge.parameters import Opening, parse_query
 from bridge.race import first_ending
 from bridge.refusal import Refused
 from telemetry.logs import get_logger
@@ -57,7 +57,7 @@ async def relay(socket: ClientSocket, transcribe: Transcribe, limits: RelayLimit
         return ending_for(refused.reason, refused.message)
     call = transcribe(metadata)
     try:
-        return await _Relay(socket, call, limits, stopping).run(opening.config)
+        return await _Relay(socket, call, limits, stopping).run(opening)
     except* Exception:
         incident = uuid4().hex[:12]
         log.exception("relay failed", incident=incident)
@@ -79,6 +79,8 @@ class _Relay:
         self._writing = asyncio.Lock()
         self._begun = asyncio.Event()
         self._session_id = ""
+        self._greeted = asyncio.Event()  # Set once the client has been sent the server's first message.
+        self._unsupported: list[str] = []  # What the client asked for in vain and has not been told yet.
         self._heard = 0  # Frames received so far.
         self._listening = False  # Whether we wait for a frame.
         self._end_sent = False
@@ -86,20 +88,21 @@ class _Relay:
         self._answered = asyncio.Event()
         self._verdict: Ending | None = None  # What the client broke, once it did.
 
-    async def run(self, config: TranscribeConfig) -> Ending:
+    async def run(self, opening: Opening) -> Ending:
         return await first_ending(
-            self._to_client(config),
+            self._to_client(opening),
             self._to_server(),
             self._refusal(),
             self._silence(),
             self._shutdown(),
         )
 
-    async def _to_client(self, config: TranscribeConfig) -> Ending:
+    async def _to_client(self, opening: Opening) -> Ending:
         """Opens the stream and passes the server's messages on, to the end of the stream."""
         try:
-            response = await self._begin(config)
+            response = await self._begin(opening.config)
             self._begun.set()
+            self._unsupported += opening.unsupported
             while response is not None:
                 if response.HasField("flushed"):
                     self._flushes_answered += 1
@@ -108,6 +111,9 @@ class _Relay:
                     return GONE
                 if response.HasField("session_end"):
                     return await self._completed()
+                if not await self._warn():
+                    return GONE
+                self._greeted.set()
                 response = await self._call.read()
         except TimeoutError:
             log.warning("server does not begin")
@@ -148,6 +154,13 @@ class _Relay:
         metrics.MESSAGES_SENT.inc()
         return True
 
+    async def _warn(self) -> bool:
+        """Tells the client what it asked for in vain; False when the client does not take it."""
+        while self._unsupported:
+            if not await self._send(unsupported_warning(self._unsupported.pop(0))):
+                return False
+        return True
+
     async def _completed(self) -> Ending:
         """Lets the server finish the call by itself, so that it does not see a cancel behind its last message."""
         try:
@@ -172,10 +185,16 @@ class _Relay:
                 frame = await self._receive()
                 if self._end_sent:
                     continue
-                request = decode_frame(frame)
+                decoded = decode_frame(frame)
                 # Until then a proxy may still move the stream to another server, which must get all of the audio.
                 await self._begun.wait()
-                await self._write(request)
+                await self._write(decoded.request)
+                self._unsupported += decoded.unsupported
+                if decoded.unsupported:
+                    # Nothing comes before the server's first message.
+                    await self._greeted.wait()
+                    if not await self._warn():
+                        return GONE
         except Refused as refused:
             return await self._condemn(ending_for(refused.reason, refused.message))
         except TimeoutError:

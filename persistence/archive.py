@@ -50,7 +50,8 @@ class Archive:
         return await self._whole(transcript_key(link.id))
 
     async def _whole(self, key: str) -> ByteMap:
-        return ByteMap((Stored(key, 0, await self._objects.size(key)),))
+        size, version = await self._objects.size_and_version(key)
+        return ByteMap((Stored(key, 0, size, version),))
 
     async def read(self, file: ByteMap) -> AsyncGenerator[bytes, None]:
         """The bytes of a file in chunks of at most 64 KiB; close it with `aclose`."""

@@ -13,10 +13,17 @@ class Stored:
     key: str
     first: int
     size: int
+    version: str = ""
+    """Tells the object from another of the same key and size, where that is known."""
 
     def between(self, begin: int, end: int) -> "Stored":
         """The bytes from `begin` to `end` of these."""
-        return Stored(self.key, self.first + begin, end - begin)
+        return Stored(self.key, self.first + begin, end - begin, self.version)
+
+    @property
+    def identity(self) -> bytes:
+        """Differs whenever the bytes may."""
+        return f"{self.key} {self.first} {self.size} {self.version}".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,11 @@ class Given:
     def between(self, begin: int, end: int) -> "Given":
         """The bytes from `begin` to `end` of these."""
         return Given(self.data[begin:end])
+
+    @property
+    def identity(self) -> bytes:
+        """Differs whenever the bytes may."""
+        return self.data
 
     def chunks(self) -> Iterator[bytes]:
         """All of them."""
@@ -49,6 +61,11 @@ class Repeated:
     def between(self, begin: int, end: int) -> "Repeated":
         """The bytes from `begin` to `end` of these."""
         return Repeated(self.byte, end - begin)
+
+    @property
+    def identity(self) -> bytes:
+        """Differs whenever the bytes may."""
+        return self.byte + b" %d" % self.size
 
     def chunks(self) -> Iterator[bytes]:
         """All of them, 64 KiB at a time."""
@@ -77,6 +94,11 @@ class ByteMap:
     def size(self) -> int:
         """Length of the file."""
         return sum(piece.size for piece in self.pieces)
+
+    @property
+    def identity(self) -> bytes:
+        """Differs whenever the file's bytes may."""
+        return b"\n".join(piece.identity for piece in self.pieces)
 
     def between(self, begin: int, end: int) -> "ByteMap":
         """The part of the file from byte `begin` to the one before `end`."""

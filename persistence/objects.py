@@ -221,8 +221,16 @@ class ObjectStore:
         Raises:
             ObjectNotFound: it is not there.
         """
+        return (await self.size_and_version(key))[0]
+
+    async def size_and_version(self, key: str) -> tuple[int, str]:
+        """Length of an object in bytes, and what tells it from another of that key: the store's tag, or nothing.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
         answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
-        return answer["ContentLength"]
+        return answer["ContentLength"], answer.get("ETag", "")
 
     async def has(self, key: str, size: int) -> bool:
         """Whether there is an object of this length."""

@@ -1,6 +1,7 @@
 """Files of sessions on their way to a reader: audio, transcripts and exports."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -15,13 +16,14 @@ from google.api.httpbody_pb2 import HttpBody
 from persistence.linked import Link, joined_language, joined_seconds, stretches
 from persistence.service import Persistence
 from persistence.tenancy import REFUSALS
-from persistence.transcript import Utterance
+from persistence.transcript import Utterance, WordNames
 from server.access.errors import RateLimited
 from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from server.rpc.interceptor import Context
 from server.rpc.places import Places
+from server.rpc.validators import entity_tag, is_unchanged, may_take_part
 from server.session.errors import IdleTimeout, InvalidParameter
 
 _PATIENCE_SECONDS: Final = 60.0
@@ -47,6 +49,8 @@ class _File:
     """None: to be shown rather than saved."""
     size: int
     """Of the whole file, in bytes."""
+    tag: str
+    """Differs whenever the file's bytes do; with its quotes."""
     range: ByteRange | None = None
     """The part that is sent; None is the whole file."""
     takes_ranges: bool = False
@@ -86,9 +90,16 @@ class Downloads:
         """
         chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
         whole = await self._persistence.archive.audio(chain)
-        # Of HEAD a range means nothing (RFC 9110, section 14.2).
-        wanted = None if _is_head(context) else requested_range(_metadata(context, "range"), whole.size)
-        file = _File("audio/wav", f"{request.session_id}.wav", whole.size, wanted, takes_ranges=True)
+        tag = entity_tag(whole.identity)
+        # Of HEAD a range means nothing (RFC 9110, section 14.2), and of another file than the client has a part of.
+        is_whole = (
+            _is_head(context)
+            or not may_take_part(_metadata(context, "if-range"), tag)
+            # It is answered before the range is looked at.
+            or is_unchanged(_metadata(context, "if-none-match"), tag)
+        )
+        wanted = None if is_whole else requested_range(_metadata(context, "range"), whole.size)
+        file = _File("audio/wav", f"{request.session_id}.wav", whole.size, tag, wanted, takes_ranges=True)
         part = whole if wanted is None else whole.between(wanted.begin, wanted.end)
         await _send(context, file, self._persistence.archive.read(part))
 
@@ -122,8 +133,8 @@ class Downloads:
     async def _document(self, chain: tuple[Link, ...], name: str | None, context: Context) -> None:
         if len(chain) == 1:
             document = await self._persistence.archive.transcript(chain[0])
-            file = _File(JsonRenderer.content_type, name, document.size)
-            await _send(context, file, self._persistence.archive.read(document))
+            stored = self._persistence.archive.read(document)
+            await _send_written(context, JsonRenderer.content_type, name, _named(stored))
             return
         renderer = JsonRenderer(chain[-1].session_id, joined_language(chain), joined_seconds(chain))
         await self._render(chain, renderer, name, context)
@@ -131,26 +142,45 @@ class Downloads:
     async def _render(self, chain: tuple[Link, ...], renderer: Renderer, name: str | None, context: Context) -> None:
         for link in chain:
             link.require_transcript()
-        # Written to its end before it is sent: what can fail has failed by then, and its length is known.
-        with SpooledTemporaryFile(_IN_MEMORY_BYTES) as written:
-            async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
-                async for text in _rendered(renderer, utterances):
-                    written.write(text.encode())
-            size = written.tell()
-            written.seek(0)
-            await _send(context, _File(renderer.content_type, name, size), _chunks(written))
+        async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
+            await _send_written(context, renderer.content_type, name, _rendered(renderer, utterances))
 
 
-async def _rendered(renderer: Renderer, utterances: AsyncIterator[Utterance]) -> AsyncGenerator[str, None]:
-    yield renderer.begin()
+async def _rendered(renderer: Renderer, utterances: AsyncIterator[Utterance]) -> AsyncGenerator[bytes, None]:
+    yield renderer.begin().encode()
     count = 0
     async for utterance in utterances:
-        yield renderer.push(utterance)
+        yield renderer.push(utterance).encode()
         count += 1
         if count % _UTTERANCES_A_TURN == 0:
             # Live streams share this loop.
             await asyncio.sleep(0)
-    yield renderer.end()
+    yield renderer.end().encode()
+
+
+async def _named(document: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A stored document with both names of a word, whenever it was stored."""
+    names = WordNames()
+    async with aclosing(document):
+        async for chunk in document:
+            yield names.push(chunk)
+    yield names.finish()
+
+
+async def _send_written(
+    context: Context, content_type: str, name: str | None, chunks: AsyncGenerator[bytes, None]
+) -> None:
+    """Sends what is written to its end first: what can fail has failed by then, and its length and tag are known."""
+    digest = hashlib.sha256()
+    with SpooledTemporaryFile(_IN_MEMORY_BYTES) as written:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                written.write(chunk)
+                digest.update(chunk)
+        size = written.tell()
+        written.seek(0)
+        file = _File(content_type, name, size, entity_tag(digest.digest()))
+        await _send(context, file, _chunks(written))
 
 
 async def _chunks(file: "SpooledTemporaryFile[bytes]") -> AsyncGenerator[bytes, None]:
@@ -160,6 +190,10 @@ async def _chunks(file: "SpooledTemporaryFile[bytes]") -> AsyncGenerator[bytes, 
 
 async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, None]) -> None:
     async with aclosing(chunks):
+        if is_unchanged(_metadata(context, "if-none-match"), file.tag):
+            await context.send_initial_metadata((("etag", file.tag), ("x-not-modified", "1")))
+            await context.write(HttpBody(content_type=file.content_type))
+            return
         if _is_head(context):
             await context.send_initial_metadata(_headers(file))
             await context.write(HttpBody(content_type=file.content_type))
@@ -202,7 +236,7 @@ class _Reader:
 def _headers(file: _File) -> tuple[tuple[str, str], ...]:
     """Envoy's filter `download` makes an HTTP answer of them."""
     size = file.size if file.range is None else file.range.end - file.range.begin
-    headers = [("x-content-length", str(size))]
+    headers = [("x-content-length", str(size)), ("etag", file.tag)]
     if file.name is not None:
         headers.append(("content-disposition", f'attachment; filename="{file.name}"'))
     if file.takes_ranges:

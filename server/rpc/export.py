@@ -3,7 +3,6 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Final
 
 from persistence.transcript import Utterance
@@ -102,7 +101,7 @@ class JsonRenderer(Renderer):
             "end": utterance.end,
             "text": utterance.text,
             "confidence": utterance.confidence,
-            "words": [asdict(word) for word in utterance.words],
+            "words": [word.to_json() for word in utterance.words],
         }
         separator = ", " if self._texts else ""
         self._texts.append(utterance.text)

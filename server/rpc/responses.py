@@ -37,7 +37,9 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
                     language=event.language,
                     language_probability=event.language_probability,
                     words=[
-                        pb.Word(word=word.word, start=word.start, end=word.end, confidence=word.confidence)
+                        pb.Word(
+                            word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence
+                        )
                         for word in event.words
                     ],
                 )

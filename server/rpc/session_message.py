@@ -22,6 +22,7 @@ def session_message(record: SessionRecord) -> pb.Session:
         enhance_on_end=record.enhance_on_end,
         audio_duration_seconds=record.audio_duration_seconds,
         utterance_count=record.utterance_count,
+        segment_count=record.utterance_count,
         word_count=record.word_count,
         started_at=timestamp(record.started_at),
         ended_at=timestamp(record.ended_at),

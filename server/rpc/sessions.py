@@ -56,6 +56,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
                 total_is_exact=page.is_total_exact,
                 next_cursor=page.next_cursor,
             ),
+            cursor=page.next_cursor,
+            has_more=page.next_cursor is not None,
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.Session:
@@ -112,7 +114,10 @@ def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:
         text=said.text,
         confidence=said.confidence,
         language=said.language,
-        words=[Word(word=word.word, start=word.start, end=word.end, confidence=word.confidence) for word in said.words],
+        words=[
+            Word(word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence)
+            for word in said.words
+        ],
     )
 
 

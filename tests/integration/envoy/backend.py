@@ -20,6 +20,7 @@ from server.app import METADATA_LIMITS
 SERVICES = ("dalston.v1.SessionService", "dalston.v1.TranscriptionService")
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
 AUDIO_BYTES = 50 * 60_000
+AUDIO_TAG = '"tag"'
 
 
 @dataclass
@@ -61,7 +62,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if asked.get("range") == "bytes=9000000-":
             context.set_trailing_metadata((("content-range", f"bytes */{AUDIO_BYTES}"),))
             context.abort(grpc.StatusCode.OUT_OF_RANGE, "no such bytes")
-        headers = [("accept-ranges", "bytes"), ("x-content-length", str(AUDIO_BYTES))]
+        if asked.get("if-none-match") == AUDIO_TAG:
+            context.send_initial_metadata((("etag", AUDIO_TAG), ("x-not-modified", "1")))
+            yield httpbody_pb2.HttpBody(content_type="audio/wav")
+            return
+        headers = [("accept-ranges", "bytes"), ("x-content-length", str(AUDIO_BYTES)), ("etag", AUDIO_TAG)]
         if asked.get("range") == "bytes=0-59999":
             headers = [("content-range", f"bytes 0-59999/{AUDIO_BYTES}"), ("x-content-length", "60000")]
             context.send_initial_metadata(tuple(headers))

@@ -1,5 +1,6 @@
 """What Envoy makes of a download: an HTTP answer that a player can seek in and that does not lie about its end."""
 
+import re
 import subprocess
 
 import grpc
@@ -7,7 +8,7 @@ import httpx
 import pytest
 from dalston.v1 import session_pb2, session_pb2_grpc
 
-from tests.integration.envoy.backend import AUDIO_BYTES, AUDIO_CHUNKS
+from tests.integration.envoy.backend import AUDIO_BYTES, AUDIO_CHUNKS, AUDIO_TAG
 from tests.integration.envoy.conftest import Front
 
 AUDIO = "/v1/realtime/sessions/sess_1/audio"
@@ -24,6 +25,7 @@ def test_a_whole_file_has_its_length(http: httpx.Client) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-length"] == str(AUDIO_BYTES)
     assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["etag"] == AUDIO_TAG
     assert "transfer-encoding" not in answer.headers
     assert "x-content-length" not in answer.headers
     assert answer.content == b"".join(AUDIO_CHUNKS)
@@ -42,6 +44,26 @@ def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: htt
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{AUDIO_BYTES}"
     assert answer.json()["message"] == "no such bytes"
+
+
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_file_that_the_client_has_is_a_304_without_a_body(front: Front, protocol: str, method: str) -> None:
+    conditional = ("--header", f"if-none-match: {AUDIO_TAG}")
+    # The second shows that the connection is left as HTTP wants it.
+    again = [f"{front.http}{AUDIO}", "--include", *conditional] if method == "GET" else []
+    options = ("--include", *(("--head",) if method == "HEAD" else ()), *conditional)
+    answer = curl(front, AUDIO, protocol, *options, *again)
+    assert answer.returncode == 0, answer.stderr
+    heads = answer.stdout.split(b"\r\n\r\n")
+    assert heads.pop() == b""
+    assert len(heads) == (2 if method == "GET" else 1)
+    for head in heads:
+        assert b" 304" in head.splitlines()[0]
+        assert f"etag: {AUDIO_TAG}".encode() in head
+        assert not re.search(
+            rb"(?i)^(content-length|transfer-encoding|content-type|x-not-modified):", head, re.MULTILINE
+        )
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])

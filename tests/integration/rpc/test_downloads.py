@@ -68,6 +68,14 @@ class Reader:
     def ask(self) -> Any:
         return self._stub.GetAudio(GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id),))
 
+    async def headers(self, *metadata: tuple[str, str]) -> tuple[dict[str, Any], int]:
+        """What a download with these headers is begun with, and how many bytes come."""
+        call = self._stub.GetAudio(
+            GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id), *metadata)
+        )
+        size = sum([len(part.data) async for part in call])
+        return dict(await call.initial_metadata()), size
+
     async def begin(self) -> Any:
         """A download that has begun and is read no further."""
         call = self.ask()
@@ -167,3 +175,29 @@ async def test_a_trickle_that_never_stops_is_ended_and_a_player_is_not(monkeypat
     with pytest.raises(IdleTimeout):
         for _ in range(20):
             await trickle.give(chunk[:100])
+
+
+PART = ("range", "bytes=0-99")
+
+
+async def test_a_file_has_a_tag_by_which_it_is_known_again(stub: SessionServiceStub) -> None:
+    reader = Reader(stub)
+    whole, size = await reader.headers()
+    assert size == SIZE
+    part, size = await reader.headers(PART)
+    assert (part["etag"], size) == (whole["etag"], 100)
+    known, size = await reader.headers(("if-none-match", whole["etag"]), PART)
+    assert size == 0
+    assert known["etag"] == whole["etag"]
+    assert known["x-not-modified"]
+    assert "content-range" not in known
+
+
+async def test_a_part_of_another_file_is_answered_with_the_whole(stub: SessionServiceStub) -> None:
+    reader = Reader(stub)
+    tag = (await reader.headers(PART))[0]["etag"]
+    assert (await reader.headers(PART, ("if-range", tag)))[1] == 100
+    for other in ('"another"', f"W/{tag}", "Mon, 30 Nov 2026 12:00:00 GMT"):
+        headers, size = await reader.headers(PART, ("if-range", other))
+        assert size == SIZE
+        assert "content-range" not in headers

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.closing import Ending
-from bridge.frames import MAX_MESSAGE_BYTES, decode_frame, encode_error, encode_response, is_end
+from bridge.frames import (
+    MAX_MESSAGE_BYTES,
+    Frame,
+    decode_frame,
+    encode_error,
+    encode_response,
+    is_end,
+    unsupported_warning,
+)
 from bridge.refusal import Refused
 
 FINITE = st.floats(0, 1e6, allow_nan=False)
@@ -28,11 +36,11 @@ def refusal(frame: str | bytes) -> Refused:
 
 @given(st.binary(max_size=300))
 def test_binary_is_audio(audio: bytes):
-    assert decode_frame(audio) == pb.TranscribeRequest(audio=audio)
+    assert decode_frame(audio) == Frame(pb.TranscribeRequest(audio=audio))
 
 
 def test_audio_up_to_the_limit_passes_and_beyond_it_does_not():
-    assert len(decode_frame(bytes(MAX_MESSAGE_BYTES)).audio) == MAX_MESSAGE_BYTES
+    assert len(decode_frame(bytes(MAX_MESSAGE_BYTES)).request.audio) == MAX_MESSAGE_BYTES
     assert refusal(bytes(MAX_MESSAGE_BYTES + 1)).reason == "MESSAGE_TOO_BIG"
 
 
@@ -46,9 +54,36 @@ def test_audio_up_to_the_limit_passes_and_beyond_it_does_not():
     ],
 )
 def test_each_instruction_becomes_its_control(text: str, control: pb.TranscribeControl):
-    request = decode_frame(text)
+    request = decode_frame(text).request
     assert request.control == control
     assert is_end(request) == (control.WhichOneof("control") == "end")
+
+
+@pytest.mark.parametrize(
+    ("text", "control", "unsupported"),
+    [
+        ('{"type":"clear"}', "keep_alive", ("clear",)),
+        ('{"type":"config","vad_threshold":0.3}', "keep_alive", ("vad_threshold",)),
+        (
+            '{"type":"config","language":"es","vad_threshold":0.3,"min_silence_duration_ms":800}',
+            "set_language",
+            ("vad_threshold", "min_silence_duration_ms"),
+        ),
+    ],
+)
+def test_what_other_services_do_in_mid_stream_is_named_and_not_refused(
+    text: str, control: str, unsupported: tuple[str, ...]
+):
+    frame = decode_frame(text)
+    assert frame.request.control.WhichOneof("control") == control
+    assert frame.unsupported == unsupported
+
+
+@pytest.mark.parametrize("name", ["clear", "retention", "vad_threshold"])
+def test_a_warning_names_what_is_not_supported(name: str):
+    warning = decoded(unsupported_warning(name))
+    assert (warning["type"], warning["code"], warning["name"]) == ("warning", "unsupported", name)
+    assert warning["message"].startswith(f"{name} is not supported: ")
 
 
 def test_audio_is_no_end():
@@ -69,7 +104,9 @@ def test_audio_is_no_end():
         ('{"type":["end"]}', "needs a type"),
         ('{"type":"stop"}', 'unknown message type "stop"; known are config, flush, keepalive, end'),
         ('{"type":"end","now":true}', 'end has an unknown key "now"; beside type it takes nothing'),
-        ('{"type":"config","language":"es","model":"fast"}', "it takes only language"),
+        ('{"type":"config","language":"es","colour":"red"}', "it takes only language"),
+        ('{"type":"config","vad_threshold":0.5,"colour":"red"}', "it takes only language"),
+        ('{"type":"clear","now":true}', "it takes nothing"),
         ('{"type":"config"}', "config needs a language"),
         ('{"type":"config","language":7}', "config needs a language"),
         ('{"type":"config","language":""}', "config needs a language"),
@@ -149,7 +186,7 @@ def test_session_begin():
                 "confidence": 0.0,
                 "language": "",
                 "language_probability": 0.666667,
-                "words": [{"word": "a", "start": 1.0, "end": 2.0, "confidence": 0.333333}],
+                "words": [{"word": "a", "text": "a", "start": 1.0, "end": 2.0, "confidence": 0.333333}],
             },
         ),
         (pb.TranscribeResponse(flushed={"timestamp": 3}), {"type": "flushed", "timestamp": 3.0}),

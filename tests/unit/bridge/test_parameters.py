@@ -68,6 +68,17 @@ def test_the_key_is_taken_out_and_not_shown(name: str):
     assert "s3cret" not in repr(opening)
 
 
+def test_what_a_form_left_empty_is_the_default() -> None:
+    assert parse_query("model=&language=&encoding=&vocabulary=&acks=true").config == TranscribeConfig(acks=True)
+
+
+@pytest.mark.parametrize("value", ["30", "-1", "", "forever"])
+def test_a_retention_is_taken_and_named_as_not_supported(value: str) -> None:
+    opening = parse_query(f"retention={value}&language=en")
+    assert opening.config == TranscribeConfig(language="en")
+    assert opening.unsupported == ("retention",)
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -76,7 +87,8 @@ def test_the_key_is_taken_out_and_not_shown(name: str):
         ("language=en&language=es", "language is given more than once"),
         ("api_key=a&token=b", "not both"),
         ("token=a&token=a", "token is given more than once"),
-        ("language=", "language is empty"),
+        ("sample_rate=", "sample_rate is empty"),
+        ("resume_session_id=", "resume_session_id is empty"),
         ("api_key=", "api_key is empty"),
         ("store_audio=1", 'store_audio must be true or false, not "1"'),
         ("store_audio=True", "must be true or false"),
