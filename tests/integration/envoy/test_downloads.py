@@ -49,15 +49,15 @@ def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: htt
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_file_that_the_client_has_is_a_304_without_a_body(front: Front, protocol: str, method: str) -> None:
-    conditional = ("--header", f"if-none-match: {AUDIO_TAG}")
-    # The second shows that the connection is left as HTTP wants it.
-    again = [f"{front.http}{AUDIO}", "--include", *conditional] if method == "GET" else []
-    options = ("--include", *(("--head",) if method == "HEAD" else ()), *conditional)
+    options = ("--include", *(("--head",) if method == "HEAD" else ()), "--header", f"if-none-match: {AUDIO_TAG}")
+    # A second request shows that the connection is left as HTTP wants it. Some versions of curl cannot use one of HTTP/2
+    # twice.
+    again = [f"{front.http}{AUDIO}"] if protocol == "--http1.1" else []
     answer = curl(front, AUDIO, protocol, *options, *again)
     assert answer.returncode == 0, answer.stderr
     heads = answer.stdout.split(b"\r\n\r\n")
     assert heads.pop() == b""
-    assert len(heads) == (2 if method == "GET" else 1)
+    assert len(heads) == 1 + len(again)
     for head in heads:
         assert b" 304" in head.splitlines()[0]
         assert f"etag: {AUDIO_TAG}".encode() in head
