@@ -20,6 +20,7 @@ from bridge.client import ClientSocket
 from bridge.closing import GONE, Ending, ending_for
 from bridge.config import BridgeSettings
 from bridge.frames import encode_error
+from bridge.inquiry import Capacity, Inquiry
 from bridge.metadata import Metadata
 from bridge.parameters import MAX_QUERY_BYTES
 from bridge.relay import relay
@@ -82,6 +83,7 @@ class _Door:
         self._settings = settings
         self._pages = settings.pages
         self._stub = TranscriptionServiceStub(channel)
+        self._inquiry = Inquiry(channel)
         self._stopping = asyncio.Event()
         self._open: set[ClientSocket] = set()
 
@@ -93,8 +95,10 @@ class _Door:
             **options,
         )
 
-    def process_request(self, _socket: ServerConnection, request: Request) -> Response | None:
-        return answer(request, self._pages)
+    async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        peer = cast(ClientSocket, connection).peer
+        capacity = Capacity(len(self._open), self._settings.bridge_max_connections)
+        return await self._inquiry.answer(request, peer, capacity) or answer(request, self._pages)
 
     async def handle(self, connection: ServerConnection) -> None:
         """Serves one WebSocket from the handshake to the close."""

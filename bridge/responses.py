@@ -15,6 +15,7 @@ HEALTH_PATH = "/healthz"
 # google.rpc.Code for the HTTP statuses that occur here.
 _CODES = {
     HTTPStatus.BAD_REQUEST: 3,
+    HTTPStatus.UNAUTHORIZED: 16,
     HTTPStatus.FORBIDDEN: 7,
     HTTPStatus.NOT_FOUND: 5,
     HTTPStatus.UPGRADE_REQUIRED: 9,
@@ -28,15 +29,15 @@ def answer(request: Request, pages: Pages) -> Response | None:
     """The answer to a request, or None for one that is to become a WebSocket."""
     path = request.path.partition("?")[0]
     if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
-        return _response(HTTPStatus.OK, {"status": "ok"}, {}, with_body=request.method == "GET")
+        return json_response(HTTPStatus.OK, {"status": "ok"}, {}, with_body=request.method == "GET")
     if path not in (STREAM_PATH, HEALTH_PATH):
-        return _error(HTTPStatus.NOT_FOUND, f"nothing is here; WebSockets are served on {STREAM_PATH}")
+        return error_response(HTTPStatus.NOT_FOUND, f"nothing is here; WebSockets are served on {STREAM_PATH}")
     if request.method != "GET":
-        return _error(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET", Allow="GET")
+        return error_response(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET", Allow="GET")
     if not any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
-        return _error(HTTPStatus.UPGRADE_REQUIRED, "this address speaks WebSocket only", Upgrade="websocket")
+        return error_response(HTTPStatus.UPGRADE_REQUIRED, "this address speaks WebSocket only", Upgrade="websocket")
     if not pages.let_in(request):
-        return _error(HTTPStatus.FORBIDDEN, "pages of this origin are not let in")
+        return error_response(HTTPStatus.FORBIDDEN, "pages of this origin are not let in")
     return None
 
 
@@ -44,18 +45,20 @@ def in_json(response: Response) -> Response:
     """A refusal by the library, which is plain text, as one of ours; anything else as it is."""
     if not response.headers.get("Content-Type", "").startswith("text/plain"):
         return response
-    return _error(HTTPStatus(response.status_code), bytes(response.body).decode().strip())
+    return error_response(HTTPStatus(response.status_code), bytes(response.body).decode().strip())
 
 
-def _error(status: HTTPStatus, message: str, **headers: str) -> Response:
-    return _response(status, {"code": _CODES.get(status, 2), "message": message, "details": []}, headers)
+def error_response(status: HTTPStatus, message: str, **headers: str) -> Response:
+    """An error in the shape of the REST API."""
+    return json_response(status, {"code": _CODES.get(status, 2), "message": message, "details": []}, headers)
 
 
-def _response(
-    status: HTTPStatus, content: dict[str, Any], extra: dict[str, str], *, with_body: bool = True
+def json_response(
+    status: HTTPStatus, content: dict[str, Any], extra: dict[str, str] | None = None, *, with_body: bool = True
 ) -> Response:
+    """An answer that ends its connection; `extra` are further headers."""
     body = json.dumps(content).encode()
     headers = Headers(
-        {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"} | extra
+        {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"} | (extra or {})
     )
     return Response(status, status.phrase, headers, body if with_body else b"")

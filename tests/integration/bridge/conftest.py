@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from dalston.v1 import transcription_pb2 as pb
+from dalston.v1.session_pb2 import ListSessionsResponse
+from dalston.v1.session_pb2_grpc import SessionServiceServicer, add_SessionServiceServicer_to_server
 from dalston.v1.transcription_pb2_grpc import (
     TranscriptionServiceServicer,
     add_TranscriptionServiceServicer_to_server,
@@ -119,11 +121,28 @@ class Servicer(TranscriptionServiceServicer):
         return self.streams[number]
 
 
+class Sessions(SessionServiceServicer):
+    """Knows how many sessions run for whom, if it knows anything."""
+
+    def __init__(self) -> None:
+        self.own: dict[str, int] | None = None
+
+    async def ListSessions(self, request, context):
+        if self.own is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED)
+        count = self.own.get(dict(context.invocation_metadata()).get("authorization", ""))
+        if count is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED)
+        assert request.status == "active"
+        return ListSessionsResponse(pagination={"total": count})
+
+
 class Backend:
     """A gRPC server that can be killed and started again on its port."""
 
     def __init__(self) -> None:
         self.servicer = Servicer()
+        self.sessions = Sessions()
         self.port = 0
         self._server: grpc.aio.Server | None = None
 
@@ -133,6 +152,7 @@ class Backend:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         add_TranscriptionServiceServicer_to_server(self.servicer, self._server)
+        add_SessionServiceServicer_to_server(self.sessions, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 

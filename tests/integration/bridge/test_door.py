@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
+from bridge import inquiry
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.door import open_door
@@ -327,3 +328,38 @@ async def test_what_happens_is_counted(bridge):
         "begin_seconds_count": 1,
     }
     assert value("closed_total", code="1000") == completed + 1
+
+
+async def test_health_is_that_of_the_server_behind(bridge, backend, monkeypatch):
+    monkeypatch.setattr(inquiry, "REMEMBERED_SECONDS", 0.0)
+    status, headers, body = await request(bridge.port, "GET /health HTTP/1.1\nHost: x\n\n")
+    assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "healthy"})
+    status, _, body = await request(bridge.port, "HEAD /health HTTP/1.1\nHost: x\n\n")
+    assert (status, body) == (200, b"")
+    await backend.drain()
+    status, _, body = await request(bridge.port, "GET /health HTTP/1.1\nHost: x\n\n")
+    assert (status, json.loads(body)) == (503, {"status": "unhealthy"})
+    await backend.stop()
+    status, _, body = await request(bridge.port, "GET /v1/realtime/status HTTP/1.1\nHost: x\n\n")
+    assert (status, json.loads(body)) == (503, {"status": "unavailable"})
+
+
+async def test_status_counts_the_callers_own_sessions_and_nobody_elses(bridge, backend):
+    ask = "GET /v1/realtime/status HTTP/1.1\nHost: x\n"
+    # A server that does not say how many run.
+    assert json.loads((await request(bridge.port, f"{ask}\n"))[2]) == {"status": "ready"}
+    backend.sessions.own = {"Bearer a": 2, "": 0}
+    status, _, body = await request(bridge.port, f"{ask}Authorization: Bearer a\n\n")
+    assert (status, json.loads(body)) == (200, {"status": "ready", "active_sessions": 2})
+    status, _, body = await request(bridge.port, f"{ask}Authorization: Bearer wrong\n\n")
+    assert (status, json.loads(body)["code"]) == (401, 16)
+    del backend.sessions.own[""]
+    assert json.loads((await request(bridge.port, f"{ask}\n"))[2]) == {"status": "ready"}
+
+
+async def test_a_full_bridge_says_so(start_bridge):
+    bridge = await start_bridge(bridge_max_connections=1)
+    async with bridge.connect() as client:
+        await client.receive()
+        body = (await request(bridge.port, "GET /v1/realtime/status HTTP/1.1\nHost: x\n\n"))[2]
+    assert json.loads(body) == {"status": "at_capacity"}

@@ -391,3 +391,25 @@ async def test_a_client_that_sends_while_it_is_refused_learns_why_every_time(bri
             assert isinstance(sending.exception(), ConnectionClosed)
         assert [message["type"] for message in messages] == ["session.begin", *["transcript.final"] * 5, "error"]
         assert (messages[-1]["code"], code) == ("session_timeout", 4408)
+
+
+async def test_what_is_not_supported_is_named_and_the_session_goes_on(bridge):
+    async with bridge.connect("model=&retention=30&language=en") as client:
+        await client.say(type="clear")
+        assert (await client.receive())["type"] == "session.begin"
+        told = [await client.receive(), await client.receive()]
+        assert [(message["type"], message["code"], message["name"]) for message in told] == [
+            ("warning", "unsupported", "retention"),
+            ("warning", "unsupported", "clear"),
+        ]
+        await client.say(type="config", language="es", vad_threshold=0.3, min_silence_duration_ms=800)
+        named = {message.get("name") or message["text"] for message in [await client.receive() for _ in range(3)]}
+        assert named == {"es", "vad_threshold", "min_silence_duration_ms"}
+        await client.say(type="end")
+        messages, code = await client.rest()
+    assert [message["type"] for message in messages] == ["session.end"]
+    assert code == 1000
+    stream = await bridge.servicer.stream()
+    assert stream.config == pb.TranscribeConfig(language="en")
+    kinds = [request.control.WhichOneof("control") for request in stream.received if request.HasField("control")]
+    assert kinds == ["keep_alive", "set_language", "end"]

@@ -50,8 +50,8 @@ def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: htt
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_file_that_the_client_has_is_a_304_without_a_body(front: Front, protocol: str, method: str) -> None:
     options = ("--include", *(("--head",) if method == "HEAD" else ()), "--header", f"if-none-match: {AUDIO_TAG}")
-    # A second request shows that the connection is left as HTTP wants it. Some versions of curl cannot use one of HTTP/2
-    # twice.
+    # A second request shows that the connection is left as HTTP wants it. Some versions of curl cannot reuse HTTP/2
+    # connections at all.
     again = [f"{front.http}{AUDIO}"] if protocol == "--http1.1" else []
     answer = curl(front, AUDIO, protocol, *options, *again)
     assert answer.returncode == 0, answer.stderr

@@ -1,0 +1,92 @@
+"""What clients ask before they stream: whether the service works, and how many of their own sessions run."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import grpc
+from dalston.v1.session_pb2 import ListSessionsRequest
+from dalston.v1.session_pb2_grpc import SessionServiceStub
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.http11 import Request, Response
+
+from bridge.metadata import call_metadata
+from bridge.refusal import Refused
+from bridge.responses import error_response, json_response
+
+HEALTH_PATH = "/health"
+STATUS_PATH = "/v1/realtime/status"
+
+ANSWER_SECONDS = 2.0
+"""How long the server may take."""
+REMEMBERED_SECONDS = 1.0
+"""How long what the server said of its health holds: however many ask, the server is asked once a second."""
+
+_NOT_ACCEPTED = "the key was not accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The bridge's own WebSockets."""
+
+    open: int
+    most: int
+
+
+class Inquiry:
+    """Answers `HEALTH_PATH` and `STATUS_PATH` from what the server says."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._health = health_pb2_grpc.HealthStub(channel)
+        self._sessions = SessionServiceStub(channel)
+        self._asking = asyncio.Lock()
+        self._is_serving = False
+        self._asked_at = float("-inf")
+
+    async def answer(self, request: Request, peer: str, capacity: Capacity) -> Response | None:
+        """The answer to a request, or None for one that asks something else."""
+        path = request.path.partition("?")[0]
+        if path not in (HEALTH_PATH, STATUS_PATH) or request.method not in ("GET", "HEAD"):
+            return None
+        is_serving = await self._serves()
+        status = HTTPStatus.OK if is_serving else HTTPStatus.SERVICE_UNAVAILABLE
+        if path == HEALTH_PATH:
+            content: dict[str, object] = {"status": "healthy" if is_serving else "unhealthy"}
+        elif not is_serving:
+            content = {"status": "unavailable"}
+        else:
+            content = {"status": "ready" if capacity.open < capacity.most else "at_capacity"}
+            try:
+                # A tenant's own: what others do is not for everyone.
+                content |= await self._own_sessions(request, peer)
+            except Refused as refused:
+                return error_response(HTTPStatus.UNAUTHORIZED, refused.message)
+        return json_response(status, content, with_body=request.method == "GET")
+
+    async def _serves(self) -> bool:
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= REMEMBERED_SECONDS:
+                try:
+                    said = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
+                    self._is_serving = said.status == health_pb2.HealthCheckResponse.SERVING
+                except grpc.aio.AioRpcError:
+                    self._is_serving = False
+                self._asked_at = time.monotonic()
+            return self._is_serving
+
+    async def _own_sessions(self, request: Request, peer: str) -> dict[str, object]:
+        """How many sessions of the caller's tenant run; nothing where the caller may not know, or it is not known.
+
+        Raises:
+            Refused: the caller's key is none.
+        """
+        metadata = call_metadata(request.headers, peer, None)
+        wanted = ListSessionsRequest(status="active", limit=1)
+        try:
+            page = await self._sessions.ListSessions(wanted, metadata=metadata, timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and "Authorization" in request.headers:
+                raise Refused("UNAUTHENTICATED", _NOT_ACCEPTED) from None
+            return {}
+        return {"active_sessions": page.pagination.total}
