@@ -100,6 +100,30 @@ async def test_a_header_that_is_no_single_range_gives_the_whole_file(told: Told,
     assert audio_bytes(answer.content) == told.pcm.tobytes()
 
 
+async def test_a_part_is_given_of_the_file_that_the_client_has_a_part_of_and_of_no_other(
+    told: Told, client: Client
+) -> None:
+    whole = await client.http.get(f"{told.path}/audio")
+    part = {"range": "bytes=100-199"}
+    same = await client.http.get(f"{told.path}/audio", headers={**part, "if-range": whole.headers["etag"]})
+    assert (same.status_code, same.content) == (206, whole.content[100:200])
+    assert same.headers["etag"] == whole.headers["etag"]
+    for other in ('"0"', "Mon, 30 Nov 2026 12:00:00 GMT"):
+        answer = await client.http.get(f"{told.path}/audio", headers={**part, "if-range": other})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+@pytest.mark.parametrize("path", ["audio", "transcript", "export/txt", "export/srt", "export/vtt", "export/json"])
+async def test_a_file_that_the_client_has_is_not_sent_again(told: Told, client: Client, path: str) -> None:
+    first = await client.http.get(f"{told.path}/{path}")
+    assert first.status_code == 200
+    again = await client.http.get(f"{told.path}/{path}", headers={"if-none-match": f'"0", {first.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == first.headers["etag"]
+    other = await client.http.get(f"{told.path}/{path}", headers={"if-none-match": '"0"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
 @pytest.mark.parametrize("header", ["bytes=99999999-", "bytes=-0"])
 async def test_a_range_outside_the_audio_is_a_416_in_json(told: Told, client: Client, header: str) -> None:
     answer = await client.http.get(f"{told.path}/audio", headers={"range": header})
