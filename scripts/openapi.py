@@ -102,6 +102,32 @@ _ERRORS: Final = {
     "503": "A part that the request needs does not answer; try again shortly.",
     "504": "The service did not answer in time.",
 }
+_EXAMPLES: Final = {
+    "400": (3, "limit must be 1 to 100", "INVALID_PARAMETERS", {"parameter": "limit"}),
+    "401": (16, "the key was not accepted", "UNAUTHENTICATED", {}),
+    "403": (7, "the key lacks the scope sessions:write", "PERMISSION_DENIED", {}),
+    "404": (5, "session sess_01990000000070008000000000000001 was not found", "SESSION_NOT_FOUND", {}),
+    "409": (10, "session sess_01990000000070008000000000000001 is active", "SESSION_ACTIVE", {}),
+    "416": (11, "no byte of the range is in the file, which has 384044 bytes", "INVALID_RANGE", {}),
+    "429": (8, "8 downloads are in progress, which is the limit", "RATE_LIMITED", {}),
+    "500": (13, "internal error 4f1c2d3e5a6b", "INTERNAL", {}),
+    "501": (12, "EnhanceSession is not built yet", "UNIMPLEMENTED", {}),
+    "503": (14, "the database does not answer: try again shortly", "UNAVAILABLE", {}),
+}
+"""Code, message, reason and metadata of an error of each status that the server itself answers with."""
+_TAGS: Final = {"SessionService": "sessions", "KeyService": "keys"}
+_IDS: Final = {
+    "session_id": "The session's id: `sess_` and 32 hexadecimal digits.",
+    "key_id": "The key's id: `key_` and 32 hexadecimal digits.",
+}
+"""What needs no comment in the contract, where it stands in a message of that name."""
+_DOWNLOADS: Final = tuple(_BODIES)
+_HEADERS: Final = {
+    "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),
+    "if-range": ("The `etag` that the range is of; the whole file is sent where it has another.", '"0123456789abcdef"'),
+    "if-none-match": ("The `etag` of the file that the client has already.", '"0123456789abcdef"'),
+}
+"""Headers that a download reads: what they mean, and an example."""
 _ALWAYS: Final = ("400", "401", "403", "429", "431", "500", "503", "504")
 
 
@@ -114,7 +140,8 @@ def openapi(descriptors: FileDescriptorSet, version: str) -> str:
     files = [file for file in descriptors.file if file.package == PACKAGE.strip(".")]
     messages = {name: message for file in files for name, message in _messages(file)}
     comments = {path: text for file in files for path, text in _comments(file)}
-    writer = _Writer(messages, comments)
+    texts = {path: text for file in files for path, text in _comments(file, whole=True)}
+    writer = _Writer(messages, comments, texts)
     paths: dict[str, dict[str, Any]] = {}
     for file in files:
         for service in file.service:
@@ -133,6 +160,12 @@ def openapi(descriptors: FileDescriptorSet, version: str) -> str:
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
+        "tags": [
+            {"name": _TAGS[service.name], "description": texts.get(PACKAGE + service.name, "")}
+            for file in files
+            for service in file.service
+            if service.name in _TAGS
+        ],
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
@@ -149,13 +182,16 @@ def _messages(file: FileDescriptorProto) -> Iterator[tuple[str, DescriptorProto]
             yield f"{PACKAGE}{message.name}.{nested.name}", nested
 
 
-def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Full name of a message, field, service or method, and what stands above it."""
+def _comments(file: FileDescriptorProto, *, whole: bool = False) -> Iterator[tuple[str, str]]:
+    """Full name of a message, field, service or method, and what stands above it: its first paragraph, or all."""
     for location in file.source_code_info.location:
         name = _name_at(file, list(location.path))
-        text = " ".join(line.strip() for line in location.leading_comments.split("\n\n")[0].splitlines())
-        if name and text.strip():
-            yield name, text.strip()
+        paragraphs = [
+            " ".join(line.strip() for line in paragraph.splitlines()).strip()
+            for paragraph in location.leading_comments.split("\n\n")
+        ]
+        if name and paragraphs[0]:
+            yield name, "\n\n".join(paragraphs if whole else paragraphs[:1])
 
 
 def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
@@ -176,9 +212,11 @@ def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
 class _Writer:
     """Turns methods into operations and remembers the messages that they need."""
 
-    def __init__(self, messages: dict[str, DescriptorProto], comments: dict[str, str]) -> None:
+    def __init__(self, messages: dict[str, DescriptorProto], comments: dict[str, str], texts: dict[str, str]) -> None:
+        """`comments` has the first paragraph above each name of the contract, `texts` all of them."""
         self._messages = messages
         self._comments = comments
+        self._texts = texts
         self._wanted: dict[str, None] = {}
 
     def operation(self, service: str, method: MethodDescriptorProto) -> tuple[str, str, dict[str, Any]]:
@@ -189,9 +227,12 @@ class _Writer:
         request = self._messages[method.input_type]
         in_path = re.findall(r"{(\w+)}", path)
         others = [field for field in request.field if field.name not in in_path]
+        text = self._texts.get(f"{PACKAGE}{service}.{method.name}", "")
         operation: dict[str, Any] = {
             "operationId": method.name,
-            "summary": self._comments.get(f"{PACKAGE}{service}.{method.name}", ""),
+            "tags": [_TAGS[service]],
+            "summary": _first_sentence(text),
+            "description": text,
             "parameters": [
                 self._parameter(method.input_type, field, "path" if field.name in in_path else "query")
                 for field in request.field
@@ -202,10 +243,9 @@ class _Writer:
         if rule.body:
             body = self._object(method.input_type, others, is_request=True)
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-        if method.name == "GetAudio":
-            operation["parameters"].append(
-                {"name": "range", "in": "header", "schema": {"type": "string"}, "example": "bytes=0-1023"}
-            )
+        if method.name in _DOWNLOADS:
+            names = _HEADERS if method.name == "GetAudio" else ("if-none-match",)
+            operation["parameters"] += [_header(name) for name in names]
         return path, verb, operation
 
     def schemas(self) -> dict[str, Any]:
@@ -226,6 +266,9 @@ class _Writer:
         else:
             content = {"application/json": {"schema": self._ref(method.output_type)}}
         responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}
+        if method.name in _DOWNLOADS:
+            responses["200"]["headers"] = {"etag": _ETAG}
+            responses["304"] = {"description": "The client has the file already.", "headers": {"etag": _ETAG}}
         codes = {*_ALWAYS}
         if has_id:
             codes |= {"404", "409"}
@@ -233,11 +276,10 @@ class _Writer:
             codes.add("413")
         if method.name == "GetAudio":
             codes.add("416")
-            responses["206"] = {"description": "The part asked for.", "content": content}
+            responses["206"] = {"description": "The part asked for.", "content": content, "headers": {"etag": _ETAG}}
         if method.name in ("EnhanceSession", "GetEnhancement"):
             codes.add("501")
-        status = {"application/json": {"schema": {"$ref": "#/components/schemas/Status"}}}
-        responses |= {code: {"description": _ERRORS[code], "content": status} for code in codes}
+        responses |= {code: {"description": _ERRORS[code], "content": _error(code)} for code in codes}
         return dict(sorted(responses.items()))
 
     def _parameter(self, message: str, field: FieldDescriptorProto, place: str) -> dict[str, Any]:
@@ -245,7 +287,7 @@ class _Writer:
             "name": field.name,
             "in": place,
             "required": place == "path",
-            "description": self._comments.get(f"{message}.{field.name}", ""),
+            "description": self._comments.get(f"{message}.{field.name}") or _IDS.get(field.name, ""),
             "schema": self._bounded(message, field),
         }
 
@@ -281,6 +323,38 @@ class _Writer:
             return {"type": "string", "format": "date-time"}
         self._wanted[name] = None
         return {"$ref": f"#/components/schemas/{_short(name)}"}
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=\w)[.:](?:\s|$)", text, maxsplit=1)[0]
+
+
+_ETAG: Final = {"description": "The file's strong entity tag.", "schema": {"type": "string"}}
+
+
+def _header(name: str) -> dict[str, Any]:
+    description, example = _HEADERS[name]
+    return {
+        "name": name,
+        "in": "header",
+        "description": description,
+        "schema": {"type": "string"},
+        "example": example,
+    }
+
+
+def _error(code: str) -> dict[str, Any]:
+    media: dict[str, Any] = {"schema": {"$ref": "#/components/schemas/Status"}}
+    if code in _EXAMPLES:
+        number, message, reason, metadata = _EXAMPLES[code]
+        info = {
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": reason,
+            "domain": "dalston.v1",
+            "metadata": metadata,
+        }
+        media["example"] = {"code": number, "message": message, "details": [info]}
+    return {"application/json": media}
 
 
 def _short(name: str) -> str:

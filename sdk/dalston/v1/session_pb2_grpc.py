@@ -159,6 +159,11 @@ class SessionServiceServicer:
         `content-length`, in gRPC in the metadata `x-content-length`. One that ends
         before it has failed. Over REST HEAD answers with the headers alone.
 
+        Every download has a strong entity tag, `etag`, which differs when its
+        bytes do. A request with `if-none-match` and that tag is answered by 304
+        over REST, in gRPC by an empty file and the metadata `x-not-modified`. With
+        `if-range` a range counts only if that is the file's tag.
+
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
         (409) while it is not stored yet; with `linked`, also when this is so of a
         session it continues, which the message names.

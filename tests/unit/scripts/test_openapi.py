@@ -4,7 +4,9 @@ import json
 from typing import Any
 
 import pytest
+import schemathesis
 from dalston.v1 import key_pb2, session_pb2
+from dalston.v1.error_reason_pb2 import ErrorReason
 from google.api import annotations_pb2
 
 from stack.settings import ROOT
@@ -51,3 +53,38 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
     assert references(document) == {
         f"#/components/schemas/{name}" for name in schemas if name != "WatchSessionsResponse"
     }
+
+
+def operations(document: Any) -> list[Any]:
+    return [each for item in document["paths"].values() for each in item.values()]
+
+
+def test_every_operation_has_a_tag_a_summary_and_a_description(document: Any) -> None:
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+    assert all(tags.values())
+    for operation in operations(document):
+        assert set(operation["tags"]) <= set(tags)
+        assert operation["summary"]
+        assert operation["description"].startswith(operation["summary"])
+        assert [each["name"] for each in operation["parameters"] if not each["description"]] == []
+
+
+def test_errors_have_examples_of_reasons_that_there_are(document: Any) -> None:
+    reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - it is no dict
+    examples = [
+        content["example"]
+        for operation in operations(document)
+        for code, response in operation["responses"].items()
+        if code >= "400" and (content := response["content"]["application/json"]) and "example" in content
+    ]
+    assert {detail["reason"] for example in examples for detail in example["details"]} <= reasons
+    assert {"400", "401", "403", "404", "409", "429", "500", "503"} <= {
+        code
+        for operation in operations(document)
+        for code, response in operation["responses"].items()
+        if "example" in response.get("content", {}).get("application/json", {})
+    }
+
+
+def test_the_document_is_one_of_openapi(document: Any) -> None:
+    schemathesis.openapi.from_dict(document).validate()
