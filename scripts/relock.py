@@ -71,15 +71,20 @@ def requirements(extra: str) -> list[str]:
 
 def resolve(extra: str, preferred: Iterable[Pin]) -> list[Pin]:
     """What is to be installed, in the environments that are supported; `preferred` versions are kept where they fit."""
+    options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
+    return narrowed(compiled(requirements(extra), *options, preferred=preferred))
+
+
+def compiled(wanted: Iterable[str], *options: str, preferred: Iterable[Pin] = ()) -> list[Pin]:
+    """What uv makes of requirements."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, "wanted.in"), Path(scratch, "locked.txt")
-        source.write_text("\n".join(requirements(extra)))
+        source.write_text("\n".join(wanted))
         # uv keeps the versions of an output that is there.
         target.write_text("\n".join(map(str, preferred)))
-        command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--universal", "--no-annotate"]
-        options = ["--python-version", "3.11", "--generate-hashes", "--no-header", "--output-file", target, source]
-        subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-        return narrowed(read_pins(target.read_text()))
+        command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-annotate", "--no-header"]
+        subprocess.run([*command, *options, "--output-file", target, source], check=True, stdout=subprocess.DEVNULL)
+        return list(read_pins(target.read_text()))
 
 
 def narrowed(pins: Iterable[Pin]) -> list[Pin]:
@@ -110,22 +115,17 @@ def write(name: str, pins: Iterable[Pin]) -> None:
 def outdated() -> int:
     """Compares the lock with the newest versions that there are, whatever pyproject.toml pins."""
     pins = {pin.name: pin for pin in locked()}
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, "all.in"), Path(scratch, "newest.txt")
-        # Each by itself: what holds a package back is for a person to find out.
-        newer = []
-        for pin in pins.values():
-            source.write_text(pin.name)
-            command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-deps"]
-            options = ["--python-version", "3.11", "--no-header", "--no-annotate", "--output-file", target, source]
-            subprocess.run([*command, "--upgrade", *options], check=True, stdout=subprocess.DEVNULL)
-            (newest,) = read_pins(target.read_text())
-            if Version(newest.version) > Version(pin.version):
-                newer.append((pin.name, pin.version, newest.version))
-    for name, version, newest_version in newer:
-        print(f"{name:32} {version:20} {newest_version}")
+    # Each for itself: what holds a package back is for a person to find out.
+    newest = {pin.name: pin.version for pin in compiled(pins, "--no-deps", "--python-version", "3.11")}
+    newer = {name: (pin.version, newest[name]) for name, pin in pins.items() if is_newer(newest[name], pin.version)}
+    for name, (now, then) in sorted(newer.items()):
+        print(f"{name:32} {now:20} {then}")
     print(f"{len(newer)} of {len(pins)} locked packages have a newer version")
     return 0
+
+
+def is_newer(version: str, than: str) -> bool:
+    return Version(version) > Version(than)
 
 
 if __name__ == "__main__":
