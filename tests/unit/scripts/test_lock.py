@@ -1,5 +1,6 @@
 """What `make` installs is what `lock/` lists: every package, one version each, with the hashes of its files."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,15 @@ def test_a_file_that_is_not_the_locked_one_is_not_installed(
     (tmp_path / "stack.txt").write_text(f"{wheel}==1.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(install.CannotInstall, match="a downloaded file is not the one that was locked"):
         install.install("stack")
+
+
+def test_what_the_tests_take_from_npm_has_hashes_and_no_place_that_it_comes_from() -> None:
+    packages = json.loads((relock.ROOT / "tests/e2e/node/package-lock.json").read_text())["packages"]
+    assert len(packages) > 1
+    assert [
+        name for name, package in packages.items() if name and not package.get("integrity", "").startswith("sha512-")
+    ] == []
+    assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
 def test_a_line_without_a_version_is_no_lock() -> None:
