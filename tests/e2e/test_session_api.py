@@ -7,6 +7,7 @@ import re
 import subprocess
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,9 @@ async def test_audio_that_is_gone_is_an_error_and_never_a_short_file(
         assert len(broken.stdout) >= len(pcm.tobytes())
 
 
-async def remove_audio(client: Client, session_id: str) -> None:
+@asynccontextmanager
+async def objects_of(client: Client) -> AsyncIterator[Any]:
+    """A client of the stack's bucket."""
     import aioboto3
 
     s3 = client.stack.s3
@@ -319,7 +322,29 @@ async def remove_audio(client: Client, session_id: str) -> None:
         aws_secret_access_key=s3.secret_access_key,
         region_name=s3.region,
     ) as objects:
-        await objects.delete_object(Bucket=s3.bucket, Key=f"sessions/{session_id}/audio.wav")
+        yield objects
+
+
+async def remove_audio(client: Client, session_id: str) -> None:
+    assert client.stack.s3 is not None
+    async with objects_of(client) as objects:
+        await objects.delete_object(Bucket=client.stack.s3.bucket, Key=f"sessions/{session_id}/audio.wav")
+
+
+async def test_a_transcript_that_was_stored_before_has_both_names_of_a_word(client: Client, sample: Sample) -> None:
+    session_id = await stored_session(client, sample.pcm[: 16_000 * 6], word_timestamps="true")
+    path = f"{SESSIONS}/{session_id}"
+    now = await client.http.get(f"{path}/transcript")
+    old = now.json()
+    for word in (words := [word for utterance in old["utterances"] for word in utterance["words"]]):
+        del word["text"]
+    assert words
+    assert client.stack.s3 is not None
+    place = {"Bucket": client.stack.s3.bucket, "Key": f"sessions/{session_id}/transcript.json"}
+    async with objects_of(client) as objects:
+        await objects.put_object(**place, Body=json.dumps(old, ensure_ascii=False).encode())
+    for file in ("transcript", "export/json"):
+        assert (await client.http.get(f"{path}/{file}")).content == now.content
 
 
 async def test_the_commands_of_the_guide_work(client: Client, sample: Sample, tmp_path: Path) -> None:
