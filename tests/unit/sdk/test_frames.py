@@ -44,7 +44,7 @@ def test_a_config_reaches_the_server_as_it_is() -> None:
     [FLUSH, END, KEEP_ALIVE, pb.TranscribeControl(set_language=pb.TranscribeControl.SetLanguage(language="es"))],
 )
 def test_an_instruction_reaches_the_server_as_it_is(control: pb.TranscribeControl) -> None:
-    assert decode_frame(encode_control(control)).control == control
+    assert decode_frame(encode_control(control)).request.control == control
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_instruction_reaches_the_server_as_it_is(control: pb.TranscribeContro
                 end=1,
                 confidence=0.5,
                 language="en",
-                words=[pb.Word(word="Hé", start=0.5, end=1, confidence=0.5)],
+                words=[pb.Word(word="Hé", text="Hé", start=0.5, end=1, confidence=0.5)],
                 language_probability=0.75,
             )
         ),
