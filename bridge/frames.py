@@ -162,8 +162,16 @@ _UNSUPPORTED = {
 }
 """What other Dalston services have and this one has not, with the reason."""
 
-_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"}
-"""Parameters that hold for a whole session."""
+_CRUCIAL = {
+    *("encoding", "sample_rate", "channels"),
+    *("store_audio", "store_transcript", "enhance_on_end"),
+    *("resume_session_id", "resume_from_seconds"),
+}
+"""No change of these is ignored: a client that believes in one would send noise, or be recorded as it does not expect.
+It is refused."""
+
+_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL
+"""Parameters that hold for a whole session, and without which it goes on as it was."""
 
 
 def _numbers(*names: str) -> Callable[[Any], Json]:

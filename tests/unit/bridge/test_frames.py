@@ -107,6 +107,8 @@ def test_audio_is_no_end():
         ('{"type":"config","language":"es","colour":"red"}', "it takes only language"),
         ('{"type":"config","vad_threshold":0.5,"colour":"red"}', "it takes only language"),
         ('{"type":"clear","now":true}', "it takes nothing"),
+        ('{"type":"config","sample_rate":8000}', "it takes only language"),
+        ('{"type":"config","language":"es","store_audio":false}', "it takes only language"),
         ('{"type":"config"}', "config needs a language"),
         ('{"type":"config","language":7}', "config needs a language"),
         ('{"type":"config","language":""}', "config needs a language"),
