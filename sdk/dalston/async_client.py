@@ -54,8 +54,9 @@ class AsyncClient:
 
         Raises:
             TypeError, ValueError: an option does not exist, or cannot have this value.
-            InvalidRequest: the audio is neither WAV nor said to be raw, or a WAV of a kind that is not taken.
+            RuntimeError: the client is closed.
         """
+        self._calls.check_open()
         transcription = open_transcription(self._calls, audio, options)
         self._transcriptions.add(transcription)
         return transcription
@@ -67,6 +68,7 @@ class AsyncClient:
         await self._calls.close()
 
     async def __aenter__(self) -> Self:
+        self._calls.check_open()
         return self
 
     async def __aexit__(

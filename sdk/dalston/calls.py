@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import cached_property
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,10 @@ T = TypeVar("T")
 ATTEMPT_SECONDS = 10.0
 """For one attempt of a call that may be made again: a frozen server must not use up the time of the others."""
 CLOSED = "the client is closed"
+FORKED = (
+    "gRPC does not work in a process that was forked after gRPC was used: start processes with the method 'spawn' or "
+    "'forkserver' of multiprocessing; transcribe(transport='websocket') works in a forked process, too"
+)
 _BACKOFF = Backoff()
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024
 """A page of a thousand utterances with their words is a few megabytes."""
@@ -58,24 +62,39 @@ class Calls:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, of the loop that asks first."""
-        if self._is_closed:
-            raise RuntimeError(CLOSED)
+        """The channel, of the loop that asks first.
+
+        Raises:
+            RuntimeError: the client is closed, or this process was forked from one that has used gRPC.
+        """
+        self.check_open()
+        _check_process()
         if self._channel is None:
             self._channel = _open(self.endpoint)
         return self._channel
 
-    @cached_property
+    # A stub is asked for with every call, so that a call on a closed client says that and nothing else.
+
+    @property
     def sessions(self) -> session_pb2_grpc.SessionServiceStub:
         return session_pb2_grpc.SessionServiceStub(self.channel)
 
-    @cached_property
+    @property
     def keys(self) -> key_pb2_grpc.KeyServiceStub:
         return key_pb2_grpc.KeyServiceStub(self.channel)
 
-    @cached_property
+    @property
     def transcription(self) -> transcription_pb2_grpc.TranscriptionServiceStub:
         return transcription_pb2_grpc.TranscriptionServiceStub(self.channel)
+
+    def check_open(self) -> None:
+        """Does nothing.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        if self._is_closed:
+            raise RuntimeError(CLOSED)
 
     def metadata(self, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         """What each call carries, and `more`."""
@@ -128,6 +147,7 @@ class Calls:
         Raises:
             DalstonError: the call failed.
         """
+        self.check_open()
         call = method(request, metadata=self.metadata(*more))
         try:
             async with aclosing(call.__aiter__()) as messages:
@@ -145,7 +165,7 @@ class Calls:
         except TimeoutError:
             raise DeadlineExceeded(f"the service said nothing for {silence:g} seconds") from None
         except asyncio.CancelledError:
-            self._check_open()
+            self._check_not_closed_under()
             raise
         finally:
             call.cancel()
@@ -153,19 +173,20 @@ class Calls:
     async def close(self) -> None:
         """Closes the connection; calls that run fail."""
         self._is_closed = True
-        if self._channel is not None:
+        if self._channel is not None and not _is_forked():
             await self._channel.close(None)
 
     async def _attempt(self, method: Any, request: Any, seconds: float) -> Any:
+        self.check_open()  # It may have been closed since the last attempt.
         try:
             return await method(request, timeout=seconds, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure) from None
         except asyncio.CancelledError:
-            self._check_open()
+            self._check_not_closed_under()
             raise
 
-    def _check_open(self) -> None:
+    def _check_not_closed_under(self) -> None:
         """Closing the connection cancels the calls on it, which is not for the caller's task to end by.
 
         Raises:
@@ -183,6 +204,22 @@ def retry_pause(error: DalstonError, attempt: int) -> float | None:
     if isinstance(error, Busy):
         return _BACKOFF.pause(attempt, error.retry_after)
     return _BACKOFF.pause(attempt) if isinstance(error, Unavailable) else None
+
+
+_process_of_grpc: int | None = None
+"""The process that has made a channel. gRPC's threads are in that one only: in a child of it they are missing, and what
+waits for them hangs or aborts."""
+
+
+def _is_forked() -> bool:
+    return _process_of_grpc not in (None, os.getpid())
+
+
+def _check_process() -> None:
+    global _process_of_grpc
+    if _is_forked():
+        raise RuntimeError(FORKED)
+    _process_of_grpc = os.getpid()
 
 
 def _open(endpoint: Endpoint) -> grpc.aio.Channel:

@@ -63,6 +63,7 @@ class Client:
         background.run(self._client.close())
 
     def __enter__(self) -> Self:
+        background.run(self._client.__aenter__())
         return self
 
     def __exit__(

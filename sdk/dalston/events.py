@@ -37,6 +37,9 @@ class SessionBegan:
     """The session that `resume_session_id` asked to continue."""
     resume_from_seconds: float | None = None
     """Where in the audio of that session this one starts; times of events do not count from there, but from 0."""
+    idle_timeout_seconds: float = 0.0
+    """Longest time without a message to the service; the SDK sends signs of life while the audio pauses."""
+    max_message_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +110,12 @@ class Warned:
     those of the caller's audio, as everywhere. The SDK's own:
 
     * `audio_dropped`: a microphone was not read in time; silence stands where `seconds` of audio are missing.
+    * `damaged_audio`: the file is damaged, and a part of its audio is missing.
+    * `no_audio`: the file has no audio in it.
     * `partial_sample`: the audio ended within a sample; the last `bytes` were left out.
     * `session_replaced`: session `session_id` could not be resumed, and a new one goes on without it.
     * `terminating`: the server stops; the session moves to another.
+    * `truncated_audio`: the file is shorter than its header says, by `missing_seconds`.
     * `unprotected`: audio that is not in the object store yet had to be let go, because memory is bounded.
     """
 
@@ -153,6 +159,10 @@ class Ended:
     audio_uri: str | None = None
     """Where the last session's audio is stored; set when it is safely there."""
     transcript_uri: str | None = None
+    speech_duration: float = 0.0
+    """How much of the audio was speech."""
+    finals: tuple[Final, ...] = field(default=(), repr=False)
+    """All of them, in their order."""
 
 
 Event: TypeAlias = (

@@ -69,6 +69,7 @@ def session(message: session_pb2.Session) -> Session:
         worker_id=_optional(message, "worker_id"),
         client_ip=_optional(message, "client_ip"),
         error=_optional(message, "error"),
+        segment_count=message.segment_count,
     )
 
 

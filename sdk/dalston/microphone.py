@@ -13,7 +13,7 @@ _WAITING_SECONDS = 30.0
 
 
 class Microphone:
-    """The default input device, or another. Needs the extra `microphone` of the distribution.
+    """The default input device, or another. Needs the package `sounddevice`.
 
     Args:
         device: number or part of the name of an input device. Default: the system's.
@@ -36,9 +36,7 @@ class Microphone:
         try:
             import sounddevice
         except ImportError:
-            raise RuntimeError(
-                "a microphone needs the package sounddevice: pip install 'dalston[microphone]'"
-            ) from None
+            raise RuntimeError("a microphone needs the Python package sounddevice: pip install sounddevice") from None
         except OSError as error:
             raise RuntimeError(f"a microphone needs PortAudio: {error}") from None
         recording = Recording(int(_WAITING_SECONDS / _BLOCK_SECONDS), 2 * self.channels, self.sample_rate)

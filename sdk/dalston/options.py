@@ -20,8 +20,9 @@ AudioSource: TypeAlias = (
     | AsyncIterable[bytes]
     | Microphone
 )
-"""Bytes are audio, a string or path names a file, a file is read from where it stands. These are WAV, or raw if
-`encoding` is given. What an iterable gives is raw always, in pieces of any size."""
+"""Bytes are audio, a string or path names a file, a file is read from where it stands. These are raw if `encoding` is
+given, and else say themselves what they are: WAV of any kind, or what an installed decoder reads (PyAV, soundfile or
+ffmpeg). What an iterable gives is raw always, in pieces of any size."""
 
 Transport: TypeAlias = Literal["grpc", "websocket"]
 
@@ -30,7 +31,7 @@ class TranscribeOptions(TypedDict, total=False):
     """Keyword arguments of `transcribe`.
 
     Those of the service mean what `TranscribeConfig` in transcription.proto says; one that is left out has the
-    service's default. Rate, encoding and channels of a WAV file are read from it.
+    service's default. Rate, encoding and channels of a file that is not raw are read from it.
     """
 
     language: str

@@ -102,6 +102,8 @@ class Session:
     worker_id: str | None = None
     client_ip: str | None = None
     error: str | None = None
+    segment_count: int = 0
+    """The same as `utterance_count`, by the name that other Dalston services use."""
 
 
 @dataclass(frozen=True, slots=True)

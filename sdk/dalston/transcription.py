@@ -27,6 +27,11 @@ class Transcription:
         return self._stream.session_ids
 
     @property
+    def audio_seconds(self) -> float | None:
+        """How long the audio is, as far as it says so itself; None before it was entered or iterated over."""
+        return self._stream.audio_seconds
+
+    @property
     def transcript(self) -> Transcript:
         """What was said so far."""
         return self._stream.transcript

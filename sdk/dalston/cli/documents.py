@@ -23,10 +23,6 @@ _TYPES: dict[type[Any], str] = {
     events.Resumed: "resumed",
     events.Ended: "session.end",
 }
-_NAMES = {
-    events.Acknowledged: {name: f"{name}_seconds" for name in ("received", "processed", "stored")},
-    events.Ended: {"duration": "total_duration", "text": "transcript"},
-}
 
 
 def document(value: Any) -> Any:
@@ -48,10 +44,46 @@ def document(value: Any) -> Any:
 
 
 def event(happened: events.Event) -> dict[str, Any]:
-    """An event as the WebSocket has it, with `type` first. `reconnecting` and `resumed` are the SDK's own."""
-    names = _NAMES.get(type(happened), {})
-    content = {names.get(name, name): value for name, value in document(happened).items()}
-    return {"type": _TYPES[type(happened)], **content}
+    """An event as the WebSocket has it, with `type` first.
+
+    `reconnecting` and `resumed` are the SDK's own, and so are `session_ids` of the end and some codes of warnings.
+    """
+    return {"type": _TYPES[type(happened)], **_content(happened)}
+
+
+def _content(happened: events.Event) -> dict[str, Any]:
+    shown: dict[str, Any] = document(happened)
+    match happened:
+        case events.SessionBegan():
+            config = {name: shown.pop(name) for name in ("sample_rate", "encoding", "channels", "language", "model")}
+            limits = {
+                name: shown.pop(name) for name in ("max_session_seconds", "idle_timeout_seconds", "max_message_bytes")
+            }
+            return {"session_id": shown.pop("session_id"), "config": config, **shown, "limits": limits}
+        case events.Final() if not happened.words:
+            del shown["words"]
+        case events.Acknowledged():
+            return {f"{name}_seconds": value for name, value in shown.items()}
+        case events.Warned():
+            # As the service has it: details stand beside code and message, which they must not replace.
+            details = {name: value for name, value in happened.details.items() if name != "type"}
+            return {**details, "code": happened.code, "message": happened.message}
+        case events.Ended():
+            return _end(happened)
+    return shown
+
+
+def _end(ended: events.Ended) -> dict[str, Any]:
+    uris = {name: getattr(ended, name) for name in ("enhancement_job_id", "audio_uri", "transcript_uri")}
+    return {
+        "session_id": ended.session_id,
+        "total_duration": ended.duration,
+        "total_speech_duration": ended.speech_duration,
+        "transcript": ended.text,
+        "segments": [{"start": final.start, "end": final.end, "text": final.text} for final in ended.finals],
+        **{name: uri for name, uri in uris.items() if uri is not None},
+        "session_ids": list(ended.session_ids),
+    }
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:

@@ -18,6 +18,8 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 5
     NOT_NOW = 6
     INTERRUPTED = 130
+    UNREAD = 141
+    """As of a program that SIGPIPE ends."""
 
 
 # The first that fits.

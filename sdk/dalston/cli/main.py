@@ -18,7 +18,8 @@ from dalston.errors import DalstonError
 _EPILOG = """\b
 Exit codes: 0 done, 1 failed, 2 the command line or a parameter is wrong,
 3 not found, 4 no valid key or not allowed, 5 the service cannot be reached,
-6 not now (full, limited, or the session is still active), 130 interrupted.
+6 not now (full, limited, or the session is still active), 130 interrupted,
+141 whatever read the output has left.
 
 \b
 Environment: DALSTON_URL, DALSTON_API_KEY, NO_COLOR. Configuration: see
@@ -79,13 +80,18 @@ def options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; gives the exit code. What fails is told in one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    output.prepare()
+    arguments = _spelled(sys.argv[1:] if arguments is None else arguments)
     if "--debug" not in arguments:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # It would write its own lines to stderr.
     try:
         result = app(arguments, prog_name="dalston", standalone_mode=False)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        output.forget(sys.stdout)
+        return ExitCode.UNREAD
     except typer.Abort:
         output.note("nothing was done")
         return ExitCode.FAILED
@@ -98,6 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             output.note("this is a bug of the command: --debug before the command shows more")
         return _fail(error, arguments)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _spelled(arguments: Sequence[str]) -> list[str]:
+    """Options as they are called here: `--output_format` of other programs for speech is `--output-format`."""
+    spelled: list[str] = []
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return [*spelled, *arguments[number:]]
+        name, equals, value = argument.partition("=")
+        spelled.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
+    return spelled
 
 
 def _refuse(error: typer.TyperException) -> int:

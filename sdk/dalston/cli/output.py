@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dalston.cli import documents, safe_text
@@ -20,9 +23,34 @@ _LEAST_WIDTH = 20
 """A column that is wider is cut rather than left out."""
 
 
-def is_terminal(stream: TextIO) -> bool:
+def prepare() -> None:
+    """Makes the standard streams take whatever there is to say.
+
+    What goes to a file or another program is UTF-8, whatever the locale says: in the encoding of some of them no text
+    can be written but English. A terminal is written to in its own, and a character that it lacks is written as a
+    number. A stream that is closed takes everything and keeps nothing.
+    """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            encoding = stream.encoding if is_terminal(stream) else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def forget(stream: TextIO) -> None:
+    """Nobody reads it any more: what is still written to it goes nowhere, also at the exit of the interpreter."""
+    with _nowhere() as nowhere, suppress(OSError, ValueError):  # It may be no file at all.
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person looks at it."""
-    return stream.isatty()
+    return stream is not None and stream.isatty()
 
 
 def say(text: object = "") -> None:
@@ -38,9 +66,12 @@ def say_text(text: str) -> None:
 
 
 def note(text: object) -> None:
-    """Writes a line to stderr."""
-    sys.stderr.write(f"{safe_text.line(text)}\n")
-    sys.stderr.flush()
+    """Writes a line to stderr. That nobody reads it is no reason to do anything else."""
+    try:
+        sys.stderr.write(f"{safe_text.line(text)}\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        forget(sys.stderr)
 
 
 def say_json(value: Any) -> None:

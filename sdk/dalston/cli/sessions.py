@@ -15,6 +15,7 @@ import typer
 from dalston.cli import connection, documents, measures, operator_commands, output, safe_text, session_table
 from dalston.cli.app import App
 from dalston.cli.exits import ExitCode, code_of, sentence_of, usage
+from dalston.cli.format import Format
 from dalston.cli.target import target, write
 from dalston.errors import DalstonError
 
@@ -33,13 +34,6 @@ class Status(StrEnum):
     completed = "completed"
     error = "error"
     interrupted = "interrupted"
-
-
-class Format(StrEnum):
-    txt = "txt"
-    srt = "srt"
-    vtt = "vtt"
-    json = "json"
 
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The session, such as sess_0190...", show_default=False)]
@@ -170,7 +164,7 @@ def watch(ctx: typer.Context, status: StatusFilter = None, json: Json = False) -
 def export(
     ctx: typer.Context,
     session_id: Id,
-    format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.txt,
+    format_: Annotated[Format, typer.Option("--format", "-f", "--output-format", help="What to write.")] = Format.text,
     linked: Linked = False,
     max_line_length: Annotated[
         int | None, typer.Option(metavar="N", help="Longest line of a caption, in characters.", show_default=False)
@@ -186,10 +180,10 @@ def export(
     It goes to standard output, or to a file.
     """
     _check_id(session_id)
-    path = target(to, f"{session_id}.{format_}", force=force)
+    path = target(to, f"{session_id}.{format_.extension}", force=force)
     with connection.connect(ctx) as client:
         content = client.sessions.export(
-            session_id, str(format_), linked=linked, max_line_length=max_line_length, max_lines=max_lines
+            session_id, format_.extension, linked=linked, max_line_length=max_line_length, max_lines=max_lines
         )
     write(path, content)
 
@@ -284,7 +278,7 @@ def _text(name: str, value: Any) -> str:
 
 def _is_agreed(session_ids: Sequence[str]) -> bool:
     """Asks; Ctrl-C is no answer, but the end of the command."""
-    if not sys.stdin.isatty():
+    if not output.is_terminal(sys.stdin):
         raise usage("there is nobody to ask whether to delete them: --yes does it without asking")
     what = session_ids[0] if len(session_ids) == 1 else f"{len(session_ids)} sessions"
     sys.stderr.write(f"Delete {safe_text.line(what)} with audio and transcript, for good? [y/N] ")

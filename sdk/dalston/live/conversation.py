@@ -255,14 +255,18 @@ class Conversation:
         self._outage_began, self._attempt = None, 0
 
     def _ended(self, end: pb.SessionEnd) -> Ended:
+        offset = self._timeline.offset
+        before = sum(final.end - final.start for final in self.finals if final.start < offset)
         return Ended(
             session_id=end.session_id,
             session_ids=tuple(self.session_ids),
-            duration=self._timeline.offset + end.total_duration,
+            duration=offset + end.total_duration,
             text=" ".join(final.text for final in self.finals),
             enhancement_job_id=end.enhancement_job_id if end.HasField("enhancement_job_id") else None,
             audio_uri=end.audio_uri if end.HasField("audio_uri") else None,
             transcript_uri=end.transcript_uri if end.HasField("transcript_uri") else None,
+            speech_duration=before + end.total_speech_duration,
+            finals=tuple(self.finals),
         )
 
 
@@ -278,6 +282,8 @@ def _began(begin: pb.SessionBegin) -> SessionBegan:
         max_session_seconds=begin.limits.max_session_seconds,
         resumed_from=begin.resumed_from if begin.HasField("resumed_from") else None,
         resume_from_seconds=begin.resume_from_seconds if begin.HasField("resume_from_seconds") else None,
+        idle_timeout_seconds=begin.limits.idle_timeout_seconds,
+        max_message_bytes=begin.limits.max_message_bytes,
     )
 
 

@@ -70,17 +70,20 @@ class Exchange:
         frame = self.outgoing.format.frame_bytes
         most = min(self.limits.max_message_bytes or _MESSAGE_BYTES, _MESSAGE_BYTES) // frame * frame
         idle = min(_KEEP_ALIVE_SECONDS, (self.limits.idle_timeout_seconds or 30.0) / 3)
+        silent_until = _now() + idle
         while True:
             if self._is_long_enough():
                 self.outgoing.leave()
             item = self.outgoing.next(most)
             if item is None:
                 try:
-                    async with asyncio.timeout(idle):
+                    # Acknowledgements ring this bell, too: they must not put off the sign of life.
+                    async with asyncio.timeout_at(silent_until):
                         await self.outgoing.changed()
                     continue
                 except TimeoutError:
                     item = KEEP_ALIVE
+            silent_until = _now() + idle
             if isinstance(item, bytes):
                 is_sent = await self.connection.send_audio(item)
             else:

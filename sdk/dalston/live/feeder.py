@@ -65,6 +65,8 @@ class Feeder:
                 self._outgoing.take(bytes(audio[start : min(start + step, whole)]))
                 await self._keep_pace(began)
             await self._tell_dropped()
+        for warned in self._source.warnings:
+            await self._emit(warned)
         if rest:
             message = "the audio ends within a sample, which was left out"
             await self._emit(Warned("partial_sample", message, {"bytes": str(len(rest))}))

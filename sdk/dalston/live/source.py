@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import stat
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from dalston.errors import InvalidRequest
+from dalston.events import Warned
+from dalston.live.files import open_file, open_raw
 from dalston.live.format import AudioFormat
-from dalston.live.wav import read_header
 from dalston.microphone import Microphone, Recording
 from dalston.options import AudioSource
-
-_READ_BYTES = 32_768
-_WAV_START = b"RIFF"
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Source:
     recording: Recording | None = None
     """Of a microphone, which does not wait for whoever listens."""
     cleanup: list[Callable[[], None]] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+    """What is wrong with it; complete when `pieces` are at their end."""
+    seconds: float | None = None
+    """How long it is, as far as can be told before it is read."""
 
     @property
     def is_live(self) -> bool:
@@ -54,7 +65,7 @@ async def open_source(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
         asked: the options, of which `encoding`, `sample_rate` and `channels` count.
 
     Raises:
-        InvalidRequest: it is neither WAV nor said to be raw, or the WAV is of a kind that is not taken.
+        InvalidRequest: it is of a kind that nothing here can read.
         OSError: the file cannot be read.
         TypeError, ValueError: it is no source of audio, or the options cannot be.
     """
@@ -64,9 +75,10 @@ async def open_source(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
     if isinstance(audio, bytes | bytearray | memoryview):
         return await _file(io.BytesIO(audio), given)
     if isinstance(audio, str | os.PathLike):
-        file = await asyncio.to_thread(Path(audio).open, "rb")
+        path = Path(audio)
+        file = await asyncio.to_thread(path.open, "rb")
         try:
-            source = await _file(file, given)
+            source = await _file(file, given, path if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None)
         except BaseException:
             file.close()
             raise
@@ -90,29 +102,16 @@ async def _microphone(microphone: Microphone, given: Mapping[str, Any]) -> Sourc
     return Source(format_, in_thread(iter(recording)), recording, [recording.close])
 
 
-async def _file(file: BinaryIO, given: Mapping[str, Any]) -> Source:
+async def _file(file: BinaryIO, given: Mapping[str, Any], path: Path | None = None) -> Source:
     if "encoding" in given:
-        return Source(AudioFormat(**given), in_thread(_read(file, None)))
-    start = await asyncio.to_thread(file.read, len(_WAV_START))
-    if not start:
-        raise InvalidRequest("the audio is empty: there is not a byte of it", reason="INVALID_AUDIO")
-    if start != _WAV_START:
-        raise InvalidRequest("the audio is no WAV file; if it is raw, say its encoding", reason="INVALID_AUDIO")
-    if given:
-        raise ValueError(f"{next(iter(given))} of a WAV file is read from it")
-    format_, size = await asyncio.to_thread(read_header, file)
-    return Source(format_, in_thread(_read(file, size)))
-
-
-def _read(file: BinaryIO, size: int | None) -> Iterator[bytes]:
-    left = size
-    while left is None or left > 0:
-        piece = file.read(_READ_BYTES if left is None else min(_READ_BYTES, left))
-        if not piece:
-            return
-        if left is not None:
-            left -= len(piece)
-        yield piece
+        audio = open_raw(file, AudioFormat(**given))
+    elif given:
+        raise ValueError(f"{next(iter(given))} is for raw audio; that of a file is read from it")
+    else:
+        audio = await asyncio.to_thread(open_file, file, path)
+    cleanup = [audio.interrupt] if audio.interrupt is not None else []
+    pieces = in_thread(audio.pieces)
+    return Source(audio.format, pieces, cleanup=cleanup, warnings=audio.warnings, seconds=audio.seconds)
 
 
 async def in_thread(items: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -129,6 +128,10 @@ async def in_thread(items: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
         while True:
             may_step.acquire()
             if stopped.is_set():
+                # Here, and not where it is stopped: what it holds may be in use by the step that runs.
+                if isinstance(items, Generator):
+                    with suppress(Exception):
+                        items.close()
                 return
             result: tuple[bytes | None, BaseException | None]
             try:

@@ -59,7 +59,7 @@ class AsyncTranscription:
     Events wait to be read, up to a bound: a transcription that nobody iterates over comes to a halt.
 
     Entering it, or iterating without that, raises:
-        InvalidRequest: the audio is neither WAV nor said to be raw, or a WAV of a kind that is not taken.
+        InvalidRequest: the audio is of a kind that nothing here can read; the message says what to install.
         OSError: the file or the microphone cannot be opened.
         TypeError, ValueError: it is no source of audio, or its options cannot be.
     """
@@ -89,6 +89,11 @@ class AsyncTranscription:
     def session_ids(self) -> tuple[str, ...]:
         """The sessions it took so far: more than one when a connection was lost."""
         return tuple(self._conversation.session_ids) if self._conversation else ()
+
+    @property
+    def audio_seconds(self) -> float | None:
+        """How long the audio is, as far as it says so itself; None before it was entered or iterated over."""
+        return self._source.seconds if self._source else None
 
     @property
     def transcript(self) -> Transcript:
@@ -140,7 +145,7 @@ class AsyncTranscription:
 
     async def fail(self, error: Exception) -> None:
         """Breaks the transcription off, unless it has ended; whoever iterates over it gets `error`."""
-        if self._task is not None and not self._task.done():
+        if self._task is None or not self._task.done():
             self._failure = error
             await self.close()
 
@@ -177,7 +182,12 @@ class AsyncTranscription:
     async def _start(self) -> None:
         if self._task is not None:
             return
+        if self._failure is not None:
+            raise self._failure
         source = await open_source(self._audio, self._asked)
+        if self._failure is not None:  # The client was closed meanwhile.
+            await source.close()
+            raise self._failure
         format_ = source.format
         config = TranscribeConfig(
             **{name: value for name, value in self._asked.items() if name not in _FORMAT},

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Protocol
 
 from dalston.errors import InvalidRequest
-from dalston.live.format import AudioFormat
+from dalston.live.samples import Kind, Samples
 
-_PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-_ENCODINGS = {(_PCM, 16): "pcm_s16le", (_FLOAT, 32): "pcm_f32le", (_ALAW, 8): "alaw", (_MULAW, 8): "mulaw"}
+_KINDS: dict[int, Kind] = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}
+_EXTENSIBLE = 0xFFFE
+_LONG = 0xFFFFFFFF
+"""A length that stands in the chunk `ds64`, or nowhere."""
 _MAX_SKIPPED_BYTES = 16 * 1024 * 1024
 """Cover art and the like before the audio."""
-_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
-"""What a program writes that does not know the length yet, because it records or pipes."""
+_OTHER_CHUNKS = (b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"iXML", b"JUNK", b"PEAK", b"_PMX", b"smpl")
+
+STARTS = (b"RIFF", b"RF64", b"BW64")
+"""The first four bytes of a WAV file; the latter two are of those that may be longer than 4 GiB."""
 
 
 class Reader(Protocol):
@@ -22,59 +27,122 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def read_header(file: Reader) -> tuple[AudioFormat, int | None]:
-    """Reads a file from behind its first four bytes, `RIFF`, up to the first byte of audio.
+@dataclass(frozen=True, slots=True)
+class WavHeader:
+    """What comes before the audio of a WAV file."""
 
-    Returns:
-        What the audio is, and how many bytes it has; None if that is not known and it goes on to the end of the file.
+    samples: Samples
+    size: int | None
+    """Bytes of audio; None if the file does not say it and the audio goes on to its end."""
+    ahead: bytes = b""
+    """The first bytes of the audio, where they had to be read to know that they are audio."""
+
+
+def read_header(file: Reader, start: bytes = b"RIFF") -> WavHeader:
+    """Reads a file from behind its first four bytes, `start`, up to the first byte of audio.
 
     Raises:
-        InvalidRequest: it is no WAV, or one of a kind that is not taken.
+        InvalidRequest: it is no WAV file, or one of a kind that is not read here; `reason` is `INVALID_AUDIO`.
     """
-    _, form = struct.unpack("<I4s", _exactly(file, 8))
+    length, form = struct.unpack("<I4s", _exactly(file, 8))
     if form != b"WAVE":
-        raise _invalid("the file begins like a WAV file and is none")
-    audio: AudioFormat | None = None
+        raise invalid("the file begins like a WAV file and is none")
+    end = None if _is_unknown(length) else length + 8  # Where the file ends, as it says.
+    position, has_data = 12, False
+    samples: Samples | None = None
+    long_size: int | None = None
+    ahead = b""
     while True:
-        name, size = struct.unpack("<4sI", _exactly(file, 8))
+        head = ahead + read_at_most(file, 8 - len(ahead))
+        if len(head) < 8 and has_data and samples is not None:
+            return WavHeader(samples, 0)  # Other chunks were all that came behind audio of no length.
+        if len(head) < 8:
+            raise invalid("the WAV file ends before its audio")
+        name, size = struct.unpack("<4sI", head)
+        position, ahead = position + 8, b""
         if name == b"data":
-            if audio is None:
-                raise _invalid("the WAV file does not say what its audio is")
-            return audio, None if size in _UNKNOWN_LENGTHS else size
+            if samples is None:
+                raise invalid("the WAV file does not say what its audio is")
+            if size == _LONG and start != b"RIFF" and long_size is not None:
+                size = long_size
+            elif _is_placeholder(size):
+                return WavHeader(samples, None)
+            if size:
+                return WavHeader(samples, size)
+            ahead, has_data = read_at_most(file, 8), True
+            if ahead and not _is_chunk(ahead, position, end):
+                return WavHeader(samples, None, ahead)  # Whoever wrote the header did not know the length yet.
+            continue
         if size > _MAX_SKIPPED_BYTES:
-            raise _invalid("the WAV file has no audio where it should be")
-        content = _exactly(file, size + size % 2)
+            raise invalid("the WAV file has no audio where it should be")
+        content = read_at_most(file, size + size % 2) if has_data else _exactly(file, size + size % 2)
+        position += len(content)
         if name == b"fmt ":
-            audio = _format_of(content)
+            samples = _samples_of(content)
+        elif name == b"ds64" and len(content) >= 16:
+            riff_size, long_size = struct.unpack_from("<QQ", content)
+            end = riff_size + 8 if riff_size else None
+            if long_size >= 1 << 63:
+                long_size = None
 
 
-def _format_of(content: bytes) -> AudioFormat:
+def invalid(message: str) -> InvalidRequest:
+    """The error for audio that cannot be read."""
+    return InvalidRequest(message, reason="INVALID_AUDIO")
+
+
+def _is_placeholder(size: int) -> bool:
+    """Whether a program wrote this that streams and does not know the length: the most there can be, of 31 or 32 bits,
+    or a little less, to leave room for the header."""
+    return size >= 0xFFFFF000 or 0x7FFFF000 <= size <= 0x80000000
+
+
+def _is_unknown(length: int) -> bool:
+    return length == 0 or _is_placeholder(length)
+
+
+def _is_chunk(head: bytes, position: int, end: int | None) -> bool:
+    """Whether what comes behind audio of no length is another chunk, and not audio after all.
+
+    Args:
+        end: where the file ends, as its header says.
+    """
+    if len(head) < 8:
+        return False
+    name, size = struct.unpack("<4sI", head)
+    if name in _OTHER_CHUNKS or name == b"data":
+        return True
+    return end is not None and name.isascii() and name.decode().isprintable() and position + 8 + size <= end
+
+
+def _samples_of(content: bytes) -> Samples:
     if len(content) < 16:
-        raise _invalid("the WAV file does not say what its audio is")
+        raise invalid("the WAV file does not say what its audio is")
     tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", content)
     if tag == _EXTENSIBLE and len(content) >= 26:
         (tag,) = struct.unpack_from("<H", content, 24)
-    encoding = _ENCODINGS.get((tag, bits))
-    if encoding is None:
-        raise _invalid(
-            f"a WAV file of format {tag} with {bits} bits is not taken; "
-            "what is taken is 16-bit PCM, 32-bit float, A-law and µ-law"
-        )
+    kind = _KINDS.get(tag)
+    if kind is None:
+        raise invalid(f"the WAV file holds audio of a compressed format (number {tag})")
     try:
-        return AudioFormat(encoding, rate, channels)
+        return Samples(kind, (bits + 7) // 8 * 8, rate, channels)
     except ValueError as error:
-        raise _invalid(f"the WAV file is not taken: {error}") from None
+        raise invalid(f"the WAV file cannot be read: {error}") from None
 
 
 def _exactly(file: Reader, size: int) -> bytes:
+    content = read_at_most(file, size)
+    if len(content) < size:
+        raise invalid("the WAV file ends before its audio")
+    return content
+
+
+def read_at_most(file: Reader, size: int) -> bytes:
+    """Reads so many bytes, or fewer where the file ends before."""
     content = bytearray()
     while len(content) < size:
         piece = file.read(size - len(content))
         if not piece:
-            raise _invalid("the WAV file ends before its audio")
+            break
         content += piece
     return bytes(content)
-
-
-def _invalid(message: str) -> InvalidRequest:
-    return InvalidRequest(message, reason="INVALID_AUDIO")

@@ -279,7 +279,9 @@ def test_a_missing_microphone_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["listen"]) == 1
-    assert "pip install 'dalston[microphone]'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "pip install sounddevice" in said
+    assert "dalston[" not in said  # Whoever owns that name on PyPI may be anybody.
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["sessions", "list", "--help"]])
@@ -316,7 +318,7 @@ def test_the_help_says_each_thing_in_full(capsys: pytest.CaptureFixture[str]) ->
     assert "Usage: dalston sessions delete [OPTIONS] ID...\n" in capsys.readouterr().out
     assert main(["transcribe", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "Usage: dalston transcribe [OPTIONS] FILE\n" in shown
+    assert "Usage: dalston transcribe [OPTIONS] FILE...\n" in shown
     assert "range>" not in shown
 
 
@@ -346,16 +348,20 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_fetched(
         assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "is empty"), (b"ID3", "ffmpeg -i '{}' -f s16le")])
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"", "is empty"), (b"ID3", "install ffmpeg, or the Python package PyAV")]
+)
 def test_a_file_of_another_kind_is_told_with_what_helps(
-    content: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     path = tmp_path / "my speech.mp3"
     path.write_bytes(content)
     assert main(["transcribe", str(path)]) == 2
     said = capsys.readouterr().err
-    assert f"{path}: " in said
-    assert told.format(path) in said
+    assert said.startswith(f"error: {path}: ")
+    assert told in said
     assert main(["transcribe", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 

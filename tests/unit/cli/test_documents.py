@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
 from dalston import events
 from dalston.cli import documents
+from dalston.live.conversation import Conversation
+from dalston.live.format import AudioFormat
+from dalston.live.outgoing import Outgoing
+from dalston.options import Behaviour
 from dalston.records import Key, Scope
+from dalston.v1 import transcription_pb2 as pb
+
+from bridge.frames import encode_response
 
 
 def test_times_are_rfc_3339_scopes_a_list_and_what_is_unset_is_left_out() -> None:
@@ -37,8 +45,82 @@ def test_events_have_the_names_of_the_websocket() -> None:
         "processed_seconds": 2.0,
         "stored_seconds": 1.0,
     }
-    ended = documents.event(events.Ended("s2", ("s1", "s2"), 4.0, "Hello."))
-    assert (ended["type"], ended["total_duration"], ended["transcript"]) == ("session.end", 4.0, "Hello.")
+
+
+WORDS = (pb.Word(word="Hello.", start=0.5, end=1.0, confidence=0.5),)
+MESSAGES = [
+    pb.TranscribeResponse(
+        session_begin=pb.SessionBegin(
+            session_id="s1",
+            config=pb.SessionConfig(sample_rate=8000, encoding="alaw", channels=2, language="en", model="fast"),
+            limits=pb.SessionLimits(max_session_seconds=60, idle_timeout_seconds=30, max_message_bytes=65536),
+            resumed_from="s0",
+            resume_from_seconds=1.5,
+        )
+    ),
+    pb.TranscribeResponse(speech_start=pb.SpeechStart(timestamp=0.5)),
+    pb.TranscribeResponse(speech_end=pb.SpeechEnd(timestamp=1.0)),
+    pb.TranscribeResponse(partial=pb.Partial(text="Hel", start=1.0, end=1.5)),
+    pb.TranscribeResponse(
+        final=pb.Final(text="Hello.", start=1.0, end=2.5, confidence=0.5, language="en", language_probability=0.75)
+    ),
+    pb.TranscribeResponse(
+        final=pb.Final(text="Hello.", start=3.0, end=4.0, confidence=0.5, language="en", words=WORDS)
+    ),
+    pb.TranscribeResponse(flushed=pb.Flushed(timestamp=4.0)),
+    pb.TranscribeResponse(audio_ack=pb.AudioAck(received_seconds=3.0, processed_seconds=2.0, stored_seconds=1.0)),
+    pb.TranscribeResponse(warning=pb.Warning(code="processing_lag", message="late", details={"state": "begin"})),
+    pb.TranscribeResponse(
+        session_end=pb.SessionEnd(
+            session_id="s1",
+            total_duration=5.0,
+            total_speech_duration=2.5,
+            transcript="Hello. Hello.",
+            segments=[
+                pb.SessionEnd.Segment(start=1.0, end=2.5, text="Hello."),
+                pb.SessionEnd.Segment(start=3.0, end=4.0, text="Hello."),
+            ],
+            audio_uri="s3://here",
+        )
+    ),
+]
+
+
+async def test_every_event_is_printed_as_the_websocket_has_it() -> None:
+    """What the service says, by the bridge's frames, and by the SDK and the command."""
+    told: list[events.Event] = []
+
+    class Connection:
+        def __init__(self) -> None:
+            self.messages = iter(MESSAGES)
+
+        async def send_audio(self, audio: bytes) -> bool:
+            return True
+
+        async def send_control(self, control: pb.TranscribeControl) -> bool:
+            return True
+
+        async def receive(self) -> pb.TranscribeResponse | None:
+            await asyncio.sleep(0)
+            return next(self.messages, None)
+
+        async def close(self) -> None:
+            pass
+
+    class Transport:
+        async def open(self, config: pb.TranscribeConfig) -> Connection:
+            return Connection()
+
+    async def emit(event: events.Event) -> None:
+        told.append(event)
+
+    outgoing = Outgoing(AudioFormat("alaw", 8000, 2), "en")
+    outgoing.finish()
+    config = pb.TranscribeConfig()
+    await Conversation(Transport(), config, Behaviour(), outgoing, emit).run()
+    printed = [json.loads(documents.dumps(documents.event(event))) for event in told]
+    assert printed[-1].pop("session_ids") == ["s1"]
+    assert printed == [json.loads(encode_response(message)) for message in MESSAGES]
 
 
 def test_every_event_has_a_name() -> None:

@@ -2,18 +2,20 @@
 
 import pytest
 from dalston import events
+from dalston.cli.format import Format
 from dalston.cli.live_view import LiveView
-from dalston.cli.transcribe import Format, _Printer, _Run
+from dalston.cli.run import Run
+from dalston.cli.transcript_output import Writer
 
 
 @pytest.mark.parametrize(
     "event", [events.SpeechStarted(9.0), events.Final("word", 1.0, 2.0, 0.9, "en", ())], ids=["the next", "its final"]
 )
 def test_a_partial_is_shown_until_its_final_or_the_next_utterance(event: events.Event) -> None:
-    view, run = LiveView(None), _Run(None, _Printer(Format.text, json=True))
-    run._take(events.Partial("words", 1.0, 2.0), view, {})
+    view, run = LiveView(None), Run(Writer(Format.text, json=True))
+    run._show(events.Partial("words", 1.0, 2.0), view, {})
     assert view._partial == "words"
-    run._take(event, view, {})
+    run._show(event, view, {})
     assert view._partial == ""
 
 

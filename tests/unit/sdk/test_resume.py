@@ -199,7 +199,7 @@ async def test_audio_that_is_not_bytes_is_refused_by_its_type(piece: object) -> 
 async def test_audio_of_no_bytes_is_told_from_audio_of_another_kind() -> None:
     with pytest.raises(InvalidRequest, match="is empty"):
         await transcribe(Service(), audio=io.BytesIO())
-    with pytest.raises(InvalidRequest, match="no WAV file"):
+    with pytest.raises(InvalidRequest, match="no kind of audio that is known"):
         await transcribe(Service(), audio=b"ID3")
 
 

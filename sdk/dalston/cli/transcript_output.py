@@ -1,0 +1,115 @@
+"""Where the transcript of a file goes, and in what shape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from dalston.cli import documents, output, safe_text
+from dalston.cli.exits import usage
+from dalston.cli.format import Format
+from dalston.cli.target import target
+
+if TYPE_CHECKING:
+    from dalston.cli.captions import Captions
+    from dalston.events import Event
+    from dalston.transcription import Transcription
+
+
+def targets(files: Sequence[str], to: str | None, extension: str, *, force: bool) -> list[Path | None]:
+    """Where to write the transcript of each file; None for standard output.
+
+    A folder gets a file for each, called as the audio is; for several files it is made if it is not there.
+
+    Raises:
+        CommandError: a file is there already and `force` does not say to replace it, two would be the same, or it
+            cannot be a folder.
+    """
+    if to is None or to == "-":
+        return [None] * len(files)
+    folder = Path(to)
+    if len(files) > 1 or to.endswith("/"):
+        if folder.exists() and not folder.is_dir():
+            raise usage(f"{to} is a file: the transcripts of several files go to a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for file in files:
+        name = f"{'stdin' if file == '-' else Path(file).stem}.{extension}"
+        path = target(folder, name, force=force)
+        if path in paths:
+            raise usage(f"two of the files would be written to {path}: call for them one after the other")
+        if path is not None and path.exists() and file != "-" and path.samefile(file):
+            raise usage(f"{path} is the audio itself")
+        paths.append(path)
+    return paths
+
+
+class Writer:
+    """Writes what was said, to standard output or to a file that appears when it is whole.
+
+    Args:
+        json: every event as a line, instead of a format.
+        file: the name of the audio, to be said with each event where there are several.
+    """
+
+    def __init__(self, format_: Format, path: Path | None = None, *, json: bool = False, file: str | None = None):
+        self._format = format_
+        self._json = json
+        self._path = path
+        self._named = {} if file is None else {"file": file}
+        self._captions: Captions | None = None
+        self._file: TextIO | None = None
+
+    def begin(self) -> None:
+        """Before the first event."""
+        if self._path is not None:
+            self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        if not self._json and self._format in (Format.srt, Format.vtt):
+            from dalston.cli.captions import Captions
+
+            self._captions = Captions(is_vtt=self._format is Format.vtt)
+            self._write(self._captions.begin())
+
+    def take(self, event: Event) -> None:
+        """Writes what there is to be written of an event, at once."""
+        from dalston.events import Final
+
+        if self._json:
+            self._write(documents.dumps(documents.event(event) | self._named) + "\n")
+        elif not isinstance(event, Final):
+            return
+        elif self._captions is not None:
+            self._write(self._captions.push(event))
+        elif self._format.extension == "txt":
+            self._write(f"{safe_text.line(event.text)}\n")
+
+    def end(self, stream: Transcription) -> None:
+        """However it ended: what there is is written."""
+        if not self._json and self._format is Format.json and stream.session_ids:
+            document = documents.document(stream.transcript) | {"session_ids": stream.session_ids}
+            self._write(documents.dumps(document, indent=2) + "\n")
+
+    def close(self, *, is_whole: bool) -> None:
+        """Gives the file its name, if the transcript is whole; a part of one keeps another."""
+        if self._file is None or self._path is None:
+            return
+        self._file.close()
+        if is_whole:
+            self._part.replace(self._path)
+            output.note(f"wrote {self._path}")
+        elif self._part.stat().st_size:
+            output.note(f"what was said until then is in {self._part}")
+        else:
+            self._part.unlink()
+
+    @property
+    def _part(self) -> Path:
+        assert self._path is not None  # noqa: S101 - for the type checker
+        return self._path.with_name(f"{self._path.name}.part")
+
+    def _write(self, text: str) -> None:
+        stream = self._file or sys.stdout
+        stream.write(text)
+        stream.flush()

@@ -1,0 +1,300 @@
+"""Audio that is no WAV file, by whichever program for it is installed: PyAV, soundfile or ffmpeg."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
+
+from dalston.errors import InvalidRequest
+from dalston.events import Warned
+from dalston.live.samples import Samples
+from dalston.live.wav import Reader, invalid, read_header
+
+_READ_BYTES = 32_768
+_READ_FRAMES = 4096
+_MOST_SAID = 200
+"""Characters of what a decoder says of a damaged file."""
+# Containers of audio, by libav's names. Playlists are not among them: they name other files, and hosts, to be read.
+_CONTAINERS = (
+    "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,m4v,matroska,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,"
+    "nut,ogg,opus,rm,sox,spx,tta,voc,w64,wav,webm,wv"
+)
+# Gaps are filled with silence, and the nearest of these formats is taken.
+_FFMPEG_FORMATS = "aresample=async=1,aformat=sample_rates=8000|11025|12000|16000|22050|24000|32000|44100|48000:channel_layouts=mono|stereo"
+# Of these libav estimates the length by the size and the first bits.
+_ESTIMATED = {"aac", "ac3", "amr", "dts", "eac3", "mp3", "mpeg", "mpegts"}
+_TOLERANCE_OF_GAPS = 0.1
+_LONGEST_GAP = 600.0
+"""Seconds between two frames that are filled with silence, so that times stay true. More is no gap, but nonsense."""
+_TOLERANCE = 1.0
+"""Seconds that a container may name more than there are: its other streams may be a little longer."""
+INSTALL = "install ffmpeg, or the Python package PyAV: pip install av"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Audio while it is decoded."""
+
+    samples: Samples
+    pieces: Iterator[bytes]
+    """Of whole frames or not."""
+    seconds: float | None
+    """How long it is, if the file says so."""
+    close: Callable[[], None]
+    """Called by whoever reads `pieces`, when that is over."""
+    warnings: list[Warned] = field(default_factory=list)
+    """What went wrong on the way without ending it; complete when `pieces` are at their end."""
+    interrupt: Callable[[], None] | None = None
+    """Ends a step of `pieces` that waits; called from another thread."""
+
+
+class Rereadable:
+    """A file that can be read from its first byte again, until `settle` is called, even if it is a pipe.
+
+    Args:
+        path: where it lies, if it is known to be a file.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
+        self.file = file
+        self.path = path
+        self._read = bytearray()
+        self._start = _position(file)
+        self._is_kept = self._start is None
+        self._again = io.BytesIO()
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether `file` can be read from its beginning at any time, and is audio from there on."""
+        return self._start == 0
+
+    def read(self, size: int, /) -> bytes:
+        if piece := self._again.read(size):
+            return piece
+        piece = self.file.read(size)
+        if self._is_kept:
+            self._read += piece
+        return piece
+
+    def rewind(self) -> None:
+        """Goes back to the first byte."""
+        if self._start is not None:
+            self.file.seek(self._start)
+        else:
+            self._again = io.BytesIO(bytes(self._read))
+
+    def settle(self) -> None:
+        """Lets go of what was kept: nobody will ask for it again."""
+        self._is_kept = False
+        self._read.clear()
+
+
+def decode(source: Rereadable) -> Decoded:
+    """Opens audio of any kind that is known to something installed here.
+
+    Raises:
+        InvalidRequest: nothing installed can read it; `reason` is `INVALID_AUDIO`.
+    """
+    tried: list[str] = []
+    for name, opened in (("PyAV", _by_pyav), ("soundfile", _by_soundfile), ("ffmpeg", _by_ffmpeg)):
+        source.rewind()
+        try:
+            decoded = opened(source)
+        except _NotHere:
+            continue
+        except _Unreadable:
+            tried.append(name)
+            continue
+        return decoded
+    if "PyAV" in tried or "ffmpeg" in tried:
+        raise invalid("the file is of no kind of audio that is known, or it is damaged")
+    raise MissingDecoder(f"the audio is no WAV file; to read other kinds, {INSTALL}", reason="INVALID_AUDIO")
+
+
+class MissingDecoder(InvalidRequest):
+    """What reads most kinds of audio is not installed."""
+
+
+class _NotHere(Exception):
+    """What would read it is not installed, or not for a pipe."""
+
+
+class _Unreadable(Exception):
+    """It is here, and does not know what this is."""
+
+
+def _by_pyav(source: Rereadable) -> Decoded:
+    try:
+        import av
+    except ImportError:
+        raise _NotHere from None
+    file: Any = source.file if source.is_seekable else source
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+    warnings: list[Warned] = []
+    with contextlib.ExitStack() as stack:
+        try:
+            container = av.open(file, "r", options=options, metadata_errors="replace")
+        except (av.FFmpegError, ValueError, OSError):
+            raise _Unreadable from None
+        stack.callback(container.close)
+        audio = next(iter(container.streams.audio), None)
+        frames = _frames(container, audio, warnings)
+        first = None if audio is None else next(frames, None)
+        if first is None:
+            raise _Unreadable
+        opened = stack.pop_all()
+    rate = first.sample_rate if 8_000 <= first.sample_rate <= 48_000 else 48_000
+    channels = 2 if first.layout.nb_channels == 2 else 1
+    resampler = av.AudioResampler(format="s16", layout="stereo" if channels == 2 else "mono", rate=rate)
+    seconds = None if container.duration is None else container.duration / av.time_base
+    is_estimate = container.format.name in _ESTIMATED
+    source.settle()
+
+    def pieces() -> Iterator[bytes]:
+        frame, decoded, due = first, 0.0, first.time
+        while frame is not None:
+            length = frame.samples / frame.sample_rate
+            if frame.time is not None and due is not None:
+                if _TOLERANCE_OF_GAPS < (gap := frame.time - due) < _LONGEST_GAP:
+                    warnings.append(_gap(due, gap))
+                    yield bytes(round(gap * rate) * channels * 2)
+                    decoded += gap
+                due = frame.time + length
+            decoded += length
+            yield from map(_bytes_of, resampler.resample(frame))
+            frame = next(frames, None)
+        yield from map(_bytes_of, resampler.resample(None))
+        if seconds is not None and not is_estimate and not warnings and (missing := seconds - decoded) > _TOLERANCE:
+            warnings.append(truncated(missing))
+
+    return Decoded(Samples("pcm", 16, rate, channels), pieces(), seconds, opened.close, warnings)
+
+
+def _frames(container: Any, stream: Any, warnings: list[Warned]) -> Iterator[Any]:
+    """What can be decoded; a damaged packet is left out and complained of once."""
+    from av import FFmpegError
+
+    try:
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except FFmpegError as error:
+                if not warnings and packet.size:
+                    warnings.append(_damaged("a part of it was left out", error.strerror))
+    except FFmpegError as error:
+        warnings.append(_damaged("the rest of it could not be read", error.strerror))
+
+
+def truncated(seconds: float) -> Warned:
+    """The warning of a file that is so much shorter than its header says."""
+    message = f"the file is incomplete: it ends {seconds:.1f} s before the end that its header gives"
+    return Warned("truncated_audio", message, {"missing_seconds": f"{seconds:.3f}"})
+
+
+def _gap(at: float, seconds: float) -> Warned:
+    message = f"{seconds:.1f} s of audio are missing at {at:.1f} s; silence stands in their place"
+    return Warned("damaged_audio", message, {"missing_seconds": f"{seconds:.3f}"})
+
+
+def _damaged(what: str, why: object) -> Warned:
+    return Warned("damaged_audio", f"the file is damaged: {what} ({str(why)[:_MOST_SAID]})")
+
+
+def _bytes_of(frame: Any) -> bytes:
+    # A plane is longer than what is in it.
+    return bytes(frame.planes[0])[: frame.samples * frame.layout.nb_channels * 2]
+
+
+def _by_soundfile(source: Rereadable) -> Decoded:
+    if not source.is_seekable:
+        raise _NotHere
+    try:
+        import soundfile
+    except (ImportError, OSError):  # The latter: the package is here, and libsndfile is not.
+        raise _NotHere from None
+    try:
+        file = soundfile.SoundFile(source.file)
+        samples = Samples("pcm", 16, file.samplerate, file.channels)
+    except (soundfile.SoundFileError, ValueError, OSError, TypeError):
+        raise _Unreadable from None
+    warnings: list[Warned] = []
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            while piece := bytes(file.buffer_read(_READ_FRAMES, dtype="int16")):
+                yield piece
+        except (soundfile.SoundFileError, OSError) as error:
+            warnings.append(_damaged("the rest of it could not be read", error))
+
+    seconds = file.frames / file.samplerate if 0 < file.frames < 1 << 60 else None
+    return Decoded(samples, pieces(), seconds, file.close, warnings)
+
+
+def _by_ffmpeg(source: Rereadable) -> Decoded:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise _NotHere
+    # A container whose table stands at its end cannot be read from a pipe, so a file is named where there is one.
+    name = "pipe:0" if source.path is None else f"file:{source.path}"
+    command = [
+        program, "-nostdin", "-hide_banner", "-v", "error", "-protocol_whitelist", "file,pipe",
+        "-format_whitelist", _CONTAINERS, "-i", name, "-map", "0:a:0", "-af", _FFMPEG_FORMATS, "-c:a", "pcm_s16le",
+        "-f", "wav", "pipe:1",
+    ]  # fmt: skip
+    warnings: list[Warned] = []
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(tempfile.TemporaryFile())
+        stdin = subprocess.PIPE if source.path is None else subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said)
+        stack.callback(_end, process)
+        if process.stdin is not None:
+            threading.Thread(target=_copy, args=(source, process.stdin), name="dalston ffmpeg", daemon=True).start()
+        output = cast("IO[bytes]", process.stdout)
+        try:
+            if output.read(4) != b"RIFF":
+                raise _Unreadable
+            header = read_header(output)
+        except InvalidRequest:
+            raise _Unreadable from None
+        opened = stack.pop_all()
+    source.settle()
+
+    def pieces() -> Iterator[bytes]:
+        while piece := output.read(_READ_BYTES):
+            yield piece
+        if process.wait() != 0 or said.tell():
+            said.seek(0)
+            lines = said.read(4096).decode(errors="replace").strip().splitlines() or ["it ended with an error"]
+            warnings.append(_damaged("a part of it may be missing", lines[-1]))
+
+    return Decoded(header.samples, pieces(), None, opened.close, warnings, opened.close)
+
+
+def _copy(source: Reader, sink: IO[bytes]) -> None:
+    with contextlib.suppress(OSError, ValueError), sink:  # ffmpeg has ended, or the source was closed.
+        while piece := source.read(_READ_BYTES):
+            sink.write(piece)
+            sink.flush()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _position(file: BinaryIO) -> int | None:
+    """Where a file stands; None for what cannot go back there."""
+    try:
+        return file.tell() if file.seekable() else None
+    except (AttributeError, OSError, ValueError):
+        return None

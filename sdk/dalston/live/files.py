@@ -1,0 +1,110 @@
+"""Audio in files and pipes: raw, WAV, or of a kind that needs a decoder. By what is in it, not by its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from dalston.errors import InvalidRequest
+from dalston.events import Warned
+from dalston.live.decoders import INSTALL, MissingDecoder, Rereadable, decode, truncated
+from dalston.live.format import AudioFormat
+from dalston.live.wav import STARTS, Reader, WavHeader, invalid, read_at_most, read_header
+
+_READ_BYTES = 32_768
+
+
+@dataclass(frozen=True)
+class FileAudio:
+    """Audio as the service takes it, while it is read."""
+
+    format: AudioFormat
+    pieces: Iterator[bytes]
+    seconds: float | None = None
+    """How long it is, as far as can be told before it is read."""
+    warnings: list[Warned] = field(default_factory=list)
+    """What is wrong with it; complete when `pieces` are at their end."""
+    interrupt: Callable[[], None] | None = None
+    """Ends a step of `pieces` that waits; called from another thread."""
+
+
+def open_raw(file: BinaryIO, format_: AudioFormat) -> FileAudio:
+    """Audio without a header, to the end of the file."""
+    try:
+        seconds = format_.seconds(os.fstat(file.fileno()).st_size) or None
+    except (AttributeError, OSError):
+        seconds = None
+    return FileAudio(format_, _read(file, None, []), seconds)
+
+
+def open_file(file: BinaryIO, path: Path | None) -> FileAudio:
+    """Audio that says what it is.
+
+    Args:
+        path: where the file lies, if it is known to be one.
+
+    Raises:
+        InvalidRequest: it is empty, or nothing here can read it; `reason` is `INVALID_AUDIO`.
+    """
+    source = Rereadable(file, path)
+    start = read_at_most(source, len(STARTS[0]))
+    if not start:
+        raise invalid("the audio is empty: there is not a byte of it")
+    if start not in STARTS:
+        return _decoded(source)
+    try:
+        header = read_header(source, start)
+    except InvalidRequest as error:  # Perhaps it is a WAV file all the same, of a kind that is not read here.
+        try:
+            return _decoded(source)
+        except MissingDecoder:
+            raise invalid(f"{error.message}; to read it all the same, {INSTALL}") from None
+        except InvalidRequest:
+            raise error from None
+    source.settle()
+    return _wav(source, header)
+
+
+def _wav(source: Rereadable, header: WavHeader) -> FileAudio:
+    samples, warnings = header.samples, list[Warned]()
+    if header.size == 0:
+        warnings.append(Warned("no_audio", "the WAV file has no audio in it"))
+
+    def read() -> Iterator[bytes]:
+        missing: list[int] = []
+        yield from chain((header.ahead,) if header.ahead else (), _read(source, header.size, missing))
+        if missing:
+            warnings.append(truncated(samples.seconds(missing[0])))
+
+    seconds = None if header.size is None else samples.seconds(header.size)
+    return FileAudio(samples.format, samples.converted(read()), seconds, warnings)
+
+
+def _decoded(source: Rereadable) -> FileAudio:
+    decoded = decode(source)
+
+    def read() -> Iterator[bytes]:
+        try:
+            yield from decoded.samples.converted(decoded.pieces)
+        finally:
+            decoded.close()
+
+    return FileAudio(decoded.samples.format, read(), decoded.seconds, decoded.warnings, decoded.interrupt)
+
+
+def _read(file: Reader, size: int | None, missing: list[int]) -> Iterator[bytes]:
+    """Reads so many bytes, or to the end; puts into `missing` how many there were too few."""
+    left = size
+    while left is None or left > 0:
+        piece = file.read(_READ_BYTES if left is None else min(_READ_BYTES, left))
+        if not piece:
+            if left:
+                missing.append(left)
+            return
+        if left is not None:
+            left -= len(piece)
+        yield piece
