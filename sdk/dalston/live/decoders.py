@@ -28,7 +28,8 @@ _CONTAINERS = (
     "nut,ogg,opus,rm,sox,spx,tta,voc,w64,wav,webm,wv"
 )
 # Gaps are filled with silence, and the nearest of these formats is taken.
-_FFMPEG_FORMATS = "aresample=async=1,aformat=sample_rates=8000|11025|12000|16000|22050|24000|32000|44100|48000:channel_layouts=mono|stereo"
+_RATES = "8000|11025|12000|16000|22050|24000|32000|44100|48000"
+_FFMPEG_FORMATS = f"aresample=async=1,aformat=channel_layouts=mono|stereo:sample_rates={_RATES}"
 # Of these libav estimates the length by the size and the first bits.
 _ESTIMATED = {"aac", "ac3", "amr", "dts", "eac3", "mp3", "mpeg", "mpegts"}
 _TOLERANCE_OF_GAPS = 0.1

@@ -6,6 +6,7 @@ what was said can be read off the audio, whichever session got it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -95,8 +96,17 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
         stored_lag: bytes that are not stored yet, and lost with the server.
     """
 
-    def __init__(self, script: Script = no_script, *, stored_lag: int = 0, max_session_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        script: Script = no_script,
+        *,
+        stored_lag: int = 0,
+        max_session_seconds: float = 0.0,
+        idle_timeout_seconds: float = 60.0,
+    ) -> None:
         self.script = script
+        self.idle_timeout_seconds = idle_timeout_seconds
+        self.keep_alives = 0
         self.stored_lag = stored_lag
         self.max_session_seconds = max_session_seconds
         self.sessions: list[Recorded] = []
@@ -127,8 +137,32 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                     del session.audio[max(session.stored, 0) if session.config.store_audio else len(session.audio) :]
 
     async def _talk(self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
-        async for request in requests:
-            match request.WhichOneof("request"):
+        acknowledging = asyncio.create_task(self._acknowledge(session, context))
+        try:
+            await self._follow(session, requests, context)
+        finally:
+            acknowledging.cancel()
+            await asyncio.wait((acknowledging,))
+        await self._say(session, context, to_the_end=True)
+        session.is_completed = True
+        await context.write(pb.TranscribeResponse(session_end=_end_message(session)))
+
+    async def _acknowledge(self, session: Recorded, context: Any) -> None:
+        """Also without news, as the real one does."""
+        while True:
+            await asyncio.sleep(self.idle_timeout_seconds / 12)
+            await context.write(pb.TranscribeResponse(audio_ack=_ack(session)))
+
+    async def _follow(self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self.idle_timeout_seconds):
+                    request = await anext(requests, None)
+            except TimeoutError:
+                raise Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "IDLE_TIMEOUT") from None
+            match request and request.WhichOneof("request"):
+                case None:
+                    break
                 case "audio":
                     await self._hear(session, request.audio, context)
                     continue
@@ -138,11 +172,10 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                     await context.write(pb.TranscribeResponse(flushed=flushed))
                 case "control" if request.control.HasField("set_language"):
                     session.languages.append((len(session.audio), request.control.set_language.language))
+                case "control" if request.control.HasField("keep_alive"):
+                    self.keep_alives += 1
                 case "control" if request.control.HasField("end"):
                     break
-        await self._say(session, context, to_the_end=True)
-        session.is_completed = True
-        await context.write(pb.TranscribeResponse(session_end=_end_message(session)))
 
     async def _hear(self, session: Recorded, audio: bytes, context: Any) -> None:
         session.audio += audio
@@ -154,14 +187,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
         await self._say(session, context)
         if session.config.store_audio:
             session.stored = max(session.stored, len(session.audio) - self.stored_lag)
-        received = len(session.audio) / FRAME / RATE
-        unsaid = [start for start, _, ended in session.runs() if not ended]
-        ack = pb.AudioAck(
-            received_seconds=received,
-            processed_seconds=min([received, *(start / RATE for start in unsaid)]),
-            stored_seconds=session.stored / FRAME / RATE,
-        )
-        await context.write(pb.TranscribeResponse(audio_ack=ack))
+        await context.write(pb.TranscribeResponse(audio_ack=_ack(session)))
 
     async def _say(self, session: Recorded, context: Any, *, to_the_end: bool = False) -> None:
         for start, end, ended in session.runs():
@@ -203,7 +229,9 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
             session_id=session.id,
             config=pb.SessionConfig(sample_rate=RATE, encoding="pcm_s16le", channels=1, language=config.language),
             limits=pb.SessionLimits(
-                max_session_seconds=self.max_session_seconds, idle_timeout_seconds=60, max_message_bytes=65536
+                max_session_seconds=self.max_session_seconds,
+                idle_timeout_seconds=self.idle_timeout_seconds,
+                max_message_bytes=65536,
             ),
         )
         if session.previous is not None:
@@ -227,6 +255,16 @@ async def serving(service: Service) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{service.port}"
     finally:
         await server.stop(None)
+
+
+def _ack(session: Recorded) -> pb.AudioAck:
+    received = len(session.audio) / FRAME / RATE
+    unsaid = [start for start, _, ended in session.runs() if not ended]
+    return pb.AudioAck(
+        received_seconds=received,
+        processed_seconds=min([received, *(start / RATE for start in unsaid)]),
+        stored_seconds=session.stored / FRAME / RATE,
+    )
 
 
 def _end_message(session: Recorded) -> pb.SessionEnd:

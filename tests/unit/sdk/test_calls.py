@@ -34,6 +34,7 @@ from dalston import (
 from dalston.backoff import Backoff
 from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.unit.sdk.service import LOST, Failure, abort
 
@@ -475,3 +476,136 @@ async def test_a_transcription_that_has_not_begun_takes_no_orders() -> None:
     async with AsyncClient() as client:
         with pytest.raises(RuntimeError, match="not been started"):
             client.transcribe(b"").flush()
+
+
+ASYNC_CALLS: dict[str, Callable[[AsyncClient], Awaitable[object]]] = {
+    "list": lambda client: anext(client.sessions.list()),
+    "page": lambda client: client.sessions.page(),
+    "get": lambda client: client.sessions.get("s"),
+    "delete": lambda client: client.sessions.delete("s"),
+    "audio": lambda client: client.sessions.audio("s").read(),
+    "transcript": lambda client: client.sessions.transcript("s"),
+    "utterances": lambda client: anext(client.sessions.utterances("s")),
+    "export": lambda client: client.sessions.export("s", "txt"),
+    "watch": lambda client: anext(client.sessions.watch()),
+    "enhance": lambda client: client.sessions.enhance("s"),
+    "enhancement": lambda client: client.sessions.enhancement("s"),
+    "create a key": lambda client: client.keys.create("k", ["realtime"]),
+    "list keys": lambda client: anext(client.keys.list()),
+    "revoke": lambda client: client.keys.revoke("k"),
+    "create a token": lambda client: client.tokens.create(),
+    "enter": lambda client: client.__aenter__(),
+}
+CALLS: dict[str, Callable[[Client], object]] = {
+    "list": lambda client: next(client.sessions.list()),
+    "page": lambda client: client.sessions.page(),
+    "get": lambda client: client.sessions.get("s"),
+    "delete": lambda client: client.sessions.delete("s"),
+    "audio": lambda client: client.sessions.audio("s").read(),
+    "transcript": lambda client: client.sessions.transcript("s"),
+    "utterances": lambda client: next(client.sessions.utterances("s")),
+    "export": lambda client: client.sessions.export("s", "txt"),
+    "watch": lambda client: next(client.sessions.watch()),
+    "enhance": lambda client: client.sessions.enhance("s"),
+    "enhancement": lambda client: client.sessions.enhancement("s"),
+    "create a key": lambda client: client.keys.create("k", ["realtime"]),
+    "list keys": lambda client: next(client.keys.list()),
+    "revoke": lambda client: client.keys.revoke("k"),
+    "create a token": lambda client: client.tokens.create(),
+    "enter": lambda client: client.__enter__(),
+    "transcribe": lambda client: client.transcribe(b"12", encoding="pcm_s16le"),
+    "transcribe over WebSocket": lambda client: client.transcribe(b"1", encoding="alaw", transport="websocket"),
+}
+
+
+@pytest.mark.parametrize("call", ASYNC_CALLS)
+@pytest.mark.parametrize("was_used", [True, False])
+async def test_a_closed_client_says_so(call: str, was_used: bool) -> None:
+    async with serving(Records()) as client:
+        if was_used:
+            await client.sessions.get("sess_1")
+        await client.close()
+        with pytest.raises(RuntimeError, match=r"^the client is closed$"):
+            await ASYNC_CALLS[call](client)
+        await client.close()
+
+
+async def test_a_closed_client_without_asyncio_says_so() -> None:
+    def use(url: str) -> list[str]:
+        told = []
+        client = Client(url)
+        waiting = client.transcribe(b"12", encoding="pcm_s16le", transport="websocket")
+        client.sessions.get("sess_1")
+        client.close()
+        client.close()
+        for call in (*CALLS.values(), lambda _client: waiting.wait(), lambda _client: waiting.__enter__()):
+            with pytest.raises(RuntimeError) as refused:
+                call(client)
+            told.append(str(refused.value))
+        return told
+
+    async with serving(Records()) as client:
+        told = await asyncio.to_thread(use, f"http://{client._calls.endpoint.address}")
+    assert set(told) == {"the client is closed"}
+
+
+FORKING = """
+import os, signal, sys
+from dalston import Client, DalstonError, Final
+
+used, address = sys.argv[1:]
+signal.alarm(25)  # What hangs is ended.
+parent = Client(used, timeout=0.5)
+try:
+    parent.sessions.get("sess_1")
+except DalstonError:
+    pass
+if {closes}:
+    parent.close()
+child = os.fork()
+if child == 0:
+    for client in (parent, Client(used, timeout=5)):
+        for call in (client.sessions.get, lambda _id: list(client.transcribe(b"12", encoding="pcm_s16le"))):
+            try:
+                call("sess_1")
+            except RuntimeError as error:
+                print(error, flush=True)
+        client.close()
+    with Client(address) as client:
+        events = list(client.transcribe(b"12", encoding="pcm_s16le", transport="websocket"))
+    print("heard:", events[-1].text, flush=True)
+    sys.exit(7)
+print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_forked_process_is_told_that_grpc_does_not_work_in_it_and_websocket_does(closes: bool) -> None:
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send('{"type":"session.begin","session_id":"s1","limits":{}}')
+        async for frame in socket:
+            if isinstance(frame, str) and "end" in frame:
+                await socket.send('{"type":"transcript.final","text":"hello","start":0,"end":1}')
+                await socket.send('{"type":"session.end","session_id":"s1"}')
+                return
+
+    records = Records()
+    async with serving(records) as client, serve(answer, "127.0.0.1", 0) as bridge:
+        port = bridge.sockets[0].getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-c", FORKING.replace("{closes}", str(closes)), f"http://{client._calls.endpoint.address}"),
+            f"http://127.0.0.1:{port}",
+            env={"PYTHONPATH": ":".join(each for each in sys.path if each)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    said = out.decode().splitlines()
+    closed = "the client is closed"
+    assert [line for line in said if line == closed] == [closed] * (2 if closes else 0), (said, err)
+    assert len([line for line in said if "gRPC does not work in a process that was forked" in line]) == (
+        2 if closes else 4
+    )
+    assert said[-2:] == ["heard: hello", "child: 7"], err.decode()
+    assert len(records.calls) == 1

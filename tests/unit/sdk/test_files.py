@@ -184,11 +184,10 @@ def test_a_damaged_file_is_read_as_far_as_it_goes_and_told(
             pytest.skip("ffmpeg is not installed here")
         for name in ("av", "soundfile"):
             monkeypatch.setitem(sys.modules, name, None)
-    content = bytearray((folder / "tone.flac").read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 5000] = bytes(5000)
-    audio = open_file(Pipe(bytes(content)), None)  # type: ignore[arg-type]
-    assert 0.5 * RATE < len(read(audio)) < 2.2 * RATE
-    assert {warned.code for warned in audio.warnings} == {"damaged_audio"}
+    content = (folder / "tone.flac").read_bytes()
+    audio = open_file(Pipe(content[: len(content) * 2 // 3]), None)  # type: ignore[arg-type]
+    assert 0.5 * RATE < len(read(audio)) < 1.5 * RATE
+    assert [warned.code for warned in audio.warnings] == ["damaged_audio"]
     assert "\n" not in audio.warnings[0].message
 
 

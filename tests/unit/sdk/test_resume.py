@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -317,3 +318,40 @@ async def test_a_source_waits_while_nothing_is_acknowledged_as_stored() -> None:
                 if isinstance(event, Acknowledged) and event.received > 59.5:
                     break
         assert taken <= 62 * RATE * FRAME
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_source_that_pauses_stays_with_its_session(times: int) -> None:
+    """Longer than the idle timeout, while acknowledgements without news come in between."""
+    service = Service(idle_timeout_seconds=0.6)
+
+    async def halting() -> AsyncIterator[bytes]:
+        parts = list(pieces())
+        stops = {len(parts) * number // (times + 1) for number in range(1, times + 1)}
+        for number, piece in enumerate(parts):
+            if number in stops:
+                await asyncio.sleep(1.0)
+            yield piece
+
+    events = await transcribe(service, halting(), store_audio=True)
+    check_whole(events, service)
+    assert len(service.sessions) == 1
+    assert not [event for event in events if isinstance(event, Reconnecting)]
+    # Not more than one in a third of the timeout, however often the service says something.
+    assert 3 * times <= service.keep_alives <= 8 * times
+
+
+async def test_a_source_that_pauses_for_ever_can_be_left() -> None:
+    service = Service(idle_timeout_seconds=0.3)
+
+    async def silent() -> AsyncIterator[bytes]:
+        yield AUDIO[:8000]
+        await asyncio.Event().wait()
+
+    async with serving(service) as url, AsyncClient(url) as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await client.transcribe(silent()).wait()
+    assert len(service.sessions) == 1
+    assert service.keep_alives > 3
+    assert not service.last.is_running
