@@ -98,12 +98,21 @@ def test_the_page_of_the_websocket_guide_in_a_browser(stack: Stack, sample: Samp
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         page = browser.new_page()
         page.goto(origin)
+        page.evaluate(
+            """window.partials = [];
+            new MutationObserver(() => partials.push(document.getElementById("partial").textContent))
+              .observe(document.getElementById("partial"), { childList: true });"""
+        )
         page.click("#start")
         expect(page.locator("#text")).not_to_be_empty(timeout=60_000)
+        partials = [text for text in page.evaluate("partials") if text]
+        expect(page.locator("#partial")).to_be_empty()
         with page.expect_console_message(lambda message: message.text == "closed with 1000", timeout=30_000):
             page.click("#stop")
         heard = page.inner_text("#text")
         browser.close()
+    assert partials
+    assert partials[-1].split()[0] == heard.split()[0]  # Of what then was said.
     assert word_error_rate(sample.text.splitlines()[0], heard) < 0.25  # the browser's noise suppression is in it
 
 

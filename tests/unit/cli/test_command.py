@@ -26,6 +26,7 @@ from dalston.events import Reconnecting
 from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus
 
 ID = "sess_" + "a" * 32
+RUSSIAN = "\u041f\u0440\u0438\u0432\u0435\u0442"
 BASE = Session(
     ID, SessionStatus.ACTIVE, "en", "fast", "pcm_s16le", 16_000, 1, True, True, False, 12.5, 3, 20,
     datetime(2026, 5, 1, tzinfo=UTC), None, error="[bold]no\x1b[2J\tworse",
@@ -62,6 +63,9 @@ class FakeClient:
             str(ids.stop) if ids.stop < self.total else None,
             self.total_is_exact,
         )
+
+    def export(self, session_id: str, format_: str, **options: Any) -> str:
+        return f"{format_}: {RUSSIAN}"
 
     def delete(self, session_id: str) -> None:
         self.deleted.append(session_id)
@@ -366,7 +370,27 @@ def test_a_file_of_another_kind_is_told_with_what_helps(
     assert "is a folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("arguments", [["sessions", "export", ID], ["sessions", "list"], ["sessions", "get", ID]])
+def test_what_is_piped_is_utf_8_whatever_the_locale(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("tests.unit.cli.test_command.BASE", replace(BASE, error=RUSSIAN))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", errors="strict"))
+    assert main(arguments) == 0
+    assert RUSSIAN in written.getvalue().decode()
+
+
+@pytest.mark.usefixtures("fake")
+def test_text_may_be_called_txt_and_txt_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("text", "txt"):
+        assert main(["sessions", "export", ID, "-f", name]) == 0
+        assert capsys.readouterr().out.startswith("txt: ")
+        assert main(["sessions", "export", ID, "--output_format", name, "-o", str(tmp_path), "--force"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ID}.txt"]
+
+
 def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert "5 the service cannot be reached" in shown
+    assert "141" in shown

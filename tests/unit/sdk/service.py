@@ -107,6 +107,8 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
         self.script = script
         self.idle_timeout_seconds = idle_timeout_seconds
         self.keep_alives = 0
+        self.text = "{}"
+        """What finals say, around the number and length of their utterance."""
         self.stored_lag = stored_lag
         self.max_session_seconds = max_session_seconds
         self.sessions: list[Recorded] = []
@@ -195,7 +197,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                 continue
             value = int.from_bytes(session.audio[start * FRAME : (start + 1) * FRAME], "little")
             final = pb.Final(
-                text=f"{value - 1}:{end - start}",
+                text=self.text.format(f"{value - 1}:{end - start}"),
                 start=start / RATE,
                 end=end / RATE,
                 confidence=0.9,

@@ -1,0 +1,226 @@
+"""`dalston transcribe` as a process of its own, against a service that says what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.sdk.conftest import wav_of
+from tests.unit.sdk.service import LOST, Failure, Recorded, Service, serving, speech
+
+SAID = "Привет, 世界 🙂 naïve"
+SPEECH = speech([(0.2, 0.5), (0.5, 0.7)])
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+async def service() -> Service:
+    service = Service()
+    service.text = SAID
+    return service
+
+
+@pytest.fixture
+async def command(service: Service, tmp_path: Path) -> AsyncIterator[Command]:
+    """Runs a command line of bash in a folder with `speech.wav`, where `dalston` is this checkout's."""
+    (tmp_path / "speech.wav").write_bytes(wav_of(SPEECH))
+    async with serving(service) as url:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(each for each in sys.path if each),
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "DALSTON_URL": url,
+        }
+
+        async def run(line: str, **more: str) -> Done:
+            process = await asyncio.create_subprocess_exec(
+                *("bash", "-c", f'dalston() {{ "{sys.executable}" -W error -m dalston.cli.main "$@"; }}; {line}'),
+                cwd=tmp_path,
+                env=environment | more,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            out, err = await asyncio.wait_for(process.communicate(), 50)
+            assert process.returncode is not None
+            assert b"Traceback" not in err, err.decode()
+            return Done(process.returncode, out.decode(), err.decode())
+
+        yield run
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"},
+        {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+@pytest.mark.parametrize("options", ["", "--json", "-f json"])
+async def test_no_locale_loses_what_was_said(
+    environment: dict[str, str], options: str, command: Command, service: Service
+) -> None:
+    done = await command(f"dalston transcribe speech.wav {options}", **environment)
+    assert (done.code, SAID in done.out) == (0, True), done.err
+    if "json" in options:
+        lines = done.out.splitlines() if options == "--json" else [done.out]
+        assert SAID in json.dumps([json.loads(line) for line in lines], ensure_ascii=False)
+    assert service.last.is_completed
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+async def test_a_reader_that_leaves_is_no_error_and_ends_the_session_well(
+    options: str, command: Command, service: Service
+) -> None:
+    done = await command(f"dalston transcribe speech.wav {options} | true; exit ${{PIPESTATUS[0]}}")
+    assert done.code == 141, done.err
+    assert "error" not in done.err
+    assert f"session {service.last.id} ended" in done.err
+    assert service.last.is_completed
+
+
+async def test_nobody_needs_to_read_what_is_said_about_it(command: Command, service: Service) -> None:
+    done = await command("dalston transcribe speech.wav 2> >(true)")
+    assert (done.code, done.out) == (0, f"{SAID}\n{SAID}\n")
+    assert service.last.is_completed
+
+
+async def test_standard_streams_may_be_closed(command: Command, service: Service) -> None:
+    done = await command("dalston transcribe - <&-")
+    assert (done.code, done.err) == (2, "error: standard input is closed: pipe audio into it, or name a file\n")
+    assert (await command("dalston transcribe speech.wav <&- 2>&-")).out == f"{SAID}\n{SAID}\n"
+    assert (await command("dalston transcribe speech.wav >&-")).code == 0
+    assert (await command("dalston sessions delete sess_00000000000000000000000000000000 <&-")).code == 2
+    assert len(service.sessions) == 2
+
+
+async def test_audio_comes_from_a_file_a_pipe_or_standard_input(command: Command, service: Service) -> None:
+    for line in ("transcribe - <speech.wav", "transcribe <(cat speech.wav)", "transcribe speech.wav"):
+        assert (await command(f"dalston {line}")).out == f"{SAID}\n{SAID}\n"
+    assert (await command("cat speech.wav | dalston transcribe -")).out == f"{SAID}\n{SAID}\n"
+    assert {bytes(session.audio) for session in service.sessions} == {SPEECH}
+
+
+async def test_a_truncated_file_is_told(command: Command) -> None:
+    done = await command("head -c 30000 speech.wav >cut.wav; dalston transcribe cut.wav")
+    assert (done.code, done.out) == (0, f"{SAID}\n")
+    assert "warning: the file is incomplete: it ends " in done.err
+
+
+async def test_what_was_asked_for_is_asked_for(command: Command, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("\ufeffNorland Park\n\nDashwood\n", encoding="utf-8")
+    options = "--vocabulary 'Dashwood, Marianne' --vocabulary Elinor --vocabulary-file terms.txt --word-timestamps"
+    assert (await command(f"dalston transcribe speech.wav {options} -l en -m accurate")).code == 0
+    config = service.configs[-1]
+    assert list(config.vocabulary) == ["Dashwood", "Marianne", "Elinor", "Norland Park"]
+    assert (config.word_timestamps, config.language, config.model) == (True, "en", "accurate")
+    assert (await command("dalston transcribe speech.wav --word_timestamps --language=en")).code == 0
+    assert (service.configs[-1].word_timestamps, list(service.configs[-1].vocabulary)) == (True, [])
+
+
+async def test_a_format_and_events_do_not_go_together(command: Command, service: Service) -> None:
+    for format_ in ("srt", "json", "text"):
+        done = await command(f"dalston transcribe speech.wav -f {format_} --json")
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "choose one of them" in done.err
+    assert not service.configs
+
+
+@pytest.mark.parametrize("name", ["text", "txt"])
+async def test_text_is_written_to_a_file_or_a_folder(name: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for to, path in (("out.md", "out.md"), ("texts", "texts/speech.txt"), ("new/", "new/speech.txt")):
+        done = await command(f"dalston transcribe speech.wav -f {name} -o {to}", PYTHONIOENCODING="cp1252")
+        assert (done.code, done.out) == (0, ""), done.err
+        assert f"wrote {path}\n" in done.err
+        assert (tmp_path / path).read_text(encoding="utf-8") == f"{SAID}\n{SAID}\n"
+    assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.endswith(".part")]
+
+
+async def test_several_files_have_a_transcript_each(command: Command, service: Service, tmp_path: Path) -> None:
+    prepared = "cp speech.wav other.wav; mkdir sub; cp speech.wav sub/speech.wav;"
+    done = await command(f"{prepared} dalston transcribe speech.wav other.wav --json -o out")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other.jsonl", "speech.jsonl"]
+    events = [json.loads(line) for line in (tmp_path / "out" / "other.jsonl").read_text().splitlines()]
+    assert {event["file"] for event in events} == {"other.wav"}
+    done = await command("dalston transcribe speech.wav other.wav")
+    assert done.out == f"{SAID}\n" * 4
+    assert "other.wav (2 of 2)\n" in done.err
+    wrong = {
+        "speech.wav sub/speech.wav -o elsewhere": "two of the files would be written to elsewhere/speech.txt",
+        "speech.wav other.wav -f srt": "name a folder with -o",
+        "speech.wav other.wav -o speech.wav": "speech.wav is a file",
+        "speech.wav other.wav --json -o out": "--force replaces it",
+        "- -": "standard input can be read once",
+    }
+    sessions = len(service.sessions)
+    for arguments, told in wrong.items():
+        done = await command(f"dalston transcribe {arguments}")
+        assert (done.code, done.out, told in done.err) == (2, "", True), done.err
+    assert len(service.sessions) == sessions
+
+
+async def test_a_file_that_fails_keeps_no_other_and_gives_the_exit_code(command: Command, tmp_path: Path) -> None:
+    done = await command("head -c 9000 /dev/urandom >noise.mp3; dalston transcribe noise.mp3 speech.wav -o out")
+    assert done.code == 2
+    assert "error: noise.mp3: the file is of no kind of audio that is known" in done.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["speech.txt"]
+
+
+async def test_a_service_that_goes_away_is_not_asked_for_every_file(command: Command, service: Service) -> None:
+    service.script = lambda _service, _session, moment: LOST if moment == "config" else None
+    done = await command("cp speech.wav other.wav; dalston transcribe speech.wav other.wav")
+    assert (done.code, done.err.count("error: ")) == (5, 1)
+
+
+async def test_a_part_of_a_transcript_is_not_called_as_the_whole(
+    command: Command, service: Service, tmp_path: Path
+) -> None:
+    finals = 0
+
+    def script(_service: Service, _session: Recorded | None, moment: str) -> Failure | None:
+        nonlocal finals
+        finals += moment == "final"
+        return Failure(LOST.code.PERMISSION_DENIED, "PERMISSION_DENIED") if finals == 2 else None
+
+    service.script = script
+    done = await command("dalston transcribe speech.wav -o out.txt")
+    assert done.code == 4, done.err
+    assert not (tmp_path / "out.txt").exists()
+    assert "what was said until then is in out.txt.part" in done.err
+    assert (tmp_path / "out.txt.part").read_text().startswith(SAID)
+
+
+async def test_ctrl_c_writes_what_was_said(command: Command, service: Service, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A child would inherit that it is ignored.
+    try:
+        line = 'exec timeout --foreground -s INT 1.5 "$PYTHON" -m dalston.cli.main transcribe speech.wav --realtime'
+        done = await command(f"{line} -o out.txt other.wav", PYTHON=sys.executable)
+        assert done.code == 2
+        done = await command(f"cp speech.wav a.wav; {line} -o out a.wav", PYTHON=sys.executable)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert service.last.is_completed
+    assert len(service.sessions) == 1
+    assert (tmp_path / "out" / "speech.txt").exists()
+    assert not (tmp_path / "out" / "a.txt").exists()
