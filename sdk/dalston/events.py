@@ -38,7 +38,7 @@ class SessionBegan:
     resume_from_seconds: float | None = None
     """Where in the audio of that session this one starts; times of events do not count from there, but from 0."""
     idle_timeout_seconds: float = 0.0
-    """Longest time without a message to the service; the SDK sends signs of life while the audio pauses."""
+    """Longest time without a message to the service; the SDK sends keep-alives while the audio pauses."""
     max_message_bytes: int = 0
 
 

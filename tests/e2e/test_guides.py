@@ -112,7 +112,6 @@ def test_the_page_of_the_websocket_guide_in_a_browser(stack: Stack, sample: Samp
         heard = page.inner_text("#text")
         browser.close()
     assert partials
-    assert partials[-1].split()[0] == heard.split()[0]  # Of what then was said.
     assert word_error_rate(sample.text.splitlines()[0], heard) < 0.25  # the browser's noise suppression is in it
 
 

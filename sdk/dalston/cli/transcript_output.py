@@ -30,20 +30,29 @@ def targets(files: Sequence[str], to: str | None, extension: str, *, force: bool
     if to is None or to == "-":
         return [None] * len(files)
     folder = Path(to)
-    if len(files) > 1 or to.endswith("/"):
-        if folder.exists() and not folder.is_dir():
-            raise usage(f"{to} is a file: the transcripts of several files go to a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for file in files:
-        name = f"{'stdin' if file == '-' else Path(file).stem}.{extension}"
-        path = target(folder, name, force=force)
-        if path in paths:
-            raise usage(f"two of the files would be written to {path}: call for them one after the other")
+    is_folder = folder.is_dir() or len(files) > 1 or to.endswith("/")
+    if is_folder and folder.exists() and not folder.is_dir():
+        raise usage(f"{to} is a file: the transcripts of several files go to a folder")
+    names = _names(files, extension) if is_folder else [folder.name]
+    parent = folder if is_folder else folder.parent
+    if is_folder and not folder.exists():
+        folder.mkdir(parents=True)
+    paths = [target(parent / name, name, force=force) for name in names]
+    for file, path in zip(files, paths, strict=True):
         if path is not None and path.exists() and file != "-" and path.samefile(file):
             raise usage(f"{path} is the audio itself")
-        paths.append(path)
     return paths
+
+
+def _names(files: Sequence[str], extension: str) -> list[str]:
+    """Called as the audio is: `speech.txt`, or `speech.wav.txt` where there are a `speech.wav` and a `speech.mp3`."""
+    paths = [Path("stdin" if file == "-" else file) for file in files]
+    stems = [path.stem for path in paths]
+    names = [f"{path.stem if stems.count(path.stem) == 1 else path.name}.{extension}" for path in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise usage(f"the transcripts of two files would both be called {name}: transcribe them into two folders")
+    return names
 
 
 class Writer:

@@ -77,7 +77,7 @@ class Exchange:
             item = self.outgoing.next(most)
             if item is None:
                 try:
-                    # Acknowledgements ring this bell, too: they must not put off the sign of life.
+                    # Acknowledgements ring this bell, too: they must not put off the keep-alive.
                     async with asyncio.timeout_at(silent_until):
                         await self.outgoing.changed()
                     continue

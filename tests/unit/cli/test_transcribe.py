@@ -167,7 +167,7 @@ async def test_several_files_have_a_transcript_each(command: Command, service: S
     assert done.out == f"{SAID}\n" * 4
     assert "other.wav (2 of 2)\n" in done.err
     wrong = {
-        "speech.wav sub/speech.wav -o elsewhere": "two of the files would be written to elsewhere/speech.txt",
+        "speech.wav sub/speech.wav -o elsewhere": "two files would both be called speech.wav.txt",
         "speech.wav other.wav -f srt": "name a folder with -o",
         "speech.wav other.wav -o speech.wav": "speech.wav is a file",
         "speech.wav other.wav --json -o out": "--force replaces it",
@@ -178,6 +178,9 @@ async def test_several_files_have_a_transcript_each(command: Command, service: S
         done = await command(f"dalston transcribe {arguments}")
         assert (done.code, done.out, told in done.err) == (2, "", True), done.err
     assert len(service.sessions) == sessions
+    assert not (tmp_path / "elsewhere").exists()
+    assert (await command("cp speech.wav speech.wave; dalston transcribe speech.wav speech.wave -o both")).code == 0
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["speech.wav.txt", "speech.wave.txt"]
 
 
 async def test_a_file_that_fails_keeps_no_other_and_gives_the_exit_code(command: Command, tmp_path: Path) -> None:
