@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from dalston.cli.exits import Unread
+
 
 class App(typer.Typer):
     """A group of commands; without one it shows its help."""
@@ -22,6 +24,12 @@ class App(typer.Typer):
 
 class _Command(TyperCommand):
     """Arguments by their names alone: `FILE`, where Typer has `{FILE}` and `FILE <str>`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # Typer would leave with an exit code of its own.
+            raise Unread from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]

@@ -43,6 +43,10 @@ class CommandError(Exception):
         self.code = code
 
 
+class Unread(Exception):
+    """Whatever read standard output has left."""
+
+
 def usage(message: str) -> CommandError:
     """The error of a command line that cannot be."""
     return CommandError(message, ExitCode.USAGE)

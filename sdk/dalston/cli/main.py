@@ -12,7 +12,7 @@ import typer
 from dalston.cli import configuration, connection, keys, output, sessions, status, transcribe
 from dalston.cli.app import App
 from dalston.cli.config import Place
-from dalston.cli.exits import CommandError, ExitCode, code_of, sentence_of
+from dalston.cli.exits import CommandError, ExitCode, Unread, code_of, sentence_of
 from dalston.errors import DalstonError
 
 _EPILOG = """\b
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
+    except (Unread, BrokenPipeError):
         output.forget(sys.stdout)
         return ExitCode.UNREAD
     except typer.Abort:

@@ -381,6 +381,19 @@ def test_what_is_piped_is_utf_8_whatever_the_locale(arguments: list[str], monkey
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("arguments", [["list", "--all"], ["list", "--all", "--json"], ["get", ID], ["export", ID]])
+def test_a_reader_that_leaves_is_no_error(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["sessions", *arguments]) == ExitCode.UNREAD
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("fake")
 def test_text_may_be_called_txt_and_txt_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("text", "txt"):
         assert main(["sessions", "export", ID, "-f", name]) == 0
