@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,30 +39,17 @@ def check(files: Sequence[str]) -> None:
 
 def open_input(file: str) -> AudioSource:
     """The source of audio that a name on the command line stands for."""
-    if file != STDIN:
-        return file if Path(file).is_file() else _open_pipe(file)
-    if stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
-        return sys.stdin.buffer
-    return _Pipe(sys.stdin.buffer)  # type: ignore[return-value]  # a BinaryIO as far as it is read
+    if file == STDIN:
+        return _unbuffered(sys.stdin.fileno())
+    # A named pipe, such as the shell's <(command), is opened here: the interpreter could not leave while a thread of it
+    # waits for the other end.
+    return file if Path(file).is_file() else _unbuffered(os.open(file, os.O_RDONLY))
 
 
-class _Pipe:
-    """Gives what is there, instead of waiting for as much as is asked for."""
+def _unbuffered(descriptor: int) -> BinaryIO:
+    """Gives what is there, instead of waiting for as much as is asked for.
 
-    _HEADER_BYTES = 64
-    """What is read in such small steps is a header, of which every byte is needed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, size: int) -> bytes:
-        if size <= self._HEADER_BYTES:
-            return self._file.read(size)
-        return self._file.read1(size)  # type: ignore[attr-defined,no-any-return]  # it is a BufferedReader
-
-
-def _open_pipe(file: str) -> AudioSource:
-    """A named pipe, such as the shell's <(command)."""
-    descriptor = os.open(file, os.O_RDONLY)
-    # Never closed: a thread may be waiting in it, which closing would wait for.
-    return _Pipe(open(descriptor, "rb", closefd=False))  # type: ignore[return-value]
+    It has no lock, which a thread that waits in it would hold when the interpreter leaves, and is never closed, which
+    would wait for that thread.
+    """
+    return open(descriptor, "rb", buffering=0, closefd=False)

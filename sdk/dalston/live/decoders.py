@@ -9,17 +9,19 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from dalston.errors import InvalidRequest
 from dalston.events import Warned
 from dalston.live.samples import Samples
-from dalston.live.wav import Reader, invalid, read_header
+from dalston.live.wav import Reader, invalid, read_at_most, read_header
 
 _READ_BYTES = 32_768
 _READ_FRAMES = 4096
+_MOST_BEFORE = 1024 * 1024
+"""Bytes of a box before the audio of an MP4."""
 _MOST_SAID = 200
 """Characters of what a decoder says of a damaged file."""
 # Containers of audio, by libav's names. Playlists are not among them: they name other files, and hosts, to be read.
@@ -104,6 +106,36 @@ def decode(source: Rereadable) -> Decoded:
     Raises:
         InvalidRequest: nothing installed can read it; `reason` is `INVALID_AUDIO`.
     """
+    if source.is_seekable or not _has_table_last(source):
+        return _decode(source)
+    with contextlib.ExitStack() as stack:
+        # Not in memory: it is as long as it is.
+        whole = stack.enter_context(tempfile.NamedTemporaryFile(prefix="dalston-"))
+        source.rewind()
+        source.settle()
+        shutil.copyfileobj(cast(BinaryIO, source), whole, _READ_BYTES)
+        whole.flush()
+        whole.seek(0)
+        decoded = _decode(Rereadable(cast(BinaryIO, whole), Path(whole.name)))
+        stack.callback(decoded.close)
+        return replace(decoded, close=stack.pop_all().close)
+
+
+def _has_table_last(source: Rereadable) -> bool:
+    """Whether it is an MP4 whose table stands behind its audio, and which therefore cannot be read from a pipe."""
+    source.rewind()
+    box, length, position = b"ftyp", 0, 0
+    while box in (b"ftyp", b"free", b"skip", b"wide", b"uuid") and length <= _MOST_BEFORE:
+        if len(read_at_most(source, length)) < length or len(head := read_at_most(source, 8)) < 8:
+            return False
+        size, box = int.from_bytes(head[:4], "big"), head[4:]
+        if position == 0 and box != b"ftyp":
+            return False
+        position, length = position + size, max(0, size - 8)
+    return box == b"mdat"
+
+
+def _decode(source: Rereadable) -> Decoded:
     tried: list[str] = []
     for name, opened in (("PyAV", _by_pyav), ("soundfile", _by_soundfile), ("ffmpeg", _by_ffmpeg)):
         source.rewind()
@@ -265,12 +297,17 @@ def _by_ffmpeg(source: Rereadable) -> Decoded:
             header = read_header(output)
         except InvalidRequest:
             raise _Unreadable from None
+        first = output.read(_READ_BYTES)
+        if not first and process.wait() != 0:
+            raise _Unreadable
         opened = stack.pop_all()
     source.settle()
 
     def pieces() -> Iterator[bytes]:
-        while piece := output.read(_READ_BYTES):
+        piece = first
+        while piece:
             yield piece
+            piece = output.read(_READ_BYTES)
         if process.wait() != 0 or said.tell():
             said.seek(0)
             lines = said.read(4096).decode(errors="replace").strip().splitlines() or ["it ended with an error"]

@@ -20,13 +20,15 @@ from collections.abc import (
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from dalston.events import Warned
-from dalston.live.files import open_file, open_raw
+from dalston.live.files import FileAudio, open_file, open_raw
 from dalston.live.format import AudioFormat
 from dalston.microphone import Microphone, Recording
 from dalston.options import AudioSource
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,52 @@ async def _file(file: BinaryIO, given: Mapping[str, Any], path: Path | None = No
     elif given:
         raise ValueError(f"{next(iter(given))} is for raw audio; that of a file is read from it")
     else:
-        audio = await asyncio.to_thread(open_file, file, path)
+        audio = await _on_thread(lambda: open_file(file, path), _let_go)
     cleanup = [audio.interrupt] if audio.interrupt is not None else []
-    pieces = in_thread(audio.pieces)
+    pieces = in_thread(audio.pieces, closes=True)
     return Source(audio.format, pieces, cleanup=cleanup, warnings=audio.warnings, seconds=audio.seconds)
 
 
-async def in_thread(items: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+def _let_go(audio: FileAudio) -> None:
+    if audio.interrupt is not None:
+        audio.interrupt()
+
+
+async def _on_thread(function: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """Calls a function that may wait for input that never comes, on a thread that holds up nobody, as in `in_thread`.
+
+    Args:
+        discard: takes the result if nobody waits for it any more.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if error is not None and not future.cancelled():
+            future.set_exception(error)
+        elif error is None and future.cancelled():
+            discard(cast(T, result))
+        elif error is None:
+            future.set_result(cast(T, result))
+
+    def call() -> None:
+        result, failure = None, None
+        try:
+            result = function()
+        except BaseException as error:  # For whoever waits.
+            failure = error
+        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=call, name="dalston audio", daemon=True).start()
+    return await future
+
+
+async def in_thread(items: Iterator[bytes], *, closes: bool = False) -> AsyncGenerator[bytes, None]:
     """Runs a blocking iterator on a thread of its own, one step at a time.
+
+    Args:
+        closes: whether the iterator is a generator that is closed at the end. The caller's own may be read further.
 
     The thread is a daemon: one that waits for input that never comes holds up neither the caller nor the interpreter.
     """
@@ -129,7 +169,7 @@ async def in_thread(items: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             may_step.acquire()
             if stopped.is_set():
                 # Here, and not where it is stopped: what it holds may be in use by the step that runs.
-                if isinstance(items, Generator):
+                if closes and isinstance(items, Generator):
                     with suppress(Exception):
                         items.close()
                 return

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,15 +216,29 @@ async def test_a_part_of_a_transcript_is_not_called_as_the_whole(
 
 
 async def test_ctrl_c_writes_what_was_said(command: Command, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "long.wav").write_bytes(wav_of(SPEECH * 20))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A child would inherit that it is ignored.
     try:
-        line = 'exec timeout --foreground -s INT 1.5 "$PYTHON" -m dalston.cli.main transcribe speech.wav --realtime'
-        done = await command(f"{line} -o out.txt other.wav", PYTHON=sys.executable)
-        assert done.code == 2
-        done = await command(f"cp speech.wav a.wav; {line} -o out a.wav", PYTHON=sys.executable)
+        run = '"$PYTHON" -m dalston.cli.main transcribe --realtime -o out long.wav speech.wav'
+        done = await command(f"timeout --preserve-status --foreground -s INT 4 {run}", PYTHON=sys.executable)
     finally:
         signal.signal(signal.SIGINT, before)
+    assert done.code == 130, done.err
     assert service.last.is_completed
     assert len(service.sessions) == 1
-    assert (tmp_path / "out" / "speech.txt").exists()
-    assert not (tmp_path / "out" / "a.txt").exists()
+    assert (tmp_path / "out" / "long.txt").exists()
+    assert not (tmp_path / "out" / "speech.txt").exists()
+
+
+@pytest.mark.parametrize("content", ["", "head -c 1000 speech.wav;", "head -c 10 speech.wav;"])
+async def test_ctrl_c_does_not_wait_for_input_that_does_not_come(content: str, command: Command) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run = '"$PYTHON" -m dalston.cli.main transcribe -'
+        line = f"mkfifo pipe; ({content} exec sleep 40) >pipe & timeout --preserve-status -s INT 3 {run}"
+        began = time.monotonic()
+        done = await command(f"{line} <pipe; code=$?; kill $!; exit $code", PYTHON=sys.executable)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.code == 130, done.err
+    assert time.monotonic() - began < 20

@@ -150,6 +150,25 @@ def test_a_pipe_is_read_as_a_file_is(kind: str, only: str, folder: Path, monkeyp
     check_tone(audio, read(audio))
 
 
+@pytest.mark.parametrize("only", ["av", "ffmpeg"])
+@pytest.mark.parametrize("kind", ["m4a", "mp4"])
+def test_an_mp4_is_read_from_a_pipe_wherever_its_table_stands(
+    kind: str, only: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = by_ffmpeg(folder, kind).read_bytes()
+    assert (content.index(b"moov") < content.index(b"mdat")) == (kind == "mp4")
+    # Longer than what libav keeps of a pipe, so that it cannot go back.
+    size = 200_000
+    filler = (size + 8).to_bytes(4, "big") + b"free" + bytes(size)
+    if kind == "m4a":
+        position = content.index(b"moov") - 4
+        content = content[:position] + filler + content[position:]
+    if only == "ffmpeg":
+        monkeypatch.setitem(sys.modules, "av", None)
+    audio = open_file(Pipe(content), None)  # type: ignore[arg-type]
+    check_tone(audio, read(audio))
+
+
 def test_a_file_is_what_is_in_it_and_not_what_it_is_called(folder: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "-i speech.wav"
     shutil.copyfile(folder / "tone.flac", renamed)

@@ -355,3 +355,13 @@ async def test_a_source_that_pauses_for_ever_can_be_left() -> None:
     assert len(service.sessions) == 1
     assert service.keep_alives > 3
     assert not service.last.is_running
+
+
+async def test_a_callers_generator_can_be_read_further_after_the_end() -> None:
+    service = Service()
+    source = pieces()
+    async with serving(service) as url, AsyncClient(url) as client, client.transcribe(source, pace=50.0) as stream:
+        async for event in stream:
+            if isinstance(event, Acknowledged):
+                stream.end()
+    assert next(source)
