@@ -198,7 +198,7 @@ def _by_pyav(source: Rereadable) -> Decoded:
             if frame.time is not None and due is not None:
                 if _TOLERANCE_OF_GAPS < (gap := frame.time - due) < _LONGEST_GAP:
                     warnings.append(_gap(due, gap))
-                    yield bytes(round(gap * rate) * channels * 2)
+                    yield from _silence(round(gap * rate) * channels * 2)
                     decoded += gap
                 due = frame.time + length
             decoded += length
@@ -209,6 +209,11 @@ def _by_pyav(source: Rereadable) -> Decoded:
             warnings.append(truncated(missing))
 
     return Decoded(Samples("pcm", 16, rate, channels), pieces(), seconds, opened.close, warnings)
+
+
+def _silence(size: int) -> Iterator[bytes]:
+    for start in range(0, size, _READ_BYTES):
+        yield bytes(min(_READ_BYTES, size - start))
 
 
 def _frames(container: Any, stream: Any, warnings: list[Warned]) -> Iterator[Any]:
