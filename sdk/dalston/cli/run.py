@@ -31,6 +31,7 @@ class Run:
         self._writer = writer
         self._file = file
         self._interrupts = 0
+        self._suppressed = 0
         self._is_unread = False
 
     def transcribe(self, client: Client, source: AudioSource, options: dict[str, Any]) -> ExitCode:
@@ -106,6 +107,9 @@ class Run:
                 view.partial("")
             case events.Acknowledged():
                 view.processed(event.processed)
+            case events.Warned(code="speech_suppressed"):
+                view.partial("")
+                self._suppressed += 1
             case events.Warned():
                 output.note(f"warning: {event.message}")
             case events.Reconnecting():
@@ -113,6 +117,9 @@ class Run:
             case events.Resumed():
                 output.note(f"session {event.session_id} goes on at {event.position:.2f} s")
             case events.Ended():
+                if self._suppressed:
+                    times = "once" if self._suppressed == 1 else f"{self._suppressed} times"
+                    output.note(f"speech was detected {times} for which there is no text; --json says where and why")
                 output.note(_summary(event, options))
 
     @contextmanager

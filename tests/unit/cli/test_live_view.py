@@ -20,15 +20,15 @@ def test_a_partial_is_shown_until_its_final_or_the_next_utterance(event: events.
 
 
 def test_speech_without_text_is_noted_once_at_the_end_and_not_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    view, run = LiveView(None), _Run(None, _Printer(Format.text, json=False))
-    run._take(events.Partial("words", 1.0, 2.0), view, {})
+    view, run = LiveView(None), Run(Writer(Format.text))
+    run._show(events.Partial("words", 1.0, 2.0), view, {})
     suppressed = events.Warned("speech_suppressed", "no final", {"start": "1", "end": "2", "reason": "no_speech"})
     for _ in range(3):
-        run._take(suppressed, view, {})
+        run._show(suppressed, view, {})
     assert view._partial == ""
     assert capsys.readouterr() == ("", "")
     options = {"store_audio": False, "store_transcript": False}
-    run._take(events.Ended("sess_0", ("sess_0",), 3.0, ""), view, options)
+    run._show(events.Ended("sess_0", ("sess_0",), 3.0, ""), view, options)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "speech was detected 3 times for which there is no text" in shown.err
