@@ -23,7 +23,7 @@ from persistence.ledger import PartLedger
 from persistence.objects import Body, ObjectStore
 from persistence.records import StoredPart
 from persistence.rows import SessionRows
-from persistence.salvage import stored_header
+from persistence.salvage import stored_header, upload_of
 from persistence.spool import SessionSpool
 from persistence.troubles import LOST, OBJECT_STORE, PARTS, Troubles
 from persistence.wav import data_bytes
@@ -77,9 +77,12 @@ class AudioUpload:
         self._lost_parts: set[int] = set()
         self._tails: list[Tail] = []
         self._safe_bytes = 0
+        # Of an object that an earlier process has put: none that is shorter takes its place.
+        self._object_total = 0
         self._flush_at = time.monotonic() + ways.flush_seconds
         self._woken = asyncio.Event()
         self._is_ending = False
+        self._are_parts_doubtful = False
 
     @property
     def stored_bytes(self) -> int:
@@ -100,6 +103,12 @@ class AudioUpload:
         """What is in no part yet is put at once and not at the next interval."""
         self._flush_at = time.monotonic()
         self._woken.set()
+
+    def parts_again(self) -> None:
+        """Postgres may have lost the parts that it was told of: it is told again."""
+        self._are_parts_doubtful = bool(self._parts)
+        if self._are_parts_doubtful:
+            self._woken.set()
 
     def end(self) -> None:
         """`run` is to return after the step at hand."""
@@ -186,6 +195,13 @@ class AudioUpload:
             await self._begin_anew()
             raise
 
+    async def _tell_parts_again(self) -> None:
+        parts = [(self._id, part) for part in self._parts.values()]
+        if self._id in await self._ways.rows.add_parts(parts):
+            self._are_parts_doubtful = False
+        elif not await self._ways.rows.is_there(self._id):
+            raise NotOwner
+
     async def _advance(self) -> None:
         wav, written = self._spool.wav, self._spool.written_bytes
         first_end = layout.end_byte(wav, 1)
@@ -202,6 +218,8 @@ class AudioUpload:
 
     async def _ship_segments(self) -> StorageUnavailable | OSError | None:
         try:
+            if self._are_parts_doubtful:
+                await self._tell_parts_again()
             while not self._is_ending and self._has_full_segment():
                 await self._ship_segment(self._next_part)
             await self._release()
@@ -347,13 +365,14 @@ class AudioUpload:
         """What an earlier process did for the session: from its row and from S3."""
         if self._is_known:
             return
-        upload = await self._ways.rows.upload(self._id)
+        upload = await upload_of(self._ways.objects, self._ways.rows, self._id)
         keys = await self._ways.objects.list(tail_prefix(self._id))
         self._tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
         self._is_stored = upload.is_stored
         self._upload_id = upload.upload_id
         in_pieces = assemble(self._spool.wav, upload.parts, self._tails).audio_bytes
-        self._safe_bytes = max(in_pieces, await self._object_bytes())
+        self._object_total = await self._object_bytes()
+        self._safe_bytes = max(in_pieces, self._object_total)
         # Part 1 and the last tell how long the recording is, or end with it: who made them may have known less of it.
         self._parts = {part.number: part for part in _whole(upload.parts)}
         self._is_known = True
@@ -363,7 +382,7 @@ class AudioUpload:
         wav = self._spool.wav
         in_parts = max((layout.end_byte(wav, part.number) for part in _whole(self._parts.values())), default=0)
         in_tails = max((tail.end for tail in self._tails), default=0)
-        total = max(self._spool.written_bytes, in_parts, in_tails)
+        total = max(self._spool.written_bytes, in_parts, in_tails, self._object_total)
         return total - total % wav.frame_bytes
 
     async def _begin_anew(self) -> None:

@@ -17,6 +17,7 @@ from persistence.budget import SpoolBudget
 from persistence.database import Database
 from persistence.errors import InvalidSessionId, ObjectNotFound
 from persistence.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, transcript_key
+from persistence.lost_rows import deleted_among
 from persistence.objects import ObjectStore
 from persistence.rows import SessionRows
 from persistence.session_id import format_session_id, parse_session_id
@@ -156,18 +157,23 @@ class Verifier:
             after = keys[-1]
             self.checked["objects"] += len(keys)
             rows = await self._rows_of(keys)
+            deleted = await self._deleted_of(keys)
             for key in keys:
-                if (finding := _of_key(key, rows)) is not None and await self._is_there(key):
+                if (finding := _of_key(key, rows, deleted)) is not None and await self._is_there(key):
                     yield finding
 
     async def _of_uploads(self) -> AsyncIterator[Finding]:
         keys = await self._objects.uploads_below(SESSIONS_PREFIX)
         self.checked["uploads"] += len(keys)
         rows = await self._rows_of(keys)
+        deleted = await self._deleted_of(keys)
         for key in keys:
-            row = rows.get(_session_of(key))
-            if row is None or not row["is_unfinished"]:
-                yield Finding("upload_left", _session_of(key), "an unfinished upload that nobody will complete", key)
+            identifier = _session_of(key)
+            row = rows.get(identifier)
+            if row is None:
+                yield _without_row(key, identifier, deleted, "an unfinished upload")
+            elif not row["is_unfinished"]:
+                yield Finding("upload_left", identifier, "an unfinished upload that nobody will complete", key)
 
     async def _of_spools(self, spool_dir: Path) -> AsyncIterator[Finding]:
         directories = await asyncio.to_thread(lambda: sorted(spool_dir.glob("*/sess_*")))
@@ -179,6 +185,11 @@ class Verifier:
                 finding = _of_spool(directory, row)
                 if finding is not None:
                     yield finding
+
+    async def _deleted_of(self, keys: Iterable[str]) -> frozenset[UUID]:
+        ids = {identifier for key in keys if (identifier := _session_of(key)) is not None}
+        async with self._database.transaction() as connection:
+            return await deleted_among(connection, ids)
 
     async def _rows_of(self, keys: Iterable[str]) -> dict[UUID | None, RowMapping]:
         ids = {identifier for key in keys if (identifier := _session_of(key)) is not None}
@@ -201,13 +212,20 @@ def _session_of(key: str) -> UUID | None:
         return None
 
 
-def _of_key(key: str, rows: dict[UUID | None, Any]) -> Finding | None:
+def _without_row(key: str, identifier: UUID | None, deleted: frozenset[UUID], what: str) -> Finding:
+    """Of a session that was deleted it is to go; of one that has no row for another reason it may be all there is."""
+    if identifier in deleted:
+        return Finding("deleted_left", identifier, f"{what} of a session that was deleted", key)
+    return Finding("object_without_row", identifier, f"{what} of a session that has no row and was not deleted", key)
+
+
+def _of_key(key: str, rows: dict[UUID | None, Any], deleted: frozenset[UUID]) -> Finding | None:
     identifier = _session_of(key)
     if identifier is None:
         return Finding("unknown_object", None, "an object that is none of ours", key)
     row = rows.get(identifier)
     if row is None:
-        return Finding("object_without_row", identifier, "an object of a session that has no row", key)
+        return _without_row(key, identifier, deleted, "an object")
     if parse_tail_key(key) is not None and not row["is_unfinished"]:
         return Finding("tail_left", identifier, "a tail object of a session that is stored", key)
     return None

@@ -18,6 +18,7 @@ PersistenceError
 ├── NotOwner               the session is not this process's any more
 ├── LeaseLost              this process was taken for dead: none of its sessions is its own any more
 └── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
+    ├── RowLost            Postgres has lost the row of a session that nobody has deleted
     ├── ObjectNotFound     an object that a record points to is not there
     └── UploadNotFound     an unfinished upload that a record names is not there
 """
@@ -160,6 +161,13 @@ class LeaseLost(PersistenceError):
 
 class StorageUnavailable(PersistenceError):
     """Postgres, S3 or the spool's disk does not do its part now. The message names the part and nothing private."""
+
+
+class RowLost(StorageUnavailable):
+    """Postgres has lost the row of a session that nobody has deleted: it is to be inserted again."""
+
+    def __init__(self) -> None:
+        super().__init__("the database has lost the row of a session")
 
 
 class ObjectNotFound(StorageUnavailable):

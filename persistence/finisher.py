@@ -1,7 +1,8 @@
 """Takes ended sessions to their final state: the row first, then the objects, then the row's word of them.
 
 Every step may be repeated, and is, with a growing pause, until it succeeds or the process stops; what is left then is
-in the spool and is finished by the next start.
+in the spool and is finished by the next start. Objects and spool of a session are removed only on evidence that it was
+deleted. A row that is merely gone was lost by Postgres: it is inserted again, and all steps are done again.
 """
 
 import asyncio
@@ -9,16 +10,17 @@ import functools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
+from uuid import UUID
 
 from prometheus_client import Counter, Gauge
 
 from persistence.backoff import Backoff
 from persistence.budget import FULL
-from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
-from persistence.finals import numbered
+from persistence.errors import LeaseLost, NotOwner, RowLost, StorageUnavailable
 from persistence.records import Conclusion, SessionStart, StoredObjects
+from persistence.restoration import Ended, Restoration
 from persistence.rows import SessionRows
-from persistence.shipper import Shipper
+from persistence.shipper import Shipped, Shipper
 from persistence.spool import SessionSpool
 from persistence.surplus import Standing, Surplus
 from persistence.writer import SessionWriter
@@ -47,6 +49,11 @@ class Finishing:
         """Where the objects are, as far as they are there."""
         self._row_written = asyncio.Event()
         self._answered = asyncio.Event()
+
+    @property
+    def is_row_settled(self) -> bool:
+        """Whether the final status is in the row, or was before Postgres lost it."""
+        return self._row_written.is_set()
 
     def row_settled(self) -> None:
         """The final status is in the row."""
@@ -77,14 +84,28 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 class Finisher:
     """Owns the tasks that finish sessions."""
 
-    def __init__(self, writer: SessionWriter, rows: SessionRows, shipper: Shipper, surplus: Surplus) -> None:
+    def __init__(
+        self,
+        writer: SessionWriter,
+        rows: SessionRows,
+        shipper: Shipper,
+        surplus: Surplus,
+        restoration: Restoration | None = None,
+    ) -> None:
         self._writer = writer
         self._rows = rows
         self._shipper = shipper
         self._surplus = surplus
+        self._restoration = restoration or Restoration(rows)
+        self._at_hand: set[UUID] = set()
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unfinished = 0
+
+    @property
+    def session_ids(self) -> list[UUID]:
+        """The sessions at hand."""
+        return list(self._at_hand)
 
     @property
     def has_left_work(self) -> bool:
@@ -151,6 +172,7 @@ class Finisher:
     ) -> None:
         with _waiting.track_inprogress():
             self._unfinished += 1
+            self._at_hand.add(start.id)
             try:
                 if await work(finishing):
                     self._unfinished -= 1
@@ -165,6 +187,7 @@ class Finisher:
                 log.exception("session cannot be finished", session_id=start.session_id)
                 _failed.labels("unexpected").inc()
             finally:
+                self._at_hand.discard(start.id)
                 self._writer.forget(start.id)
                 self._shipper.forget(start.id)
                 finishing.answered()
@@ -181,6 +204,9 @@ class Finisher:
                 standing = await self._repeat("surplus", finishing, settle)
                 if standing is Standing.OURS:
                     return await self._finish(finishing, start, conclusion, spool)
+            except RowLost:
+                # The next look inserts it again, unless it was deleted.
+                standing = Standing.WAITS
             except NotOwner:
                 # What was known of its upload may be another's doing by the next time.
                 self._shipper.forget(start.id)
@@ -190,9 +216,9 @@ class Finisher:
             if standing in (Standing.GONE, Standing.STORED):
                 await asyncio.to_thread(spool.remove)
                 return True
-            if standing is Standing.APART:
+            if standing in (Standing.APART, Standing.UNKNOWN):
                 return False
-            log.info("a spool waits for another server to end its session", session_id=start.session_id)
+            log.info("a spool waits for what becomes of its session", session_id=start.session_id)
             finishing.answered()
             with _deferred.track_inprogress():
                 await _wait(self._closing, backoff.next())
@@ -204,62 +230,75 @@ class Finisher:
     ) -> bool:
         if spool is not None:
             await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
-        has_all_said = self._writer.has_all_said(start.id)
+        while True:
+            try:
+                return await self._finish_once(finishing, start, conclusion, spool)
+            except RowLost:
+                self._restoration.doubt()
+                await self._repeat("row", finishing, lambda: self._rows.restore([start]))
+
+    async def _finish_once(
+        self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
+    ) -> bool:
         is_there = await self._repeat("row", finishing, lambda: self._writer.conclude(start, conclusion))
-        if is_there:
+        if is_there and not finishing.is_row_settled:
             _ended.labels(conclusion.ending.status).inc()
         finishing.row_settled()
-        if spool is None:
-            return True
-        if is_there and start.store_transcript and not has_all_said:
-            await self._repeat("utterances", finishing, lambda: self._write_utterances(spool))
-        if is_there:
-            is_there = await self._store(finishing, start, spool)
-        if not is_there:
-            await self._discard(finishing, start)
-        await asyncio.to_thread(spool.remove)
+        shipped = Shipped()
+        if spool is not None:
+            if is_there:
+                shipped = await self._repeat("objects", finishing, lambda: self._shipper.ship(spool))
+                ended = _ended_as(start, conclusion, shipped)
+                is_there = await self._note(finishing, ended, spool, has_tails=shipped.has_tails)
+            if not is_there:
+                await self._discard(finishing, start)
+            await asyncio.to_thread(spool.remove)
+        elif is_there:
+            self._restoration.remember(_ended_as(start, conclusion, shipped))
         return True
 
     async def _discard(self, finishing: Finishing, start: SessionStart) -> None:
-        # Deleted meanwhile. Whatever its delete did not find is removed here: one of the two comes last.
+        # Deleted meanwhile: there is an entry of it. Whatever its delete did not find is removed here: one of the two
+        # comes last.
         await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
         await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
 
-    async def _store(self, finishing: Finishing, start: SessionStart, spool: SessionSpool) -> bool:
-        """Puts the objects and notes them in the row; says whether the session is still there."""
-        shipped = await self._repeat("objects", finishing, lambda: self._shipper.ship(spool))
+    async def _note(self, finishing: Finishing, ended: Ended, spool: SessionSpool, *, has_tails: bool) -> bool:
+        """Notes in the row where the objects are, and cleans up; says whether the session is still there."""
+        session_id = ended.start.id
         is_there = await self._repeat(
             "row",
             finishing,
             lambda: self._rows.set_stored(
-                start.id,
-                shipped.objects,
-                has_tails=shipped.has_tails,
-                audio_seconds=shipped.audio_seconds,
-                stored_bytes=shipped.audio_bytes,
-                said=shipped.said,
-                language=shipped.language,
+                session_id,
+                ended.objects,
+                has_tails=has_tails,
+                audio_seconds=ended.audio_seconds,
+                stored_bytes=ended.audio_bytes,
+                said=ended.said,
+                language=ended.language,
             ),
         )
         if is_there:
-            finishing.stored = shipped.objects
+            # Before anything else happens: from here on a failover may take the row back to how it was before.
+            self._restoration.remember(ended)
+            finishing.stored = ended.objects
             finishing.answered()
             await self._repeat("tails", finishing, lambda: self._shipper.clean(spool))
-            if shipped.has_tails:
-                await self._repeat("row", finishing, lambda: self._rows.tails_removed(start.id))
+            if has_tails:
+                await self._repeat("row", finishing, lambda: self._rows.tails_removed(session_id))
         return is_there
-
-    async def _write_utterances(self, spool: SessionSpool) -> None:
-        session_id = spool.manifest.start.id
-        for batch in numbered(session_id, await asyncio.to_thread(spool.utterances)):
-            await self._rows.write({}, batch)
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await action()
+            except RowLost:
+                raise
             except StorageUnavailable:
+                # The Postgres that answers next may be another one, which has less.
+                self._restoration.doubt()
                 _failed.labels(step).inc()
                 log.warning("a session's storing waits", step=step)
                 finishing.answered()
@@ -275,3 +314,15 @@ async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
             raise StorageUnavailable("the spool cannot be written") from error
         # Storing the session is what makes room. Its row tells how it ended.
         log.warning("the spool is full: a session's ending is in its row only")
+
+
+def _ended_as(start: SessionStart, conclusion: Conclusion, shipped: Shipped) -> Ended:
+    return Ended(
+        start,
+        conclusion,
+        shipped.objects,
+        shipped.audio_seconds,
+        shipped.audio_bytes,
+        shipped.said,
+        shipped.language,
+    )

@@ -3,20 +3,29 @@
 A process renews one row of its own. While that is fresh its sessions are its own. When it could not be renewed in time
 the process writes nothing, for another may have taken its sessions; its streams go on into the spool. The next renewal
 tells: the row is still there and all goes on, or somebody has removed it and has the sessions. Then the lease is lost
-for good, and the process ends its streams and itself.
+for good, and the process ends its streams and itself. A row that is gone while nobody has taken a session was lost by
+Postgres, with the last transactions before a failover, and is written again.
+
+Each renewal also reads the timeline of Postgres, which changes with every failover: what was confirmed on another one
+may be gone.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
+from uuid import UUID
 
 from prometheus_client import Counter, Gauge
-from sqlalchemy import text
+from sqlalchemy import ARRAY, Uuid, bindparam, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
 from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.lost_rows import note_restored
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -27,19 +36,34 @@ _lost = Counter("dalston_leases_lost_total", "Times this process was taken for d
 _lapsed = Counter("dalston_leases_lapsed_total", "Times the lease ran out before it could be renewed, lost or not")
 _is_held = Gauge("dalston_lease_held", "1 while this process may write to its sessions")
 
+_failovers = Counter("dalston_database_failovers_total", "Times another timeline of Postgres has answered")
+
+_TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+
 _REGISTER = text("""
     INSERT INTO workers (id, started_at, lease_expires_at)
     VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
     ON CONFLICT (id) DO UPDATE SET started_at = excluded.started_at, lease_expires_at = excluded.lease_expires_at
 """)
-_RENEW = text("""
+_RENEW = """
     WITH before AS (
         SELECT id, lease_expires_at < now() AS lapsed FROM workers
         WHERE id = :id AND started_at = :started_at FOR UPDATE
     )
     UPDATE workers AS w SET lease_expires_at = now() + make_interval(secs => :seconds)
-    FROM before WHERE w.id = before.id RETURNING before.lapsed
+    FROM before WHERE w.id = before.id RETURNING before.lapsed, {timeline} AS timeline
+"""
+# Another life of the same name keeps its row: it has the sessions.
+_REGISTER_AGAIN = text("""
+    INSERT INTO workers (id, started_at, lease_expires_at)
+    VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
+    ON CONFLICT (id) DO NOTHING RETURNING id
 """)
+# Whoever takes a session writes its own name to it, and what is deleted has been taken and ended before.
+_TAKEN = text("""
+    SELECT EXISTS (SELECT FROM realtime_sessions WHERE id = ANY(:ids) AND worker_id <> :id)
+        OR EXISTS (SELECT FROM deleted_sessions WHERE id = ANY(:ids))
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 _END = text("UPDATE workers SET lease_expires_at = now() WHERE id = :id AND started_at = :started_at")
 _REMOVE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at")
 
@@ -47,6 +71,11 @@ _REMOVE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at"
 def clock() -> float:
     """Seconds that also pass while the machine sleeps: the others' clocks go on."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+async def timeline_of(connection: AsyncConnection) -> str:
+    """The timeline of the Postgres that answers: eight hexadecimal digits, others after each failover."""
+    return str((await connection.execute(text(f"SELECT {_TIMELINE}"))).scalar_one())
 
 
 class Lease:
@@ -60,6 +89,14 @@ class Lease:
         self._deadline = 0.0
         self._held_since = 0.0
         self.lost = asyncio.Event()
+        self._renew = text(_RENEW.format(timeline="NULL"))
+        self._is_unsure = False
+        self.timeline: str | None = None
+        """Of the Postgres that answered the last renewal; None where it tells of none."""
+        self.sessions: Callable[[], Sequence[UUID]] | None = None
+        """The sessions that this process runs or has to end; without it a row that is gone is a lease that is lost."""
+        self.doubted: Callable[[], None] = lambda: None
+        """Called when Postgres may have lost what it had confirmed."""
 
     @property
     def is_seasoned(self) -> bool:
@@ -98,6 +135,17 @@ class Lease:
         self._held_since = began
         self._deadline = began + self._seconds
         _is_held.set(1)
+        await self._learn_timeline()
+
+    async def _learn_timeline(self) -> None:
+        try:
+            async with self._database.transaction() as connection:
+                self.timeline = await timeline_of(connection)
+        except (DBAPIError, StorageUnavailable):
+            # Some services that speak its language have none. Whether rows are as they were left tells as much, later.
+            log.warning("the database tells of no timeline: a failover shows in what it has lost only")
+        else:
+            self._renew = text(_RENEW.format(timeline=_TIMELINE))
 
     async def renew(self) -> None:
         """Renews the lease, or finds that it is lost.
@@ -108,16 +156,55 @@ class Lease:
         # Taken before the statement: Postgres counts from a later moment, so this deadline comes first.
         began = clock()
         async with self._database.transaction() as connection:
-            lapsed = (await connection.execute(_RENEW, self._parameters)).scalar_one_or_none()
-        if lapsed is None:
-            self._lose()
-            return
-        if lapsed or began > self._deadline:
+            renewed = (await connection.execute(self._renew, self._parameters)).one_or_none()
+        if renewed is not None and self._is_unsure:
+            if await self._is_taken():
+                self._lose()
+                return
+            self._is_unsure = False
+        if renewed is None:
+            if not await self._register_again():
+                self._lose()
+                return
+            self._held_since = began
+            self.doubted()
+        elif renewed.lapsed or began > self._deadline:
             _lapsed.inc()
             log.warning("the lease had run out and is renewed: nobody has taken the sessions")
             self._held_since = began
+            self.doubted()
+        elif renewed.timeline != self.timeline:
+            # The others' leases are as old as what was lost: they have the time of a lease to renew them.
+            self._held_since = began
+        if renewed is not None and renewed.timeline != self.timeline:
+            _failovers.inc()
+            log.warning("another database answers, after a failover: what was written is compared with what it has")
+            self.timeline = renewed.timeline
+            self.doubted()
         self._deadline = began + self._seconds
         _is_held.set(1)
+
+    async def _register_again(self) -> bool:
+        """Writes a lease again whose row is gone, unless somebody has taken this process for dead; says whether."""
+        if self.sessions is None:
+            return False
+        ids = {"ids": list(self.sessions()), "id": self._parameters["id"]}
+        async with self._database.transaction() as connection:
+            if (await connection.execute(_REGISTER_AGAIN, self._parameters)).one_or_none() is None:
+                return False
+            if (await connection.execute(_TAKEN, ids)).scalar_one():
+                await connection.execute(_REMOVE, self._parameters)
+                return False
+        # Whoever was about to take them has not seen this row.
+        self._is_unsure = True
+        note_restored("workers", self._parameters["id"])
+        return True
+
+    async def _is_taken(self) -> bool:
+        sessions = self.sessions() if self.sessions is not None else ()
+        async with self._database.transaction() as connection:
+            names = {"ids": list(sessions), "id": self._parameters["id"]}
+            return bool((await connection.execute(_TAKEN, names)).scalar_one())
 
     async def run(self) -> None:
         """Renews until the lease is lost or the task is cancelled."""

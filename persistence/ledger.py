@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 from uuid import UUID
 
-from persistence.errors import NotOwner
+from persistence.errors import NotOwner, RowLost
 from persistence.records import StoredPart
 from persistence.rows import SessionRows
 
@@ -23,6 +23,7 @@ class PartLedger:
         """Notes a part; it is in Postgres when this returns. One at a time for each session.
 
         Raises:
+            RowLost: Postgres has lost the session's row; call again when it is inserted.
             StorageUnavailable: Postgres is away; call again.
             NotOwner, LeaseLost: the session is not this process's any more.
         """
@@ -56,7 +57,14 @@ class PartLedger:
                 _settle(future, error)
             return
         for session_id, (_, future) in batch.items():
-            _settle(future, None if session_id in noted else NotOwner())
+            _settle(future, None if session_id in noted else await self._why_not(session_id))
+
+    async def _why_not(self, session_id: UUID) -> Exception:
+        try:
+            # There after all: inserted again in between.
+            return RowLost() if await self._rows.is_there(session_id) else NotOwner()
+        except Exception as error:
+            return error
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -16,11 +16,11 @@ from persistence.database import Database
 from persistence.errors import NotOwner, ObjectNotFound
 from persistence.lease import Lease
 from persistence.objects import ObjectStore
-from persistence.ownership import Ownership
+from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
-from persistence.salvage import Salvage, put_transcript, remove_objects, stored_header
+from persistence.salvage import Salvage, put_transcript, remove_objects, stored_header, take_back_finals
 from persistence.session_id import created_at
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
@@ -70,8 +70,8 @@ class Mender:
             "transcript_damaged": self._write_transcript,
             "transcript_differs": self._write_transcript,
             "utterance_count": self._set_count,
-            "object_without_row": self._remove_orphan,
-            "tail_left": self._remove_object,
+            "deleted_left": self._remove_orphan,
+            "tail_left": self._remove_tail,
             "upload_left": self._abort_uploads,
             "spool_left": self._settle_spool,
             "spool_has_more": self._settle_spool,
@@ -157,10 +157,27 @@ class Mender:
             return (await connection.execute(statement, values)).one_or_none() is not None
 
     async def _write_transcript(self, session_id: UUID, _: Finding) -> bool:
-        session, said = await self._ownership.session(session_id), await self._rows.utterances(session_id)
-        if session is None or not said:
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        if await self._take_back_finals(session):
+            return True
+        said = await self._rows.utterances(session_id)
+        if not said:
             return False
         await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
+        return True
+
+    async def _take_back_finals(self, session: Remains) -> bool:
+        """Writes finals to the rows that only the transcript has; says whether the two agree then."""
+        # The rows of a stored session are written by whoever has it.
+        rows = SessionRows(self._database, session.worker_id, self._lease.check)
+        if not await take_back_finals(self._objects, rows, session.id):
+            return False
+        values = {"id": session.id, "worker_id": session.worker_id, "old_utterances": session.utterance_count}
+        said = await self._rows.utterances(session.id)
+        counts = {"utterances": len(said), "words": sum(each.word_count for each in said)}
+        await self._update(_SET_COUNT, values | counts)
         return True
 
     async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
@@ -169,13 +186,28 @@ class Mender:
         await remove_objects(self._objects, session_id)
         return True
 
-    async def _remove_object(self, _: UUID, finding: Finding) -> bool:
+    async def _remove_tail(self, session_id: UUID, finding: Finding) -> bool:
+        if not await self._has_recording(session_id):
+            return False
         await self._objects.delete_all([finding.path])
         return True
 
     async def _abort_uploads(self, session_id: UUID, finding: Finding) -> bool:
+        if not await self._has_recording(session_id):
+            return False
         await self._objects.abort_uploads(finding.path)
         return True
+
+    async def _has_recording(self, session_id: UUID) -> bool:
+        """Whether what a recording was made of is superfluous, because it is there."""
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        try:
+            return data_bytes(await stored_header(self._objects, session_id, wav)) >= session.stored_bytes
+        except (ObjectNotFound, ValueError):
+            return False
 
     async def _settle_spool(self, session_id: UUID, finding: Finding) -> bool:
         """As a server would that starts on this spool. One that lives and has it does that itself."""

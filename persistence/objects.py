@@ -24,7 +24,12 @@ from telemetry.logs import get_logger
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_s3.literals import BucketLocationConstraintType
-    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef, DeleteTypeDef, ListObjectsV2OutputTypeDef
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        DeleteTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ListPartsOutputTypeDef,
+    )
 
 log = get_logger(__name__)
 
@@ -41,7 +46,15 @@ _DELETE_KEYS: Final = 1000
 _ATTEMPTS: Final = 4
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _READS: Final = frozenset(
-    {"head_bucket", "create_bucket", "head_object", "get_object", "list_objects", "list_multipart_uploads"}
+    {
+        "head_bucket",
+        "create_bucket",
+        "head_object",
+        "get_object",
+        "list_objects",
+        "list_multipart_uploads",
+        "list_parts",
+    }
 )
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
@@ -201,6 +214,25 @@ class ObjectStore:
             lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
         )
         return [upload["UploadId"] for upload in listed.get("Uploads", []) if upload.get("Key") == key]
+
+    async def parts(self, key: str, upload_id: str) -> list[StoredPart]:
+        """The parts that an unfinished upload has, in the order of their numbers.
+
+        Raises:
+            UploadNotFound: the upload is complete, aborted or never was.
+        """
+        parts: list[StoredPart] = []
+        marker = 0
+        while True:
+            listed = await self._call("list_parts", functools.partial(self._parts_page, key, upload_id, marker))
+            page = listed.get("Parts", [])
+            parts += [StoredPart(upload_id, each["PartNumber"], each["ETag"], each["Size"]) for each in page]
+            if not page or not listed.get("IsTruncated"):
+                return parts
+            marker = page[-1]["PartNumber"]
+
+    async def _parts_page(self, key: str, upload_id: str, marker: int) -> "ListPartsOutputTypeDef":
+        return await self._client.list_parts(Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumberMarker=marker)
 
     async def uploads_below(self, prefix: str) -> list[str]:
         """Keys that have unfinished uploads; the first thousand or so uploads."""

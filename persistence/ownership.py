@@ -4,6 +4,7 @@ A session belongs to the process that its row names. It passes in two ways: a st
 process takes what is in it, and a reaper takes what nobody came back for in time.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,8 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 
 from persistence.database import Database
+from persistence.lease import clock, timeline_of
+from persistence.lost_rows import deleted_among, forget_deletes
 from persistence.records import Ending, SessionStatus
 from persistence.tables import UNFINISHED, realtime_sessions
 
@@ -48,11 +51,19 @@ _BURY = text("""
 
 _LAPSED = text("SELECT EXISTS (SELECT FROM workers WHERE lease_expires_at < now() AND id <> :worker_id)")
 
+# Not what is this process's own: it lives.
+_WITHOUT_LEASE = text(f"""
+    SELECT DISTINCT s.worker_id FROM realtime_sessions AS s
+    WHERE ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
+        AND s.worker_id <> :worker_id
+""")  # noqa: S608 - no input
+
 _FIND_LOST = text(f"""
     SELECT id FROM realtime_sessions AS s
     WHERE ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
+        AND s.worker_id = ANY(:owners)
     LIMIT :limit FOR UPDATE SKIP LOCKED
-""")  # noqa: S608 - no input
+""").bindparams(bindparam("owners", type_=ARRAY(Text)))  # noqa: S608 - no input
 
 # A statement of its own: it sees what was committed before the locks were had, above all the row of a new owner.
 _TAKE_LOST = text(f"""
@@ -148,6 +159,15 @@ class Reaped:
     sessions: frozenset[UUID]
 
 
+@dataclass(frozen=True, slots=True)
+class Rowless:
+    """Sessions that have no row."""
+
+    deleted: frozenset[UUID]
+    unexplained: frozenset[UUID]
+    """Nobody has deleted them, as far as is remembered."""
+
+
 class Ownership:
     """Takes sessions over for one process. All methods raise StorageUnavailable while Postgres is away."""
 
@@ -157,6 +177,8 @@ class Ownership:
         self._check = check
         self._spooled: set[UUID] = set()
         self._recovering: set[UUID] = set()
+        # Since when, by this process's clock, owners of unfinished sessions have been seen without a lease.
+        self._without_lease: dict[str, float] = {}
 
     def is_recovering(self, session_id: UUID) -> bool:
         """Whether this process has begun to end a session without its spool, and has not put that off."""
@@ -190,11 +212,25 @@ class Ownership:
         async with self._database.transaction() as connection:
             return frozenset((await connection.execute(_ADOPT, parameters)).scalars())
 
-    async def reap(self, grace_seconds: float, limit: int, ending: Ending, ended_at: datetime) -> Reaped:
+    async def reap(
+        self,
+        grace_seconds: float,
+        limit: int,
+        ending: Ending,
+        ended_at: datetime,
+        *,
+        patience_seconds: float = 0.0,
+        timeline: str | None = None,
+    ) -> Reaped:
         """Takes the unfinished sessions of processes whose lease ran out, and of those that have none.
 
         From here on nothing that such a process writes has an effect. Active sessions get `ending` at once; their audio
         is recovered after the grace, for a restarted process may come back with a spool that has more.
+
+        Args:
+            patience_seconds: how long one that nobody has buried, and that has no lease, may have lost it to a failover
+                of Postgres: if it lives it renews it.
+            timeline: where this process has renewed its own lease; elsewhere, the others have not had the time to.
         """
         self._check()
         parameters = {
@@ -205,17 +241,34 @@ class Ownership:
             "ended_at": ended_at,
         }
         async with self._database.transaction() as connection:
+            if timeline is not None and timeline != await timeline_of(connection):
+                return Reaped((), frozenset())
             workers = (await connection.execute(_BURY, {"worker_id": self._worker_id})).scalars().all()
-            lost = list((await connection.execute(_FIND_LOST, {"limit": limit})).scalars())
+            without = (await connection.execute(_WITHOUT_LEASE, {"worker_id": self._worker_id})).scalars()
+            owners = self._given_up(frozenset(without), frozenset(workers), patience_seconds)
+            lost: list[UUID] = []
+            if owners:
+                lost = list((await connection.execute(_FIND_LOST, {"limit": limit, "owners": owners})).scalars())
             if not lost:
                 return Reaped(tuple(workers), frozenset())
             taken = (await connection.execute(_TAKE_LOST, {**parameters, "ids": lost})).scalars()
             return Reaped(tuple(workers), frozenset(taken))
 
+    def _given_up(self, without: frozenset[str], buried: frozenset[str], patience_seconds: float) -> list[str]:
+        """Which of the processes without a lease are dead: those buried here, and those that have none for long."""
+        now = clock()
+        since = dict.fromkeys(buried, -math.inf) | self._without_lease
+        self._without_lease = {owner: since.get(owner, now) for owner in without}
+        return [owner for owner, at in self._without_lease.items() if now - at >= patience_seconds]
+
     async def has_lapsed(self) -> bool:
-        """Whether the lease of another process has run out; after an outage of Postgres that is no sign of death."""
+        """Whether another process's lease has run out or is gone; after an outage of Postgres neither is a sign of
+        death."""
         async with self._database.transaction() as connection:
-            return bool((await connection.execute(_LAPSED, {"worker_id": self._worker_id})).scalar_one())
+            names = {"worker_id": self._worker_id}
+            if (await connection.execute(_LAPSED, names)).scalar_one():
+                return True
+            return (await connection.execute(_WITHOUT_LEASE, names)).first() is not None
 
     async def due(self, limit: int) -> list[UUID]:
         """Sessions taken by this process whose grace is over."""
@@ -274,8 +327,15 @@ class Ownership:
         async with self._database.transaction() as connection:
             return list((await connection.execute(_DELETED, {"age_seconds": age_seconds, "limit": limit})).scalars())
 
-    async def without_row(self, session_ids: Sequence[UUID]) -> frozenset[UUID]:
-        """Which of these sessions have no row."""
+    async def without_row(self, session_ids: Sequence[UUID]) -> Rowless:
+        """Which of these sessions have no row, and why."""
         query = select(_t.id).where(_t.id.in_(list(session_ids)))
         async with self._database.transaction() as connection:
-            return frozenset(session_ids) - frozenset((await connection.execute(query)).scalars())
+            rowless = frozenset(session_ids) - frozenset((await connection.execute(query)).scalars())
+            deleted = await deleted_among(connection, rowless) if rowless else frozenset()
+        return Rowless(deleted, rowless - deleted)
+
+    async def forget_deletes(self, limit: int) -> None:
+        """Forgets deletes of long ago."""
+        async with self._database.transaction() as connection:
+            await forget_deletes(connection, limit)

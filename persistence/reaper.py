@@ -29,6 +29,8 @@ log = get_logger(__name__)
 INTERRUPTED: Final = Ending("interrupted", "the server stopped unexpectedly")
 
 _MOST_TAKEN: Final = 1000
+_MOST_FORGOTTEN: Final = 10_000
+_MOST_NAMED: Final = 10_000
 _BATCH: Final = 20
 _CONCURRENT: Final = 4
 _RETRY_SECONDS: Final = 20.0
@@ -39,7 +41,10 @@ _reaped = Counter("dalston_workers_reaped_total", "Other processes that were fou
 _taken = Counter("dalston_sessions_taken_total", "Sessions taken over from processes that were found dead")
 _failed = Counter("dalston_recoveries_failed_total", "Attempts to end such a session that failed and are repeated")
 _deletes = Counter("dalston_deletes_finished_total", "Deletes that were cut short and have been finished")
-_orphans = Counter("dalston_orphans_removed_total", "Sessions without a row whose objects or uploads were removed")
+_orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose objects or uploads came late, or were left")
+_unexplained = Counter(
+    "dalston_orphans_kept_total", "Sessions with objects that have no row and that nobody has deleted: they stay"
+)
 
 SpoolsOf = Callable[[Sequence[str]], Awaitable[None]]
 """Takes over the spools that these processes left on this machine, where there are any; asked in every round."""
@@ -61,6 +66,7 @@ class Reaper:
         delete_age_seconds: float,
         orphan_age_seconds: float,
         sweep_seconds: float,
+        patience_seconds: float = 0.0,
     ) -> None:
         self._lease = lease
         self._ownership = ownership
@@ -72,10 +78,12 @@ class Reaper:
         self._delete_age_seconds = delete_age_seconds
         self._orphan_age_seconds = orphan_age_seconds
         self._sweep_seconds = sweep_seconds
+        self._patience_seconds = patience_seconds
         # Begun and neither ended nor put off: Postgres went away in between.
         self._begun: set[UUID] = set()
         self._swept_at = time.monotonic()
         self._swept_to = ""
+        self._unexplained: set[UUID] = set()
 
     async def run(self) -> None:
         """Looks round until the lease is lost or the task is cancelled."""
@@ -111,7 +119,14 @@ class Reaper:
             await self._sweep()
 
     async def _take(self) -> None:
-        reaped = await self._ownership.reap(self._grace_seconds, _MOST_TAKEN, INTERRUPTED, datetime.now(UTC))
+        reaped = await self._ownership.reap(
+            self._grace_seconds,
+            _MOST_TAKEN,
+            INTERRUPTED,
+            datetime.now(UTC),
+            patience_seconds=self._patience_seconds,
+            timeline=self._lease.timeline,
+        )
         _reaped.inc(len(reaped.workers))
         _taken.inc(len(reaped.sessions))
         if reaped.sessions:
@@ -180,10 +195,23 @@ class Reaper:
         oldest = datetime.now(UTC).timestamp() - self._orphan_age_seconds
         ids = {identifier for key in (*keys, *uploads) if (identifier := _session_of(key)) is not None}
         old = [identifier for identifier in ids if created_at(identifier).timestamp() < oldest]
-        for session_id in await self._ownership.without_row(old) if old else ():
+        await self._ownership.forget_deletes(_MOST_FORGOTTEN)
+        if not old:
+            return
+        rowless = await self._ownership.without_row(old)
+        for session_id in rowless.deleted:
             await remove_objects(self._objects, session_id)
             _orphans.inc()
-            log.warning("removed the objects of a session that has no row", session_id=format_session_id(session_id))
+            log.warning("removed what was left of a deleted session", session_id=format_session_id(session_id))
+        for session_id in rowless.unexplained:
+            # A row that Postgres has lost is no order to remove what it told of.
+            if session_id in self._unexplained or len(self._unexplained) >= _MOST_NAMED:
+                continue
+            self._unexplained.add(session_id)
+            _unexplained.inc()
+            log.error(
+                "a session has objects and no row, and nobody has deleted it", session_id=format_session_id(session_id)
+            )
 
 
 def _session_of(key: str) -> UUID | None:

@@ -108,6 +108,10 @@ class Recorder:
         """Notes speech that has no final. Where the audio ended in it, a session that resumes begins before it."""
         self._reach.said(start, end)
 
+    def finals(self) -> list[Utterance]:
+        """Those that are to be kept, as the spool has them. Reads the disk."""
+        return self.spool.utterances() if self.spool is not None and self.start.store_transcript else []
+
     def processed(self, seconds: float) -> None:
         """Notes that whatever was said before `seconds` has been recorded."""
         self._reach.processed(seconds)

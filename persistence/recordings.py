@@ -53,7 +53,7 @@ class Recordings:
             TooManySessions, TokenSpent: the caller may not begin it.
         """
         recorder = Recorder(start, None, self._spool_wait_seconds)
-        await self._writer.begin(start, recorder.progress, caller)
+        await self._writer.begin(start, recorder.progress, caller, recorder.finals)
         if start.stores:
             recorder.spool = await self._create_spool(start)
             self._upkeep.add(recorder.spool, recorder.troubles)

@@ -176,7 +176,14 @@ class Resumptions:
         clock = asyncio.get_running_loop().time
         give_up_at, settle_at = clock() + self._wait_seconds, math.inf
         while True:
-            earlier, following = await self._look(session_id, wanted)
+            try:
+                earlier, following = await self._look(session_id, wanted)
+            except SessionNotFound:
+                # It runs here: Postgres has lost its row, which is inserted again within a second or so.
+                if self._call_of(session_id) is None or clock() >= give_up_at:
+                    raise
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
             _refuse_other_format(earlier, wanted)
             if following is not None and not following.has_nothing:
                 raise SessionResumed(wanted.earlier, following.session_id)

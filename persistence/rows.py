@@ -28,10 +28,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence import admission
+from persistence import admission, lost_rows
 from persistence.database import Database
-from persistence.errors import NotOwner
+from persistence.errors import NotOwner, RowLost
 from persistence.finals import NumberedUtterance, insert_finals
+from persistence.lost_rows import Fate, Kept
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.tables import realtime_sessions, session_parts, session_utterances
 from persistence.tenancy import Caller
@@ -62,7 +63,8 @@ _PROGRESS = text("""
 
 # Many rows are locked in one order, whoever writes them: figures and parts are written on two connections.
 _LOCK = text("""
-    SELECT id FROM realtime_sessions WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
+    SELECT id, audio_duration_seconds FROM realtime_sessions
+    WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 # The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
@@ -153,23 +155,69 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await admission.refuse(connection, caller, instead_of)
 
-    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
+    async def write(
+        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+    ) -> dict[UUID, float]:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
 
-        A final that is there already stays as it is.
+        A final that is there already stays as it is. Nothing is written of a session that is not this process's, or
+        whose row is gone.
+
+        Returns:
+            the sessions that are this process's, and how many seconds of audio their rows told of before.
         """
         self._check()
         if not progress and not said:
-            return
+            return {}
         async with self._database.transaction() as connection:
-            await self._lock(connection, [*progress, *(each.session_id for each in said)])
+            before = await self._lock(connection, [*progress, *(each.session_id for each in said)])
             if progress:
                 await connection.execute(_PROGRESS, self._progress_parameters(progress))
             if said:
                 await insert_finals(connection, self.worker_id, said)
+        return before
 
-    async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> None:
-        await connection.execute(_LOCK, {"ids": list(set(ids)), "worker_id": self.worker_id})
+    async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, float]:
+        found = await connection.execute(_LOCK, {"ids": list(set(ids)), "worker_id": self.worker_id})
+        return {row.id: row.audio_duration_seconds for row in found}
+
+    async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
+        """Inserts rows again that Postgres has lost, as active sessions of this process; says which were missing.
+
+        Only for sessions that this process runs or has to end, or whose `fate` is to be lost. Those that are deleted
+        stay deleted.
+        """
+        self._check()
+        async with self._database.transaction() as connection:
+            restored = await lost_rows.restore(connection, self.worker_id, starts)
+        for tenant_id in restored.tenants:
+            lost_rows.note_restored("tenants", tenant_id)
+        for session_id in restored.sessions:
+            lost_rows.note_restored("realtime_sessions", session_id)
+        return restored.sessions
+
+    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+        """What Postgres has of sessions, each of which is in the result."""
+        async with self._database.transaction() as connection:
+            return await lost_rows.look(connection, self.worker_id, session_ids)
+
+    async def fate(self, session_id: UUID) -> Fate:
+        """What became of a session's row, whoever owns it."""
+        async with self._database.transaction() as connection:
+            return await lost_rows.fate(connection, session_id)
+
+    async def is_there(self, session_id: UUID) -> bool:
+        """Whether a session of this process is there; False: it is deleted.
+
+        Raises:
+            NotOwner: another process has it.
+            RowLost: its row is gone.
+        """
+        async with self._database.transaction() as connection:
+            query = select(_t.id).where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
+            if (await connection.execute(query)).one_or_none() is not None:
+                return True
+            return await self._refuse_unless_deleted(connection, session_id)
 
     def _progress_parameters(self, progress: Mapping[UUID, Progress]) -> dict[str, object]:
         values = list(progress.values())
@@ -187,8 +235,8 @@ class SessionRows:
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         """Notes parts that S3 has, of many sessions in one statement; a part noted before is replaced.
 
-        Returns the sessions whose parts were noted: the others are not this process's any more. The same part must not
-        come twice in one call.
+        Returns the sessions whose parts were noted: the others are not this process's any more, or their rows are lost.
+        The same part must not come twice in one call.
         """
         self._check()
         parameters = {
@@ -231,19 +279,28 @@ class SessionRows:
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
         """The finals of a session in their order, as far as they are written."""
+        return list((await self.said(session_id)).values())
+
+    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+        """The same by their indexes, of which some may be missing."""
         query = (
             select(session_utterances)
             .where(session_utterances.c.session_id == session_id)
             .order_by(session_utterances.c.index)
         )
         async with self._database.transaction() as connection:
-            rows = (await connection.execute(query)).all()
-        return [
-            Utterance(
-                row.start, row.end, row.text, row.confidence, row.language, tuple(TimedWord(**w) for w in row.words)
+            rows = (await connection.execute(query)).mappings().all()
+        return {
+            row["index"]: Utterance(
+                row["start"],
+                row["end"],
+                row["text"],
+                row["confidence"],
+                row["language"],
+                tuple(TimedWord(**word) for word in row["words"]),
             )
             for row in rows
-        ]
+        }
 
     async def audio_seconds(self, session_id: UUID) -> float:
         """How much audio the row tells of; 0 without a row."""
@@ -259,6 +316,7 @@ class SessionRows:
 
         Raises:
             NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
         """
         self._check()
         progress = conclusion.progress
@@ -303,6 +361,7 @@ class SessionRows:
 
         Raises:
             NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
         """
         self._check()
         statement = update(realtime_sessions).values(
@@ -362,14 +421,21 @@ class SessionRows:
 
         Raises:
             NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
         """
         own = statement.where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
         if (await connection.execute(own)).rowcount:
             return True
-        living = select(_t.worker_id).where(_t.id == session_id, _t.deleted_at.is_(None))
-        if (await connection.execute(living)).one_or_none() is not None:
-            raise NotOwner
-        return False
+        return await self._refuse_unless_deleted(connection, session_id)
+
+    async def _refuse_unless_deleted(self, connection: AsyncConnection, session_id: UUID) -> bool:
+        match await lost_rows.fate(connection, session_id):
+            case Fate.LIVES:
+                raise NotOwner
+            case Fate.DELETED:
+                return False
+            case _:
+                raise RowLost
 
 
 def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:

@@ -5,27 +5,32 @@ the audio of part 1 and of what came after the last whole part, about 10 MiB.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter, Histogram
 
+from persistence import layout
 from persistence.assembly import Assembly, assemble, cut
 from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.finals import NumberedUtterance
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range, part, part_count
+from persistence.lost_rows import note_restored
 from persistence.objects import ObjectStore
 from persistence.ownership import Remains
 from persistence.records import StoredObjects, StoredPart
-from persistence.rows import SessionRows
+from persistence.rows import SessionRows, Upload
 from persistence.session_id import format_session_id
-from persistence.transcript import Utterance, document, majority_language
+from persistence.transcript import Utterance, document, majority_language, utterances_of
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
 _HEADER_READ_BYTES: Final = 256
+_A_STATEMENT: Final = 1_000
 
 _salvaged = Counter("dalston_sessions_salvaged_total", "Sessions ended from the bucket, without their spool")
 _read_bytes = Histogram(
@@ -52,11 +57,14 @@ class Salvage:
             return
         wav = WavFormat(session.encoding, session.sample_rate, session.channels)
         audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes
-        if session.store_audio and audio_uri is None:
-            stored = await self._audio(session.id, wav, session.audio_duration_seconds)
+        if session.store_audio and (audio_uri is None or await self._stored_audio(session.id, wav) is None):
+            # What it was made of goes when the recording is there, whatever the row says of it.
+            told = session.stored_bytes if audio_uri is not None else 0
+            stored = await self._audio(session.id, wav, session.audio_duration_seconds, at_least=told)
             audio_uri, seconds = self._objects.uri(audio_key(session.id)), wav.seconds(stored)
         transcript_uri, said, language = session.transcript_uri, None, None
         if session.store_transcript:
+            await take_back_finals(self._objects, self._rows, session.id)
             said = await self._rows.utterances(session.id)
             language = majority_language(session.language, said)
             if transcript_uri is None:
@@ -80,11 +88,13 @@ class Salvage:
         await remove_objects(self._objects, session_id)
         await self._rows.remove_deleted(session_id)
 
-    async def _audio(self, session_id: UUID, wav: WavFormat, told_seconds: float) -> int:
+    async def _audio(self, session_id: UUID, wav: WavFormat, told_seconds: float, at_least: int = 0) -> int:
         """Makes the WAV file; gives how much audio is in it, in bytes."""
-        upload = await self._rows.upload(session_id)
+        upload = await upload_of(self._objects, self._rows, session_id)
         tails = await self._tails(session_id)
         assembly = assemble(wav, upload.parts, tails, wav.bytes_of(told_seconds))
+        if assembly.audio_bytes < at_least:
+            raise StorageUnavailable("a recording is not in the store, and what is left of it is shorter")
         there = await self._stored_audio(session_id, wav)
         if there is not None and there >= assembly.audio_bytes:
             # Its process had put it and not said so.
@@ -152,6 +162,56 @@ async def stored_header(objects: ObjectStore, session_id: UUID, wav: WavFormat) 
         StorageUnavailable: S3 does not do its part.
     """
     return (await objects.read_start(audio_key(session_id), _HEADER_READ_BYTES))[: wav.header_bytes]
+
+
+async def upload_of(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> Upload:
+    """What there is of the multipart upload of a session that is not stored yet.
+
+    Postgres may have lost parts, or the upload itself: what S3 has of it is taken, too. Of parts that are made again
+    for the length of the recording, the first and the last, only those that Postgres has are.
+
+    Raises:
+        StorageUnavailable: Postgres or S3 does not do its part.
+    """
+    told = await rows.upload(session_id)
+    if told.is_stored:
+        return told
+    best, key = told, audio_key(session_id)
+    for upload_id in await objects.uploads(key):
+        if told.upload_id in (None, upload_id):
+            with suppress(UploadNotFound):
+                found = _with_parts(told, upload_id, await objects.parts(key, upload_id))
+                best = max(best, found, key=lambda upload: len(upload.parts))
+    if (more := len(best.parts) - len(told.parts)) > 0:
+        note_restored("session_parts", session_id, more)
+    return best
+
+
+def _with_parts(told: Upload, upload_id: str, listed: Sequence[StoredPart]) -> Upload:
+    parts = {each.number: each for each in listed if each.number > 1 and each.size == layout.PART_BYTES}
+    parts |= {each.number: each for each in told.parts}
+    return Upload(upload_id, tuple(parts[number] for number in sorted(parts)))
+
+
+async def take_back_finals(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> int:
+    """Writes finals to the rows that only the stored transcript has, for Postgres has lost them; says how many.
+
+    Raises:
+        StorageUnavailable: Postgres or S3 does not do its part.
+    """
+    try:
+        stored = utterances_of(await objects.read(transcript_key(session_id)))
+    except (ObjectNotFound, ValueError):
+        return 0
+    said = await rows.said(session_id)
+    missing = [NumberedUtterance(session_id, at, each) for at, each in enumerate(stored) if at not in said]
+    # Where the two differ in what both have, one is not the continuation of the other.
+    if not missing or any(said[at].text != stored[at].text.replace("\0", "") for at in said if at < len(stored)):
+        return 0
+    for at in range(0, len(missing), _A_STATEMENT):
+        await rows.write({}, missing[at : at + _A_STATEMENT])
+    note_restored("session_utterances", session_id, len(missing))
+    return len(missing)
 
 
 async def put_transcript(

@@ -22,6 +22,7 @@ from persistence.ownership import Ownership
 from persistence.reaper import Reaper, SpoolsOf
 from persistence.recording import RecordingInterceptor
 from persistence.recordings import Classify, Recordings
+from persistence.restoration import Restoration
 from persistence.resumption import Resumptions
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage
@@ -95,9 +96,12 @@ async def open_persistence(
         lease = Lease(database, settings.worker_id, settings.lease_seconds, settings.lease_renewal_seconds)
         rows = SessionRows(database, settings.worker_id, lease.check)
         ownership = Ownership(database, settings.worker_id, lease.check)
-        writer = SessionWriter(rows)
         shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
-        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership))
+        restoration = Restoration(rows, shipper.parts_again)
+        writer = SessionWriter(rows, restoration)
+        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
+        lease.doubted = restoration.doubt
+        lease.sessions = lambda: [*writer.session_ids, *finisher.session_ids]
         upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
         spools = await Spools.open(settings, finisher, ownership)
         stack.callback(spools.release)
@@ -185,6 +189,7 @@ def _reaper(
         delete_age_seconds=settings.delete_age_seconds,
         orphan_age_seconds=settings.orphan_age_seconds,
         sweep_seconds=settings.sweep_seconds,
+        patience_seconds=settings.lease_seconds,
     )
 
 

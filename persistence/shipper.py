@@ -1,16 +1,17 @@
 """From the spool to S3."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import StorageUnavailable
+from persistence.finals import NumberedUtterance
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
-from persistence.records import SessionStart, StoredObjects
+from persistence.records import StoredObjects
 from persistence.rows import SessionRows
 from persistence.salvage import put_transcript, remove_objects
 from persistence.spool import SessionSpool
@@ -23,6 +24,7 @@ log = get_logger(__name__)
 # A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
 # gone and it is made of what is left.
 _CONCURRENT_BODIES: Final = 8
+_A_STATEMENT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,17 @@ class Shipper:
         self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
         return upload
 
+    def parts_again(self) -> None:
+        """Has the parts of all running sessions written to Postgres again, which may have lost them."""
+        for upload in self._uploads.values():
+            upload.parts_again()
+
     async def ship(self, spool: SessionSpool) -> Shipped:
         """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
 
-        The transcript is made of the rows of utterances, to which those of the spool have been added: after a power cut
-        either may have finals that the other has not. Of an index that both have, the row's has been shown.
+        The transcript is made of the rows of utterances, to which those of the spool are added that are not there:
+        after a power cut or a failover of Postgres either may have finals that the other has not. Of an index that both
+        have, the row's has been shown.
 
         Raises:
             StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
@@ -88,7 +96,7 @@ class Shipper:
         if start.store_audio:
             shipped = await self._ship_audio(spool)
         if start.store_transcript:
-            shipped = await self._ship_transcript(start, shipped)
+            shipped = await self._ship_transcript(spool, shipped)
         return shipped
 
     async def clean(self, spool: SessionSpool) -> None:
@@ -134,15 +142,28 @@ class Shipper:
             raise StorageUnavailable("the spool cannot be read") from error
         return Shipped(StoredObjects(audio_uri=uri), size, spool.wav.seconds(size), upload.has_tails)
 
-    async def _ship_transcript(self, start: SessionStart, shipped: Shipped) -> Shipped:
-        seconds = shipped.audio_seconds
+    async def _ship_transcript(self, spool: SessionSpool, shipped: Shipped) -> Shipped:
+        start, seconds = spool.manifest.start, shipped.audio_seconds
         if seconds is None:
             seconds = await self._rows.audio_seconds(start.id)
-        said = await self._rows.utterances(start.id)
+        said = await self._all_said(spool)
         language = majority_language(start.language, said)
         self._check()
         uri = await put_transcript(self._objects, start.id, language, seconds, said)
         return replace(shipped, objects=replace(shipped.objects, transcript_uri=uri), said=said, language=language)
+
+    async def _all_said(self, spool: SessionSpool) -> list[Utterance]:
+        """What was said, once the rows have all of it: nobody's memory of having written it is asked."""
+        session_id = spool.manifest.start.id
+        kept = await asyncio.to_thread(spool.utterances)
+        said = await self._rows.said(session_id)
+        if missing := _missing(session_id, kept, said):
+            for at in range(0, len(missing), _A_STATEMENT):
+                await self._rows.write({}, missing[at : at + _A_STATEMENT])
+            said = await self._rows.said(session_id)
+            if _missing(session_id, kept, said) and await self._rows.is_there(session_id):
+                raise StorageUnavailable("the database has not taken all finals of a session")
+        return [said[index] for index in sorted(said)]
 
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
         session_id = spool.manifest.start.id
@@ -156,6 +177,12 @@ class Shipper:
             self._uploads[session_id].end()
             await asyncio.wait({running})
             self._running.pop(session_id, None)
+
+
+def _missing(session_id: UUID, kept: Sequence[Utterance], said: Mapping[int, Utterance]) -> list[NumberedUtterance]:
+    return [
+        NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(kept) if index not in said
+    ]
 
 
 async def _run(upload: AudioUpload, session_id: str) -> None:

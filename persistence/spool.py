@@ -1,6 +1,7 @@
 """One session's directory in the spool: everything needed to finish it, in files that a person can read.
 
-    session.json         what the session is and, once it has ended, how; replaced in one step
+    session.json         what the session is and, once it has ended, how; replaced in one step. The removal of the
+                         directory begins by renaming it to session.json.removed
     utterances.jsonl     a line for every final, appended; a line torn by a crash is dropped
     audio.00001 ...      the audio as it came, cut where the parts of the stored file end
 
@@ -15,6 +16,7 @@ before a rename above all, is synchronous here and called in a thread by those w
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from persistence.transcript import Utterance, whole_lines
 from persistence.wav import WavFormat
 
 _MANIFEST = "session.json"
+_REMOVED = "session.json.removed"
 _UTTERANCES = "utterances.jsonl"
 _SEGMENT = "audio.{:05d}"
 _SEGMENT_PATTERN = "audio.[0-9]*"
@@ -76,13 +79,15 @@ class SessionSpool:
         """The session that an earlier process left, or None where it had begun no session or had removed it.
 
         Raises:
-            ValueError: session.json is damaged.
+            ValueError: session.json is damaged, or gone though nobody has removed the session.
             OSError: the disk is broken.
         """
         try:
             manifest = Manifest.from_json((directory / _MANIFEST).read_bytes())
         except FileNotFoundError:
-            return None
+            if (directory / _REMOVED).exists() or not _has_content(directory):
+                return None
+            raise ValueError("session.json is gone") from None
         spool = cls(directory, manifest, budget)
         spool._adopt()
         return spool
@@ -260,10 +265,11 @@ class SessionSpool:
     def remove(self) -> None:
         """Removes the directory. Waits for the disk.
 
-        session.json goes first: what is left of an interrupted removal is rubbish and not a shorter session.
+        session.json is renamed first: what is left of an interrupted removal is rubbish and not a shorter session.
         """
         self.close()
-        (self.directory / _MANIFEST).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            (self.directory / _MANIFEST).replace(self.directory / _REMOVED)
         _sync_directory(self.directory)
         remove_rubbish(self.directory)
         self._give(self._budgeted_bytes)
@@ -341,8 +347,15 @@ def sync_files(descriptors: Iterable[int]) -> None:
 def remove_rubbish(directory: Path) -> None:
     """Removes a directory that holds no session, with its files."""
     for path in directory.iterdir():
-        path.unlink()
+        # What says that the rest is rubbish goes last.
+        if path.name != _REMOVED:
+            path.unlink()
+    (directory / _REMOVED).unlink(missing_ok=True)
     directory.rmdir()
+
+
+def _has_content(directory: Path) -> bool:
+    return any(path.stat().st_size for path in (*directory.glob(_SEGMENT_PATTERN), *directory.glob(_UTTERANCES)))
 
 
 def _number(segment: Path) -> int:

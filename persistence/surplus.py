@@ -22,6 +22,7 @@ from persistence import layout
 from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable
 from persistence.finals import numbered
 from persistence.keys import audio_key
+from persistence.lost_rows import Fate
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
@@ -52,6 +53,7 @@ class Standing(Enum):
     GONE = "deleted"
     STORED = "stored with all that the spool has"
     APART = "stored, and the spool has more that cannot be joined to it"
+    UNKNOWN = "without a row, and too old for what is remembered of deletes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ class Surplus:
         """
         session_id = spool.manifest.start.id
         session = await self._ownership.session(session_id)
-        if session is None or session.is_deleted:
+        if session is None:
+            return await self._without_row(spool, progress)
+        if session.is_deleted:
             return Standing.GONE
         if session.is_unfinished:
             if session.worker_id != self._rows.worker_id:
@@ -96,13 +100,42 @@ class Surplus:
                 return Standing.WAITS
             if not session.is_stored:
                 return Standing.OURS
+        try:
+            contents = await _contents_of(spool, progress)
+        except OSError as error:
+            raise StorageUnavailable("the spool cannot be read") from error
+        if session.is_unfinished:
+            if session.store_audio and not await self._has_object(session_id, spool.wav):
+                # The tails may be all that S3 has: they go when the recording is there, whatever the row says of it.
+                return _leave(spool, None, contents)
             await remove_leftovers(self._objects, self._rows, session_id)
         try:
-            said = await asyncio.to_thread(spool.utterances)
-            contents = _Contents(await asyncio.to_thread(spool.audio_bytes), said, progress)
             return await self._extend(spool, session, contents)
         except OSError as error:
             raise StorageUnavailable("the spool cannot be read") from error
+
+    async def _without_row(self, spool: SessionSpool, progress: Progress) -> Standing:
+        """A session that was deleted is, one that Postgres has lost is made again, and one in doubt is left alone."""
+        session_id = spool.manifest.start.id
+        match await self._rows.fate(session_id):
+            case Fate.DELETED:
+                return Standing.GONE
+            case Fate.UNKNOWN:
+                _apart.inc()
+                log.error(
+                    "a session stays in the spool: it has no row, and whether it was deleted is not known any more",
+                    session_id=spool.manifest.start.session_id,
+                )
+                return Standing.UNKNOWN
+            case _:
+                await self._rows.restore([spool.manifest.start])
+                return await self.settle(spool, progress)
+
+    async def _has_object(self, session_id: UUID, wav: WavFormat) -> bool:
+        try:
+            return bool(await stored_header(self._objects, session_id, wav))
+        except ObjectNotFound:
+            return False
 
     async def _adopt(self, session_id: UUID) -> bool:
         return bool(await self._ownership.adopt([], [session_id], INTERRUPTED, datetime.now(UTC)))
@@ -202,6 +235,11 @@ class Surplus:
             language=language,
             progress=progress,
         )
+
+
+async def _contents_of(spool: SessionSpool, progress: Progress) -> _Contents:
+    said = await asyncio.to_thread(spool.utterances)
+    return _Contents(await asyncio.to_thread(spool.audio_bytes), said, progress)
 
 
 def _leave(spool: SessionSpool, stored: int | None, contents: _Contents) -> Standing:

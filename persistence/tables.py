@@ -227,3 +227,12 @@ session_changes = Table(
     Column("changed_at", DateTime(timezone=True), nullable=False),
     Index("ix_session_changes_tenant_id_xid", "tenant_id", "xid"),
 )
+
+# A session without a row is deleted only if it is here.
+deleted_sessions = Table(
+    "deleted_sessions",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="of the session"),
+    Column("deleted_at", DateTime(timezone=True), nullable=False),
+    Index("ix_deleted_sessions_deleted_at", "deleted_at"),
+)

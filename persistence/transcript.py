@@ -146,3 +146,28 @@ def document(session_id: str, language: str, duration: float, utterances: Iterab
         ],
     }
     return json.dumps(shape, ensure_ascii=False).encode()
+
+
+def utterances_of(body: bytes) -> list[Utterance]:
+    """The utterances of what `document` wrote; the document knows one language for all of them.
+
+    Raises:
+        ValueError: it did not.
+    """
+    try:
+        shape = json.loads(body)
+        return [
+            Utterance(
+                each["start"],
+                each["end"],
+                each["text"],
+                each["confidence"],
+                shape["language"],
+                tuple(
+                    TimedWord(word["word"], word["start"], word["end"], word["confidence"]) for word in each["words"]
+                ),
+            )
+            for each in shape["utterances"]
+        ]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("not a stored transcript") from error

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,6 +15,7 @@ from prometheus_client import Counter
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finals import NumberedUtterance
 from persistence.records import Conclusion, Progress, SessionStart
+from persistence.restoration import Restoration
 from persistence.rows import SessionRows
 from persistence.tenancy import Caller
 from persistence.transcript import Utterance
@@ -28,7 +29,7 @@ STATS_SECONDS: Final = 10.0
 
 _MOST_REFUSED: Final = 10_000
 _UTTERANCES_A_STATEMENT: Final = 1_000
-# Some hours of an outage; what is beyond that follows from the spool when its session ends.
+# Some hours of an outage; what is beyond that follows from the spool.
 _MOST_WAITING: Final = 50_000
 _NO_FIGURES: Final[Mapping[UUID, Progress]] = {}
 
@@ -42,9 +43,9 @@ class _Running:
     has_row: bool
     written_at: float
     written: Progress = field(default_factory=Progress)
+    finals: Callable[[], Sequence[Utterance]] = tuple
+    """Reads what its spool has of what it has said."""
     spoke: bool = False
-    is_incomplete: bool = False
-    """Not all of its finals are written or wait to be."""
 
     def is_due(self, now: float) -> bool:
         return self.spoke or now - self.written_at >= STATS_SECONDS
@@ -53,8 +54,9 @@ class _Running:
 class SessionWriter:
     """Writes the rows of the sessions that this process runs."""
 
-    def __init__(self, rows: SessionRows) -> None:
+    def __init__(self, rows: SessionRows, restoration: Restoration | None = None) -> None:
         self._rows = rows
+        self._restoration = restoration or Restoration(rows)
         self._running: dict[UUID, _Running] = {}
         self.failing_since: float | None = None
         """When Postgres began to refuse what this writes, on the monotonic clock; None while it does not."""
@@ -64,8 +66,21 @@ class SessionWriter:
         self._said: deque[NumberedUtterance] = deque()
         self._saying = asyncio.Lock()
 
-    async def begin(self, start: SessionStart, progress: Callable[[], Progress], caller: Caller | None = None) -> None:
+    @property
+    def session_ids(self) -> list[UUID]:
+        """The sessions that it follows."""
+        return list(self._running)
+
+    async def begin(
+        self,
+        start: SessionStart,
+        progress: Callable[[], Progress],
+        caller: Caller | None = None,
+        finals: Callable[[], Sequence[Utterance]] = tuple,
+    ) -> None:
         """Creates a session's row and follows its figures from here on.
+
+        `finals` reads those that are to be kept, in their order; it may wait for the disk.
 
         A session that stores nothing and continues none begins without its row while Postgres is away; the row follows.
         It is not counted against its tenant's limit then.
@@ -94,7 +109,7 @@ class SessionWriter:
         except asyncio.CancelledError:
             self._refused.append(start.id)
             raise
-        self._running[start.id] = _Running(start, progress, has_row, time.monotonic())
+        self._running[start.id] = _Running(start, progress, has_row, time.monotonic(), finals=finals)
 
     def hasten(self, session_id: UUID) -> None:
         """The figures are written at the next tick: a final was recorded, or somebody waits for them."""
@@ -103,17 +118,13 @@ class SessionWriter:
 
     def said(self, session_id: UUID, index: int, utterance: Utterance) -> None:
         """A final was recorded that is to be kept: it is written at the next tick. The first has index 0."""
-        if (running := self._running.get(session_id)) is None:
+        if session_id not in self._running:
             return
         if len(self._said) >= _MOST_WAITING:
-            running.is_incomplete = True
+            # The spool has it: what is due is compared once Postgres is back, or at the session's end.
+            self._restoration.doubt()
             return
         self._said.append(NumberedUtterance(session_id, index, utterance))
-
-    def has_all_said(self, session_id: UUID) -> bool:
-        """Whether all finals of a session went through `said`: those of an earlier process's session did not."""
-        running = self._running.get(session_id)
-        return running is not None and not running.is_incomplete
 
     def refuse(self, session_id: UUID) -> None:
         """A session cannot begin after all: its row is ended at the next tick."""
@@ -125,9 +136,10 @@ class SessionWriter:
         self._running.pop(session_id, None)
 
     async def conclude(self, start: SessionStart, conclusion: Conclusion) -> bool:
-        """Ends a session; says whether its row is still there.
+        """Ends a session; says whether it is still there and not deleted.
 
         Raises:
+            RowLost: Postgres has lost its row: insert it and call again.
             StorageUnavailable: Postgres is away; call again.
         """
         running = self._running.get(start.id)
@@ -159,11 +171,26 @@ class SessionWriter:
     async def flush(self) -> None:
         """Writes what is due now.
 
+        What is found to be lost is inserted again, and all else compared at the next call.
+
         Raises:
             StorageUnavailable: Postgres is away; what was due stays due.
         """
+        try:
+            await self._flush()
+        except Exception:
+            # It may have been written, and the Postgres that answers next may have less than the last one.
+            self._restoration.doubt()
+            raise
+
+    async def _flush(self) -> None:
         await self._insert_missing()
         await self._end_refused()
+        if self._restoration.is_due:
+            known = [each for each in self._running.values() if each.has_row]
+            await self._restoration.look(known)
+            for each in known:
+                each.written, each.spoke = Progress(), True
         now = time.monotonic()
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
@@ -187,10 +214,21 @@ class SessionWriter:
         async with self._saying:
             while self._said or progress:
                 batch = list(islice(self._said, _UTTERANCES_A_STATEMENT))
-                await self._rows.write(progress, batch)
+                self._compare(progress, batch, await self._rows.write(progress, batch))
                 progress = _NO_FIGURES
                 for _ in batch:
                     self._said.popleft()
+
+    def _compare(
+        self, progress: Mapping[UUID, Progress], batch: Sequence[NumberedUtterance], before: Mapping[UUID, float]
+    ) -> None:
+        """Whether the rows were as they had been left: none is gone, and none tells of less than was written."""
+        for session_id in {*progress, *(each.session_id for each in batch)}:
+            running = self._running.get(session_id)
+            if running is None or not running.has_row:
+                continue
+            if before.get(session_id, -1.0) < running.written.audio_seconds:
+                self._restoration.doubt()
 
     async def _insert_missing(self) -> None:
         missing = [running for running in self._running.values() if not running.has_row]

@@ -69,11 +69,15 @@ async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
     await asyncio.gather(house.objects.delete(audio_key(start.id)))
 
 
-async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old(house: Any) -> None:
+async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old_and_were_deleted(house: Any) -> None:
     reaper, _ = await a_reaper(house)
     now = datetime.now(UTC)
-    old, young = (uuid7(int((now - age).timestamp() * 1000)) for age in (timedelta(hours=2), timedelta(minutes=1)))
-    for identifier in (old, young):
+    ages = (timedelta(hours=2), timedelta(minutes=1), timedelta(hours=2))
+    old, young, lost = (uuid7(int((now - age).timestamp() * 1000)) for age in ages)
+    async with house.database.transaction() as connection:
+        for identifier in (old, young):
+            await connection.exec_driver_sql("INSERT INTO deleted_sessions VALUES ($1, now())", (identifier,))
+    for identifier in (old, young, lost):
         await house.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
         await house.objects.create_upload(audio_key(identifier), "audio/wav")
     for _ in range(20):
@@ -81,8 +85,10 @@ async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old(h
     left = [
         bool(await house.objects.list(f"sessions/{format_session_id(each)}/"))
         or bool(await house.objects.uploads(audio_key(each)))
-        for each in (old, young)
+        for each in (old, young, lost)
     ]
-    assert left == [False, True]
-    await house.objects.delete(audio_key(young))
-    await house.objects.delete(tail_key(young, Tail(0, 4)))
+    # Nobody has deleted the last one: that it has no row is no order to remove what may be all that is left of it.
+    assert left == [False, True, True]
+    for each in (young, lost):
+        await house.objects.delete(audio_key(each))
+        await house.objects.delete(tail_key(each, Tail(0, 4)))

@@ -11,6 +11,11 @@ from tests.integration.persistence.conftest import environment_of
 
 CALM = {"lease_renewal_seconds": 0.3, "flush_seconds": 60.0}
 NEVER = {"reap_seconds": 60.0}
+TAKE = """
+    UPDATE realtime_sessions SET worker_id = 'another', status = 'interrupted', ended_at = now(),
+        recover_after = now() + interval '1 h'
+    WHERE worker_id = :id
+"""
 
 
 async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_everything(
@@ -22,7 +27,9 @@ async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_eve
         session_id = await client.begin()
         await client.stream(2)
         async with house.database.transaction() as connection:
+            # As a reaper does that takes it for dead.
             await connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": settings.worker_id})
+            await connection.execute(text(TAKE), {"id": settings.worker_id})
         await client.closed(10)
         assert client.reason == "UNAVAILABLE"
         assert await server.exit(10) == 1

@@ -99,6 +99,11 @@ async def lose_the_row(house: Any, session_id: str) -> None:
     await execute(house, "DELETE FROM realtime_sessions WHERE id = $1", session_id)
 
 
+async def delete_but_for_the_objects(house: Any, session_id: str) -> None:
+    await execute(house, "UPDATE realtime_sessions SET deleted_at = now() WHERE id = $1", session_id)
+    await lose_the_row(house, session_id)
+
+
 async def leave_a_tail(house: Any, session_id: str) -> None:
     await house.objects.put(tail_key(parse_session_id(session_id), Tail(0, 10)), bytes(10), "application/octet-stream")
 
@@ -142,7 +147,8 @@ async def leave_more_in_the_spool(house: Any, session_id: str) -> None:
         (damage_transcript, "transcript_damaged", True),
         (lose_an_utterance, "transcript_differs", True),
         (miscount, "utterance_count", True),
-        (lose_the_row, "object_without_row", True),
+        (lose_the_row, "object_without_row", False),
+        (delete_but_for_the_objects, "deleted_left", True),
         (leave_a_tail, "tail_left", True),
         (leave_an_upload, "upload_left", True),
         (leave_a_delete, "delete_unfinished", True),

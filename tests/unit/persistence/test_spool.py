@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persistence import layout
+from persistence import spool as spool_module
 from persistence.budget import SpoolBudget
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.session_id import new_session_id, parse_session_id
@@ -277,11 +278,31 @@ def test_rubbish_at_the_end_does_not_hide_what_stands_before_it(said: list[Utter
         assert reopened(spool).utterances() == said
 
 
-def test_a_directory_without_session_json_is_no_session(tmp_path: Path) -> None:
+def test_a_directory_whose_removal_was_cut_short_is_no_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = SessionSpool.create(tmp_path, a_start())
+    spool.append_audio(bytes(10))
+
+    def killed(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "remove_rubbish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spool.remove()
+    assert SessionSpool.open(spool.directory) is None
+
+
+def test_a_directory_that_was_not_begun_is_no_session(tmp_path: Path) -> None:
+    (tmp_path / "sess_1").mkdir()
+    assert SessionSpool.open(tmp_path / "sess_1") is None
+
+
+def test_audio_whose_session_json_is_gone_is_damage_and_not_rubbish(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
     (spool.directory / "session.json").unlink()
-    assert SessionSpool.open(spool.directory) is None
+    with pytest.raises(ValueError, match="is gone"):
+        SessionSpool.open(spool.directory)
 
 
 def test_removal_leaves_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from persistence import writer as writer_module
 from persistence.errors import StorageUnavailable, TooManySessions
 from persistence.finals import NumberedUtterance
+from persistence.lost_rows import Kept
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
@@ -31,6 +32,11 @@ class Rows:
         self.ended: list[UUID] = []
         self.said: list[list[NumberedUtterance]] = []
         self.transactions = 0
+        self.seconds: dict[UUID, float] = {}
+        self.lost: set[UUID] = set()
+        self.kept: dict[UUID, int] = {}
+        """How many finals there are."""
+        self.looks = 0
 
     def _answer(self) -> None:
         if self.is_away:
@@ -46,13 +52,33 @@ class Rows:
             raise TooManySessions(0)
         self.admitted.append(start.id)
 
-    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()) -> None:
+    async def write(
+        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+    ) -> dict[UUID, float]:
         self._answer()
         self.transactions += 1
         if progress:
             self.statements.append(dict(progress))
         if said:
             self.said.append(list(said))
+        before = {
+            session_id: self.seconds.get(session_id, 0.0) for session_id in [*progress, *(s.session_id for s in said)]
+        }
+        self.seconds |= {session_id: each.audio_seconds for session_id, each in progress.items()}
+        return {session_id: seconds for session_id, seconds in before.items() if session_id not in self.lost}
+
+    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+        self._answer()
+        self.looks += 1
+        return [
+            Kept(each, each in self.lost, each not in self.lost, False, self.kept.get(each, 0)) for each in session_ids
+        ]
+
+    async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
+        self._answer()
+        restored = frozenset(start.id for start in starts) & self.lost
+        self.lost -= restored
+        return restored
 
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         self._answer()
@@ -251,17 +277,19 @@ async def test_an_ending_is_written_after_the_finals(writer: SessionWriter, rows
     assert len(rows.said) == 1
 
 
-async def test_finals_beyond_what_memory_may_hold_are_left_to_the_spool(
-    writer: SessionWriter, monkeypatch: pytest.MonkeyPatch
+async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
+    writer: SessionWriter, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "_MOST_WAITING", 1)
     start, other = a_start(stores=True), a_start(stores=True)
     for each in (start, other):
-        await writer.begin(each, Progress)
+        await writer.begin(each, Progress, finals=lambda: [a_final()])
         writer.said(each.id, 0, a_final())
-    assert writer.has_all_said(start.id)
-    assert not writer.has_all_said(other.id)
-    assert not writer.has_all_said(a_start(stores=True).id)
+    rows.kept[start.id] = 1
+    await writer.flush()
+    assert sorted((each.session_id, each.index) for batch in rows.said for each in batch) == sorted(
+        [(start.id, 0), (other.id, 0)]
+    )
 
 
 async def test_a_session_of_a_limited_tenant_is_admitted_and_one_too_many_leaves_nothing(
@@ -282,3 +310,71 @@ async def test_while_postgres_is_away_a_token_begins_nothing(writer: SessionWrit
     with pytest.raises(StorageUnavailable):
         await writer.begin(start, Progress, Caller(start.tenant_id, token_hash=bytes(32)))
     await writer.begin(a_start(stores=False), Progress, Caller(start.tenant_id, TenantLimits(max_sessions=1)))
+
+
+async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
+    writer: SessionWriter, rows: Rows
+) -> None:
+    start, progress = a_start(stores=True), Progress(5.0, 2, 4, "en")
+    await writer.begin(start, lambda: progress, finals=lambda: [a_final("one"), a_final("two")])
+    writer.said(start.id, 0, a_final("one"))
+    writer.hasten(start.id)
+    await writer.flush()
+    rows.lost.add(start.id)
+    writer.said(start.id, 1, a_final("two"))
+    writer.hasten(start.id)
+    await writer.flush()
+    assert rows.looks == 0
+    rows.said.clear()
+    rows.statements.clear()
+    await writer.flush()
+    assert (rows.looks, rows.lost) == (1, set())
+    assert [[each.utterance.text for each in batch] for batch in rows.said] == [["one", "two"]]
+    assert rows.statements == [{start.id: progress}]
+    await writer.flush()
+    assert rows.looks == 1
+
+
+async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looked_at(
+    writer: SessionWriter, rows: Rows
+) -> None:
+    seconds = [5.0]
+    starts = [a_start(stores=True) for _ in range(2)]
+    for start in starts:
+        await writer.begin(start, lambda: Progress(seconds[0]), finals=lambda: [a_final()])
+        writer.hasten(start.id)
+    await writer.flush()
+    rows.seconds[starts[0].id], seconds[0] = 3.0, 6.0
+    writer.hasten(starts[0].id)
+    await writer.flush()
+    await writer.flush()
+    assert rows.looks == 1
+    assert {each.session_id for batch in rows.said for each in batch} == {start.id for start in starts}
+
+
+async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
+    writer: SessionWriter, rows: Rows
+) -> None:
+    start = a_start(stores=True)
+    await writer.begin(start, Progress, finals=lambda: [a_final()])
+    writer.said(start.id, 0, a_final())
+    rows.is_away = True
+    with pytest.raises(StorageUnavailable):
+        await writer.flush()
+    rows.is_away = False
+    rows.kept[start.id] = 1
+    for _ in range(3):
+        await writer.flush()
+    assert rows.looks == 1
+
+
+async def test_nobody_looks_while_nothing_goes_wrong(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+    start, seconds = a_start(stores=True), [0.0]
+    await writer.begin(start, lambda: Progress(seconds[0]))
+    for _ in range(5):
+        seconds[0] += 1.0
+        writer.hasten(start.id)
+        clock.now += 1.0
+        await writer.flush()
+    await writer.conclude(start, DONE)
+    assert (rows.looks, rows.transactions) == (0, 5)

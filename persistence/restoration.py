@@ -1,0 +1,142 @@
+"""Looks, when Postgres may have lost what it had confirmed, for what is gone, and writes it again.
+
+Told by whoever has reason to doubt: a write that failed, a row that is not as it was left, a lease that shows that
+another Postgres answers. What is remembered is not believed then: each session that runs here, and each that ended here
+in the last minutes, is compared with its rows.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from uuid import UUID
+
+from persistence.errors import NotOwner, RowLost
+from persistence.finals import numbered
+from persistence.lost_rows import Kept
+from persistence.records import Conclusion, SessionStart, StoredObjects
+from persistence.rows import SessionRows
+from persistence.transcript import Utterance
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+REMEMBERED_SECONDS: Final = 600.0
+"""How far behind its primary a standby may be for this process to put right what that costs."""
+_MOST_REMEMBERED: Final = 10_000
+_MOST_FINALS: Final = 50_000
+
+
+class Running(Protocol):
+    """A session that this process runs and has written the row of."""
+
+    @property
+    def start(self) -> SessionStart: ...
+
+    @property
+    def finals(self) -> Callable[[], Sequence[Utterance]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session that ended here and is stored, as its row was left."""
+
+    start: SessionStart
+    conclusion: Conclusion
+    objects: StoredObjects
+    audio_seconds: float | None
+    audio_bytes: int | None
+    said: Sequence[Utterance] | None
+    language: str | None
+
+
+class Restoration:
+    """One for a process."""
+
+    def __init__(self, rows: SessionRows, parts_again: Callable[[], None] = lambda: None) -> None:
+        """`parts_again` has the parts of all running sessions written again."""
+        self._rows = rows
+        self._parts_again = parts_again
+        self._ended: deque[tuple[float, Ended]] = deque()
+        self._finals = 0
+        self.is_due = False
+        """Whether there is reason to look."""
+
+    def doubt(self) -> None:
+        """Postgres may have lost something."""
+        self.is_due = True
+
+    def remember(self, ended: Ended) -> None:
+        """A session has ended and is stored: from here on nothing but its row and its objects tells of it."""
+        now = time.monotonic()
+        self._ended.append((now, ended))
+        self._finals += len(ended.said or ())
+        while len(self._ended) > _MOST_REMEMBERED or self._finals > _MOST_FINALS or self._is_over(now):
+            self._finals -= len(self._ended.popleft()[1].said or ())
+
+    def _is_over(self, now: float) -> bool:
+        return now - self._ended[0][0] > REMEMBERED_SECONDS
+
+    async def look(self, running: Iterable[Running]) -> None:
+        """Compares what was written with what there is, and writes what is missing.
+
+        Raises:
+            StorageUnavailable: Postgres is away; it stays due.
+            LeaseLost: this process may not write.
+        """
+        now = time.monotonic()
+        while self._ended and self._is_over(now):
+            self._finals -= len(self._ended.popleft()[1].said or ())
+        by_id = {each.start.id: each for each in running}
+        ended = {each.start.id: each for _, each in self._ended}
+        kept = {each.id: each for each in await self._rows.look([*by_id, *ended])} if by_id or ended else {}
+        # In one transaction, the earlier sessions first: one may continue another.
+        starts = [each.start for each in by_id.values()] + [each.start for each in ended.values()]
+        missing = [start for start in starts if kept[start.id].is_missing]
+        restored = await self._rows.restore(missing) if missing else frozenset()
+        for session_id, session in by_id.items():
+            await self._write_finals(session, kept[session_id], is_new=session_id in restored)
+        for session_id, each in ended.items():
+            was_left = kept[session_id].is_own and kept[session_id].is_unstored
+            if session_id in restored or was_left:
+                await self._end_again(each)
+        self._parts_again()
+        self.is_due = False
+
+    async def _write_finals(self, session: Running, kept: Kept, *, is_new: bool) -> None:
+        if not is_new and not kept.is_own:
+            return
+        said = await asyncio.to_thread(session.finals)
+        if kept.utterances < len(said):
+            await _write_all(self._rows, session.start.id, said)
+
+    async def _end_again(self, ended: Ended) -> None:
+        """A row that has gone back to how it was before its session's end, or was inserted again."""
+        session_id = ended.start.id
+        try:
+            if not await self._rows.conclude(session_id, ended.conclusion):
+                return
+            if ended.start.stores:
+                await _write_all(self._rows, session_id, ended.said or ())
+                await self._rows.set_stored(
+                    session_id,
+                    ended.objects,
+                    audio_seconds=ended.audio_seconds,
+                    stored_bytes=ended.audio_bytes,
+                    said=ended.said,
+                    language=ended.language,
+                    progress=ended.conclusion.progress,
+                )
+            log.error(
+                "the database had lost the end of a session: it is written again", session_id=ended.start.session_id
+            )
+        except (NotOwner, RowLost):
+            # Somebody else has ended it meanwhile, or the next look finds it.
+            log.warning("the end of a session cannot be written again", session_id=ended.start.session_id)
+
+
+async def _write_all(rows: SessionRows, session_id: UUID, said: Sequence[Utterance]) -> None:
+    for batch in numbered(session_id, said):
+        await rows.write({}, batch)
