@@ -287,6 +287,7 @@ class Finisher:
             await self._repeat("tails", finishing, lambda: self._shipper.clean(spool))
             if has_tails:
                 await self._repeat("row", finishing, lambda: self._rows.tails_removed(session_id))
+            ended.is_clean = True
         return is_there
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:

@@ -57,6 +57,7 @@ _LOOK = text("""
     SELECT wanted.id, s.id IS NULL AS is_missing, coalesce(s.worker_id = :worker_id, false) AS is_own,
         s.deleted_at IS NULL AND (s.status = 'active' OR (s.store_audio AND s.audio_uri IS NULL)
             OR (s.store_transcript AND s.transcript_uri IS NULL)) IS TRUE AS is_unstored,
+        coalesce(s.has_tails, false) AS has_tails,
         (SELECT count(*) FROM session_utterances AS u WHERE u.session_id = wanted.id) AS utterances
     FROM unnest(:ids) AS wanted(id) LEFT JOIN realtime_sessions AS s ON s.id = wanted.id
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
@@ -87,6 +88,8 @@ class Kept:
     """Whether the row is of the process that asks."""
     is_unstored: bool
     """Whether it runs, or its objects are not in its row."""
+    has_tails: bool
+    """Whether its tail objects are still to be removed, by its row."""
     utterances: int
 
 

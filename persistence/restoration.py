@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
@@ -39,7 +40,7 @@ class Running(Protocol):
     def finals(self) -> Callable[[], Sequence[Utterance]]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """A session that ended here and is stored, as its row was left."""
 
@@ -50,6 +51,8 @@ class Ended:
     audio_bytes: int | None
     said: Sequence[Utterance] | None
     language: str | None
+    is_clean: bool = False
+    """Whether its tail objects are gone, and its row says so."""
 
 
 class Restoration:
@@ -102,6 +105,9 @@ class Restoration:
             was_left = kept[session_id].is_own and kept[session_id].is_unstored
             if session_id in restored or was_left:
                 await self._end_again(each)
+            elif kept[session_id].is_own and kept[session_id].has_tails and each.is_clean:
+                with suppress(NotOwner, RowLost):
+                    await self._rows.tails_removed(session_id)
         self._parts_again()
         self.is_due = False
 
@@ -123,6 +129,7 @@ class Restoration:
                 await self._rows.set_stored(
                     session_id,
                     ended.objects,
+                    has_tails=not ended.is_clean,
                     audio_seconds=ended.audio_seconds,
                     stored_bytes=ended.audio_bytes,
                     said=ended.said,

@@ -25,13 +25,17 @@ from persistence import (
     finisher,
     layout,
     ledger,
+    lost_rows,
     recorder,
+    restoration,
+    salvage,
     spool,
     surplus,
     troubles,
     writer,
 )
-from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.errors import NotOwner, ObjectNotFound, RowLost, StorageUnavailable, UploadNotFound
+from persistence.lost_rows import Kept
 from persistence.objects import Body
 from persistence.ownership import Remains
 from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
@@ -156,6 +160,13 @@ class Objects:
     async def uploads(self, key: str) -> list[str]:
         return await self._fate.call(lambda: [name for name, (of, _) in self._bucket.uploads.items() if of == key])
 
+    async def parts(self, key: str, upload_id: str) -> list[StoredPart]:
+        def read() -> list[StoredPart]:
+            held = self._parts(upload_id)
+            return [StoredPart(upload_id, number, etag, len(data)) for number, (etag, data) in sorted(held.items())]
+
+        return await self._fate.call(read)
+
     async def abort_uploads(self, key: str) -> None:
         for upload_id in await self.uploads(key):
             await self._fate.call(lambda name=upload_id: self._bucket.uploads.pop(name, None))  # type: ignore[misc]
@@ -246,6 +257,38 @@ class Rows:
             raise NotOwner
         return row
 
+    def _own_row(self, session_id: UUID) -> Row:
+        # Nobody deletes here.
+        if (row := self._own(session_id)) is None:
+            raise RowLost
+        return row
+
+    async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
+        def restore() -> frozenset[UUID]:
+            missing = [start for start in starts if start.id not in self._table]
+            self._table.update({start.id: Row(start, self.worker_id) for start in missing})
+            return frozenset(start.id for start in missing)
+
+        return await self._fate.call(restore)
+
+    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+        def look(session_id: UUID) -> Kept:
+            row = self._table.get(session_id)
+            if row is None:
+                return Kept(session_id, True, False, False, False, 0)
+            is_unstored = row.status == "active" or row.stored is None
+            is_own = row.worker_id == self.worker_id
+            return Kept(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
+
+        return await self._fate.call(lambda: [look(each) for each in session_ids])
+
+    async def fate(self, session_id: UUID) -> lost_rows.Fate:
+        lives, lost = lost_rows.Fate.LIVES, lost_rows.Fate.LOST
+        return await self._fate.call(lambda: lives if session_id in self._table else lost)
+
+    async def is_there(self, session_id: UUID) -> bool:
+        return await self._fate.call(lambda: bool(self._own_row(session_id)))
+
     async def insert(self, starts: Sequence[SessionStart]) -> None:
         def insert() -> None:
             for start in starts:
@@ -253,8 +296,11 @@ class Rows:
 
         await self._fate.call(insert)
 
-    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[Any] = ()) -> None:
-        def update() -> None:
+    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[Any] = ()) -> dict[UUID, float]:
+        def update() -> dict[UUID, float]:
+            ids = {*progress, *(each.session_id for each in said)}
+            own = {each: row for each in ids if (row := self._table.get(each)) and row.worker_id == self.worker_id}
+            before = {session_id: row.audio_seconds for session_id, row in own.items()}
             for session_id, each in progress.items():
                 if (row := self._own(session_id)) is not None:
                     row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
@@ -263,13 +309,17 @@ class Rows:
                 row = self._table.get(new.session_id)
                 if row is not None and row.worker_id == self.worker_id:
                     row.said.setdefault(new.index, new.utterance)
+            return before
 
-        await self._fate.call(update)
+        return await self._fate.call(update)
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
-        def read() -> list[Utterance]:
-            said = self._table[session_id].said
-            return [said[index] for index in sorted(said)]
+        return list((await self.said(session_id)).values())
+
+    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+        def read() -> dict[int, Utterance]:
+            row = self._table.get(session_id)
+            return dict(sorted(row.said.items())) if row is not None else {}
 
         return await self._fate.call(read)
 
@@ -281,17 +331,20 @@ class Rows:
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         def add() -> frozenset[UUID]:
-            for session_id, part in parts:
+            noted = [(session_id, part) for session_id, part in parts if session_id in self._table]
+            for session_id, part in noted:
                 row = self._table[session_id]
                 row.upload_id = part.upload_id
                 row.parts[part.number] = part
-            return frozenset(session_id for session_id, _ in parts)
+            return frozenset(session_id for session_id, _ in noted)
 
         return await self._fate.call(add)
 
     async def upload(self, session_id: UUID) -> Upload:
         def read() -> Upload:
-            row = self._table[session_id]
+            row = self._table.get(session_id)
+            if row is None:
+                return Upload(None, ())
             is_stored = row.stored is not None and row.stored.audio_uri is not None
             return Upload(row.upload_id, tuple(row.parts[number] for number in sorted(row.parts)), is_stored)
 
@@ -299,15 +352,14 @@ class Rows:
 
     async def forget_upload(self, session_id: UUID) -> None:
         def forget() -> None:
-            self._table[session_id].upload_id = None
-            self._table[session_id].parts = {}
+            row = self._own_row(session_id)
+            row.upload_id, row.parts = None, {}
 
         await self._fate.call(forget)
 
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         def conclude() -> bool:
-            if (row := self._own(session_id)) is None:
-                return False
+            row = self._own_row(session_id)
             row.status = conclusion.ending.status
             row.audio_seconds = max(row.audio_seconds, conclusion.progress.audio_seconds)
             row.counted = max(row.counted, conclusion.progress.utterances)
@@ -317,8 +369,7 @@ class Rows:
 
     async def set_stored(self, session_id: UUID, stored: StoredObjects, **values: Any) -> bool:
         def store() -> bool:
-            if (row := self._own(session_id)) is None:
-                return False
+            row = self._own_row(session_id)
             row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
             row.counted = max(row.counted, values.get("progress", Progress()).utterances)
             if (said := values.get("said")) is not None:
@@ -330,7 +381,7 @@ class Rows:
         return await self._fate.call(store)
 
     async def tails_removed(self, session_id: UUID) -> None:
-        await self._fate.call(lambda: setattr(self._table[session_id], "has_tails", False))
+        await self._fate.call(lambda: setattr(self._own_row(session_id), "has_tails", False))
 
     async def end_refused(self, *_: Any) -> int:
         return 0
@@ -475,10 +526,15 @@ def mortal(fate: Fate) -> Iterator[None]:
         mock.patch.object(finisher, "_FIRST_PAUSE_SECONDS", 0.05),
         mock.patch.object(ledger, "COLLECT_SECONDS", 0.02),
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
-        *[mock.patch.object(module, "time", clock) for module in (audio_upload, recorder, troubles, writer)],
+        *[
+            mock.patch.object(module, "time", clock)
+            for module in (audio_upload, recorder, restoration, troubles, writer)
+        ],
         *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, surplus)],
         *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
         mock.patch.object(surplus.log, "info", _unsaid),
+        mock.patch.object(salvage, "note_restored", _unsaid),
+        *[mock.patch.object(restoration.log, name, _unsaid) for name in ("error", "warning")],
     ]
     for patch in patches:
         patch.start()

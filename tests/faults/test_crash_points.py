@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,6 +28,7 @@ from persistence.recorder import Recorder
 from persistence.recordings import Recordings
 from persistence.records import Ending, SessionStart
 from persistence.recovery import recover
+from persistence.restoration import Restoration
 from persistence.salvage import Salvage
 from persistence.session_id import new_session_id, parse_session_id
 from persistence.shipper import Shipper
@@ -72,6 +75,10 @@ class Schedule:
     """After which crashes another server ends the session from S3, before the next start on the spool."""
     aborts: frozenset[int] = frozenset()
     """Steps before which somebody else aborts the upload."""
+    failovers: frozenset[int] = frozenset()
+    """Steps before which Postgres goes back to what it had some steps before."""
+    lag: int = 0
+    """How many."""
 
 
 messages = st.builds(
@@ -112,6 +119,10 @@ class House:
     """Of the last process."""
     lost: set[int] = field(default_factory=set)
     """Parts that an aborted upload had."""
+    past: list[dict[Any, Row]] = field(default_factory=list)
+    """What Postgres had before each step of the process."""
+    doubted: list[Callable[[], None]] = field(default_factory=list)
+    """The process that lives is told of a failover, as its lease tells it."""
 
     def __post_init__(self) -> None:
         kind = ("en", "fast", self.schedule.encoding, 16000, 1, True, True)
@@ -125,7 +136,7 @@ class House:
         """One process, from its start to its end or its crash."""
         loop = VirtualLoop()
         asyncio.set_event_loop(loop)
-        fate = Fate(crash_at, self.schedule.failing, self.abort_uploads)
+        fate = Fate(crash_at, self.schedule.failing, self.outsider)
         life = Life(self, f"life-{number}", fate)
         try:
             with mortal(fate):
@@ -158,6 +169,21 @@ class House:
         finally:
             loop.close()
         return fate.steps
+
+    def outsider(self, step: int) -> None:
+        """What others do before a step."""
+        self.abort_uploads(step)
+        if self.schedule.failovers:
+            self.fail_over(step)
+
+    def fail_over(self, step: int) -> None:
+        """A standby is promoted that had not had the last transactions yet."""
+        self.past.append(copy.deepcopy(self.table))
+        if step in self.schedule.failovers:
+            self.table.clear()
+            self.table.update(copy.deepcopy(self.past[max(0, len(self.past) - 1 - self.schedule.lag)]))
+            for doubted in self.doubted:
+                doubted()
 
     def abort_uploads(self, step: int) -> None:
         """What an operator or a lifecycle rule does."""
@@ -210,9 +236,11 @@ class Life:
         rows: Any = Rows(house.table, self.worker_id, self.fate)
         objects: Any = Objects(house.bucket, self.fate)
         ownership: Any = Ownership(house.table, self.worker_id, self.fate)
-        writer = SessionWriter(rows)
         shipper = Shipper(objects, rows, flush_seconds=0.1)
-        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership))
+        restoration = Restoration(rows, shipper.parts_again)
+        house.doubted = [restoration.doubt]
+        writer = SessionWriter(rows, restoration)
+        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
         upkeep = Upkeep(0.2, lambda: None)
         home = SpoolHome.open(house.spool_dir, self.worker_id)
         self.homes.append(home)
@@ -232,8 +260,9 @@ class Life:
                     home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
                 )
                 await self._record(recordings)
-            while finisher._tasks:
+            while finisher._tasks or restoration.is_due:
                 await finisher.close(1e9)
+                await asyncio.sleep(0.1)
             for task in side_tasks:
                 task.cancel()
 
@@ -417,6 +446,43 @@ async def _end_while_it_is_put_again(house: House, fate: Fate) -> None:
     home.release(remove=False)
     assert shipped.audio_bytes == len(audio)
     assert house.bucket.objects[audio_key(house.start.id)] == house.wav.header(len(audio)) + audio
+
+
+@pytest.mark.parametrize("lag", [3, 25, 1_000])
+def test_a_failover_at_any_step_loses_nothing(tmp_path: Path, lag: int) -> None:
+    undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
+    for step in range(5, undisturbed.steps + 1, 1 if lag == 25 else 3):
+        schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), failovers=frozenset([step]), lag=lag)
+        house = run_schedule(schedule, tmp_path / str(step))
+        if len(house.said) == 2:  # it had begun
+            row = house.table[house.start.id]
+            assert (row.status, len(row.said), row.counted) == ("completed", 2, 2)
+            FIGURES.add("failovers at a step")
+
+
+@pytest.mark.parametrize(("lag", "crash_after"), [(10, 2), (1_000, 2), (25, 30)])
+def test_a_failover_at_any_step_and_a_crash_soon_after_lose_nothing(tmp_path: Path, lag: int, crash_after: int) -> None:
+    undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
+    for step in range(5, undisturbed.steps - crash_after, 2):
+        failovers = frozenset([step])
+        schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), failovers=failovers, lag=lag)
+        house = House(tmp_path / str(step), schedule)
+        house.live(0, step + crash_after)
+        house.schedule = replace(schedule, failovers=frozenset())
+        if not house.acknowledged:
+            continue  # it had not begun
+        is_spooled = bool(list(house.spool_dir.glob("*/sess_*/session.json")))
+        house.live(1, None)
+        # Without a spool it had been stored, and its row told of it. With the process went what knew of that: another
+        # server ends the row that is left, and where there is none the objects stay for a person to look at.
+        if not is_spooled:
+            house.salvage()
+        if is_spooled or house.start.id in house.table:
+            assert house.start.id in house.table
+            check_the_end(house)
+        else:
+            assert set(house.bucket.objects) == {audio_key(house.start.id), transcript_key(house.start.id)}
+        FIGURES.add("failovers at a step")
 
 
 def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class Rows:
         self._answer()
         self.looks += 1
         return [
-            Kept(each, each in self.lost, each not in self.lost, False, self.kept.get(each, 0)) for each in session_ids
+            Kept(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
+            for each in session_ids
         ]
 
     async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
