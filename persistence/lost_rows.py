@@ -138,8 +138,8 @@ async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[
     deleted = await deleted_among(connection, (start.id for start in starts))
     tenants: set[UUID] = set()
     sessions: set[UUID] = set()
-    # The ids of the earlier sessions come first: one may continue another of them.
-    for start in sorted(starts, key=lambda start: start.id):
+    # The earlier sessions first: one may continue another of them.
+    for start in sorted(starts, key=lambda start: (start.started_at, start.id)):
         if start.id in deleted:
             continue
         tenant = {"id": start.tenant_id, "name": f"restored-{start.tenant_id}"}

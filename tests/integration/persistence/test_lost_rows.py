@@ -1,0 +1,311 @@
+"""Rows that are gone though nobody has deleted a session: nothing is removed for it, and they are written again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from persistence.database import Database
+from persistence.errors import NotOwner, RowLost, SessionNotFound
+from persistence.keys import audio_key, transcript_key
+from persistence.lease import Lease
+from persistence.lost_rows import DELETES_KEPT_DAYS, Fate
+from persistence.objects import ObjectStore
+from persistence.ownership import Ownership
+from persistence.reaper import INTERRUPTED
+from persistence.records import Conclusion, Ending, Progress
+from persistence.recovery import conclusion_of
+from persistence.rows import SessionRows
+from persistence.session_id import parse_session_id, uuid7
+from persistence.sessions import SessionStore
+from persistence.surplus import Standing, Surplus
+from persistence.tenancy import DEFAULT_TENANT_ID
+from persistence.verify import verify
+from persistence.wav import WavFormat
+from tests.integration.persistence.left import Left, left_by_a_dead_server, said
+from tests.integration.persistence.test_sessions import a_start
+
+pytestmark = pytest.mark.usefixtures("empty_store")
+
+BOTH = {"store_audio": True, "store_transcript": True}
+WAV = WavFormat("pcm_s16le", 16000, 1)
+
+
+def restored(table: str) -> float:
+    return REGISTRY.get_sample_value("dalston_rows_restored_total", {"table": table}) or 0.0
+
+
+async def execute(database: Database, statement: str, *values: object) -> None:
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql(statement, values)
+
+
+async def lose_the_row(house: Any, session_id: str) -> None:
+    await execute(house.database, "DELETE FROM realtime_sessions WHERE id = $1", parse_session_id(session_id))
+
+
+async def lose_the_finals(house: Any, session_id: str) -> None:
+    await execute(house.database, "DELETE FROM session_utterances WHERE session_id = $1", parse_session_id(session_id))
+
+
+async def lose_the_lease(house: Any, _: str) -> None:
+    await execute(house.database, "DELETE FROM workers WHERE id = $1", house.settings.worker_id)
+
+
+async def lose_everything(house: Any, session_id: str) -> None:
+    await lose_the_row(house, session_id)
+    await lose_the_lease(house, session_id)
+
+
+QUICK = {"lease_renewal_seconds": 0.3, "reap_seconds": 0.3}
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize("lose", [lose_the_row, lose_the_finals, lose_the_lease, lose_everything])
+async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_stored(
+    build_house: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
+) -> None:
+    """At the end: nobody had the time to notice it before."""
+    async with build_house(**QUICK) as house, house.channel() as channel:
+        client, messages = client_of(channel), [os.urandom(3200) for _ in range(8)]
+        session_id = await client.begin(**BOTH)
+        before = await house.row_of(session_id)
+        await client.send(*messages[:4])
+        finals = [await client.final(), await client.final()]
+        async with asyncio.timeout(20):
+            while (await house.record(session_id)).utterance_count < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await lose(house, session_id)
+        await client.send(*messages[4:])
+        if not at_the_end:
+            await asyncio.sleep(2.5)
+        await client.end()
+        rest = await client.rest()
+        finals += [each.final.text for each in rest if each.HasField("final")]
+        assert rest[-1].session_end.audio_uri
+        assert rest[-1].session_end.transcript_uri
+        record = await house.ended(session_id)
+        audio = b"".join(messages)
+        assert await house.audio(session_id) == WAV.header(len(audio)) + audio
+        assert [each["text"] for each in (await house.transcript(session_id))["utterances"]] == finals
+        assert (record.status, record.utterance_count, record.audio_duration_seconds) == ("completed", 4, 0.8)
+        after = await house.row_of(session_id)
+        same = ("worker_id", "started_at", "tenant_id", "model", "client_ip")
+        assert [after[name] for name in same] == [before[name] for name in same]
+        await house.no_spool()
+    assert [
+        each for each in (await verify(house.settings)).left if each.session_id == parse_session_id(session_id)
+    ] == []
+
+
+async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by_its_tenant_again(
+    build_house: Any, client_of: Any
+) -> None:
+    async with build_house(**QUICK) as house, house.channel() as channel:
+        client, before = client_of(channel), restored("realtime_sessions")
+        session_id = await client.begin(**BOTH)
+        await lose_the_row(house, session_id)
+        with pytest.raises(SessionNotFound):
+            await house.record(session_id)
+        await client.send(*[os.urandom(3200) for _ in range(2)])
+        async with asyncio.timeout(20):
+            while not ((await house.row_of(session_id)) or {}).get("utterance_count"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert restored("realtime_sessions") == before + 1
+        record = await house.record(session_id)
+        assert (record.status, record.utterance_count) == ("active", 1)
+        with pytest.raises(Exception, match="still active"):
+            await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await client.end()
+        await client.rest()
+        await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        assert not await house.has_objects(session_id)
+
+
+async def test_a_session_that_is_back_continues_the_one_it_continued(
+    house: Any, client_of: Any, tenant: uuid.UUID
+) -> None:
+    rows = SessionRows(house.database, "life")
+    first = a_start(tenant, worker_id="life")
+    second = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)
+    third = a_start(tenant, 2, worker_id="life", previous_session_id=second.id, resume_from_seconds=0.5)
+    await rows.insert([first])
+    await rows.restore([third, second, first])
+    store = SessionStore(house.database)
+    found = [await store.get(tenant, each.session_id) for each in (first, second, third)]
+    assert [each.next_session_id for each in found] == [second.session_id, third.session_id, None]
+    assert [each.resume_from_seconds for each in found] == [None, 1.5, 0.5]
+    # Continued by another meanwhile, that one keeps it.
+    await execute(house.database, "DELETE FROM realtime_sessions WHERE id = $1", third.id)
+    await rows.insert([other := a_start(tenant, worker_id="life", previous_session_id=second.id)])
+    assert await rows.restore([third]) == {third.id}
+    assert (await store.get(tenant, second.session_id)).next_session_id == other.session_id
+    assert (await store.get(tenant, third.session_id)).previous_session_id is None
+
+
+async def test_a_tenant_that_is_lost_is_made_again_with_its_session(house: Any) -> None:
+    start = a_start(uuid.uuid4(), worker_id="life")
+    assert await SessionRows(house.database, "life").restore([start]) == {start.id}
+    assert (await SessionStore(house.database).get(start.tenant_id, start.session_id)).status == "active"
+    async with house.database.transaction() as connection:
+        name = await connection.exec_driver_sql("SELECT name FROM tenants WHERE id = $1", (start.tenant_id,))
+        assert name.scalar_one() == f"restored-{start.tenant_id}"
+
+
+async def test_what_was_deleted_is_not_restored_however_late(house: Any, tenant: uuid.UUID) -> None:
+    rows, start = SessionRows(house.database, "life"), a_start(tenant, worker_id="life")
+    await rows.insert([start])
+    done = Conclusion(Ending("completed"), datetime.now(UTC), Progress())
+    await rows.conclude(start.id, done)
+    await SessionStore(house.database).bury(tenant, start.session_id)
+    await rows.remove_deleted(start.id)
+    assert await rows.fate(start.id) is Fate.DELETED
+    assert await rows.restore([start]) == frozenset()
+    assert not await rows.conclude(start.id, done)
+    with pytest.raises(RowLost):
+        await rows.conclude(uuid7(int(datetime.now(UTC).timestamp() * 1000)), done)
+
+
+@pytest.fixture
+def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[Left]]:
+    return lambda: left_by_a_dead_server(make_settings(), database, objects, (96_000, 64_000), (2, 1))
+
+
+async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any, build_house: Any) -> None:
+    left = await leave()
+    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
+    async with build_house(spool_dir=left.settings.spool_dir) as house:
+        await house.no_spool()
+        await left.is_whole()
+
+
+async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_stored_nor_removed(leave: Any) -> None:
+    left = await leave()
+    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
+    nothing = uuid.UUID(int=0)
+    async with left.database.transaction() as connection:
+        statement = "UPDATE deleted_sessions SET deleted_at = now() + interval '1 h' WHERE id = $1"
+        await connection.exec_driver_sql(statement, (nothing,))
+    try:
+        rows = SessionRows(left.database, "next")
+        surplus = Surplus(left.objects, rows, Ownership(left.database, "next"))
+        assert await surplus.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
+        assert left.is_spooled()
+        assert await rows.look([left.id]) == [rows_kept_nothing(left.id)]
+    finally:
+        past = "UPDATE deleted_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1"
+        await execute(left.database, past, nothing)
+    old = uuid7(int((datetime.now(UTC) - timedelta(days=DELETES_KEPT_DAYS + 1)).timestamp() * 1000))
+    assert await rows.fate(old) is Fate.UNKNOWN
+
+
+def rows_kept_nothing(session_id: uuid.UUID) -> Any:
+    from persistence.lost_rows import Kept
+
+    return Kept(session_id, True, False, False, False, 0)
+
+
+async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoever_ends_the_session(
+    make_settings: Any, database: Database, objects: ObjectStore
+) -> None:
+    """Its own process is gone with its disk; the transcript was put, and the row that told of it is an older one."""
+    left = await left_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
+    transcript = await put_transcript_of(left)
+    await execute(database, "DELETE FROM session_parts WHERE session_id = $1", left.id)
+    await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", left.id)
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", left.id)
+    before = restored("session_parts"), restored("session_utterances")
+    row = await left.ended()
+    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
+    assert await objects.read(transcript_key(left.id)) != transcript  # it has the recording's length by now
+    assert (row.utterance_count, row.stored_bytes) == (3, len(left.audio))
+    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == [
+        said(number).text for number in range(3)
+    ]
+    assert (restored("session_parts"), restored("session_utterances")) == (before[0] + 1, before[1] + 2)
+    assert await objects.uploads(audio_key(left.id)) == []
+
+
+async def put_transcript_of(left: Left) -> bytes:
+    from persistence.salvage import put_transcript
+
+    await put_transcript(left.objects, left.id, "en", 3.0, [said(number) for number in range(3)])
+    return await left.objects.read(transcript_key(left.id))
+
+
+async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
+    make_settings: Any, database: Database, objects: ObjectStore
+) -> None:
+    left = await left_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
+    stored = "UPDATE realtime_sessions SET status = 'interrupted', ended_at = now(), has_tails = true,"
+    await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", left.id)
+    row = await left.ended()
+    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
+    assert (row.stored_bytes, row.has_tails) == (len(left.audio), False)
+
+
+async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have_lost(
+    build_house: Any, client_of: Any
+) -> None:
+    async with build_house(reap_seconds=1000.0) as house, house.channel() as channel:
+        client = client_of(channel)
+        session_id = await client.begin(**BOTH)
+        await client.send(*[os.urandom(3200) for _ in range(6)])
+        await client.end()
+        await client.rest()
+        before = await house.transcript(session_id)
+        statement = "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0"
+        await execute(house.database, statement, parse_session_id(session_id))
+        await verify(house.settings, repair=True)
+        assert await house.transcript(session_id) == before
+        assert (await house.record(session_id)).utterance_count == 3
+        assert (await verify(house.settings)).left == ()
+
+
+async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(house: Any, tenant: uuid.UUID) -> None:
+    start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
+    lease = Lease(house.database, start.worker_id, 60.0, 5.0)
+    lease.sessions = lambda: [start.id]
+    doubts: list[bool] = []
+    lease.doubted = lambda: doubts.append(True)
+    await lease.register()
+    rows = SessionRows(house.database, start.worker_id, lease.check)
+    await rows.insert([start])
+    gone = "DELETE FROM workers WHERE id = $1"
+    await execute(house.database, gone, start.worker_id)
+    await lease.renew()
+    assert (lease.is_held, doubts, lease.is_seasoned) == (True, [True], False)
+    await execute(house.database, gone, start.worker_id)
+    await execute(house.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", start.id)
+    await lease.renew()
+    assert lease.lost.is_set()
+    async with house.database.transaction() as connection:
+        left = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
+        assert left.first() is None
+    with pytest.raises(NotOwner):
+        await SessionRows(house.database, start.worker_id).is_there(start.id)
+
+
+async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(house: Any, tenant: uuid.UUID) -> None:
+    start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
+    await SessionRows(house.database, start.worker_id).insert([start])
+    name = f"reaper-{uuid.uuid4().hex[:8]}"
+    await Lease(house.database, name, 60.0, 5.0).register()
+    ownership = Ownership(house.database, name)
+
+    async def reap(**values: Any) -> frozenset[uuid.UUID]:
+        return (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC), **values)).sessions
+
+    assert start.id not in await reap(patience_seconds=0.5)
+    assert start.id not in await reap(patience_seconds=0.5)
+    await asyncio.sleep(0.6)
+    # Another Postgres answers than the one that this server's own lease was renewed with: the others had no time.
+    assert start.id not in await reap(patience_seconds=0.5, timeline="FFFFFFFF")
+    assert start.id in await reap(patience_seconds=0.5)
