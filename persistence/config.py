@@ -64,7 +64,7 @@ class PersistenceSettings(BaseSettings):
     """When a delete that did not end is finished by another server."""
 
     orphan_age_seconds: float = Field(default=86_400.0, ge=60)
-    """Age of a session whose objects are removed when there is no row of it."""
+    """Age of a deleted session whose objects, late or left over, are removed when its row is gone."""
 
     sweep_seconds: float = Field(default=300.0, gt=0)
     """How often a server looks at the next thousand objects for such ones."""
