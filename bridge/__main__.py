@@ -22,7 +22,8 @@ def main() -> int:
     try:
         asyncio.run(run(settings))
     except OSError as error:
-        return _fail(1, f"cannot listen on {settings.bridge_host}:{settings.bridge_port}: {error.strerror or error}")
+        address = settings.bridge_socket or f"{settings.bridge_host}:{settings.bridge_port}"
+        return _fail(1, f"cannot listen on {address}: {error.strerror or error}")
     return 0
 
 

@@ -51,7 +51,8 @@ async def run(settings: BridgeSettings) -> None:
         stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
         channel = await stack.enter_async_context(open_channel(settings.server_target))
         port = await stack.enter_async_context(open_door(settings, channel))
-        log.info("bridge ready", host=settings.bridge_host, port=port, server=settings.server_target)
+        address = settings.bridge_socket or f"{settings.bridge_host}:{port}"
+        log.info("bridge ready", address=str(address), server=settings.server_target)
         await stop.wait()
         log.info("bridge stopping")
     log.info("bridge stopped")

@@ -1,6 +1,7 @@
 """The bridge's settings: environment variables that begin with `DALSTON_`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -47,6 +48,8 @@ class BridgeSettings(BaseSettings):
     """The address to listen on."""
     bridge_port: int = Field(default=8081, ge=0, le=65535)
     """The port to listen on; 0 takes a free one and logs it."""
+    bridge_socket: Path | None = None
+    """A Unix socket to listen on instead: only who may open it is served."""
     server_target: str = "127.0.0.1:50051"
     """The transcription server as a gRPC target; a name with several addresses is used in turn."""
     auth: Literal["none", "keys"] = "none"

@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, cast
 
 import grpc
 import websockets.http11
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
@@ -40,7 +41,7 @@ websockets.http11.MAX_LINE_LENGTH = MAX_QUERY_BYTES + 1024
 
 @asynccontextmanager
 async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> AsyncIterator[int]:
-    """Serves WebSockets while the block runs, and yields the port.
+    """Serves WebSockets while the block runs, and yields the port; 0 where it is a Unix socket.
 
     At the end of the block nobody else is let in, and those inside are told and get `settings.shutdown_seconds` to
     leave. Who has not is told `server_shutdown` and seen off.
@@ -49,10 +50,11 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
         OSError: the address cannot be listened on.
     """
     door = _Door(settings, channel)
-    async with serve(
-        door.handle,
-        settings.bridge_host,
-        settings.bridge_port,
+    if settings.bridge_socket is None:
+        listen = partial(serve, door.handle, settings.bridge_host, settings.bridge_port)
+    else:
+        listen = partial(unix_serve, door.handle, str(settings.bridge_socket))
+    async with listen(
         create_connection=door.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
         process_request=door.process_request,
         process_response=_process_response,
@@ -71,7 +73,7 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
         logger=_logger(),
     ) as server:
         try:
-            yield server.sockets[0].getsockname()[1]
+            yield server.sockets[0].getsockname()[1] if settings.bridge_socket is None else 0
         finally:
             await door.close(server)
 

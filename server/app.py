@@ -91,7 +91,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
     exit_on_signals()
     drain, deadline = Drain(), Deadline()
     async with AsyncExitStack() as stack:
-        stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port))
+        stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port, settings.metrics_socket))
         engine = await stack.enter_async_context(Engine(inference, settings.max_sessions * MAX_PENDING))
         persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
@@ -102,7 +102,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-        log.info("server ready", host=settings.server_host, port=settings.server_port, models=sorted(engine.models))
+        log.info("server ready", address=_address(settings), models=sorted(engine.models))
         await _first_of(stop, persistence.lost, engine.died)
         log.info("server stopping", streams=drain.streams)
         # Streams of a lost lease have been ended; this process's name is a dead one's. Those of an engine that died are
@@ -187,12 +187,18 @@ def _build(
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
-    address = f"{settings.server_host}:{settings.server_port}"
+    address = _address(settings)
     try:
         server.add_insecure_port(address)
     except RuntimeError:
         raise ConfigurationError(f"cannot listen on {address}: the port is taken or the address not ours") from None
     return server, health_servicer
+
+
+def _address(settings: ServerSettings) -> str:
+    if settings.server_socket is not None:
+        return f"unix:{settings.server_socket}"
+    return f"{settings.server_host}:{settings.server_port}"
 
 
 def _gate(settings: ServerSettings, persistence: Persistence) -> Gate:

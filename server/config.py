@@ -1,5 +1,6 @@
 """Settings of the server process, from `DALSTON_*` in the environment."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -13,8 +14,12 @@ class ServerSettings(BaseSettings):
     """Address to serve gRPC on."""
     server_port: int = Field(default=50051, ge=0, le=65535)
     """Port to serve gRPC on."""
+    server_socket: Path | None = None
+    """A Unix socket to serve gRPC on instead: only who may open it calls, and its `x-forwarded-for` is believed."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of `/metrics`, on `server_host`; 0 for none."""
+    metrics_socket: Path | None = None
+    """A Unix socket to serve `/metrics` on instead."""
     auth: Literal["none", "keys"] = "none"
     """How callers prove who they are: not at all, or by API keys and the tokens made with them."""
     allow_unauthenticated: bool = False

@@ -104,7 +104,7 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
         ("WebSocket", f"ws{secure}://{here}/v1/audio/transcriptions/stream"),
         ("REST", f"http{secure}://{here}/v1/realtime/sessions"),
         ("gRPC", f"{here} ({'TLS' if secure else 'h2c'}, gRPC-Web, reflection)"),
-        ("metrics", stack.metrics_url or "off"),
+        ("metrics", f"curl {stack.metrics}" if stack.metrics else "off"),
         ("Postgres", _without_password(stack.database_url) if settings.database_url is None else "as configured"),
         ("S3", f"{stack.s3.endpoint_url}, bucket {stack.s3.bucket}" if stack.s3 else "as configured"),
         ("data, logs", str(stack.home.path)),

@@ -3,17 +3,20 @@
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from stack.errors import CannotStart
+from stack.files import write_private
+from stack.identity import Identity, give, own, unprivileged
+from stack.logs import Pump
 from stack.networks import Network
+from stack.probe import answers_on_socket
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
 
@@ -23,7 +26,8 @@ _DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
 _OPENAPI = _ROOT / "envoy" / "openapi.json"
 _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
-_READY_SECONDS = 30.0
+_ACCESS_LOG = "access.pipe"
+READY_SECONDS = 30.0
 _IDLE_SECONDS = 60
 # A load balancer keeps connections for its next request, some for 10 minutes. Where Envoy closes first, the balancer
 # answers 502 now and then.
@@ -77,6 +81,10 @@ class Doors:
     more_servers: Sequence[Address] = ()
     """Others like the first, that share its Postgres and its bucket."""
     more_bridges: Sequence[Address] = ()
+    server_socket: Path | None = None
+    """The server's Unix socket, where it has one; its host and port mean nothing then."""
+    bridge_socket: Path | None = None
+    """The same of the bridge."""
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
@@ -95,37 +103,119 @@ class Doors:
     """How long a download or watch may go without a byte."""
 
 
+class Envoy:
+    """Envoy's folder with its configuration, the same however often it is started."""
+
+    def __init__(self, folder: Path, doors: Doors, identity: Identity | None, *, log: Path | None = None) -> None:
+        """
+        Args:
+            folder: for the filled-in configuration and the admin socket; made if it is not there.
+            identity: who it runs as, and whose the folder will be.
+            doors: addresses.
+            log: Envoy's own messages; requests go to `access.log` beside it. Default: `envoy.log` in `folder`.
+
+        Raises:
+            StackError: it cannot be started; the message says why.
+        """
+        self._folder = folder.resolve()
+        self._log = log or self._folder / "envoy.log"
+        self._access_log = self._log.with_name("access.log")
+        self._program = package_folder("envoy") / "_bin" / "envoy"
+        certificate = doors.certificate
+        try:
+            own(self._folder, identity)
+            self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._copied: _CopiedCertificate | None = None
+            if identity is not None and certificate is not None:
+                self._copied = _CopiedCertificate(certificate, self._folder, identity)
+                certificate = self._copied.copy
+            self._write("envoy.yaml", render(doors, self._folder / _ACCESS_LOG), identity)
+            self._write(_CERTIFICATE, _secret(certificate), identity)
+            pipe = self._folder / _ACCESS_LOG
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe, 0o600)
+            give(pipe, identity)
+        except OSError as error:
+            raise CannotStart(f"Envoy cannot write to {self._folder}: {error.strerror}") from error
+        self._identity = identity and identity.reaching(self._program, self._folder, _DESCRIPTOR, _OPENAPI).binding(
+            doors.port
+        )
+
+    def _write(self, name: str, text: str, identity: Identity | None) -> None:
+        write_private(self._folder / name, text)
+        give(self._folder / name, identity)
+
+    @contextmanager
+    def launch(self) -> Iterator[Process]:
+        """Runs it while the block runs."""
+        (self._folder / _ADMIN_SOCKET).unlink(missing_ok=True)
+        # Hot restart uses shared memory under a machine-wide number, so that two Envoys would meet.
+        command = [str(self._program), "-c", str(self._folder / "envoy.yaml"), "--disable-hot-restart"]
+        # What somebody looks for in the access log is a second old, not ten.
+        command += ["--log-level", "warning", "--file-flush-interval-msec", "1000"]
+        # Both ends are held, so that Envoy finds a reader and a restart of it is no end.
+        pump = Pump(os.open(self._folder / _ACCESS_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), self._access_log)
+        try:
+            with running(
+                "envoy", command, log=self._log, cwd=self._folder, identity=self._identity, stop=_STOP
+            ) as process:
+                yield process
+        finally:
+            pump.close()
+
+    def is_ready(self) -> bool:
+        return answers_on_socket(self._folder / _ADMIN_SOCKET, "/ready", timeout=2)
+
+    def check_certificate(self) -> None:
+        """Hands a certificate that was replaced on to Envoy, where it may not read the files itself."""
+        if self._copied is not None:
+            self._copied.refresh()
+
+
+class _CopiedCertificate:
+    """A certificate that root may read and Envoy may not, in files that it may."""
+
+    def __init__(self, certificate: Certificate, folder: Path, identity: Identity) -> None:
+        """
+        Raises:
+            OSError: the files cannot be read or written.
+        """
+        self._certificate = certificate
+        self._identity = identity
+        self.copy = Certificate(folder / "certificate.pem", folder / "key.pem")
+        self._seen: object = None
+        self._write()
+
+    def refresh(self) -> None:
+        # Half of a pair, or none for a moment: the next look will see the rest.
+        with suppress(OSError):
+            if self._look() != self._seen:
+                self._write()
+
+    def _write(self) -> None:
+        seen = self._look()
+        pairs = (
+            (self._certificate.private_key, self.copy.private_key),
+            (self._certificate.chain, self.copy.chain),
+        )
+        for source, copy in pairs:
+            fresh = copy.with_name(f"{copy.name}.given")
+            write_private(fresh, source.read_text())
+            give(fresh, self._identity)
+            fresh.rename(copy)
+        self._seen = seen
+
+    def _look(self) -> object:
+        files = [path.stat() for path in (self._certificate.chain, self._certificate.private_key)]
+        return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in files]
+
+
 @contextmanager
 def envoy(folder: Path, doors: Doors, *, log: Path | None = None, pause: Pause = time.sleep) -> Iterator[Process]:
-    """Runs Envoy while the block runs.
-
-    Args:
-        folder: for the filled-in configuration and the admin socket; made if it is not there.
-        doors: addresses.
-        log: Envoy's own messages; requests go to `access.log` beside it. Default: `envoy.log` in `folder`.
-        pause: how to wait while it starts.
-
-    Raises:
-        StackError: it cannot start; the message says why.
-    """
-    folder = folder.resolve()
-    log = log or folder / "envoy.log"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        configuration = folder / "envoy.yaml"
-        configuration.write_text(render(doors, log.with_name("access.log")))
-        (folder / _CERTIFICATE).write_text(_secret(doors.certificate))
-        (folder / _ADMIN_SOCKET).unlink(missing_ok=True)
-    except OSError as error:
-        raise CannotStart(f"Envoy cannot write to {folder}: {error.strerror}") from error
-    program = package_folder("envoy") / "_bin" / "envoy"
-    # Hot restart uses shared memory under a machine-wide number, so that two Envoys would meet.
-    command = [str(program), "-c", str(configuration), "--disable-hot-restart", "--log-level", "warning"]
-    # What somebody looks for in the access log is a second old, not ten.
-    command += ["--file-flush-interval-msec", "1000"]
-    with running("envoy", command, log=log, cwd=folder, stop=_STOP) as process:
-        process.wait_until(lambda: _live(folder), _READY_SECONDS, pause)
+    """Runs Envoy while the block runs; the arguments and errors are those of `Envoy`."""
+    proxy = Envoy(folder, doors, unprivileged(folder), log=log)
+    with proxy.launch() as process:
+        process.wait_until(proxy.is_ready, READY_SECONDS, pause)
         yield process
 
 
@@ -137,8 +227,14 @@ def render(doors: Doors, access_log: Path) -> str:
         PUBLIC_PORT=doors.port,
         MORE_ADDRESSES=json.dumps(more),
         HOST_NAMES=json.dumps(list(doors.names)),
-        SERVERS=json.dumps(_endpoints((doors.server_host, doors.server_port), *doors.more_servers)),
-        BRIDGES=json.dumps(_endpoints((doors.bridge_host, doors.bridge_port), *doors.more_bridges)),
+        SERVERS_TYPE=_discovery(doors.server_socket),
+        BRIDGES_TYPE=_discovery(doors.bridge_socket),
+        SERVERS=json.dumps(
+            _endpoints(doors.server_socket or (doors.server_host, doors.server_port), *doors.more_servers)
+        ),
+        BRIDGES=json.dumps(
+            _endpoints(doors.bridge_socket or (doors.bridge_host, doors.bridge_port), *doors.more_bridges)
+        ),
         TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
         IS_FIRST=json.dumps(not doors.proxies),
@@ -156,11 +252,21 @@ def render(doors: Doors, access_log: Path) -> str:
     )
 
 
-def _endpoints(*addresses: Address) -> list[dict[str, Any]]:
+def _endpoints(*addresses: Address | Path) -> list[dict[str, Any]]:
     """What Envoy shares calls among."""
-    return [
-        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}} for host, port in addresses
-    ]
+    return [{"endpoint": {"address": _address(each)}} for each in addresses]
+
+
+def _address(address: Address | Path) -> dict[str, Any]:
+    if isinstance(address, Path):
+        return {"pipe": {"path": str(address)}}
+    host, port = address
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _discovery(socket: Path | None) -> str:
+    """A Unix socket has no name to look up."""
+    return "STRICT_DNS" if socket is None else "STATIC"
 
 
 def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
@@ -202,18 +308,3 @@ def _secret(certificate: Certificate | None) -> str:
 def _quotable(path: Path) -> str:
     """As it stands between double quotes; in YAML they mean what they mean in JSON."""
     return json.dumps(str(path))[1:-1]
-
-
-def _live(folder: Path) -> bool:
-    # The same limit holds for connecting; an open folder has a short name.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(2)
-            connection.connect(f"/proc/self/fd/{handle}/{_ADMIN_SOCKET}")
-            connection.sendall(b"GET /ready HTTP/1.1\r\nhost: envoy\r\n\r\n")
-            return connection.recv(64).startswith(b"HTTP/1.1 200 ")
-    except OSError:
-        return False
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 StackError
  ├── CannotStart     the machine or the configuration does not allow it
  ├── ProcessDied     a part ended by itself
+ ├── GivenUp         a part keeps failing (stack/keeper.py)
  ├── NotReady        a part did not become ready in time
  └── Interrupted     asked to stop while starting
 """
@@ -26,6 +27,7 @@ class ProcessDied(StackError):
         quoted = "".join(f"\n    {line}" for line in last_lines)
         said = f"; its last words were:{quoted}" if quoted else ""
         super().__init__(f"{name} {how}{said}\n  its log: {log}")
+        self.reason = f"{name} {how}"
         self.name = name
         self.exit_code = exit_code
         self.log = log

@@ -3,14 +3,20 @@
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from stack.errors import CannotStart
+from stack.identity import Identity, own, unprivileged
+from stack.logs import rotate
 
 _LEAST_FREE_BYTES = 500 * 1024 * 1024
+# The path of a Unix socket may have no more than 107 characters; this many are for its name.
+_SOCKETS_PATH_BYTES = 107 - 27
+_SOCKETS_PREFIX = "dalston-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +30,22 @@ class Home:
         """Audio on its way to S3."""
         return self.path / "spool"
 
+    @property
+    def identity(self) -> Identity | None:
+        """Who the parts run as; None for whoever starts them."""
+        return unprivileged(self.path)
+
+    def socket(self, name: str) -> Path:
+        """A Unix socket that only the parts and whoever started them can open."""
+        folder = self.path / "run"
+        return (folder.readlink() if folder.is_symlink() else folder) / f"{name}.sock"
+
     def data(self, part: str) -> Path:
         """What a part keeps for the next time."""
         return self.path / part
 
     def log(self, part: str) -> Path:
-        """What a part says; that of the start before is beside it, ending in `.1`."""
+        """What a part says; what is older, that of the start before too, is beside it, ending in `.1` and up."""
         return self.path / "logs" / f"{part}.log"
 
 
@@ -42,7 +58,7 @@ def occupied(path: Path) -> Iterator[Home]:
     """
     path = path.expanduser().resolve()
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path)
         handle = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotStart(
@@ -51,10 +67,58 @@ def occupied(path: Path) -> Iterator[Home]:
     try:
         _lock(handle, path)
         _check_space(path)
-        _set_logs_aside(path / "logs")
-        yield Home(path)
+        home = Home(path)
+        _prepare(home)
+        try:
+            yield home
+        finally:
+            _remove_sockets(path / "run")
     finally:
         os.close(handle)
+
+
+def _make(path: Path) -> None:
+    """A folder that holds something stays as open as it is: it may be there for more. Those in it are not."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not any(path.iterdir()):
+        own(path, unprivileged(path))
+
+
+def _prepare(home: Home) -> None:
+    """Makes the folders private and sets aside what was logged before."""
+    try:
+        logs = home.log("any").parent
+        # Written by the stack itself, whoever the parts run as.
+        own(logs, None)
+        for log in logs.glob("*.log"):
+            if log.stat().st_size:
+                rotate(log)
+        own(home.spool, home.identity)
+        _remove_sockets(home.path / "run")
+        _make_sockets(home.path / "run", home.identity)
+    except OSError as error:
+        raise CannotStart(f"cannot use {error.filename or home.path}: {error.strerror}") from error
+
+
+def _make_sockets(folder: Path, identity: Identity | None) -> None:
+    """Makes the folder of the sockets; where its path is too long for them, a short one that it leads to."""
+    if len(os.fsencode(folder)) > _SOCKETS_PATH_BYTES:
+        short = Path(tempfile.mkdtemp(prefix=_SOCKETS_PREFIX))
+        own(short, identity)
+        folder.symlink_to(short)
+    else:
+        own(folder, identity)
+
+
+def _remove_sockets(folder: Path) -> None:
+    """Also what a stack left that was killed."""
+    if folder.is_symlink():
+        target = folder.readlink()
+        folder.unlink()
+        if target.name.startswith(_SOCKETS_PREFIX):
+            shutil.rmtree(target, ignore_errors=True)
+    elif folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lock(handle: int, path: Path) -> None:
@@ -76,8 +140,3 @@ def _check_space(path: Path) -> None:
             f"only {free // 2**20} MiB are free on the disk of {path}, and {_LEAST_FREE_BYTES // 2**20} are needed. "
             "Free some, or set DALSTON_HOME to a folder on another disk."
         )
-
-
-def _set_logs_aside(logs: Path) -> None:
-    for log in logs.glob("*.log"):
-        log.rename(log.with_name(log.name + ".1"))

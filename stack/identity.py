@@ -1,12 +1,19 @@
-"""Who a part runs as when the stack is started by root, as in a container."""
+"""Who the parts run as when the stack is started by root, as in a container: a user that owns what they keep and has
+no right to anything else."""
 
 import os
 import pwd
-from collections.abc import Iterable
-from dataclasses import dataclass
+import stat
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stack.errors import CannotStart
+
+_NAME = "dalston"
+"""The user, on a machine that has one of this name."""
+# Numbers that neither distributions nor systemd give to anybody; within what rootless containers have.
+_FIRST, _COUNT = 60578, 606
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,47 +22,106 @@ class Identity:
 
     uid: int
     gid: int
-    search: bool = False
-    """Whether it may pass through folders that are closed to it: a project below /root (mode 0700) has its programs
-    and data there."""
+    keep: tuple[str, ...] = ()
+    """Rights of root that are kept, as `stack/tether.py` names them: `search` where a folder on the way is closed to
+    this user (a project below /root has its programs and data there), `bind` for a port below 1024."""
+
+    def reaching(self, *paths: Path) -> "Identity":
+        """The same, with the right to pass through closed folders if one of `paths` cannot be read without it."""
+        if "search" in self.keep or all(_reads(path, self.uid, self.gid) for path in paths):
+            return self
+        return replace(self, keep=(*self.keep, "search"))
+
+    def binding(self, port: int) -> "Identity":
+        """The same, with the right to listen on `port`."""
+        return self if port >= _first_unprivileged_port() else replace(self, keep=(*self.keep, "bind"))
 
 
-def unprivileged(folder: Path, reads: Iterable[Path]) -> Identity | None:
-    """Who a program that refuses to be root runs as, or None when we are not root ourselves.
+def unprivileged(folder: Path) -> Identity | None:
+    """Who the programs that keep their data in `folder` run as, or None when we are not root ourselves.
 
-    Args:
-        folder: the program's data. Its owner, unless that is root, stays its owner; a folder that does not exist yet
-            will belong to `nobody`.
-        reads: other paths the program opens.
-
-    Raises:
-        CannotStart: there is no user to become.
+    The user `dalston` where there is one, or else a number that is nobody's and always the same for a folder. `nobody`
+    is not nobody: other services run as it too.
     """
     if os.geteuid() != 0:
         return None
-    uid = folder.stat().st_uid if folder.exists() else 0
     try:
-        entry = pwd.getpwuid(uid) if uid != 0 else pwd.getpwnam("nobody")
+        entry = pwd.getpwnam(_NAME)
     except KeyError:
-        if uid == 0:
-            raise CannotStart("Postgres does not run as root, and there is no user `nobody` to run it as") from None
-        return Identity(uid, uid, search=True)
-    closed = any(not _reaches(path, entry.pw_uid, entry.pw_gid) for path in (folder, *reads))
-    return Identity(entry.pw_uid, entry.pw_gid, search=closed)
+        number = _FIRST + zlib.crc32(os.fsencode(folder.resolve())) % _COUNT
+        return Identity(number, number)
+    return Identity(entry.pw_uid, entry.pw_gid)
 
 
-def _reaches(path: Path, uid: int, gid: int) -> bool:
-    """Whether every folder above `path` lets this user pass."""
-    for parent in path.resolve().parents:
-        if not parent.exists():
+def nobody() -> Identity:
+    """A user with a name, which some programs want theirs to have.
+
+    Raises:
+        CannotStart: there is none.
+    """
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        raise CannotStart("there is no user `nobody`, as which root creates the data of Postgres") from None
+    return Identity(entry.pw_uid, entry.pw_gid)
+
+
+def own(folder: Path, identity: Identity | None) -> None:
+    """Makes `folder`, if it is not there, its user's alone, with all that is in it.
+
+    What is in it is looked at when the folder is not private yet, as those of earlier versions.
+
+    Raises:
+        OSError: it cannot be made, or belongs to another user.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    uid, gid = (os.geteuid(), os.getegid()) if identity is None else (identity.uid, identity.gid)
+    if _is_private(folder, uid):
+        return
+    for path, folders, files in os.walk(folder):
+        for name in files:
+            _give(Path(path, name), uid, gid, 0o600)
+        for name in folders:
+            _give(Path(path, name), uid, gid, 0o700)
+    # The folder itself last: a walk that was cut short is begun again.
+    _give(folder, uid, gid, 0o700)
+
+
+def give(path: Path, identity: Identity | None) -> None:
+    """Makes a file that we wrote `identity`'s."""
+    if identity is not None:
+        os.chown(path, identity.uid, identity.gid)
+
+
+def _is_private(path: Path, uid: int) -> bool:
+    status = path.stat()
+    return status.st_uid == uid and not status.st_mode & 0o077
+
+
+def _give(path: Path, uid: int, gid: int, mode: int) -> None:
+    status = path.lstat()
+    if (status.st_uid, status.st_gid) != (uid, gid):
+        os.chown(path, uid, gid, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        path.chmod(mode)
+
+
+def _reads(path: Path, uid: int, gid: int) -> bool:
+    """Whether this user may read `path`, as far as there is one, and enter every folder above it."""
+    path = path.resolve()
+    for each in (path, *path.parents):
+        if not each.exists():
             continue
-        status = parent.stat()
-        if status.st_uid == uid:
-            bit = 0o100
-        elif status.st_gid == gid:
-            bit = 0o010
-        else:
-            bit = 0o001
-        if not status.st_mode & bit:
+        status = each.stat()
+        shift = 6 if status.st_uid == uid else 3 if status.st_gid == gid else 0
+        needed = stat.S_IROTH if each == path and not each.is_dir() else stat.S_IXOTH
+        if not status.st_mode >> shift & needed:
             return False
     return True
+
+
+def _first_unprivileged_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024

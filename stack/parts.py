@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stack.errors import CannotStart
 from stack.home import Home
-from stack.probe import answers
-from stack.process import Pause, Process, running
+from stack.identity import Identity
+from stack.keeper import Service
+from stack.probe import answers_on_socket
+from stack.process import INHERITED_UMASK, PRIVATE, Pause, Process, running
 from stack.progress import Tell
 from stack.settings import ROOT
 
@@ -46,13 +49,28 @@ def run_once(
     env: Mapping[str, str],
     pause: Pause,
     tell: Tell | None = None,
+    *,
+    as_root: bool = False,
 ) -> None:
     """Runs a command that ends by itself; `tell` gets what it says.
+
+    Args:
+        as_root: where root starts the stack, whether it is still root: what it writes is for everybody to read and for
+            nobody to change.
 
     Raises:
         CannotStart: it failed; the message is its last line.
     """
-    with running(name, command, log=home.log(name), env=_environment(env), cwd=ROOT) as process:
+    identity, umask = (None, INHERITED_UMASK) if as_root else (_identity(command, home), PRIVATE)
+    with running(
+        name,
+        command,
+        log=home.log(name),
+        env=_environment(env, home, identity),
+        cwd=ROOT,
+        identity=identity,
+        umask=umask,
+    ) as process:
 
         def pause_and_tell(seconds: float) -> None:
             pause(seconds)
@@ -65,43 +83,68 @@ def run_once(
             raise CannotStart(f"{last[0] if last else f'{name} failed'}\n  its log: {process.log}")
 
 
-@contextmanager
-def server(command: Sequence[str], home: Home, port: int, env: Mapping[str, str], pause: Pause) -> Iterator[Process]:
+def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
     """The gRPC server, ready when its health service says so."""
-    own = {"DALSTON_SERVER_HOST": "127.0.0.1", "DALSTON_SERVER_PORT": str(port)}
-    with (
-        _part("server", command, home, {**env, **own}, _SERVER_STOP) as process,
-        grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel,
-    ):
-        health = health_pb2_grpc.HealthStub(channel)
-        process.wait_until(lambda: _serves(health), _SERVER_READY_SECONDS, pause)
-        yield process
+    path = home.socket("server")
+    own = {
+        "DALSTON_SERVER_HOST": "127.0.0.1",
+        "DALSTON_SERVER_SOCKET": str(path),
+        # The weights were fetched before: the hub need not be there for a server to start.
+        "HF_HUB_OFFLINE": "1",
+    }
+    return Service(
+        "server",
+        lambda: _part("server", command, home, {**env, **own}, _SERVER_STOP),
+        lambda: _serves(path),
+        _SERVER_READY_SECONDS,
+        needs=("postgres", "seaweedfs"),
+    )
 
 
-@contextmanager
-def bridge(command: Sequence[str], home: Home, port: int, env: Mapping[str, str], pause: Pause) -> Iterator[Process]:
-    """The WebSocket bridge, ready when it answers."""
-    own = {"DALSTON_BRIDGE_HOST": "127.0.0.1", "DALSTON_BRIDGE_PORT": str(port)}
-    with _part("bridge", command, home, {**env, **own}, _BRIDGE_STOP) as process:
-        process.wait_until(lambda: answers(port, "/healthz", timeout=2), _BRIDGE_READY_SECONDS, pause)
-        yield process
+def bridge(command: Sequence[str], home: Home, env: Mapping[str, str], path: Path | None = None) -> Service:
+    """The WebSocket bridge, ready when it answers on the socket `path`; by default on that of the stack."""
+    path = path or home.socket("bridge")
+    own = {"DALSTON_BRIDGE_HOST": "127.0.0.1", "DALSTON_BRIDGE_SOCKET": str(path)}
+    return Service(
+        "bridge",
+        lambda: _part("bridge", command, home, {**env, **own}, _BRIDGE_STOP),
+        lambda: answers_on_socket(path, "/healthz", timeout=2),
+        _BRIDGE_READY_SECONDS,
+    )
 
 
 @contextmanager
 def _part(
     name: str, command: Sequence[str], home: Home, env: Mapping[str, str], stop: Sequence[tuple[signal.Signals, float]]
 ) -> Iterator[Process]:
-    with running(name, command, log=home.log(name), env=_environment(env), cwd=ROOT, stop=stop) as process:
+    identity = _identity(command, home)
+    with running(
+        name,
+        command,
+        log=home.log(name),
+        env=_environment(env, home, identity),
+        cwd=ROOT,
+        identity=identity,
+        stop=stop,
+    ) as process:
         yield process
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **env}
+def _identity(command: Sequence[str], home: Home) -> Identity | None:
+    identity = home.identity
+    return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.log("any").parent)
 
 
-def _serves(health: health_pb2_grpc.HealthStub) -> bool:
-    try:
-        answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1)
-    except grpc.RpcError:
-        return False
+def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) -> dict[str, str]:
+    # Libraries look for the user's name and folder, and theirs has none.
+    user = {} if identity is None else {"HOME": str(home.path), "USER": "dalston", "LOGNAME": "dalston"}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **user, **env}
+
+
+def _serves(path: Path) -> bool:
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

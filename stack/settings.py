@@ -22,7 +22,7 @@ class StackSettings(BaseSettings):
     host: str = "127.0.0.1"
     """IP address of the public port."""
     port: int = Field(default=8000, ge=1, le=65535)
-    """The public port. All others are internal, on loopback, and picked free."""
+    """The public port. All others are internal, on loopback, picked free, and ask for a password or a certificate."""
     auth: Literal["none", "keys"] = "none"
     """How callers prove who they are."""
     allowed_origins: Origins = ""
@@ -47,7 +47,8 @@ class StackSettings(BaseSettings):
     s3_bucket: str | None = None
     """The same, on AWS."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Port of the server's `/metrics` on loopback, 0 for none. Default: a free one."""
+    """Port of the server's `/metrics` on loopback, for every user of the machine; 0 for none. Default: a Unix socket in
+    `home`, for whoever started the stack."""
 
     @model_validator(mode="after")
     def _has_certificate_and_key_or_none(self) -> Self:

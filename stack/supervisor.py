@@ -1,20 +1,21 @@
-"""The local stack: every part started in order, watched, and stopped in reverse."""
+"""The local stack: every part started in order, kept running, and stopped in reverse."""
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from stack import parts
-from stack.envoy import Doors, envoy
+from stack import envoy, parts, postgres, seaweedfs
+from stack.envoy import Doors, Envoy
 from stack.home import Home, occupied
+from stack.keeper import Keeper, Service
 from stack.parts import Programs
-from stack.ports import free_port
-from stack.postgres import postgres
+from stack.postgres import Postgres
 from stack.process import Pause, Process
 from stack.progress import Progress, Silent
 from stack.public_address import addresses, certificate, names
-from stack.seaweedfs import S3Server, starting_seaweedfs
+from stack.seaweedfs import S3Server, SeaweedFS
 from stack.settings import StackSettings
 
 _WATCH_SECONDS = 0.2
@@ -34,11 +35,16 @@ class Stack:
     database_url: str = field(repr=False)
     s3: S3Server | None
     """None when an outer one is used."""
-    metrics_url: str | None
-    """Of the server."""
+    metrics: str | None
+    """Of the server: the words for curl."""
     home: Home
-    processes: tuple[Process, ...]
-    """In the order they were started."""
+    keeper: Keeper = field(repr=False)
+    envoy: Envoy = field(repr=False)
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Those that run now, in the order they were started first."""
+        return self.keeper.processes
 
     @property
     def public_name(self) -> str:
@@ -58,15 +64,19 @@ class Stack:
         return f"{self.host}:{self.port}"
 
     def check(self) -> None:
-        """Raises ProcessDied if a part has ended."""
-        for process in self.processes:
-            process.check()
+        """Starts a part again that has ended.
+
+        Raises:
+            GivenUp: one that keeps failing.
+        """
+        self.keeper.check()
+        self.envoy.check_certificate()
 
     def watch(self, pause: Pause) -> None:
         """Returns never.
 
         Raises:
-            ProcessDied: a part ended.
+            GivenUp: a part keeps failing.
             Interrupted: from `pause`.
         """
         while True:
@@ -84,23 +94,23 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Runs the stack while the block runs; it is ready when the block begins.
 
-    The block is to call `check` or `watch` now and then: a part that dies is noticed there.
+    The block is to call `check` or `watch` now and then: a part that dies is noticed and started again there.
 
     Raises:
         StackError: it cannot start; what was started has been stopped again.
     """
     progress = progress or Silent()
     hosts = addresses(settings)
-    with occupied(settings.home) as home, ExitStack() as started:
+    with occupied(settings.home) as home, Keeper(progress) as keeper:
         try:
-            yield _start(started, settings, hosts, home, pause, progress, programs or Programs())
+            yield _start(keeper, settings, hosts, home, pause, progress, programs or Programs())
         finally:
             with progress.step("all parts stopped", "stopping"):
-                started.close()
+                keeper.close()
 
 
 def _start(
-    started: ExitStack,
+    keeper: Keeper,
     settings: StackSettings,
     hosts: list[str],
     home: Home,
@@ -108,12 +118,13 @@ def _start(
     progress: Progress,
     programs: Programs,
 ) -> Stack:
-    processes: list[Process] = []
     doors = Doors(
         hosts,
         settings.port,
-        free_port(),
-        free_port(),
+        0,
+        0,
+        server_socket=home.socket("server"),
+        bridge_socket=home.socket("bridge"),
         names=names(settings),
         origins=settings.origins,
         proxies=settings.proxies,
@@ -122,46 +133,50 @@ def _start(
 
     def wait(seconds: float) -> None:
         """While one part starts, those before it are watched too."""
-        for process in processes:
-            process.check()
+        keeper.check_starting()
         pause(seconds)
+
+    def start(service: Service, title: str, doing: str = "starting") -> None:
+        with progress.step(title, doing):
+            keeper.launch(service)
+            keeper.wait(service, pause)
 
     env: dict[str, str] = {"DALSTON_SPOOL_DIR": str(home.spool)}
     env["DALSTON_CACHE_DIR"] = str((settings.cache_dir or home.data("cache")).expanduser().absolute())
     with progress.step("weights", "fetching and converting, once") as tell:
-        parts.run_once("weights", programs.weights, home, env, wait, tell)
-    starting_s3 = None
+        parts.run_once("weights", programs.weights, home, env, wait, tell, as_root=True)
+    s3 = s3_service = None
     if not settings.external_s3:
         # It is waited for when all that does not need it is done.
-        starting_s3 = started.enter_context(starting_seaweedfs(home.data("s3"), log=home.log("s3")))
-        processes.append(starting_s3.process)
+        seaweed = SeaweedFS(home.data("s3"), home.identity, log=home.log("s3"))
+        s3 = seaweed.server
+        s3_service = Service("seaweedfs", seaweed.launch, seaweed.is_ready, seaweedfs.READY_SECONDS)
+        keeper.launch(s3_service)
     database_url = settings.database_url
     if database_url is None:
         with progress.step("Postgres"):
-            database = started.enter_context(postgres(home.data("postgres"), log=home.log("postgres"), pause=wait))
-        processes.append(database.process)
+            database = Postgres(home.data("postgres"), home.identity, log=home.log("postgres"), pause=wait)
+            service = Service("postgres", database.launch, database.is_ready, postgres.READY_SECONDS)
+            keeper.launch(service)
+            keeper.wait(service, pause)
         database_url = database.url
     env["DALSTON_DATABASE_URL"] = database_url
     with progress.step("database schema", "migrating"):
         parts.run_once("migrate", programs.migrate, home, env, wait)
-    s3 = None
-    if starting_s3 is not None:
+    if s3 is not None and s3_service is not None:
         with progress.step("S3"):
-            s3 = starting_s3.ready(wait)
+            keeper.wait(s3_service, pause)
         env |= _s3_environment(s3)
-    metrics_port = free_port() if settings.metrics_port is None else settings.metrics_port
     env |= {
         "DALSTON_AUTH": settings.auth,
         "DALSTON_ALLOWED_ORIGINS": settings.allowed_origins,
-        "DALSTON_METRICS_PORT": str(metrics_port),
-        "DALSTON_SERVER_TARGET": f"{doors.server_host}:{doors.server_port}",
+        "DALSTON_SERVER_TARGET": f"unix:{doors.server_socket}",
     }
-    with progress.step("server", "loading the models"):
-        processes.append(started.enter_context(parts.server(programs.server, home, doors.server_port, env, wait)))
-    with progress.step("bridge"):
-        processes.append(started.enter_context(parts.bridge(programs.bridge, home, doors.bridge_port, env, wait)))
-    with progress.step("Envoy"):
-        processes.append(started.enter_context(envoy(home.data("envoy"), doors, log=home.log("envoy"), pause=wait)))
+    metrics_env, metrics = _metrics(settings, home)
+    start(parts.server(programs.server, home, env | metrics_env), "server", "loading the models")
+    start(parts.bridge(programs.bridge, home, env), "bridge")
+    proxy = Envoy(home.data("envoy"), doors, home.identity, log=home.log("envoy"))
+    start(Service("envoy", proxy.launch, proxy.is_ready, envoy.READY_SECONDS), "Envoy")
     return Stack(
         host=_reachable(hosts[0]),
         port=settings.port,
@@ -169,10 +184,25 @@ def _start(
         doors=doors,
         database_url=database_url,
         s3=s3,
-        metrics_url=f"http://127.0.0.1:{metrics_port}/metrics" if metrics_port else None,
+        metrics=metrics,
         home=home,
-        processes=tuple(processes),
+        keeper=keeper,
+        envoy=proxy,
     )
+
+
+def _metrics(settings: StackSettings, home: Home) -> tuple[dict[str, str], str | None]:
+    """The server's environment for them, and where they are."""
+    match settings.metrics_port:
+        case None:
+            path = home.socket("metrics")
+            return {
+                "DALSTON_METRICS_SOCKET": str(path)
+            }, f"--unix-socket {shlex.quote(str(path))} http://server/metrics"
+        case 0:
+            return {"DALSTON_METRICS_PORT": "0"}, None
+        case port:
+            return {"DALSTON_METRICS_PORT": str(port)}, f"http://127.0.0.1:{port}/metrics"
 
 
 def _s3_environment(s3: S3Server) -> Mapping[str, str]:

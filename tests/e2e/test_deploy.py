@@ -3,8 +3,8 @@
 import asyncio
 import json
 import signal
-import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from bridge.call import ServerCall
 from bridge.closing import ending_of_failure
 from stack import parts
-from stack.envoy import envoy
-from stack.home import Home
+from stack.envoy import Envoy
 from stack.parts import Programs
 from stack.ports import free_port
 from stack.process import Process
@@ -47,15 +46,21 @@ def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def own_bridge(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Process]]:
     """The stack of all tests by way of an Envoy and a bridge of the test's own, which may be stopped."""
-    home, doors = Home(tmp_path), replace(stack.doors, port=free_port(), bridge_port=free_port())
     env = {
-        "DALSTON_SERVER_TARGET": f"{doors.server_host}:{doors.server_port}",
+        "DALSTON_SERVER_TARGET": f"unix:{stack.doors.server_socket}",
         "DALSTON_SHUTDOWN_SECONDS": str(GRACE),
     }
-    with (
-        parts.bridge(Programs().bridge, home, doors.bridge_port, env, time.sleep) as process,
-        envoy(home.data("envoy"), doors, log=home.log("envoy")),
-    ):
+    # Next to the sockets of the stack, for the same user.
+    home = stack.home
+    path = home.socket("own")
+    doors = replace(stack.doors, port=free_port(), bridge_socket=path)
+    with ExitStack() as parts_of_its_own:
+        own = parts.bridge(Programs().bridge, home, env, path)
+        process = parts_of_its_own.enter_context(own.launch())
+        process.wait_until(own.is_ready, own.ready_seconds)
+        proxy = Envoy(home.data("own-envoy"), doors, home.identity, log=tmp_path / "envoy.log")
+        front = parts_of_its_own.enter_context(proxy.launch())
+        front.wait_until(proxy.is_ready, 30)
         yield replace(stack, port=doors.port), process
 
 

@@ -9,7 +9,10 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -29,9 +32,14 @@ def serve_grpc() -> None:
     servicer = health.HealthServicer()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    server.add_insecure_port(f"127.0.0.1:{os.environ['DALSTON_SERVER_PORT']}")
+    server.add_insecure_port(f"unix:{os.environ['DALSTON_SERVER_SOCKET']}")
     server.start()
     threading.Event().wait()
+
+
+class UnixServer(UnixStreamServer):
+    def get_request(self) -> tuple[Any, Any]:
+        return self.socket.accept()[0], ("", 0)
 
 
 class Health(BaseHTTPRequestHandler):
@@ -53,7 +61,9 @@ def main(words: list[str]) -> int:
     if words[0] == "server":
         serve_grpc()
     else:
-        HTTPServer(("127.0.0.1", int(os.environ["DALSTON_BRIDGE_PORT"])), Health).serve_forever()
+        path = Path(os.environ["DALSTON_BRIDGE_SOCKET"])
+        path.unlink(missing_ok=True)
+        UnixServer(str(path), Health).serve_forever()
     return 0
 
 

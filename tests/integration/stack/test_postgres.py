@@ -77,6 +77,7 @@ def test_a_folder_closed_to_other_users_is_no_obstacle_to_root(tmp_path: Path) -
 
 def test_a_user_without_a_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    monkeypatch.setattr("stack.postgres.unprivileged", lambda _: None)  # as when an ordinary user starts it
     with pytest.raises(CannotStart, match="only as a user with a name"), postgres(tmp_path):
         pass
 
