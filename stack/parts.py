@@ -61,7 +61,7 @@ def run_once(
     Raises:
         CannotStart: it failed; the message is its last line.
     """
-    identity, umask = (None, INHERITED_UMASK) if as_root else (_identity(command, home), PRIVATE)
+    identity, umask = (None, INHERITED_UMASK) if as_root else (_identity(command, home, env), PRIVATE)
     with running(
         name,
         command,
@@ -117,7 +117,7 @@ def bridge(command: Sequence[str], home: Home, env: Mapping[str, str], path: Pat
 def _part(
     name: str, command: Sequence[str], home: Home, env: Mapping[str, str], stop: Sequence[tuple[signal.Signals, float]]
 ) -> Iterator[Process]:
-    identity = _identity(command, home)
+    identity = _identity(command, home, env)
     with running(
         name,
         command,
@@ -130,9 +130,10 @@ def _part(
         yield process
 
 
-def _identity(command: Sequence[str], home: Home) -> Identity | None:
+def _identity(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Identity | None:
     identity = home.identity
-    return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.log("any").parent)
+    weights = Path(env.get("DALSTON_CACHE_DIR", home.path))
+    return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.spool.parent, weights)
 
 
 def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) -> dict[str, str]:

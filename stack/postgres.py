@@ -61,6 +61,7 @@ class Postgres:
         *,
         log: Path | None = None,
         durable: bool = True,
+        rights: str = "",
         pause: Pause = time.sleep,
     ) -> None:
         """
@@ -69,6 +70,7 @@ class Postgres:
             identity: who it runs as, and whose the folder will be.
             log: the server's own messages. Default: `postgres.log` in `folder`.
             durable: False trades safety against a power cut for speed; for tests.
+            rights: of the role that owns the database, when it is made; as SQL has them.
             pause: how to wait.
 
         Raises:
@@ -92,7 +94,8 @@ class Postgres:
         except OSError as error:
             raise CannotStart(f"Postgres cannot keep its data in {self._folder}: {error.strerror}") from error
         if is_new:
-            _initialise(self._folder, self._data, self.password, self.admin_password, identity, self._log, pause)
+            statements = roles.creation(self.password, rights)
+            _initialise(self._folder, self._data, statements, self.admin_password, identity, self._log, pause)
         try:
             # In a folder that was private before, the data may be another's still: of a start that was cut short.
             own(self._data, identity)
@@ -151,9 +154,9 @@ def postgres(
 ) -> Iterator[PostgresServer]:
     """Runs a server on a free loopback port while the block runs; the data stays below `folder` for the next time.
 
-    Args and errors are those of `Postgres`.
+    For tests and benchmarks, which make more databases. Arguments and errors are those of `Postgres`.
     """
-    server = Postgres(folder, unprivileged(folder), log=log, durable=durable, pause=pause)
+    server = Postgres(folder, unprivileged(folder), log=log, durable=durable, rights="CREATEDB", pause=pause)
     with server.launch() as process:
         process.wait_until(server.is_ready, READY_SECONDS, pause)
         yield PostgresServer(server.port, server.password, server.admin_password, process)
@@ -194,7 +197,7 @@ def _check_owner(data: Path) -> None:
 
 
 def _initialise(
-    folder: Path, data: Path, password: str, admin_password: str, identity: Identity | None, log: Path, pause: Pause
+    folder: Path, data: Path, statements: str, admin_password: str, identity: Identity | None, log: Path, pause: Pause
 ) -> None:
     """Creates the cluster and the database beside its place and moves it there when complete.
 
@@ -207,7 +210,7 @@ def _initialise(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     write_private(password_file, roles.verifier(admin_password))
-    write_private(sql_file, roles.creation(password))
+    write_private(sql_file, statements)
     creator = None if identity is None else nobody().reaching(fresh, _BIN / "initdb")
     _give(creator, fresh, password_file, sql_file)
     arguments = ["--username", roles.ADMIN, "--auth", "scram-sha-256", "--pwfile", str(password_file)]

@@ -39,9 +39,9 @@ def verifier(password: str) -> str:
     return f"SCRAM-SHA-256${_ITERATIONS}:{words[0]}${words[1]}:{words[2]}"
 
 
-def creation(password: str) -> str:
-    """The statements that make role and database in a new cluster."""
-    role = f"CREATE ROLE {OWNER} LOGIN PASSWORD '{verifier(password)}'"
+def creation(password: str, rights: str) -> str:
+    """The statements that make role and database in a new cluster; `rights` are the role's, as SQL has them."""
+    role = f"CREATE ROLE {OWNER} LOGIN {rights} PASSWORD '{verifier(password)}'"
     return f"{role};\n\nCREATE DATABASE {OWNER} OWNER {OWNER};\n\n"
 
 

@@ -1,6 +1,6 @@
 """Programs that take the place of the server and the bridge, and the stack's own command on top of them.
 
-python stand_in.py server|bridge [stubborn]
+python stand_in.py server|bridge [stubborn|broken|broken_later]
 python stand_in.py up [server words...]      the command `up` with these stand-ins
 """
 
@@ -55,6 +55,8 @@ def main(words: list[str]) -> int:
 
         with Interruption() as interruption:
             return run(["up"], interruption, programs(*words[1:]))
+    if "broken_later" in words and Path(os.environ["STAND_IN_MARK"]).exists():
+        sys.exit("the configuration makes no sense any more")
     if "broken" in words:
         sys.exit("the configuration makes no sense")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "stubborn" in words else signal.SIG_DFL)

