@@ -122,11 +122,14 @@ class Envoy:
         self._access_log = self._log.with_name("access.log")
         self._program = package_folder("envoy") / "_bin" / "envoy"
         certificate = doors.certificate
+        if identity is not None:
+            identity = identity.reaching(self._program, self._folder, _DESCRIPTOR, _OPENAPI).binding(doors.port)
+        self._identity = identity
         try:
             own(self._folder, identity)
             self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._copied: _CopiedCertificate | None = None
-            if identity is not None and certificate is not None:
+            if identity and certificate and not identity.reads(certificate.chain, certificate.private_key):
                 self._copied = _CopiedCertificate(certificate, self._folder, identity)
                 certificate = self._copied.copy
             self._write("envoy.yaml", render(doors, self._folder / _ACCESS_LOG), identity)
@@ -137,9 +140,6 @@ class Envoy:
             give(pipe, identity)
         except OSError as error:
             raise CannotStart(f"Envoy cannot write to {self._folder}: {error.strerror}") from error
-        self._identity = identity and identity.reaching(self._program, self._folder, _DESCRIPTOR, _OPENAPI).binding(
-            doors.port
-        )
 
     def _write(self, name: str, text: str, identity: Identity | None) -> None:
         write_private(self._folder / name, text)

@@ -28,9 +28,11 @@ class Identity:
 
     def reaching(self, *paths: Path) -> "Identity":
         """The same, with the right to pass through closed folders if one of `paths` cannot be read without it."""
-        if "search" in self.keep or all(_reads(path, self.uid, self.gid) for path in paths):
-            return self
-        return replace(self, keep=(*self.keep, "search"))
+        return self if self.reads(*paths) else replace(self, keep=(*self.keep, "search"))
+
+    def reads(self, *paths: Path) -> bool:
+        """Whether all of `paths` can be read."""
+        return "search" in self.keep or all(_reads(path, self.uid, self.gid) for path in paths)
 
     def binding(self, port: int) -> "Identity":
         """The same, with the right to listen on `port`."""

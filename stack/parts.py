@@ -1,5 +1,6 @@
 """The parts that are Python processes of this project: how each is started and when it is ready."""
 
+import json
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from stack.home import Home
 from stack.identity import Identity
 from stack.keeper import Service
 from stack.probe import answers_on_socket
-from stack.process import INHERITED_UMASK, PRIVATE, Pause, Process, running
+from stack.process import PRIVATE, PUBLIC, Pause, Process, running
 from stack.progress import Tell
 from stack.settings import ROOT
 
@@ -61,7 +62,7 @@ def run_once(
     Raises:
         CannotStart: it failed; the message is its last line.
     """
-    identity, umask = (None, INHERITED_UMASK) if as_root else (_identity(command, home, env), PRIVATE)
+    identity, umask = (None, PUBLIC) if as_root else (_identity(command, home, env), PRIVATE)
     with running(
         name,
         command,
@@ -86,7 +87,9 @@ def run_once(
 def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
     """The gRPC server, ready when its health service says so."""
     path = home.socket("server")
+    models = _models()
     own = {
+        **({"DALSTON_MODELS": json.dumps(models)} if models else {}),
         "DALSTON_SERVER_HOST": "127.0.0.1",
         "DALSTON_SERVER_SOCKET": str(path),
         # The weights were fetched before: the hub need not be there for a server to start.
@@ -132,8 +135,18 @@ def _part(
 
 def _identity(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Identity | None:
     identity = home.identity
-    weights = Path(env.get("DALSTON_CACHE_DIR", home.path))
-    return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.spool.parent, weights)
+    weights = [Path(env.get("DALSTON_CACHE_DIR", home.path)), *(Path(name) for name in _models().values())]
+    files = [file for folder in weights if folder.is_dir() for file in folder.rglob("*")]
+    return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.spool.parent, *weights, *files)
+
+
+def _models() -> dict[str, str]:
+    """The weights by model that the environment names, with the folders of the user who starts the stack in full."""
+    try:
+        named = json.loads(os.environ.get("DALSTON_MODELS") or "{}")
+        return {name: os.path.expanduser(weights) for name, weights in named.items()}  # noqa: PTH111 - or no path at all
+    except (ValueError, AttributeError, TypeError):
+        return {}  # the server says what is wrong
 
 
 def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) -> dict[str, str]:

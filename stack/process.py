@@ -23,7 +23,8 @@ _POLL_SECONDS = 0.02
 _KILL_SECONDS = 10.0
 PRIVATE = 0o077
 """The umask under which what a part writes is its user's alone."""
-INHERITED_UMASK = -1
+PUBLIC = 0o022
+"""The umask under which everybody may read it, and its user alone may write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Python in the forked copy of a process that may have threads (gRPC has), where i
     python -I -S tether.py PARENT_PID SIGNAL UMASK UID GID KEEP COMMAND [ARGUMENT ...]
 
 PARENT_PID, SIGNAL: send SIGNAL when the process PARENT_PID has ended (Linux only; elsewhere nothing happens).
-UMASK: the file mode creation mask in octal; -1 for the one inherited.
+UMASK: the file mode creation mask, in octal.
 UID, GID: become this user first; -1 for neither.
 KEEP: the rights of root to keep, with commas between: `search`, to pass through folders that are closed to that user,
     such as /root; `bind`, to listen on ports below 1024. `-` for none.
@@ -87,8 +87,7 @@ def main(arguments: list[str]) -> None:
     rights = [] if arguments[5] == "-" else arguments[5].split(",")
     command = arguments[6:]
     libc = ctypes.CDLL(None, use_errno=True)
-    if umask >= 0:
-        os.umask(umask)
+    os.umask(umask)
     if uid >= 0:
         become(libc, uid, gid, rights)
     if sys.platform == "linux":

@@ -5,22 +5,28 @@ import io
 import json
 import os
 import pwd
+import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from cryptography import x509
 from dalston import AsyncClient, Ended
 
-from stack.ports import free_port
+from stack.envoy import Doors, Envoy
+from stack.identity import unprivileged
+from stack.ports import free_port, is_free
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
 from tests.conftest import SCRIPTED_PROGRAMS
 from tests.faults import pattern
+from tests.integration.envoy.certificates import make_certificate
 from tests.integration.stack import intruder
 
 SECONDS = 3
@@ -119,3 +125,32 @@ def test_no_part_runs_as_root_or_keeps_a_right_of_root(own_stack: Stack) -> None
 
 def is_open(path: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in path.parents)
+
+
+def test_envoy_shows_a_certificate_of_root_and_its_successor_on_a_low_port(tmp_path: Path) -> None:
+    port = next(port for port in range(1023, 900, -1) if is_free("127.0.0.1", port))
+    secret = tmp_path / "live"  # as certbot has it
+    secret.mkdir(mode=0o700)
+    certificate = make_certificate(secret, 1)
+    with tempfile.TemporaryDirectory(prefix="dalston-open-") as folder:
+        Path(folder).chmod(0o755)
+        own = Path(folder) / "envoy"
+        doors = Doors(["127.0.0.1"], port, free_port(), free_port(), certificate=certificate)
+        proxy = Envoy(own, doors, unprivileged(own))
+        with proxy.launch() as process:
+            process.wait_until(proxy.is_ready, 30)
+            status = Path(f"/proc/{process.popen.pid}/status").read_text()
+            assert "Uid:\t0" not in status
+            assert serial(port) == 1
+            make_certificate(secret, 2)
+            deadline = time.monotonic() + 20
+            while serial(port) != 2 and time.monotonic() < deadline:
+                proxy.check_certificate()
+                time.sleep(0.2)
+            assert serial(port) == 2
+
+
+def serial(port: int) -> int:
+    """Of the certificate that is shown."""
+    pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
