@@ -137,7 +137,15 @@ def _identity(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Ide
     identity = home.identity
     weights = [Path(env.get("DALSTON_CACHE_DIR", home.path)), *(Path(name) for name in _models().values())]
     files = [file for folder in weights if folder.is_dir() for file in folder.rglob("*")]
+    files += [Path(name) for name in _aws_files().values()]
     return identity and identity.reaching(Path(command[0]), ROOT / "alembic.ini", home.spool.parent, *weights, *files)
+
+
+def _aws_files() -> dict[str, str]:
+    """Where the user who starts the stack keeps the credentials of an S3 that is not ours, if anywhere."""
+    names = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+    files = {name: Path(os.environ.get(name) or usual).expanduser() for name, usual in names.items()}
+    return {name: str(path) for name, path in files.items() if path.exists()}
 
 
 def _models() -> dict[str, str]:
@@ -150,8 +158,10 @@ def _models() -> dict[str, str]:
 
 
 def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) -> dict[str, str]:
-    # Libraries look for the user's name and folder, and theirs has none.
-    user = {} if identity is None else {"HOME": str(home.path), "USER": "dalston", "LOGNAME": "dalston"}
+    user = {}
+    if identity is not None:
+        # Libraries look for the user's name and folder, and theirs has none.
+        user = {"HOME": str(home.path), "USER": "dalston", "LOGNAME": "dalston", **_aws_files()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **user, **env}
 
 
