@@ -51,8 +51,8 @@ async def run(settings: BridgeSettings) -> None:
         stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
         channel = await stack.enter_async_context(open_channel(settings.server_target))
         port = await stack.enter_async_context(open_door(settings, channel))
-        address = settings.bridge_socket or f"{settings.bridge_host}:{port}"
-        log.info("bridge ready", address=str(address), server=settings.server_target)
+        host = settings.bridge_host if settings.bridge_socket is None else f"unix:{settings.bridge_socket}"
+        log.info("bridge ready", host=host, port=port, server=settings.server_target)
         await stop.wait()
         log.info("bridge stopping")
     log.info("bridge stopped")

@@ -1,11 +1,14 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socketserver import UnixStreamServer
+from typing import Any
 
 import pytest
 
 from stack.ports import free_port
-from stack.probe import answers
+from stack.probe import answers, answers_on_socket
 
 
 class Part(BaseHTTPRequestHandler):
@@ -39,3 +42,24 @@ def test_nobody_there_is_no_answer() -> None:
 def test_no_proxy_is_asked(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert answers(port, "/healthz")
+
+
+def test_a_unix_socket_is_asked_however_long_its_path_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    path = folder / "part.sock"
+    assert not answers_on_socket(path, "/healthz")
+    monkeypatch.chdir(folder)
+    with UnixServer("part.sock", Part) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        assert answers_on_socket(path, "/healthz")
+        assert not answers_on_socket(path, "/busy")
+        server.shutdown()
+        thread.join()
+    assert not answers_on_socket(path, "/healthz")
+
+
+class UnixServer(UnixStreamServer):
+    def get_request(self) -> tuple[Any, Any]:
+        return self.socket.accept()[0], ("", 0)
