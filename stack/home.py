@@ -88,8 +88,7 @@ def _prepare(home: Home) -> None:
     """Makes the folders private and sets aside what was logged before."""
     try:
         logs = home.log("any").parent
-        # Written by the stack itself, whoever the parts run as.
-        own(logs, None)
+        own(logs, home.identity)
         for log in logs.glob("*.log"):
             if log.stat().st_size:
                 rotate(log)

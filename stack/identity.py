@@ -42,11 +42,14 @@ class Identity:
 def unprivileged(folder: Path) -> Identity | None:
     """Who the programs that keep their data in `folder` run as, or None when we are not root ourselves.
 
-    The user `dalston` where there is one, or else a number that is nobody's and always the same for a folder. `nobody`
+    The owner of the folder: it may be an ordinary user's, who goes on with it tomorrow. For one that is root's or new
+    the user `dalston` where there is one, or else a number that is nobody's and always the same for a folder. `nobody`
     is not nobody: other services run as it too.
     """
     if os.geteuid() != 0:
         return None
+    if folder.exists() and (status := folder.stat()).st_uid not in (0, _uid_of_nobody()):
+        return Identity(status.st_uid, status.st_gid)
     try:
         entry = pwd.getpwnam(_NAME)
     except KeyError:
@@ -66,6 +69,13 @@ def nobody() -> Identity:
     except KeyError:
         raise CannotStart("there is no user `nobody`, as which root creates the data of Postgres") from None
     return Identity(entry.pw_uid, entry.pw_gid)
+
+
+def _uid_of_nobody() -> int | None:
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return None
 
 
 def own(folder: Path, identity: Identity | None) -> None:

@@ -39,6 +39,13 @@ def test_a_folder_has_always_the_same_user_who_is_nobody_else(tmp_path: Path) ->
     assert one.keep == ()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives folders away")
+@pytest.mark.usefixtures("as_root")
+def test_a_folder_of_an_ordinary_user_stays_theirs(tmp_path: Path) -> None:
+    os.chown(tmp_path, SOMEBODY.uid, SOMEBODY.gid)
+    assert unprivileged(tmp_path) == SOMEBODY
+
+
 def test_what_everybody_may_read_needs_no_right(open_folder: Path) -> None:
     program = open_folder / "program"
     program.touch(0o755)
