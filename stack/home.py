@@ -81,14 +81,18 @@ def _make(path: Path) -> None:
     """A folder that holds something stays as open as it is: it may be there for more. Those in it are not."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not any(path.iterdir()):
-        own(path, unprivileged(path))
+        # Root's stays root's, so that no part can put something else in the place of what root writes to; the parts
+        # pass through it.
+        path.chmod(0o700 if unprivileged(path) is None else 0o711)
 
 
 def _prepare(home: Home) -> None:
     """Makes the folders private and sets aside what was logged before."""
     try:
         logs = home.log("any").parent
-        own(logs, home.identity)
+        # Written by who starts the stack. An ordinary user reads his own even after root has started it once.
+        is_of_root = home.path.stat().st_uid == 0
+        own(logs, None if is_of_root else home.identity)
         for log in logs.glob("*.log"):
             if log.stat().st_size:
                 rotate(log)

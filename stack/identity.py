@@ -1,6 +1,7 @@
 """Who the parts run as when the stack is started by root, as in a container: a user that owns what they keep and has
 no right to anything else."""
 
+import errno
 import os
 import pwd
 import stat
@@ -87,6 +88,9 @@ def own(folder: Path, identity: Identity | None) -> None:
         OSError: it cannot be made, or belongs to another user.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink():
+        # One of the parts may have put it there, for root to give it what it leads to.
+        raise OSError(errno.ENOTDIR, "it is a link where a folder should be", str(folder))
     uid, gid = (os.geteuid(), os.getegid()) if identity is None else (identity.uid, identity.gid)
     if _is_private(folder, uid):
         return
@@ -102,7 +106,8 @@ def own(folder: Path, identity: Identity | None) -> None:
 def give(path: Path, identity: Identity | None) -> None:
     """Makes a file that we wrote `identity`'s."""
     if identity is not None:
-        os.chown(path, identity.uid, identity.gid)
+        # Of a link itself: it may be planted by one of the parts, whose folder this is in.
+        os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
 
 def _is_private(path: Path, uid: int) -> bool:

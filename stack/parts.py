@@ -161,7 +161,7 @@ def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) 
     user = {}
     if identity is not None:
         # Libraries look for the user's name and folder, and theirs has none.
-        user = {"HOME": str(home.path), "USER": "dalston", "LOGNAME": "dalston", **_aws_files()}
+        user = {"HOME": str(home.socket("any").parent), "USER": "dalston", "LOGNAME": "dalston", **_aws_files()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **user, **env}
 
 

@@ -121,7 +121,7 @@ def running(
     tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), str(int(death_signal)), f"{umask:o}", *who]
     try:
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         start = os.lseek(handle, 0, os.SEEK_END)
         os.close(handle)
         source, sink = os.pipe()

@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 import subprocess
@@ -38,8 +39,22 @@ def test_the_logs_of_the_starts_before_are_kept(tmp_path: Path) -> None:
 
 def test_a_folder_made_for_it_is_its_users_alone(tmp_path: Path) -> None:
     with occupied(tmp_path / "new") as home:
-        for path in (home.path, home.spool, home.log("any").parent, home.socket("any").parent):
+        for path in (home.spool, home.log("any").parent, home.socket("any").parent):
             assert path.stat().st_mode & 0o777 == 0o700, path
+        assert home.path.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has nothing to give away")
+def test_what_a_part_links_to_is_not_given_to_it(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir(0o755)
+    home_path = tmp_path / "home"
+    with occupied(home_path) as home:
+        home.spool.rmdir()
+        home.spool.symlink_to(secret)
+    with pytest.raises(CannotStart, match="it is a link where a folder should be"), occupied(home_path):
+        pass
+    assert (secret.stat().st_uid, secret.stat().st_mode & 0o777) == (0, 0o755)
 
 
 def test_a_folder_that_holds_more_stays_open_and_what_is_made_in_it_is_not(tmp_path: Path) -> None:

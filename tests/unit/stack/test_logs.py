@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stack import logs
+from stack.errors import CannotStart
 from stack.logs import OLD_FILES, Pump, append
 from stack.process import running
 
@@ -85,6 +86,15 @@ def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     pump.drain()
     assert (tmp_path / "taken").read_text() == "first\n"
     assert log.read_text() == "second\n"
+
+
+def test_a_link_that_a_part_put_there_is_not_written_to(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.touch()
+    (tmp_path / "server.log").symlink_to(elsewhere)
+    with pytest.raises(CannotStart, match="cannot start speaker"):
+        speak(tmp_path / "server.log", "print('planted')")
+    assert elsewhere.read_text() == ""
 
 
 def test_a_disk_that_is_full_stops_nobody_and_is_told_of_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
