@@ -91,9 +91,11 @@ class Postgres:
             self.admin_password = _password(
                 self._folder / (roles.ADMIN_PASSWORD_TO_BE if self._is_of_old else roles.ADMIN_PASSWORD)
             )
-            for name in ("password", roles.ADMIN_PASSWORD, roles.ADMIN_PASSWORD_TO_BE):
-                if (path := self._folder / name).exists():
-                    give(path, identity)
+            if identity is not None and self._folder.parent.stat().st_uid == identity.uid:
+                # An ordinary user's, who goes on with it without root. Elsewhere the parts need not read these.
+                for name in ("password", roles.ADMIN_PASSWORD, roles.ADMIN_PASSWORD_TO_BE):
+                    if (path := self._folder / name).exists():
+                        give(path, identity)
         except OSError as error:
             raise CannotStart(f"Postgres cannot keep its data in {self._folder}: {error.strerror}") from error
         if is_new:
