@@ -50,10 +50,11 @@ class Health(BaseHTTPRequestHandler):
 
 def main(words: list[str]) -> int:
     if words[0] == "up":
-        from stack.cli import run
         from stack.interruption import Interruption
 
         with Interruption() as interruption:
+            from stack.cli import run
+
             return run(["up"], interruption, programs(*words[1:]))
     if "broken_later" in words and Path(os.environ["STAND_IN_MARK"]).exists():
         sys.exit("the configuration makes no sense any more")
