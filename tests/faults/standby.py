@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import signal
 from contextlib import ExitStack
@@ -12,9 +11,10 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # published without types
 
+from stack import postgres_roles as roles
 from stack.files import write_private
-from stack.identity import Identity, unprivileged
-from stack.postgres import _BIN, _INSTALLATION, PostgresServer, _environment, postgres
+from stack.identity import Identity, own, unprivileged
+from stack.postgres import _BIN, PostgresServer, _environment, postgres
 from stack.process import running
 from tests.faults.proxy import Proxy
 
@@ -44,8 +44,9 @@ class Pair:
         self._home = self._folder / "standby"
         self._home.mkdir()
         write_private(self._home / "password", self.primary.password)
+        write_private(self._home / roles.ADMIN_PASSWORD, self.primary.admin_password)
         identity = self._own_data()
-        conninfo = f"host=127.0.0.1 port={self._link.port} user=dalston password={self.primary.password}"
+        conninfo = f"host=127.0.0.1 port={self._link.port} user={roles.ADMIN} password={self.primary.admin_password}"
         options = ["-R", "-X", "stream", "-c", "fast", "-D", str(self._home / "data")]
         await self._run(identity, "pg_basebackup", "-d", conninfo, *options)
         self._identity = identity
@@ -81,7 +82,7 @@ class Pair:
                 await asyncio.sleep(0.1)
 
     async def _primary(self, statement: str) -> Any:
-        connection = await asyncpg.connect(self.primary.url, timeout=5)
+        connection = await asyncpg.connect(self.primary.admin_url, timeout=5)
         try:
             return await connection.fetchval(statement)
         finally:
@@ -90,11 +91,10 @@ class Pair:
     def _own_data(self) -> Identity | None:
         data = self._home / "data"
         shutil.rmtree(data, ignore_errors=True)
-        identity = unprivileged(self._folder / "primary" / "data", [_INSTALLATION])
-        data.mkdir(mode=0o700)
-        if identity is not None:
-            os.chown(data, identity.uid, identity.gid)
-        return identity
+        identity = unprivileged(self._home)
+        own(data, identity)
+        own(self._home, identity)
+        return identity and identity.reaching(data, _BIN / "pg_basebackup")
 
     async def _run(self, identity: Identity | None, name: str, *arguments: str) -> None:
         log = self._home / f"{name}.log"
