@@ -10,6 +10,7 @@ no signature, for a forged one only leaves changes of the caller's own sessions 
 
 import base64
 import binascii
+import itertools
 import struct
 import zlib
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Position:
         running = tuple(xmin + offset for offset in offsets)
         if not (0 < xmin <= xmax <= _LARGEST and all(xmin <= xid < xmax for xid in running)):
             return None
+        if any(earlier >= later for earlier, later in itertools.pairwise(running)):
+            return None  # Postgres writes them in their order, and reads no others
         return cls(at, xmin, xmax, running)
 
 
