@@ -10,11 +10,12 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, StorageUnavailable, TooManyKeys
+from persistence.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, StorageUnavailable, TooManyKeys
 from persistence.session_id import new_uuid7
 from persistence.tables import api_keys, realtime_tokens, tenants
 from persistence.tenancy import TenantLimits
@@ -35,7 +36,7 @@ _USE_SECONDS: Final = 60.0
 _MOST_USED: Final = 100_000
 
 _t = api_keys.c
-_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash", "created_by")]
+_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
 
 _LIVING = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > func.now()))
 # Another seed than that of a tenant's sessions: those do not wait for keys.
@@ -59,6 +60,8 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    created_by: UUID | None
+    """The key that made it, which may be gone; None: the operator did."""
 
     @property
     def key_id(self) -> str:
@@ -133,6 +136,7 @@ class KeyStore:
 
         Raises:
             TooManyKeys: the tenant has 1000 that have not ended.
+            KeyEnded: the key with which it is to be made was revoked or has expired.
         """
         secret = new_key()
         asked = null() if expires_in is None else func.now() + expires_in
@@ -150,6 +154,7 @@ class KeyStore:
         async with self._database.transaction() as connection:
             if created_by is not None:
                 await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                await _refuse_ended(connection, created_by)
                 living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _LIVING)
                 if (await connection.execute(living)).scalar_one() >= _MOST_KEYS:
                     raise TooManyKeys(_MOST_KEYS)
@@ -178,11 +183,15 @@ class KeyStore:
         has_next = len(keys) > limit
         return KeyPage(page, Cursor(page[-1].created_at, page[-1].id).encode() if has_next else None)
 
-    async def revoke(self, tenant_id: UUID, key_id: str) -> ApiKey:
+    async def revoke(self, tenant_id: UUID, key_id: str, revoked_by: UUID | None = None) -> ApiKey:
         """Ends a key for good; revoking it again changes nothing.
+
+        Args:
+            revoked_by: the key with which it is revoked; None for the operator.
 
         Raises:
             InvalidKeyId, KeyNotFound: as their names say.
+            KeyEnded: the key with which it is to be revoked was revoked or has expired.
         """
         statement = (
             update(api_keys)
@@ -191,16 +200,25 @@ class KeyStore:
             .returning(*_SHOWN)
         )
         async with self._database.transaction() as connection:
+            if revoked_by is not None:
+                # One after the other, or two keys that revoke each other would wait for each other.
+                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                await _refuse_ended(connection, revoked_by)
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
             raise KeyNotFound(key_id)
         return _key(row)
 
     async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
-        """Makes a token that begins one session; gives its secret and when it ends."""
+        """Makes a token that begins one session; gives its secret and when it ends.
+
+        Raises:
+            KeyEnded: the key was revoked or has expired.
+        """
         secret = new_token()
         values = {"secret_hash": _hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
         async with self._database.transaction() as connection:
+            await _refuse_ended(connection, key_id)
             made = insert(realtime_tokens).values(values).returning(realtime_tokens.c.expires_at)
             return secret, (await connection.execute(made)).scalar_one()
 
@@ -248,6 +266,17 @@ class KeyStore:
                 some = select(key).where(has_ended).limit(_SWEPT).with_for_update(skip_locked=True)
                 swept += (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
         return swept
+
+
+async def _refuse_ended(connection: AsyncConnection, key_id: UUID) -> None:
+    """Refuses a key that a server may still remember as a good one. It cannot be revoked until the transaction ends.
+
+    Raises:
+        KeyEnded: it was revoked, has expired, or is gone.
+    """
+    living = select(_t.id).where(_t.id == key_id, _LIVING).with_for_update(read=True)
+    if (await connection.execute(living)).one_or_none() is None:
+        raise KeyEnded
 
 
 class KeySweep:

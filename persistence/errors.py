@@ -11,7 +11,9 @@ PersistenceError
 ├── TranscriptNotStored    the session stored no transcript
 ├── KeyNotFound            no such key for this tenant
 ├── InvalidKeyId           the text is not the id of a key
+├── KeyEnded               the key with which something is to be done was revoked or has expired
 ├── TooManyKeys            the tenant has as many keys as it may
+├── StorageQuotaExceeded   the tenant stores as much as it may
 ├── TooManySessions        the tenant runs as many sessions as it may
 ├── TokenSpent             a token that was good has opened its session meanwhile, or ran out
 ├── SpoolInUse             another process has the directory of this worker id in the spool
@@ -111,6 +113,24 @@ class InvalidKeyId(PersistenceError):
 
     def __init__(self) -> None:
         super().__init__("a key id is `key_` and 32 hexadecimal digits")
+
+
+class KeyEnded(PersistenceError):
+    """The key that the call was made with was revoked or has expired; the server that took the call remembered it."""
+
+    def __init__(self) -> None:
+        super().__init__("the key was revoked or has expired")
+
+
+class StorageQuotaExceeded(PersistenceError):
+    """The tenant stores as much as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the tenant stores as much audio as it may, {limit} bytes: delete sessions, or begin one that stores"
+            " nothing"
+        )
+        self.limit = limit
 
 
 class TooManyKeys(PersistenceError):

@@ -7,8 +7,11 @@ DalstonError
 ├── NotFound                  no such session or key, or nothing of that kind is stored
 ├── SessionActive             the session still runs, or is not stored to its end yet
 ├── SessionResumed            another session continues it already; `resumed_by`
+├── SessionEnded              somebody ended the session
 ├── SessionTimeout            nothing was sent for too long, or the session grew too long
 ├── Unsupported               the service does not have this
+├── TooManyKeys               the tenant has as many keys as it may
+├── StorageQuotaExceeded      the tenant stores as much as it may
 ├── Busy                      not now; `retry_after`
 │   ├── RateLimited           the tenant's limit of requests
 │   ├── TooManySessions       the tenant's limit of concurrent sessions
@@ -80,6 +83,10 @@ class SessionResumed(DalstonError):
         return self.metadata.get("resumed_by")
 
 
+class SessionEnded(DalstonError):
+    """Somebody ended the session; it is not resumed."""
+
+
 class SessionTimeout(DalstonError):
     """Nothing was sent for too long, or the session grew too long."""
 
@@ -110,6 +117,10 @@ class TooManySessions(Busy):
 
 class TooManyKeys(DalstonError):
     """The tenant has as many keys as it may: revoke some."""
+
+
+class StorageQuotaExceeded(DalstonError):
+    """The tenant stores as much as it may: delete sessions, or begin one that stores nothing."""
 
 
 class NoCapacity(Busy):

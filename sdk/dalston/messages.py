@@ -114,6 +114,7 @@ def key(message: key_pb2.Key) -> Key:
         expires_at=when(message, "expires_at"),
         revoked_at=when(message, "revoked_at"),
         last_used_at=when(message, "last_used_at"),
+        created_by=message.created_by or None,
     )
 
 

@@ -181,6 +181,8 @@ class Key:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    created_by: str | None = None
+    """The key that made it; None for one that the operator made."""
 
 
 @dataclass(frozen=True, slots=True)

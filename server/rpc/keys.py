@@ -7,7 +7,7 @@ from uuid import UUID
 from dalston.v1 import key_pb2 as pb
 from dalston.v1 import key_pb2_grpc
 
-from persistence.api_keys import ApiKey, KeyStore
+from persistence.api_keys import ApiKey, KeyStore, format_key_id
 from persistence.credentials import SCOPES, Scope
 from persistence.tenancy import current_caller
 from server.access.errors import AuthenticationOff
@@ -51,8 +51,8 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
         return pb.ListKeysResponse(keys=[_message(key) for key in page.keys], next_cursor=page.next_cursor)
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, _context: Context) -> pb.Key:
-        tenant_id, _ = _key_holder()
-        key = await self._keys.revoke(tenant_id, request.key_id)
+        tenant_id, holder = _key_holder()
+        key = await self._keys.revoke(tenant_id, request.key_id, revoked_by=holder)
         log.info("key revoked", revoked=key.key_id)
         return _message(key)
 
@@ -101,4 +101,5 @@ def _message(key: ApiKey) -> pb.Key:
         expires_at=timestamp(key.expires_at),
         revoked_at=timestamp(key.revoked_at),
         last_used_at=timestamp(key.last_used_at),
+        created_by=format_key_id(key.created_by) if key.created_by else None,
     )

@@ -11,6 +11,8 @@ SessionError
 ├── NoCapacity
 ├── IdleTimeout
 ├── SessionTimeout
+├── SessionEnded
+├── KeyEnded
 └── ServerStopping
 """
 
@@ -61,6 +63,20 @@ class IdleTimeout(SessionError):
 
 class SessionTimeout(SessionError):
     """The session grew too long."""
+
+
+class SessionEnded(SessionError):
+    """Somebody asked for the session's end."""
+
+    def __init__(self) -> None:
+        super().__init__("the session was ended on request")
+
+
+class KeyEnded(SessionError):
+    """The key that began the session is not good any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the key of this session was revoked or has expired")
 
 
 class ServerStopping(SessionError):

@@ -20,7 +20,7 @@ app = App(help="Make, list and revoke API keys.")
 tokens = App(help="Make tokens for browsers.")
 
 SCOPES = ("realtime", "sessions:read", "sessions:write", "admin")
-_COLUMNS = ("ID", "NAME", "SCOPES", "REVOKED", "LAST USED", "EXPIRES", "CREATED", "PREFIX")
+_COLUMNS = ("ID", "NAME", "SCOPES", "REVOKED", "LAST USED", "EXPIRES", "CREATED", "PREFIX", "CREATED BY")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in the names of the REST API.")]
 Expiry = Annotated[int | None, typer.Option(metavar="SECONDS", help="How long it is good for.", show_default=False)]
@@ -87,9 +87,15 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key, such as key_0190...", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Revokes a key: within seconds it is refused everywhere."""
+    """Revokes a key: within seconds it is refused everywhere, and its live sessions are ended.
+
+    Keys that were made with it stay good, and are named.
+    """
     with connection.connect(ctx) as client:
         key = client.keys.revoke(key_id)
+        for made in client.keys.list():
+            if made.created_by == key.id and made.revoked_at is None:
+                output.note(f"{made.id} ({made.name}), which was made with it, stays good: revoke it by itself")
     if json:
         output.say_json(key)
     else:
@@ -135,4 +141,4 @@ def _row(key: Key) -> tuple[str, ...]:
         return f"{local:%Y-%m-%d %H:%M}" if output.is_terminal(sys.stdout) else local.isoformat(timespec="seconds")
 
     times = (key.revoked_at, key.last_used_at, key.expires_at, key.created_at)
-    return (key.id, key.name, ",".join(sorted(key.scopes)), *map(day, times), key.prefix)
+    return (key.id, key.name, ",".join(sorted(key.scopes)), *map(day, times), key.prefix, key.created_by or "-")
