@@ -27,6 +27,7 @@ from prometheus_client import Histogram
 from persistence.client_address import client_ip
 from persistence.errors import StorageUnavailable
 from persistence.finisher import Finishing
+from persistence.interruptible import Interruptible
 from persistence.recorder import Recorder
 from persistence.recordings import Classify, Recordings
 from persistence.records import Ending, SessionStart
@@ -111,6 +112,11 @@ class RecordedCall:
         self._listening_since: float | None = None
         self._wants_acks = False
         self._is_behind = False
+        caller = current_caller.get(None)
+        self.key_id = None if caller is None else caller.key_id
+        """The key that the call was made with, or that made its token; None where there are no keys."""
+        self._source: Interruptible[TranscribeRequest] | None = None
+        self._limiting: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._cut: Exception | None = None
@@ -141,7 +147,8 @@ class RecordedCall:
 
     def start_reading(self, requests: AsyncIterator[TranscribeRequest]) -> None:
         """Begins to record what the client sends and to hand it on, until the client ends it or vanishes."""
-        self._reading = asyncio.create_task(self._read(requests), name="recorded requests")
+        self._source = Interruptible(requests)
+        self._reading = asyncio.create_task(self._read(self._source), name="recorded requests")
 
     async def stop_reading(self) -> None:
         """Returns when nothing more will be recorded."""
@@ -204,6 +211,8 @@ class RecordedCall:
         self._requests.end()
         self._requests.close()
         self._begun.set()
+        if self._limiting is not None:
+            self._limiting.cancel()
         error = self._error_of_servicer()
         if self._beginning is not None and self._recorder is None:
             self._recorder = await _result_or_none(self._beginning)
@@ -231,6 +240,21 @@ class RecordedCall:
         if self._reading is not None:
             self._reading.cancel()
         self._recordings.hasten(self._recorder)
+
+    def end(self, error: Exception, grace_seconds: float) -> bool:
+        """Ends the session by `error` when what was received is recognised, or the grace is over.
+
+        Nothing more is received from now on. Gives False where it is being ended already.
+        """
+        if self._limiting is not None or self._source is None:
+            return False
+        self._source.end(error)
+        self._limiting = asyncio.create_task(self._cut_after(grace_seconds, error), name="grace of an ended session")
+        return True
+
+    async def _cut_after(self, seconds: float, error: Exception) -> None:
+        await asyncio.sleep(seconds)
+        self.cut(error)
 
     def cut(self, error: Exception) -> None:
         """Ends the call by `error`, whatever it is doing."""

@@ -96,6 +96,11 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         """The call that runs a session, None if this process has none that does."""
         return next((call for call in self._recorded if call.session_id == session_id), None)
 
+    @property
+    def calls(self) -> tuple[RecordedCall, ...]:
+        """The calls in progress."""
+        return tuple(self._recorded)
+
     def cut(self, error: Exception) -> None:
         """Ends all calls by `error`: their sessions are not this process's any more."""
         for call in list(self._recorded):

@@ -14,6 +14,7 @@ from persistence.chains import ChainStore
 from persistence.changes import ChangeStore
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
+from persistence.end_requests import EndRequests
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finisher import Finisher
 from persistence.lease import Lease
@@ -60,6 +61,7 @@ class Persistence:
     uses: KeyUses
     interceptor: RecordingInterceptor
     resumptions: Resumptions
+    end_requests: EndRequests
     lost: asyncio.Event
     """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
     _objects: ObjectStore
@@ -155,6 +157,7 @@ async def open_persistence(
             uses,
             interceptor,
             resumptions,
+            EndRequests(database),
             lease.lost,
             objects,
         )

@@ -38,7 +38,9 @@ _next_session_id = (
     .label("next_session_id")
 )
 # How a session is kept is no business of those who read it.
-_INNER = frozenset({"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"})
+_INNER = frozenset(
+    {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after", "end_requested_at"}
+)
 _columns = [column for column in realtime_sessions.c if column.name not in _INNER]
 record_columns = (*_columns, _next_session_id)
 """What `record_of` reads, of `realtime_sessions`."""
@@ -157,6 +159,27 @@ class SessionStore:
         )
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise SessionNotFound(session_id)
+        return record_of(row)
+
+    async def request_end(self, tenant_id: UUID, session_id: str) -> SessionRecord:
+        """Asks the server of a running session to end it; gives the session as it is then.
+
+        Nothing happens to one that has ended. Asking again changes nothing.
+
+        Raises:
+            SessionNotFound: the tenant has none of this id.
+        """
+        mine = (_t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_(None))
+        ask = (
+            update(realtime_sessions)
+            .where(*mine, _t.status == "active", _t.end_requested_at.is_(None))
+            .values(end_requested_at=func.now())
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(ask)
+            row = (await connection.execute(select(*record_columns).where(*mine))).mappings().one_or_none()
         if row is None:
             raise SessionNotFound(session_id)
         return record_of(row)

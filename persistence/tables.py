@@ -50,8 +50,10 @@ tenants = Table(
     Column("requests_per_second", Double, comment="of one server"),
     Column("max_session_seconds", Double),
     Column("idle_timeout_seconds", Double),
+    Column("max_storage_bytes", BigInteger, comment="of stored audio, all sessions together"),
     CheckConstraint("max_sessions >= 0 AND requests_per_second > 0", name="rates"),
     CheckConstraint("max_session_seconds > 0 AND idle_timeout_seconds > 0", name="times"),
+    CheckConstraint("max_storage_bytes >= 0", name="storage"),
 )
 
 api_keys = Table(
@@ -154,6 +156,11 @@ realtime_sessions = Table(
         "recover_after",
         DateTime(timezone=True),
         comment="taken from a dead process; until then its spool may claim it back",
+    ),
+    Column(
+        "end_requested_at",
+        DateTime(timezone=True),
+        comment="when somebody asked for its end; its server looks every few seconds",
     ),
     CheckConstraint(f"status IN ({_quoted(STATUSES)})", name="status"),
     CheckConstraint("encoding IN ('pcm_s16le', 'pcm_f32le', 'mulaw', 'alaw')", name="encoding"),

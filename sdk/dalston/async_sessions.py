@@ -111,6 +111,15 @@ class AsyncSessions:
         request = pb.DeleteSessionRequest(session_id=session_id)
         await self._calls.again(self._calls.sessions.DeleteSession, request, gone_is_done=True)
 
+    async def end(self, session_id: str) -> Session:
+        """Ends a live session, whichever server runs it; gives it as it is when its server has been asked.
+
+        It ends within seconds: its client gets its last finals and then `SessionEnded`. Nothing happens to one that has
+        ended.
+        """
+        request = pb.EndSessionRequest(session_id=session_id)
+        return messages.session(await self._calls.again(self._calls.sessions.EndSession, request))
+
     def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> AsyncAudio:
         """The stored audio, a WAV file in the encoding it was sent in: read it whole, save it, or iterate over it.
 

@@ -109,6 +109,10 @@ class Sessions:
         """Deletes a session with its audio and transcript, for good."""
         background.run(self._sessions.delete(session_id))
 
+    def end(self, session_id: str) -> Session:
+        """Ends a live session, whichever server runs it; gives it as it is when its server has been asked."""
+        return background.run(self._sessions.end(session_id))
+
     def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> Audio:
         """The stored audio, a WAV file: read it whole, save it, or iterate over it.
 

@@ -94,8 +94,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def WatchSessions(self, request: pb.WatchSessionsRequest, context: Context) -> None:  # type: ignore[override]
         await self._watches.run(_tenant(), request, context)
 
-    async def EndSession(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("EndSession")
+    async def EndSession(self, request: pb.EndSessionRequest, _context: Context) -> pb.Session:
+        return session_message(await self._persistence.sessions.request_end(_tenant(), request.session_id))
 
     async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("EnhanceSession")

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from server.session.errors import NotBuilt
 
 CONFIG_FIELDS = ("enhance_on_end",)
-METHODS = ("EndSession", "EnhanceSession", "GetEnhancement")
+METHODS = ("EnhanceSession", "GetEnhancement")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

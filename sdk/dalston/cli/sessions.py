@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dalston.events import Reconnecting
     from dalston.records import SessionChange, SessionPage
 
-app = App(help="List, read, download and delete recorded sessions.")
+app = App(help="List, read, download, end and delete sessions.")
 
 _PAGE = 100
 
@@ -126,23 +126,42 @@ def delete(
     if not yes and not _is_agreed(session_ids):
         output.note("nothing was deleted")
         raise typer.Exit(ExitCode.FAILED)
-    failure: DalstonError | None = None
-    with connection.connect(ctx) as client:
-        for session_id in session_ids:
-            try:
-                client.sessions.delete(session_id)
-            except DalstonError as error:
-                output.note(f"error: {session_id}: {sentence_of(error)}")
-                failure = failure or error
-                if code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):
-                    break  # It would be the same with the others.
-                continue
-            if json:
-                output.say_json_line({"session_id": session_id, "deleted": True})
-            else:
-                output.say(f"deleted {session_id}")
-    if failure is not None:
-        raise typer.Exit(code_of(failure))
+
+    def delete(client: Client, session_id: str) -> None:
+        client.sessions.delete(session_id)
+        if json:
+            output.say_json_line({"session_id": session_id, "deleted": True})
+        else:
+            output.say(f"deleted {session_id}")
+
+    _for_each(ctx, session_ids, delete)
+
+
+@app.command()
+def end(
+    ctx: typer.Context,
+    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The sessions.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Ends live sessions, whichever server runs them.
+
+    What was received is transcribed and stored, and the client is told that its session was ended. Nothing happens to a
+    session that has ended. One that fails does not keep the others; the exit code is the first failure's.
+    """
+    session_ids = list(dict.fromkeys(session_ids))
+    for session_id in session_ids:
+        _check_id(session_id)
+
+    def end(client: Client, session_id: str) -> None:
+        session = client.sessions.end(session_id)
+        if json:
+            output.say_json_line(session)
+        elif session.status == "active":
+            output.say(f"ending {session_id}")
+        else:
+            output.say(f"{session_id} has ended already: {session.status}")
+
+    _for_each(ctx, session_ids, end)
 
 
 @app.command()
@@ -236,6 +255,22 @@ def verify(
     """
     code = operator_commands.run("persistence.verify", ["--repair"] if repair else [])
     raise typer.Exit(code)
+
+
+def _for_each(ctx: typer.Context, session_ids: Sequence[str], act: Callable[[Client, str], None]) -> None:
+    """Acts on each session; leaves with the code of the first failure, when all have had their turn."""
+    failure: DalstonError | None = None
+    with connection.connect(ctx) as client:
+        for session_id in session_ids:
+            try:
+                act(client, session_id)
+            except DalstonError as error:
+                output.note(f"error: {session_id}: {sentence_of(error)}")
+                failure = failure or error
+                if code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):
+                    break  # It would be the same with the others.
+    if failure is not None:
+        raise typer.Exit(code_of(failure))
 
 
 def _pages(client: Client, filters: dict[str, Any], limit: int | None, cursor: str | None) -> Iterator[SessionPage]:

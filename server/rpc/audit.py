@@ -1,0 +1,69 @@
+"""Says in the log who read, exported, ended or deleted which session, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from dalston.v1 import session_pb2
+from google.protobuf.message import Message
+
+from persistence.api_keys import format_key_id
+from persistence.errors import InvalidSessionId
+from persistence.session_id import parse_session_id
+from persistence.tenancy import current_caller
+from server.rpc.errors import answer_to, reason_name
+from server.rpc.interceptor import Call, CallInterceptor, Context
+from telemetry.logs import get_logger, note_caller
+
+log = get_logger(__name__)
+
+_FIELD: Final = "session_id"
+METHODS: Final = frozenset(
+    method.name
+    for method in session_pb2.DESCRIPTOR.services_by_name["SessionService"].methods
+    if _FIELD in method.input_type.fields_by_name
+)
+"""The methods that name a session."""
+
+
+class AuditInterceptor(CallInterceptor):
+    """Stands inside authentication: a call that it refuses is in the line `call ended` alone, with its key."""
+
+    def accept(self, request: Any) -> Any:
+        if isinstance(request, Message) and _FIELD in request.DESCRIPTOR.fields_by_name:
+            _note_session(getattr(request, _FIELD), is_linked=getattr(request, "linked", False))
+        return request
+
+    async def around(self, method: str, call: Call, context: Context) -> Any:
+        if method not in METHODS:
+            return await call()
+        outcome = "ok"
+        try:
+            return await call()
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception as error:
+            outcome = reason_name(answer_to(error).reason).lower()
+            raise
+        finally:
+            caller = current_caller.get()
+            log.info(
+                "session accessed",
+                method=method,
+                outcome=outcome,
+                tenant_id=str(caller.tenant_id),
+                key_id=None if caller.key_id is None else format_key_id(caller.key_id),
+            )
+
+
+def _note_session(session_id: str, *, is_linked: bool) -> None:
+    try:
+        parse_session_id(session_id)
+    except InvalidSessionId:
+        return  # it may be anything, of any length
+    fields = {"session_id": session_id}
+    if is_linked:
+        fields["linked"] = "true"  # the sessions that this one continues were read, too
+    note_caller(**fields)
