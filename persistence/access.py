@@ -4,7 +4,7 @@ The database is that of DALSTON_DATABASE_URL, or without one that of the local s
 
 create-key    makes a key, and its tenant if there is none; prints the secret, this once
 set-limits    sets limits of a tenant
-tenants       lists tenants and the limits that are their own
+tenants       lists tenants, the limits that are their own, and what they store
 """
 
 import argparse
@@ -30,6 +30,8 @@ from telemetry.settings import InvalidSettings
 
 _DEFAULT = "default"
 _LONGEST_NAME = 100
+_GIB = 1024**3
+_MOST_BYTES = 2**60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     limits.add_argument("--requests-per-second", type=_rate, help="on each server")
     limits.add_argument("--max-session-seconds", type=_rate)
     limits.add_argument("--idle-timeout-seconds", type=_rate)
-    every = [key, limits, commands.add_parser("tenants", help="list tenants and their limits")]
+    storage = limits.add_mutually_exclusive_group()
+    storage.add_argument("--max-storage-bytes", type=_bytes, help="of stored audio, all sessions together")
+    storage.add_argument("--max-storage-gib", dest="max_storage_bytes", type=_gibibytes, help="the same in GiB")
+    every = [key, limits, commands.add_parser("tenants", help="list tenants, their limits and what they store")]
     for each in every:
         each.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -121,6 +126,14 @@ def _count(text: str) -> int | str:
 
 def _rate(text: str) -> float | str:
     return text if text == _DEFAULT else _bounded(text, float, 0.001, 1_000_000)
+
+
+def _bytes(text: str) -> int | str:
+    return text if text == _DEFAULT else int(_bounded(text, int, 0, _MOST_BYTES))
+
+
+def _gibibytes(text: str) -> int | str:
+    return text if text == _DEFAULT else int(_bounded(text, float, 0, _MOST_BYTES / _GIB) * _GIB)
 
 
 def _bounded(text: str, kind: type[int] | type[float], least: float, most: float) -> float:

@@ -50,7 +50,7 @@ class Recordings:
 
         Raises:
             StorageUnavailable: the session asks for storage that is not to be had now.
-            TooManySessions, TokenSpent: the caller may not begin it.
+            TooManySessions, TokenSpent, StorageQuotaExceeded: the caller may not begin it.
         """
         recorder = Recorder(start, None, self._spool_wait_seconds)
         await self._writer.begin(start, recorder.progress, caller, recorder.finals)

@@ -37,6 +37,7 @@ from persistence.records import Conclusion, Progress, SessionStart, StoredObject
 from persistence.tables import realtime_sessions, session_parts, session_utterances
 from persistence.tenancy import Caller
 from persistence.transcript import TimedWord, Utterance
+from persistence.usage import StorageUsage
 
 _t = realtime_sessions.c
 
@@ -114,6 +115,7 @@ class SessionRows:
         self._database = database
         self.worker_id = worker_id
         self._check = check
+        self._usage = StorageUsage()
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
         """Creates rows; one that is there already stays as it is."""
@@ -133,16 +135,24 @@ class SessionRows:
         Raises:
             TooManySessions: the tenant runs as many as it may.
             TokenSpent: the token has begun another session meanwhile, or ran out.
+            StorageQuotaExceeded: it is to store something, and the tenant stores as much as it may.
             SessionNotFound: the tenant has not the session to continue.
             SessionResumed: another continues it.
         """
         self._check()
         async with self._database.transaction() as connection:
             if caller is not None:
+                await self._refuse_too_much(connection, start, caller)
                 await admission.let_in(connection, caller, start.previous_session_id)
             if start.previous_session_id is not None:
                 await admission.link(connection, start.tenant_id, start.previous_session_id)
             await connection.execute(insert(realtime_sessions).values(asdict(start)))
+
+    async def _refuse_too_much(self, connection: AsyncConnection, start: SessionStart, caller: Caller) -> None:
+        limit = caller.limits.max_storage_bytes
+        if limit is not None and start.stores:
+            continues = start.previous_session_id is not None
+            await self._usage.refuse_too_much(connection, start.tenant_id, limit, continues=continues)
 
     async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
         """Whether `admit` would let the caller in now, if one session did not run; takes nothing.

@@ -23,6 +23,8 @@ class TenantLimits:
     """Calls of all kinds, on each server."""
     max_session_seconds: float | None = None
     idle_timeout_seconds: float | None = None
+    max_storage_bytes: int | None = None
+    """Of stored audio, all sessions together: from there on no session that stores anything begins."""
 
     def over(self, defaults: "TenantLimits") -> "TenantLimits":
         """These, and the defaults where none is set."""

@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from persistence.database import Database
 from persistence.session_id import new_uuid7
-from persistence.tables import tenants
+from persistence.tables import realtime_sessions, tenants
 from persistence.tenancy import TenantLimits
 
 
@@ -20,10 +20,13 @@ class Tenant:
     id: UUID
     name: str
     limits: TenantLimits
+    stored_bytes: int | None = None
+    """Of audio, all sessions together; None where it was not counted."""
 
     def as_values(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {"id": str(self.id), "name": self.name, **asdict(self.limits)}
+        values = {"id": str(self.id), "name": self.name, **asdict(self.limits)}
+        return values if self.stored_bytes is None else {**values, "stored_bytes": self.stored_bytes}
 
 
 _t = tenants.c
@@ -47,7 +50,11 @@ class TenantStore:
         return Tenant(row.id, row.name, TenantLimits(*row[2:]))
 
     async def list(self) -> list[Tenant]:
-        """All of them, by name."""
+        """All of them, by name, with what they store."""
+        sessions = realtime_sessions.c
+        total = func.sum(sessions.stored_bytes).label("total")
+        stored = select(sessions.tenant_id, total).where(sessions.deleted_at.is_(None)).group_by(sessions.tenant_id)
         async with self._database.transaction() as connection:
             rows = (await connection.execute(select(*_COLUMNS).order_by(_t.name))).all()
-        return [Tenant(row.id, row.name, TenantLimits(*row[2:])) for row in rows]
+            totals = {row.tenant_id: int(row.total) for row in await connection.execute(stored)}
+        return [Tenant(row.id, row.name, TenantLimits(*row[2:]), totals.get(row.id, 0)) for row in rows]

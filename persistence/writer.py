@@ -88,11 +88,15 @@ class SessionWriter:
         Raises:
             StorageUnavailable: Postgres is away, and the session stores something, continues another or begins with a
                 token.
-            TooManySessions, TokenSpent: the caller may not begin it.
+            TooManySessions, TokenSpent, StorageQuotaExceeded: the caller may not begin it.
             SessionNotFound, SessionResumed: the session that it continues is gone, or another continues it.
         """
         has_row = True
-        is_limited = caller is not None and (caller.limits.max_sessions is not None or caller.token_hash is not None)
+        is_limited = caller is not None and (
+            caller.limits.max_sessions is not None
+            or caller.limits.max_storage_bytes is not None
+            or caller.token_hash is not None
+        )
         try:
             if is_limited or start.previous_session_id is not None:
                 await self._rows.admit(start, caller)

@@ -29,8 +29,10 @@ from server.config import ServerSettings
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
 from server.inference.errors import EngineStopped, WeightsError
+from server.rpc.audit import AuditInterceptor
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
+from server.rpc.endings import Endings
 from server.rpc.errors import ErrorInterceptor, ending_of
 from server.rpc.keys import KeyServicer
 from server.rpc.requests import StreamLimits
@@ -100,6 +102,9 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         stop = stop_on_signals(lambda: last_resort.begin(settings.shutdown_seconds + _STOP_SECONDS))
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
+        await stack.enter_async_context(
+            Endings(persistence.end_requests, persistence.interceptor, storage.vanished_grace_seconds)
+        )
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("server ready", address=_address(settings), models=sorted(engine.models))
@@ -150,6 +155,7 @@ def _build(
             TelemetryInterceptor(),
             ErrorInterceptor(),
             AuthInterceptor(gate),
+            AuditInterceptor(),
             DrainInterceptor(drain),
             persistence.interceptor,
         ),
@@ -176,6 +182,7 @@ def _build(
             settings.max_lag_seconds,
             drain,
             persistence.resumptions,
+            settings.tenant_share if settings.auth == "keys" else 1.0,
         ),
         server,
     )
@@ -204,7 +211,11 @@ def _address(settings: ServerSettings) -> str:
 def _gate(settings: ServerSettings, persistence: Persistence) -> Gate:
     if settings.auth == "none":
         return OpenGate()
-    defaults = TenantLimits(settings.tenant_max_sessions, settings.tenant_requests_per_second)
+    defaults = TenantLimits(
+        max_sessions=settings.tenant_max_sessions,
+        requests_per_second=settings.tenant_requests_per_second,
+        max_storage_bytes=settings.tenant_max_storage_bytes,
+    )
     return KeyGate(Grants(persistence.keys.find), persistence.uses, defaults)
 
 

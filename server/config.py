@@ -37,6 +37,11 @@ class ServerSettings(BaseSettings):
     """With `auth=keys`: sessions of one tenant that run at a time on all servers, where it has no limit of its own."""
     tenant_requests_per_second: float = Field(default=50, gt=0)
     """With `auth=keys`: calls of one tenant on each server, where it has no limit of its own; twice as many at once."""
+    tenant_max_storage_bytes: int | None = Field(default=None, ge=0)
+    """With `auth=keys`: the stored audio of one tenant from which on none of its sessions may begin to store, where it
+    has no limit of its own. None: there is no limit."""
+    tenant_share: float = Field(default=0.75, gt=0, le=1)
+    """With `auth=keys`: the share of `max_sessions` that one tenant may have on this server."""
     tenant_max_watches: int = Field(default=100, ge=1)
     """Streams of changes (`sessions:watch`) of one tenant at a time on each server."""
     tenant_max_downloads: int = Field(default=8, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from server.audio.decoder import Samples
@@ -23,6 +24,9 @@ class Recognizer:
     """Answers by `answer`, and has no time for partials unless `answer_partial` has."""
 
     lateness = 0.0
+
+    def lateness_of(self, tenant: Hashable) -> float:
+        return self.lateness
 
     async def answer(self, asked: Asked) -> Recognition:
         raise NotImplementedError

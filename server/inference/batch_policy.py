@@ -40,6 +40,14 @@ class Candidate:
     turn: float = 0.0
     """Since when it waits for others: its arrival, or the end of its session's last batch if that is later."""
     kind: Kind = "live"
+    tenant: Hashable = None
+    tenant_served: float = float("-inf")
+    """When a batch with something of its tenant in it was through the last time."""
+
+    @property
+    def tenant_turn(self) -> float:
+        """Since when its tenant has waited for others with it."""
+        return max(self.turn, self.tenant_served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +70,10 @@ def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequ
     """Indices into `queue`, which is in the order of arrival, of the next batch; empty if there is none of its kinds.
 
     The first kind of `precedence` that waits goes. Partials never share a batch with finals: it takes as long as its
-    longest row. Of each kind the sessions take turns. The batch begins with the one whose turn has waited longest,
-    whatever its model, so nothing of its kind starves; a long partial counts as one that came later. Others of its
-    model join it while the batch stays within its limits, the next of every session before the second of any, and
+    longest row. Of each kind the tenants take turns, and of each tenant its sessions. The batch begins with the tenant
+    whose turn has waited longest, and of that with the session, whatever its model, so nothing of its kind starves; a
+    long partial counts as one that came later. Others of its model join it while the batch stays within its limits: the
+    next of every tenant before the second of any, of a tenant the next of every session before the second of any, and
     finals of the other kind at last.
     """
     kinds = [kind for kind in precedence if any(candidate.kind == kind for candidate in queue)]
@@ -93,7 +102,18 @@ def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequ
 
 
 def _in_turn(queue: Sequence[Candidate], kind: Kind) -> list[int]:
-    """Indices of one kind: first the next of every session, by turn, then the second of each, and so on."""
+    """Indices of one kind: first the next of every tenant, by turn, then the second of each, and so on."""
+    places: Counter[Hashable] = Counter()
+    keys: list[tuple[int, float, int, int]] = []
+    for index in _by_session(queue, kind):
+        candidate = queue[index]
+        keys.append((places[candidate.tenant], candidate.tenant_turn, len(keys), index))
+        places[candidate.tenant] += 1
+    return [index for *_, index in sorted(keys)]
+
+
+def _by_session(queue: Sequence[Candidate], kind: Kind) -> list[int]:
+    """Indices of one kind: first the next of every session, by turn, then the second of each, whatever its tenant."""
     before: Counter[Hashable] = Counter()
     keys = []
     for index, candidate in enumerate(queue):

@@ -54,10 +54,9 @@ class Engine:
         """The names that `recognize` knows."""
         return frozenset(self._settings.models)
 
-    @property
-    def lateness(self) -> float:
-        """How long utterances wait for those of other sessions, in seconds: of late, or now if that is more."""
-        return self._worker.lateness
+    def lateness_of(self, tenant: Hashable) -> float:
+        """How late text is for a tenant, in seconds: `JobQueue.lateness`. May be asked on any thread."""
+        return self._worker.lateness_of(tenant)
 
     def supports(self, model: str, language: str) -> bool:
         """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
@@ -81,7 +80,8 @@ class Engine:
             samples: mono, 16 kHz, at most the model's window of 30 s.
             language: ISO 639-1, or None to have it detected.
             options: what is wanted beside the text.
-            session: whose it is. Sessions take turns, however many utterances one of them has waiting.
+            session: whose it is. Sessions take turns, however many utterances one of them has waiting; with an `Owner`
+                its tenants do before them.
 
         Raises:
             QueueFull: too many utterances are waiting.

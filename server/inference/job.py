@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from server.inference.errors import InferenceError
+from server.inference.owner import tenant_of
 from server.inference.transcriber import Hypothesis, Utterance
 from server.inference.whisper.features import SAMPLE_RATE
 
@@ -42,6 +43,11 @@ class Job:
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
+
+    @property
+    def tenant(self) -> Hashable:
+        """Whose its session is: tenants take turns before sessions do."""
+        return tenant_of(self.session)
 
     @property
     def was_tried(self) -> bool:

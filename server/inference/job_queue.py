@@ -17,6 +17,7 @@ from server.inference.errors import QueueFull
 from server.inference.job import Job
 from server.inference.lateness import Lateness
 from server.inference.pace import Pace
+from server.inference.tenant_lateness import TenantLateness, Wait
 
 LATE_SECONDS = 0.5
 """Finals that wait this long for others on average leave no time for partials. Batches of recordings that are ahead of
@@ -48,7 +49,8 @@ class JobQueue:
         self._partials_due = 0.0  # seconds that partials may take before the next of those batches
         self._finals_of: dict[Hashable, float] = {}  # whose were taken of late, and when
         self._allowance = Allowance(partial_share)
-        self._lateness = Lateness()
+        self._served: dict[tuple[Hashable, bool], float] = {}  # when tenants had their last batch, of those that wait
+        self._lateness = TenantLateness()
         self._crowding = Lateness()  # the same without those batches
 
     def __len__(self) -> int:
@@ -81,7 +83,10 @@ class JobQueue:
         The batch before is through.
         """
         self._end_batch(now)
-        candidates = [Candidate(job.model, job.frames, job.session, job.turn, _kind(job)) for job in self._waiting]
+        candidates = [
+            Candidate(job.model, job.frames, job.session, job.turn, _kind(job), job.tenant, self._tenant_served(job))
+            for job in self._waiting
+        ]
         batch = [self._waiting[index] for index in next_batch(candidates, self._limits, self._precedence(now))]
         if any(job.is_ahead for job in batch):
             self._ahead_taken = now
@@ -90,7 +95,7 @@ class JobQueue:
         self._at_model, self._taken = batch, now
         # One note a batch: many that came just now do not make good for one that has waited long.
         if turns := [job.turn for job in batch if _is_awaited(job)]:
-            self._lateness.note(now - min(turns), now)
+            self._lateness.note([self._wait(job) for job in batch if _is_awaited(job)], now)
             self._crowding.note(now - max(min(turns), self._ahead_through), now)
         return batch
 
@@ -98,19 +103,22 @@ class JobQueue:
         """In how many seconds a batch can be taken if none could be; None if another job must come first."""
         return self._allowance.wait(now) if self._waiting else None
 
-    def lateness(self, now: float) -> float:
-        """How long live finals wait for those of other sessions, in seconds: of late, or now if that is more.
+    def lateness(self, now: float, tenant: Hashable = None) -> float:
+        """How late text is for a tenant, in seconds: of late, or now if that is more.
 
-        One that has not been passed over yet waits for a single batch, as anyone does where the model is slow: it
-        counts as much as it will when it is taken. One that has been counts with all its time.
+        That is how long live finals of its sessions wait for those of other sessions; or, if that is more, how long
+        those of any tenant wait for other tenants, for so would its next session's.
         """
         busy = {job.session for job in self._at_model if not job.is_partial}
-        turns = [job.turn for job in self._waiting if _is_awaited(job) and job.session not in busy]
-        late = self._lateness.at(now)
-        if not turns:
-            return late
-        longest = now - min(turns)
-        return max(late, longest if min(turns) <= self._taken else self._lateness.with_one_more(longest, now))
+        busy_tenants = {job.tenant for job in self._at_model if not job.is_partial}
+        waits = [self._wait(job) for job in self._waiting if _is_awaited(job) and job.session not in busy]
+        return self._lateness.of(tenant, waits, busy_tenants, self._taken, now)
+
+    def _wait(self, job: Job) -> Wait:
+        return Wait(job.tenant, job.turn, max(job.turn, self._tenant_served(job)))
+
+    def _tenant_served(self, job: Job) -> float:
+        return self._served.get((job.tenant, job.is_partial), float("-inf"))
 
     def put_back(self, jobs: Sequence[Job]) -> None:
         """Takes jobs that are to be done again. They keep their turn, so they go before what came after them."""
@@ -149,6 +157,10 @@ class JobQueue:
         for job in self._waiting:
             if (job.session, job.is_partial) in served and job not in self._at_model:
                 job.turn = now
+        self._served |= {(job.tenant, job.is_partial): now for job in self._at_model}
+        # What comes later has a later turn than that.
+        waiting = {(job.tenant, job.is_partial) for job in self._waiting}
+        self._served = {who: at for who, at in self._served.items() if who in waiting}
         self._at_model = []
 
     def _tell_haste(self, batch: Sequence[Job], now: float) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -60,11 +60,10 @@ class Worker:
         with self._changed:
             self._queue.limit(limits)
 
-    @property
-    def lateness(self) -> float:
-        """How long finals wait for those of other sessions, in seconds: `JobQueue.lateness`."""
+    def lateness_of(self, tenant: Hashable) -> float:
+        """How late text is for a tenant, in seconds: `JobQueue.lateness`."""
         with self._changed:
-            return self._queue.lateness(time.perf_counter())
+            return self._queue.lateness(time.perf_counter(), tenant)
 
     def submit(self, job: Job) -> None:
         """Queues a job. A partial of the same session that waits already is given up for it.

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -45,59 +46,94 @@ class Backlog:
 
 
 class Admission:
-    """Lets sessions in while there are places, and while those that run do not wait too long for each other."""
+    """Lets sessions in while there are places, and while those that run do not wait too long for each other.
 
-    def __init__(self, most: int, most_lag_seconds: float, lateness: Callable[[], float]) -> None:
-        """`lateness`: how long utterances wait for those of other sessions, in seconds; asked on any thread."""
+    A tenant whose own sessions wait for each other is refused, and others are not.
+    """
+
+    def __init__(
+        self, most: int, most_lag_seconds: float, lateness_of: Callable[[Hashable], float], tenant_share: float = 1.0
+    ) -> None:
+        """
+        Args:
+            most: sessions at a time.
+            most_lag_seconds: how late text may be for a tenant before its further sessions are refused.
+            lateness_of: how late it is, in seconds; asked on any thread.
+            tenant_share: of the places, which one tenant may have.
+        """
         self._most = most
-        self._lags: dict[str, Lag] = {}
+        self._most_of_tenant = max(1, math.floor(most * tenant_share))
+        self._most_lag_seconds = most_lag_seconds
+        self._running: dict[str, _Running] = {}
         self._left: dict[str, float] = {}
-        self._backlog = Backlog(most_lag_seconds)
-        self._lateness = lateness
+        self._backlogs: dict[Hashable, Backlog] = {}
+        self._lateness_of = lateness_of
         _longest_lag.set_function(lambda: self._longest(time.monotonic()))
-        _lateness.set_function(lateness)
-        _is_behind.set_function(self._is_behind_now)
+        _lateness.set_function(lambda: max(map(lateness_of, self._tenants()), default=0.0))
+        _is_behind.set_function(lambda: any(map(self._is_behind_now, self._tenants())))
 
     @contextmanager
-    def place(self, session_id: str, resumed: str = "") -> Iterator[Lag]:
+    def place(self, session_id: str, tenant: Hashable, resumed: str = "") -> Iterator[Lag]:
         """A session's place while the block runs; the session keeps its lag in what is given.
 
         Args:
             session_id: whose place it is.
+            tenant: whose session it is.
             resumed: the session that it continues, if it does.
 
         Raises:
             NoCapacity: there is no place.
         """
-        self.refuse_when_full(resumed)
-        lag = self._lags[session_id] = Lag(_lag_seconds.observe)
+        self.refuse_when_full(tenant, resumed)
+        running = self._running[session_id] = _Running(tenant, Lag(_lag_seconds.observe))
         try:
-            yield lag
+            yield running.lag
         finally:
-            del self._lags[session_id]
+            del self._running[session_id]
             self._remember(session_id, time.monotonic())
 
-    def refuse_when_full(self, resumed: str = "") -> None:
+    def refuse_when_full(self, tenant: Hashable, resumed: str = "") -> None:
         """Raises NoCapacity if `place` would: a session that runs here leaves its own to the one that continues it."""
-        if len(self._lags) - (resumed in self._lags) >= self._most:
+        leaves = resumed in self._running
+        if len(self._running) - leaves >= self._most:
             _refused.labels("places").inc()
             raise NoCapacity("this server runs as many sessions as it can: try again in a while")
-        if self._is_behind_now() and not self._carries(resumed, time.monotonic()):
+        if sum(running.tenant == tenant for running in self._running.values()) - leaves >= self._most_of_tenant:
+            _refused.labels("tenant places").inc()
+            raise NoCapacity("this server runs as many sessions of one tenant as it may: try again in a while")
+        if self._is_behind_now(tenant) and not self._carries(resumed, time.monotonic()):
             _refused.labels("lag").inc()
             raise NoCapacity("this server is behind with the sessions that it runs: try again in a while")
 
     def _carries(self, session_id: str, now: float) -> bool:
         """Whether the session is part of what this server does, or was until just now."""
-        return session_id in self._lags or now - self._left.get(session_id, -math.inf) < _REMEMBERED_SECONDS
+        return session_id in self._running or now - self._left.get(session_id, -math.inf) < _REMEMBERED_SECONDS
 
     def _remember(self, session_id: str, now: float) -> None:
         self._left = {who: at for who, at in self._left.items() if now - at < _REMEMBERED_SECONDS}
         self._left[session_id] = now
+        # A tenant that runs nothing keeps nobody waiting.
+        tenants = self._tenants()
+        self._backlogs = {tenant: backlog for tenant, backlog in self._backlogs.items() if tenant in tenants}
 
-    def _is_behind_now(self) -> bool:
+    def _is_behind_now(self, tenant: Hashable) -> bool:
+        backlog = self._backlogs.get(tenant) or Backlog(self._most_lag_seconds)
+        is_behind = backlog.is_behind(self._lateness_of(tenant))
+        if tenant in self._tenants():
+            self._backlogs[tenant] = backlog
         # Without a session there is nobody to be hurt.
-        return self._backlog.is_behind(self._lateness()) and bool(self._lags)
+        return is_behind and bool(self._running)
+
+    # Metrics are read on a thread of their own: copies.
+
+    def _tenants(self) -> set[Hashable]:
+        return {running.tenant for running in list(self._running.values())}
 
     def _longest(self, now: float) -> float:
-        # A copy: metrics are read on a thread of their own.
-        return max((lag.at(now) for lag in list(self._lags.values())), default=0.0)
+        return max((running.lag.at(now) for running in list(self._running.values())), default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    tenant: Hashable
+    lag: Lag

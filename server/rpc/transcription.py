@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Hashable
 from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ from dalston.v1.transcription_pb2 import (
 from persistence.resumption import Resumption, Resumptions
 from persistence.session_id import new_session_id
 from persistence.tenancy import current_caller
+from server.inference.owner import Owner
 from server.rpc.admission import Admission
 from server.rpc.config_message import (
     MAX_AUDIO_MESSAGE_BYTES,
@@ -49,14 +50,13 @@ _WAITING_PER_SESSION: Final = 4
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
-    @property
-    def lateness(self) -> float:
-        """How long utterances wait for those of other sessions, in seconds; asked on any thread."""
+    def lateness_of(self, tenant: Hashable) -> float:
+        """How late text is for a tenant, in seconds; asked on any thread."""
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Runs at most `max_sessions` sessions at a time, and takes none while those that run wait for each other longer
-    than `max_lag_seconds`."""
+    """Runs at most `max_sessions` sessions at a time, `tenant_share` of them of one tenant, and takes none of a tenant
+    whose sessions wait for each other longer than `max_lag_seconds`."""
 
     def __init__(
         self,
@@ -67,11 +67,12 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         max_lag_seconds: float = math.inf,
         drain: Drain | None = None,
         resumptions: Resumptions | None = None,
+        tenant_share: float = 1.0,
     ) -> None:
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._admission = Admission(max_sessions, max_lag_seconds, lambda: engine.lateness)
+        self._admission = Admission(max_sessions, max_lag_seconds, engine.lateness_of, tenant_share)
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
@@ -85,7 +86,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 config = await reader.config()
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, reader.limits)
-                lag = place.enter_context(self._admission.place(begin.session_id, begin.resumed_from))
+                lag = place.enter_context(self._admission.place(begin.session_id, caller.tenant_id, begin.resumed_from))
                 note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
             await self._run(begin.session_id, options, lag, reader, context)
@@ -95,7 +96,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         begin = begin_message(new_session_id(), options, _session_limits(limits))
         if config.resume_session_id:
             # Who waits for another session takes no place from those who run; a server that is full ends none for it.
-            self._admission.refuse_when_full(config.resume_session_id)
+            self._admission.refuse_when_full(current_caller.get().tenant_id, config.resume_session_id)
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
         return begin
@@ -117,7 +118,8 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     async def _run(
         self, session_id: str, options: SessionOptions, lag: Lag, reader: RequestReader, context: Context
     ) -> None:
-        session = Session(options, self._vad.stream(), self._engine, lag)
+        owner = Owner(current_caller.get().tenant_id)
+        session = Session(options, self._vad.stream(), self._engine, lag, owner)
         try:
             async with session, asyncio.TaskGroup() as tasks:
                 feeding = tasks.create_task(self._feed(session, options, reader))

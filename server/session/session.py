@@ -13,6 +13,7 @@ import numpy as np
 from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
+from server.inference.owner import Owner
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
 from server.session import metrics
 from server.session.buffer import AudioBuffer
@@ -94,10 +95,21 @@ class Session:
     iterates; the iteration ends after `finish`. Both sides wait when the other is slow, so that memory is bounded.
     """
 
-    def __init__(self, options: SessionOptions, vad: VadStream, recognizer: Recognizer, lag: Lag | None = None) -> None:
-        """`lag`: where the session notes how long it waits for its text."""
+    def __init__(
+        self,
+        options: SessionOptions,
+        vad: VadStream,
+        recognizer: Recognizer,
+        lag: Lag | None = None,
+        owner: Owner | None = None,
+    ) -> None:
+        """
+        Args:
+            lag: where the session notes how long it waits for its text.
+            owner: by which the recognizer tells this session, and its tenant, from others.
+        """
         self._options = options
-        self._owner = object()  # by which the recognizer tells this session from others
+        self._owner = owner or Owner()
         self._recognizer = recognizer
         self._lag = lag or Lag()
         self._container = ContainerDetector()

@@ -10,6 +10,7 @@ from server.inference.batch_policy import BatchLimits
 from server.inference.errors import QueueFull
 from server.inference.job import Job
 from server.inference.job_queue import JobQueue
+from server.inference.owner import Owner
 from server.inference.transcriber import Utterance
 
 ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
@@ -340,3 +341,65 @@ def test_between_two_of_one_session_every_session_that_waits_is_served(arrivals:
         if again is not None:
             waiting = set(order[again:]) - {session}
             assert waiting <= set(order[index + 1 : again])
+
+
+def finals_of(owners: list[Owner], arrived: float) -> list[Job]:
+    return [job(owner, arrived) for owner in owners]
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_tenants_take_turns_before_their_sessions_do(is_partial: bool) -> None:
+    flood, other = [Owner("flood") for _ in range(20)], Owner("other")
+    queue = queue_of(*[job(owner, 0, is_partial=is_partial) for owner in flood])
+    first = queue.take(1)
+    late = job(other, 1.5, is_partial=is_partial)
+    queue.add(late)
+    assert first[0].tenant == "flood"
+    assert queue.take(2) == [late], "the others have waited longer, and their tenant has just been served"
+    assert len(served(queue, 3)) == 19
+
+
+def test_a_tenant_s_only_session_waits_for_one_batch_of_a_flood_however_many_sessions_that_has() -> None:
+    limits = BatchLimits(rows=4, frames=4500, waste=0.25)
+    queue, flood, other = queue_of(limits=limits), [Owner("flood") for _ in range(40)], Owner("other")
+    waits = []
+    for now in range(100):
+        for owner in flood:
+            if not any(waiting.session is owner for waiting in queue._waiting):
+                queue.add(job(owner, now, seconds=1.0))
+        if now % 7 == 0:
+            queue.add(job(other, now + 0.5, seconds=1.0))
+        waits += [now + 1 - taken.arrived for taken in queue.take(now + 1) if taken.session is other]
+    assert max(waits) <= 1.0
+    assert queue.lateness(100, "flood") > 3
+    assert queue.lateness(100, "other") < 1.1
+    assert queue.lateness(100, "a third") < 1.1
+
+
+def test_where_many_tenants_wait_for_each_other_a_new_one_would_wait_as_well() -> None:
+    queue = queue_of(*[job(Owner(f"tenant {number}"), 0) for number in range(10)])
+    served_at = 0.0
+    for _ in range(8):
+        queue.take(served_at)
+        served_at += 1.0
+    assert queue.lateness(served_at, "a new one") > 3
+
+
+def test_a_tenant_that_hands_over_long_utterances_does_not_keep_short_ones_of_another_out_for_long() -> None:
+    limits = BatchLimits(rows=8, frames=3000, waste=0.25)
+    queue = queue_of(limits=limits)
+    for _ in range(8):
+        queue.add(Job("base", job("x", 0).utterance, 1500, lambda _: None, session=Owner("long"), arrived=0))
+    queue.take(0)
+    short = job(Owner("short"), 0.5)
+    queue.add(short)
+    assert queue.take(1) == [short]
+
+
+def test_what_a_queue_remembers_of_tenants_is_bounded() -> None:
+    queue = queue_of()
+    for number in range(1000):
+        queue.add(job(Owner(number), number))
+        queue.take(number)
+    assert len(queue._served) <= 1
+    assert len(queue._lateness._of) < 20
