@@ -16,6 +16,7 @@ from server.inference.errors import QueueFull
 from server.inference.owner import Owner
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
 from server.session import metrics
+from server.session.budget import MOST_FLUSHES, Held, UtteranceBudget
 from server.session.buffer import AudioBuffer
 from server.session.endpoint_timer import TICK_SECONDS, EndpointTimer
 from server.session.errors import InvalidAudio
@@ -125,6 +126,13 @@ class Session:
         self._finals: list[Final] = []
         self._unfinished: deque[Utterance] = deque()
         self._segmented = 0  # Audio before it is in an utterance or in none.
+        self._budget = UtteranceBudget(time.monotonic())
+        self._held: Held | None = None
+        self._releasing: asyncio.Task[None] | None = None
+        self._released = asyncio.Event()
+        self._handing = asyncio.Lock()  # utterances and answers go to the finalizer in their order
+        self._idle = asyncio.Event()  # no utterance is unanswered
+        self._idle.set()
         self._slots = asyncio.Semaphore(MAX_PENDING)
         self._pending: asyncio.Queue[_Pending | Flushed | None] = asyncio.Queue(MAX_PENDING)
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
@@ -143,7 +151,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._partials.stop()
-        for task in (self._finalizer, self._acknowledger, self._watcher, *self._recognitions):
+        releasing = () if self._releasing is None else (self._releasing,)
+        for task in (self._finalizer, self._acknowledger, self._watcher, *releasing, *self._recognitions):
             task.cancel()  # does nothing to what is done
         await self._tasks.__aexit__(kind, error, trace)
 
@@ -175,11 +184,21 @@ class Session:
             self._endpoint.processed(time.monotonic())
 
     async def flush(self) -> None:
-        """Ends the utterance in progress; `Flushed` follows once everything pushed before has been transcribed."""
+        """Ends the utterance in progress; `Flushed` follows once everything pushed before has been transcribed.
+
+        Where a session flushes more often than its budget allows, the utterance goes on: its end answers all of them.
+        """
         async with self._turn:
             await self._act(self._segmenter.flush(self._buffer.end))
             self._segmented = self._segmenter.needed_from
-            await self._pending.put(Flushed(self.duration))
+            while self._held is not None and len(self._held.flushes) >= MOST_FLUSHES:
+                self._released.clear()
+                await self._released.wait()
+            async with self._handing:
+                if self._held is not None:
+                    self._held.flushes.append(Flushed(self.duration))
+                else:
+                    await self._pending.put(Flushed(self.duration))
 
     def set_language(self, language: str) -> None:
         """Changes the language from the next utterance on."""
@@ -200,7 +219,9 @@ class Session:
             await self._act(self._segmenter.flush(received))
             # Speech that has hardly begun is in no final, and its first sound may be in what seems silence yet.
             self._segmented = self._segmenter.needed_from
-            await self._pending.put(None)
+            async with self._handing:
+                await self._release()
+                await self._pending.put(None)
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         """The events in order.
@@ -237,7 +258,8 @@ class Session:
                 await self._act(self._segmenter.push(window))
                 self._segmented = self._segmenter.needed_from
             self._hear_partially()
-            self._buffer.discard_before(self._segmenter.needed_from)
+            held = self._buffer.end if self._held is None else self._held.utterance.start
+            self._buffer.discard_before(min(held, self._segmenter.needed_from))
             await asyncio.sleep(0)
 
     async def _act(self, segments: list[Segment]) -> None:
@@ -249,14 +271,14 @@ class Session:
                 case SpeechEnd(position):
                     self._partials.stop()
                     await self._announce(SpeechEnded(self._seconds(position)))
-                case Utterance(start, end):
+                case Utterance():
                     self._partials.stop()
-                    await self._transcribe(segment, self._buffer.slice(start, end))
+                    await self._hand_over(segment)
 
     def _hear_partially(self) -> None:
         """Has the utterance in progress tried, unless an earlier one is not through yet: the model is behind then."""
         speech, end = self._segmenter.speech, self._buffer.end
-        if not self._options.partials or speech is None or self._unfinished or self._events.full():
+        if not self._options.partials or speech is None or self._unfinished or self._held or self._events.full():
             return
         if end - speech.voiced_until <= _VOICELESS_SAMPLES:
             self._partials.hear(speech.start, end, self._buffer.slice)
@@ -285,11 +307,47 @@ class Session:
         if self._options.vad_events:
             await self._events.put(event)
 
-    async def _transcribe(self, utterance: Utterance, samples: Samples) -> None:
-        self._speech_samples += len(samples)
-        self._unfinished.append(utterance)
+    async def _hand_over(self, utterance: Utterance) -> None:
+        """Has an utterance transcribed, or joins it with those that follow where there are too many."""
         language = self._utterance_language
         self._utterance_language = self._language  # what follows a cut is the next utterance
+        async with self._handing:
+            if self._held is not None and self._held.takes(utterance):
+                self._held.join(utterance)
+            else:
+                await self._release()
+                self._held = Held(utterance, language)
+                is_first_in_turn = self._releasing is None or self._releasing.done()
+                if is_first_in_turn and self._budget.take(self.duration, time.monotonic()):
+                    await self._release()
+                elif is_first_in_turn:
+                    self._releasing = self._tasks.create_task(self._release_in_turn())
+
+    async def _release_in_turn(self) -> None:
+        """Has what is held transcribed when the budget allows it and nothing of the session waits for the model: the
+        busier that is, the more is joined."""
+        while self._held is not None:
+            await asyncio.sleep(self._budget.wait(time.monotonic()))
+            await self._idle.wait()
+            async with self._handing:
+                if self._held is not None and self._budget.take(self.duration, time.monotonic()):
+                    await self._release()
+
+    async def _release(self) -> None:
+        """Hands over what is held, if anything is, and the answers to its flushes after it."""
+        if (held := self._held) is None:
+            return
+        await self._transcribe(held.utterance, held.language)
+        self._held = None
+        self._released.set()
+        for flushed in held.flushes:
+            await self._pending.put(flushed)
+
+    async def _transcribe(self, utterance: Utterance, language: SpokenLanguage) -> None:
+        samples = self._buffer.slice(utterance.start, utterance.end)
+        self._speech_samples += len(samples)
+        self._unfinished.append(utterance)
+        self._idle.clear()
         await self._slots.acquire()
         recognition = self._tasks.create_task(self._recognize(samples, language))
         self._recognitions.add(recognition)
@@ -334,6 +392,8 @@ class Session:
             else:
                 await self._tell_suppressed(work.utterance, recognition.suppressed or "empty")
             self._unfinished.popleft()
+            if not self._unfinished:
+                self._idle.set()
         self._acknowledger.cancel()
         if self._options.acks:
             await self._events.put(Acknowledged(self.duration, self._processed_duration()))
@@ -355,8 +415,9 @@ class Session:
         await self._events.put(SpeechSuppressed(start, end, reason))
 
     def _processed_duration(self) -> float:
-        first = self._unfinished[0].start if self._unfinished else self._segmented
-        return self._seconds(first)
+        if self._unfinished:
+            return self._seconds(self._unfinished[0].start)
+        return self._seconds(self._segmented if self._held is None else self._held.utterance.start)
 
     def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
         start, end = self._seconds(utterance.start), self._seconds(utterance.end)

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition, RecognitionOptions, Word
 from server.session import endpoint_timer
 from server.session import session as session_module
+from server.session.budget import AT_ONCE, MOST_FLUSHES, PER_SECOND
 from server.session.errors import InvalidAudio
 from server.session.events import (
     Acknowledged,
@@ -564,3 +566,93 @@ async def test_inverted_channels_are_heard() -> None:
     options = SessionOptions(audio=AudioFormat(channels=2))
     events = await run(ScriptedRecognizer(), stereo, bytes(len(stereo)), options=options)
     assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]
+
+
+CHUNK = pcm(0.1, 0.5)
+
+
+async def storm(recognizer: ScriptedRecognizer, seconds: float) -> list[Event]:
+    """Speech without a pause, and a flush every tenth of a second."""
+    options = SessionOptions(vad=VadOptions(min_speech_ms=50), acks=True)
+    async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        for _ in range(round(10 * seconds)):
+            await running.push(CHUNK)
+            await running.flush()
+        await running.finish()
+    return events.result()
+
+
+async def test_a_storm_of_flushes_costs_two_utterances_a_second_and_loses_no_audio() -> None:
+    recognizer = ScriptedRecognizer([0.02] * 100)
+    events = await storm(recognizer, 20)
+    assert len(recognizer.calls) <= AT_ONCE + PER_SECOND * 20 + 1
+    finals = [event for event in events if isinstance(event, Final)]
+    assert finals[0].start == 0
+    assert finals[-1].end == 20
+    for earlier, later in itertools.pairwise(finals):
+        assert earlier.end == later.start
+
+
+async def test_every_flush_of_a_storm_is_answered_once_and_after_the_final_of_what_came_before() -> None:
+    events = await storm(ScriptedRecognizer([0.02] * 100), 20)
+    answers = [event.timestamp for event in events if isinstance(event, Flushed)]
+    assert answers == pytest.approx([0.1 * number for number in range(1, 201)])
+    said_until = 0.0
+    for event in events:
+        if isinstance(event, Final):
+            said_until = event.end
+        if isinstance(event, Flushed):
+            assert event.timestamp <= said_until + 0.001
+
+
+async def test_what_is_held_back_is_not_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.001)
+    said_until = 0.0
+    for event in await storm(ScriptedRecognizer([0.02] * 100), 10):
+        if isinstance(event, Final):
+            said_until = event.end
+        if isinstance(event, Acknowledged):
+            assert event.processed_seconds <= said_until + 0.001
+
+
+async def test_a_flush_that_is_held_back_is_answered_although_no_more_audio_comes() -> None:
+    options = SessionOptions(vad=VadOptions(min_speech_ms=50))
+    async with session(ScriptedRecognizer(), options) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        for _ in range(30):
+            await running.push(CHUNK)
+            await running.flush()
+        async with asyncio.timeout(5):
+            while running._held is not None:  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
+        await running.finish()
+    assert len([event for event in events.result() if isinstance(event, Flushed)]) == 30
+
+
+async def test_a_session_that_flushes_at_each_turn_is_not_slowed() -> None:
+    recognizer = ScriptedRecognizer()
+    options = SessionOptions(vad=VadOptions(min_speech_ms=50))
+    async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        for number in range(60):
+            await running.push(pcm(0.5, 0.5))
+            await running.flush()
+            assert len(recognizer.calls) >= number
+        await running.finish()
+    finals = [event for event in events.result() if isinstance(event, Final)]
+    assert [final.end for final in finals] == pytest.approx([0.5 * number for number in range(1, 61)])
+
+
+async def test_flushes_without_audio_wait_for_those_before_them() -> None:
+    options = SessionOptions(vad=VadOptions(min_speech_ms=50))
+    async with session(ScriptedRecognizer([0.05] * 100), options) as running, asyncio.TaskGroup() as tasks:
+        events = tasks.create_task(collect(running))
+        for _ in range(12):
+            await running.push(CHUNK)
+            await running.flush()
+        for _ in range(1000):
+            await running.flush()
+            assert running._held is None or len(running._held.flushes) <= MOST_FLUSHES
+        await running.finish()
+    assert len([event for event in events.result() if isinstance(event, Flushed)]) == 1012

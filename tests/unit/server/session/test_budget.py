@@ -1,0 +1,49 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.session.budget import AT_ONCE, PER_SECOND, Held, UtteranceBudget
+from server.session.language import SpokenLanguage
+from server.session.segmenter import Utterance
+
+RATE = 16_000
+
+
+def taken(budget: UtteranceBudget, steps: int, audio_step: float, clock_step: float) -> int:
+    return sum(budget.take(number * audio_step, number * clock_step) for number in range(1, steps + 1))
+
+
+def test_two_utterances_a_second_are_always_there() -> None:
+    assert taken(UtteranceBudget(0), 1000, 0.5, 0.5) == 1000
+
+
+def test_more_than_that_are_not() -> None:
+    assert taken(UtteranceBudget(0), 1000, 0.1, 0.1) <= AT_ONCE + PER_SECOND * 100
+
+
+def test_a_recording_that_is_sent_fast_has_as_many_as_one_that_is_spoken() -> None:
+    assert taken(UtteranceBudget(0), 1000, 0.5, 0.01) == 1000
+
+
+def test_where_no_audio_comes_the_clock_gives_one() -> None:
+    budget = UtteranceBudget(0)
+    assert taken(budget, 20, 0.0, 0.0) == AT_ONCE
+    assert budget.wait(0) == 0.5
+    assert not budget.take(0, 0.4)
+    assert budget.take(0, 0.5)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2)), max_size=200))
+def test_there_are_no_more_than_audio_and_clock_together_allow(steps: list[tuple[float, float]]) -> None:
+    budget, audio, now, count = UtteranceBudget(0), 0.0, 0.0, 0
+    for audio_step, clock_step in steps:
+        audio, now = audio + audio_step, now + clock_step
+        count += budget.take(audio, now)
+        assert count <= AT_ONCE + PER_SECOND * (audio + now) + 1e-6
+
+
+def test_what_is_held_grows_up_to_the_longest_utterance() -> None:
+    held = Held(Utterance(0, RATE), SpokenLanguage("en"))
+    assert held.takes(Utterance(RATE, 28 * RATE))
+    assert not held.takes(Utterance(RATE, 28 * RATE + 1))
+    held.join(Utterance(2 * RATE, 3 * RATE))
+    assert held.utterance == Utterance(0, 3 * RATE)
