@@ -37,6 +37,8 @@ class PatternClient:
     source: Callable[[int, int, int], bytes] = audio
     """Tag, first byte and size to bytes; whoever sends something else than the pattern compares it himself."""
 
+    metadata: tuple[tuple[str, str], ...] = ()
+    """What the call shows."""
     session_id: str = ""
     begun: pb.SessionBegin | None = None
     first_byte: int = 0
@@ -64,7 +66,7 @@ class PatternClient:
 
     async def begin(self, **config: Any) -> str:
         """Opens the stream; raises the status with which it is refused."""
-        self.call = transcription_pb2_grpc.TranscriptionServiceStub(self.channel).Transcribe()
+        self.call = transcription_pb2_grpc.TranscriptionServiceStub(self.channel).Transcribe(metadata=self.metadata)
         wanted = pb.TranscribeConfig(
             store_audio=self.store_audio, store_transcript=self.store_transcript, acks=self.acks, enable_vad=False
         )

@@ -17,7 +17,15 @@ from persistence import access, api_keys
 from persistence.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
 from persistence.credentials import new_key, parse_secret
 from persistence.database import Database, open_database
-from persistence.errors import InvalidFilter, InvalidKeyId, KeyNotFound, TokenSpent, TooManyKeys, TooManySessions
+from persistence.errors import (
+    InvalidFilter,
+    InvalidKeyId,
+    KeyEnded,
+    KeyNotFound,
+    TokenSpent,
+    TooManyKeys,
+    TooManySessions,
+)
 from persistence.records import SessionStart
 from persistence.rows import SessionRows
 from persistence.session_id import new_session_id, parse_session_id
@@ -144,6 +152,57 @@ async def test_no_key_outlives_the_one_that_made_it(keys: KeyStore, tenant: uuid
     assert makers == maker.id
 
 
+@pytest.mark.parametrize("way", ["revoked", "expired"])
+async def test_a_key_that_has_ended_makes_and_revokes_nothing_however_long_a_server_remembers_it(
+    keys: KeyStore, tenant: uuid.UUID, postgres_url: str, way: str
+) -> None:
+    maker, _ = await keys.create(tenant, "maker", ["admin", "realtime"])
+    other, _ = await keys.create(tenant, "other", ["admin"])
+    if way == "revoked":
+        await keys.revoke(tenant, maker.key_id)
+    else:
+        await _execute(postgres_url, "UPDATE api_keys SET expires_at = now() WHERE id = $1", maker.id)
+    with pytest.raises(KeyEnded):
+        await keys.create(tenant, "for ever", ["admin"], created_by=maker.id)
+    with pytest.raises(KeyEnded):
+        await keys.create_token(maker.id, timedelta(seconds=60))
+    with pytest.raises(KeyEnded):
+        await keys.revoke(tenant, other.key_id, revoked_by=maker.id)
+    assert [key.name for key in (await keys.list(tenant, 10)).keys] == ["other", "maker"]
+    assert (await keys.revoke(tenant, maker.key_id, revoked_by=other.id)).revoked_at is not None
+
+
+async def test_whoever_lists_keys_after_a_revocation_sees_all_that_the_key_has_made(
+    keys: KeyStore, tenant: uuid.UUID
+) -> None:
+    maker, _ = await keys.create(tenant, "maker", ["admin"])
+    made: list[uuid.UUID] = []
+
+    async def make() -> None:
+        for _ in range(10):
+            made.append((await keys.create(tenant, "made", ["realtime"], created_by=maker.id))[0].id)  # noqa: PERF401
+
+    makers = [asyncio.create_task(make()) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    await keys.revoke(tenant, maker.key_id)
+    seen = {key.id for key in (await keys.list(tenant, 100)).keys if key.created_by == maker.id}
+    outcomes = await asyncio.gather(*makers, return_exceptions=True)
+    assert {type(each) for each in outcomes} <= {KeyEnded, type(None)}
+    assert set(made) == seen, "one was made after it"
+
+
+async def test_two_keys_that_revoke_each_other_do_not_wait_for_each_other(keys: KeyStore, tenant: uuid.UUID) -> None:
+    for _ in range(10):
+        one, _ = await keys.create(tenant, "one", ["admin"])
+        other, _ = await keys.create(tenant, "other", ["admin"])
+        outcomes = await asyncio.gather(
+            keys.revoke(tenant, one.key_id, revoked_by=other.id),
+            keys.revoke(tenant, other.key_id, revoked_by=one.id),
+            return_exceptions=True,
+        )
+        assert sorted(type(each).__name__ for each in outcomes) == ["ApiKey", "KeyEnded"]
+
+
 async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenant: uuid.UUID) -> None:
     key, _ = await keys.create(tenant, "ci", ["realtime"])
     uses = KeyUses(keys, pause_seconds=0.05)
@@ -244,9 +303,9 @@ async def test_a_tenant_has_so_many_keys_and_the_operator_always_one_more(
         *(keys.create(tenant, "made", ["realtime"], created_by=maker.id) for _ in range(8)), return_exceptions=True
     )
     assert [isinstance(each, TooManyKeys) for each in made].count(True) == 5
-    assert (await keys.create(tenant, "operator's", ["admin"]))[0].name == "operator's"
+    operators, _ = await keys.create(tenant, "operator's", ["admin"])
     last = next(each[0] for each in made if isinstance(each, tuple))
-    for key in (last, maker):
+    for key in (last, operators):
         await keys.revoke(tenant, key.key_id)
     other, _ = await keys.create(tenant, "made", ["realtime"], created_by=maker.id)
     assert other.name == "made"
@@ -370,9 +429,16 @@ async def test_the_operator_makes_tenants_keys_and_limits(
         "requests_per_second": None,
         "max_session_seconds": None,
         "idle_timeout_seconds": None,
+        "max_storage_bytes": None,
     }
+    code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-storage-gib", "1.5", "--json")
+    assert json.loads(out)["max_storage_bytes"] == 3 * 2**29
+    code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-storage-bytes", "1000", "--json")
+    assert json.loads(out)["max_storage_bytes"] == 1000
     code, out = await _command(capsys, "tenants")
     assert name in out
+    code, out = await _command(capsys, "tenants", "--json")
+    assert [each["stored_bytes"] for each in json.loads(out) if each["name"] == name] == [0]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +449,8 @@ async def test_the_operator_makes_tenants_keys_and_limits(
         ["create-key", "--tenant", "a", "--name", "b", "--scopes", "admin", "--expires-in-seconds", "1"],
         ["set-limits", "--tenant", "a", "--max-sessions", "-1"],
         ["set-limits", "--tenant", "a", "--requests-per-second", "nan"],
+        ["set-limits", "--tenant", "a", "--max-storage-gib", "nan"],
+        ["set-limits", "--tenant", "a", "--max-storage-bytes", "1.5"],
     ],
 )
 def test_the_operator_is_told_what_is_wrong(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

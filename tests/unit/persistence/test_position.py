@@ -1,5 +1,6 @@
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,22 @@ def test_one_with_many_running_transactions_is_short_and_has_seen_less() -> None
     token = position.encode(TENANT, None)
     assert len(token) <= 400
     assert Position.decode(token, TENANT, None) == Position(1, 100, 100)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        Position(1, 100, 200, (150, 140)),
+        Position(1, 100, 200, (150, 150)),
+        Position(1, 200, 100),
+        Position(1, 0, 100),
+        Position(1, 100, 2**63),
+        Position(1, 2**63, 2**64 - 1),
+        Position(1, 100, 200, (250,)),
+    ],
+)
+def test_a_token_with_numbers_that_postgres_does_not_read_is_none(position: Position) -> None:
+    assert Position.decode(position.encode(TENANT, None), TENANT, None) is None
 
 
 @given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(bytes.hex)))
