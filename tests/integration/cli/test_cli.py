@@ -308,6 +308,24 @@ def test_a_deletion_without_a_terminal_needs_yes(dalston: Run, http: httpx.Clien
     assert http.get(f"{SESSIONS}/{session_id}").status_code == 404
 
 
+def test_a_live_session_is_ended_by_another_command(env: dict[str, str], folder: Path, dalston: Run) -> None:
+    command = ["dalston", "transcribe", "speech.wav", "--realtime", "--store"]
+    with subprocess.Popen(
+        command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        session_id = process.stderr.readline().split()[-1]
+        ending = dalston("sessions", "end", session_id, NOBODYS)
+        assert (ending.returncode, ending.stdout) == (3, f"ending {session_id}\n")
+        assert ending.stderr == f"error: {NOBODYS}: session {NOBODYS} was not found\n"
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "ended on request" in said
+    again = dalston("sessions", "end", session_id)
+    assert (again.returncode, again.stdout) == (0, f"{session_id} has ended already: interrupted\n")
+    assert json.loads(dalston("sessions", "end", session_id, "--json").stdout)["status"] == "interrupted"
+
+
 def test_what_goes_wrong_is_one_line_and_an_exit_code(dalston: Run, folder: Path) -> None:
     (folder / "broken.flac").write_bytes(b"fLaC")
     wrong = {

@@ -49,6 +49,18 @@ def test_the_secret_is_alone_on_stdout_and_opens_what_it_may(keyed: Keyed) -> No
     assert json.loads(keyed.run("keys", "revoke", key["id"], "--json").stdout)["revoked_at"].endswith("Z")
 
 
+def test_a_revocation_names_the_keys_that_were_made_with_the_key(keyed: Keyed) -> None:
+    maker = keyed.run("keys", "create", "maker", "--scope", "admin").stdout.strip()
+    keyed.run("keys", "create", "made", "--scope", "realtime", DALSTON_API_KEY=maker)
+    ids = {key["name"]: key["id"] for key in json.loads(keyed.run("keys", "list", "--json").stdout)["keys"]}
+    listed = keyed.run("keys", "list").stdout.splitlines()
+    (row,) = (line for line in listed if line.startswith(ids["made"]))
+    assert row.split("\t")[-1] == ids["maker"]
+    revoked = keyed.run("keys", "revoke", ids["maker"])
+    assert revoked.stdout == f"revoked {ids['maker']} (maker)\n"
+    assert ids["made"] in revoked.stderr
+
+
 def test_a_wrong_key_is_told_without_being_shown(keyed: Keyed) -> None:
     wrong = "dk_" + "w" * 43
     for arguments in (("sessions", "list"), ("transcribe", "speech.wav")):

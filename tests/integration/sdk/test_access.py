@@ -4,13 +4,24 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dalston import AuthenticationError, Client, Ended, NotFound, PermissionDenied, Scope
+from dalston import (
+    AuthenticationError,
+    Client,
+    Ended,
+    NotFound,
+    PermissionDenied,
+    Reconnecting,
+    Scope,
+    SessionBegan,
+    SessionEnded,
+)
 from dalston.options import Transport
 
 from stack.ports import free_port
@@ -81,6 +92,44 @@ def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(keyed: Keyed, trans
         assert admin.keys.revoke(made.key.id).revoked_at is not None
         with pytest.raises(NotFound):
             admin.keys.revoke("key_" + "0" * 32)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_session_that_is_ended_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
+    def for_ever() -> Iterator[bytes]:
+        while True:
+            yield SECOND[:3200]
+            time.sleep(0.1)
+
+    begun: list[str] = []
+    with keyed.client(keyed.admin) as client, pytest.raises(SessionEnded):
+        for event in client.transcribe(for_ever(), transport=transport):
+            assert not isinstance(event, Reconnecting)
+            if isinstance(event, SessionBegan):
+                begun.append(event.session_id)
+                assert client.sessions.end(event.session_id).status == "active"
+    (session_id,) = begun
+    with keyed.client(keyed.admin) as client:
+        assert client.sessions.end(session_id).status == "interrupted"
+        with pytest.raises(NotFound):
+            client.sessions.end("sess_" + "0" * 32)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
+    def for_ever() -> Iterator[bytes]:
+        while True:
+            yield SECOND[:3200]
+            time.sleep(0.1)
+
+    with keyed.client(keyed.admin) as admin:
+        made = admin.keys.create("laptop", [Scope.REALTIME])
+        assert made.key.created_by is not None
+        with keyed.client(made.secret) as laptop, pytest.raises(AuthenticationError):
+            for event in laptop.transcribe(for_ever(), transport=transport):
+                assert not isinstance(event, Reconnecting)
+                if isinstance(event, SessionBegan):
+                    admin.keys.revoke(made.key.id)
 
 
 def test_a_token_opens_one_session_once(keyed: Keyed) -> None:
