@@ -27,6 +27,7 @@ Kind = Literal["live", "ahead", "partial"]
 
 FINALS_FIRST: Final[tuple[Kind, ...]] = ("live", "ahead", "partial")
 AHEAD_LAST: Final[tuple[Kind, ...]] = ("live", "partial", "ahead")
+PARTIALS_FIRST: Final[tuple[Kind, ...]] = ("partial", "live", "ahead")
 AHEAD_FIRST: Final[tuple[Kind, ...]] = ("ahead", "live", "partial")
 
 

@@ -8,6 +8,7 @@ from server.inference.batch_policy import (
     AHEAD_FIRST,
     AHEAD_LAST,
     FINALS_FIRST,
+    PARTIALS_FIRST,
     BatchLimits,
     Candidate,
     Kind,
@@ -15,9 +16,8 @@ from server.inference.batch_policy import (
 )
 from server.inference.errors import QueueFull
 from server.inference.job import Job
-from server.inference.lateness import Lateness
 from server.inference.pace import Pace
-from server.inference.tenant_lateness import TenantLateness, Wait
+from server.inference.tenant_lateness import Lates, TenantLateness, Wait
 
 LATE_SECONDS = 0.5
 """Finals that wait this long for others on average leave no time for partials. Batches of recordings that are ahead of
@@ -51,7 +51,7 @@ class JobQueue:
         self._allowance = Allowance(partial_share)
         self._served: dict[tuple[Hashable, bool], float] = {}  # when tenants had their last batch, of those that wait
         self._lateness = TenantLateness()
-        self._crowding = Lateness()  # the same without those batches
+        self._crowding = Lates()  # the same within each tenant, without those batches
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -94,9 +94,11 @@ class JobQueue:
         self._tell_haste(batch, now)
         self._at_model, self._taken = batch, now
         # One note a batch: many that came just now do not make good for one that has waited long.
-        if turns := [job.turn for job in batch if _is_awaited(job)]:
-            self._lateness.note([self._wait(job) for job in batch if _is_awaited(job)], now)
-            self._crowding.note(now - max(min(turns), self._ahead_through), now)
+        if waits := [self._wait(job) for job in batch if _is_awaited(job)]:
+            self._lateness.note(waits, now)
+            for tenant in {job.tenant for job in batch if _is_awaited(job)}:
+                first = min(job.turn for job in batch if _is_awaited(job) and job.tenant == tenant)
+                self._crowding.note(tenant, now - max(first, self._ahead_through), now)
         return batch
 
     def pause(self, now: float) -> float | None:
@@ -129,10 +131,8 @@ class JobQueue:
         return self._drop([job for job in self._waiting if job.abandoned])
 
     def drop_partials_without_time(self, now: float) -> list[Job]:
-        """Takes out the partials if the model has no time for any: finals wait too long already."""
-        if self._crowding.at(now) < LATE_SECONDS:
-            return []
-        return self._drop([job for job in self._waiting if job.is_partial])
+        """Takes out the partials of tenants whose finals wait too long already."""
+        return self._drop([job for job in self._waiting if job.is_partial and self._is_crowded(job.tenant, now)])
 
     def clear(self) -> list[Job]:
         """Takes out everything."""
@@ -144,7 +144,23 @@ class JobQueue:
             order = AHEAD_FIRST
         else:
             order = AHEAD_LAST if self._partials_due > 0 else FINALS_FIRST
+            if self._crowd_keeps_partials_waiting(now):
+                order = PARTIALS_FIRST
         return tuple(kind for kind in order if kind != "partial") if self._allowance.wait(now) else order
+
+    def _crowd_keeps_partials_waiting(self, now: float) -> bool:
+        """Whether all live finals that wait are of tenants that have more of them than there is time for, and none that
+        somebody else's partials are to wait for."""
+        partials = {job.tenant for job in self._waiting if job.is_partial}
+        live = {job.tenant for job in self._waiting if _kind(job) == "live"}
+        return (
+            bool(partials and live)
+            and all(self._is_crowded(tenant, now) for tenant in live)
+            and not any(self._is_crowded(tenant, now) for tenant in partials)
+        )
+
+    def _is_crowded(self, tenant: Hashable, now: float) -> bool:
+        return self._crowding.of(tenant).at(now) >= LATE_SECONDS
 
     def _end_batch(self, now: float) -> None:
         """Has the next of those whose batch is through wait from now on; what is to be done again keeps its turn."""

@@ -20,6 +20,25 @@ class Wait:
     """For those of other tenants: its tenant may have had something else served meanwhile."""
 
 
+class Lates:
+    """How late things are of late, for each tenant; what was not late for long is forgotten."""
+
+    def __init__(self) -> None:
+        self._of: dict[Hashable, Lateness] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def note(self, tenant: Hashable, seconds: float, now: float) -> None:
+        """Something of a tenant had to wait so long."""
+        self._of.setdefault(tenant, Lateness()).note(seconds, now)
+        self._of = {who: late for who, late in self._of.items() if late.at(now) > _FORGOTTEN}
+
+    def of(self, tenant: Hashable) -> Lateness:
+        """For a tenant."""
+        return self._of.get(tenant) or Lateness()
+
+
 class TenantLateness:
     """Two measures: how long a tenant's utterances wait for other sessions, and how long tenants wait for each other.
 
@@ -28,16 +47,15 @@ class TenantLateness:
     """
 
     def __init__(self) -> None:
-        self._of: dict[Hashable, Lateness] = {}
+        self._within = Lates()
         self._between = Lateness()
 
     def note(self, waits: Sequence[Wait], now: float) -> None:
         """What a batch that begins now kept waiting: the longest wait of each tenant counts, and the longest of all."""
         for tenant in {wait.tenant for wait in waits}:
             first = min(wait.since for wait in waits if wait.tenant == tenant)
-            self._of.setdefault(tenant, Lateness()).note(now - first, now)
+            self._within.note(tenant, now - first, now)
         self._between.note(now - min(wait.tenant_since for wait in waits), now)
-        self._of = {tenant: late for tenant, late in self._of.items() if late.at(now) > _FORGOTTEN}
 
     def of(
         self, tenant: Hashable, waits: Sequence[Wait], served: Collection[Hashable], taken: float, now: float
@@ -52,7 +70,7 @@ class TenantLateness:
         own = [wait.since for wait in waits if wait.tenant == tenant]
         others = [wait.tenant_since for wait in waits if wait.tenant not in served]
         return max(
-            _lateness(self._of.get(tenant) or Lateness(), own, taken, now),
+            _lateness(self._within.of(tenant), own, taken, now),
             _lateness(self._between, others, taken, now),
         )
 

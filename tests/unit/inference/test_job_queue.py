@@ -402,4 +402,28 @@ def test_what_a_queue_remembers_of_tenants_is_bounded() -> None:
         queue.add(job(Owner(number), number))
         queue.take(number)
     assert len(queue._served) <= 1
-    assert len(queue._lateness._of) < 20
+    assert len(queue._lateness._within) < 20
+
+
+def test_a_flood_of_another_tenant_leaves_a_speaker_interim_results_in_their_share() -> None:
+    machine, flood, speaker = Machine(), [Owner("flood") for _ in range(10)], Owner("other")
+    machine.queue = JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.25)
+    tried: list[float] = []
+
+    def arrive(machine: Machine) -> None:
+        for owner in flood:
+            if not any(waiting.session is owner for waiting in machine.queue._waiting):
+                machine.queue.add(job(owner, machine.now))
+            machine.queue.add(partial(owner, machine.now))
+        machine.queue.add(partial(speaker, machine.now))
+        if any(taken.session is speaker for taken in machine.queue._at_model):
+            tried.append(machine.now)
+
+    machine.run(100, arrive)
+    assert len(tried) >= 20
+    assert sum(seconds for name, seconds in machine.spent.items() if name.endswith("final")) > 70
+
+
+def test_the_partials_of_a_tenant_wait_for_live_finals_of_one_that_has_few() -> None:
+    queue = queue_of(job(Owner("a"), 0), partial(Owner("b"), 0))
+    assert [each.is_partial for each in served(queue, 0.1)] == [False, True]
