@@ -235,6 +235,10 @@ class TranscribeControl(_message.Message):
     class Flush(_message.Message):
         """Ends the utterance in progress now; `flushed` answers once all audio sent
         before has been transcribed.
+
+        A session has two utterances in a second of audio, and a few more for
+        once. One that a flush would end beyond that goes on instead, and its end
+        answers the flush.
         """
 
         DESCRIPTOR: _descriptor.Descriptor

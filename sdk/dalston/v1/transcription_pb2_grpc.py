@@ -79,7 +79,9 @@ class TranscriptionServiceServicer:
 
         Fails with INVALID_ARGUMENT on a bad message or parameter, UNIMPLEMENTED
         on a parameter that this server does not support yet, RESOURCE_EXHAUSTED
-        when no further stream can be served, DEADLINE_EXCEEDED when nothing was
+        when no further stream can be served or the tenant stores as much as it
+        may, ABORTED when somebody ended the session, UNAUTHENTICATED also when
+        its key was revoked or expired, DEADLINE_EXCEEDED when nothing was
         received for the idle timeout or the session grew too long, UNAVAILABLE
         when a recording was asked for and cannot be kept. Send audio only after
         `session_begin`: until then a proxy may still move the stream to another

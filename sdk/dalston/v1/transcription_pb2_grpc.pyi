@@ -57,7 +57,9 @@ class TranscriptionServiceStub:
 
     Fails with INVALID_ARGUMENT on a bad message or parameter, UNIMPLEMENTED
     on a parameter that this server does not support yet, RESOURCE_EXHAUSTED
-    when no further stream can be served, DEADLINE_EXCEEDED when nothing was
+    when no further stream can be served or the tenant stores as much as it
+    may, ABORTED when somebody ended the session, UNAUTHENTICATED also when
+    its key was revoked or expired, DEADLINE_EXCEEDED when nothing was
     received for the idle timeout or the session grew too long, UNAVAILABLE
     when a recording was asked for and cannot be kept. Send audio only after
     `session_begin`: until then a proxy may still move the stream to another
@@ -99,7 +101,9 @@ class TranscriptionServiceAsyncStub(TranscriptionServiceStub):
 
     Fails with INVALID_ARGUMENT on a bad message or parameter, UNIMPLEMENTED
     on a parameter that this server does not support yet, RESOURCE_EXHAUSTED
-    when no further stream can be served, DEADLINE_EXCEEDED when nothing was
+    when no further stream can be served or the tenant stores as much as it
+    may, ABORTED when somebody ended the session, UNAUTHENTICATED also when
+    its key was revoked or expired, DEADLINE_EXCEEDED when nothing was
     received for the idle timeout or the session grew too long, UNAVAILABLE
     when a recording was asked for and cannot be kept. Send audio only after
     `session_begin`: until then a proxy may still move the stream to another
@@ -144,7 +148,9 @@ class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Fails with INVALID_ARGUMENT on a bad message or parameter, UNIMPLEMENTED
         on a parameter that this server does not support yet, RESOURCE_EXHAUSTED
-        when no further stream can be served, DEADLINE_EXCEEDED when nothing was
+        when no further stream can be served or the tenant stores as much as it
+        may, ABORTED when somebody ended the session, UNAUTHENTICATED also when
+        its key was revoked or expired, DEADLINE_EXCEEDED when nothing was
         received for the idle timeout or the session grew too long, UNAVAILABLE
         when a recording was asked for and cannot be kept. Send audio only after
         `session_begin`: until then a proxy may still move the stream to another
