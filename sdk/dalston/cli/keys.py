@@ -87,9 +87,9 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key, such as key_0190...", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Revokes a key: within seconds it is refused everywhere, and its live sessions are ended.
+    """Revokes a key: within seconds it is refused everywhere.
 
-    Keys that were made with it stay good, and are named.
+    Its live sessions are ended. Keys that were made with it stay good, and are named.
     """
     with connection.connect(ctx) as client:
         key = client.keys.revoke(key_id)

@@ -112,6 +112,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
 
 def test_the_table_has_every_column_of_the_record() -> None:
     inner = {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"}
+    inner.add("end_requested_at")
     columns = {column.name for column in realtime_sessions.c} - inner
     assert columns == {field.name for field in fields(SessionRecord)} - {"next_session_id"}
 

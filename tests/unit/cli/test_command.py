@@ -258,8 +258,10 @@ def test_every_kind_of_error_has_a_code() -> None:
         "AudioOverflow",
         "DalstonError",
         "ServerError",
+        "SessionEnded",
         "SessionResumed",
         "SessionTimeout",
+        "StorageQuotaExceeded",
         "TooManyKeys",
         "Unsupported",
     }
