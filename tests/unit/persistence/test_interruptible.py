@@ -1,0 +1,51 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from persistence.interruptible import Interruptible
+
+
+class Ended(Exception):
+    pass
+
+
+async def items(*given: int, then: asyncio.Event | None = None) -> AsyncIterator[int]:
+    for each in given:
+        yield each
+    if then is not None:
+        await then.wait()
+        yield -1
+
+
+async def test_what_is_not_ended_gives_all_and_then_its_own_end() -> None:
+    assert [each async for each in Interruptible(items(1, 2, 3))] == [1, 2, 3]
+
+
+async def test_who_waits_is_told_at_once() -> None:
+    interruptible = Interruptible(items(1, then=asyncio.Event()))
+    assert await anext(interruptible) == 1
+    waiting = asyncio.create_task(anext(interruptible))  # type: ignore[arg-type]
+    await asyncio.sleep(0.01)
+    interruptible.end(Ended())
+    with pytest.raises(Ended):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_nothing_more_is_given_and_the_first_error_counts() -> None:
+    interruptible = Interruptible(items(1, 2))
+    assert await anext(interruptible) == 1
+    interruptible.end(Ended("first"))
+    interruptible.end(Ended("second"))
+    for _ in range(2):
+        with pytest.raises(Ended, match="first"):
+            await anext(interruptible)
+
+
+async def test_a_timeout_of_the_items_own_is_passed_on() -> None:
+    async def late() -> AsyncIterator[int]:
+        raise TimeoutError("their own")
+        yield 1
+
+    with pytest.raises(TimeoutError, match="their own"):
+        await anext(Interruptible(late()))
