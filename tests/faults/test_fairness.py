@@ -38,8 +38,8 @@ _ENDED_SECONDS: Final = 10.0
 """For the sessions of clients that vanished, which store nothing."""
 _IDLE_SECONDS: Final = 30.0
 """For the batch that runs then, on a machine that is busy."""
-_WORST_FINAL_SECONDS: Final = 15.0
-"""For the other tenant on a machine of two cores that runs other things; what it was is in the figures."""
+_TIMES_AS_LATE: Final = 10.0
+"""Finals of the other tenant, at most, compared with those when it is alone: with sessions' turns alone it was 25."""
 
 
 @dataclass
@@ -188,7 +188,7 @@ async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
         # Some words differ where there is no time for beams; none is missing.
         assert len(heard) >= 0.9 * len(words)
         assert beside.finals[-1].end == pytest.approx(alone.finals[-1].end, abs=1.0)
-        assert p95(beside.waits) < _WORST_FINAL_SECONDS
+        assert p95(beside.waits) < _TIMES_AS_LATE * (1 + p95(alone.waits))
         assert utterances <= _STORMS * (AT_ONCE + PER_SECOND * (lasted + 2)) + len(beside.finals) + _STORMS
         for storm in storms:
             storm.vanish()
