@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +29,7 @@ from stack.ports import free_port
 from stack.settings import ROOT
 from tests.faults.client import END, FLUSH
 from tests.faults.figures import FIGURES
-from tests.faults.servers import REAL, ServerProcess, a_server
+from tests.faults.servers import REAL, SCRIPTED, ServerProcess, a_server
 from tests.faults.world import World
 
 _STORMS: Final = 20
@@ -49,6 +50,11 @@ class Keyed:
     server: ServerProcess
     metrics_port: int
     keys: dict[str, str]
+
+    def cpu_seconds(self) -> float:
+        """What the server has used so far."""
+        fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stream(self, tenant: str) -> Speaker:
         return Speaker(self.server.channel(), self.keys[tenant])
@@ -125,10 +131,13 @@ class Speaker:
         await self.begin()
         listening = asyncio.create_task(self.listen())
         await self.talk(audio, flushing=False)
-        await self._server.write(END)
+        await self.finish()
         await listening
         assert self.error is None
         return " ".join(final.text for final in self.finals)
+
+    async def finish(self) -> None:
+        await self._server.write(END)
 
     def vanish(self) -> None:
         self.call.cancel()
@@ -144,7 +153,7 @@ def speech() -> bytes:
 
 
 @asynccontextmanager
-async def keyed(world: World, weights_cache: Path, **settings: object) -> AsyncIterator[Keyed]:
+async def keyed(world: World, weights_cache: Path, *, program: str = REAL, **settings: object) -> AsyncIterator[Keyed]:
     keys = {}
     async with open_database(PersistenceSettings(database_url=SecretStr(world.database_url))) as database:
         for name in ("flood", "other"):
@@ -154,11 +163,11 @@ async def keyed(world: World, weights_cache: Path, **settings: object) -> AsyncI
     environment = world.environment(
         world.new_spool(), cache_dir=weights_cache, auth="keys", metrics_port=port, **settings
     )
-    async with a_server(environment, world.folder / "server.log", program=REAL) as server:
+    async with a_server(environment, world.folder / "server.log", program=program) as server:
         yield Keyed(server, port, keys)
 
 
-@pytest.mark.parametrize("seconds", [8, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.timeout(300)
 async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
     world: World, weights_cache: Path, speech: bytes, seconds: int
@@ -200,9 +209,33 @@ async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
         )
 
 
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_a_storm_of_flushes_costs_little_more_than_its_speech(
+    world: World, weights_cache: Path, speech: bytes
+) -> None:
+    seconds = 20
+    costs = {}
+    async with keyed(world, weights_cache) as service:
+        await service.stream("other").say(speech[: 3 * 32_000])
+        for name, config in (("speech", {}), ("storm", {"vad_threshold": 0.001, "min_speech_duration_ms": 50})):
+            stream = service.stream("flood")
+            before = service.cpu_seconds()
+            await stream.begin(**config)
+            listening = asyncio.create_task(stream.listen())
+            await stream.talk(speech[: seconds * 32_000], flushing=name == "storm")
+            await stream.finish()
+            await listening
+            assert stream.flushed == stream.flushes
+            costs[name] = (service.cpu_seconds() - before) / seconds
+    FIGURES.note(f"CPU for a second of audio: {costs['speech']:.2f} s, with a flush each 0.1 s {costs['storm']:.2f} s")
+    assert costs["storm"] < 6 * costs["speech"]
+
+
 @pytest.mark.timeout(120)
 async def test_silent_sessions_of_one_tenant_leave_another_its_places(world: World, weights_cache: Path) -> None:
-    async with keyed(world, weights_cache, max_sessions=64) as service, asyncio.TaskGroup() as group:
+    scripted = keyed(world, weights_cache, program=SCRIPTED, max_sessions=64)
+    async with scripted as service, asyncio.TaskGroup() as group:
         silent = [service.stream("flood") for _ in range(64)]
         begins = [group.create_task(_try_to_begin(stream)) for stream in silent]
         codes = [await begin for begin in begins]
