@@ -188,7 +188,7 @@ def _build(
     )
     watches = Watches(persistence.changes, persistence.bell, gate, drain, settings.tenant_max_watches)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
-        SessionServicer(persistence, watches, settings.tenant_max_downloads), server
+        SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
     )
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()

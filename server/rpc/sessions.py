@@ -1,5 +1,7 @@
 """SessionService: the record of sessions, over persistence."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import NoReturn
 from uuid import UUID
@@ -16,9 +18,12 @@ from persistence.records import SessionFilter
 from persistence.service import Persistence
 from persistence.session_id import parse_session_id
 from persistence.tenancy import current_caller
+from server.access.gate import Gate, OpenGate
 from server.rpc import unimplemented
+from server.rpc.auth import authorization_of
 from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
+from server.rpc.readmission import while_admitted
 from server.rpc.session_message import session_message
 from server.rpc.watch import Watches
 from server.session.errors import InvalidParameter
@@ -31,9 +36,20 @@ MAX_DOWNLOADS = 8
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """Every method sees the caller's tenant only; errors are raised, not answered."""
 
-    def __init__(self, persistence: Persistence, watches: Watches, max_downloads: int = MAX_DOWNLOADS) -> None:
-        """`max_downloads`: of one tenant, in progress at a time."""
+    def __init__(
+        self,
+        persistence: Persistence,
+        watches: Watches,
+        max_downloads: int = MAX_DOWNLOADS,
+        gate: Gate | None = None,
+    ) -> None:
+        """
+        Args:
+            max_downloads: of one tenant, in progress at a time.
+            gate: is asked whether those may go on. Without one they may.
+        """
         self._persistence = persistence
+        self._gate = gate or OpenGate()
         self._downloads = Downloads(persistence, max_downloads)
         self._watches = watches
 
@@ -68,16 +84,22 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
-        with self._downloads.place(_tenant()):
+        async with self._download("GetAudio", context):
             await self._downloads.audio(_tenant(), request, context)
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
-        with self._downloads.place(_tenant()):
+        async with self._download("GetTranscript", context):
             await self._downloads.transcript(_tenant(), request, context)
 
     async def ExportTranscript(self, request: pb.ExportTranscriptRequest, context: Context) -> None:  # type: ignore[override]
-        with self._downloads.place(_tenant()):
+        async with self._download("ExportTranscript", context):
             await self._downloads.export(_tenant(), request, context)
+
+    @asynccontextmanager
+    async def _download(self, method: str, context: Context) -> AsyncIterator[None]:
+        with self._downloads.place(_tenant()):
+            async with while_admitted(self._gate, method, authorization_of(context)):
+                yield
 
     async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
         # Read before its utterances: what it has said to its end is there by then.
