@@ -31,6 +31,15 @@ def document(value: Any) -> Any:
         return value.value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, events.Word):
+        # The API has the word under both names.
+        return {
+            "word": value.word,
+            "text": value.word,
+            "start": value.start,
+            "end": value.end,
+            "confidence": value.confidence,
+        }
     if is_dataclass(value) and not isinstance(value, type):
         pairs = ((field.name, getattr(value, field.name)) for field in fields(value))
         return {name: document(each) for name, each in pairs if each is not None}

@@ -37,7 +37,7 @@ def test_events_have_the_names_of_the_websocket() -> None:
         "end": 1.0,
         "confidence": 0.9,
         "language": "en",
-        "words": [{"word": "Hello.", "start": 0.5, "end": 1.0, "confidence": 0.8}],
+        "words": [{"word": "Hello.", "text": "Hello.", "start": 0.5, "end": 1.0, "confidence": 0.8}],
     }
     assert documents.event(events.Acknowledged(3.0, 2.0, 1.0)) == {
         "type": "audio.ack",

@@ -4,8 +4,8 @@ A session without a row is not a deleted one: a failover of Postgres to an async
 From here on whoever removes what belongs to a session asks for its entry in this table. A trigger writes it, so that a
 delete by a server of the release before counts, too. It fires for statements that set `deleted_at` and for no others.
 
-Revision: 0010
-Follows: 0007
+Revision: 0009
+Follows: 0008
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "0010"
-down_revision: str | Sequence[str] | None = "0007"
+revision: str = "0009"
+down_revision: str | Sequence[str] | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
