@@ -46,6 +46,7 @@ _REASONS: dict[str, tuple[int, bool]] = {
     "AUDIO_NOT_STORED": (4404, False),
     "TRANSCRIPT_NOT_STORED": (4404, False),
     "KEY_NOT_FOUND": (4404, False),
+    "PATH_NOT_FOUND": (4404, False),
     "SESSION_ACTIVE": (4409, True),
     "SESSION_RESUMED": (4409, False),
     "SESSION_ENDED": (4410, False),

@@ -7,22 +7,25 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from bridge.closing import ERROR_DOMAIN
 from bridge.pages import Pages
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 HEALTH_PATH = "/healthz"
 
-# google.rpc.Code for the HTTP statuses that occur here.
+# google.rpc.Code and the reason for the HTTP statuses that occur here.
 _CODES = {
-    HTTPStatus.BAD_REQUEST: 3,
-    HTTPStatus.UNAUTHORIZED: 16,
-    HTTPStatus.FORBIDDEN: 7,
-    HTTPStatus.NOT_FOUND: 5,
-    HTTPStatus.UPGRADE_REQUIRED: 9,
-    HTTPStatus.METHOD_NOT_ALLOWED: 12,
-    HTTPStatus.INTERNAL_SERVER_ERROR: 13,
-    HTTPStatus.SERVICE_UNAVAILABLE: 14,
+    HTTPStatus.BAD_REQUEST: (3, "INVALID_MESSAGE"),
+    HTTPStatus.UNAUTHORIZED: (16, "UNAUTHENTICATED"),
+    HTTPStatus.FORBIDDEN: (7, "PERMISSION_DENIED"),
+    HTTPStatus.NOT_FOUND: (5, "PATH_NOT_FOUND"),
+    HTTPStatus.UPGRADE_REQUIRED: (9, "INVALID_MESSAGE"),
+    HTTPStatus.METHOD_NOT_ALLOWED: (12, "INVALID_MESSAGE"),
+    HTTPStatus.INTERNAL_SERVER_ERROR: (13, "INTERNAL"),
+    HTTPStatus.SERVICE_UNAVAILABLE: (14, "UNAVAILABLE"),
 }
+_OTHER = (2, "INTERNAL")
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 def answer(request: Request, pages: Pages) -> Response | None:
@@ -31,7 +34,9 @@ def answer(request: Request, pages: Pages) -> Response | None:
     if path == HEALTH_PATH and request.method in ("GET", "HEAD"):
         return json_response(HTTPStatus.OK, {"status": "ok"}, {}, with_body=request.method == "GET")
     if path not in (STREAM_PATH, HEALTH_PATH):
-        return error_response(HTTPStatus.NOT_FOUND, f"nothing is here; WebSockets are served on {STREAM_PATH}")
+        return error_response(
+            HTTPStatus.NOT_FOUND, f"there is nothing at this path; WebSockets are served at {STREAM_PATH}"
+        )
     if request.method != "GET":
         return error_response(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET", Allow="GET")
     if not any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
@@ -50,7 +55,9 @@ def in_json(response: Response) -> Response:
 
 def error_response(status: HTTPStatus, message: str, **headers: str) -> Response:
     """An error in the shape of the REST API."""
-    return json_response(status, {"code": _CODES.get(status, 2), "message": message, "details": []}, headers)
+    code, reason = _CODES.get(status, _OTHER)
+    info = {"@type": _ERROR_INFO, "reason": reason, "domain": ERROR_DOMAIN, "metadata": {}}
+    return json_response(status, {"code": code, "message": message, "details": [info]}, headers)
 
 
 def json_response(

@@ -85,6 +85,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED: the tenant stores as much as it may. Delete sessions,
     or begin one that stores nothing.
     """
+    ERROR_REASON_PATH_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND: there is no such method, path or host. Over REST only; gRPC has
+    the status UNIMPLEMENTED for it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -154,5 +158,9 @@ ERROR_REASON_SESSION_ENDED: ErrorReason.ValueType  # 26
 ERROR_REASON_STORAGE_QUOTA_EXCEEDED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED: the tenant stores as much as it may. Delete sessions,
 or begin one that stores nothing.
+"""
+ERROR_REASON_PATH_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND: there is no such method, path or host. Over REST only; gRPC has
+the status UNIMPLEMENTED for it.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
