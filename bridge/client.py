@@ -52,9 +52,11 @@ class ClientSocket(ServerConnection):
         self._max_connections = max_connections
         self._refusal: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._head_bytes = 0
+        self.has_begun = False
+        """Whether it has been sent `session.begin`."""
         super().__init__(
             _Protocol(
-                self._refusal.set_result,
+                self._refuse,
                 origins=protocol.origins,
                 max_size=MAX_MESSAGE_BYTES,
                 logger=protocol.logger,
@@ -62,6 +64,11 @@ class ClientSocket(ServerConnection):
             server,
             **options,
         )
+
+    def _refuse(self, ending: Ending) -> None:
+        # A client may send more than one frame that is refused; the first counts.
+        if not self._refusal.done():
+            self._refusal.set_result(ending)
 
     async def refused(self) -> Ending:
         """Waits until the client sent a frame that the socket refuses. It has been told, and is being closed."""

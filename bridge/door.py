@@ -30,8 +30,11 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-SPARE_CONNECTIONS = 64
-"""Connections beyond the limit of WebSockets: for health checks, and to tell the surplus that it is one."""
+REFUSED_AT_ONCE = 64
+"""Refused clients that may take their time to hear why and to leave. Beyond that the first to come is dropped."""
+
+SPARE_CONNECTIONS = REFUSED_AT_ONCE + 64
+"""Connections beyond the limit of WebSockets: for those that are refused, handshakes and health checks."""
 
 FULL = ending_for("NO_CAPACITY", "the bridge serves as many streams as it can; try again shortly")
 
@@ -88,6 +91,8 @@ class _Door:
         self._inquiry = Inquiry(channel)
         self._stopping = asyncio.Event()
         self._open: set[ClientSocket] = set()
+        # In the order in which they came.
+        self._refused: dict[ClientSocket, None] = {}
 
     def create_connection(self, protocol: ServerProtocol, server: Server, **options: Any) -> ClientSocket:
         return ClientSocket(
@@ -106,16 +111,31 @@ class _Door:
         """Serves one WebSocket from the handshake to the close."""
         socket = cast(ClientSocket, connection)
         if len(self._open) >= self._settings.bridge_max_connections:
-            await self._see_off(socket, FULL)
+            await self._turn_away(socket, FULL)
             return
         self._open.add(socket)
         metrics.OPEN_CONNECTIONS.inc()
         try:
             ending = await relay(socket, self._transcribe, self._settings.relay_limits, self._stopping)
-            await self._see_off(socket, ending)
+            if socket.has_begun:
+                await self._see_off(socket, ending)
         finally:
             self._open.discard(socket)
             metrics.OPEN_CONNECTIONS.dec()
+        if not socket.has_begun:
+            await self._turn_away(socket, ending)
+
+    async def _turn_away(self, socket: ClientSocket, ending: Ending) -> None:
+        """Sees off a client that had no session. It holds no place meanwhile, and others drop it where many wait."""
+        self._refused[socket] = None
+        if len(self._refused) > REFUSED_AT_ONCE:
+            first = next(iter(self._refused))
+            del self._refused[first]
+            first.abort()
+        try:
+            await self._see_off(socket, ending)
+        finally:
+            self._refused.pop(socket, None)
 
     async def close(self, server: Server) -> None:
         """Stops listening, ends every stream, and drops those that do not end in time."""
@@ -128,7 +148,7 @@ class _Door:
                 await server.wait_closed()
         except TimeoutError:
             log.warning("streams did not end in time", streams=len(self._open))
-            for socket in self._open:
+            for socket in (*self._open, *self._refused):
                 socket.abort()
 
     def _transcribe(self, metadata: Metadata) -> ServerCall:
@@ -157,7 +177,8 @@ async def _say(socket: ClientSocket, ending: Ending) -> None:
 async def _discard(socket: ClientSocket) -> None:
     with suppress(ConnectionClosed):
         while True:
-            await socket.recv()
+            # As bytes, for nobody reads it: text that is not UTF-8 would be an error.
+            await socket.recv(decode=False)
 
 
 def _process_response(_socket: ServerConnection, _request: Request, response: Response) -> Response:

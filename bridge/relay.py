@@ -135,6 +135,7 @@ class _Relay:
             begin = await self._call.read()
         metrics.BEGIN_SECONDS.observe(time.monotonic() - started)
         self._session_id = begin.session_begin.session_id if begin else ""
+        self._socket.has_begun = begin is not None
         return begin
 
     async def _send(self, response: TranscribeResponse) -> bool:
