@@ -17,7 +17,7 @@ from dalston.v1 import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # missing in its stubs only
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost, SpoolInUse, StorageUnavailable
@@ -35,6 +35,7 @@ from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.endings import Endings
 from server.rpc.errors import ErrorInterceptor, ending_of
 from server.rpc.keys import KeyServicer
+from server.rpc.reflection import BoundedReflection
 from server.rpc.requests import StreamLimits
 from server.rpc.sessions import SessionServicer
 from server.rpc.telemetry import TelemetryInterceptor
@@ -193,7 +194,8 @@ def _build(
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-    reflection.enable_server_reflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME), server)
+    reflected = BoundedReflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, server)
     address = _address(settings)
     try:
         server.add_insecure_port(address)

@@ -143,10 +143,11 @@ async def _answered(method: str, call: Call, context: Context) -> Any:
     except (grpc.aio.AbortError, grpc.aio.InternalError):
         raise
     except Exception as error:
-        await _abort(method, context, error)
+        await abort(method, context, error)
 
 
-async def _abort(method: str, context: Context, error: Exception) -> None:
+async def abort(method: str, context: Context, error: Exception) -> None:
+    """Ends the call with the status of an error."""
     answer = answer_to(error)
     message = str(error)
     if answer is _INTERNAL:

@@ -1,0 +1,43 @@
+"""Reflection: what the services are, told to tools. It needs no key, so each caller has a bound, and all have one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+from grpc_reflection.v1alpha._async import ReflectionServicer  # public by an alias only
+
+from server.access.errors import RateLimited
+from server.access.rates import Rates
+from server.rpc.errors import abort
+from server.rpc.interceptor import Context
+
+_PER_SECOND: Final = 20.0
+_BURST: Final = 400.0
+"""Of an address. A tool that reads the whole contract asks some fifty times."""
+_ALL_PER_SECOND: Final = 100.0
+_ALL_BURST: Final = 1000.0
+"""Of all addresses. An answer takes a third of a millisecond."""
+_ALL: Final = object()
+
+
+class BoundedReflection(ReflectionServicer):  # type: ignore[misc]  # it has no types
+    """The library's servicer, with so many answers a second and RATE_LIMITED beyond."""
+
+    def __init__(self, services: tuple[str, ...], rates: Rates | None = None) -> None:
+        super().__init__(services)
+        self._rates = Rates() if rates is None else rates
+
+    async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        address = dict(context.invocation_metadata() or ()).get("x-forwarded-for", context.peer().rpartition(":")[0])
+        async with aclosing(super().ServerReflectionInfo(requests, context)) as responses:
+            async for response in responses:
+                yield response
+                # Before the next is made. The first of a stream is bounded by the proxy, who counts streams.
+                await self._count(address, context)
+
+    async def _count(self, address: str | bytes, context: Context) -> None:
+        seconds = self._rates.take(address, _PER_SECOND, _BURST) or self._rates.take(_ALL, _ALL_PER_SECOND, _ALL_BURST)
+        if seconds:
+            await abort("ServerReflectionInfo", context, RateLimited("too many questions of reflection", seconds))

@@ -1,0 +1,60 @@
+"""Reflection needs no key: who asks without end is refused, and who asks what a tool asks is not."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from dalston.v1 import transcription_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from server.access.rates import Rates
+from server.rpc.reflection import BoundedReflection
+
+SERVICE = transcription_pb2.DESCRIPTOR.services_by_name["TranscriptionService"].full_name
+QUESTION = reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE)
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[reflection_pb2_grpc.ServerReflectionStub]:
+    server = grpc.aio.server()
+    # A clock that stands still: what is had is what a bucket holds.
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        BoundedReflection((SERVICE,), Rates(clock=lambda: 0.0)), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield reflection_pb2_grpc.ServerReflectionStub(channel)
+    await server.stop(None)
+
+
+async def ask(stub: reflection_pb2_grpc.ServerReflectionStub, times: int, address: str) -> tuple[int, str]:
+    """How many answers there were, and the status."""
+    call = stub.ServerReflectionInfo(metadata=(("x-forwarded-for", address),), timeout=20)
+    count = 0
+    try:
+        # One by one: grpc.aio loses the status of a call that is written to.
+        for _ in range(times):
+            await call.write(QUESTION)
+            response = await call.read()
+            assert response.file_descriptor_response.file_descriptor_proto
+            count += 1
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+    except grpc.aio.AioRpcError as error:
+        return count, error.code().name
+    return count, "OK"
+
+
+async def test_one_address_has_a_bound_and_others_are_answered(stub: reflection_pb2_grpc.ServerReflectionStub) -> None:
+    assert await ask(stub, 100, "192.0.2.1") == (100, "OK")
+    count, status = await ask(stub, 1000, "192.0.2.1")
+    assert (count, status == "OK") == (301, False)
+    assert await ask(stub, 100, "192.0.2.2") == (100, "OK")
+
+
+async def test_all_addresses_together_have_a_bound(stub: reflection_pb2_grpc.ServerReflectionStub) -> None:
+    answers = [await ask(stub, 100, f"192.0.2.{number}") for number in range(20)]
+    assert answers[:10] == [(100, "OK")] * 10
+    # One more each, after which a stream is ended: the proxy in front bounds the streams.
+    assert {count for count, _ in answers[10:]} == {1}
