@@ -261,8 +261,9 @@ class _Writer:
         if method.name in _BODIES:
             content: dict[str, Any] = _BODIES[method.name]
         elif method.server_streaming:
-            content = {"text/event-stream": {}, "application/x-ndjson": {}}
-            self._ref(method.output_type)
+            # The first is what a client gets that asks for nothing: an object a line, which is no JSON document.
+            message = self._ref(method.output_type)
+            content = {"application/x-ndjson": {"schema": message}, "text/event-stream": {"schema": {"type": "string"}}}
         else:
             content = {"application/json": {"schema": self._ref(method.output_type)}}
         responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}

@@ -93,7 +93,7 @@ class Downloads:
         tag = entity_tag(whole.identity)
         # Of HEAD a range means nothing (RFC 9110, section 14.2), and of another file than the client has a part of.
         is_whole = (
-            _is_head(context)
+            is_head(context)
             or not may_take_part(_metadata(context, "if-range"), tag)
             # It is answered before the range is looked at.
             or is_unchanged(_metadata(context, "if-none-match"), tag)
@@ -194,7 +194,7 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
             await context.send_initial_metadata((("etag", file.tag), ("x-not-modified", "1")))
             await context.write(HttpBody(content_type=file.content_type))
             return
-        if _is_head(context):
+        if is_head(context):
             await context.send_initial_metadata(_headers(file))
             await context.write(HttpBody(content_type=file.content_type))
             return
@@ -246,8 +246,8 @@ def _headers(file: _File) -> tuple[tuple[str, str], ...]:
     return tuple(headers)
 
 
-def _is_head(context: Context) -> bool:
-    """Whether the headers alone are wanted: Envoy's filter `download` says so."""
+def is_head(context: Context) -> bool:
+    """Whether the headers alone are wanted: Envoy's filters `download` and `lines` say so."""
     return bool(_metadata(context, "x-head"))
 
 

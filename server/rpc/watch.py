@@ -15,6 +15,7 @@ from persistence.errors import StorageUnavailable
 from persistence.position import Position
 from server.access.gate import Gate
 from server.rpc.auth import authorization_of
+from server.rpc.downloads import is_head
 from server.rpc.drain import Drain
 from server.rpc.errors import in_words
 from server.rpc.interceptor import Context
@@ -68,6 +69,9 @@ class Watches:
             watch = _Watch(self._changes, tenant_id, request.status or None, context)
             try:
                 self._refuse_when_stopping()
+                if is_head(context):
+                    await watch.check(request.resume_token)
+                    return
                 await watch.begin(request.resume_token)
                 await self._follow(watch, rung, authorization_of(context))
             except IdleTimeout:
@@ -135,6 +139,10 @@ class _Watch:
         self._position: Position | None = None
         self._token = ""
         self._wrote_at: float | None = None
+
+    async def check(self, token: str) -> None:
+        """Finds out whether it could begin, and sends nothing."""
+        await self._changes.resume(self._tenant_id, self._status, token)
 
     async def begin(self, token: str) -> None:
         """Sends what there is, or what was missed since the token, and that this is all."""

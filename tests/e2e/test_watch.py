@@ -12,6 +12,7 @@ import grpc
 import httpx
 import pytest
 
+from stack.settings import ROOT
 from tests.e2e.house import House, bearer, grpc_bearer
 from tests.faults.watcher import Watcher
 
@@ -140,3 +141,39 @@ async def test_what_is_wrong_with_a_request_is_said_in_json(
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/json"
     assert word in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("application/x-ndjson", "application/x-ndjson"),
+        ("application/json", "application/x-ndjson"),
+        ("text/event-stream", "text/event-stream"),
+    ],
+)
+async def test_what_is_sent_is_called_what_the_document_calls_it(house: House, accept: str, kind: str) -> None:
+    declared = json.loads((ROOT / "envoy/openapi.json").read_text())["paths"][WATCH]["get"]["responses"]["200"][
+        "content"
+    ]
+    headers = bearer(house.admin) | ({"accept": accept} if accept else {})
+    async with house.http.stream("GET", WATCH, headers=headers) as response:
+        assert response.headers["content-type"] == kind
+        assert kind in declared
+    head = await house.http.head(WATCH, headers=headers)
+    assert (head.status_code, head.headers["content-type"], head.content) == (200, kind, b"")
+    # Refusals are documents, whatever was asked for.
+    refused = await house.http.get(f"{WATCH}?status=odd", headers=headers)
+    assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
+    assert (await house.http.head(WATCH)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["", "/{id}", "/{id}/utterances", "/{id}/transcript", "/{id}/export/txt", "/none"])
+async def test_head_is_get_without_a_body(house: House, path: str) -> None:
+    url = f"/v1/realtime/sessions{path}".format(id=house.sessions["completed"])
+    got = await house.http.get(url, headers=bearer(house.admin))
+    head = await house.http.head(url, headers=bearer(house.admin))
+    assert got.status_code == (404 if path == "/none" else 200)
+    assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
+    assert head.content == b""
