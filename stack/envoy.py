@@ -95,6 +95,8 @@ class Doors:
     """The most there may be."""
     connections_each: int = 1000
     """Of these, for an eighth of all addresses. Proxies may have all: clients share their address."""
+    heap_bytes: int = 512 << 20
+    """The most memory that requests may take; the program itself and its configuration take 100 MB besides."""
     certificate: Certificate | None = None
     """What the public port shows; None for no TLS."""
     call_seconds: int = 30
@@ -241,6 +243,7 @@ def render(doors: Doors, access_log: Path) -> str:
         ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
         CONNECTIONS=doors.connections,
         CONNECTIONS_EACH=doors.connections if doors.proxies else doors.connections_each,
+        HEAP_BYTES=doors.heap_bytes,
         IDLE_SECONDS=_PROXIED_IDLE_SECONDS if doors.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),

@@ -1,5 +1,6 @@
 import json
 import time
+from contextlib import suppress
 
 import httpx
 
@@ -20,3 +21,18 @@ def test_the_access_log_has_neither_query_nor_addresses(http: httpx.Client, fron
     assert logged[0]["status"] == 400
     assert "SECRET" not in text
     assert "127.0.0.1" not in text
+
+
+def test_what_a_client_writes_is_cut(http: httpx.Client, front: Front) -> None:
+    marker = "/v1/realtime/sessions/sess_long"
+    long = "x" * 60_000
+    assert http.get(marker + long, headers={"user-agent": "curl"}).status_code == 404
+    http.get(marker, headers=dict.fromkeys(("user-agent", "referer", "x-request-id", "x-forwarded-for"), long[:10000]))
+    with suppress(httpx.HTTPError):
+        http.request("X" * 60_000, marker)
+    deadline = time.monotonic() + 15
+    while front.access_log.read_text().count(marker) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    lines = front.access_log.read_text().splitlines()
+    assert [line for line in lines if marker in line]
+    assert max(len(line) for line in lines) < 1024

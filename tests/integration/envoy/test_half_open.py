@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -108,9 +109,14 @@ def test_a_body_that_never_ends_is_answered_408_in_json(hasty: Front) -> None:
 
 def test_watches_without_a_key_take_no_place_from_calls(hasty: Front) -> None:
     """Many more than their share of the connection to the server."""
-    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch
-        watches = [watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(300)]
+    with ExitStack() as channels:
+        watches = []
+        for _ in range(4):
+            # A connection has 100 streams, and a channel keeps to its connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = channels.enter_context(grpc.insecure_channel(f"127.0.0.1:{hasty.port}", options=options))
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            watches += [watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(75)]
         refused = [call for call in watches if ended_with(call) is grpc.StatusCode.UNAVAILABLE]
         # More while Envoy connects anew: what counts is that calls are served beside them.
         assert len(refused) >= 300 - 256

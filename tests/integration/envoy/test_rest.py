@@ -1,9 +1,12 @@
 """REST is a translation of the gRPC service: what a client writes arrives, and what goes wrong is told in JSON."""
 
+import json
+import socket
 from datetime import UTC, datetime
 
 import httpx
 import pytest
+from dalston.v1.error_reason_pb2 import ErrorReason
 
 from tests.integration.envoy.backend import AUDIO_CHUNKS
 from tests.integration.envoy.conftest import Front
@@ -22,7 +25,16 @@ def test_a_list_has_zeros_and_snake_case_and_numbers(http: httpx.Client) -> None
     assert body["pagination"] == {"limit": 50, "offset": 0, "total": 1, "total_is_exact": False}
 
 
-@pytest.mark.parametrize("text", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z", "2026-01-02T04:04:05%2B01:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02T03:04:05.000Z",
+        "2026-01-02T04:04:05%2B01:00",
+        "2026-01-02T04:04:05+01:00",
+        "2026-01-02T04:04:05.000+01:00",
+    ],
+)
 def test_since_and_until_are_times(http: httpx.Client, front: Front, text: str) -> None:
     answer = http.get(f"{SESSIONS}?since={text}&until={text}")
     assert answer.status_code == 200, answer.text
@@ -70,7 +82,14 @@ def test_a_header_of_any_value_does_no_harm(http: httpx.Client, value: str | byt
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("x-foo-bin", "@@@"), ("grpc-encoding", "bogus"), ("grpc-accept-encoding", "?"), ("grpc-timeout", "xyz")],
+    [
+        ("x-foo-bin", "@@@"),
+        ("grpc-encoding", "bogus"),
+        ("grpc-accept-encoding", "?"),
+        ("grpc-timeout", "xyz"),
+        ("grpc-timeout", "1u"),
+        ("grpc-timeout", "1n"),
+    ],
 )
 @pytest.mark.parametrize("path", [SESSIONS, f"{SESSIONS}/sess_1/audio"])
 def test_a_header_that_only_grpc_reads_does_no_harm(http: httpx.Client, path: str, name: str, value: str) -> None:
@@ -87,7 +106,7 @@ def test_headers_up_to_the_limit_are_always_taken(http: httpx.Client, size: int)
 def test_headers_beyond_the_limit_are_refused_in_words(http: httpx.Client) -> None:
     answer = http.get(SESSIONS, headers={"x-any": "x" * 70_000})
     assert answer.status_code == 431
-    assert "larger than 64 KiB" in answer.json()["message"]
+    assert "64 KiB" in answer.json()["message"]
 
 
 def test_cookies_do_not_travel_to_the_server(http: httpx.Client, front: Front) -> None:
@@ -146,29 +165,81 @@ def test_a_download_that_fails_at_once_is_an_error_in_json(http: httpx.Client) -
     assert answer.json()["message"] == "no such session"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/", 404),
-        ("GET", "/nothing/here", 404),
-        ("GET", "/v1/realtime/nothing", 404),
-        ("POST", SESSIONS, 404),
-        ("PUT", f"{SESSIONS}/sess_1", 404),
-        ("POST", "/dalston.v1.SessionService/ListSessions", 404),
-        ("GET", "/a%2Fb", 400),
-    ],
-)
-def test_what_is_not_there_says_so_in_json(http: httpx.Client, method: str, path: str, status: int) -> None:
-    answer = http.request(method, path)
+REFUSALS = [
+    ("GET", "/", {}, 404, "PATH_NOT_FOUND"),
+    ("GET", "/nothing/here", {}, 404, "PATH_NOT_FOUND"),
+    ("GET", "/v1/realtime/nothing", {}, 404, "PATH_NOT_FOUND"),
+    ("POST", SESSIONS, {}, 404, "PATH_NOT_FOUND"),
+    ("PUT", f"{SESSIONS}/sess_1", {}, 404, "PATH_NOT_FOUND"),
+    ("POST", "/dalston.v1.SessionService/ListSessions", {}, 404, "PATH_NOT_FOUND"),
+    ("GET", SESSIONS, {"host": "rebound.example.com"}, 404, "PATH_NOT_FOUND"),
+    ("GET", "/a%2Fb", {}, 400, "INVALID_MESSAGE"),
+    ("GET", f"{SESSIONS}?colour=red", {}, 400, "INVALID_PARAMETERS"),
+    ("GET", f"{SESSIONS}?limit=many", {}, 400, "INVALID_PARAMETERS"),
+    ("POST", f"{SESSIONS}/sess_1/enhance", {"x-large": "x" * 70_000}, 431, "MESSAGE_TOO_BIG"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "status", "reason"), REFUSALS)
+def test_what_envoy_refuses_has_a_reason_in_json(
+    http: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, reason: str
+) -> None:
+    answer = http.request(method, path, headers=headers)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["message"]
+    (detail,) = answer.json()["details"]
+    assert detail == {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": reason,
+        "domain": "dalston.v1",
+        "metadata": {},
+    }
+    assert f"ERROR_REASON_{reason}" in ErrorReason.keys()  # noqa: SIM118 - an enum of protobuf
+
+
+def test_http_1_0_is_told_what_to_ask_with(front: Front) -> None:
+    with socket.create_connection(("127.0.0.1", front.port), 10) as client:
+        client.sendall(f"GET {SESSIONS} HTTP/1.0\r\nhost: localhost\r\n\r\n".encode())
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert b" 426 " in answer.splitlines()[0]
+    body = json.loads(answer.partition(b"\r\n\r\n")[2])
+    assert "HTTP/1.1" in body["message"]
+    assert body["details"][0]["reason"] == "INVALID_MESSAGE"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        SESSIONS,
+        f"{SESSIONS}/sess_2",
+        f"{SESSIONS}/sess_none/audio",
+        f"{SESSIONS}/sess_1/transcript",
+        f"{SESSIONS}:watch",
+        f"{SESSIONS}?colour=red",
+        "/v1/openapi.json",
+        "/nothing",
+    ],
+)
+def test_head_is_get_without_a_body(http: httpx.Client, path: str) -> None:
+    got, asked = http.get(path), http.head(path)
+    assert asked.status_code == got.status_code
+    assert asked.content == b""
+    for name in ("content-type", "cache-control", "x-content-type-options"):
+        assert asked.headers[name] == got.headers[name]
+    if "content-length" in asked.headers:
+        assert int(asked.headers["content-length"]) in (len(got.content), 0)
+    # The connection is as it was.
+    assert http.get(path).content == got.content
 
 
 def test_a_large_body_is_refused(http: httpx.Client) -> None:
     answer = http.post(f"{SESSIONS}/sess_1/enhance", json={"model": "x" * 100_000})
     assert answer.status_code == 413
     assert "64 KiB" in answer.json()["message"]
+    assert answer.json()["details"][0]["reason"] == "MESSAGE_TOO_BIG"
 
 
 def test_a_body_that_is_no_json_is_refused(http: httpx.Client) -> None:

@@ -16,16 +16,25 @@ def test_a_websocket_reaches_the_bridge_with_its_query(front: Front) -> None:
         assert socket.recv() == b"\x00" * 65536
 
 
-def test_a_websocket_anywhere_else_is_refused_in_json(http: httpx.Client) -> None:
+@pytest.mark.parametrize("path", ["/v1/realtime/sessions", "/nothing", "/v1/realtime/stream"])
+def test_a_websocket_anywhere_else_is_told_that_nothing_is_there(http: httpx.Client, path: str) -> None:
     upgrade = {
         "connection": "Upgrade",
         "upgrade": "websocket",
         "sec-websocket-version": "13",
         "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
-    answer = http.get("/v1/realtime/sessions", headers=upgrade)
-    assert answer.status_code in (403, 404)
-    assert answer.json()["message"]
+    answer = http.get(path, headers=upgrade)
+    assert answer.status_code == 404
+    assert answer.json()["message"].startswith("there is nothing at this path")
+    assert PATH in answer.json()["message"]
+    assert answer.json()["details"][0]["reason"] == "PATH_NOT_FOUND"
+
+
+def test_envoy_does_not_warn_at_a_websocket(front: Front) -> None:
+    with connect(f"ws://127.0.0.1:{front.port}{PATH}", proxy=None) as socket:
+        socket.recv()
+    assert "deprecated" not in front.access_log.with_name("envoy.log").read_text()
 
 
 def test_the_longest_query_of_the_contract_passes(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
