@@ -174,6 +174,7 @@ async def test_a_flood_without_a_key_disturbs_no_tenant(keyed_stack: Stack, floo
     assert are_contiguous(seen.finals)
     assert seen.reconnected == 0
     assert seen.turned_away == []
+    assert used / seconds < 0.5, "the server works for callers without a key"
     assert seen.visits > 0
     assert seen.megabytes["envoy"] < ENVOY_MIB
     assert seen.megabytes["bridge"] < BRIDGE_MIB

@@ -35,7 +35,14 @@ def test_a_server_that_is_not_there_is_a_503_in_json(doors: Doors, path: str) ->
     assert answer.json() == {
         "code": 14,
         "message": "the service is not available; try again shortly",
-        "details": [],
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "UNAVAILABLE",
+                "domain": "dalston.v1",
+                "metadata": {},
+            }
+        ],
     }
 
 

@@ -35,6 +35,8 @@ def route_of(method: MethodDescriptor) -> dict[str, Any]:
     path = f"/{method.containing_service.full_name}/{method.name}"
     for route in routes:
         match = route["match"]
+        if any(header["name"] == ":method" for header in match.get("headers", ())):
+            continue  # what a browser asks first
         pattern = match.get("safe_regex", {}).get("regex")
         if match.get("path") == path or path.startswith(match.get("prefix", "no")):
             return dict(route)
