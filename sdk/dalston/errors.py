@@ -67,7 +67,7 @@ class PermissionDenied(DalstonError):
 
 
 class NotFound(DalstonError):
-    """There is no such session or key, or nothing of that kind is stored. `reason` tells which."""
+    """There is no such session, key or path, or nothing of that kind is stored. `reason` names which."""
 
 
 class SessionActive(DalstonError):

@@ -31,6 +31,7 @@ REASONS: dict[str, type[errors.DalstonError]] = {
     "AUDIO_NOT_STORED": errors.NotFound,
     "TRANSCRIPT_NOT_STORED": errors.NotFound,
     "KEY_NOT_FOUND": errors.NotFound,
+    "PATH_NOT_FOUND": errors.NotFound,
     "SESSION_ACTIVE": errors.SessionActive,
     "SESSION_RESUMED": errors.SessionResumed,
     "SESSION_ENDED": errors.SessionEnded,
