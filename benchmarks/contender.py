@@ -57,7 +57,8 @@ def dalston_full_window(weights: str, threads: int) -> tuple[str, Transcribe]:
     import torch
 
     from server.inference.config import InferenceSettings
-    from server.inference.transcriber import Transcriber, Utterance
+    from server.inference.hypothesis import Utterance
+    from server.inference.transcriber import Transcriber
     from server.inference.weights import resolve
     from server.inference.whisper.precision import choose_device, choose_precision
 

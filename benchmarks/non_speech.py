@@ -29,7 +29,7 @@ from speech import RATE, Clip, clips, spread
 
 from server.inference.config import InferenceSettings
 from server.inference.engine import Engine
-from server.inference.transcriber import Hypothesis, Utterance
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.session.events import Final, Partial, SpeechStarted
 from server.session.options import AUTO, SessionOptions
 from server.session.session import Session

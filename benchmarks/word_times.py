@@ -24,8 +24,9 @@ from speech import Clip, clips, spread
 
 from server.inference.batch_policy import window
 from server.inference.config import InferenceSettings
+from server.inference.hypothesis import Utterance
 from server.inference.recognition import RecognitionOptions, Word
-from server.inference.transcriber import Transcriber, Utterance
+from server.inference.transcriber import Transcriber
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +21,8 @@ class Beam:
     steps: int = 0
     source: int = 0
     """Which of the beams before the last step it goes on from."""
+    is_greedy: bool = True
+    """Whether it has taken the likeliest token each time."""
 
     @property
     def came_to_an_end(self) -> bool:
@@ -30,6 +33,17 @@ class Beam:
     def rank(self) -> tuple[bool, float]:
         """The mean over its steps, for the longer text is not to lose for its length alone."""
         return self.came_to_an_end, self.log_probability / max(1, self.steps)
+
+
+class _Way(NamedTuple):
+    """One token more for one beam."""
+
+    log_probability: float
+    """Of all with it."""
+    source: int
+    token: int
+    chance: float
+    is_greedy: bool
 
 
 @dataclass(slots=True)
@@ -43,25 +57,41 @@ class Search:
 
     @property
     def done(self) -> bool:
+        """Not before the greedy beam is: texts that leave much out are the first to end."""
+        if any(beam.is_greedy for beam in self.going):
+            return False
         return not self.going or sum(beam.came_to_an_end for beam in self.finished) >= self.width
 
     @property
     def best(self) -> RowDecoding:
-        return max(self.finished or self.going, key=lambda beam: beam.rank).row
+        """The likeliest text, and never fewer words than the greedy one has at a better probability of its words."""
+        best = max(self.finished or self.going, key=lambda beam: beam.rank)
+        greedy = next((beam for beam in self.finished if beam.is_greedy and beam.came_to_an_end), best)
+        says_more = len(greedy.row.text) > len(best.row.text)
+        return greedy.row if says_more and _mean(greedy.row) >= _mean(best.row) else best.row
 
     def advance(self, choices: Sequence[Sequence[tuple[int, float]]]) -> None:
-        """Takes the tokens that each beam may go on with and their log probabilities; keeps the likeliest ways."""
+        """Takes the tokens that each beam may go on with and their log probabilities; keeps the likeliest ways.
+
+        The greedy one is among them, however unlikely it is for now.
+        """
         ways = [
-            (beam.log_probability + chance, source, token, chance)
+            _Way(beam.log_probability + chance, source, token, chance, beam.is_greedy and not rank)
             for source, (beam, offered) in enumerate(zip(self.going, choices, strict=True))
-            for token, chance in offered
+            for rank, (token, chance) in enumerate(offered)
         ]
         before, self.going = self.going, []
-        for log_probability, source, token, chance in sorted(ways, key=lambda way: -way[0]):
-            row = before[source].row.branch()
-            row.accept(token, chance)
-            beam = Beam(row, log_probability, before[source].steps + 1, source)
+        greedy = next((way for way in ways if way.is_greedy), None)
+        for way in sorted(ways, key=lambda way: -way.log_probability):
+            # The last place is the greedy one's as long as it has none.
+            if way is not greedy and greedy is not None and len(self.going) == self.width - 1:
+                continue
+            row = before[way.source].row.branch()
+            row.accept(way.token, way.chance)
+            beam = Beam(row, way.log_probability, before[way.source].steps + 1, way.source, way.is_greedy)
             (self.finished if row.ending else self.going).append(beam)
+            if way is greedy:
+                greedy = None
             if len(self.going) == self.width:
                 return
 
@@ -117,6 +147,10 @@ def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], wid
     decoder.follow(state, torch.tensor(sources, device=device))
     hidden = decoder.step(state, torch.tensor(tokens, device=device)[:, None])
     return decoder.logits(hidden[:, -1])
+
+
+def _mean(row: RowDecoding) -> float:
+    return sum(row.log_probabilities) / max(1, len(row.log_probabilities))
 
 
 def _places(search: Search) -> list[Beam | None]:

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,10 +18,12 @@ from server.inference import metrics
 from server.inference.batch_memory import batch_limits
 from server.inference.batch_policy import BatchLimits, window
 from server.inference.config import InferenceSettings
-from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull
+from server.inference.division import DEPTH, divided, joined
+from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull, RecognitionFailed
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.inference.job import Job
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
-from server.inference.transcriber import Hypothesis, Transcriber, Utterance
+from server.inference.transcriber import Transcriber
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.precision import choose_device, choose_precision
@@ -89,6 +92,8 @@ class Engine:
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
+        if options.speech is None:
+            options = replace(options, speech=((0.0, len(samples) / SAMPLE_RATE),))
         utterance = Utterance(samples, language, options)
         return _judged(await self._run(model, utterance, session, is_partial=False), "final")
 
@@ -124,24 +129,47 @@ class Engine:
         frames = window(seconds, transcriber.full_window)
         if math.ceil(seconds * 50) > frames:
             raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
-        outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job = Job(
             # A partial is soon replaced: it is written greedily.
             model=self._settings.models[model] if is_partial else self._shared_name(model),
             careful_model=None if is_partial else self._careful_name(model),
             utterance=utterance,
             frames=frames,
-            deliver=_deliver_to(outcome),
             session=session,
             is_partial=is_partial,
         )
-        self._worker.submit(job)
-        try:
-            hypothesis = await outcome
-        finally:
-            job.abandoned = True
+        hypothesis = await self._done(job)
+        if not is_partial:
+            hypothesis = await self._completed(transcriber, job, hypothesis, DEPTH)
         log.debug("utterance transcribed", kind=job.kind, model=model, audio=round(seconds, 2), **job.trace)
         return hypothesis
+
+    async def _completed(self, transcriber: Transcriber, job: Job, hypothesis: Hypothesis, depth: int) -> Hypothesis:
+        """The hypothesis of a final, or of its parts where the model did not get through it."""
+        first_stamp = transcriber.vocabulary.first_stamp
+        division = divided(job.utterance, hypothesis, first_stamp) if depth else None
+        if division is None:
+            return hypothesis
+        metrics.DIVIDED.labels(hypothesis.incomplete).inc()
+        found = []
+        try:
+            for part in division.parts:
+                seconds = len(part.utterance.samples) / SAMPLE_RATE
+                of_part = job.of_part(part.utterance, window(seconds, transcriber.full_window))
+                found.append(await self._completed(transcriber, of_part, await self._done(of_part), depth - 1))
+        except RecognitionFailed:
+            return hypothesis  # it is worth no less for what cannot be made better
+        return joined(hypothesis, division, found, first_stamp)
+
+    async def _done(self, job: Job) -> Hypothesis:
+        """What the model makes of a job. Who is cancelled here leaves the job abandoned."""
+        outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
+        job.deliver = _deliver_to(outcome)
+        self._worker.submit(job)
+        try:
+            return await outcome
+        finally:
+            job.abandoned = True
 
     async def __aenter__(self) -> Self:
         loading = asyncio.wrap_future(self._worker.start(self._load, _setter_of(self.died)))
@@ -267,7 +295,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
-    reason: str | None = hypothesis.invented
+    reason: str | None = hypothesis.invented if hypothesis.text else "no_text"
     if reason is None and kind == "partial":
         reason = hypothesis.failing  # a final would be tried again with the full window
     if reason is not None and hypothesis.text:

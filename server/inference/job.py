@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.inference.errors import InferenceError
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.inference.owner import tenant_of
-from server.inference.transcriber import Hypothesis, Utterance
 from server.inference.whisper.features import SAMPLE_RATE
 
 
@@ -18,7 +18,7 @@ class Job:
     utterance: Utterance
     frames: int
     """The window to use; a second try takes the full one."""
-    deliver: Callable[[Hypothesis | InferenceError], None]
+    deliver: Callable[[Hypothesis | InferenceError], None] = lambda _: None
     """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
     session: Hashable = None
     """Whose it is: sessions take turns."""
@@ -38,11 +38,19 @@ class Job:
     turn: float = field(init=False)
     """Since when it waits for others: its arrival, or the end of its session's last batch if that is later; kept by the
     queue."""
+    goes_on: bool = False
+    """Whether it is of a part of an utterance that was tried: it goes before what came after that, as a second try."""
     settled: bool = field(init=False, default=False)
     """Whether it is known what became of it."""
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
+
+    def of_part(self, part: Utterance, frames: int) -> "Job":
+        """A job of a part of its audio, in its place."""
+        job = replace(self, utterance=part, frames=frames, abandoned=False, trace={}, goes_on=True)
+        job.is_ahead, job.turn = self.is_ahead, self.turn
+        return job
 
     @property
     def tenant(self) -> Hashable:
@@ -52,7 +60,7 @@ class Job:
     @property
     def was_tried(self) -> bool:
         """Whether it is to be done again."""
-        return bool(self.trace)
+        return self.goes_on or bool(self.trace)
 
     @property
     def chosen_model(self) -> str:

@@ -63,9 +63,14 @@ class JobQueue:
     def add(self, job: Job) -> Job | None:
         """Adds a job. A partial takes the place, and the turn, of the one of its session that waits, which is returned.
 
+        One that goes on is put back: its utterance has been let in, and counted as said, already.
+
         Raises:
             QueueFull: as many jobs of its kind as allowed are waiting.
         """
+        if job.goes_on:
+            self.put_back([job])
+            return None
         if job.is_partial and (stale := self._partial_of(job.session)) is not None:
             job.turn = stale.turn
             self._waiting[self._waiting.index(stale)] = job

@@ -31,6 +31,11 @@ REDONE = Counter(
     "Utterances transcribed again, by what the first try failed in; `echo` without vocabulary, others with 30 s.",
     ["reason"],
 )
+DIVIDED = Counter(
+    "dalston_engine_divided_total",
+    "Utterances, or parts of them, done again in parts, by why the model did not get through them with 30 s.",
+    ["reason"],
+)
 SUPPRESSED = Counter(
     "dalston_engine_suppressed_total",
     "Texts not told, by reason: taken to be invented, or of a partial for which a final would be transcribed again.",

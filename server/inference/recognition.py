@@ -29,6 +29,9 @@ class RecognitionOptions:
     draft: tuple[int, ...] = ()
     """What the model wrote (`Recognition.written`) of less of the same audio. It reads the draft at once and writes on
     from where it would have written something else: the same text, sooner."""
+    speech: tuple[tuple[float, float], ...] | None = None
+    """Where the voice activity detector heard speech, in seconds from the start of the audio, in order: a text that
+    leaves some of it out is done again. None: of a final all of the audio is taken for speech, of a partial nothing."""
 
 
 TEXT_ONLY = RecognitionOptions()
@@ -47,7 +50,8 @@ class Recognition:
     no_speech_probability: float
     """The model's own probability that there is no speech in the utterance, 0 to 1."""
     suppressed: str | None
-    """Why the guard suppressed the text, else None."""
+    """Why there is no text: the guard's reason to suppress it, or `no_text` where the model wrote none; None if there
+    is one."""
     language_probability: float | None = None
     """How likely the model finds the language, 0 to 1; None where it was told."""
     words: tuple[Word, ...] = ()

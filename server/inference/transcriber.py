@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from server.inference import metrics
 from server.inference.batch_memory import BatchMemory, ValueBytes, batch_memory
 from server.inference.beam import search
-from server.inference.decoding import Ending, RowDecoding
+from server.inference.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
+from server.inference.decoding import RowDecoding
 from server.inference.generation import TokenChooser, capacity, generate
-from server.inference.guard import Evidence, Reason, invented
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.inference.language import Detected, detected
-from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
 from server.inference.repetition import EAGER, PATIENT
 from server.inference.terms import prompt_tokens, terms_alone, within_one
 from server.inference.whisper.checkpoint import read_checkpoint
@@ -28,17 +25,11 @@ from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
 from server.inference.word_timer import Said, WordTimer
-from server.inference.words import certain_beginning
+from server.inference.words import certain_beginning, timed_words
 
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20
 _TOKENS_AT_MOST = 224
-# The slowest of 349 utterances in four languages has 1.8 tokens a second.
-_SPARSE_TOKENS_PER_SECOND = 1.5
-_SPARSE_SECONDS = 3.0
-_SPARSE_NO_SPEECH = 0.5
-_EARLY_SECONDS = 2.0
-"""An utterance has less silence at its end: the voice activity detector has cut it off."""
 _DOUBTFUL_NO_SPEECH = 0.5
 """No-speech probability from which a text that was written with terms is tried without them."""
 _CERTAIN = 0.6
@@ -46,79 +37,6 @@ _CERTAIN = 0.6
 utterance begins, as many are right as of those that two tries agree on (docs/adr/0071)."""
 _REMEMBERED_TERMS = 256
 """Vocabularies whose tokens are remembered."""
-
-Failing = Literal["loop", "cap", "sparse", "early"]
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What is to be transcribed."""
-
-    samples: NDArray[np.float32]
-    """Mono, 16 kHz."""
-    language: str | None
-    """ISO 639-1, or None to detect it."""
-    options: RecognitionOptions = TEXT_ONLY
-
-
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """What the model made of one utterance, not yet judged."""
-
-    text: str
-    tokens: tuple[int, ...]
-    """The text's tokens, cut where a loop began."""
-    log_probabilities: tuple[float, ...]
-    """Of these tokens."""
-    language: str
-    language_probability: float | None
-    """None where the language was told."""
-    ending: Ending
-    no_speech_probability: float
-    seconds: float
-    """Length of the utterance."""
-    unheard_seconds: float = 0.0
-    """How much of it comes after the last stamp, where the model stopped at one."""
-    certain: str = ""
-    """How the text begins, as far as each of its words is certain."""
-    written: tuple[int, ...] = ()
-    """All tokens as they were written, stamps included."""
-    words: tuple[Word, ...] = ()
-    """If they were asked for, unless the hypothesis is to be done again."""
-
-    @property
-    def mean_log_probability(self) -> float:
-        """0 when there are no tokens."""
-        return sum(self.log_probabilities) / max(1, len(self.log_probabilities))
-
-    @property
-    def failing(self) -> Failing | None:
-        """What a second try with the full window may mend: the model repeated itself, did not stop, or left text out.
-
-        Left out is what is too little for the time, or ends long before the audio does, unless the model doubts that
-        there is speech at all: a shortened window, above all with a vocabulary, now and then has it jump to the end.
-        """
-        if self.ending in ("loop", "cap"):
-            return self.ending
-        if self.no_speech_probability >= _SPARSE_NO_SPEECH:
-            return None
-        sparse = self.seconds > _SPARSE_SECONDS and len(self.tokens) < _SPARSE_TOKENS_PER_SECOND * self.seconds
-        if sparse:
-            return "sparse"
-        return "early" if self.tokens and self.unheard_seconds > _EARLY_SECONDS else None
-
-    @property
-    def invented(self) -> Reason | None:
-        """Why the text is taken to be made up, or None if it is believed."""
-        return invented(
-            Evidence(
-                text=self.text,
-                mean_log_probability=self.mean_log_probability,
-                no_speech_probability=self.no_speech_probability,
-                tokens_per_second=len(self.tokens) / max(self.seconds, 1e-3),
-                looped=self.ending == "loop",
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +94,7 @@ class Transcriber:
         self._encoder = Encoder(checkpoint, device, precision.encoder)
         self._decoder = Decoder(checkpoint, device, precision)
         self._choose = TokenChooser(self.vocabulary, device)
-        self._word_timer = WordTimer(self._decoder, self.vocabulary, self._tokenizer.decode, device)
+        self._word_timer = WordTimer(self._decoder, self.vocabulary, device)
         languages = list(self.vocabulary.languages.values())
         self._language_tokens = torch.tensor(languages, dtype=torch.long, device=device)
         # A session's terms are the same for each of its utterances.
@@ -214,18 +132,37 @@ class Transcriber:
             heard, writing = self._listen(state, utterances, full)
             hypotheses = self._write(heard, writing)
             self._doubt_terms(state, heard, hypotheses, full)
-        wanted = [
-            index
-            for index, (utterance, hypothesis) in enumerate(zip(utterances, hypotheses, strict=True))
-            if utterance.options.words and hypothesis.tokens and (full or not hypothesis.failing)
-        ]
-        if wanted:
-            with metrics.stage("align"):
-                said = [_said(hypotheses[index]) for index in wanted]
-                words = self._word_timer.words(state, wanted, said)
-            for index, timed in zip(wanted, words, strict=True):
-                hypotheses[index] = replace(hypotheses[index], words=timed)
+        self._align(state, utterances, hypotheses, full)
         return hypotheses
+
+    def _align(
+        self, state: DecoderState, utterances: Sequence[Utterance], hypotheses: list[Hypothesis], full: bool
+    ) -> None:
+        """Finds speech that is in no text, and when the words are said if that was asked for.
+
+        Of what is done again in any case nothing needs to be known.
+        """
+        wanted = []
+        for index, (utterance, hypothesis) in enumerate(zip(utterances, hypotheses, strict=True)):
+            speech = utterance.options.speech
+            if speech is not None:
+                hypotheses[index] = hypothesis = _heard(hypothesis, speech)
+            timed = utterance.options.words or (speech is not None and may_be_uncovered(speech))
+            if timed and hypothesis.tokens and (full or not hypothesis.failing):
+                wanted.append(index)
+        if not wanted:
+            return
+        with metrics.stage("align"):
+            timed_tokens = self._word_timer.times(state, wanted, [_said(hypotheses[index]) for index in wanted])
+        for index, timed_text in zip(wanted, timed_tokens, strict=True):
+            options, hypothesis = utterances[index].options, hypotheses[index]
+            if options.words:
+                words = timed_words(timed_text, self._tokenizer.decode, hypothesis.language)
+                hypothesis = replace(hypothesis, words=words)
+            if options.speech is not None and not hypothesis.invented:
+                left_out = uncovered(timed_text.starts, options.speech, hypothesis.seconds)
+                hypothesis = replace(hypothesis, uncovered=left_out)
+            hypotheses[index] = hypothesis
 
     def _listen(
         self, state: DecoderState, utterances: Sequence[Utterance], full: bool
@@ -358,6 +295,16 @@ class Transcriber:
             seconds=row.duration,
             unheard_seconds=row.unheard_seconds,
         )
+
+
+def _heard(hypothesis: Hypothesis, speech: Speech) -> Hypothesis:
+    """The hypothesis beside the speech that was heard; what is not believed, or not written, covers none of it."""
+    left_out = None
+    if not hypothesis.tokens or hypothesis.invented:
+        left_out = uncovered((), speech, hypothesis.seconds)
+    until = hypothesis.seconds - hypothesis.unheard_seconds
+    unheard = min(hypothesis.unheard_seconds, spoken_seconds(speech, until, hypothesis.seconds))
+    return replace(hypothesis, unheard_seconds=unheard, uncovered=left_out)
 
 
 def _said(hypothesis: Hypothesis) -> Said:

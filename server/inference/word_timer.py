@@ -1,4 +1,4 @@
-"""Times the words of what was written, by one more pass over it."""
+"""Times the tokens of what was written, by one more pass over it."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,14 @@ import numpy as np
 import torch
 
 from server.inference.alignment import Alignment
-from server.inference.recognition import Word
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.vocabulary import SECONDS_PER_STAMP, Vocabulary
-from server.inference.words import Decode, TimedTokens, timed_words
+from server.inference.words import TimedTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A text whose words are to be timed."""
+    """A text whose tokens are to be timed."""
 
     tokens: Sequence[int]
     """Without timestamps; at least one."""
@@ -32,14 +31,13 @@ class WordTimer:
     Watching the heads during the decoding costs more: it would watch every try and every beam.
     """
 
-    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, decode: Decode, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, device: torch.device) -> None:
         self._decoder = decoder
         self._vocabulary = vocabulary
-        self._decode = decode
         self._device = device
 
-    def words(self, state: DecoderState, rows: Sequence[int], said: Sequence[Said]) -> list[tuple[Word, ...]]:
-        """The words of each text; `rows` are their rows in the batch whose audio `state` holds."""
+    def times(self, state: DecoderState, rows: Sequence[int], said: Sequence[Said]) -> list[TimedTokens]:
+        """When the tokens of each text are said; `rows` are their rows in the batch whose audio `state` holds."""
         prompts = [[*self._vocabulary.prompt(each.language), self._vocabulary.no_timestamps] for each in said]
         tokens = [[*prompt, *each.tokens] for prompt, each in zip(prompts, said, strict=True)]
         frames = [math.ceil(each.seconds / SECONDS_PER_STAMP) for each in said]
@@ -50,10 +48,6 @@ class WordTimer:
         self._decoder.step(passed, torch.tensor(padded, device=self._device), alignment.add)
         starts = [alignment.starts(row, len(prompt) - 1) for row, prompt in enumerate(prompts)]
         return [
-            timed_words(
-                TimedTokens(each.tokens, each.log_probabilities, np.minimum(seconds, each.seconds).tolist()),
-                self._decode,
-                each.language,
-            )
+            TimedTokens(each.tokens, each.log_probabilities, np.minimum(seconds, each.seconds).tolist())
             for each, seconds in zip(said, (frames * SECONDS_PER_STAMP for frames in starts), strict=True)
         ]

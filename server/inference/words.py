@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from server.inference.recognition import Word
 
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages that put no spaces between words: there every character, or what the tokenizer holds together, is one."""
 
 Decode = Callable[[list[int]], str]
@@ -71,7 +71,7 @@ def certain_beginning(
 
 def _words(tokens: Sequence[int], decode: Decode, language: str) -> Iterator[tuple[_Span, _Span]]:
     """Each word, whole and reduced to what is spoken of it."""
-    spaced = language not in _UNSPACED
+    spaced = language not in UNSPACED
     whole: _Span | None = None
     spoken: _Span | None = None
     for piece in _pieces(tokens, decode):

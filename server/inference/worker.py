@@ -11,9 +11,9 @@ import torch
 from server.inference import metrics
 from server.inference.batch_policy import BatchLimits
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
+from server.inference.hypothesis import Failing, Hypothesis, Utterance
 from server.inference.job import Job
 from server.inference.job_queue import JobQueue
-from server.inference.transcriber import Failing, Hypothesis, Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

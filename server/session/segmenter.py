@@ -4,7 +4,7 @@ Positions are samples at 16 kHz from the start of the stream.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.session.options import VadOptions
 from server.vad.silero import WINDOW_SAMPLES, Window
@@ -37,6 +37,8 @@ class Utterance:
 
     start: int
     end: int
+    speech: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """Where in it speech was heard, in samples from its own start, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Segmenter:
         self._confirmed = False
         self._voiced_from = 0
         self._voiced_until = 0
+        self._voiced: list[tuple[int, int]] = []  # since the start, in stretches that do not touch
         self._free_from = 0
 
     @property
@@ -100,9 +103,10 @@ class Segmenter:
                 self._start = max(self._free_from, window_start - _PAD)
                 self._voiced_from = window_start
                 self._confirmed = False
-            self._voiced_until = self._position
+                self._voiced.clear()
+            self._hear(window_start)
         elif self._start is not None and window.probability >= self._release:
-            self._voiced_until = self._position
+            self._hear(window_start)
         if self._start is None:
             return []
         return self._judge(self._start)
@@ -115,7 +119,21 @@ class Segmenter:
         self._free_from = received
         if self._voiced_until <= start:
             return [SpeechEnd(received)]
-        return [SpeechEnd(received), Utterance(start, received)]
+        return [SpeechEnd(received), self._utterance(start, received)]
+
+    def _hear(self, window_start: int) -> None:
+        """Takes the window that begins there, and was the last to come, for speech."""
+        self._voiced_until = self._position
+        if self._voiced and self._voiced[-1][1] == window_start:
+            window_start, _ = self._voiced.pop()
+        self._voiced.append((window_start, self._position))
+
+    def _utterance(self, start: int, end: int) -> Utterance:
+        clipped = ((max(since, start) - start, min(until, end) - start) for since, until in self._voiced)
+        # What follows a cut may be in the last stretch.
+        speech = tuple((since, until) for since, until in clipped if since < until)
+        self._voiced = [(since, until) for since, until in self._voiced if until > end]
+        return Utterance(start, end, speech)
 
     def end(self, received: int) -> list[Segment]:
         """Ends confirmed speech as silence would, where `received` is all the audio there is."""
@@ -134,7 +152,7 @@ class Segmenter:
             while self._position + WINDOW_SAMPLES - start > self._max_length:
                 cut = self._quietest_point(start)
                 if self._voiced_until > start:
-                    segments.append(Utterance(start, cut))
+                    segments.append(self._utterance(start, cut))
                 self._start = self._free_from = start = cut
         return segments
 
@@ -145,7 +163,7 @@ class Segmenter:
         self._free_from = end = max(start, min(self._voiced_until + _PAD, received))
         if self._voiced_until <= start:  # what a cut left over was silence
             return [SpeechEnd(end)]
-        return [SpeechEnd(end), Utterance(start, end)]
+        return [SpeechEnd(end), self._utterance(start, end)]
 
     def _quietest_point(self, start: int) -> int:
         """Where to cut an utterance that began at `start`: in the last part of the longest that it can be."""

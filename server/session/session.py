@@ -349,7 +349,7 @@ class Session:
         self._unfinished.append(utterance)
         self._idle.clear()
         await self._slots.acquire()
-        recognition = self._tasks.create_task(self._recognize(samples, language))
+        recognition = self._tasks.create_task(self._recognize(samples, language, utterance))
         self._recognitions.add(recognition)
         recognition.add_done_callback(self._answered)
         self._lag.handed_over(time.monotonic())
@@ -359,9 +359,12 @@ class Session:
         self._recognitions.discard(recognition)
         self._lag.answered(time.monotonic())
 
-    async def _recognize(self, samples: Samples, language: SpokenLanguage) -> Recognition | Exception:
+    async def _recognize(
+        self, samples: Samples, language: SpokenLanguage, utterance: Utterance
+    ) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
-        options = replace(self._recognition_options(language), words=self._options.words)
+        speech = tuple((start / MODEL_RATE, end / MODEL_RATE) for start, end in utterance.speech)
+        options = replace(self._recognition_options(language), words=self._options.words, speech=speech)
         while True:
             try:
                 return await self._recognizer.recognize(

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.inference.transcriber import Hypothesis
+from server.inference.hypothesis import Hypothesis
 
 SPOKEN = Hypothesis(
     text="he was not an ill-disposed young man",

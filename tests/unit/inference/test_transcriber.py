@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from server.inference import beam
 from server.inference.beam import search
 from server.inference.decoding import RowDecoding
+from server.inference.hypothesis import Utterance
 from server.inference.recognition import RecognitionOptions
 from server.inference.repetition import PATIENT, RepetitionGuard
-from server.inference.transcriber import Transcriber, Utterance
+from server.inference.transcriber import Transcriber
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
 

@@ -21,8 +21,8 @@ from server.inference.errors import (
     RecognitionFailed,
     WeightsError,
 )
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.inference.job import Job
-from server.inference.transcriber import Hypothesis, Utterance
 from server.inference.worker import Worker
 
 SECONDS = 5.0

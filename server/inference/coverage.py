@@ -1,0 +1,55 @@
+"""Which of the speech that was heard no text covers. Pure.
+
+Whisper now and then leaves out whole sentences and is sure of the rest. The alignment of the text with the audio gives
+it away: the token at which the model jumped is stretched over what is missing.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+UNCOVERED_SECONDS = 4.0
+"""So much speech that belongs to no word is speech that was left out."""
+TOKEN_SECONDS = 1.0
+"""The most speech that one token stands for."""
+
+
+class Stretch(NamedTuple):
+    """Seconds from the start of the utterance."""
+
+    start: float
+    end: float
+
+
+Speech = Sequence[tuple[float, float]]
+"""Where the voice activity detector heard speech: stretches in order, none within another."""
+
+
+def spoken_seconds(speech: Speech, start: float, end: float) -> float:
+    """How much speech there is between two points."""
+    return sum(max(0.0, min(end, until) - max(start, since)) for since, until in speech)
+
+
+def may_be_uncovered(speech: Speech) -> bool:
+    """Whether there is enough speech for some to be left out beside a single token."""
+    return sum(until - since for since, until in speech) >= UNCOVERED_SECONDS + TOKEN_SECONDS
+
+
+def uncovered(starts: Sequence[float], speech: Speech, seconds: float) -> Stretch | None:
+    """The stretch in which most speech is left out, if that is `UNCOVERED_SECONDS` or more.
+
+    Args:
+        starts: when each token of the text begins, and when the last one ends; empty if there is no text.
+        speech: what was heard.
+        seconds: length of the utterance.
+    """
+    gaps = [Stretch(start + TOKEN_SECONDS, end) for start, end in pairwise(starts)]
+    gaps.append(Stretch(starts[-1] if starts else 0.0, seconds))
+    longest = max(gaps, key=lambda gap: spoken_seconds(speech, *gap))
+    return longest if spoken_seconds(speech, *longest) >= UNCOVERED_SECONDS else None
+
+
+def within(speech: Speech, start: float, end: float) -> tuple[tuple[float, float], ...]:
+    """What is heard between two points, in seconds from the first of them."""
+    clipped = ((max(start, since) - start, min(end, until) - start) for since, until in speech)
+    return tuple((since, until) for since, until in clipped if since < until)
