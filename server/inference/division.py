@@ -1,7 +1,7 @@
 """What becomes of an utterance that the model does not get through: its parts, and one text of theirs. Pure.
 
-Whisper's own procedure goes on from the last timestamp. That is one case of two: where speech is left out before the end
-of the text, or the model repeats itself, the whole utterance is divided.
+Whisper's own procedure goes on from the last timestamp. That is one case of two: where speech is left out before the
+end of the text, or the model repeats itself, the whole utterance is divided.
 """
 
 from collections.abc import Sequence

@@ -94,11 +94,12 @@ class Hypothesis:
 
     @property
     def incomplete(self) -> Failing | None:
-        """Why the full window cannot be the last word either: it has not got through speech that the model does hear.
+        """Why the full window's text cannot be the last either: the model has not got through speech that it does hear.
 
         Text that is little for its time is not meant: if words cover the speech, people may have said so little.
         """
-        if self.no_speech_probability >= _DOUBTFUL_NO_SPEECH:
+        believed = self.text and not self.invented
+        if not believed and self.no_speech_probability >= _DOUBTFUL_NO_SPEECH:
             return None
         if self.ending in ("loop", "cap"):
             return self.ending

@@ -16,7 +16,7 @@ from server.inference.coverage import Speech, may_be_uncovered, spoken_seconds, 
 from server.inference.decoding import RowDecoding
 from server.inference.generation import TokenChooser, capacity, generate
 from server.inference.hypothesis import Hypothesis, Utterance
-from server.inference.language import Detected, detected
+from server.inference.language import BEST_KNOWN, Detected, detected
 from server.inference.repetition import EAGER, PATIENT
 from server.inference.terms import prompt_tokens, terms_alone, within_one
 from server.inference.whisper.checkpoint import read_checkpoint
@@ -97,6 +97,7 @@ class Transcriber:
         self._word_timer = WordTimer(self._decoder, self.vocabulary, device)
         languages = list(self.vocabulary.languages.values())
         self._language_tokens = torch.tensor(languages, dtype=torch.long, device=device)
+        self._best_known = sorted(self.vocabulary.languages, key=self.vocabulary.languages.__getitem__)[:BEST_KNOWN]
         # A session's terms are the same for each of its utterances.
         self._term_tokens = lru_cache(maxsize=_REMEMBERED_TERMS)(self._read_terms)
 
@@ -202,7 +203,8 @@ class Transcriber:
         if utterance.language is not None or not chances:
             return None
         languages = dict(zip(self.vocabulary.languages, chances, strict=True))
-        return detected(languages, utterance.options.expected_language)
+        seconds = len(utterance.samples) / SAMPLE_RATE
+        return detected(languages, utterance.options.expected_language, self._best_known, seconds)
 
     def _begin(self, state: DecoderState, asked: Sequence[_Asked], full: bool, *, with_terms: bool) -> _Writing:
         """Has the prompts read for utterances of the batch whose audio `state` holds."""

@@ -58,3 +58,12 @@ def weights(settings: InferenceSettings) -> Path:
 async def engine(settings: InferenceSettings) -> AsyncIterator[Engine]:
     async with Engine(settings) as engine:
         yield engine
+
+
+@pytest_asyncio.fixture(scope="session")
+async def beams() -> AsyncIterator[Engine]:
+    """With the beams that `accurate` has by default."""
+    async with Engine(
+        InferenceSettings(models={"fast": "base", "accurate": "base"}, spare_beams=1, threads=1)
+    ) as engine:
+        yield engine

@@ -99,3 +99,41 @@ def test_the_confidence_of_a_branch_is_its_own() -> None:
     first, second = (beam.row for beam in search.going)
     assert first.log_probabilities == pytest.approx([math.log(0.6)])
     assert second.log_probabilities == pytest.approx([math.log(0.4)])
+
+
+def test_the_greedy_text_is_never_dropped_for_a_shorter_one_that_is_less_likely() -> None:
+    """Its beginning is less likely than other ways, its end makes up for it; the others leave words out."""
+    search = started(width=2)
+    search.advance([offers(a=0.4, b=0.35, c=0.25)])
+    search.advance([offers(d=0.3, e=0.1), offers(f=0.5, g=0.5)])
+    assert "ad" in texts(search)
+    greedy = texts(search).index("ad")
+    ends = [offers(h=0.99), offers(end=0.9, h=0.1)]
+    search.advance(ends if greedy == 0 else ends[::-1])
+    while not search.done:
+        going = [offers(**{chr(104 + len(beam.row.text)): 0.99}) for beam in search.going]
+        if max(len(beam.row.text) for beam in search.going) >= 8:
+            going = [offers(end=0.99) for _ in search.going]
+        search.advance(going)
+    assert len(search.best.text) >= 8
+    assert search.best.text[:2] == [1, 4]
+
+
+def test_a_search_goes_on_until_the_greedy_text_has_ended() -> None:
+    search = started(width=2)
+    search.advance([offers(a=0.6, b=0.4)])
+    search.advance([offers(c=0.6, d=0.4), offers(end=1.0)])
+    search.advance([offers(e=0.6, end=0.4)] if len(search.going) == 1 else [offers(e=0.6, end=0.4), offers(end=1.0)])
+    assert sum(beam.came_to_an_end for beam in search.finished) >= 2
+    assert not search.done
+    search.advance([offers(end=1.0) for _ in search.going])
+    assert search.done
+
+
+def test_a_longer_greedy_text_at_a_worse_probability_of_its_words_does_not_win() -> None:
+    search = started(width=2)
+    search.advance([offers(a=0.5, b=0.49)])
+    search.advance([offers(c=0.3), offers(end=1.0)])
+    search.advance([offers(end=1.0) for _ in search.going])
+    assert search.done
+    assert search.best.text == [2]

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from server.inference.coverage import Stretch
 from server.inference.hypothesis import Hypothesis
 
 SPOKEN = Hypothesis(
@@ -33,12 +34,47 @@ def test_little_text_in_a_short_utterance_is_not_tried_again() -> None:
     assert replace(SPOKEN, tokens=(1,), seconds=2.9).failing is None
 
 
-def test_little_text_where_there_may_be_no_speech_is_not_tried_again() -> None:
-    assert replace(SPOKEN, seconds=8.7, no_speech_probability=0.8).failing is None
-
-
 def test_text_that_ends_long_before_the_audio_is_tried_again() -> None:
     assert replace(SPOKEN, unheard_seconds=2.5).failing == "early"
     assert replace(SPOKEN, unheard_seconds=1.5).failing is None
-    assert replace(SPOKEN, unheard_seconds=2.5, no_speech_probability=0.8).failing is None
-    assert replace(SPOKEN, tokens=(), seconds=2.9, unheard_seconds=2.5).failing is None
+
+
+def test_text_that_would_be_suppressed_is_tried_again() -> None:
+    unlikely = replace(SPOKEN, log_probabilities=(-1.0,) * 12, no_speech_probability=0.9)
+    assert unlikely.invented == "no_speech"
+    assert unlikely.failing == "suppressed"
+
+
+def test_speech_without_a_text_is_tried_again() -> None:
+    assert replace(SPOKEN, text="", tokens=(), log_probabilities=(), seconds=1.0).failing == "no_text"
+
+
+def test_text_where_the_model_doubts_that_there_is_speech_is_tried_again() -> None:
+    assert replace(SPOKEN, no_speech_probability=0.6).failing == "no_speech"
+
+
+def test_text_that_leaves_speech_out_is_tried_again() -> None:
+    assert replace(SPOKEN, uncovered=Stretch(1.0, 5.0)).failing == "coverage"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"ending": "loop"}, "loop"),
+        ({"ending": "cap"}, "cap"),
+        ({"uncovered": Stretch(1.0, 5.0)}, "coverage"),
+        ({"unheard_seconds": 2.5}, "early"),
+        ({"seconds": 20.0}, None),
+        ({"text": "", "tokens": (), "log_probabilities": ()}, None),
+    ],
+)
+def test_the_full_windows_text_is_incomplete_where_the_model_did_not_get_through(
+    change: dict[str, object], reason: str | None
+) -> None:
+    assert replace(SPOKEN, **change).incomplete == reason  # type: ignore[arg-type]
+
+
+def test_nothing_is_missing_where_the_full_window_believes_neither_in_a_text_nor_in_speech() -> None:
+    silent = replace(SPOKEN, text="", tokens=(), log_probabilities=(), uncovered=Stretch(0.0, 9.0))
+    assert silent.incomplete == "coverage"
+    assert replace(silent, no_speech_probability=0.8).incomplete is None

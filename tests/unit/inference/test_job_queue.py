@@ -427,3 +427,21 @@ def test_a_flood_of_another_tenant_leaves_a_speaker_interim_results_in_their_sha
 def test_the_partials_of_a_tenant_wait_for_live_finals_of_one_that_has_few() -> None:
     queue = queue_of(job(Owner("a"), 0), partial(Owner("b"), 0))
     assert [each.is_partial for each in served(queue, 0.1)] == [False, True]
+
+
+def test_a_part_goes_in_the_place_of_its_utterance_and_is_no_further_speech() -> None:
+    """It is neither refused by a full queue, nor does its session get ahead of its time for it."""
+    queue = JobQueue(ONE_AT_A_TIME, most=2)
+    whole = job("a", 0.0, seconds=20.0)
+    queue.add(whole)
+    assert queue.take(0.0) == [whole]
+    waiting = [job("b", 0.1), job("c", 0.2)]
+    for each in waiting:
+        queue.add(each)
+    part = whole.of_part(whole.utterance, 300)
+    queue.add(part)
+    assert part.was_tried
+    assert (part.is_ahead, part.is_partial, part.session) == (False, False, "a")
+    assert set(served(queue, 1.0)) == {part, *waiting}
+    assert not queue.add(after := job("a", 30.0, seconds=1.0))
+    assert not after.is_ahead

@@ -14,3 +14,21 @@ def test_the_expected_language_stays_unless_another_is_sure() -> None:
 
 def test_an_expected_language_that_the_model_does_not_know_counts_for_nothing() -> None:
     assert detected(CHANCES, "tlh") == Detected("es", 0.65)
+
+
+ODD = {"en": 0.1, "es": 0.25, "ar": 0.2, "ta": 0.45}
+LIKELY = ("en", "es", "ar")
+
+
+def test_a_word_that_the_model_is_unsure_of_is_taken_for_a_language_it_knows_well() -> None:
+    assert detected(ODD, likely=LIKELY, seconds=1.0) == Detected("es", 0.25)
+
+
+def test_a_rare_language_is_believed_where_the_model_is_sure_of_it_or_there_is_more_to_hear() -> None:
+    sure = {"en": 0.1, "es": 0.1, "ta": 0.8}
+    assert detected(sure, likely=LIKELY, seconds=1.0).language == "ta"
+    assert detected(ODD, likely=LIKELY, seconds=3.0).language == "ta"
+
+
+def test_a_rare_language_that_was_spoken_before_is_kept() -> None:
+    assert detected(ODD | {"ta": 0.2}, expected="ta", likely=LIKELY, seconds=1.0).language == "ta"

@@ -4,6 +4,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from queue import Queue
 
 import numpy as np
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from server.inference.allowance import SAVED_SECONDS
 from server.inference.batch_policy import BatchLimits
+from server.inference.coverage import Stretch
 from server.inference.errors import (
     EngineStopped,
     InferenceError,
@@ -524,3 +526,26 @@ def test_partials_that_have_had_their_share_go_on_by_themselves_after_a_while() 
     finally:
         model.may_finish.release(10)
         worker.stop()
+
+
+@pytest.mark.parametrize("reason", ["no_text", "suppressed", "coverage"])
+def test_nothing_is_given_up_before_the_full_window_agrees(reason: str, caller: Caller, model: ScriptedModel) -> None:
+    worse = {
+        "no_text": replace(hypothesis(), text="", tokens=(), log_probabilities=()),
+        "suppressed": replace(hypothesis(), log_probabilities=(-1.0,), no_speech_probability=0.9),
+        "coverage": replace(hypothesis(), uncovered=Stretch(0.0, 5.0)),
+    }[reason]
+    assert worse.failing == reason
+    model.outcome = lambda _, frames: worse if frames < FULL else hypothesis()
+    model.may_finish.release(2)
+    caller.submit(frames=320)
+    assert caller.outcome() == hypothesis()
+    assert model.batches == [(1, 320), (1, FULL)]
+
+
+def test_a_partial_is_tried_once(caller: Caller, model: ScriptedModel) -> None:
+    model.outcome = lambda *_: hypothesis(text="")
+    model.may_finish.release(1)
+    caller.submit(frames=320, is_partial=True)
+    assert caller.outcome() == hypothesis(text="")
+    assert model.batches == [(1, 320)]

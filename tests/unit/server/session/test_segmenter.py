@@ -198,3 +198,31 @@ def test_audio_that_may_still_be_needed_is_never_let_go(pattern: list[tuple[floa
                     assert segment.start >= kept
             assert segmenter.needed_from >= kept
             kept = segmenter.needed_from
+
+
+def spans(utterance: Utterance) -> list[tuple[float, float]]:
+    return [(round(start / 16_000, 1), round(end / 16_000, 1)) for start, end in utterance.speech]
+
+
+def test_an_utterance_says_where_in_it_speech_was_heard() -> None:
+    segments = run(Segmenter(VadOptions()), [(1, 0.0), (1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
+    (utterance,) = (s for s in segments if isinstance(s, Utterance))
+    assert spans(utterance) == [(0.2, 1.2), (1.6, 2.6)]
+
+
+def test_both_sides_of_a_cut_know_their_speech_and_the_next_utterance_its_own() -> None:
+    segmenter = Segmenter(VadOptions(max_utterance_seconds=5))
+    segments = run(segmenter, [(4.2, 0.9)]) + run(segmenter, [(0.2, 0.9)], power=0.0001)
+    segments += run(segmenter, [(2, 0.9), (2, 0.0), (1, 0.9), (1, 0.0)])
+    first, second, third = (s for s in segments if isinstance(s, Utterance))
+    assert first.speech == ((0, first.end - first.start),)
+    assert second.start == first.end
+    assert second.speech[0][0] == 0
+    assert round(sum(end - start for start, end in first.speech + second.speech) / 16_000, 1) == 6.4
+    assert spans(third) == [(0.2, 1.2)]
+
+
+def test_noise_that_was_no_utterance_is_not_in_the_next() -> None:
+    segments = run(Segmenter(VadOptions()), [(0.2, 0.9), (1, 0.0), (1, 0.9), (1, 0.0)])
+    (utterance,) = (s for s in segments if isinstance(s, Utterance))
+    assert spans(utterance) == [(0.2, 1.2)]

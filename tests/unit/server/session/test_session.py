@@ -656,3 +656,24 @@ async def test_flushes_without_audio_wait_for_those_before_them() -> None:
             assert running._held is None or len(running._held.flushes) <= MOST_FLUSHES
         await running.finish()
     assert len([event for event in events.result() if isinstance(event, Flushed)]) == 1012
+
+
+async def test_the_engine_is_told_where_speech_was_heard_of_a_final_and_not_of_a_partial() -> None:
+    told: dict[str, list[object]] = {"final": [], "partial": []}
+
+    class Listening(ScriptedRecognizer):
+        async def answer(self, asked: Asked) -> Recognition:
+            told["final"].append(asked.options.speech)
+            return await super().answer(asked)
+
+        async def answer_partial(self, asked: Asked) -> Recognition | None:
+            told["partial"].append(asked.options.speech)
+            return None
+
+    async with session(Listening()) as running:
+        await running.push(SILENCE + SPEECH + SILENCE)
+        await running.finish()
+        assert [event async for event in running]
+    ((speech,),) = told["final"]  # type: ignore[misc]
+    assert [round(seconds, 1) for seconds in speech] == [0.2, 1.2]
+    assert set(told["partial"]) <= {None}

@@ -1,0 +1,40 @@
+"""Clear speech that an engine lost which took the shortened window's word, or that of the likeliest beam."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from server.inference.engine import Engine
+
+CLIPS = Path(__file__).parent / "clips"
+RATE = 16_000
+
+
+def clip(name: str, start: float = 0.0, end: float = 30.0) -> NDArray[np.float32]:
+    samples, rate = soundfile.read(CLIPS / name, dtype="float32")
+    whole = soxr.resample(samples, rate, RATE).astype(np.float32)
+    return whole[int(start * RATE) : int(end * RATE)]
+
+
+@pytest.mark.parametrize("model", ["fast", "accurate"])
+async def test_a_row_of_digits_is_not_lost(model: str, beams: Engine) -> None:
+    heard = await beams.recognize(model, clip("digits.flac", 0.31, 3.88), "en")
+    assert re.sub(r"\D", "", heard.text) == "0000"
+    assert heard.suppressed is None
+
+
+@pytest.mark.parametrize("model", ["fast", "accurate"])
+async def test_a_single_word_is_not_lost(model: str, beams: Engine) -> None:
+    heard = await beams.recognize(model, clip("word.flac"), "en")
+    assert heard.text.casefold().strip(" .") == "second"
+
+
+async def test_beams_leave_no_sentences_out(beams: Engine) -> None:
+    heard = await beams.recognize("accurate", clip("menu.ogg"), "fr")
+    assert heard.text.startswith("Pour é")
+    assert len(heard.text.split()) >= 50
