@@ -296,8 +296,10 @@ async def measure(options: argparse.Namespace, found: Sequence[Spoken], judges: 
                 ]
             for model in options.models:
                 started = time.process_time()
-                outcomes += await run.each(spoken, model, noise, judges)
-                print(f"{noise}, {model}: {time.process_time() - started:.0f} s of CPU", flush=True)
+                of_both = await run.each(spoken, model, noise, judges)
+                outcomes += of_both
+                print(f"{noise}, {model}: {time.process_time() - started:.0f} s of CPU\n", flush=True)
+                print("\n".join(table(of_both)) + "\n", flush=True)
     return outcomes
 
 
@@ -372,7 +374,7 @@ def main() -> None:
     if options.evidence:
         with options.evidence.open("w", encoding="utf-8") as lines:
             lines.writelines(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in outcomes)
-    print("\n" + "\n".join(table(outcomes)) + "\n\n" + "\n".join(language_table(outcomes)))
+    print("\n".join(language_table(outcomes)))
 
 
 if __name__ == "__main__":

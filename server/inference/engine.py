@@ -297,7 +297,8 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
     reason: str | None = hypothesis.invented if hypothesis.text else "no_text"
     if reason is None and kind == "partial":
-        reason = hypothesis.failing  # a final would be tried again with the full window
+        # What a final would be tried again for is not told. A doubt that there is speech is the guard's to weigh.
+        reason = hypothesis.failing if hypothesis.failing != "no_speech" else None
     if reason is not None and hypothesis.text:
         metrics.SUPPRESSED.labels(kind, reason).inc()
     text = "" if reason else hypothesis.text

@@ -15,6 +15,8 @@ from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
 _SPARSE_TOKENS_PER_SECOND = 1.5
 _SPARSE_SECONDS = 3.0
 _DOUBTFUL_NO_SPEECH = 0.5
+_SURE = -0.2
+"""Mean log probability from which a text is believed however much the model doubts that there is speech."""
 _EARLY_SECONDS = 2.0
 """An utterance has less silence at its end: the voice activity detector has cut it off."""
 
@@ -68,10 +70,10 @@ class Hypothesis:
     def failing(self) -> Failing | None:
         """What a second try with the full window may mend.
 
-        The model repeated itself or did not stop. There is no text, or none that is believed, or the model doubts that
-        there is speech: a shortened window makes it doubt single words and digits. Or speech is left out: no word
-        covers it, or the text is too little for the time or ends long before the audio does. A shortened window, above
-        all with a vocabulary, now and then has the model jump to the end.
+        The model repeated itself or did not stop. There is no text, or none that is believed, or the model doubts both
+        its text and that there is speech, as a shortened window makes it with single words and digits. Or speech is
+        left out: no word covers it, or the text is too little for the time or ends long before the audio does. A
+        shortened window, above all with a vocabulary, now and then has the model jump to the end.
         """
         if self.ending in ("loop", "cap"):
             return self.ending
@@ -79,7 +81,7 @@ class Hypothesis:
             return "no_text"
         if self.invented:
             return "suppressed"
-        if self.no_speech_probability >= _DOUBTFUL_NO_SPEECH:
+        if self.no_speech_probability >= _DOUBTFUL_NO_SPEECH and self.mean_log_probability < _SURE:
             return "no_speech"
         if self.uncovered:
             return "coverage"

@@ -136,3 +136,17 @@ async def test_all_of_a_finals_audio_is_speech_unless_it_is_known_better(engine_
         await engine.recognize("fast", noise(2), "en", known)
         await engine.recognize_partial("fast", noise(2), "en", session=1)
     assert asked == [((0.0, 2.0),), ((0.5, 1.0),), None]
+
+
+async def test_a_partial_that_is_believed_is_told_although_a_final_would_be_tried_again(
+    engine_with: EngineWith,
+) -> None:
+    model = ScriptedTranscriber(
+        lambda *_: said("a few words", 1.0, no_speech_probability=0.6, log_probabilities=(-0.4,))
+    )
+    async with engine_with(model) as engine:
+        partial = await engine.recognize_partial("fast", noise(1), "en", session=1)
+        await engine.recognize("fast", noise(1), "en")
+    assert partial
+    assert partial.text == "a few words"
+    assert model.asked == [(1, False), (1, False), (1, True)]

@@ -49,8 +49,11 @@ def test_speech_without_a_text_is_tried_again() -> None:
     assert replace(SPOKEN, text="", tokens=(), log_probabilities=(), seconds=1.0).failing == "no_text"
 
 
-def test_text_where_the_model_doubts_that_there_is_speech_is_tried_again() -> None:
-    assert replace(SPOKEN, no_speech_probability=0.6).failing == "no_speech"
+def test_text_that_the_model_is_not_sure_of_where_it_doubts_that_there_is_speech_is_tried_again() -> None:
+    doubted = replace(SPOKEN, no_speech_probability=0.6, log_probabilities=(-0.4,) * 12)
+    assert doubted.invented is None
+    assert doubted.failing == "no_speech"
+    assert replace(doubted, log_probabilities=(-0.1,) * 12).failing is None
 
 
 def test_text_that_leaves_speech_out_is_tried_again() -> None:
