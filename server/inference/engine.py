@@ -295,7 +295,7 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
-    reason: str | None = hypothesis.invented if hypothesis.text else "no_text"
+    reason: str | None = hypothesis.invented if hypothesis.text else "empty"
     if reason is None and kind == "partial":
         # What a final would be tried again for is not told. A doubt that there is speech is the guard's to weigh.
         reason = hypothesis.failing if hypothesis.failing != "no_speech" else None

@@ -20,7 +20,7 @@ _SURE = -0.2
 _EARLY_SECONDS = 2.0
 """An utterance has less silence at its end: the voice activity detector has cut it off."""
 
-Failing = Literal["loop", "cap", "no_text", "suppressed", "no_speech", "coverage", "sparse", "early"]
+Failing = Literal["loop", "cap", "empty", "suppressed", "no_speech", "coverage", "sparse", "early"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Hypothesis:
         if self.ending in ("loop", "cap"):
             return self.ending
         if not self.text:
-            return "no_text"
+            return "empty"
         if self.invented:
             return "suppressed"
         if self.no_speech_probability >= _DOUBTFUL_NO_SPEECH and self.mean_log_probability < _SURE:

@@ -50,7 +50,7 @@ class Recognition:
     no_speech_probability: float
     """The model's own probability that there is no speech in the utterance, 0 to 1."""
     suppressed: str | None
-    """Why there is no text: the guard's reason to suppress it, or `no_text` where the model wrote none; None if there
+    """Why there is no text: the guard's reason to suppress it, or `empty` where the model wrote none; None if there
     is one."""
     language_probability: float | None = None
     """How likely the model finds the language, 0 to 1; None where it was told."""

@@ -99,7 +99,7 @@ def tone(frequency: float) -> NDArray[np.float32]:
     [np.zeros(0, np.float32), np.zeros(RATE, np.float32), noise(0.001), noise(0.1), tone(50), tone(440)],
     ids=["nothing", "silence", "faint noise", "loud noise", "hum", "tone"],
 )
-async def test_what_is_not_speech_gives_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
+async def test_what_is_not_speech_gives_empty(samples: NDArray[np.float32], engine: Engine) -> None:
     heard = await engine.recognize("fast", samples, "en")
     assert heard.text == ""
     assert heard.suppressed is not None
@@ -227,7 +227,7 @@ async def test_of_partials_of_one_session_the_newest_is_answered_and_a_final_com
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE, np.float32), noise(0.1)], ids=["silence", "noise"])
-async def test_a_partial_of_what_is_not_speech_has_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
+async def test_a_partial_of_what_is_not_speech_has_empty(samples: NDArray[np.float32], engine: Engine) -> None:
     partial = await engine.recognize_partial("fast", samples, "en", session=1)
     assert partial is not None
     assert partial.text == ""

@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_text_is_said(text: str, words: str):
 
 
 @given(st.text(max_size=50) | st.recursive(st.none() | st.text(max_size=5), st.lists, max_leaves=5).map(json.dumps))
-def test_no_text_does_anything_but_decode_or_be_refused(text: str):
+def test_empty_does_anything_but_decode_or_be_refused(text: str):
     with suppress(Refused):
         decode_frame(text)
 

@@ -119,7 +119,7 @@ async def test_speech_without_a_text_says_so(engine_with: EngineWith) -> None:
     model = ScriptedTranscriber(lambda *_: nothing)
     async with engine_with(model) as engine:
         heard = await engine.recognize("fast", noise(2), "en")
-    assert (heard.text, heard.suppressed) == ("", "no_text")
+    assert (heard.text, heard.suppressed) == ("", "empty")
     assert model.asked == [(2, False), (2, True)]
 
 

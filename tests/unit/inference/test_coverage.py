@@ -27,7 +27,7 @@ def test_without_a_text_all_speech_is_left_out() -> None:
     assert uncovered([], ((1.0, 4.0),), 20.0) is None
 
 
-def test_a_pause_needs_no_text() -> None:
+def test_a_pause_needs_empty() -> None:
     starts = [*evenly(0.0, 5.0), *evenly(15.0, 20.0)]
     assert uncovered(starts, ((0.0, 5.5), (15.0, 20.0)), 20.0) is None
 

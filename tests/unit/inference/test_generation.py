@@ -50,7 +50,7 @@ def test_without_text_and_end_a_stamp_is_chosen() -> None:
     assert choose({7: 30.0, 10: 30.0, 16: 1.0}, opening)[0] == 16
 
 
-def test_text_does_not_begin_with_a_token_that_no_text_begins_with() -> None:
+def test_text_does_not_begin_with_a_token_that_empty_begins_with() -> None:
     first = Allowed(text=True, opens_text=True, end=True, stamps=range(0))
     assert choose({5: 30.0, 10: 30.0, 15: 30.0, 7: 9.0}, first)[0] == 7
 

@@ -17,7 +17,7 @@ def test_likely_text_over_speech_is_believed() -> None:
     assert invented(SPOKEN) is None
 
 
-def test_no_text_is_nothing_to_judge() -> None:
+def test_empty_is_nothing_to_judge() -> None:
     assert invented(replace(SPOKEN, text="", mean_log_probability=-9.0, no_speech_probability=1.0)) is None
 
 

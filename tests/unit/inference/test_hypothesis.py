@@ -46,7 +46,7 @@ def test_text_that_would_be_suppressed_is_tried_again() -> None:
 
 
 def test_speech_without_a_text_is_tried_again() -> None:
-    assert replace(SPOKEN, text="", tokens=(), log_probabilities=(), seconds=1.0).failing == "no_text"
+    assert replace(SPOKEN, text="", tokens=(), log_probabilities=(), seconds=1.0).failing == "empty"
 
 
 def test_text_that_the_model_is_not_sure_of_where_it_doubts_that_there_is_speech_is_tried_again() -> None:

@@ -528,10 +528,10 @@ def test_partials_that_have_had_their_share_go_on_by_themselves_after_a_while() 
         worker.stop()
 
 
-@pytest.mark.parametrize("reason", ["no_text", "suppressed", "coverage"])
+@pytest.mark.parametrize("reason", ["empty", "suppressed", "coverage"])
 def test_nothing_is_given_up_before_the_full_window_agrees(reason: str, caller: Caller, model: ScriptedModel) -> None:
     worse = {
-        "no_text": replace(hypothesis(), text="", tokens=(), log_probabilities=()),
+        "empty": replace(hypothesis(), text="", tokens=(), log_probabilities=()),
         "suppressed": replace(hypothesis(), log_probabilities=(-1.0,), no_speech_probability=0.9),
         "coverage": replace(hypothesis(), uncovered=Stretch(0.0, 5.0)),
     }[reason]

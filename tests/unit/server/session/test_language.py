@@ -30,7 +30,7 @@ def test_another_language_clearly_spoken_is_the_one_from_then_on() -> None:
     assert after(heard("en", 0.9), heard("es", 0.85)) == "es"
 
 
-def test_what_has_no_text_or_was_told_its_language_tells_nothing() -> None:
+def test_what_has_empty_or_was_told_its_language_tells_nothing() -> None:
     assert after(heard("en", 0.9, text=""), heard("es", None)) is None
 
 
