@@ -44,8 +44,11 @@ class GuardLimits:
     unsure: float = 0.36
     """No-speech probability from which the full window must be the surer of a text that the shortened one doubted..."""
     silent: float = 0.62
-    """...up to this one, where the text must be as likely as in silence. Over music the full window finds speech half of
-    the time: with 0.49 to 0.62, and texts of -0.5 to -1.3. Words that are spoken have -1.3 at 0.38, and -0.3 at 0.53."""
+    """...up to this one, where the text must be as likely as in silence.
+
+    Over music the full window finds speech half of the time: with 0.49 to 0.62, and texts of -0.5 to -1.3. Words that
+    are spoken have -1.3 at 0.38, and -0.3 at 0.53.
+    """
     improbable: float = -1.5
     """Mean log probability below which no text is believed."""
     sparse: float = 0.5
