@@ -174,7 +174,7 @@ class Worker:
             if reason:
                 metrics.REDONE.labels(reason).inc()
                 job.frames = model.full_window
-                job.is_doubted = reason in DOUBTS
+                job.is_doubted = reason in DOUBTS or bool(hypothesis.invented)
             else:
                 job.settle(replace(hypothesis, doubted=job.is_doubted))
         self._put_back(again)
