@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from server.inference import beam
 from server.inference.beam import search
 from server.inference.decoding import RowDecoding
-from server.inference.hypothesis import Utterance
+from server.inference.hypothesis import Hypothesis, Utterance
 from server.inference.recognition import RecognitionOptions
 from server.inference.repetition import PATIENT, RepetitionGuard
 from server.inference.transcriber import Transcriber
@@ -108,6 +108,15 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return steps
 
 
+def assert_same(one: Hypothesis, other: Hypothesis) -> None:
+    """All but the last digits: the shape of a step decides which kernels compute it, on some processors."""
+    assert one.log_probabilities == pytest.approx(other.log_probabilities, rel=1e-4)
+    assert one.no_speech_probability == pytest.approx(other.no_speech_probability, rel=1e-4)
+    assert one.language_probability == pytest.approx(other.language_probability, rel=1e-4)
+    inexact = {"log_probabilities": (), "no_speech_probability": 0.0, "language_probability": None, "words": ()}
+    assert replace(one, **inexact) == replace(other, **inexact)
+
+
 def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
     transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,10 +127,10 @@ def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
     monkeypatch.setattr("server.inference.language.SURE", 0.0)
     right, wrong = RecognitionOptions(expected_language=plain.language), RecognitionOptions(expected_language=other)
     (heard,) = transcriber.transcribe([Utterance(samples, None, right)], FRAMES)
-    assert replace(heard, words=()) == replace(plain, words=())
+    assert_same(heard, plain)
     taken, steps[:] = len(steps), []
     (heard,) = transcriber.transcribe([Utterance(samples, None, wrong)], FRAMES)
-    assert heard == plain, "what is expected wrongly is asked again"
+    assert_same(heard, plain)  # what is expected wrongly is asked again
     assert len(steps) == taken + 1
 
 
