@@ -22,6 +22,8 @@ class Evidence:
     """Of the utterance, silence included."""
     looped: bool
     """Whether the decoder was stopped because it repeated itself, with the full window too."""
+    first_log_probability: float = 0.0
+    """Of the text's first token."""
     doubted: bool = False
     """Whether this is the full window's text of what the shortened window found no speech or no credible text in."""
 
@@ -49,6 +51,12 @@ class GuardLimits:
     Over music the full window finds speech half of the time: with 0.49 to 0.62, and texts of -0.5 to -1.3. Words that
     are spoken have -1.3 at 0.38, and -0.3 at 0.53.
     """
+    unlikely_start: float = -3.0
+    """Log probability of the first token below which a text does not count as heard, where the model is `unsure` of
+    speech and not `sure` of the text. A hallucination begins with a guess, and its other tokens follow from that one: over
+    music -3.3 to -4.4, while the least likely beginning of a spoken word has -2.9."""
+    sure: float = -0.5
+    """Mean log probability from which the beginning of a text is not looked at."""
     improbable: float = -1.5
     """Mean log probability below which no text is believed."""
     sparse: float = 0.5
@@ -74,6 +82,9 @@ def invented(evidence: Evidence, limits: GuardLimits = GuardLimits()) -> Reason 
     silent = evidence.no_speech_probability > limits.no_speech
     doubtful = evidence.mean_log_probability < limits.doubtful
     if silent and evidence.mean_log_probability < limits.least_likely(evidence.no_speech_probability):
+        return "no_speech"
+    guessed = evidence.first_log_probability < limits.unlikely_start and evidence.mean_log_probability < limits.sure
+    if guessed and evidence.no_speech_probability >= limits.unsure:
         return "no_speech"
     again = limits.least_likely_again(evidence.no_speech_probability)
     if evidence.doubted and limits.improbable <= evidence.mean_log_probability < again:

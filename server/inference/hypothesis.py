@@ -123,6 +123,7 @@ class Hypothesis:
                 no_speech_probability=self.no_speech_probability,
                 tokens_per_second=len(self.tokens) / max(self.seconds, 1e-3),
                 looped=self.ending == "loop",
+                first_log_probability=self.log_probabilities[0] if self.log_probabilities else 0.0,
                 doubted=self.doubted,
             )
         )

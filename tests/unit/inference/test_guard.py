@@ -82,3 +82,14 @@ def test_words_and_digits_that_the_shortened_window_doubted_are_believed_of_the_
 ) -> None:
     spoken = replace(SPOKEN, no_speech_probability=no_speech, mean_log_probability=mean)
     assert invented(replace(spoken, doubted=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("no_speech", "first", "mean", "reason"),
+    [(0.45, -3.3, -0.8, "no_speech"), (0.45, -2.9, -0.8, None), (0.3, -3.3, -0.8, None), (0.45, -3.3, -0.4, None)],
+)
+def test_a_text_whose_beginning_is_a_guess_is_invented_where_speech_is_uncertain(
+    no_speech: float, first: float, mean: float, reason: str | None
+) -> None:
+    guess = replace(SPOKEN, no_speech_probability=no_speech, first_log_probability=first, mean_log_probability=mean)
+    assert invented(guess) == reason
