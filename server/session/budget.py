@@ -66,4 +66,6 @@ class Held:
 
     def join(self, utterance: Utterance) -> None:
         """Goes on to the end of an utterance that follows it."""
-        self.utterance = Utterance(self.utterance.start, utterance.end)
+        start, offset = self.utterance.start, utterance.start - self.utterance.start
+        speech = tuple((since + offset, until + offset) for since, until in utterance.speech)
+        self.utterance = Utterance(start, utterance.end, self.utterance.speech + speech)

@@ -47,3 +47,16 @@ def test_what_is_held_grows_up_to_the_longest_utterance() -> None:
     assert not held.takes(Utterance(RATE, 28 * RATE + 1))
     held.join(Utterance(2 * RATE, 3 * RATE))
     assert held.utterance == Utterance(0, 3 * RATE)
+
+
+def test_what_is_held_knows_where_speech_was_heard_in_all_of_it() -> None:
+    """Otherwise a text that leaves most of it out would be taken for a whole one."""
+    held = Held(Utterance(RATE, 3 * RATE, ((0, RATE), (RATE + 1, 2 * RATE))), SpokenLanguage("en"))
+    held.join(Utterance(4 * RATE, 6 * RATE, ((100, 2 * RATE),)))
+    held.join(Utterance(6 * RATE, 7 * RATE, ((0, RATE),)))
+    assert held.utterance.speech == (
+        (0, RATE),
+        (RATE + 1, 2 * RATE),
+        (3 * RATE + 100, 5 * RATE),
+        (5 * RATE, 6 * RATE),
+    )
