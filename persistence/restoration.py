@@ -17,7 +17,7 @@ from uuid import UUID
 from persistence.errors import NotOwner, RowLost
 from persistence.finals import numbered
 from persistence.lost_rows import Kept
-from persistence.records import Conclusion, SessionStart, StoredObjects
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.rows import SessionRows
 from persistence.transcript import Utterance
 from telemetry.logs import get_logger
@@ -35,6 +35,9 @@ class Running(Protocol):
 
     @property
     def start(self) -> SessionStart: ...
+
+    @property
+    def progress(self) -> Callable[[], Progress]: ...
 
     @property
     def finals(self) -> Callable[[], Sequence[Utterance]]: ...
@@ -76,11 +79,17 @@ class Restoration:
         now = time.monotonic()
         self._ended.append((now, ended))
         self._finals += len(ended.said or ())
-        while len(self._ended) > _MOST_REMEMBERED or self._finals > _MOST_FINALS or self._is_over(now):
-            self._finals -= len(self._ended.popleft()[1].said or ())
+        while len(self._ended) > _MOST_REMEMBERED or self._finals > _MOST_FINALS:
+            self._forget_first()
+        self._forget_what_is_over(now)
 
-    def _is_over(self, now: float) -> bool:
-        return now - self._ended[0][0] > REMEMBERED_SECONDS
+    def _forget_what_is_over(self, now: float) -> None:
+        while self._ended and now - self._ended[0][0] > REMEMBERED_SECONDS:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        _, ended = self._ended.popleft()
+        self._finals -= len(ended.said or ())
 
     async def look(self, running: Iterable[Running]) -> None:
         """Compares what was written with what there is, and writes what is missing.
@@ -89,9 +98,7 @@ class Restoration:
             StorageUnavailable: Postgres is away; it stays due.
             LeaseLost: this process may not write.
         """
-        now = time.monotonic()
-        while self._ended and self._is_over(now):
-            self._finals -= len(self._ended.popleft()[1].said or ())
+        self._forget_what_is_over(time.monotonic())
         by_id = {each.start.id: each for each in running}
         ended = {each.start.id: each for _, each in self._ended}
         kept = {each.id: each for each in await self._rows.look([*by_id, *ended])} if by_id or ended else {}
@@ -113,6 +120,9 @@ class Restoration:
 
     async def _write_finals(self, session: Running, kept: Kept, *, is_new: bool) -> None:
         if not is_new and not kept.is_own:
+            return
+        if kept.utterances >= session.progress().utterances:
+            # While the object store is away there is a doubt a second: not all of the spool is read for each.
             return
         said = await asyncio.to_thread(session.finals)
         if kept.utterances < len(said):

@@ -284,7 +284,7 @@ async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
     monkeypatch.setattr(writer_module, "_MOST_WAITING", 1)
     start, other = a_start(stores=True), a_start(stores=True)
     for each in (start, other):
-        await writer.begin(each, Progress, finals=lambda: [a_final()])
+        await writer.begin(each, lambda: Progress(utterances=1), finals=lambda: [a_final()])
         writer.said(each.id, 0, a_final())
     rows.kept[start.id] = 1
     await writer.flush()
@@ -342,7 +342,7 @@ async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looke
     seconds = [5.0]
     starts = [a_start(stores=True) for _ in range(2)]
     for start in starts:
-        await writer.begin(start, lambda: Progress(seconds[0]), finals=lambda: [a_final()])
+        await writer.begin(start, lambda: Progress(seconds[0], 1), finals=lambda: [a_final()])
         writer.hasten(start.id)
     await writer.flush()
     rows.seconds[starts[0].id], seconds[0] = 3.0, 6.0
@@ -367,6 +367,22 @@ async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
     for _ in range(3):
         await writer.flush()
     assert rows.looks == 1
+
+
+async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: SessionWriter, rows: Rows) -> None:
+    """While the object store is away there is reason to look every second."""
+    start, reads = a_start(stores=True), []
+
+    def finals() -> list[Utterance]:
+        reads.append(start.id)
+        return [a_final("one"), a_final("two")]
+
+    await writer.begin(start, lambda: Progress(utterances=2), finals=finals)
+    for there, read in ((2, 0), (1, 1)):
+        rows.kept[start.id] = there
+        writer._restoration.doubt()
+        await writer.flush()
+        assert len(reads) == read
 
 
 async def test_nobody_looks_while_nothing_goes_wrong(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
