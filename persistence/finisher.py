@@ -97,15 +97,15 @@ class Finisher:
         self._shipper = shipper
         self._surplus = surplus
         self._restoration = restoration or Restoration(rows)
-        self._at_hand: set[UUID] = set()
+        self._own: set[UUID] = set()
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._unfinished = 0
 
     @property
     def session_ids(self) -> list[UUID]:
-        """The sessions at hand."""
-        return list(self._at_hand)
+        """The sessions at hand that are this process's: not those whose spool waits for what another makes of them."""
+        return list(self._own)
 
     @property
     def has_left_work(self) -> bool:
@@ -172,7 +172,6 @@ class Finisher:
     ) -> None:
         with _waiting.track_inprogress():
             self._unfinished += 1
-            self._at_hand.add(start.id)
             try:
                 if await work(finishing):
                     self._unfinished -= 1
@@ -187,7 +186,6 @@ class Finisher:
                 log.exception("session cannot be finished", session_id=start.session_id)
                 _failed.labels("unexpected").inc()
             finally:
-                self._at_hand.discard(start.id)
                 self._writer.forget(start.id)
                 self._shipper.forget(start.id)
                 finishing.answered()
@@ -228,14 +226,18 @@ class Finisher:
     async def _finish(
         self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None
     ) -> bool:
-        if spool is not None:
-            await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
-        while True:
-            try:
-                return await self._finish_once(finishing, start, conclusion, spool)
-            except RowLost:
-                self._restoration.doubt()
-                await self._repeat("row", finishing, lambda: self._rows.restore([start]))
+        self._own.add(start.id)
+        try:
+            if spool is not None:
+                await self._repeat("spool", finishing, lambda: _conclude_spool(spool, conclusion))
+            while True:
+                try:
+                    return await self._finish_once(finishing, start, conclusion, spool)
+                except RowLost:
+                    self._restoration.doubt()
+                    await self._repeat("row", finishing, lambda: self._rows.restore([start]))
+        finally:
+            self._own.discard(start.id)
 
     async def _finish_once(
         self, finishing: Finishing, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None

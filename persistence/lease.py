@@ -59,11 +59,12 @@ _REGISTER_AGAIN = text("""
     VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
     ON CONFLICT (id) DO NOTHING RETURNING id
 """)
-# Whoever takes a session writes its own name to it, and what is deleted has been taken and ended before.
+# Whoever takes a session writes its own name to it. One that runs here cannot be deleted unless somebody has taken and
+# ended it; one that has ended here can.
 _TAKEN = text("""
-    SELECT EXISTS (SELECT FROM realtime_sessions WHERE id = ANY(:ids) AND worker_id <> :id)
-        OR EXISTS (SELECT FROM deleted_sessions WHERE id = ANY(:ids))
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+    SELECT EXISTS (SELECT FROM realtime_sessions WHERE id = ANY(:own) AND worker_id <> :id)
+        OR EXISTS (SELECT FROM deleted_sessions WHERE id = ANY(:running))
+""").bindparams(bindparam("own", type_=ARRAY(Uuid)), bindparam("running", type_=ARRAY(Uuid)))
 _END = text("UPDATE workers SET lease_expires_at = now() WHERE id = :id AND started_at = :started_at")
 _REMOVE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at")
 
@@ -93,8 +94,10 @@ class Lease:
         self._is_unsure = False
         self.timeline: str | None = None
         """Of the Postgres that answered the last renewal; None where it tells of none."""
-        self.sessions: Callable[[], Sequence[UUID]] | None = None
-        """The sessions that this process runs or has to end; without it a row that is gone is a lease that is lost."""
+        self.running: Callable[[], Sequence[UUID]] | None = None
+        """The sessions that this process runs; without it a row that is gone is a lease that is lost."""
+        self.ended: Callable[[], Sequence[UUID]] = tuple
+        """Those that have ended here and are this process's to store."""
         self.doubted: Callable[[], None] = lambda: None
         """Called when Postgres may have lost what it had confirmed."""
 
@@ -186,13 +189,13 @@ class Lease:
 
     async def _register_again(self) -> bool:
         """Writes a lease again whose row is gone, unless somebody has taken this process for dead; says whether."""
-        if self.sessions is None:
+        if self.running is None:
             return False
-        ids = {"ids": list(self.sessions()), "id": self._parameters["id"]}
+        names = self._names_of_sessions()
         async with self._database.transaction() as connection:
             if (await connection.execute(_REGISTER_AGAIN, self._parameters)).one_or_none() is None:
                 return False
-            if (await connection.execute(_TAKEN, ids)).scalar_one():
+            if (await connection.execute(_TAKEN, names)).scalar_one():
                 await connection.execute(_REMOVE, self._parameters)
                 return False
         # Whoever was about to take them has not seen this row.
@@ -201,10 +204,12 @@ class Lease:
         return True
 
     async def _is_taken(self) -> bool:
-        sessions = self.sessions() if self.sessions is not None else ()
         async with self._database.transaction() as connection:
-            names = {"ids": list(sessions), "id": self._parameters["id"]}
-            return bool((await connection.execute(_TAKEN, names)).scalar_one())
+            return bool((await connection.execute(_TAKEN, self._names_of_sessions())).scalar_one())
+
+    def _names_of_sessions(self) -> dict[str, object]:
+        running = list(self.running()) if self.running is not None else []
+        return {"id": self._parameters["id"], "running": running, "own": [*running, *self.ended()]}
 
     async def run(self) -> None:
         """Renews until the lease is lost or the task is cancelled."""

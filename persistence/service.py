@@ -103,7 +103,7 @@ async def open_persistence(
         writer = SessionWriter(rows, restoration)
         finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
         lease.doubted = restoration.doubt
-        lease.sessions = lambda: [*writer.session_ids, *finisher.session_ids]
+        lease.running, lease.ended = lambda: writer.session_ids, lambda: finisher.session_ids
         upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
         spools = await Spools.open(settings, finisher, ownership)
         stack.callback(spools.release)

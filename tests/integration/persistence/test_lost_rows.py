@@ -272,7 +272,7 @@ async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have
 async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(house: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
     lease = Lease(house.database, start.worker_id, 60.0, 5.0)
-    lease.sessions = lambda: [start.id]
+    lease.running = lambda: [start.id]
     doubts: list[bool] = []
     lease.doubted = lambda: doubts.append(True)
     await lease.register()
@@ -291,6 +291,47 @@ async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
         assert left.first() is None
     with pytest.raises(NotOwner):
         await SessionRows(house.database, start.worker_id).is_there(start.id)
+
+
+async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_that_it_was_taken(
+    house: Any, tenant: uuid.UUID
+) -> None:
+    start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}", store_audio=True)
+    running: list[uuid.UUID] = []
+    lease = Lease(house.database, start.worker_id, 60.0, 5.0)
+    lease.running, lease.ended = lambda: running, lambda: [start.id]
+    await lease.register()
+    rows = SessionRows(house.database, start.worker_id, lease.check)
+    await rows.insert([start])
+    await rows.conclude(start.id, Conclusion(Ending("completed"), datetime.now(UTC), Progress()))
+    await SessionStore(house.database).bury(tenant, start.session_id)
+    gone = "DELETE FROM workers WHERE id = $1"
+    await execute(house.database, gone, start.worker_id)
+    await lease.renew()
+    await lease.renew()
+    assert lease.is_held
+    # One that runs here cannot have been deleted by anybody but one who had taken it.
+    running.append(start.id)
+    await execute(house.database, gone, start.worker_id)
+    await lease.renew()
+    assert lease.lost.is_set()
+
+
+async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_was_taken(
+    leave: Any, build_house: Any
+) -> None:
+    left = await leave()
+    await Lease(left.database, "another", 60.0, 5.0).register()
+    await execute(left.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", left.id)
+    async with build_house(spool_dir=left.settings.spool_dir, **QUICK) as house:
+        await asyncio.sleep(1.0)
+        assert left.is_spooled()
+        await lose_the_lease(house, "")
+        before = restored("workers")
+        async with asyncio.timeout(20):
+            while restored("workers") == before and not house.persistence.lost.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert not house.persistence.lost.is_set()
 
 
 async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(house: Any, tenant: uuid.UUID) -> None:
