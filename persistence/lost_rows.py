@@ -46,12 +46,11 @@ _RESTORE_TENANT = text("""
     SELECT :id, CAST(:name AS text) WHERE NOT EXISTS (SELECT FROM tenants WHERE id = :id)
     ON CONFLICT DO NOTHING RETURNING id
 """).bindparams(bindparam("id", type_=Uuid))
-# The session that it continues may be lost, too, or may have been continued by another since.
-_PREVIOUS = text("""
-    SELECT p.id FROM realtime_sessions AS p
-    WHERE p.id = :id AND p.deleted_at IS NULL AND NOT EXISTS (
-        SELECT FROM realtime_sessions AS s WHERE s.previous_session_id = p.id AND s.deleted_at IS NULL
-    ) FOR NO KEY UPDATE
+# The session that it continues may be lost, too, or may have been continued by another since. The second statement sees
+# what was committed before the lock of the first was had.
+_LOCK_PREVIOUS = text("SELECT id FROM realtime_sessions WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
+_IS_CONTINUED = text("""
+    SELECT EXISTS (SELECT FROM realtime_sessions WHERE previous_session_id = :id AND deleted_at IS NULL)
 """)
 _LOOK = text("""
     SELECT wanted.id, s.id IS NULL AS is_missing, coalesce(s.worker_id = :worker_id, false) AS is_own,
@@ -166,9 +165,14 @@ async def forget_deletes(connection: AsyncConnection, limit: int) -> None:
 
 async def _restore_one(connection: AsyncConnection, worker_id: str, start: SessionStart) -> Sequence[UUID]:
     values = asdict(start) | {"worker_id": worker_id}
-    if start.previous_session_id is not None:
-        previous = (await connection.execute(_PREVIOUS, {"id": start.previous_session_id})).scalar_one_or_none()
-        if previous is None:
-            values |= {"previous_session_id": None, "resume_from_seconds": None}
+    if start.previous_session_id is not None and not await _may_continue(connection, start.previous_session_id):
+        values |= {"previous_session_id": None, "resume_from_seconds": None}
     statement = insert(realtime_sessions).values(values).on_conflict_do_nothing(index_elements=["id"]).returning(_t.id)
     return list((await connection.execute(statement)).scalars())
+
+
+async def _may_continue(connection: AsyncConnection, previous: UUID) -> bool:
+    """Whether the session is there and no other continues it; none does until the transaction ends."""
+    if (await connection.execute(_LOCK_PREVIOUS, {"id": previous})).one_or_none() is None:
+        return False
+    return not (await connection.execute(_IS_CONTINUED, {"id": previous})).scalar_one()

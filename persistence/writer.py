@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter
+from sqlalchemy.exc import IntegrityError
 
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finals import NumberedUtterance
@@ -148,7 +149,7 @@ class SessionWriter:
         """
         running = self._running.get(start.id)
         if running is not None and not running.has_row:
-            await self._rows.insert([start])
+            await self._insert([start])
         await self._write_said()
         is_there = await self._rows.conclude(start.id, conclusion)
         self.forget(start.id)
@@ -238,9 +239,17 @@ class SessionWriter:
         missing = [running for running in self._running.values() if not running.has_row]
         if not missing:
             return
-        await self._rows.insert([running.start for running in missing])
+        await self._insert([running.start for running in missing])
         for running in missing:
             running.has_row = True
+
+    async def _insert(self, starts: Sequence[SessionStart]) -> None:
+        """Makes the rows of sessions that began while Postgres was away."""
+        try:
+            await self._rows.insert(starts)
+        except IntegrityError:
+            # The Postgres that answers now has lost a tenant: it is made again with its session.
+            await self._rows.restore(starts)
 
     async def _end_refused(self) -> None:
         refused = list(self._refused)

@@ -6,12 +6,15 @@ import asyncio
 import os
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy.dialects.postgresql import insert
 
+from persistence import admission
 from persistence.database import Database
 from persistence.errors import NotOwner, RowLost, SessionNotFound
 from persistence.keys import audio_key, transcript_key
@@ -26,9 +29,11 @@ from persistence.rows import SessionRows
 from persistence.session_id import parse_session_id, uuid7
 from persistence.sessions import SessionStore
 from persistence.surplus import Standing, Surplus
+from persistence.tables import realtime_sessions
 from persistence.tenancy import DEFAULT_TENANT_ID
 from persistence.verify import verify
 from persistence.wav import WavFormat
+from persistence.writer import SessionWriter, _Running
 from tests.integration.persistence.left import Left, left_by_a_dead_server, said
 from tests.integration.persistence.test_sessions import a_start
 
@@ -350,3 +355,48 @@ async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(ho
     # Another Postgres answers than the one that this server's own lease was renewed with: the others had no time.
     assert start.id not in await reap(patience_seconds=0.5, timeline="FFFFFFFF")
     assert start.id in await reap(patience_seconds=0.5)
+
+
+async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_written(
+    house: Any, tenant: uuid.UUID
+) -> None:
+    """A session that stores nothing begins while Postgres is away, and the one that answers next has not its tenant."""
+    name = f"life-{uuid.uuid4().hex[:8]}"
+    stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
+    writer = SessionWriter(SessionRows(house.database, name))
+    await writer.begin(stored, lambda: Progress(audio_seconds=2.0))
+    writer._running[unstored.id] = _Running(unstored, Progress, has_row=False, written_at=0.0)
+    writer.hasten(stored.id)
+    await writer.flush()
+    sessions = SessionStore(house.database)
+    assert (await sessions.get(tenant, stored.session_id)).audio_duration_seconds == 2.0
+    assert (await sessions.get(unstored.tenant_id, unstored.session_id)).status == "active"
+
+
+async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(
+    house: Any, tenant: uuid.UUID
+) -> None:
+    rows = SessionRows(house.database, "life")
+    first = a_start(tenant, worker_id="life")
+    lost = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)
+    other = a_start(tenant, 2, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.0)
+    await rows.insert([first])
+    async with house.database.transaction() as connection:
+        await admission.link(connection, tenant, first.id)
+        restoring = asyncio.create_task(rows.restore([lost]))
+        await waits_for_a_lock(house.database)
+        await connection.execute(insert(realtime_sessions).values(asdict(other)))
+    assert await restoring == {lost.id}
+    store = SessionStore(house.database)
+    assert (await store.get(tenant, first.session_id)).next_session_id == other.session_id
+    assert (await store.get(tenant, lost.session_id)).previous_session_id is None
+
+
+async def waits_for_a_lock(database: Database) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                waiting = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                if waiting.scalar_one():
+                    return
+            await asyncio.sleep(0.02)
