@@ -244,9 +244,10 @@ class RecordedCall:
     def end(self, error: Exception, grace_seconds: float) -> bool:
         """Ends the session by `error` when what was received is recognised, or the grace is over.
 
-        Nothing more is received from now on. Gives False where it is being ended already.
+        Nothing more is received from now on. Gives False where it has ended or is being ended already.
         """
-        if self._limiting is not None or self._source is None:
+        has_ended = self._finishing is not None or (self._task is not None and self._task.done())
+        if self._limiting is not None or self._source is None or has_ended:
             return False
         self._source.end(error)
         self._limiting = asyncio.create_task(self._cut_after(grace_seconds, error), name="grace of an ended session")

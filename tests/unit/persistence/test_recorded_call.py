@@ -1,0 +1,35 @@
+"""One recorded call, without a transport."""
+
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+from persistence.recorded_call import RecordedCall
+from persistence.records import Ending
+
+
+async def test_nothing_ends_a_call_that_has_ended() -> None:
+    """It would hold the call, and cut it, a minute after that."""
+
+    async def servicer(requests: AsyncIterator[Any], _: Any) -> None:
+        async for _request in requests:
+            pass
+
+    async def no_requests() -> AsyncIterator[Any]:
+        return
+        yield
+
+    context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", invocation_metadata=lambda: ())
+    recordings: Any = SimpleNamespace()
+    call = RecordedCall(
+        servicer,
+        context,
+        recordings,
+        lambda _: Ending("error"),
+        store_wait_seconds=0.0,
+        vanished_grace_seconds=0.0,
+    )
+    call.start_reading(no_requests())
+    await call.run()
+    assert not call.end(RuntimeError("the session was ended on request"), 60.0)
+    assert call._limiting is None
