@@ -114,7 +114,8 @@ class Admission:
         self._left[session_id] = now
         # A tenant that runs nothing keeps nobody waiting.
         tenants = self._tenants()
-        self._backlogs = {tenant: backlog for tenant, backlog in self._backlogs.items() if tenant in tenants}
+        # A copy: whoever reads the metrics, on a thread of its own, adds to it.
+        self._backlogs = {tenant: backlog for tenant, backlog in list(self._backlogs.items()) if tenant in tenants}
 
     def _is_behind_now(self, tenant: Hashable) -> bool:
         backlog = self._backlogs.get(tenant) or Backlog(self._most_lag_seconds)
