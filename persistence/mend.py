@@ -83,7 +83,7 @@ class Mender:
         ended = 0
         while not self._lease.is_seasoned and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(_LOOK_SECONDS)
-        await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC))
+        await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
         while due := await self._ownership.due(100):
             for session_id in due:
                 ended += await self._end(session_id)
