@@ -139,7 +139,8 @@ class SessionServiceServicer:
         own; a new session may still continue it.
 
         Returns the session as it is when its server has been asked, which may be
-        before it has ended; it ends within 10 seconds. Ending a session that has
+        before it has ended. It ends within 10 seconds, or where its text is late,
+        as soon as that is there, within a minute or so. Ending a session that has
         ended already changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

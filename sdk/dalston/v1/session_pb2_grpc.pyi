@@ -60,7 +60,8 @@ class SessionServiceStub:
     own; a new session may still continue it.
 
     Returns the session as it is when its server has been asked, which may be
-    before it has ended; it ends within 10 seconds. Ending a session that has
+    before it has ended. It ends within 10 seconds, or where its text is late,
+    as soon as that is there, within a minute or so. Ending a session that has
     ended already changes nothing.
     """
     GetAudio: _grpc.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]
@@ -150,7 +151,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     own; a new session may still continue it.
 
     Returns the session as it is when its server has been asked, which may be
-    before it has ended; it ends within 10 seconds. Ending a session that has
+    before it has ended. It ends within 10 seconds, or where its text is late,
+    as soon as that is there, within a minute or so. Ending a session that has
     ended already changes nothing.
     """
     GetAudio: _aio.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -261,7 +263,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         own; a new session may still continue it.
 
         Returns the session as it is when its server has been asked, which may be
-        before it has ended; it ends within 10 seconds. Ending a session that has
+        before it has ended. It ends within 10 seconds, or where its text is late,
+        as soon as that is there, within a minute or so. Ending a session that has
         ended already changes nothing.
         """
 
