@@ -1,7 +1,7 @@
 """Finals on their way into the rows of their sessions."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
@@ -47,11 +47,22 @@ class NumberedUtterance:
     utterance: Utterance
 
 
-def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[list[NumberedUtterance]]:
+def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[Sequence[NumberedUtterance]]:
     """All finals of a session in their places, as many at a time as one statement takes."""
-    for at in range(0, len(said), _A_STATEMENT):
-        batch = said[at : at + _A_STATEMENT]
-        yield [NumberedUtterance(session_id, at + place, utterance) for place, utterance in enumerate(batch)]
+    yield from batches(missing(session_id, said, ()))
+
+
+def missing(session_id: UUID, said: Sequence[Utterance], there: Container[int]) -> list[NumberedUtterance]:
+    """The finals of a session whose places are not `there`."""
+    return [
+        NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said) if index not in there
+    ]
+
+
+def batches(finals: Sequence[NumberedUtterance]) -> Iterator[Sequence[NumberedUtterance]]:
+    """As many at a time as one statement takes."""
+    for at in range(0, len(finals), _A_STATEMENT):
+        yield finals[at : at + _A_STATEMENT]
 
 
 async def insert_finals(connection: AsyncConnection, worker_id: str, finals: Sequence[NumberedUtterance]) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from persistence import layout
 from persistence.assembly import Assembly, assemble, cut
 from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
-from persistence.finals import NumberedUtterance
+from persistence.finals import batches, missing
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range, part, part_count
 from persistence.lost_rows import note_restored
@@ -30,7 +30,6 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _HEADER_READ_BYTES: Final = 256
-_A_STATEMENT: Final = 1_000
 
 _salvaged = Counter("dalston_sessions_salvaged_total", "Sessions ended from the bucket, without their spool")
 _read_bytes = Histogram(
@@ -204,14 +203,14 @@ async def take_back_finals(objects: ObjectStore, rows: SessionRows, session_id: 
     except (ObjectNotFound, ValueError):
         return 0
     said = await rows.said(session_id)
-    missing = [NumberedUtterance(session_id, at, each) for at, each in enumerate(stored) if at not in said]
+    lost = missing(session_id, stored, said)
     # Where the two differ in what both have, one is not the continuation of the other.
-    if not missing or any(said[at].text != stored[at].text.replace("\0", "") for at in said if at < len(stored)):
+    if not lost or any(said[at].text != stored[at].text.replace("\0", "") for at in said if at < len(stored)):
         return 0
-    for at in range(0, len(missing), _A_STATEMENT):
-        await rows.write({}, missing[at : at + _A_STATEMENT])
-    note_restored("session_utterances", session_id, len(missing))
-    return len(missing)
+    for batch in batches(lost):
+        await rows.write({}, batch)
+    note_restored("session_utterances", session_id, len(lost))
+    return len(lost)
 
 
 async def put_transcript(

@@ -1,14 +1,14 @@
 """From the spool to S3."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
 from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import StorageUnavailable
-from persistence.finals import NumberedUtterance
+from persistence.finals import batches, missing
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
 from persistence.records import StoredObjects
@@ -24,7 +24,6 @@ log = get_logger(__name__)
 # A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
 # gone and it is made of what is left.
 _CONCURRENT_BODIES: Final = 8
-_A_STATEMENT: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +156,11 @@ class Shipper:
         session_id = spool.manifest.start.id
         kept = await asyncio.to_thread(spool.utterances)
         said = await self._rows.said(session_id)
-        if missing := _missing(session_id, kept, said):
-            for at in range(0, len(missing), _A_STATEMENT):
-                await self._rows.write({}, missing[at : at + _A_STATEMENT])
+        if lost := missing(session_id, kept, said):
+            for batch in batches(lost):
+                await self._rows.write({}, batch)
             said = await self._rows.said(session_id)
-            if _missing(session_id, kept, said) and await self._rows.is_there(session_id):
+            if missing(session_id, kept, said) and await self._rows.is_there(session_id):
                 raise StorageUnavailable("the database has not taken all finals of a session")
         return [said[index] for index in sorted(said)]
 
@@ -177,12 +176,6 @@ class Shipper:
             self._uploads[session_id].end()
             await asyncio.wait({running})
             self._running.pop(session_id, None)
-
-
-def _missing(session_id: UUID, kept: Sequence[Utterance], said: Mapping[int, Utterance]) -> list[NumberedUtterance]:
-    return [
-        NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(kept) if index not in said
-    ]
 
 
 async def _run(upload: AudioUpload, session_id: str) -> None:
