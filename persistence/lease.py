@@ -224,6 +224,12 @@ class Lease:
                 if not is_failing:
                     log.warning("the lease cannot be renewed: the database does not answer")
                 is_failing = True
+            except Exception:
+                # A database that answers with nonsense, such as a standby without our tables, may be replaced: without
+                # this task the process would never write again, nor find out that it was taken for dead.
+                if not is_failing:
+                    log.exception("the lease cannot be renewed")
+                is_failing = True
             _is_held.set(self.is_held)
 
     async def end(self, *, has_left_work: bool) -> None:

@@ -166,11 +166,18 @@ async def open_persistence(
 @asynccontextmanager
 async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
     task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_tell_death)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _tell_death(task: asyncio.Task[None]) -> None:
+    """Nobody waits for what runs beside everything else: that it has failed is told when it has."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a task of the recorder has died", task=task.get_name(), exc_info=error)
 
 
 def _reaper(
