@@ -129,7 +129,7 @@ async def look(connection: AsyncConnection, worker_id: str, session_ids: Sequenc
 
 
 async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[SessionStart]) -> Restored:
-    """Inserts rows again that were lost, as active sessions of this process.
+    """Inserts rows again that were lost, as active sessions of this process; they come in the order of their starts.
 
     Nothing happens for one that is there or was deleted. Its tenant is made again if that is lost, too: the operator
     gives it its name back. Figures, finals and parts are to follow.
@@ -137,8 +137,7 @@ async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[
     deleted = await deleted_among(connection, (start.id for start in starts))
     tenants: set[UUID] = set()
     sessions: set[UUID] = set()
-    # The earlier sessions first: one may continue another of them.
-    for start in sorted(starts, key=lambda start: (start.started_at, start.id)):
+    for start in starts:
         if start.id in deleted:
             continue
         tenant = {"id": start.tenant_id, "name": f"restored-{start.tenant_id}"}

@@ -102,7 +102,7 @@ class Restoration:
         by_id = {each.start.id: each for each in running}
         ended = {each.start.id: each for _, each in self._ended}
         kept = {each.id: each for each in await self._rows.look([*by_id, *ended])} if by_id or ended else {}
-        # In one transaction, the earlier sessions first: one may continue another.
+        # Together, the earlier sessions first: one may continue another.
         starts = [each.start for each in by_id.values()] + [each.start for each in ended.values()]
         missing = [start for start in starts if kept[start.id].is_missing]
         restored = await self._rows.restore(missing) if missing else frozenset()

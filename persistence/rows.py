@@ -6,7 +6,7 @@ None of them takes a session by its figures only: whoever was taken for dead fin
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -40,6 +40,9 @@ from persistence.transcript import TimedWord, Utterance
 from persistence.usage import StorageUsage
 
 _t = realtime_sessions.c
+
+_RESTORED_AT_ONCE: Final = 100
+"""Sessions that are inserted again in one transaction: each takes two or three statements."""
 
 _PROGRESS = text("""
     UPDATE realtime_sessions AS s
@@ -195,16 +198,23 @@ class SessionRows:
         """Inserts rows again that Postgres has lost, as active sessions of this process; says which were missing.
 
         Only for sessions that this process runs or has to end, or whose `fate` is to be lost. Those that are deleted
-        stay deleted.
+        stay deleted. However many they are, each transaction ends within its deadline; those that were restored before
+        one that fails are there the next time.
         """
-        self._check()
-        async with self._database.transaction() as connection:
-            restored = await lost_rows.restore(connection, self.worker_id, starts)
-        for tenant_id in restored.tenants:
-            lost_rows.note_restored("tenants", tenant_id)
-        for session_id in restored.sessions:
-            lost_rows.note_restored("realtime_sessions", session_id)
-        return restored.sessions
+        sessions: set[UUID] = set()
+        # The earlier sessions first: one may continue another of them.
+        ordered = sorted(starts, key=lambda start: (start.started_at, start.id))
+        for at in range(0, len(ordered), _RESTORED_AT_ONCE):
+            self._check()
+            async with self._database.transaction() as connection:
+                batch = ordered[at : at + _RESTORED_AT_ONCE]
+                restored = await lost_rows.restore(connection, self.worker_id, batch)
+            for tenant_id in restored.tenants:
+                lost_rows.note_restored("tenants", tenant_id)
+            for session_id in restored.sessions:
+                lost_rows.note_restored("realtime_sessions", session_id)
+            sessions |= restored.sessions
+        return frozenset(sessions)
 
     async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
         """What Postgres has of sessions, each of which is in the result."""

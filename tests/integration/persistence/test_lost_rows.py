@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,17 +14,19 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence import admission
+from persistence import admission, lost_rows
+from persistence import rows as rows_module
 from persistence.database import Database
 from persistence.errors import NotOwner, RowLost, SessionNotFound
 from persistence.keys import audio_key, transcript_key
 from persistence.lease import Lease
-from persistence.lost_rows import DELETES_KEPT_DAYS, Fate
+from persistence.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
-from persistence.records import Conclusion, Ending, Progress
+from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
 from persistence.session_id import parse_session_id, uuid7
@@ -400,3 +403,26 @@ async def waits_for_a_lock(database: Database) -> None:
                 if waiting.scalar_one():
                     return
             await asyncio.sleep(0.02)
+
+
+async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_each_other(
+    house: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once they take longer than a transaction may, every time again, and nothing else is written."""
+    monkeypatch.setattr(rows_module, "_RESTORED_AT_ONCE", 2)
+    counts: list[int] = []
+
+    async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[SessionStart]) -> Restored:
+        counts.append(len(starts))
+        return await restore_these(connection, worker_id, starts)
+
+    restore_these = lost_rows.restore
+    monkeypatch.setattr(lost_rows, "restore", restore)
+    starts = [a_start(tenant, worker_id="life")]
+    for seconds in range(1, 5):
+        starts.append(a_start(tenant, seconds, worker_id="life", previous_session_id=starts[-1].id))
+    assert await SessionRows(house.database, "life").restore(starts[::-1]) == {each.id for each in starts}
+    assert counts == [2, 2, 1]
+    store = SessionStore(house.database)
+    for earlier, later in itertools.pairwise(starts):
+        assert (await store.get(tenant, earlier.session_id)).next_session_id == later.session_id
