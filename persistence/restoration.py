@@ -28,6 +28,8 @@ REMEMBERED_SECONDS: Final = 600.0
 """How far behind its primary a standby may be for this process to put right what that costs."""
 _MOST_REMEMBERED: Final = 10_000
 _MOST_FINALS: Final = 50_000
+_ENDED_AT_ONCE: Final = 100
+"""Sessions whose end is written again in one look: that takes about a second."""
 
 
 class Running(Protocol):
@@ -94,10 +96,22 @@ class Restoration:
     async def look(self, running: Iterable[Running]) -> None:
         """Compares what was written with what there is, and writes what is missing.
 
+        Of many sessions whose end is missing some are left to the next time, which is due then: nothing else is written
+        meanwhile.
+
         Raises:
             StorageUnavailable: Postgres is away; it stays due.
             LeaseLost: this process may not write.
         """
+        # Whoever doubts from here on has reason to, whatever is found: it may be another Postgres than this one.
+        self.is_due = False
+        try:
+            await self._look(running)
+        except BaseException:
+            self.is_due = True
+            raise
+
+    async def _look(self, running: Iterable[Running]) -> None:
         self._forget_what_is_over(time.monotonic())
         by_id = {each.start.id: each for each in running}
         ended = {each.start.id: each for _, each in self._ended}
@@ -108,15 +122,19 @@ class Restoration:
         restored = await self._rows.restore(missing) if missing else frozenset()
         for session_id, session in by_id.items():
             await self._write_finals(session, kept[session_id], is_new=session_id in restored)
+        unended = 0
         for session_id, each in ended.items():
             was_left = kept[session_id].is_own and kept[session_id].is_unstored
             if session_id in restored or was_left:
+                unended += 1
+                if unended > _ENDED_AT_ONCE:
+                    self.is_due = True
+                    break
                 await self._end_again(each)
             elif kept[session_id].is_own and kept[session_id].has_tails and each.is_clean:
                 with suppress(NotOwner, RowLost):
                     await self._rows.tails_removed(session_id)
         self._parts_again()
-        self.is_due = False
 
     async def _write_finals(self, session: Running, kept: Kept, *, is_new: bool) -> None:
         if not is_new and not kept.is_own:

@@ -1,9 +1,10 @@
 """What is remembered of sessions that have ended."""
 
+import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -45,3 +46,63 @@ async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
     now += restoration_module.REMEMBERED_SECONDS + 1
     await restoration.look([])
     assert [len(each) for each in asked] == [1]
+
+
+class Rows:
+    """Stands for SessionRows of a Postgres that has lost all ends."""
+
+    def __init__(self) -> None:
+        self.ended: list[UUID] = []
+        self.looked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def look(self, ids: list[UUID]) -> list[Any]:
+        self.looked.set()
+        await self.may_answer.wait()
+        return [
+            SimpleNamespace(id=each, is_missing=False, is_own=True, is_unstored=each not in self.ended, has_tails=False)
+            for each in ids
+        ]
+
+    async def conclude(self, session_id: UUID, _: Conclusion) -> bool:
+        self.ended.append(session_id)
+        return True
+
+    async def write(self, *_: Any) -> None:
+        pass
+
+    async def set_stored(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+async def test_the_ends_of_many_sessions_are_written_again_in_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures and finals of those that run are written in between."""
+    monkeypatch.setattr(restoration_module, "_ENDED_AT_ONCE", 2)
+    rows = Rows()
+    restoration = Restoration(rows)  # type: ignore[arg-type]
+    for _ in range(5):
+        restoration.remember(ended(1))
+    restoration.doubt()
+    counts = []
+    while restoration.is_due:
+        await restoration.look([])
+        counts.append(len(rows.ended))
+    assert counts == [2, 4, 5]
+
+
+async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
+    """The answers that it waits for may be another's: of a primary that is about to be left."""
+    rows = Rows()
+    rows.may_answer.clear()
+    restoration = Restoration(rows)  # type: ignore[arg-type]
+    restoration.remember(ended(1))
+    restoration.doubt()
+    looking = asyncio.create_task(restoration.look([]))
+    await rows.looked.wait()
+    restoration.doubt()
+    rows.may_answer.set()
+    await looking
+    assert restoration.is_due
+    await restoration.look([])
+    assert not restoration.is_due
