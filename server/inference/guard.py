@@ -53,8 +53,8 @@ class GuardLimits:
     """
     unlikely_start: float = -3.0
     """Log probability of the first token below which a text does not count as heard, where the model is `unsure` of
-    speech and not `sure` of the text. A hallucination begins with a guess, and its other tokens follow from that one: over
-    music -3.3 to -4.4, while the least likely beginning of a spoken word has -2.9."""
+    speech and not `sure` of the text. A hallucination begins with a guess, and its other tokens follow from that one:
+    over music -3.3 to -4.4, while the least likely beginning of a spoken word has -2.9."""
     sure: float = -0.5
     """Mean log probability from which the beginning of a text is not looked at."""
     improbable: float = -1.5

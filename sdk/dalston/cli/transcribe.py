@@ -29,7 +29,8 @@ class Encoding(StrEnum):
 
 
 Language = Annotated[
-    str | None, typer.Option("--language", "-l", metavar="CODE", help="A code such as en or en-US, or auto.", show_default="auto")
+    str | None,
+    typer.Option("--language", "-l", metavar="CODE", help="A code such as en or en-US, or auto.", show_default="auto"),
 ]
 Model = Annotated[
     str | None, typer.Option("--model", "-m", metavar="NAME", help="A model's name.", show_default="the service's")
