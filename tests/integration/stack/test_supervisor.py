@@ -49,7 +49,13 @@ def test_all_parts_run_and_are_gone_afterwards(tmp_path: Path) -> None:
         assert httpx.get(f"{stack.base_url}/nothing").json()["code"] == 5
         pids = [process.popen.pid for process in stack.processes]
         assert all(psutil.pid_exists(pid) for pid in pids)
-        assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"server.log", "postgres.log", "access.log"}
+        logs = tmp_path / "logs"
+        assert {path.name for path in logs.iterdir()} >= {"server.log", "postgres.log"}
+        # Envoy writes what it has served once a second.
+        deadline = time.monotonic() + 20
+        while not (logs / "access.log").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (logs / "access.log").exists()
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
