@@ -92,6 +92,7 @@ class Lease:
         self.lost = asyncio.Event()
         self._renew = text(_RENEW.format(timeline="NULL"))
         self._is_unsure = False
+        self._is_timeline_due = False
         self.timeline: str | None = None
         """Of the Postgres that answered the last renewal; None where it tells of none."""
         self.running: Callable[[], Sequence[UUID]] | None = None
@@ -144,11 +145,15 @@ class Lease:
         try:
             async with self._database.transaction() as connection:
                 self.timeline = await timeline_of(connection)
-        except (DBAPIError, StorageUnavailable):
+        except StorageUnavailable:
+            self._is_timeline_due = True
+        except DBAPIError:
             # Some services that speak its language have none. Whether rows are as they were left tells as much, later.
-            log.warning("the database tells of no timeline: a failover shows in what it has lost only")
+            log.warning("the database reports no timeline: a failover shows only in the rows that it has lost")
+            self._is_timeline_due = False
         else:
             self._renew = text(_RENEW.format(timeline=_TIMELINE))
+            self._is_timeline_due = False
 
     async def renew(self) -> None:
         """Renews the lease, or finds that it is lost.
@@ -186,6 +191,11 @@ class Lease:
             self.doubted()
         self._deadline = began + self._seconds
         _is_held.set(1)
+        if self._is_timeline_due:
+            await self._learn_timeline()
+            if self.timeline is not None:
+                # A failover since the start would have gone unnoticed.
+                self.doubted()
 
     async def _register_again(self) -> bool:
         """Writes a lease again whose row is gone, unless somebody has taken this process for dead; says whether."""

@@ -1,11 +1,14 @@
 """The task that renews the lease."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from persistence import lease as lease_module
+from persistence.errors import StorageUnavailable
 from persistence.lease import Lease
 
 
@@ -30,3 +33,44 @@ async def test_a_database_that_answers_with_nonsense_does_not_end_the_renewals(
             await renewed.wait()
     finally:
         running.cancel()
+
+
+async def test_a_timeline_that_an_outage_kept_from_the_first_question_is_read_after_the_next_renewal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Renewed:
+        lapsed, timeline = False, None
+
+    class Answer:
+        rowcount = 1
+
+        def one_or_none(self) -> Renewed:
+            return Renewed()
+
+    class Connection:
+        async def execute(self, *_: Any) -> Answer:
+            return Answer()
+
+    class Database:
+        @asynccontextmanager
+        async def transaction(self) -> AsyncIterator[Connection]:
+            yield Connection()
+
+    answers: list[str | Exception] = [StorageUnavailable("away"), "00000002"]
+
+    async def timeline_of(_connection: Any) -> str:
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(lease_module, "timeline_of", timeline_of)
+    database: Any = Database()
+    lease, doubts = Lease(database, "worker", 15.0, 5.0), []
+    lease.doubted = lambda: doubts.append(True)
+    await lease.register()
+    assert lease.timeline is None
+    await lease.renew()
+    assert lease.timeline == "00000002"
+    assert doubts, "a failover meanwhile would have gone unnoticed"
+    await lease.renew()
+    assert answers == []
