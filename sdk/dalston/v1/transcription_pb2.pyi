@@ -534,7 +534,8 @@ Global___SpeechStart: _TypeAlias = SpeechStart  # noqa: Y015
 @_typing.final
 class SpeechEnd(_message.Message):
     """Speech ended; the final of this utterance follows, or the warning
-    `speech_suppressed`.
+    `speech_suppressed`. A session that ends more than two utterances per second
+    of audio has some of them joined: one final then follows several of these.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
