@@ -1,6 +1,7 @@
 """The WebSocket as the contract wants it: no connection fails without an `error` message that says why."""
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,9 @@ MAX_HEAD_BYTES = 128 * 1024
 KERNEL_BUFFER_BYTES = 256 * 1024
 """What the kernel may hold for one connection each way, where by itself it would take megabytes for a stuck reader. It
 is eight seconds of audio of the default format."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks whether a client is still connected."""
 
 # The library fails a connection by itself on a frame that is too long, which is never read, and on text that is not
 # UTF-8. In its own words that is a bare close frame, and 1007 is no code of the contract.
@@ -100,6 +104,20 @@ class ClientSocket(ServerConnection):
         # asyncio of Python 3.11 fails to abort a transport that was closed with unsent data and has sent it since.
         if self.state is not CLOSED:
             self.transport.abort()
+
+    async def lost(self) -> None:
+        """Waits until the other end has closed the connection.
+
+        asyncio finds that out by reading, and nothing is read while frames wait to be taken. Behind data that the
+        kernel has no room for, a close comes as the answer to the next ping.
+        """
+        connection = self.transport.get_extra_info("socket")
+        while (descriptor := connection.fileno()) >= 0:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLRDHUP)
+            if poll.poll(0):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     @property
     def opening_request(self) -> Request:

@@ -71,6 +71,8 @@ class BridgeSettings(BaseSettings):
     """Time the server gets to take one message."""
     bridge_stuck_seconds: float = Field(default=_DEFAULTS.stuck_seconds, gt=0)
     """Time a client gets to take one message."""
+    bridge_settle_seconds: float = Field(default=_DEFAULTS.settle_seconds, gt=0)
+    """Time the server gets to take what a client sent before it left. A session that stores something gets more."""
     bridge_finish_seconds: float = Field(default=_DEFAULTS.finish_seconds, gt=0)
     """Time a session gets to complete after its client asked for the end and left."""
     bridge_close_seconds: float = Field(default=_DEFAULTS.close_seconds, gt=0)
@@ -102,6 +104,7 @@ class BridgeSettings(BaseSettings):
             begin_seconds=self.bridge_begin_seconds,
             stall_seconds=self.bridge_stall_seconds,
             stuck_seconds=self.bridge_stuck_seconds,
+            settle_seconds=self.bridge_settle_seconds,
             finish_seconds=self.bridge_finish_seconds,
             close_seconds=self.bridge_close_seconds,
             ping_interval_seconds=self.bridge_ping_interval_seconds,

@@ -94,6 +94,7 @@ class _Relay:
             self._to_server(),
             self._refusal(),
             self._silence(),
+            self._abandoned(opening.config),
             self._shutdown(),
         )
 
@@ -214,6 +215,18 @@ class _Relay:
         elif self._begun.is_set():
             await self._settle()
         return GONE
+
+    async def _abandoned(self, config: TranscribeConfig) -> Ending | None:
+        """Ends a session that stores nothing soon after its connection is lost.
+
+        What the client sent before that may be seconds of audio, which a busy server takes minutes to transcribe, and
+        nobody will read that text.
+        """
+        if config.store_audio or config.store_transcript or config.enhance_on_end:
+            return None
+        await self._socket.lost()
+        await asyncio.sleep(self._limits.settle_seconds)
+        return None if self._end_sent else GONE
 
     async def _settle(self) -> None:
         """Waits until the server has everything that the client sent before it left: a cancel would overtake it."""

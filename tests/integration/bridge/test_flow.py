@@ -1,9 +1,11 @@
 """Slow, stuck and silent peers."""
 
 import asyncio
+import contextlib
 import socket
 import time
 
+import pytest
 from dalston.v1 import transcription_pb2 as pb
 
 CHUNK = bytes(3200)
@@ -137,6 +139,44 @@ async def test_a_server_that_takes_nothing_for_too_long_is_given_up(start_bridge
         await asyncio.wait([sending])
         sending.exception()
     assert ([message["code"] for message in messages], code) == (["unavailable"], 4503)
+
+
+@pytest.mark.parametrize(("query", "is_dropped"), [("", True), ("store_audio=true", False)])
+async def test_audio_that_waits_after_its_client_was_lost_is_taken_only_to_be_stored(
+    start_bridge, backend, query, is_dropped
+):
+    goes_on = asyncio.Event()
+
+    async def busy(stream):
+        await stream.begin()
+        await goes_on.wait()
+        while await stream.read():
+            pass
+
+    backend.servicer.script = busy
+    bridge = await start_bridge(
+        bridge_settle_seconds=0.3, bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.1
+    )
+    async with bridge.connect(query) as client:
+        await client.receive()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while True:
+                    await client.socket.send(bytes(60000))
+        client.socket.transport.abort()
+    stream = await backend.servicer.stream()
+    if is_dropped:
+        async with asyncio.timeout(5):
+            await stream.ended.wait()
+        assert stream.cancelled
+        return
+    await asyncio.sleep(1)
+    assert not stream.ended.is_set()
+    goes_on.set()
+    async with asyncio.timeout(5):
+        await stream.ended.wait()
+    # The buffers between here and there hold more than one message.
+    assert len(stream.audio) > 60000
 
 
 class RawClient:
