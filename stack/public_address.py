@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import socket
+import ssl
 from collections.abc import Sequence
 
 from stack.envoy import Certificate
@@ -47,7 +48,7 @@ def certificate(settings: StackSettings) -> Certificate | None:
     """What the public port shows, None where it speaks no TLS.
 
     Raises:
-        CannotStart: a file cannot be read.
+        CannotStart: a file cannot be read, or Envoy could not use it.
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -56,6 +57,16 @@ def certificate(settings: StackSettings) -> Certificate | None:
             path.expanduser().read_bytes()
         except OSError as error:
             raise CannotStart(f"{variable}: cannot read {path}: {error.strerror}") from error
+    # Envoy starts with whatever it is given, and then breaks off every connection.
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_cert.expanduser(), settings.tls_key.expanduser(), password=""
+        )
+    except (ssl.SSLError, ValueError) as error:
+        raise CannotStart(
+            f"DALSTON_TLS_CERT and DALSTON_TLS_KEY: {settings.tls_cert} and {settings.tls_key} are not a certificate and its "
+            "key, in PEM and without a password"
+        ) from error
     return Certificate(settings.tls_cert.expanduser().absolute(), settings.tls_key.expanduser().absolute())
 
 

@@ -24,11 +24,18 @@ def read_settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        problems = (f"{_variable(*problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False))
+        problems = (_sentence(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False))
         raise InvalidSettings("; ".join(problems)) from None
     except SettingsError as error:
         field = _FIELD.search(str(error))
         raise InvalidSettings(f"{_variable(field[1] if field else 'settings')}: is not valid JSON") from None
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    # Pydantic begins the words of our own validators with this.
+    message = message.removeprefix("Value error, ")
+    # What is wrong between several variables is nowhere, and names them itself.
+    return f"{_variable(*location)}: {message}" if location else message
 
 
 def _variable(*location: str | int) -> str:

@@ -6,6 +6,7 @@ import pytest
 from stack import public_address
 from stack.errors import CannotStart
 from stack.settings import StackSettings
+from tests.integration.envoy.certificates import make_certificate
 
 
 def settings(**values: object) -> StackSettings:
@@ -70,3 +71,20 @@ def test_a_name_is_no_address() -> None:
 def test_on_loopback_without_authentication_only_local_names_are_answered() -> None:
     assert "*" not in public_address.names(settings())
     assert public_address.names(settings(allow_unauthenticated=True)) == ("*",)
+
+
+def test_files_that_are_no_certificate_and_its_key_are_refused(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path, 1)
+    (tmp_path / "other").mkdir()
+    other = make_certificate(tmp_path / "other", 2)
+    text = tmp_path / "notes.txt"
+    text.write_text("no certificate")
+    for chain, key in (
+        (text, text),
+        (made.chain, text),
+        (made.chain, other.private_key),
+        (made.private_key, made.chain),
+    ):
+        with pytest.raises(CannotStart, match="are not a certificate and its key"):
+            public_address.certificate(settings(tls_cert=chain, tls_key=key))
+    assert public_address.certificate(settings(tls_cert=made.chain, tls_key=made.private_key)) == made
