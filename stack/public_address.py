@@ -64,8 +64,8 @@ def certificate(settings: StackSettings) -> Certificate | None:
         )
     except (ssl.SSLError, ValueError) as error:
         raise CannotStart(
-            f"DALSTON_TLS_CERT and DALSTON_TLS_KEY: {settings.tls_cert} and {settings.tls_key} are not a certificate and its "
-            "key, in PEM and without a password"
+            f"DALSTON_TLS_CERT and DALSTON_TLS_KEY: {settings.tls_cert} and {settings.tls_key} "
+            "are not a certificate and its key, in PEM and without a password"
         ) from error
     return Certificate(settings.tls_cert.expanduser().absolute(), settings.tls_key.expanduser().absolute())
 
