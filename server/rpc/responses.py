@@ -78,7 +78,7 @@ def _container(event: ContainerFound) -> pb.Warning:
     return pb.Warning(
         code="container_audio",
         message=(
-            f"the audio begins like a {event.format} file and is taken for raw samples: decode it first,"
+            f"the audio begins like a file ({event.format}) and is taken for raw samples: decode it first,"
             " or leave out its header"
         ),
         details={"format": event.format},
