@@ -170,7 +170,7 @@ _CRUCIAL = {
 """No change of these is ignored: a client that believes in one would send noise, or be recorded as it does not expect.
 It is refused."""
 
-_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL
+_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL | {"retention"}
 """Parameters that hold for a whole session, and without which it goes on as it was."""
 
 

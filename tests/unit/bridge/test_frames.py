@@ -64,6 +64,7 @@ def test_each_instruction_becomes_its_control(text: str, control: pb.TranscribeC
     [
         ('{"type":"clear"}', "keep_alive", ("clear",)),
         ('{"type":"config","vad_threshold":0.3}', "keep_alive", ("vad_threshold",)),
+        ('{"type":"config","retention":"30d"}', "keep_alive", ("retention",)),
         (
             '{"type":"config","language":"es","vad_threshold":0.3,"min_silence_duration_ms":800}',
             "set_language",
