@@ -70,7 +70,7 @@ class SeaweedFS:
         self._tls = tls.context()
         self._program = script("weed")
         self._identity = identity and identity.reaching(self._program, self._folder)
-        self._ports = {server: (free_port(), free_port()) for server in _SERVERS}
+        self._ports = {server: (free_port(), _grpc_port(server)) for server in _SERVERS}
         endpoint = f"http://127.0.0.1:{self._ports['s3'][0]}"
         self.server = S3Server(endpoint, access_key, secret_key, bucket, "us-east-1")
 
@@ -94,7 +94,7 @@ class SeaweedFS:
                 yield process
         finally:
             for server, (_, grpc_port) in self._ports.items():
-                Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock").unlink(missing_ok=True)  # noqa: S108 - its choice
+                _socket_of(server, grpc_port).unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
         """Whether it can be written to. The bucket is there then.
@@ -177,6 +177,25 @@ def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
     for server, (port, grpc_port) in ports.items():
         options |= {f"{server}.port": port, f"{server}.port.grpc": grpc_port}
     return [f"-{name}={value}" for name, value in options.items()]
+
+
+def _socket_of(server: str, grpc_port: int) -> Path:
+    """Where one of its servers listens for the others, beside the port."""
+    return Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock")  # noqa: S108 - its choice
+
+
+def _grpc_port(server: str) -> int:
+    """A free port whose socket nobody has left behind or put there.
+
+    A server that was killed leaves its socket in a folder in which no other user can remove it. The servers of the next
+    one on that port would connect to it for as long as they wait for each other.
+
+    Raises:
+        OSError: none found.
+    """
+    while os.path.lexists(_socket_of(server, port := free_port())):
+        pass
+    return port
 
 
 def _forget_masters(data: Path) -> None:

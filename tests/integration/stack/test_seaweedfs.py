@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from stack import seaweedfs as seaweedfs_module
+from stack.ports import free_port
 from stack.seaweedfs import S3Server, seaweedfs
 
 
@@ -69,3 +72,18 @@ def test_nothing_stays_in_tmp(tmp_path: Path) -> None:
     sockets = re.findall(r"/tmp/seaweedfs-\S+\.sock", (tmp_path / "seaweedfs.log").read_text())  # noqa: S108
     assert sockets, "it makes some, with names of its own choice"
     assert not any(Path(name).exists() for name in sockets)
+
+
+def test_a_port_whose_socket_a_killed_server_has_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's cannot be removed, and the servers would connect to it instead of each other."""
+    left = socket.socket(socket.AF_UNIX)
+    taken, free = free_port(), free_port()
+    path = seaweedfs_module._socket_of("master", taken)
+    left.bind(str(path))
+    try:
+        given = iter((taken, free))
+        monkeypatch.setattr(seaweedfs_module, "free_port", lambda: next(given))
+        assert seaweedfs_module._grpc_port("master") == free
+    finally:
+        left.close()
+        path.unlink()
