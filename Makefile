@@ -14,7 +14,7 @@ help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
 	@echo 'make test      run the tests, on the same real parts: ten minutes                 ARGS="-k bridge"'
-	@echo 'make faults    break everything that sessions are stored with, and compare bytes: three quarters of an hour'
+	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'
 	@echo 'make lock      lock what pyproject.toml asks for, with hashes                      ARGS=--upgrade'
