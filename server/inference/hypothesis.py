@@ -1,7 +1,7 @@
 """What is to be transcribed, and what the model made of it before that is judged. Pure."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ _SURE = -0.2
 _EARLY_SECONDS = 2.0
 """An utterance has less silence at its end: the voice activity detector has cut it off."""
 
-DOUBTS: Final = ("empty", "suppressed", "no_speech")
-"""Failings in which the model doubts that anything was said."""
 Failing = Literal["loop", "cap", "empty", "suppressed", "no_speech", "coverage", "sparse", "early"]
 
 
@@ -56,8 +54,6 @@ class Hypothesis:
     """How much of it comes after the last stamp, where the model stopped at one; only speech, if that is known."""
     uncovered: Stretch | None = None
     """Where speech was heard that no word covers, if it is known and is enough to be more than a pause."""
-    doubted: bool = False
-    """Whether the shortened window found no speech, or no text to believe."""
     certain: str = ""
     """How the text begins, as far as each of its words is certain."""
     written: tuple[int, ...] = ()
@@ -124,6 +120,5 @@ class Hypothesis:
                 tokens_per_second=len(self.tokens) / max(self.seconds, 1e-3),
                 looped=self.ending == "loop",
                 first_log_probability=self.log_probabilities[0] if self.log_probabilities else 0.0,
-                doubted=self.doubted,
             )
         )

@@ -40,8 +40,6 @@ class Job:
     queue."""
     goes_on: bool = False
     """Whether it is of a part of an utterance that was tried: it goes before what came after that, as a second try."""
-    is_doubted: bool = field(init=False, default=False)
-    """Whether the first try found no speech, or no text to believe."""
     settled: bool = field(init=False, default=False)
     """Whether it is known what became of it."""
 

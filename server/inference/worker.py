@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -12,7 +11,7 @@ import torch
 from server.inference import metrics
 from server.inference.batch_policy import BatchLimits
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
-from server.inference.hypothesis import DOUBTS, Failing, Hypothesis, Utterance
+from server.inference.hypothesis import Failing, Hypothesis, Utterance
 from server.inference.job import Job
 from server.inference.job_queue import JobQueue
 from telemetry.logs import get_logger
@@ -174,9 +173,8 @@ class Worker:
             if reason:
                 metrics.REDONE.labels(reason).inc()
                 job.frames = model.full_window
-                job.is_doubted = reason in DOUBTS or bool(hypothesis.invented)
             else:
-                job.settle(replace(hypothesis, doubted=job.is_doubted))
+                job.settle(hypothesis)
         self._put_back(again)
 
     def _put_back(self, jobs: Sequence[Job]) -> None:

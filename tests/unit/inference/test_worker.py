@@ -539,7 +539,7 @@ def test_nothing_is_given_up_before_the_full_window_agrees(reason: str, caller: 
     model.outcome = lambda _, frames: worse if frames < FULL else hypothesis()
     model.may_finish.release(2)
     caller.submit(frames=320)
-    assert caller.outcome() == replace(hypothesis(), doubted=reason != "coverage")
+    assert caller.outcome() == hypothesis()
     assert model.batches == [(1, 320), (1, FULL)]
 
 
