@@ -45,8 +45,8 @@ class GuardLimits:
     """No-speech probability from which the beginning of a text must not be a guess: over music the full window finds
     speech half of the time, with 0.41 to 0.62."""
     guess: float = -3.0
-    """Log probability of the first token below which it is one. A hallucination begins with a guess and its other tokens
-    follow from it: over music -3.3 to -4.4, while the least likely beginning of a spoken word has -2.9."""
+    """Log probability of the first token below which it is one. A hallucination begins with a guess, and its other
+    tokens follow: over music -3.3 to -4.4, while the least likely beginning of a spoken word has -2.9."""
     sure: float = -0.4
     """Mean log probability from which the beginning is not looked at."""
     improbable: float = -1.5
