@@ -35,6 +35,8 @@ log = get_logger(__name__)
 _CPU_FRAMES: Final = 2 * 1500
 """In a batch on a CPU: eight utterances of 5 s, or two of 28 s, which take base 2.4 s of one thread. A live final waits
 for the batch that runs, so one upload of speech without pauses must not make it longer."""
+_FULL_WINDOW_EFFORT: Final = 4
+"""What an attempt with the full window costs, in passes with the shortened one; of base and half a second it is 12."""
 
 
 class Engine:
@@ -95,7 +97,8 @@ class Engine:
         if options.speech is None:
             options = replace(options, speech=((0.0, len(samples) / SAMPLE_RATE),))
         utterance = Utterance(samples, language, options)
-        return _judged(await self._run(model, utterance, session, is_partial=False), "final")
+        hypothesis, effort = await self._run(model, utterance, session, is_partial=False)
+        return replace(_judged(hypothesis, "final"), effort=effort)
 
     async def recognize_partial(
         self,
@@ -115,12 +118,15 @@ class Engine:
             None if it was given up: there was no time for it, or newer audio of the session came.
         """
         try:
-            hypothesis = await self._run(model, Utterance(samples, language, options), session, is_partial=True)
+            hypothesis, _ = await self._run(model, Utterance(samples, language, options), session, is_partial=True)
         except (PartialDropped, QueueFull):
             return None
         return _judged(hypothesis, "partial")
 
-    async def _run(self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool) -> Hypothesis:
+    async def _run(
+        self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool
+    ) -> tuple[Hypothesis, float]:
+        """What the model makes of an utterance, and the effort that this took (`Recognition.effort`)."""
         language = utterance.language
         if not self.supports(model, language or "auto"):
             raise ValueError(f"model {model!r} does not exist or does not transcribe {language!r}")
@@ -138,28 +144,33 @@ class Engine:
             session=session,
             is_partial=is_partial,
         )
-        hypothesis = await self._done(job)
+        hypothesis, effort = await self._done(job), 1.0
         if not is_partial:
-            hypothesis = await self._completed(transcriber, job, hypothesis, DEPTH)
+            hypothesis, effort = await self._completed(transcriber, job, hypothesis, DEPTH)
         log.debug("utterance transcribed", kind=job.kind, model=model, audio=round(seconds, 2), **job.trace)
-        return hypothesis
+        return hypothesis, effort
 
-    async def _completed(self, transcriber: Transcriber, job: Job, hypothesis: Hypothesis, depth: int) -> Hypothesis:
-        """The hypothesis of a final, or of its parts where the model did not get through it."""
+    async def _completed(
+        self, transcriber: Transcriber, job: Job, hypothesis: Hypothesis, depth: int
+    ) -> tuple[Hypothesis, float]:
+        """The hypothesis of a final, or of its parts where the model did not get through it, and what it all cost."""
+        effort = _effort(job)
         first_stamp = transcriber.vocabulary.first_stamp
         division = divided(job.utterance, hypothesis, first_stamp) if depth else None
         if division is None:
-            return hypothesis
+            return hypothesis, effort
         metrics.DIVIDED.labels(hypothesis.incomplete).inc()
         found = []
         try:
             for part in division.parts:
                 seconds = len(part.utterance.samples) / SAMPLE_RATE
                 of_part = job.of_part(part.utterance, window(seconds, transcriber.full_window))
-                found.append(await self._completed(transcriber, of_part, await self._done(of_part), depth - 1))
+                completed, more = await self._completed(transcriber, of_part, await self._done(of_part), depth - 1)
+                found.append(completed)
+                effort += more
         except RecognitionFailed:
-            return hypothesis  # it is worth no less for what cannot be made better
-        return joined(hypothesis, division, found, first_stamp)
+            return hypothesis, effort  # it is worth no less for what cannot be made better
+        return joined(hypothesis, division, found, first_stamp), effort
 
     async def _done(self, job: Job) -> Hypothesis:
         """What the model makes of a job. Who is cancelled here leaves the job abandoned."""
@@ -292,6 +303,10 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
             loop.call_soon_threadsafe(settle, result)
 
     return deliver
+
+
+def _effort(job: Job) -> float:
+    return 1 + _FULL_WINDOW_EFFORT * (job.trace.get("tries", 1) - 1)
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:

@@ -60,3 +60,6 @@ class Recognition:
     """How the text begins, as far as the model is sure of each word."""
     written: tuple[int, ...] = ()
     """The model's tokens as it wrote them, stamps included, whatever became of them: a draft for more of the audio."""
+    effort: float = 1.0
+    """What the utterance cost, in passes of the model with the shortened window: more where it was transcribed again
+    with the full window, or divided."""

@@ -17,6 +17,8 @@ PER_SECOND: Final = 2.0
 """Utterances in a second of audio, or of the clock where less audio comes: nobody speaks more sentences."""
 AT_ONCE: Final = 8.0
 """More for once, by a session that had fewer before."""
+MOST_DEBT: Final = 16.0
+"""What a session can owe for utterances that took the model longer than others: its next one waits for 8 s at most."""
 MOST_FLUSHES: Final = 64
 """Flushes that one utterance answers; who sends more waits."""
 
@@ -45,6 +47,10 @@ class UtteranceBudget:
             return False
         self._left -= 1
         return True
+
+    def charge(self, more: float) -> None:
+        """Takes what an utterance has cost beyond one, once that is known."""
+        self._left = max(-MOST_DEBT, self._left - more)
 
     def wait(self, now: float) -> float:
         """In how many seconds of the clock there is one, if no audio comes; 0 if there is now."""

@@ -387,6 +387,8 @@ class Session:
             if isinstance(recognition, Exception):
                 await self._events.put(recognition)
                 return
+            # Where everything is taken for speech the model tries again all the time.
+            self._budget.charge(recognition.effort - 1)
             work.language.heard(recognition)
             if recognition.text:
                 final = self._final(work.utterance, recognition)

@@ -150,3 +150,14 @@ async def test_a_partial_that_is_believed_is_told_although_a_final_would_be_trie
     assert partial
     assert partial.text == "a few words"
     assert model.asked == [(1, False), (1, False), (1, True)]
+
+
+async def test_what_is_done_again_says_what_it_cost(engine_with: EngineWith) -> None:
+    """By that a session is charged for it."""
+    model = ScriptedTranscriber(lambda utterance, _: said("a word that is believed", len(utterance.samples) / RATE))
+    async with engine_with(model) as engine:
+        assert (await engine.recognize("fast", noise(2), "en")).effort == 1
+    model = ScriptedTranscriber(lambda utterance, _: said("", len(utterance.samples) / RATE, no_speech_probability=0.9))
+    async with engine_with(model) as engine:
+        assert (await engine.recognize("fast", noise(2), "en")).effort == 1 + 4
+    assert model.asked == [(2.0, False), (2.0, True)]

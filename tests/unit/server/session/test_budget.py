@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.session.budget import AT_ONCE, PER_SECOND, Held, UtteranceBudget
+from server.session.budget import AT_ONCE, MOST_DEBT, PER_SECOND, Held, UtteranceBudget
 from server.session.language import SpokenLanguage
 from server.session.segmenter import Utterance
 
@@ -30,6 +30,17 @@ def test_where_no_audio_comes_the_clock_gives_one() -> None:
     assert budget.wait(0) == 0.5
     assert not budget.take(0, 0.4)
     assert budget.take(0, 0.5)
+
+
+def test_what_cost_more_is_charged_and_keeps_the_next_waiting_for_seconds_at_most() -> None:
+    budget = UtteranceBudget(0)
+    assert budget.take(0, 0)
+    budget.charge(AT_ONCE)
+    assert budget.wait(0) == 2 / PER_SECOND
+    assert not budget.take(0, 0)
+    budget.charge(1000.0)
+    assert budget.wait(0) == (1 + MOST_DEBT) / PER_SECOND
+    assert budget.take(0, (1 + MOST_DEBT) / PER_SECOND)
 
 
 @given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 2)), max_size=200))
