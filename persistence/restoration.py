@@ -69,12 +69,17 @@ class Restoration:
         self._parts_again = parts_again
         self._ended: deque[tuple[float, Ended]] = deque()
         self._finals = 0
-        self.is_due = False
-        """Whether there is reason to look."""
+        self._is_doubted = False
+        self._is_looking = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is reason to look, or a look is going on: until it has ended nothing is known to be there."""
+        return self._is_doubted or self._is_looking
 
     def doubt(self) -> None:
         """Postgres may have lost something."""
-        self.is_due = True
+        self._is_doubted = True
 
     def remember(self, ended: Ended) -> None:
         """A session has ended and is stored: from here on nothing but its row and its objects tells of it."""
@@ -104,12 +109,14 @@ class Restoration:
             LeaseLost: this process may not write.
         """
         # Whoever doubts from here on has reason to, whatever is found: it may be another Postgres than this one.
-        self.is_due = False
+        self._is_doubted, self._is_looking = False, True
         try:
             await self._look(running)
         except BaseException:
-            self.is_due = True
+            self._is_doubted = True
             raise
+        finally:
+            self._is_looking = False
 
     async def _look(self, running: Iterable[Running]) -> None:
         self._forget_what_is_over(time.monotonic())
@@ -128,7 +135,7 @@ class Restoration:
             if session_id in restored or was_left:
                 unended += 1
                 if unended > _ENDED_AT_ONCE:
-                    self.is_due = True
+                    self._is_doubted = True
                     break
                 await self._end_again(each)
             elif kept[session_id].is_own and kept[session_id].has_tails and each.is_clean:
