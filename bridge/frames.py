@@ -17,6 +17,7 @@ from dalston.v1.transcription_pb2 import (
 )
 
 from bridge.closing import Ending
+from bridge.parameters import UNSUPPORTED
 from bridge.refusal import Refused
 
 MAX_MESSAGE_BYTES = 65536
@@ -170,7 +171,7 @@ _CRUCIAL = {
 """No change of these is ignored: a client that believes in one would send noise, or be recorded as it does not expect.
 It is refused."""
 
-_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL | {"retention"}
+_FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL | {*UNSUPPORTED}
 """Parameters that hold for a whole session, and without which it goes on as it was."""
 
 
