@@ -3,7 +3,7 @@
 The database is that of DALSTON_DATABASE_URL, or without one that of the local stack on DALSTON_HOME.
 
 create-key    makes a key, and its tenant if there is none; prints the secret, this once
-set-limits    sets limits of a tenant
+set-limits    sets limits of a tenant; with --create it makes the tenant if there is none
 tenants       lists tenants, the limits that are their own, and what they store
 """
 
@@ -21,7 +21,7 @@ from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
 from persistence.credentials import SCOPES
 from persistence.database import Database, open_database
-from persistence.errors import StorageUnavailable
+from persistence.errors import StorageUnavailable, TenantNotFound
 from persistence.local import operator_settings
 from persistence.tenancy import TenantLimits
 from persistence.tenants import TenantStore
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProgrammingError:
         print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
         return 1
+    except TenantNotFound as error:
+        print(f"{error} (--create makes a new one)", file=sys.stderr)  # noqa: T201
+        return 1
     except (StorageUnavailable, InvalidSettings) as error:
         print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
         return 1 if isinstance(error, StorageUnavailable) else 2
@@ -60,7 +63,9 @@ async def _run(settings: PersistenceSettings, options: argparse.Namespace) -> An
                 limits = {
                     name: None if value == _DEFAULT else value for name, value in given.items() if value is not None
                 }
-                return (await TenantStore(database).ensure(options.tenant, limits)).as_values()
+                store = TenantStore(database)
+                change = store.ensure if options.create else store.set_limits
+                return (await change(options.tenant, limits)).as_values()
             case _:
                 return [tenant.as_values() for tenant in await TenantStore(database).list()]
 
@@ -90,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--expires-in-seconds", type=_seconds, help="default: never")
     limits = commands.add_parser("set-limits", help="set limits of a tenant; `default` is the server's own")
     limits.add_argument("--tenant", type=_name, required=True)
+    limits.add_argument("--create", action="store_true", help="make the tenant if there is none of this name")
     limits.add_argument("--max-sessions", type=_count, help="that run at a time, on all servers")
     limits.add_argument("--requests-per-second", type=_rate, help="on each server")
     limits.add_argument("--max-session-seconds", type=_rate)

@@ -12,6 +12,7 @@ PersistenceError
 ├── KeyNotFound            no such key for this tenant
 ├── InvalidKeyId           the text is not the id of a key
 ├── KeyEnded               the key with which something is to be done was revoked or has expired
+├── TenantNotFound         the operator has named a tenant that there is not
 ├── TooManyKeys            the tenant has as many keys as it may
 ├── StorageQuotaExceeded   the tenant stores as much as it may
 ├── TooManySessions        the tenant runs as many sessions as it may
@@ -25,6 +26,7 @@ PersistenceError
     └── UploadNotFound     an unfinished upload that a record names is not there
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -59,6 +61,14 @@ class SessionNotFound(_SessionError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "was not found")
+
+
+class TenantNotFound(PersistenceError):
+    """There is no tenant of this name. The message says which one may have been meant."""
+
+    def __init__(self, name: str, near: Sequence[str]) -> None:
+        """`near`: names of tenants that are like it, the most alike first."""
+        super().__init__(f"there is no tenant {name!r}" + "".join(f"; did you mean {each!r}?" for each in near[:1]))
 
 
 class SessionActive(_SessionError):

@@ -1,6 +1,7 @@
 """Tenants and their limits, as the operator sets them."""
 
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from persistence.database import Database
+from persistence.errors import TenantNotFound
 from persistence.session_id import new_uuid7
 from persistence.tables import realtime_sessions, tenants
 from persistence.tenancy import TenantLimits
@@ -47,6 +49,21 @@ class TenantStore:
             if limits:
                 await connection.execute(update(tenants).where(_t.name == name).values(**limits))
             row = (await connection.execute(select(*_COLUMNS).where(_t.name == name))).one()
+        return Tenant(row.id, row.name, TenantLimits(*row[2:]))
+
+    async def set_limits(self, name: str, limits: dict[str, float | None]) -> Tenant:
+        """Sets these of the limits of a tenant, None for the default; gives it as it is then.
+
+        Raises:
+            TenantNotFound: there is none of this name.
+        """
+        async with self._database.transaction() as connection:
+            if limits:
+                await connection.execute(update(tenants).where(_t.name == name).values(**limits))
+            row = (await connection.execute(select(*_COLUMNS).where(_t.name == name))).one_or_none()
+            if row is None:
+                names = (await connection.execute(select(_t.name))).scalars().all()
+                raise TenantNotFound(name, get_close_matches(name, names, n=1))
         return Tenant(row.id, row.name, TenantLimits(*row[2:]))
 
     async def list(self) -> list[Tenant]:

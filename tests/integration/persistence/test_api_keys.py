@@ -441,6 +441,31 @@ async def test_the_operator_makes_tenants_keys_and_limits(
     assert [each["stored_bytes"] for each in json.loads(out) if each["name"] == name] == [0]
 
 
+async def test_limits_of_a_tenant_that_is_not_there_are_refused_and_make_none(
+    keys: KeyStore,
+    database: Database,
+    postgres_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DALSTON_DATABASE_URL", postgres_url)
+    name = f"acme {uuid.uuid4().hex}"
+    store = TenantStore(database)
+    await store.ensure(name)
+    for limits in ([], ["--max-sessions", "3"]):
+        code = await asyncio.to_thread(access.main, ["set-limits", "--tenant", f"{name}e", *limits])
+        error = capsys.readouterr().err
+        assert code == 1
+        assert f"there is no tenant '{name}e'; did you mean '{name}'?" in error
+        assert "--create" in error
+    assert f"{name}e" not in [each.name for each in await store.list()]
+    code, out = await _command(
+        capsys, "set-limits", "--tenant", f"{name}e", "--create", "--max-sessions", "3", "--json"
+    )
+    assert (code, json.loads(out)["max_sessions"]) == (0, 3)
+    assert f"{name}e" in [each.name for each in await store.list()]
+
+
 @pytest.mark.parametrize(
     "words",
     [
