@@ -12,6 +12,7 @@ import typer
 from dalston.cli import output
 from dalston.cli.config import Place, choose, config_path, read_config
 from dalston.cli.exits import usage
+from dalston.cli.interrupts import leaving_at_once
 
 if TYPE_CHECKING:
     from dalston.calls import Calls
@@ -48,7 +49,8 @@ def connect(ctx: typer.Context) -> Client:
     Raises:
         CommandError: the URL, the key or the configuration cannot be.
     """
-    from dalston.client import Client
+    with leaving_at_once():
+        from dalston.client import Client
 
     where, options = place(ctx), ctx.obj
     _check(where)
@@ -60,8 +62,9 @@ def connect(ctx: typer.Context) -> Client:
 
 def calls(ctx: typer.Context) -> Calls:
     """The calls beneath a client; raises as `connect`."""
-    from dalston.calls import Calls
-    from dalston.endpoint import find_endpoint
+    with leaving_at_once():
+        from dalston.calls import Calls
+        from dalston.endpoint import find_endpoint
 
     where, options = place(ctx), ctx.obj
     _check(where)

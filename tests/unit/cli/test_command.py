@@ -305,6 +305,23 @@ def test_help_loads_nothing_that_calls(arguments: list[str]) -> None:
     assert "Usage: dalston" in done.stdout
 
 
+@pytest.mark.parametrize("module", ["typer", "grpc"])
+def test_an_interrupt_while_modules_are_loaded_ends_the_command_quietly(module: str, tmp_path: Path) -> None:
+    """One that is interrupted while it is imported, as Ctrl-C in the first tenth of a second does."""
+    (tmp_path / f"{module}.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    path = os.pathsep.join((str(tmp_path), str(Path(dalston.__file__).parents[1]), *filter(None, sys.path)))
+    done = subprocess.run(
+        [sys.executable, "-m", "dalston.cli.main", "sessions", "list"],
+        env={"PYTHONPATH": path, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("arguments", [[], ["sessions"]])
 def test_no_command_at_all_gets_the_help_as_it_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
