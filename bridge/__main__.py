@@ -8,6 +8,7 @@ from bridge.config import BridgeSettings
 from telemetry.exposure import refusal_to_expose
 from telemetry.logs import configure_logging
 from telemetry.settings import InvalidSettings, read_settings
+from telemetry.variables import warn_of_unknown_variables
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
     if refusal is not None:
         return _fail(2, refusal)
     configure_logging(settings.log_level, settings.log_format)
+    warn_of_unknown_variables()
     try:
         asyncio.run(run(settings))
     except OSError as error:

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from persistence.config import PersistenceSettings
 from telemetry.settings import InvalidSettings, read_settings
+from telemetry.variables import warn_of_unknown_variables
 
 _HOME = Path(__file__).resolve().parent.parent / ".dalston"
 
@@ -17,6 +18,7 @@ def operator_settings() -> PersistenceSettings:
     Raises:
         InvalidSettings: a value is wrong, or the stack is another user's.
     """
+    warn_of_unknown_variables()
     settings = read_settings(PersistenceSettings)
     if "database_url" in settings.model_fields_set:
         return settings

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from persistence.config import PersistenceSettings
 from telemetry.logs import configure_logging
 from telemetry.settings import InvalidSettings, read_settings
+from telemetry.variables import warn_of_unknown_variables
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,6 +38,7 @@ def migrate(database_url: str) -> None:
 def main() -> int:
     """Migrates the configured database; gives the exit code."""
     configure_logging()
+    warn_of_unknown_variables()
     try:
         settings = read_settings(PersistenceSettings)
         migrate(settings.database_url.get_secret_value())

@@ -49,6 +49,7 @@ from telemetry.logs import configure_logging, get_logger
 from telemetry.metrics import serve_metrics
 from telemetry.settings import InvalidSettings, read_settings
 from telemetry.signals import LastResort, exit_on_signals, stop_on_signals
+from telemetry.variables import warn_of_unknown_variables
 
 log = get_logger(__name__)
 
@@ -230,6 +231,7 @@ def main() -> int:
         print(error, file=sys.stderr)  # noqa: T201  logging is not configured yet
         return EXIT_CONFIGURATION
     configure_logging(settings.log_level, settings.log_format)
+    warn_of_unknown_variables()
     try:
         asyncio.run(serve(settings, inference, storage))
     except (ConfigurationError, WeightsError) as error:

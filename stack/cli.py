@@ -18,6 +18,7 @@ from stack.progress import Terminal
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 from telemetry.settings import InvalidSettings, read_settings
+from telemetry.variables import unknown_variables
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -38,6 +39,9 @@ def run(arguments: Sequence[str], interruption: Interruption, programs: Programs
     parser.add_argument("command", choices=commands, help="`up`: run until Ctrl-C; `demo`: stream the sample and stop")
     command = commands[parser.parse_args(arguments).command]
     console, complaints = Console(), Console(stderr=True)
+    for name, near in unknown_variables().items():
+        hint = f"; did you mean {near}?" if near else ""
+        _tell(complaints, f"warning: {name} is no setting and is ignored{hint}", "yellow")
     try:
         return command(_Session(read_settings(StackSettings), interruption, console, programs))
     except Interrupted:
@@ -55,7 +59,11 @@ def run(arguments: Sequence[str], interruption: Interruption, programs: Programs
 
 
 def _complain(console: Console, sentence: str) -> None:
-    console.print(f"error: {sentence}", style="red", highlight=False, markup=False, soft_wrap=True)
+    _tell(console, f"error: {sentence}", "red")
+
+
+def _tell(console: Console, sentence: str, style: str) -> None:
+    console.print(sentence, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

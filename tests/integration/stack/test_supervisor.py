@@ -199,6 +199,14 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path: Path) -> None:
         pass
 
 
+def test_a_mistyped_setting_is_told_with_the_one_that_was_meant(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", command.port)):
+        process = command.start(DALSTON_ALOWED_ORIGINS="hunter2")
+        _, said = process.communicate(timeout=60)
+    assert "DALSTON_ALOWED_ORIGINS is no setting and is ignored; did you mean DALSTON_ALLOWED_ORIGINS?" in said
+    assert "hunter2" not in said
+
+
 def test_a_busy_port_is_told_before_anything_starts(command: Command) -> None:
     with socket.create_server(("127.0.0.1", command.port)):
         process = command.start()
