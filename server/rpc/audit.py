@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Any, Final
 
 from dalston.v1 import session_pb2
@@ -27,6 +28,41 @@ METHODS: Final = frozenset(
 """The methods that name a session."""
 
 
+class _Delivery:
+    """Of a call that sends a file."""
+
+    is_whole = False
+
+
+_delivery: ContextVar[_Delivery | None] = ContextVar("delivery", default=None)
+
+
+async def write_last(context: Context, message: Any) -> None:
+    """Writes the message with which a file is whole: a client that leaves from then on has cancelled nothing."""
+    writing = asyncio.ensure_future(context.write(message))
+    try:
+        await asyncio.wait((writing,))
+    except asyncio.CancelledError:
+        # It may leave because it has everything. Then the write has ended, and nobody has been told yet.
+        await asyncio.sleep(0)
+        if _has_succeeded(writing):
+            _note_whole()
+        writing.cancel()
+        await asyncio.wait((writing,))
+        raise
+    writing.result()
+    _note_whole()
+
+
+def _has_succeeded(writing: asyncio.Future[Any]) -> bool:
+    return writing.done() and not writing.cancelled() and writing.exception() is None
+
+
+def _note_whole() -> None:
+    if delivery := _delivery.get():
+        delivery.is_whole = True
+
+
 class AuditInterceptor(CallInterceptor):
     """Stands inside authentication: a call that it refuses is in the line `call ended` alone, with its key."""
 
@@ -39,10 +75,12 @@ class AuditInterceptor(CallInterceptor):
         if method not in METHODS:
             return await call()
         outcome = "ok"
+        delivery = _Delivery()
+        _delivery.set(delivery)
         try:
             return await call()
         except asyncio.CancelledError:
-            outcome = "cancelled"
+            outcome = "ok" if delivery.is_whole else "cancelled"
             raise
         except Exception as error:
             outcome = reason_name(answer_to(error).reason).lower()

@@ -18,6 +18,7 @@ from persistence.service import Persistence
 from persistence.tenancy import REFUSALS
 from persistence.transcript import Utterance, WordNames
 from server.access.errors import RateLimited
+from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
@@ -192,16 +193,16 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
     async with aclosing(chunks):
         if is_unchanged(_metadata(context, "if-none-match"), file.tag):
             await context.send_initial_metadata((("etag", file.tag), ("x-not-modified", "1")))
-            await context.write(HttpBody(content_type=file.content_type))
+            await write_last(context, HttpBody(content_type=file.content_type))
             return
         if is_head(context):
             await context.send_initial_metadata(_headers(file))
-            await context.write(HttpBody(content_type=file.content_type))
+            await write_last(context, HttpBody(content_type=file.content_type))
             return
         # Nothing is promised before there is something to send: until then an error has its own status.
         chunk = await anext(chunks, b"")
         await context.send_initial_metadata(_headers(file))
-        reader = _Reader(context, file.content_type)
+        reader = _Reader(context, file)
         await reader.give(chunk)
         async for chunk in chunks:
             await reader.give(chunk)
@@ -210,9 +211,10 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
 class _Reader:
     """Whoever reads a download, and how fast. Time that is spent on anything but waiting for them does not count."""
 
-    def __init__(self, context: Context, content_type: str) -> None:
+    def __init__(self, context: Context, file: _File) -> None:
         self._context = context
-        self._content_type = content_type
+        self._content_type = file.content_type
+        self._size = _sent_size(file)
         self._bytes = 0
         self._seconds = 0.0
 
@@ -226,17 +228,27 @@ class _Reader:
         begun = time.monotonic()
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS + min(0.0, ahead)):
-                await self._context.write(HttpBody(content_type=self._content_type, data=chunk))
+                await self._write(chunk)
         except TimeoutError:
             raise IdleTimeout("the download was read too slowly, or not at all") from None
         self._bytes += len(chunk)
         self._seconds += time.monotonic() - begun
 
+    async def _write(self, chunk: bytes) -> None:
+        body = HttpBody(content_type=self._content_type, data=chunk)
+        if self._bytes + len(chunk) < self._size:
+            await self._context.write(body)
+        else:
+            await write_last(self._context, body)
+
+
+def _sent_size(file: _File) -> int:
+    return file.size if file.range is None else file.range.end - file.range.begin
+
 
 def _headers(file: _File) -> tuple[tuple[str, str], ...]:
     """Envoy's filter `download` makes an HTTP answer of them."""
-    size = file.size if file.range is None else file.range.end - file.range.begin
-    headers = [("x-content-length", str(size)), ("etag", file.tag)]
+    headers = [("x-content-length", str(_sent_size(file))), ("etag", file.tag)]
     if file.name is not None:
         headers.append(("content-disposition", f'attachment; filename="{file.name}"'))
     if file.takes_ranges:

@@ -169,7 +169,8 @@ class SlowTransport:
 async def test_a_trickle_that_never_stops_is_ended_and_a_player_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_PATIENCE_SECONDS", 0.3)
     chunk = bytes(16_000)
-    player, trickle = (downloads._Reader(SlowTransport(), "audio/wav") for _ in range(2))  # type: ignore[arg-type]
+    file = downloads._File("audio/wav", None, 1 << 30, "")
+    player, trickle = (downloads._Reader(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]
     for _ in range(20):
         await player.give(chunk)
     with pytest.raises(IdleTimeout):

@@ -1,0 +1,79 @@
+"""What is said about a client that leaves while a file is sent to it."""
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from persistence.tenancy import Caller, current_caller
+from server.rpc.audit import AuditInterceptor, write_last
+
+
+class Reader:
+    """A client that takes a message when `taken` is set."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.failed = False
+
+    async def write(self, message: Any) -> None:
+        self.begun.set()
+        await self.taken
+
+
+async def outcome_of(call: asyncio.Task[None]) -> str:
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        await call
+    (line,) = [line for line in lines if line["event"] == "session accessed"]
+    return str(line["outcome"])
+
+
+def download(reader: Any) -> asyncio.Task[None]:
+    current_caller.set(Caller(uuid.uuid4()))
+
+    async def call() -> None:
+        await write_last(reader, "the rest")
+        await asyncio.sleep(60)  # the call goes on to return
+
+    return asyncio.create_task(AuditInterceptor().around("GetAudio", call, reader))
+
+
+async def test_a_download_is_whole_when_its_last_byte_was_written() -> None:
+    reader = Reader()
+    call = download(reader)
+    await reader.begun.wait()
+    reader.taken.set_result(None)
+    await asyncio.sleep(0.01)
+    call.cancel()
+    assert await outcome_of(call) == "ok"
+
+
+async def test_a_client_that_leaves_with_the_last_byte_has_cancelled_nothing() -> None:
+    reader = Reader()
+    call = download(reader)
+    await reader.begun.wait()
+    # Both are learnt of in the same turn of the loop.
+    reader.taken.set_result(None)
+    call.cancel()
+    assert await outcome_of(call) == "ok"
+
+
+async def test_a_client_that_leaves_before_the_last_byte_was_written_has_cancelled() -> None:
+    reader = Reader()
+    call = download(reader)
+    await reader.begun.wait()
+    call.cancel()
+    assert await outcome_of(call) == "cancelled"
+    assert reader.taken.cancelled()
+
+
+async def test_a_last_byte_that_could_not_be_written_is_no_whole_download() -> None:
+    reader = Reader()
+    call = download(reader)
+    await reader.begun.wait()
+    reader.taken.set_exception(OSError("gone"))
+    call.cancel()
+    assert await outcome_of(call) == "cancelled"
