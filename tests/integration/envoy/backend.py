@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
-from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
+from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
 from google.api import httpbody_pb2
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -54,6 +54,14 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._keep(request, context)
         _refuse(context, code_pb2.ABORTED, "the session is active", "SESSION_ACTIVE")
 
+    def EndSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.Session:
+        self._keep(request, context)
+        return session_pb2.Session(id=request.session_id)
+
+    def EnhanceSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.Enhancement:
+        self._keep(request, context)
+        return session_pb2.Enhancement(session_id=request.session_id)
+
     def GetAudio(self, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
         self._keep(request, context)
         if request.session_id == "sess_none":
@@ -80,6 +88,23 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             if number == 20 and request.session_id == "sess_breaks":
                 _refuse(context, code_pb2.UNAVAILABLE, "the store is away", "UNAVAILABLE")
             yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)
+
+
+@dataclass
+class KeyServicer(key_pb2_grpc.KeyServiceServicer):
+    requests: list[Any]
+
+    def CreateKey(self, request: Any, context: grpc.ServicerContext) -> key_pb2.CreateKeyResponse:
+        self.requests.append(request)
+        return key_pb2.CreateKeyResponse(secret="dk_")
+
+    def RevokeKey(self, request: Any, context: grpc.ServicerContext) -> key_pb2.Key:
+        self.requests.append(request)
+        return key_pb2.Key(id=request.key_id)
+
+    def CreateToken(self, request: Any, context: grpc.ServicerContext) -> key_pb2.CreateTokenResponse:
+        self.requests.append(request)
+        return key_pb2.CreateTokenResponse(token="t_")
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
@@ -111,6 +136,7 @@ def backend(port: int) -> Iterator[SessionServicer]:
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), *METADATA_LIMITS])
     servicer = SessionServicer()
     session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+    key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(servicer.requests), server)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(TranscriptionServicer(), server)
     health_servicer = health.HealthServicer()
     health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -1,17 +1,29 @@
 """REST is a translation of the gRPC service: what a client writes arrives, and what goes wrong is told in JSON."""
 
 import json
+import re
 import socket
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
+from dalston.v1 import key_pb2, session_pb2
 from dalston.v1.error_reason_pb2 import ErrorReason
+from google.api import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor
 
 from tests.integration.envoy.backend import AUDIO_CHUNKS
 from tests.integration.envoy.conftest import Front
 
 SESSIONS = "/v1/realtime/sessions"
+
+
+def rest_of(method: MethodDescriptor) -> tuple[str, str]:
+    """The verb and the path by which REST has a method."""
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = rule.WhichOneof("pattern")
+    return verb.upper(), getattr(rule, verb)
 
 
 def test_a_list_has_zeros_and_snake_case_and_numbers(http: httpx.Client) -> None:
@@ -139,7 +151,6 @@ def test_aborted_is_a_conflict(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"{SESSIONS}/sess_1/enhance"),
         ("GET", f"{SESSIONS}/sess_1/enhancement"),
         ("GET", f"{SESSIONS}/sess_1/export/srt"),
         ("GET", f"{SESSIONS}/sess_1/transcript"),
@@ -238,7 +249,7 @@ def test_head_is_get_without_a_body(http: httpx.Client, path: str) -> None:
 def test_a_large_body_is_refused(http: httpx.Client) -> None:
     answer = http.post(f"{SESSIONS}/sess_1/enhance", json={"model": "x" * 100_000})
     assert answer.status_code == 413
-    assert "64 KiB" in answer.json()["message"]
+    assert "16 KiB" in answer.json()["message"]
     assert answer.json()["details"][0]["reason"] == "MESSAGE_TOO_BIG"
 
 
@@ -246,6 +257,98 @@ def test_a_body_that_is_no_json_is_refused(http: httpx.Client) -> None:
     answer = http.post(f"{SESSIONS}/sess_1/enhance", content=b"{model")
     assert answer.status_code == 400
     assert answer.json()["message"]
+
+
+METHODS = [
+    method
+    for module in (session_pb2, key_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+NAMED = [method for method in METHODS if "{" in rest_of(method)[1]]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("text", ['{"expires_at": "2027-01-01T00:00:00Z"}', '{"expires_at": {"a": ["}", "\\""]}}'])
+def test_a_field_that_no_body_has_is_refused_by_name(
+    http: httpx.Client, front: Front, method: MethodDescriptor, text: str
+) -> None:
+    verb, path = rest_of(method)
+    asked = len(front.sessions.requests)
+    answer = http.request(verb, path.replace("{session_id}", "sess_1"), content=text)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["details"][0]["reason"] == "INVALID_PARAMETERS"
+    assert "expires_at" in answer.json()["message"]
+    assert len(front.sessions.requests) == asked
+
+
+@pytest.mark.parametrize("method", [each for each in METHODS if rest_of(each)[0] == "POST"], ids=lambda each: each.name)
+@pytest.mark.parametrize("spelling", ["name", "json_name"])
+def test_every_field_of_the_contract_may_be_in_its_body(
+    http: httpx.Client, front: Front, method: MethodDescriptor, spelling: str
+) -> None:
+    verb, path = rest_of(method)
+    values: dict[str, Any] = {"name": "ci", "scopes": ["admin", "realtime"], "expires_in_seconds": 60, "model": "fast"}
+    fields = [field for field in method.input_type.fields if f"{{{field.name}}}" not in path]
+    body = {getattr(field, spelling): values[field.name] for field in fields}
+    for text in (json.dumps(body), json.dumps(body, indent=2)):
+        answer = http.request(verb, path.replace("{session_id}", "sess_1"), content=text)
+        assert answer.status_code == 200, answer.text
+        request = front.sessions.requests[-1]
+        assert {field.name: value for field, value in request.ListFields() if field in fields} == {
+            field.name: values[field.name] for field in fields
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"name": "a", "name": "b"}', "twice: name"),
+        ('{"expires_in_seconds": 60, "expiresInSeconds": 0}', "twice"),
+        ('{"scopes": ["a"], "scopes": ["b"]}', "twice: scopes"),
+        ('{"na\\u006de": "a"}', "not known"),
+        ('{"": 1}', "not known"),
+        ('{"@type": "x"}', "not known here: @type"),
+        ('{"' + "x" * 5000 + '": 1}', "x" * 64),
+        ('{"\u00e9\u0000": 1}', "not known"),
+        ("{name: 'a'}", "not JSON"),
+        ("{'name': 'a'}", "not JSON"),
+        ('{"name": "a",}', "not JSON"),
+        ('{"name": "a"', "not JSON"),
+        ('{"name" "a"}', "not JSON"),
+        ('{"name": "a"} {"expires_at": 1}', "not JSON"),
+        ('{"name": "a"}x', "not JSON"),
+        ('{"name": "a\\"', "not JSON"),
+        ("name=a", "not JSON"),
+        ("[" * 10_000, "not JSON"),
+        ("[]", ""),
+        ("null", ""),
+        ('{"scopes": [{"expires_at": 1}]}', ""),
+        ('{"name": {"expires_at": 1}}', ""),
+    ],
+)
+def test_a_body_that_may_mean_something_else_is_refused(http: httpx.Client, front: Front, text: str, says: str) -> None:
+    asked = len(front.sessions.requests)
+    answer = http.post("/v1/keys", content=text.encode())
+    assert answer.status_code == 400, answer.text
+    assert says in answer.json()["message"]
+    assert len(front.sessions.requests) == asked
+
+
+@pytest.mark.parametrize("method", NAMED, ids=lambda method: method.name)
+@pytest.mark.parametrize("spelling", ["{}=OTHER", "{}=", "{}", "a=b&{}=OTHER", "{}.x=OTHER"])
+def test_no_query_names_what_the_path_does(
+    http: httpx.Client, front: Front, method: MethodDescriptor, spelling: str
+) -> None:
+    verb, path = rest_of(method)
+    asked = len(front.sessions.requests)
+    for name in re.findall(r"{(\w+)}", path):
+        camel = name.title().replace("_", "")
+        for each in {name, camel[0].lower() + camel[1:], name.replace("_", "%5F"), name.replace("_", "%5f")}:
+            answer = http.request(verb, f"{path.replace('{', '').replace('}', '')}?{spelling.format(each)}")
+            assert answer.status_code == 400, answer.text
+            assert answer.json()["details"][0]["reason"] == "INVALID_PARAMETERS"
+    assert len(front.sessions.requests) == asked
 
 
 def test_large_headers_are_refused_in_json(http: httpx.Client) -> None:
