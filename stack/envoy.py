@@ -24,6 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _TEMPLATE = _ROOT / "envoy" / "envoy.yaml"
 _DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
 _OPENAPI = _ROOT / "envoy" / "openapi.json"
+_LOG_RATE = _ROOT / "envoy" / "log-rate.json"
 _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
 _ACCESS_LOG = "access.pipe"
@@ -125,7 +126,8 @@ class Envoy:
         self._program = package_folder("envoy") / "_bin" / "envoy"
         certificate = doors.certificate
         if identity is not None:
-            identity = identity.reaching(self._program, self._folder, _DESCRIPTOR, _OPENAPI).binding(doors.port)
+            files = (self._program, self._folder, _DESCRIPTOR, _OPENAPI, _LOG_RATE)
+            identity = identity.reaching(*files).binding(doors.port)
         self._identity = identity
         try:
             own(self._folder, identity)
@@ -250,6 +252,7 @@ def render(doors: Doors, access_log: Path) -> str:
         CALL_SECONDS=doors.call_seconds,
         STALL_SECONDS=doors.stall_seconds,
         ACCESS_LOG=_quotable(access_log),
+        LOG_RATE=_quotable(_LOG_RATE),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.
         ADMIN_SOCKET=_ADMIN_SOCKET,
     )

@@ -36,3 +36,24 @@ def test_what_a_client_writes_is_cut(http: httpx.Client, front: Front) -> None:
     lines = front.access_log.read_text().splitlines()
     assert [line for line in lines if marker in line]
     assert max(len(line) for line in lines) < 1024
+
+
+def test_what_reaches_the_service_has_its_line_and_of_what_does_not_few_are_written(
+    http: httpx.Client, front: Front
+) -> None:
+    served, refused = "/v1/realtime/sessions/sess_served", "/nothing/here"
+    began = time.monotonic()
+    for _ in range(40):
+        for _ in range(20):
+            assert http.get(refused).status_code in (404, 429)
+        http.get(served)
+    last = "/v1/realtime/sessions/sess_last"
+    http.get(last)
+    # 200 lines and then 10 a second, of all that is refused.
+    most = 200 + 10 * (time.monotonic() - began + 1)
+    deadline = time.monotonic() + 15
+    while last not in (text := front.access_log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    paths = [json.loads(line)["path"] for line in text.splitlines()]
+    assert paths.count(served) == 40
+    assert paths.count(refused) <= most
