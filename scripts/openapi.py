@@ -93,7 +93,7 @@ _ERRORS: Final = {
     "403": "The key lacks the scope.",
     "404": "There is none of this id.",
     "409": "The session is not in the state for it.",
-    "413": "The body is larger than 64 KiB.",
+    "413": "The body is larger than 16 KiB.",
     "416": "No byte of the file is in the range.",
     "429": "Too many requests or sessions; `retry-after` says when to try again.",
     "431": "Headers and query are larger than 64 KiB.",

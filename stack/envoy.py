@@ -96,6 +96,9 @@ class Doors:
     """The most there may be."""
     connections_each: int = 1000
     """Of these, for an eighth of all addresses. Proxies may have all: clients share their address."""
+    requests_each: int = 100
+    """Of calls with one request, how many one address may begin in a second; twice as many at once. A fifth of that
+    of what is answered without asking who it is: documents, health, and that there is nothing at a path."""
     heap_bytes: int = 512 << 20
     """The most memory that requests may take; the program itself and its configuration take 100 MB besides."""
     certificate: Certificate | None = None
@@ -245,6 +248,10 @@ def render(doors: Doors, access_log: Path) -> str:
         ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
         CONNECTIONS=doors.connections,
         CONNECTIONS_EACH=doors.connections if doors.proxies else doors.connections_each,
+        REQUESTS_EACH=doors.requests_each,
+        REQUESTS_EACH_BURST=2 * doors.requests_each,
+        ANSWERS_EACH=max(1, doors.requests_each // 5),
+        ANSWERS_EACH_BURST=max(2, 2 * doors.requests_each // 5),
         HEAP_BYTES=doors.heap_bytes,
         IDLE_SECONDS=_PROXIED_IDLE_SECONDS if doors.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),

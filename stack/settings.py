@@ -38,6 +38,9 @@ class StackSettings(BaseSettings):
     trusted_proxies: Networks = ""
     """Where the load balancers in front connect from: addresses or networks, with commas between. What they write about
     a client's address is believed, and of nobody else."""
+    address_requests_per_second: int = Field(default=100, ge=1)
+    """Of calls with one request, how many one address may begin in a second; twice as many at once. Live streams do not
+    count."""
     cache_dir: Path | None = None
     """Where converted weights are kept. Default: `cache` in `home`."""
     database_url: str | None = Field(default=None, repr=False)

@@ -128,6 +128,7 @@ def _start(
         names=names(settings),
         origins=settings.origins,
         proxies=settings.proxies,
+        requests_each=settings.address_requests_per_second,
         certificate=certificate(settings),
     )
 

@@ -27,7 +27,7 @@ _NAMES: Final = (
     "BRIDGE_PING_TIMEOUT_SECONDS BRIDGE_PORT BRIDGE_SETTLE_SECONDS BRIDGE_SOCKET BRIDGE_STALL_SECONDS "
     "BRIDGE_STUCK_SECONDS SERVER_TARGET "
     # The local stack, and clients
-    "ALLOW_PLAINTEXT HOME HOST PORT TLS_CERT TLS_KEY TRUSTED_PROXIES API_KEY URL"
+    "ADDRESS_REQUESTS_PER_SECOND ALLOW_PLAINTEXT HOME HOST PORT TLS_CERT TLS_KEY TRUSTED_PROXIES API_KEY URL"
 )
 VARIABLES: Final = frozenset(_PREFIX + name for name in _NAMES.split())
 """Of all programs, because they are started from one environment. A test compares them with the settings."""

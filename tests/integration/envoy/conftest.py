@@ -55,7 +55,7 @@ def bridge(port: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("envoy")
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), names=NAMES)
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), names=NAMES, requests_each=1000)
     with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
         yield Front(doors.port, folder / "access.log", sessions)
 

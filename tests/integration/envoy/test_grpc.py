@@ -77,7 +77,7 @@ def test_a_request_larger_than_any_of_the_contract_is_refused(channel: grpc.Chan
     with pytest.raises(grpc.RpcError) as caught:
         next(channel.unary_stream(f"/dalston.v1.SessionService/{method}")(bytes(100_000), timeout=5))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "the request is larger than 64 KiB"
+    assert caught.value.details() == "the request is larger than 16 KiB"
 
 
 def test_a_bidirectional_stream_is_not_held_back(channel: grpc.Channel) -> None:

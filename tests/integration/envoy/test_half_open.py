@@ -11,12 +11,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from dalston.v1 import transcription_pb2, transcription_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from websockets.sync.client import connect
 
 from stack.envoy import Doors, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
-from tests.integration.envoy.conftest import Front
+from tests.integration.envoy.conftest import Front, bridge
 
 CALL_SECONDS = 1
 STALL_SECONDS = 2
@@ -29,7 +31,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("hasty")
     limits = {"call_seconds": CALL_SECONDS, "stall_seconds": STALL_SECONDS}
     doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), **limits)
-    with backend(doors.server_port) as sessions, envoy(folder, doors):
+    with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
         wait_until_served(f"http://127.0.0.1:{doors.port}")
         yield Front(doors.port, folder / "access.log", sessions)
 
@@ -50,9 +52,9 @@ def silence(until: threading.Event) -> Iterator[bytes]:
 NEVER_ENDING = {
     f"{SERVICE}/ListSessions": CALL_SECONDS,
     "/dalston.v1.KeyService/CreateKey": CALL_SECONDS,
-    f"{SERVICE}/GetAudio": STALL_SECONDS,
-    f"{SERVICE}/WatchSessions": STALL_SECONDS,
-    "/grpc.health.v1.Health/Check": 5,
+    f"{SERVICE}/GetAudio": CALL_SECONDS,
+    f"{SERVICE}/WatchSessions": CALL_SECONDS,
+    "/grpc.health.v1.Health/Check": CALL_SECONDS,
 }
 """Paths, and after how many seconds such a request is ended."""
 
@@ -77,6 +79,48 @@ def test_requests_that_never_end_are_ended_and_never_reach_the_server(hasty: Fro
     assert len(hasty.sessions.metadata) == asked
     for path in NEVER_ENDING:
         assert {entry["attempts"] for entry in log_entries(hasty, path, 20)} == {0}
+
+
+@pytest.mark.parametrize("method", ["ListSessions", "GetAudio", "WatchSessions"])
+def test_a_request_that_comes_byte_by_byte_is_ended_as_one_that_does_not_come(hasty: Front, method: str) -> None:
+    """No limit between two bytes holds for it."""
+    done = threading.Event()
+
+    def bytewise() -> Iterator[bytes]:
+        deadline = time.monotonic() + 20
+        while not done.wait(0.2) and time.monotonic() < deadline:
+            yield b""
+
+    asked = len(hasty.sessions.metadata)
+    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
+        call = channel.stream_stream(f"{SERVICE}/{method}")(bytewise(), timeout=30)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(call)
+        done.set()
+    assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert refused.value.details() == "the request took too long to arrive"
+    assert len(hasty.sessions.metadata) == asked
+
+
+def test_a_stream_of_audio_lasts_longer_than_a_request_may_take_to_arrive(hasty: Front) -> None:
+    """By either door: it has been answered before."""
+    url = f"ws://127.0.0.1:{hasty.port}/v1/audio/transcriptions/stream"
+    with (
+        grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel,
+        connect(url, proxy=None) as socket,
+    ):
+        sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        calls = transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe(iter(sent.get, None), timeout=60)
+        sent.put(transcription_pb2.TranscribeRequest(config=transcription_pb2.TranscribeConfig()))
+        next(calls)
+        socket.recv()
+        for _ in range(3):
+            time.sleep(CALL_SECONDS)
+            sent.put(transcription_pb2.TranscribeRequest(audio=bytes(3200)))
+            assert next(calls).final.text == "3200"
+            socket.send("still here")
+            assert socket.recv() == "still here"
+        sent.put(None)
 
 
 def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:

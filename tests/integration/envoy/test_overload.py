@@ -10,24 +10,27 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
 
 from stack.envoy import Doors, envoy
 from stack.ports import free_port
+from tests.faults.http2 import RawHttp2
 from tests.integration.envoy.backend import backend
 
 HEAP = 48 << 20
 """Envoy itself takes 14 MiB, and each of the requests below about 220 KB."""
 NEVER_ENDING = (
     b"POST /v1/realtime/tokens HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    b"x-a: " + b"a" * 50_000 + b"\r\ncontent-length: 60000\r\n\r\n" + b'{"' + b"b" * 50_000
+    b"x-a: " + b"a" * 50_000 + b"\r\ncontent-length: 16000\r\n\r\n" + b'{"' + b"b" * 15_000
 )
-MOST = 400
+SESSIONS = "/v1/realtime/sessions"
+MOST = 800
 """Twice as many as there is memory for."""
 
 
 def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Path) -> None:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP)
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=5 * MOST)
     with (
         backend(doors.server_port),
         envoy(tmp_path, doors),
@@ -59,6 +62,47 @@ def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Pat
         answers.cancel()
 
 
+@pytest.mark.parametrize("path", ["/v1/realtime/tokens", "/v1/openapi.json", "/nothing"])
+def test_one_address_cannot_fill_the_heap_on_its_own(tmp_path: Path, path: str) -> None:
+    """Neither with requests that never end nor with answers that are never taken: only its own are refused."""
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=10)
+    others = httpx.HTTPTransport(local_address="127.0.0.2")
+    with (
+        backend(doors.server_port),
+        envoy(tmp_path, doors),
+        httpx.Client(base_url=f"http://127.0.0.1:{doors.port}", timeout=10, transport=others) as other,
+        ExitStack() as held,
+    ):
+        until(lambda: other.get(SESSIONS).status_code == 200)
+        for _ in range(20):
+            # 14 KB of headers each, sent once a connection: 100 requests are 2 MB of Envoy's memory.
+            connection = held.enter_context(RawHttp2(doors.port, window=0))
+            connection.open_streams(path, 100, size=3400, times=4)
+            assert other.get(SESSIONS).status_code == 200
+            time.sleep(0.1)  # in which it may ask again
+
+
+def test_an_address_that_asks_too_often_is_told_so_and_may_still_stream(tmp_path: Path) -> None:
+    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), requests_each=5)
+    url = f"http://127.0.0.1:{doors.port}"
+    with (
+        backend(doors.server_port),
+        envoy(tmp_path, doors),
+        httpx.Client(base_url=url, timeout=10) as client,
+        grpc.insecure_channel(f"127.0.0.1:{doors.port}") as channel,
+    ):
+        until(lambda: client.get(SESSIONS).status_code == 200)
+        sessions = session_pb2_grpc.SessionServiceStub(channel)
+        until(lambda: refusal_of(sessions) is grpc.StatusCode.RESOURCE_EXHAUSTED, pause=0)
+        for path in (SESSIONS, "/nothing", "/v1/openapi.json"):
+            refused = refusal_by_rate(client, path)
+            assert refused.json()["details"][0]["reason"] == "RATE_LIMITED"
+            assert refused.headers["retry-after"] == "1"
+        config = transcription_pb2.TranscribeRequest(config=transcription_pb2.TranscribeConfig())
+        transcribe = transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe
+        assert next(transcribe(iter([config]), timeout=10)).session_begin.session_id
+
+
 def requests(speech: queue.SimpleQueue[transcription_pb2.TranscribeRequest]) -> Iterator[Any]:
     while True:
         yield speech.get()
@@ -85,8 +129,16 @@ def refusal_of(sessions: session_pb2_grpc.SessionServiceStub) -> grpc.StatusCode
     return None
 
 
-def until(holds: Callable[[], bool]) -> None:
+def refusal_by_rate(client: httpx.Client, path: str) -> httpx.Response:
+    """The first refusal of requests that are sent as fast as they are answered."""
+    deadline = time.monotonic() + 10
+    while (answer := client.get(path)).status_code != 429:
+        assert time.monotonic() < deadline
+    return answer
+
+
+def until(holds: Callable[[], bool], pause: float = 0.1) -> None:
     deadline = time.monotonic() + 10
     while not holds():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(pause)
