@@ -18,6 +18,7 @@ from persistence.end_requests import EndRequests
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finisher import Finisher
 from persistence.lease import Lease
+from persistence.looks import Looks
 from persistence.objects import ObjectStore, open_objects
 from persistence.ownership import Ownership
 from persistence.reaper import Reaper, SpoolsOf
@@ -104,7 +105,8 @@ async def open_persistence(
         finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
         lease.doubted = restoration.doubt
         lease.running, lease.ended = lambda: writer.session_ids, lambda: finisher.session_ids
-        upkeep = Upkeep(settings.fsync_seconds, lambda: writer.failing_since)
+        looks = Looks(writer, restoration)
+        upkeep = Upkeep(settings.fsync_seconds, lambda: _earlier(writer.failing_since, looks.failing_since))
         spools = await Spools.open(settings, finisher, ownership)
         stack.callback(spools.release)
         await lease.register()
@@ -131,6 +133,7 @@ async def open_persistence(
         )
         stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
+        await stack.enter_async_context(_running(looks.run(), "look for lost rows"))
         await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
         reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
@@ -172,6 +175,10 @@ async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterato
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+def _earlier(*times: float | None) -> float | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 def _tell_death(task: asyncio.Task[None]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -71,6 +71,16 @@ class SessionWriter:
     def session_ids(self) -> list[UUID]:
         """The sessions that it follows."""
         return list(self._running)
+
+    @property
+    def known(self) -> list[_Running]:
+        """The sessions that it follows and has written the rows of."""
+        return [each for each in self._running.values() if each.has_row]
+
+    def write_again(self, sessions: Iterable[_Running]) -> None:
+        """All figures of these sessions are written at the next tick, whatever was written before."""
+        for each in sessions:
+            each.written, each.spoke = Progress(), True
 
     async def begin(
         self,
@@ -174,9 +184,7 @@ class SessionWriter:
                 self.failing_since = None
 
     async def flush(self) -> None:
-        """Writes what is due now.
-
-        What is found to be lost is inserted again, and all else compared at the next call.
+        """Writes what is due now. A row that is found to be lost, or to be older than it was, is reason to look.
 
         Raises:
             StorageUnavailable: Postgres is away; what was due stays due.
@@ -191,14 +199,10 @@ class SessionWriter:
     async def _flush(self) -> None:
         await self._insert_missing()
         await self._end_refused()
-        if self._restoration.is_due:
-            known = [each for each in self._running.values() if each.has_row]
-            await self._restoration.look(known)
-            for each in known:
-                each.written, each.spoke = Progress(), True
         now = time.monotonic()
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
+        before = {running: running.written for running in due}
         spoken = [running for running in due if running.spoke]
         for running in spoken:
             running.spoke = False
@@ -209,7 +213,9 @@ class SessionWriter:
                 running.spoke = True
             raise
         for running, progress in due.items():
-            running.written, running.written_at = progress, now
+            # A look that ended meanwhile may have found another Postgres than the one that has taken this.
+            if running.written is before[running]:
+                running.written, running.written_at = progress, now
 
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]

@@ -25,6 +25,7 @@ from persistence import (
     finisher,
     layout,
     ledger,
+    looks,
     lost_rows,
     recorder,
     restoration,
@@ -528,13 +529,14 @@ def mortal(fate: Fate) -> Iterator[None]:
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
         *[
             mock.patch.object(module, "time", clock)
-            for module in (audio_upload, recorder, restoration, troubles, writer)
+            for module in (audio_upload, looks, recorder, restoration, troubles, writer)
         ],
         *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, surplus)],
         *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
         mock.patch.object(surplus.log, "info", _unsaid),
         mock.patch.object(salvage, "note_restored", _unsaid),
         *[mock.patch.object(restoration.log, name, _unsaid) for name in ("error", "warning")],
+        *[mock.patch.object(looks.log, name, _unsaid) for name in ("error", "info")],
     ]
     for patch in patches:
         patch.start()

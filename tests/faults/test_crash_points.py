@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from persistence.finisher import Finisher
 from persistence.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range
+from persistence.looks import Looks
 from persistence.recorder import Recorder
 from persistence.recordings import Recordings
 from persistence.records import Ending, SessionStart
@@ -240,13 +241,14 @@ class Life:
         restoration = Restoration(rows, shipper.parts_again)
         house.doubted = [restoration.doubt]
         writer = SessionWriter(rows, restoration)
+        looks = Looks(writer, restoration)
         finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
         upkeep = Upkeep(0.2, lambda: None)
         home = SpoolHome.open(house.spool_dir, self.worker_id)
         self.homes.append(home)
         self.homes += list(SpoolHome.take_over(house.spool_dir))
         async with asyncio.TaskGroup() as group:
-            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, upkeep)]
+            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, looks, upkeep)]
             while True:
                 try:
                     await recover(self.homes, finisher, ownership)

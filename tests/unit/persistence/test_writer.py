@@ -12,6 +12,7 @@ import pytest
 from persistence import writer as writer_module
 from persistence.errors import StorageUnavailable, TooManySessions
 from persistence.finals import NumberedUtterance
+from persistence.looks import Looks
 from persistence.lost_rows import Kept
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.session_id import new_session_id, parse_session_id
@@ -111,6 +112,12 @@ def rows() -> Rows:
 @pytest.fixture
 def writer(rows: Rows, clock: Clock) -> SessionWriter:
     return SessionWriter(rows)  # type: ignore[arg-type]
+
+
+async def tick(writer: SessionWriter) -> None:
+    """What happens in a second: a look if there is reason to, and a flush."""
+    await Looks(writer, writer._restoration).look()
+    await writer.flush()
 
 
 def a_start(*, stores: bool) -> SessionStart:
@@ -287,7 +294,7 @@ async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
         await writer.begin(each, lambda: Progress(utterances=1), finals=lambda: [a_final()])
         writer.said(each.id, 0, a_final())
     rows.kept[start.id] = 1
-    await writer.flush()
+    await tick(writer)
     assert sorted((each.session_id, each.index) for batch in rows.said for each in batch) == sorted(
         [(start.id, 0), (other.id, 0)]
     )
@@ -320,19 +327,19 @@ async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
     await writer.begin(start, lambda: progress, finals=lambda: [a_final("one"), a_final("two")])
     writer.said(start.id, 0, a_final("one"))
     writer.hasten(start.id)
-    await writer.flush()
+    await tick(writer)
     rows.lost.add(start.id)
     writer.said(start.id, 1, a_final("two"))
     writer.hasten(start.id)
-    await writer.flush()
+    await tick(writer)
     assert rows.looks == 0
     rows.said.clear()
     rows.statements.clear()
-    await writer.flush()
+    await tick(writer)
     assert (rows.looks, rows.lost) == (1, set())
     assert [[each.utterance.text for each in batch] for batch in rows.said] == [["one", "two"]]
     assert rows.statements == [{start.id: progress}]
-    await writer.flush()
+    await tick(writer)
     assert rows.looks == 1
 
 
@@ -344,11 +351,11 @@ async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looke
     for start in starts:
         await writer.begin(start, lambda: Progress(seconds[0], 1), finals=lambda: [a_final()])
         writer.hasten(start.id)
-    await writer.flush()
+    await tick(writer)
     rows.seconds[starts[0].id], seconds[0] = 3.0, 6.0
     writer.hasten(starts[0].id)
-    await writer.flush()
-    await writer.flush()
+    await tick(writer)
+    await tick(writer)
     assert rows.looks == 1
     assert {each.session_id for batch in rows.said for each in batch} == {start.id for start in starts}
 
@@ -361,11 +368,11 @@ async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
     writer.said(start.id, 0, a_final())
     rows.is_away = True
     with pytest.raises(StorageUnavailable):
-        await writer.flush()
+        await tick(writer)
     rows.is_away = False
     rows.kept[start.id] = 1
     for _ in range(3):
-        await writer.flush()
+        await tick(writer)
     assert rows.looks == 1
 
 
@@ -381,7 +388,7 @@ async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: 
     for there, read in ((2, 0), (1, 1)):
         rows.kept[start.id] = there
         writer._restoration.doubt()
-        await writer.flush()
+        await tick(writer)
         assert len(reads) == read
 
 
@@ -392,6 +399,6 @@ async def test_nobody_looks_while_nothing_goes_wrong(writer: SessionWriter, rows
         seconds[0] += 1.0
         writer.hasten(start.id)
         clock.now += 1.0
-        await writer.flush()
+        await tick(writer)
     await writer.conclude(start, DONE)
     assert (rows.looks, rows.transactions) == (0, 5)
