@@ -87,3 +87,17 @@ def test_a_port_whose_socket_a_killed_server_has_left_is_passed_over(monkeypatch
     finally:
         left.close()
         path.unlink()
+
+
+def test_what_it_keeps_is_its_users_alone_but_for_descriptions_of_volumes_that_the_folder_closes(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "s3"
+    with seaweedfs(folder) as server:
+        client(server).put_object(Bucket=server.bucket, Key="secret", Body=os.urandom(100_000))
+        modes = {path: path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*")) if not path.is_socket()}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    open_to_others = {path for path, mode in modes.items() if path.is_file() and mode != 0o600}
+    # It sets their mode itself, past the umask.
+    assert {path.parent / path.suffix for path in open_to_others} <= {folder / "data" / ".vif"}
+    assert any(path.suffix == ".dat" for path in modes)
