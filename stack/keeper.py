@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from stack.errors import Interrupted, NotReady, ProcessDied, StackError
-from stack.process import Pause, Process
+from stack.process import Pause, Process, Stopping
 from stack.progress import Progress
 
 MAX_FAILURES = 5
@@ -37,6 +37,8 @@ class Service:
 class _State(Enum):
     STARTING = auto()
     READY = auto()
+    STOPPING = auto()
+    """Not ready in time, and told to end; to be started again when it has."""
     WAITING = auto()
     """Not running; to be started when it is time and what it needs is ready."""
 
@@ -51,6 +53,8 @@ class _Part:
         self._progress = progress
         self._stack = ExitStack()
         self._failures = 0
+        self._stopping: Stopping | None = None
+        self._failure: StackError | None = None
         self._not_before = self._since = time.monotonic()
 
     def launch(self) -> Process:
@@ -83,6 +87,8 @@ class _Part:
                         self._progress.note(f"{self.service.name} is back", is_good=True, seconds=seconds)
                     elif seconds > self.service.ready_seconds:
                         raise NotReady(f"{self.service.name} was not ready within {self.service.ready_seconds:.0f} s")
+                case _State.STOPPING:
+                    self._await_end()
                 case _State.READY:
                     if self._failures and seconds > STABLE_SECONDS:
                         self._failures = 0
@@ -93,10 +99,28 @@ class _Part:
             self._fail(error)
 
     def _fail(self, error: StackError) -> None:
-        self._stack.close()
         self._failures += 1
         if self._failures >= MAX_FAILURES:
+            # Whoever has started the stack stops all of it.
             raise GivenUp(self.service.name, self._failures, error) from error
+        self._failure = error
+        if self.process is None or self.process.exit_code() is not None:
+            self._start_later(error)
+            return
+        # To stop an orderly server may take a minute, in which the other parts are to be tended.
+        self._stopping = Stopping(self.process)
+        self._enter(_State.STOPPING)
+        self._await_end()
+
+    def _await_end(self) -> None:
+        if self._stopping is None or self._failure is None:
+            raise RuntimeError(f"{self.service.name} was not told to end")
+        if self._stopping.has_ended():
+            self._start_later(self._failure)
+
+    def _start_later(self, error: StackError) -> None:
+        self._stack.close()
+        self._stopping = self._failure = None
         delay = min(_MAX_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** (self._failures - 1))
         self._not_before = time.monotonic() + delay
         self._enter(_State.WAITING)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 
 from stack.errors import CannotStart, NotReady, ProcessDied
@@ -17,6 +18,9 @@ from stack.logs import Pump
 
 Pause = Callable[[float], None]
 """Sleeps for some seconds; may raise to end the waiting, e.g. `Interrupted`."""
+
+Stop = Sequence[tuple[signal.Signals, float]]
+"""Signals to send in turn, each with the seconds that it is given to work."""
 
 _TETHER = Path(__file__).with_name("tether.py")
 _POLL_SECONDS = 0.02
@@ -37,6 +41,8 @@ class Process:
     log_start: int
     """Size of the log before this process wrote to it."""
     pump: Pump
+    stop_signals: Stop = ()
+    """How it is stopped, before it is killed."""
 
     def exit_code(self) -> int | None:
         """None while it runs; negative when a signal ended it. By then its last words are in the log."""
@@ -79,9 +85,9 @@ class Process:
             pause(_POLL_SECONDS)
         return code
 
-    def stop(self, signals: Sequence[tuple[signal.Signals, float]]) -> None:
-        """Sends the signals in turn, each with the seconds it is given to work, then kills."""
-        for number, seconds in (*signals, (signal.SIGKILL, _KILL_SECONDS)):
+    def stop(self) -> None:
+        """Stops it as `stop_signals` say, then kills it, and waits meanwhile."""
+        for number, seconds in (*self.stop_signals, (signal.SIGKILL, _KILL_SECONDS)):
             if self.exit_code() is not None:
                 return
             self.popen.send_signal(number)
@@ -89,6 +95,28 @@ class Process:
                 self.popen.wait(seconds)
             except subprocess.TimeoutExpired:
                 continue
+
+
+class Stopping:
+    """Stops a process as `Process.stop` does, without waiting for it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._signals = chain(process.stop_signals, repeat((signal.SIGKILL, _KILL_SECONDS)))
+        self._next_at = time.monotonic()
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended; sends the next signal if it is time to. To be called some times a second.
+
+        A process that not even a kill ends, for it waits for a disk that hangs, is killed again every ten seconds.
+        """
+        if self._process.exit_code() is not None:
+            return True
+        if time.monotonic() >= self._next_at:
+            number, seconds = next(self._signals)
+            self._process.popen.send_signal(number)
+            self._next_at = time.monotonic() + seconds
+        return False
 
 
 @contextmanager
@@ -100,7 +128,7 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     identity: Identity | None = None,
-    stop: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 10.0),),
+    stop: Stop = ((signal.SIGTERM, 10.0),),
     death_signal: signal.Signals = signal.SIGKILL,
     umask: int = PRIVATE,
 ) -> Iterator[Process]:
@@ -142,9 +170,9 @@ def running(
             os.close(sink)
     except OSError as error:
         raise CannotStart(f"cannot start {name}: {error.strerror}: {error.filename}") from error
-    process = Process(name, popen, log, start, Pump(source, log))
+    process = Process(name, popen, log, start, Pump(source, log), tuple(stop))
     try:
         yield process
     finally:
-        process.stop(stop)
+        process.stop()
         process.pump.drain()

@@ -134,6 +134,33 @@ def test_what_is_never_ready_again_is_started_anew(tmp_path: Path, keeper: Keepe
     assert any("was not ready within 0 s; starting it again" in line for line in notes.lines)
 
 
+def test_while_a_part_that_hangs_is_stopped_the_others_are_tended(tmp_path: Path, keeper: Keeper) -> None:
+    """It takes no notice of SIGTERM, for which it has ten seconds."""
+    hanging, other, is_deaf = Program(tmp_path, "server"), Program(tmp_path, "bridge"), tmp_path / "deaf"
+
+    @contextmanager
+    def launch() -> Iterator[Process]:
+        with hanging._launch() as process:
+            while hanging.code != SLEEP and not is_deaf.exists():
+                time.sleep(0.01)
+            yield process
+
+    hanging.service = Service("server", launch, lambda: hanging.is_ready, 0.0)
+    first, neighbour = hanging.up(keeper), other.up(keeper)
+    deafness = f"signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(is_deaf)!r}).touch()"
+    hanging.code = f"import pathlib, signal; {deafness}; {SLEEP}"
+    hanging.is_ready = False
+    kill(first)
+    tend_until(keeper, lambda: len(hanging.launched) == 2)
+    hung = keeper.processes[0]
+    kill(neighbour)
+    tend_until(keeper, lambda: len(other.launched) == 2)
+    assert (hung.exit_code(), len(hanging.launched)) == (None, 2)
+    hanging.code, hanging.is_ready = SLEEP, True
+    kill(hung)
+    tend_until(keeper, lambda: len(hanging.launched) == 3 and keeper.is_whole)
+
+
 def test_what_needs_another_waits_for_it(tmp_path: Path, keeper: Keeper) -> None:
     database, server = Program(tmp_path, "postgres"), Program(tmp_path, "server", "postgres", "not ours")
     both = database.up(keeper), server.up(keeper)
