@@ -243,3 +243,13 @@ deleted_sessions = Table(
     Column("deleted_at", DateTime(timezone=True), nullable=False),
     Index("ix_deleted_sessions_deleted_at", "deleted_at"),
 )
+
+# What the ended sessions of a tenant store, all rows of it together; triggers write it. Without foreign keys: a tenant
+# that is deleted takes its sessions along, and they change it then.
+tenant_usage = Table(
+    "tenant_usage",
+    metadata,
+    Column("tenant_id", Uuid, primary_key=True, comment="may be gone"),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("stored_bytes", BigInteger, nullable=False, comment="a share of the sum; may be below 0"),
+)

@@ -5,14 +5,15 @@ from difflib import get_close_matches
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from persistence.database import Database
 from persistence.errors import TenantNotFound
 from persistence.session_id import new_uuid7
-from persistence.tables import realtime_sessions, tenants
+from persistence.tables import tenants
 from persistence.tenancy import TenantLimits
+from persistence.usage import stored_bytes_by_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,7 @@ class TenantStore:
 
     async def list(self) -> list[Tenant]:
         """All of them, by name, with what they store."""
-        sessions = realtime_sessions.c
-        total = func.sum(sessions.stored_bytes).label("total")
-        stored = select(sessions.tenant_id, total).where(sessions.deleted_at.is_(None)).group_by(sessions.tenant_id)
         async with self._database.transaction() as connection:
             rows = (await connection.execute(select(*_COLUMNS).order_by(_t.name))).all()
-            totals = {row.tenant_id: int(row.total) for row in await connection.execute(stored)}
+            totals = await stored_bytes_by_tenant(connection)
         return [Tenant(row.id, row.name, TenantLimits(*row[2:]), totals.get(row.id, 0)) for row in rows]

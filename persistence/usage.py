@@ -1,5 +1,7 @@
-"""How much audio tenants store, remembered for a while: the sum over a tenant's sessions costs as much as it has of
-them."""
+"""How much audio tenants store, remembered for a while.
+
+The sum over the sessions that have ended is kept by triggers in Postgres; those that run, few, are added to it.
+"""
 
 import time
 from collections import OrderedDict
@@ -9,23 +11,36 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Gauge
-from sqlalchemy import Select, func, select
+from sqlalchemy import Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.errors import StorageQuotaExceeded
-from persistence.tables import realtime_sessions
 from persistence.tenancy import REFUSALS
 
 REMEMBERED_SECONDS: Final = 60.0
 _FULL_SECONDS: Final = 5.0
 """How long it is remembered that a tenant stores too much: whoever deletes sessions does not wait for a minute."""
-_COST: Final = 100.0
-"""A sum that took long is remembered for so many times as long at least."""
 _MOST: Final = 10_000
 _SPARE: Final = 1.1
 """Whoever continues a session may go so far beyond the quota: a broken connection does not end a recording."""
 
 _stored = Gauge("dalston_tenant_stored_bytes", "Stored audio of tenants with a quota, as last counted", ["tenant_id"])
+
+_SUM = text("""
+    SELECT coalesce(sum(part), 0) FROM (
+        SELECT stored_bytes AS part FROM tenant_usage WHERE tenant_id = :tenant_id
+        UNION ALL
+        SELECT stored_bytes FROM realtime_sessions
+        WHERE tenant_id = :tenant_id AND status = 'active' AND deleted_at IS NULL
+    ) AS parts
+""").bindparams(bindparam("tenant_id", type_=Uuid))
+_SUMS = text("""
+    SELECT tenant_id, sum(part) AS total FROM (
+        SELECT tenant_id, stored_bytes AS part FROM tenant_usage
+        UNION ALL
+        SELECT tenant_id, stored_bytes FROM realtime_sessions WHERE status = 'active' AND deleted_at IS NULL
+    ) AS parts GROUP BY tenant_id
+""")
 
 Clock = Callable[[], float]
 
@@ -34,12 +49,10 @@ Clock = Callable[[], float]
 class _Count:
     bytes: int
     at: float
-    seconds: float
-    """How long it took."""
 
 
 class StorageUsage:
-    """One for a process. A count is a minute old at most, unless it took more than 0.6 s."""
+    """One for a process. A count is a minute old at most."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -66,12 +79,12 @@ class StorageUsage:
 
     def _is_old(self, count: _Count, most: float) -> bool:
         kept = _FULL_SECONDS if count.bytes >= most else REMEMBERED_SECONDS
-        return self._clock() - count.at > max(kept, _COST * count.seconds)
+        return self._clock() - count.at > kept
 
     async def _count(self, connection: AsyncConnection, tenant_id: UUID) -> _Count:
         began = self._clock()
-        stored = (await connection.execute(_sum_of(tenant_id))).scalar_one()
-        count = self._counts[tenant_id] = _Count(int(stored), began, self._clock() - began)
+        stored = (await connection.execute(_SUM, {"tenant_id": tenant_id})).scalar_one()
+        count = self._counts[tenant_id] = _Count(int(stored), began)
         self._counts.move_to_end(tenant_id)
         if len(self._counts) > _MOST:
             forgotten, _ = self._counts.popitem(last=False)
@@ -80,8 +93,6 @@ class StorageUsage:
         return count
 
 
-def _sum_of(tenant_id: UUID) -> Select[int]:
-    """Over the sessions that run, too."""
-    sessions = realtime_sessions.c
-    stored = func.coalesce(func.sum(sessions.stored_bytes), 0)
-    return select(stored).where(sessions.tenant_id == tenant_id, sessions.deleted_at.is_(None))
+async def stored_bytes_by_tenant(connection: AsyncConnection) -> dict[UUID, int]:
+    """How much audio each tenant stores that has sessions, those that run included."""
+    return {row.tenant_id: int(row.total) for row in await connection.execute(_SUMS)}

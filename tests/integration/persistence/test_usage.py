@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 
 from persistence.database import Database
 from persistence.errors import StorageQuotaExceeded
@@ -16,7 +18,7 @@ from persistence.session_id import format_session_id
 from persistence.sessions import SessionStore
 from persistence.tenancy import Caller, TenantLimits
 from persistence.tenants import TenantStore
-from persistence.usage import REMEMBERED_SECONDS, StorageUsage
+from persistence.usage import _SUM, REMEMBERED_SECONDS, StorageUsage
 from tests.integration.persistence.test_sessions import a_start
 
 LIMIT = 1_000
@@ -115,3 +117,67 @@ async def test_what_others_store_does_not_count(rows: SessionRows, tenant: uuid.
 async def test_a_tenant_without_room_may_store_nothing(rows: SessionRows, tenant: uuid.UUID) -> None:
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant, 0))
+
+
+async def counted(database: Database, tenant: uuid.UUID) -> int:
+    return {each.id: each.stored_bytes for each in await TenantStore(database).list()}[tenant] or 0
+
+
+async def summed(database: Database, tenant: uuid.UUID) -> int:
+    """Session by session."""
+    statement = "SELECT sum(stored_bytes)::bigint FROM realtime_sessions WHERE tenant_id = $1 AND deleted_at IS NULL"
+    async with database.transaction() as connection:
+        return (await connection.exec_driver_sql(statement, (tenant,))).scalar_one() or 0
+
+
+async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
+    rows: SessionRows, tenant: uuid.UUID, database: Database
+) -> None:
+    first, second, third = (storing(tenant, rows) for _ in range(3))
+    sessions = SessionStore(database)
+
+    async def is_so(expected: int) -> None:
+        assert (await counted(database, tenant), await summed(database, tenant)) == (expected, expected)
+
+    await rows.insert([first, second, third])
+    await rows.write({each.id: Progress(audio_seconds=1.0, stored_bytes=100) for each in (first, second, third)})
+    await is_so(300)
+    await store(rows, first, 150)
+    await store(rows, second, 70)
+    await is_so(320)
+    # What its spool had beyond what was stored.
+    await rows.set_stored(first.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=200)
+    await is_so(370)
+    await sessions.bury(tenant, format_session_id(first.id))
+    await is_so(170)
+    await rows.remove_deleted(first.id)
+    await rows.end_refused("refused", datetime.now(UTC), [third.id])
+    await is_so(170)
+    # A row that is lost, or removed by hand, and comes back.
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql("DELETE FROM realtime_sessions WHERE id = $1", (second.id,))
+    await is_so(100)
+    await rows.restore([second])
+    await store(rows, second, 70)
+    await is_so(170)
+
+
+async def test_what_a_tenant_stores_is_known_without_reading_its_sessions(
+    tenant: uuid.UUID, database: Database, postgres_url: str
+) -> None:
+    """Pages of Postgres that are read for a tenant with 20,000 sessions."""
+    many = """
+        INSERT INTO realtime_sessions (id, tenant_id, worker_id, started_at, ended_at, status, language, model,
+            encoding, sample_rate, channels, store_audio, store_transcript, enhance_on_end, stored_bytes)
+        SELECT gen_random_uuid(), $1, 'w', now(), now(), 'completed', 'en', 'fast', 'pcm_s16le', 16000, 1, true, false,
+            false, 10
+        FROM generate_series(1, 20000)
+    """
+    connection = await asyncpg.connect(postgres_url)
+    await connection.execute(many, tenant)
+    await connection.close()
+    async with database.transaction() as transaction:
+        explain = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {_SUM.text}")
+        plan = (await transaction.execute(explain, {"tenant_id": tenant})).scalar_one()[0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 100
+    assert await counted(database, tenant) == 200_000
