@@ -163,26 +163,27 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: An
     assert (await house.transcript(session_id))["text"] == "this is final 1"
 
 
-async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(house: Any, client_of: Any) -> None:
-    house.parrot.fail_at_message = 4
-    async with house.channel() as channel:
-        client = client_of(channel)
-        session_id = await client.begin(**BOTH)
-        house.postgres.stall()  # the row's last state waits, and the answer to the client with it
-        sent, before = 0, REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") or 0.0
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            async with asyncio.timeout(10):
-                while True:
-                    await client.send(MESSAGES[0])
-                    sent += 1
-                    await asyncio.sleep(0.01)
-        house.postgres.restore()
-        record = await house.ended(session_id)
-    assert sent > 20
-    audio = data_of(await house.audio(session_id))
-    assert len(audio) % 3200 == 0
-    assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
-    assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
+async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build_house: Any, client_of: Any) -> None:
+    async with build_house(database_deadline_seconds=5.0) as house:
+        house.parrot.fail_at_message = 4
+        async with house.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(**BOTH)
+            house.postgres.stall()  # the row's last state waits, and the answer to the client with it
+            sent, before = 0, REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") or 0.0
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                async with asyncio.timeout(30):
+                    while True:
+                        await client.send(MESSAGES[0])
+                        sent += 1
+                        await asyncio.sleep(0.01)
+            house.postgres.restore()
+            record = await house.ended(session_id)
+        assert sent > 20
+        audio = data_of(await house.audio(session_id))
+        assert len(audio) % 3200 == 0
+        assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
+        assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
 
 
 @pytest.mark.parametrize("refused", [b"odd", bytes(65_538)])
