@@ -1,7 +1,7 @@
 """Finals on their way into the rows of their sessions."""
 
 import json
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
@@ -57,6 +57,30 @@ def missing(session_id: UUID, said: Sequence[Utterance], there: Container[int]) 
     return [
         NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said) if index not in there
     ]
+
+
+def untold(session_id: UUID, stored: Sequence[Utterance], there: Mapping[int, Utterance]) -> list[NumberedUtterance]:
+    """The stored finals whose speech none of those that are `there` covers, in places that are free.
+
+    What both have is told by the time it was spoken at. A place is no sign: a transcript that was made of finals with a
+    gap has those behind the gap one place earlier. One that fits between none of those that are there is left out.
+    """
+    places = dict(sorted(there.items()))
+    found = []
+    for utterance in stored:
+        if any(_is_same_speech(utterance, each) for each in there.values()):
+            continue
+        place = 1 + max((index for index, each in places.items() if each.start <= utterance.start), default=-1)
+        if place not in places:
+            places[place] = utterance
+            found.append(NumberedUtterance(session_id, place, utterance))
+    return found
+
+
+def _is_same_speech(one: Utterance, other: Utterance) -> bool:
+    """Whether they have more than half of the shorter one's time in common."""
+    common = min(one.end, other.end) - max(one.start, other.start)
+    return common > 0.5 * min(one.end - one.start, other.end - other.start) or one.start == other.start
 
 
 def batches(finals: Sequence[NumberedUtterance]) -> Iterator[Sequence[NumberedUtterance]]:

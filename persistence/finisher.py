@@ -287,9 +287,10 @@ class Finisher:
             finishing.stored = ended.objects
             finishing.answered()
             await self._repeat("tails", finishing, lambda: self._shipper.clean(spool))
+            # Before the row: whoever ends the session again meanwhile sees it, or writes before this does.
+            ended.is_clean = True
             if has_tails:
                 await self._repeat("row", finishing, lambda: self._rows.tails_removed(session_id))
-            ended.is_clean = True
         return is_there
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:

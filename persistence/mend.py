@@ -20,7 +20,7 @@ from persistence.ownership import Ownership, Remains
 from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
-from persistence.salvage import Salvage, put_transcript, remove_objects, stored_header, take_back_finals
+from persistence.salvage import Salvage, put_transcript, remove_objects, stored_finals, stored_header, take_back_finals
 from persistence.session_id import created_at
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
@@ -160,16 +160,18 @@ class Mender:
         session = await self._ownership.session(session_id)
         if session is None:
             return False
-        if await self._take_back_finals(session):
-            return True
+        took_back = await self._take_back_finals(session)
         said = await self._rows.utterances(session_id)
+        stored = await stored_finals(self._objects, session_id)
+        if took_back and [each.text for each in stored] == [each.text for each in said]:
+            return True
         if not said:
             return False
         await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
         return True
 
     async def _take_back_finals(self, session: Remains) -> bool:
-        """Writes finals to the rows that only the transcript has; says whether the two agree then."""
+        """Writes finals to the rows that only the transcript has; says whether there were any."""
         # The rows of a stored session are written by whoever has it.
         rows = SessionRows(self._database, session.worker_id, self._lease.check)
         if not await take_back_finals(self._objects, rows, session.id):

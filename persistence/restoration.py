@@ -57,7 +57,7 @@ class Ended:
     said: Sequence[Utterance] | None
     language: str | None
     is_clean: bool = False
-    """Whether its tail objects are gone, and its row says so."""
+    """Whether its tail objects are gone; its row says so, or is about to."""
 
 
 class Restoration:
@@ -161,16 +161,20 @@ class Restoration:
                 return
             if ended.start.stores:
                 await _write_all(self._rows, session_id, ended.said or ())
+                has_tails = not ended.is_clean
                 await self._rows.set_stored(
                     session_id,
                     ended.objects,
-                    has_tails=not ended.is_clean,
+                    has_tails=has_tails,
                     audio_seconds=ended.audio_seconds,
                     stored_bytes=ended.audio_bytes,
                     said=ended.said,
                     language=ended.language,
                     progress=ended.conclusion.progress,
                 )
+                if has_tails and ended.is_clean:
+                    # Its tails were removed while this was written, and the row that said so may be the one before.
+                    await self._rows.tails_removed(session_id)
             log.error(
                 "the database had lost the end of a session: it is written again", session_id=ended.start.session_id
             )

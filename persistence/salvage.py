@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from persistence import layout
 from persistence.assembly import Assembly, assemble, cut
 from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
-from persistence.finals import batches, missing
+from persistence.finals import batches, untold
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range, part, part_count
 from persistence.lost_rows import note_restored
@@ -195,22 +195,31 @@ def _with_parts(told: Upload, upload_id: str, listed: Sequence[StoredPart]) -> U
 async def take_back_finals(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> int:
     """Writes finals to the rows that only the stored transcript has, for Postgres has lost them; says how many.
 
+    Of speech that both have, the row stays as it is, whatever its text: it has been shown. What else the transcript has
+    is taken all the same, for whoever writes the transcript next writes what the rows have.
+
     Raises:
         StorageUnavailable: Postgres or S3 does not do its part.
     """
-    try:
-        stored = utterances_of(await objects.read(transcript_key(session_id)))
-    except (ObjectNotFound, ValueError):
-        return 0
-    said = await rows.said(session_id)
-    lost = missing(session_id, stored, said)
-    # Where the two differ in what both have, one is not the continuation of the other.
-    if not lost or any(said[at].text != stored[at].text.replace("\0", "") for at in said if at < len(stored)):
-        return 0
+    stored = await stored_finals(objects, session_id)
+    lost = untold(session_id, stored, await rows.said(session_id))
     for batch in batches(lost):
         await rows.write({}, batch)
-    note_restored("session_utterances", session_id, len(lost))
+    if lost:
+        note_restored("session_utterances", session_id, len(lost))
     return len(lost)
+
+
+async def stored_finals(objects: ObjectStore, session_id: UUID) -> list[Utterance]:
+    """Those in the stored transcript; none where there is no such object or it is no transcript.
+
+    Raises:
+        StorageUnavailable: S3 does not do its part.
+    """
+    try:
+        return utterances_of(await objects.read(transcript_key(session_id)))
+    except (ObjectNotFound, ValueError):
+        return []
 
 
 async def put_transcript(

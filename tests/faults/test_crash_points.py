@@ -282,7 +282,8 @@ class Life:
             await recorder.audio(audio)
             house.acknowledged += len(audio)
             if message.speaks:
-                utterance = Utterance(0.0, 1.0, f"number {len(house.said)}", 0.5, "en")
+                at = float(len(house.said))
+                utterance = Utterance(at, at + 1.0, f"number {len(house.said)}", 0.5, "en")
                 await recordings.utterance(recorder, utterance)
                 house.said.append(utterance)
             await asyncio.sleep(message.pause)

@@ -20,7 +20,7 @@ from persistence import admission, lost_rows
 from persistence import rows as rows_module
 from persistence.database import Database
 from persistence.errors import NotOwner, RowLost, SessionNotFound
-from persistence.keys import audio_key, transcript_key
+from persistence.keys import audio_key, tail_prefix, transcript_key
 from persistence.lease import Lease
 from persistence.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
 from persistence.objects import ObjectStore
@@ -29,6 +29,7 @@ from persistence.reaper import INTERRUPTED
 from persistence.records import Conclusion, Ending, Progress, SessionStart
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
+from persistence.salvage import Salvage, stored_finals
 from persistence.session_id import parse_session_id, uuid7
 from persistence.sessions import SessionStore
 from persistence.surplus import Standing, Surplus
@@ -239,6 +240,81 @@ async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoe
     ]
     assert (restored("session_parts"), restored("session_utterances")) == (before[0] + 1, before[1] + 2)
     assert await objects.uploads(audio_key(left.id)) == []
+
+
+async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_either_is_lost(
+    make_settings: Any, database: Database, objects: ObjectStore
+) -> None:
+    """An operator has changed a row by hand, and Postgres has lost the one behind it."""
+    left = await left_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
+    await put_transcript_of(left)
+    await execute(
+        database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", left.id
+    )
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", left.id)
+    row = await left.ended()
+    expected = [said(0).text, "removed", said(2).text]
+    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == expected
+    assert [each.text for each in await stored_finals(objects, left.id)] == expected
+    assert row.utterance_count == 3
+
+
+@pytest.mark.parametrize("ends_again", ["its own server", "another server"])
+async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_its_audio_and_its_transcript(
+    build_house: Any, client_of: Any, ends_again: str
+) -> None:
+    """The row has gone back to how it was before the end, and what the recording was made of is gone."""
+    async with build_house(lease_renewal_seconds=0.3, flush_seconds=0.1, reap_seconds=1000.0) as house:
+        async with house.channel() as channel:
+            client, messages = client_of(channel), [os.urandom(3200) for _ in range(6)]
+            session_id = await client.begin(**BOTH)
+            await client.send(*messages)
+            async with asyncio.timeout(30):
+                while not await house.objects.list(tail_prefix(parse_session_id(session_id))):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await client.end()
+            await client.rest()
+        await house.ended(session_id)
+        await house.no_spool()
+        identifier = parse_session_id(session_id)
+        assert await house.objects.list(tail_prefix(identifier)) == []
+        before, transcript = await house.audio(session_id), await house.transcript(session_id)
+        past = (
+            "UPDATE realtime_sessions SET status = 'active', ended_at = NULL, audio_uri = NULL, transcript_uri = NULL,"
+            " stored_bytes = 0, has_tails = true, utterance_count = 1, worker_id = coalesce($2, worker_id)"
+            " WHERE id = $1"
+        )
+        await execute(house.database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", identifier)
+        if ends_again == "its own server":
+            await execute(house.database, past, identifier, None)
+            await lose_the_lease(house, session_id)
+            record = await house.ended(session_id)
+            async with asyncio.timeout(30):
+                while (row := await house.row_of(session_id))["has_tails"] or not row["transcript_uri"]:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        else:
+            await execute(house.database, past, identifier, "dead")
+            other = f"other-{uuid.uuid4().hex[:8]}"
+            await Lease(house.database, other, 60.0, 1.0).register()
+            ownership = Ownership(house.database, other)
+            await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
+            assert await ownership.begin_recovery(identifier)
+            remains = await ownership.remains(identifier)
+            assert remains is not None
+            await Salvage(house.objects, SessionRows(house.database, other)).end(remains)
+            record = await house.record(session_id)
+        assert data_of(before) == b"".join(messages)
+        assert await house.audio(session_id) == before
+        after = await house.transcript(session_id)
+        assert [each["text"] for each in after["utterances"]] == [each["text"] for each in transcript["utterances"]]
+        assert (record.utterance_count, record.audio_duration_seconds) == (3, 0.6)
+        row = await house.row_of(session_id)
+        assert (row["has_tails"], row["stored_bytes"]) == (False, 19_200)
+    assert [each for each in (await verify(house.settings)).left if each.session_id == identifier] == []
+
+
+def data_of(wav: bytes) -> bytes:
+    return wav[WAV.header_bytes :]
 
 
 async def put_transcript_of(left: Left) -> bytes:

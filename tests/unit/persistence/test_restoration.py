@@ -106,3 +106,24 @@ async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
     assert restoration.is_due
     await restoration.look([])
     assert not restoration.is_due
+
+
+async def test_a_session_whose_tails_are_removed_while_it_is_ended_again_is_not_left_waiting_for_that() -> None:
+    """Its row would say for good that there are tails, and nobody would look."""
+    removed: list[UUID] = []
+    session = ended(1)
+
+    class Removing(Rows):
+        async def set_stored(self, *_: Any, **__: Any) -> bool:
+            # Meanwhile its finisher removes them and says so in the row that was there before.
+            session.is_clean = True
+            return True
+
+        async def tails_removed(self, session_id: UUID) -> None:
+            removed.append(session_id)
+
+    restoration = Restoration(Removing())  # type: ignore[arg-type]
+    restoration.remember(session)
+    restoration.doubt()
+    await restoration.look([])
+    assert removed == [session.start.id]
