@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from uuid import UUID
 
+from prometheus_client import Gauge
+
 from persistence.errors import NotOwner, RowLost
 from persistence.finals import numbered
 from persistence.lost_rows import Kept
@@ -26,10 +28,20 @@ log = get_logger(__name__)
 
 REMEMBERED_SECONDS: Final = 600.0
 """How far behind its primary a standby may be for this process to put right what that costs."""
-_MOST_REMEMBERED: Final = 10_000
-_MOST_FINALS: Final = 50_000
+MOST_REMEMBERED: Final = 10_000
+"""Ended sessions that are remembered; the earliest is forgotten for one more."""
+MOST_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+"""Memory that they may take, their finals included, as `Ended.memory_bytes` estimates it."""
+# What CPython takes for them, rounded up; texts come to it.
+_SESSION_BYTES: Final = 2_500
+_FINAL_BYTES: Final = 320
+_WORD_BYTES: Final = 240
 _ENDED_AT_ONCE: Final = 100
 """Sessions whose end is written again in one look: that takes about a second."""
+
+_remembered_bytes = Gauge(
+    "dalston_remembered_sessions_bytes", "Memory that sessions take that ended in the last minutes, estimated"
+)
 
 
 class Running(Protocol):
@@ -59,6 +71,13 @@ class Ended:
     is_clean: bool = False
     """Whether its tail objects are gone; its row says so, or is about to."""
 
+    def memory_bytes(self) -> int:
+        """What it takes of the memory, estimated rather too high."""
+        return _SESSION_BYTES + sum(
+            _FINAL_BYTES + 4 * len(each.text) + sum(_WORD_BYTES + 4 * len(word.word) for word in each.words)
+            for each in self.said or ()
+        )
+
 
 class Restoration:
     """One for a process."""
@@ -67,8 +86,8 @@ class Restoration:
         """`parts_again` has the parts of all running sessions written again."""
         self._rows = rows
         self._parts_again = parts_again
-        self._ended: deque[tuple[float, Ended]] = deque()
-        self._finals = 0
+        self._ended: deque[tuple[float, int, Ended]] = deque()
+        self._bytes = 0
         self._is_doubted = False
         self._is_looking = False
 
@@ -84,19 +103,21 @@ class Restoration:
     def remember(self, ended: Ended) -> None:
         """A session has ended and is stored: from here on nothing but its row and its objects tells of it."""
         now = time.monotonic()
-        self._ended.append((now, ended))
-        self._finals += len(ended.said or ())
-        while len(self._ended) > _MOST_REMEMBERED or self._finals > _MOST_FINALS:
+        size = ended.memory_bytes()
+        self._ended.append((now, size, ended))
+        self._bytes += size
+        while len(self._ended) > MOST_REMEMBERED or self._bytes > MOST_REMEMBERED_BYTES:
             self._forget_first()
         self._forget_what_is_over(now)
 
     def _forget_what_is_over(self, now: float) -> None:
         while self._ended and now - self._ended[0][0] > REMEMBERED_SECONDS:
             self._forget_first()
+        _remembered_bytes.set(self._bytes)
 
     def _forget_first(self) -> None:
-        _, ended = self._ended.popleft()
-        self._finals -= len(ended.said or ())
+        _, size, _ = self._ended.popleft()
+        self._bytes -= size
 
     async def look(self, running: Iterable[Running]) -> None:
         """Compares what was written with what there is, and writes what is missing.
@@ -121,7 +142,7 @@ class Restoration:
     async def _look(self, running: Iterable[Running]) -> None:
         self._forget_what_is_over(time.monotonic())
         by_id = {each.start.id: each for each in running}
-        ended = {each.start.id: each for _, each in self._ended}
+        ended = {each.start.id: each for *_, each in self._ended}
         kept = {each.id: each for each in await self._rows.look([*by_id, *ended])} if by_id or ended else {}
         # Together, the earlier sessions first: one may continue another.
         starts = [each.start for each in by_id.values()] + [each.start for each in ended.values()]

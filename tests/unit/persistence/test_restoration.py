@@ -1,17 +1,21 @@
 """What is remembered of sessions that have ended."""
 
 import asyncio
+import gc
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from persistence import restoration as restoration_module
 from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects
 from persistence.restoration import Ended, Restoration
-from persistence.transcript import Utterance
+from persistence.transcript import TimedWord, Utterance
 
 
 def ended(finals: int) -> Ended:
@@ -22,14 +26,67 @@ def ended(finals: int) -> Ended:
     return Ended(start, done, StoredObjects(), 1.0, 1, said, "en")
 
 
-def test_a_session_with_more_finals_than_are_remembered_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restoration_module, "_MOST_FINALS", 10)
+def test_no_more_is_remembered_than_fits_the_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoration_module, "MOST_REMEMBERED_BYTES", ended(10).memory_bytes())
     restoration = Restoration(SimpleNamespace())  # type: ignore[arg-type]
     restoration.remember(ended(5))
     restoration.remember(ended(11))
-    assert len(restoration._ended) == 0
-    restoration.remember(ended(10))
-    assert len(restoration._ended) == 1
+    assert remembered(restoration) == []
+    restoration.remember(first := ended(10))
+    assert remembered(restoration) == [first]
+    restoration.remember(second := ended(1))
+    assert remembered(restoration) == [second]
+    taken = REGISTRY.get_sample_value("dalston_remembered_sessions_bytes")
+    assert taken == restoration._bytes == second.memory_bytes()
+
+
+def test_no_more_sessions_are_remembered_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restoration_module, "MOST_REMEMBERED", 3)
+    restoration = Restoration(SimpleNamespace())  # type: ignore[arg-type]
+    sessions = [ended(0) for _ in range(5)]
+    for session in sessions:
+        restoration.remember(session)
+    assert remembered(restoration) == sessions[2:]
+    assert restoration._bytes == 3 * ended(0).memory_bytes()
+
+
+@pytest.mark.parametrize(
+    ("finals", "words", "letters"), [(0, 0, ""), (1, 1, "x"), (40, 12, "abcdef"), (40, 12, "кириллица")]
+)
+def test_the_memory_that_a_session_takes_is_not_estimated_too_low(finals: int, words: int, letters: str) -> None:
+    def session(number: int) -> Ended:
+        said = [
+            Utterance(
+                at + number / 7,
+                at + number / 3,
+                " ".join(f"{letters}{number}{word}" for word in range(words)),
+                number / 9,
+                "en",
+                tuple(
+                    TimedWord(f"{letters}{number}{word}", word + number / 7, word + number / 3, number / 11)
+                    for word in range(words)
+                ),
+            )
+            for at in range(finals)
+        ]
+        whole = replace(ended(0), said=said)
+        uri = f"s3://a-bucket-with-a-rather-long-name/sessions/{whole.start.id}/audio.wav"
+        return replace(whole, objects=StoredObjects(uri, f"{uri}{number}"))
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        sessions = [session(number) for number in range(50)]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    estimated = sum(each.memory_bytes() for each in sessions)
+    assert taken <= estimated <= 3 * taken
+
+
+def remembered(restoration: Restoration) -> list[Ended]:
+    return [each for *_, each in restoration._ended]
 
 
 async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
