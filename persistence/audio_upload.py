@@ -17,7 +17,14 @@ from prometheus_client import Counter, Histogram
 from persistence import layout
 from persistence.assembly import assemble
 from persistence.backoff import Backoff
-from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.errors import (
+    LeaseLost,
+    NotOwner,
+    ObjectNotFound,
+    ObjectStoreUnavailable,
+    StorageUnavailable,
+    UploadNotFound,
+)
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.ledger import PartLedger
 from persistence.objects import Body, ObjectStore
@@ -392,7 +399,7 @@ class AudioUpload:
             StorageUnavailable: the store lists the upload that it did not find a moment ago.
         """
         if self._upload_id in await self._ways.objects.uploads(self._key):
-            raise StorageUnavailable("the store does not find an upload that it lists")
+            raise ObjectStoreUnavailable("the store does not find an upload that it lists")
         # What is still here stays until it is in a part again.
         self._covered_segments.clear()
         await self._ways.rows.forget_upload(self._id)

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 
 from persistence.backoff import Backoff
 from persistence.database import Database
-from persistence.errors import StorageUnavailable
+from persistence.errors import DatabaseUnavailable, StorageUnavailable
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -73,7 +73,7 @@ class Bell:
                 try:
                     async with asyncio.timeout(_CHECK_SECONDS):
                         await lost.wait()
-                    raise StorageUnavailable("the database has closed the connection")
+                    raise DatabaseUnavailable("the database has closed the connection")
                 except TimeoutError:
                     await check()
 

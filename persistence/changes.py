@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, StorageUnavailable
+from persistence.errors import DatabaseUnavailable, InvalidFilter, StorageUnavailable
 from persistence.position import Position
 from persistence.records import STATUSES, SessionFilter, SessionRecord
 from persistence.session_id import format_session_id
@@ -154,7 +154,7 @@ class ChangeStore:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._reads.acquire()
         except TimeoutError:
-            raise StorageUnavailable("too many readers wait for the database") from None
+            raise DatabaseUnavailable("too many readers wait for the database") from None
         try:
             async with self._database.transaction() as connection:
                 yield connection

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from persistence.config import PersistenceSettings
-from persistence.errors import StorageUnavailable
+from persistence.errors import DatabaseUnavailable
 
 # Statements that were wrong, not a database that was away.
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
@@ -43,7 +43,7 @@ class Database:
         except _MISTAKES:
             raise
         except _OUTAGES as error:
-            raise StorageUnavailable("the database does not answer") from error
+            raise DatabaseUnavailable("the database does not answer") from error
 
     @asynccontextmanager
     async def listening(
@@ -71,14 +71,14 @@ class Database:
                     await driver.add_listener(channel, lambda *notified: heard(notified[-1]))
                     driver.add_termination_listener(lambda _: lost())
             except _OUTAGES as error:
-                raise StorageUnavailable("the database does not answer") from error
+                raise DatabaseUnavailable("the database does not answer") from error
 
             async def check() -> None:
                 try:
                     async with asyncio.timeout(self._deadline_seconds):
                         await driver.execute("SELECT 1")
                 except _OUTAGES as error:
-                    raise StorageUnavailable("the database does not answer") from error
+                    raise DatabaseUnavailable("the database does not answer") from error
 
             yield check
 

@@ -21,13 +21,17 @@ PersistenceError
 ├── NotOwner               the session is not this process's any more
 ├── LeaseLost              this process was taken for dead: none of its sessions is its own any more
 └── StorageUnavailable     Postgres, S3 or the spool's disk does not do its part now
-    ├── RowLost            Postgres has lost the row of a session that nobody has deleted
-    ├── ObjectNotFound     an object that a record points to is not there
-    └── UploadNotFound     an unfinished upload that a record names is not there
+    ├── DatabaseUnavailable       Postgres
+    │   └── RowLost               it has lost the row of a session that nobody has deleted
+    ├── ObjectStoreUnavailable    S3
+    │   ├── ObjectNotFound        an object that a record points to is not there
+    │   └── UploadNotFound        an unfinished upload that a record names is not there
+    └── DiskUnavailable           the spool's disk
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 
 class PersistenceError(Exception):
@@ -190,19 +194,44 @@ class LeaseLost(PersistenceError):
 
 
 class StorageUnavailable(PersistenceError):
-    """Postgres, S3 or the spool's disk does not do its part now. The message names the part and nothing private."""
+    """Postgres, S3 or the spool's disk does not do its part now.
+
+    The message is for the operator: it names the part, and nothing private. Clients are told `PUBLIC`.
+    """
+
+    PUBLIC: ClassVar[str] = "the storage of the service is not available now: try again in a while"
+    component: ClassVar[str] = "storage"
+    """Which part, as metrics and the log name it."""
 
 
-class RowLost(StorageUnavailable):
+class DatabaseUnavailable(StorageUnavailable):
+    """Postgres does not do its part now."""
+
+    component = "database"
+
+
+class ObjectStoreUnavailable(StorageUnavailable):
+    """S3 does not do its part now."""
+
+    component = "object_store"
+
+
+class DiskUnavailable(StorageUnavailable):
+    """The spool's disk does not do its part now."""
+
+    component = "disk"
+
+
+class RowLost(DatabaseUnavailable):
     """Postgres has lost the row of a session that nobody has deleted: it is to be inserted again."""
 
     def __init__(self) -> None:
         super().__init__("the database has lost the row of a session")
 
 
-class ObjectNotFound(StorageUnavailable):
+class ObjectNotFound(ObjectStoreUnavailable):
     """An object that a record points to is not in the bucket."""
 
 
-class UploadNotFound(StorageUnavailable):
+class UploadNotFound(ObjectStoreUnavailable):
     """An unfinished upload that a record names is not in the bucket: complete, aborted or never begun."""

@@ -16,7 +16,8 @@ from prometheus_client import Counter, Gauge
 
 from persistence.backoff import Backoff
 from persistence.budget import FULL
-from persistence.errors import LeaseLost, NotOwner, RowLost, StorageUnavailable
+from persistence.errors import DiskUnavailable, LeaseLost, NotOwner, RowLost, StorageUnavailable
+from persistence.outages import note_outage
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.restoration import Ended, Restoration
 from persistence.rows import SessionRows
@@ -300,11 +301,12 @@ class Finisher:
                 return await action()
             except RowLost:
                 raise
-            except StorageUnavailable:
+            except StorageUnavailable as error:
                 # The Postgres that answers next may be another one, which has less.
                 self._restoration.doubt()
                 _failed.labels(step).inc()
-                log.warning("a session's storing waits", step=step)
+                note_outage(error, f"store a session: {step}")
+                log.warning("a session's storing waits", step=step, component=error.component, reason=str(error))
                 finishing.answered()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -315,7 +317,7 @@ async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
         await asyncio.to_thread(spool.conclude, conclusion)
     except OSError as error:
         if error.errno not in FULL:
-            raise StorageUnavailable("the spool cannot be written") from error
+            raise DiskUnavailable("the spool cannot be written") from error
         # Storing the session is what makes room. Its row tells how it ended.
         log.warning("the spool is full: a session's ending is in its row only")
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from persistence.database import Database
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import DatabaseUnavailable, LeaseLost, StorageUnavailable
 from persistence.lost_rows import note_restored
 from telemetry.logs import get_logger
 
@@ -125,7 +125,7 @@ class Lease:
         if self.lost.is_set():
             raise LeaseLost
         if not self.is_held:
-            raise StorageUnavailable("the lease of this server has run out and cannot be renewed now")
+            raise DatabaseUnavailable("the lease of this server has run out and cannot be renewed now")
 
     async def register(self) -> None:
         """Begins the lease.

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 import aioboto3
 import aiohttp
 from aiobotocore.config import AioConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from botocore.handlers import add_expect_header
 from prometheus_client import Counter
 
 from persistence.config import PersistenceSettings
-from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, StorageUnavailable, UploadNotFound
 from persistence.layout import PART_BYTES
 from persistence.records import StoredPart
 from persistence.spooled_part import SpooledPart
@@ -57,6 +63,7 @@ _READS: Final = frozenset(
     }
 )
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
 _retries = Counter("dalston_s3_retries_total", "Calls to S3 that were repeated", ["operation"])
@@ -65,6 +72,21 @@ _failures = Counter("dalston_s3_failures_total", "Calls to S3 that failed for go
 
 def _code(error: BaseException) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _why(error: BaseException) -> str:
+    """What an operator can do about it, as far as that is known."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return (
+            "there are no credentials for S3: set DALSTON_S3_ACCESS_KEY_ID and DALSTON_S3_SECRET_ACCESS_KEY, or give"
+            " the server those of the default chain of AWS (environment, profile or role)"
+        )
+    if _code(error) in _REFUSALS:
+        return (
+            f"the object store refuses the credentials, or what is done with them ({_code(error)}): check"
+            " DALSTON_S3_ACCESS_KEY_ID, DALSTON_S3_SECRET_ACCESS_KEY, DALSTON_S3_BUCKET and what the identity may do"
+        )
+    return "the object store does not answer as it should"
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -317,7 +339,7 @@ class ObjectStore:
         """
         data = await self._read_range(key, begin, end) if begin < end else b""
         if len(data) != end - begin:
-            raise StorageUnavailable("the object is shorter than it was")
+            raise ObjectStoreUnavailable("the object is shorter than it was")
         return data
 
     async def _read_range(self, key: str, begin: int, end: int) -> bytes:
@@ -365,7 +387,7 @@ class ObjectStore:
 
         data, found = await self._call("get_object", read)
         if len(data) != end - begin:
-            raise StorageUnavailable("an object is shorter than it was")
+            raise ObjectStoreUnavailable("an object is shorter than it was")
         return data, found
 
     async def delete(self, key: str) -> None:
@@ -403,7 +425,7 @@ class ObjectStore:
                     log.warning(
                         "object store call failed", operation=operation, error=type(error).__name__, code=_code(error)
                     )
-                    raise StorageUnavailable("the object store does not answer as it should") from error
+                    raise ObjectStoreUnavailable(_why(error)) from error
             _retries.labels(operation).inc()
             pause = _FIRST_PAUSE_SECONDS * 2**attempt
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

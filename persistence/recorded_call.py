@@ -25,7 +25,7 @@ from dalston.v1.transcription_pb2 import (
 from prometheus_client import Histogram
 
 from persistence.client_address import client_ip
-from persistence.errors import StorageUnavailable
+from persistence.errors import DiskUnavailable
 from persistence.finisher import Finishing
 from persistence.interruptible import Interruptible
 from persistence.recorder import Recorder
@@ -177,7 +177,7 @@ class RecordedCall:
         except OSError:
             # What follows would not be kept as was asked for: the session ends here, with what was recorded.
             log.exception("audio cannot be recorded")
-            self._requests.end(StorageUnavailable("the recording cannot be kept: the spool cannot be written"))
+            self._requests.end(DiskUnavailable("the recording cannot be kept: the spool cannot be written"))
         except grpc.aio.BaseError:
             self.client_vanished()
         except Exception as error:  # a message that cannot be decoded, for example: the servicer's to answer
@@ -351,7 +351,7 @@ class RecordedCall:
             await self._recordings.utterance(self._recorder, utterance)
         except OSError as error:
             log.exception("final cannot be recorded", session_id=self._recorder.start.session_id)
-            raise StorageUnavailable("the recording cannot be kept: the spool cannot be written") from error
+            raise DiskUnavailable("the recording cannot be kept: the spool cannot be written") from error
 
     async def _tell_troubles(self) -> None:
         """Warns the client when its session is not stored as it should be, and says when that is over."""

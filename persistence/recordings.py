@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
-from persistence.errors import StorageUnavailable
+from persistence.errors import DiskUnavailable
 from persistence.finisher import Finisher, Finishing
 from persistence.recorder import Recorder
 from persistence.records import Ending, SessionStart
@@ -104,7 +104,7 @@ class Recordings:
         except OSError as error:
             log.exception("spool directory cannot be made", session_id=start.session_id)
             self._writer.refuse(start.id)
-            raise StorageUnavailable("the spool cannot be written") from error
+            raise DiskUnavailable("the spool cannot be written") from error
 
 
 Classify = Callable[[BaseException], Ending]

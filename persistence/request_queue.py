@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from dalston.v1.transcription_pb2 import TranscribeRequest
 from prometheus_client import Gauge
 
-from persistence.errors import StorageUnavailable
+from persistence.errors import DiskUnavailable
 
 # What a message costs beside its audio, so that empty ones are bounded, too.
 _MESSAGE_BYTES: Final = 128
@@ -140,7 +140,7 @@ class RequestQueue:
         try:
             audio = await asyncio.to_thread(recorded.read_audio, stretch.start, size)
         except OSError as error:
-            raise StorageUnavailable("the recording cannot be read back") from error
+            raise DiskUnavailable("the recording cannot be read back") from error
         stretch.start += size
         _unheard_bytes.dec(size)
         if stretch.start == stretch.end:

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 
 from persistence import layout
 from persistence.assembly import Assembly, assemble, cut
-from persistence.errors import ObjectNotFound, StorageUnavailable, UploadNotFound
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
 from persistence.finals import batches, untold
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range, part, part_count
@@ -93,7 +93,7 @@ class Salvage:
         tails = await self._tails(session_id)
         assembly = assemble(wav, upload.parts, tails, wav.bytes_of(told_seconds))
         if assembly.audio_bytes < at_least:
-            raise StorageUnavailable("a recording is not in the store, and what is left of it is shorter")
+            raise ObjectStoreUnavailable("a recording is not in the store, and what is left of it is shorter")
         there = await self._stored_audio(session_id, wav)
         if there is not None and there >= assembly.audio_bytes:
             # Its process had put it and not said so.
@@ -107,7 +107,7 @@ class Salvage:
             if (there := await self._stored_audio(session_id, wav)) is not None and there >= assembly.audio_bytes:
                 return there
             if upload.upload_id in await self._objects.uploads(audio_key(session_id)):
-                raise StorageUnavailable("the store does not find an upload that it lists") from None
+                raise ObjectStoreUnavailable("the store does not find an upload that it lists") from None
             log.exception("parts of a session are gone from the bucket", session_id=format_session_id(session_id))
             await self._rows.forget_upload(session_id)
             raise

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from persistence.audio_upload import AudioUpload, Ways
-from persistence.errors import StorageUnavailable
+from persistence.errors import DatabaseUnavailable, DiskUnavailable
 from persistence.finals import batches, missing
 from persistence.ledger import PartLedger
 from persistence.objects import ObjectStore
@@ -138,7 +138,7 @@ class Shipper:
             upload = await self._ended_upload(spool)
             uri, size = await upload.finish()
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
         return Shipped(StoredObjects(audio_uri=uri), size, spool.wav.seconds(size), upload.has_tails)
 
     async def _ship_transcript(self, spool: SessionSpool, shipped: Shipped) -> Shipped:
@@ -161,7 +161,7 @@ class Shipper:
                 await self._rows.write({}, batch)
             said = await self._rows.said(session_id)
             if missing(session_id, kept, said) and await self._rows.is_there(session_id):
-                raise StorageUnavailable("the database has not taken all finals of a session")
+                raise DatabaseUnavailable("the database has not taken all finals of a session")
         return [said[index] for index in sorted(said)]
 
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:

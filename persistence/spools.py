@@ -8,7 +8,7 @@ from typing import Final
 
 from persistence.budget import SpoolBudget
 from persistence.config import PersistenceSettings
-from persistence.errors import SpoolInUse, StorageUnavailable
+from persistence.errors import DiskUnavailable, SpoolInUse
 from persistence.finisher import Finisher
 from persistence.ownership import Ownership
 from persistence.recovery import recover
@@ -48,7 +48,7 @@ class Spools:
                 own = await asyncio.to_thread(SpoolHome.open, settings.spool_dir, settings.worker_id, budget)
             except OSError as error:
                 what = f"the spool in {settings.spool_dir} cannot be used: {error.strerror}"
-                raise StorageUnavailable(what) from error
+                raise DiskUnavailable(what) from error
             except SpoolInUse as error:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -69,7 +69,7 @@ class Spools:
             self._left += await asyncio.to_thread(list, SpoolHome.take_over(self._spool_dir, self.own.budget))
             await recover((self.own, *self._left), self._finisher, self._ownership)
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
 
     async def take(self, worker_ids: Sequence[str]) -> None:
         """Takes over what these dead servers have left here, which is more than S3 has of it.
@@ -87,7 +87,7 @@ class Spools:
                     self._left.append(left)
                     await recover([left], self._finisher, self._ownership)
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
 
     def release(self) -> None:
         """Gives all of them back, and removes those that are empty unless a session is left for the next start."""

@@ -19,7 +19,7 @@ from uuid import UUID
 from prometheus_client import Counter
 
 from persistence import layout
-from persistence.errors import NotOwner, ObjectNotFound, StorageUnavailable
+from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
 from persistence.finals import numbered
 from persistence.keys import audio_key
 from persistence.lost_rows import Fate
@@ -103,7 +103,7 @@ class Surplus:
         try:
             contents = await _contents_of(spool, progress)
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
         if session.is_unfinished:
             if session.store_audio and not await self._has_object(session_id, spool.wav):
                 # The tails may be all that S3 has: they go when the recording is there, whatever the row says of it.
@@ -112,7 +112,7 @@ class Surplus:
         try:
             return await self._extend(spool, session, contents)
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
 
     async def _without_row(self, spool: SessionSpool, progress: Progress) -> Standing:
         """A session that was deleted is, one that Postgres has lost is made again, and one in doubt is left alone."""
@@ -201,7 +201,7 @@ class Surplus:
                     spool.read_audio, seam, end - seam
                 )
         except OSError as error:
-            raise StorageUnavailable("the spool cannot be read") from error
+            raise DiskUnavailable("the spool cannot be read") from error
         return layout.part(spool.wav, number, total, audio)
 
     async def _from_object(self, spool: SessionSpool, begin: int, end: int) -> bytes:

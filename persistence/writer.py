@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from persistence.errors import LeaseLost, StorageUnavailable
 from persistence.finals import NumberedUtterance
+from persistence.outages import note_outage
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.restoration import Restoration
 from persistence.rows import SessionRows
@@ -173,10 +174,12 @@ class SessionWriter:
                 await self.flush()
             except LeaseLost:
                 return
-            except Exception:
+            except Exception as error:
                 # Figures that cannot be written must not end the streams they are of. The log gets the first failure of
                 # a row of them.
                 _failures.inc()
+                if isinstance(error, StorageUnavailable):
+                    note_outage(error, "write figures of sessions")
                 if self.failing_since is None:
                     log.exception("figures of sessions wait for the database")
                     self.failing_since = time.monotonic()

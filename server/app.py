@@ -240,7 +240,10 @@ def main() -> int:
     except (EngineStopped, LeaseLost) as error:
         log.error("server stopped", reason=str(error))
         return EXIT_UNAVAILABLE
-    except (StorageUnavailable, SpoolInUse) as error:
+    except StorageUnavailable as error:
+        log.error("cannot start", reason=str(error), component=error.component)
+        return EXIT_UNAVAILABLE
+    except SpoolInUse as error:
         log.error("cannot start", reason=str(error))
         return EXIT_UNAVAILABLE
     return 0

@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from persistence.api_keys import Grant
 from persistence.credentials import Secret
-from persistence.errors import StorageUnavailable
+from persistence.errors import DatabaseUnavailable
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Grants:
         asking = self._asking.get(secret.hash)
         if asking is None:
             if len(self._asking) >= _MOST_ASKED:
-                raise StorageUnavailable("too many keys wait for the database")
+                raise DatabaseUnavailable("too many keys wait for the database")
             asking = asyncio.create_task(self._ask(secret), name="who is calling")
             self._asking[secret.hash] = asking
             asking.add_done_callback(lambda task: self._answered(secret, task))

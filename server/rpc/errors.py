@@ -15,6 +15,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from persistence import errors as persistence
+from persistence.outages import note_outage
 from persistence.records import Ending
 from server.access import errors as access
 from server.inference import errors as inference
@@ -106,19 +107,24 @@ def reason_name(reason: ErrorReason.ValueType) -> str:
     return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 
 
+def _public(error: BaseException) -> str:
+    """What a client and its tenant are told: not which part of the service is away."""
+    return error.PUBLIC if isinstance(error, persistence.StorageUnavailable) else str(error)
+
+
 def ending_of(error: BaseException) -> Ending:
     """How the record says that a session ended when it ended by `error`."""
     answer = answer_to(error)
     text = reason_name(answer.reason).lower()
     if answer is not _INTERNAL:
-        text = f"{text}: {error}"
+        text = f"{text}: {_public(error)}"
     return Ending("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
 
 
 def in_words(error: Exception) -> tuple[str, str]:
     """How a stream says in a message of its own that it ends by `error`: the reason in lower case, and a sentence."""
     answer = answer_to(error)
-    return reason_name(answer.reason).lower(), "internal error" if answer is _INTERNAL else str(error)
+    return reason_name(answer.reason).lower(), "internal error" if answer is _INTERNAL else _public(error)
 
 
 class ErrorInterceptor(CallInterceptor):
@@ -149,7 +155,9 @@ async def _answered(method: str, call: Call, context: Context) -> Any:
 async def abort(method: str, context: Context, error: Exception) -> None:
     """Ends the call with the status of an error."""
     answer = answer_to(error)
-    message = str(error)
+    message = _public(error)
+    if isinstance(error, persistence.StorageUnavailable):
+        note_outage(error, method)
     if answer is _INTERNAL:
         incident = uuid.uuid4().hex
         log.error("internal error", method=method, incident=incident, exc_info=error)

@@ -4,11 +4,15 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import aioboto3
 import pytest
+from pydantic import SecretStr
 
-from persistence.errors import ObjectNotFound, StorageUnavailable
+from persistence import objects as objects_module
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, StorageUnavailable
 from persistence.objects import PART_BYTES, ObjectStore, open_objects
 
 
@@ -116,6 +120,31 @@ async def test_a_server_that_is_away_or_hangs_is_storage_unavailable(
                 await objects.put(key, bytes(1_000_000), "text/plain")
         s3_proxy.cut()
         s3_proxy.restore()
+
+
+async def test_without_credentials_the_settings_that_are_missing_are_named(
+    make_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(objects_module, "_session", aioboto3.Session)
+    async with open_objects(make_settings(s3_access_key_id=None, s3_secret_access_key=None)) as objects:
+        with pytest.raises(
+            ObjectStoreUnavailable,
+            match="no credentials for S3: set DALSTON_S3_ACCESS_KEY_ID and DALSTON_S3_SECRET_ACCESS_KEY",
+        ):
+            await objects.ensure_bucket()
+
+
+@pytest.mark.parametrize("wrong", ["s3_access_key_id", "s3_secret_access_key"])
+async def test_credentials_that_are_refused_are_named(make_settings: Callable[..., Any], wrong: str, key: str) -> None:
+    async with open_objects(make_settings(**{wrong: SecretStr("wrong")})) as objects:
+        for call in (objects.ensure_bucket(), objects.put(key, b"1", "text/plain")):
+            with pytest.raises(ObjectStoreUnavailable, match=r"refuses the credentials.* DALSTON_S3_ACCESS_KEY_ID"):
+                await call
 
 
 async def test_a_connection_lost_in_the_middle_of_a_download_is_made_again(
