@@ -11,7 +11,7 @@ import pytest
 
 from persistence.api_keys import Grant
 from persistence.credentials import Secret, new_key, new_token, parse_secret
-from persistence.errors import StorageUnavailable
+from persistence.errors import DatabaseUnavailable, StorageUnavailable
 from persistence.tenancy import DEFAULT_TENANT_ID, TenantLimits
 from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
 from server.access.gate import KeyGate, OpenGate
@@ -145,10 +145,10 @@ async def test_keys_that_wait_for_postgres_are_no_more_than_so_many(gate: KeyGat
     calls = [asyncio.create_task(admit(gate, new_key(), address=f"192.0.2.{n}")) for n in range(1010)]
     async with asyncio.timeout(5):
         done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
-    assert {type(call.exception()) for call in done} == {StorageUnavailable}
+    assert {type(call.exception()) for call in done} == {DatabaseUnavailable}
     store.answering.set()
     ended = Counter(type(each) for each in await asyncio.gather(*calls, return_exceptions=True))
-    assert ended == {Unauthenticated: 1000, StorageUnavailable: 10}
+    assert ended == {Unauthenticated: 1000, DatabaseUnavailable: 10}
 
 
 @pytest.mark.parametrize(
