@@ -496,6 +496,7 @@ def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
         assert house.crashes == 1
 
 
+@pytest.mark.timeout(900)
 def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path) -> None:
     """Another server has ended the session; what only the spool has is added, wherever the adding is cut short."""
     script = [
@@ -515,6 +516,7 @@ def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path
             assert house.crashes == 2
 
 
+@pytest.mark.timeout(900)
 def test_a_salvage_killed_at_each_of_its_steps_before_the_spool_comes_back(tmp_path: Path) -> None:
     """What it has put may know less of the session than the spool."""
     script = [Message(900, 0.1, speaks=True) for _ in range(5)]
