@@ -36,9 +36,7 @@ def real_settings(postgres_url: str, s3: Any) -> PersistenceSettings:
     """The real servers, reached directly."""
     return PersistenceSettings(
         database_url=SecretStr(postgres_url),
-        # A process of a machine that is busy with tests may have to wait for the CPU for some seconds. A test in which
-        # Postgres hangs lowers it.
-        database_deadline_seconds=20.0,
+        database_deadline_seconds=2.0,
         s3_endpoint_url=s3.endpoint_url,
         s3_bucket=s3.bucket,
         s3_region=s3.region,
