@@ -134,6 +134,11 @@ class RecordedCall:
         return None if self._recorder is None else self._recorder.start.id
 
     @property
+    def tenant_id(self) -> UUID | None:
+        """Whose the session is; None before it has begun."""
+        return None if self._recorder is None else self._recorder.start.tenant_id
+
+    @property
     def received_seconds(self) -> float:
         """Audio of the session that was received."""
         return 0.0 if self._recorder is None else self._recorder.received_seconds

@@ -69,6 +69,9 @@ class RunningCall(Protocol):
     """A call of this process that runs a session."""
 
     @property
+    def tenant_id(self) -> UUID | None: ...
+
+    @property
     def silent_seconds(self) -> float: ...
 
     @property
@@ -179,8 +182,10 @@ class Resumptions:
             try:
                 earlier, following = await self._look(session_id, wanted)
             except SessionNotFound:
-                # It runs here: Postgres has lost its row, which is inserted again within a second or so.
-                if self._call_of(session_id) is None or clock() >= give_up_at:
+                # It runs here: Postgres has lost its row, which is inserted again within a second or so. To another
+                # tenant the answer says nothing of it, and neither may the time that it takes.
+                call = self._call_of(session_id)
+                if call is None or call.tenant_id != wanted.caller.tenant_id or clock() >= give_up_at:
                     raise
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue

@@ -39,6 +39,7 @@ class FakeCall:
     silent_seconds: float
     received_seconds: float = 10.0
     taken_over: Exception | None = None
+    tenant_id: uuid.UUID | None = None
 
     def take_over(self, error: Exception) -> None:
         self.taken_over = error
@@ -213,6 +214,16 @@ async def test_a_session_that_runs_is_waited_for_until_it_ends(past: Past) -> No
     await asyncio.sleep(0.3)
     await past.change(session_id, status="interrupted", ended_at=datetime.now(UTC), **STORED)
     assert await finding == 10.0
+
+
+async def test_another_tenant_does_not_learn_from_the_time_that_a_session_runs_here(past: Past) -> None:
+    await past.live()
+    session_id = await past.session(status="active", ended_at=None)
+    past.calls[parse_session_id(session_id)] = FakeCall(silent_seconds=0.0, tenant_id=past.tenant)
+    past.resumptions = Resumptions(past.database, past.objects, past.rows, past.calls.get, wait_seconds=3600)
+    async with asyncio.timeout(20):
+        with pytest.raises(SessionNotFound):
+            await past.point(session_id, caller=Caller(uuid.uuid4(), TenantLimits()))
 
 
 async def test_a_session_whose_server_is_dead_is_not_waited_for(past: Past) -> None:
