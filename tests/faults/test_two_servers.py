@@ -124,12 +124,19 @@ async def make_key(world: World) -> str:
 async def a_fleet(world: World) -> AsyncIterator[Fleet]:
     certificate = make_certificate(world.folder, 1)
     async with AsyncExitStack() as parts:
-        fleet = Fleet(world, free_port(), certificate, await make_key(world))
-        for number in range(2):
-            spool = world.new_spool()
-            environment = world.environment(spool, auth="keys")
-            server = a_server(environment, world.folder / f"server-{number}.log")
-            fleet.servers[spool] = await parts.enter_async_context(server)
+        spools = [world.new_spool() for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            making = group.create_task(make_key(world))
+            starting = [
+                group.create_task(
+                    parts.enter_async_context(
+                        a_server(world.environment(spool, auth="keys"), world.folder / f"server-{number}.log")
+                    )
+                )
+                for number, spool in enumerate(spools)
+            ]
+        servers = dict(zip(spools, (each.result() for each in starting), strict=True))
+        fleet = Fleet(world, free_port(), certificate, making.result(), servers)
         one, other = fleet.servers.values()
         bridge = {
             "DALSTON_SERVER_TARGET": f"ipv4:{one.address},{other.address}",
