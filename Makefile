@@ -13,7 +13,7 @@ BENCH ?= engine latency
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
-	@echo 'make test      run the tests, on the same real parts: ten minutes                 ARGS="-k bridge"'
+	@echo 'make test      run the tests, on the same real parts: eight minutes               ARGS="-k bridge"'
 	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about an hour'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  make stubs and descriptor set from proto/'
@@ -30,7 +30,7 @@ up: .venv/stack.stamp
 	@exec $(PY) -m stack up $(ARGS)
 
 test: .venv/dev.stamp
-	@exec $(PY) -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
+	@exec $(PY) -m pytest --numprocesses 4 --no-loadscope-reorder $(ARGS)
 
 faults: .venv/dev.stamp
 	@exec $(PY) -m pytest tests/faults tests/e2e/test_openapi.py --faults=all --hypothesis-profile=thorough $(ARGS)

@@ -22,9 +22,12 @@ from stack.supervisor import Stack, running_stack
 from tests.faults.figures import FIGURES
 from tests.faults.servers import SCRIPTED
 
+# On a machine that is busy with tests an example takes as long as it takes.
+hypothesis_settings.register_profile("patient", deadline=None)
 THOROUGH = "thorough"
 """The profile of hypothesis with which `make faults` has more examples tried."""
-hypothesis_settings.register_profile(THOROUGH)
+hypothesis_settings.register_profile(THOROUGH, deadline=None)
+hypothesis_settings.load_profile("patient")
 
 SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
 """A stack without its two models: for what is not about them."""
@@ -40,24 +43,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--faults",
         choices=("none", "some", "all"),
         default="some",
-        help="how much of tests/faults to run: nothing, what takes 5 minutes (the default), or all of it (make faults)",
+        help="how much of tests/faults to run: nothing, a part (the default), or all of it (make faults)",
     )
 
 
-class ByFolder(LoadScopeScheduling):
-    """Where processes share the tests (`-n`), those that share servers go to one: the tests of a folder.
+ON_KEYED_STACK = (
+    "e2e/test_access.py",
+    "e2e/test_control.py",
+    "e2e/test_limits.py",
+    "e2e/test_proxies.py",
+    "e2e/test_watch.py",
+    "faults/test_floods.py",
+    "integration/cli/test_cli_keys.py",
+)
+"""Files whose tests need `keyed_stack` and not `stack`."""
+ON_STACK = ("e2e/", "integration/cli/", "integration/sdk/", "integration/stack/test_demo.py")
+"""Where the tests, but for those, need `stack`, whose models take a processor ten seconds to load."""
+SHARING = ("integration/bridge", "integration/envoy", "integration/inference", "integration/rpc")
+"""Folders whose tests share a server of the folder's own, or a model, or are soon done."""
 
-    xdist's own way, `--dist loadgroup`, does nothing with pytest 9.2: it writes to a field that items no longer have.
+
+class ByServers(LoadScopeScheduling):
+    """Where processes share the tests (`-n`), those that share expensive servers go to one; others go file by file.
+
+    Postgres and S3 take two seconds to start, and each process has its own. xdist's own way, `--dist loadgroup`, does
+    nothing with pytest 9.2: it writes to a field that items no longer have.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        _, kind, *folders = Path(nodeid.split("::")[0]).parts
-        return f"{kind}/{folders[0]}" if kind == "integration" else kind
+        file = nodeid.split("::")[0].removeprefix("tests/")
+        folder = "/".join(file.split("/")[:2])
+        if file in ON_KEYED_STACK:
+            return "keyed_stack"
+        if file.startswith(ON_STACK):
+            return "stack"
+        return folder if file.startswith("unit/") or folder in SHARING else file
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
-    return ByFolder(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    return ByServers(config, log)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

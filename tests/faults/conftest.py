@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import uuid
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,20 @@ def full(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("faults") == "all")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def seed() -> int:
-    """Random moments can be repeated: the seed is printed with the figures."""
-    seed = int(os.environ.get("DALSTON_FAULTS_SEED") or random.SystemRandom().randrange(1 << 32))
-    random.seed(seed)
+@pytest.fixture(scope="session")
+def seed(request: pytest.FixtureRequest) -> int:
+    """Random moments can be repeated: the seed is printed with the figures, and is one for all processes of a run."""
+    run = getattr(request.config, "workerinput", {}).get("testrunuid")
+    drawn = zlib.crc32(run.encode()) if run else random.SystemRandom().randrange(1 << 32)
+    seed = int(os.environ.get("DALSTON_FAULTS_SEED") or drawn)
     FIGURES.note(f"seed of the random moments: {seed} (DALSTON_FAULTS_SEED)")
     return seed
+
+
+@pytest.fixture(autouse=True)
+def random_moments(request: pytest.FixtureRequest, seed: int) -> None:
+    """Those of a test are its own, whatever else its process has run."""
+    random.seed(f"{seed} {request.node.nodeid}")
 
 
 @pytest.fixture(scope="session")

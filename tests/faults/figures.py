@@ -25,9 +25,9 @@ class Figures:
         return dict(self.sums), self.lines
 
     def take_over(self, sums: dict[str, int], lines: list[str]) -> None:
-        """Adds what another process has counted."""
+        """Adds what another process has counted. What all of them note, as the seed, is there once."""
         self.sums.update(sums)
-        self.lines += lines
+        self.lines += [line for line in lines if line not in self.lines]
 
     def summary(self) -> list[str]:
         """What there is to print."""
