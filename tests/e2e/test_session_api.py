@@ -348,6 +348,7 @@ async def test_a_transcript_that_was_stored_before_has_both_names_of_a_word(clie
 
 
 async def test_the_commands_of_the_guide_work(client: Client, sample: Sample, tmp_path: Path) -> None:
+    await client.transcribe()  # a second page of the list
     session_id = await stored_session(client, sample.pcm[: 16_000 * 9])
     page = (await client.http.get(SESSIONS, params={"limit": 1})).json()
     values = {
