@@ -11,7 +11,7 @@ import torch
 
 from server.inference import metrics
 from server.inference.batch_memory import BatchMemory, ValueBytes, batch_memory
-from server.inference.beam import search
+from server.inference.beam import places, search
 from server.inference.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
 from server.inference.decoding import RowDecoding
 from server.inference.generation import TokenChooser, capacity, generate
@@ -25,7 +25,7 @@ from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
 from server.inference.word_timer import Said, WordTimer
-from server.inference.words import certain_beginning, timed_words
+from server.inference.words import certain_beginning, timed_words, word_count
 
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20
@@ -110,7 +110,7 @@ class Transcriber:
     @property
     def memory(self) -> BatchMemory:
         """What its batches take."""
-        return batch_memory(self._shape, self._watched_heads, self._beams, self._values)
+        return batch_memory(self._shape, self._watched_heads, places(self._beams), self._values)
 
     @torch.inference_mode()
     def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
@@ -223,11 +223,14 @@ class Transcriber:
         hidden = writing.hidden[:, -1:]
         if self._beams > 1:
             logits = self._decoder.logits(hidden[:, 0])
-            rows = search(self._decoder, writing.state, self._choose, logits, writing.rows, self._beams)
+            rows = search(self._decoder, writing.state, self._choose, logits, writing.rows, self._beams, self._words)
         else:
             rows = writing.rows
             generate(self._decoder, writing.state, self._choose, hidden, rows, writing.drafts)
         return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
+
+    def _words(self, tokens: Sequence[int]) -> int:
+        return word_count(self._tokenizer.decode(tokens))
 
     def _prompt(self, asked: _Asked, with_terms: bool) -> list[int]:
         asking = self.vocabulary.prompt(asked.language)
