@@ -17,13 +17,13 @@ from typing import Any
 
 from sqlalchemy.exc import ProgrammingError
 
+from domain.credentials import SCOPES
+from domain.errors import StorageUnavailable, TenantNotFound
+from domain.tenancy import TenantLimits
 from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.credentials import SCOPES
 from persistence.database import Database, open_database
-from persistence.errors import StorageUnavailable, TenantNotFound
 from persistence.local import operator_settings
-from persistence.tenancy import TenantLimits
 from persistence.tenants import TenantStore
 from telemetry.logs import configure_logging
 from telemetry.settings import InvalidSettings

@@ -5,10 +5,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence.errors import SessionNotFound, SessionResumed, TokenSpent, TooManySessions
-from persistence.session_id import format_session_id
+from domain.errors import SessionNotFound, SessionResumed, TokenSpent, TooManySessions
+from domain.session_id import format_session_id
+from domain.tenancy import REFUSALS, Caller
 from persistence.tables import HAS_NOTHING, RUNS
-from persistence.tenancy import REFUSALS, Caller
 
 # Whoever continues a session holds its row meanwhile: of two, the second sees what the first has done.
 _LOCK_PREVIOUS = text("""

@@ -12,13 +12,13 @@ from uuid import UUID
 from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
+from domain.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
+from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, StorageUnavailable, TooManyKeys
+from domain.session_id import new_uuid7
+from domain.tenancy import TenantLimits
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, StorageUnavailable, TooManyKeys
-from persistence.session_id import new_uuid7
 from persistence.tables import api_keys, realtime_tokens, tenants
-from persistence.tenancy import TenantLimits
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -6,13 +6,14 @@ from contextlib import aclosing
 from typing import Final
 from uuid import UUID
 
+from domain.errors import StorageUnavailable
+from domain.session_id import parse_session_id
 from persistence.byte_map import ByteMap, Stored
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.keys import audio_key, transcript_key
 from persistence.linked import Link, joined_audio
 from persistence.objects import ObjectStore
 from persistence.salvage import remove_objects
-from persistence.session_id import parse_session_id
 from persistence.sessions import SessionStore
 from telemetry.logs import get_logger
 

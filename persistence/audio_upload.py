@@ -14,17 +14,11 @@ from typing import Final, Literal
 
 from prometheus_client import Counter, Histogram
 
+from domain.errors import StorageUnavailable
 from persistence import layout
 from persistence.assembly import assemble
 from persistence.backoff import Backoff
-from persistence.errors import (
-    LeaseLost,
-    NotOwner,
-    ObjectNotFound,
-    ObjectStoreUnavailable,
-    StorageUnavailable,
-    UploadNotFound,
-)
+from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.ledger import PartLedger
 from persistence.objects import Body, ObjectStore

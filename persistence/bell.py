@@ -11,9 +11,10 @@ from uuid import UUID
 
 from prometheus_client import Counter, Gauge
 
+from domain.errors import StorageUnavailable
 from persistence.backoff import Backoff
 from persistence.database import Database
-from persistence.errors import DatabaseUnavailable, StorageUnavailable
+from persistence.errors import DatabaseUnavailable
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, literal, select
 
+from domain.errors import InvalidFilter, SessionNotFound
+from domain.session_id import parse_session_id
 from persistence.database import Database
-from persistence.errors import InvalidFilter, SessionNotFound
 from persistence.linked import Link
-from persistence.session_id import parse_session_id
 from persistence.tables import realtime_sessions
 
 MAX_LINKS: Final = 1000

@@ -11,12 +11,13 @@ from uuid import UUID
 from sqlalchemy import Select, and_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.errors import InvalidFilter, StorageUnavailable
+from domain.session import STATUSES, SessionFilter, SessionRecord
+from domain.session_id import format_session_id
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import DatabaseUnavailable, InvalidFilter, StorageUnavailable
+from persistence.errors import DatabaseUnavailable
 from persistence.position import Position
-from persistence.records import STATUSES, SessionFilter, SessionRecord
-from persistence.session_id import format_session_id
 from persistence.sessions import BY_INDEX, place_of, record_columns, record_of, snapshot_query
 from persistence.tables import realtime_sessions, session_changes
 from telemetry.logs import get_logger

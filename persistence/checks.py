@@ -13,14 +13,15 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, RowMapping, Uuid, bindparam, text
 
+from domain.errors import InvalidSessionId
+from domain.session_id import format_session_id, parse_session_id
 from persistence.budget import SpoolBudget
 from persistence.database import Database
-from persistence.errors import InvalidSessionId, ObjectNotFound
+from persistence.errors import ObjectNotFound
 from persistence.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, transcript_key
 from persistence.lost_rows import deleted_among
 from persistence.objects import ObjectStore
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id, parse_session_id
 from persistence.spool import SessionSpool
 from persistence.tables import UNFINISHED
 from persistence.wav import WavFormat, data_bytes

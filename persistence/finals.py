@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Double, Integer, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence.transcript import Utterance
+from domain.transcript import Utterance
 
 _A_STATEMENT: Final = 1_000
 

@@ -14,9 +14,10 @@ from uuid import UUID
 
 from prometheus_client import Counter, Gauge
 
+from domain.errors import StorageUnavailable
 from persistence.backoff import Backoff
 from persistence.budget import FULL
-from persistence.errors import DiskUnavailable, LeaseLost, NotOwner, RowLost, StorageUnavailable
+from persistence.errors import DiskUnavailable, LeaseLost, NotOwner, RowLost
 from persistence.outages import note_outage
 from persistence.records import Conclusion, SessionStart, StoredObjects
 from persistence.restoration import Ended, Restoration

@@ -4,7 +4,7 @@ import re
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from persistence.session_id import format_session_id, parse_session_id
+from domain.session_id import format_session_id, parse_session_id
 
 SESSIONS_PREFIX: Final = "sessions/"
 

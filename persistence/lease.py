@@ -23,8 +23,9 @@ from sqlalchemy import ARRAY, Uuid, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.errors import StorageUnavailable
 from persistence.database import Database
-from persistence.errors import DatabaseUnavailable, LeaseLost, StorageUnavailable
+from persistence.errors import DatabaseUnavailable, LeaseLost
 from persistence.lost_rows import note_restored
 from telemetry.logs import get_logger
 

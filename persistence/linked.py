@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
+from domain.session import SessionStatus
+from domain.session_id import format_session_id
+from domain.transcript import Utterance
 from persistence.byte_map import ByteMap, Given, Piece, Repeated, Stored
-from persistence.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from persistence.keys import audio_key
-from persistence.records import SessionStatus
-from persistence.session_id import format_session_id
-from persistence.transcript import Utterance
 from persistence.wav import WavFormat
 
 

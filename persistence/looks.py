@@ -9,7 +9,8 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from persistence.errors import LeaseLost, StorageUnavailable
+from domain.errors import StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.restoration import Restoration
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger

@@ -16,8 +16,8 @@ from sqlalchemy import ARRAY, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.session_id import created_at
 from persistence.records import SessionStart
-from persistence.session_id import created_at
 from persistence.tables import deleted_sessions, realtime_sessions
 from telemetry.logs import get_logger
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from persistence.errors import InvalidSessionId
-from persistence.records import Conclusion, Ending, Progress, SessionStart
-from persistence.session_id import parse_session_id
+from domain.errors import InvalidSessionId
+from domain.session import Ending
+from domain.session_id import parse_session_id
+from persistence.records import Conclusion, Progress, SessionStart
 
 _VERSION = 1
 # The client's address is in the row; a file that people pass around does not need it.

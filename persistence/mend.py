@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
+from domain.session_id import created_at
 from persistence.budget import SpoolBudget
 from persistence.checks import Finding
 from persistence.database import Database
@@ -21,7 +22,6 @@ from persistence.reaper import INTERRUPTED
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage, put_transcript, remove_objects, stored_finals, stored_header, take_back_finals
-from persistence.session_id import created_at
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Standing, Surplus

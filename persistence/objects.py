@@ -20,8 +20,9 @@ from botocore.exceptions import (
 from botocore.handlers import add_expect_header
 from prometheus_client import Counter
 
+from domain.errors import StorageUnavailable
 from persistence.config import PersistenceSettings
-from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, StorageUnavailable, UploadNotFound
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
 from persistence.layout import PART_BYTES
 from persistence.records import StoredPart
 from persistence.spooled_part import SpooledPart

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from persistence.errors import StorageUnavailable
+from domain.errors import StorageUnavailable
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

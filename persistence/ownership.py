@@ -12,10 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 
+from domain.session import Ending, SessionStatus
 from persistence.database import Database
 from persistence.lease import clock, timeline_of
 from persistence.lost_rows import deleted_among, forget_deletes
-from persistence.records import Ending, SessionStatus
 from persistence.tables import UNFINISHED, realtime_sessions
 
 # What is in no spool is left to the reaper, at once. What is stored stays as it is: its spool may have more.

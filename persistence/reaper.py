@@ -14,14 +14,15 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from persistence.errors import InvalidSessionId, LeaseLost, NotOwner, StorageUnavailable
+from domain.errors import InvalidSessionId, StorageUnavailable
+from domain.session import Ending
+from domain.session_id import created_at, format_session_id
+from persistence.errors import LeaseLost, NotOwner
 from persistence.keys import SESSIONS_PREFIX, session_of_key
 from persistence.lease import Lease
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
-from persistence.records import Ending
 from persistence.salvage import Salvage, remove_objects
-from persistence.session_id import created_at, format_session_id
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

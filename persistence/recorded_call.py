@@ -24,17 +24,18 @@ from dalston.v1.transcription_pb2 import (
 )
 from prometheus_client import Histogram
 
-from persistence.client_address import client_ip
+from domain.client_address import client_ip
+from domain.session import Ending
+from domain.session_id import parse_session_id
+from domain.tenancy import current_caller
+from domain.transcript import TimedWord, Utterance
 from persistence.errors import DiskUnavailable
 from persistence.finisher import Finishing
 from persistence.interruptible import Interruptible
 from persistence.recorder import Recorder
 from persistence.recordings import Classify, Recordings
-from persistence.records import Ending, SessionStart
+from persistence.records import SessionStart
 from persistence.request_queue import RequestQueue
-from persistence.session_id import parse_session_id
-from persistence.tenancy import current_caller
-from persistence.transcript import TimedWord, Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -10,12 +10,13 @@ from typing import Final
 
 from prometheus_client import Counter as Metric
 
+from domain.session import Ending
+from domain.transcript import Utterance, most_spoken
 from persistence.audio_upload import AudioUpload
 from persistence.budget import FULL
 from persistence.reach import Reach
-from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.records import Conclusion, Progress, SessionStart
 from persistence.spool import SessionSpool
-from persistence.transcript import Utterance, most_spoken
 from persistence.troubles import DISK, Troubles
 from persistence.wav import WavFormat
 from telemetry.logs import get_logger

@@ -5,15 +5,16 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
+from domain.session import Ending
+from domain.tenancy import Caller
+from domain.transcript import Utterance
 from persistence.errors import DiskUnavailable
 from persistence.finisher import Finisher, Finishing
 from persistence.recorder import Recorder
-from persistence.records import Ending, SessionStart
+from persistence.records import SessionStart
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
-from persistence.tenancy import Caller
-from persistence.transcript import Utterance
 from persistence.upkeep import Upkeep
 from persistence.writer import SessionWriter
 from telemetry.logs import get_logger

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prometheus_client import Counter
 
+from domain.transcript import majority_language
 from persistence.budget import SpoolBudget
 from persistence.finisher import Finisher
 from persistence.ownership import Ownership
@@ -15,7 +16,6 @@ from persistence.reaper import INTERRUPTED
 from persistence.records import Conclusion, Progress
 from persistence.spool import SessionSpool, remove_rubbish
 from persistence.spool_home import SpoolHome
-from persistence.transcript import majority_language
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -16,12 +16,12 @@ from uuid import UUID
 
 from prometheus_client import Gauge
 
+from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
 from persistence.finals import numbered
 from persistence.lost_rows import Kept
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.rows import SessionRows
-from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

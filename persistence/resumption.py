@@ -14,9 +14,7 @@ from uuid import UUID
 from prometheus_client import Counter
 from sqlalchemy import text
 
-from persistence.assembly import assemble
-from persistence.database import Database
-from persistence.errors import (
+from domain.errors import (
     InvalidResumption,
     InvalidSessionId,
     SessionActive,
@@ -24,13 +22,15 @@ from persistence.errors import (
     SessionResumed,
     StorageUnavailable,
 )
+from domain.session_id import format_session_id, parse_session_id
+from domain.tenancy import Caller
+from persistence.assembly import assemble
+from persistence.database import Database
 from persistence.keys import parse_tail_key, tail_prefix
 from persistence.objects import ObjectStore
 from persistence.reach import Reach
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id, parse_session_id
 from persistence.tables import HAS_NOTHING, HAS_SERVER, RUNS, UNFINISHED
-from persistence.tenancy import Caller
 from persistence.wav import WavFormat
 from telemetry.logs import get_logger
 

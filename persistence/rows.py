@@ -28,6 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.tenancy import Caller
+from domain.transcript import TimedWord, Utterance
 from persistence import admission, lost_rows
 from persistence.database import Database
 from persistence.errors import NotOwner, RowLost
@@ -35,8 +37,6 @@ from persistence.finals import NumberedUtterance, insert_finals
 from persistence.lost_rows import Fate, Kept
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.tables import realtime_sessions, session_parts, session_utterances
-from persistence.tenancy import Caller
-from persistence.transcript import TimedWord, Utterance
 from persistence.usage import StorageUsage
 
 _t = realtime_sessions.c

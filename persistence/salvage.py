@@ -11,6 +11,8 @@ from uuid import UUID
 
 from prometheus_client import Counter, Histogram
 
+from domain.session_id import format_session_id
+from domain.transcript import Utterance, document, majority_language, utterances_of
 from persistence import layout
 from persistence.assembly import Assembly, assemble, cut
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
@@ -22,8 +24,6 @@ from persistence.objects import ObjectStore
 from persistence.ownership import Remains
 from persistence.records import StoredObjects, StoredPart
 from persistence.rows import SessionRows, Upload
-from persistence.session_id import format_session_id
-from persistence.transcript import Utterance, document, majority_language, utterances_of
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 

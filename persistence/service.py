@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from domain.errors import StorageUnavailable
 from persistence.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.archive import Archive, delete_session
 from persistence.bell import Bell
@@ -15,7 +16,7 @@ from persistence.changes import ChangeStore
 from persistence.config import PersistenceSettings
 from persistence.database import open_database
 from persistence.end_requests import EndRequests
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.finisher import Finisher
 from persistence.lease import Lease
 from persistence.looks import Looks

@@ -7,11 +7,11 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Subquery, delete, func, select, text, tuple_, update
 
+from domain.errors import InvalidFilter, SessionActive, SessionNotFound
+from domain.session import STATUSES, SessionFilter, SessionPage, SessionRecord
+from domain.session_id import format_session_id, parse_session_id
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import InvalidFilter, SessionActive, SessionNotFound
-from persistence.records import STATUSES, SessionFilter, SessionPage, SessionRecord
-from persistence.session_id import format_session_id, parse_session_id
 from persistence.tables import UNFINISHED, realtime_sessions
 
 MAX_LIMIT = 100

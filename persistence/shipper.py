@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
+from domain.transcript import Utterance, majority_language
 from persistence.audio_upload import AudioUpload, Ways
 from persistence.errors import DatabaseUnavailable, DiskUnavailable
 from persistence.finals import batches, missing
@@ -15,7 +16,6 @@ from persistence.records import StoredObjects
 from persistence.rows import SessionRows
 from persistence.salvage import put_transcript, remove_objects
 from persistence.spool import SessionSpool
-from persistence.transcript import Utterance, majority_language
 from persistence.troubles import Troubles
 from telemetry.logs import get_logger
 

@@ -20,12 +20,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from domain.transcript import Utterance, whole_lines
 from persistence import layout
 from persistence.budget import SpoolBudget
 from persistence.manifest import Manifest
 from persistence.records import Conclusion, SessionStart
 from persistence.spooled_part import SpooledPart
-from persistence.transcript import Utterance, whole_lines
 from persistence.wav import WavFormat
 
 _MANIFEST = "session.json"

@@ -18,6 +18,7 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
+from domain.transcript import Utterance, majority_language
 from persistence import layout
 from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
 from persistence.finals import numbered
@@ -30,7 +31,6 @@ from persistence.records import Progress, StoredObjects
 from persistence.rows import SessionRows
 from persistence.salvage import put_transcript, remove_leftovers, remove_pieces, stored_header
 from persistence.spool import SessionSpool
-from persistence.transcript import Utterance, majority_language
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 

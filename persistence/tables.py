@@ -21,8 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
-from persistence.credentials import SCOPES
-from persistence.records import STATUSES
+from domain.credentials import SCOPES
+from domain.session import STATUSES
 
 metadata = MetaData(
     naming_convention={

@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from domain.errors import TenantNotFound
+from domain.session_id import new_uuid7
+from domain.tenancy import TenantLimits
 from persistence.database import Database
-from persistence.errors import TenantNotFound
-from persistence.session_id import new_uuid7
 from persistence.tables import tenants
-from persistence.tenancy import TenantLimits
 from persistence.usage import stored_bytes_by_tenant
 
 

@@ -14,8 +14,8 @@ from prometheus_client import Gauge
 from sqlalchemy import Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from persistence.errors import StorageQuotaExceeded
-from persistence.tenancy import REFUSALS
+from domain.errors import StorageQuotaExceeded
+from domain.tenancy import REFUSALS
 
 REMEMBERED_SECONDS: Final = 60.0
 _FULL_SECONDS: Final = 5.0

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import RowMapping, select
 
+from domain.errors import InvalidFilter
+from domain.transcript import TimedWord, Utterance
 from persistence.database import Database
-from persistence.errors import InvalidFilter
 from persistence.finals import NumberedUtterance
 from persistence.linked import Stretch
 from persistence.tables import session_utterances
-from persistence.transcript import TimedWord, Utterance
 
 MAX_LIMIT: Final = 1000
 

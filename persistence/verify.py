@@ -14,10 +14,11 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from domain.errors import StorageUnavailable
 from persistence.checks import Finding, Verifier
 from persistence.config import PersistenceSettings
 from persistence.database import Database, open_database
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.lease import Lease
 from persistence.mend import Mender
 from persistence.objects import ObjectStore, open_objects

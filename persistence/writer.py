@@ -13,14 +13,15 @@ from uuid import UUID
 from prometheus_client import Counter
 from sqlalchemy.exc import IntegrityError
 
-from persistence.errors import LeaseLost, StorageUnavailable
+from domain.errors import StorageUnavailable
+from domain.tenancy import Caller
+from domain.transcript import Utterance
+from persistence.errors import LeaseLost
 from persistence.finals import NumberedUtterance
 from persistence.outages import note_outage
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.restoration import Restoration
 from persistence.rows import SessionRows
-from persistence.tenancy import Caller
-from persistence.transcript import Utterance
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

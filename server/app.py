@@ -19,10 +19,11 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # missing in its stubs only
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from domain.errors import StorageUnavailable
+from domain.tenancy import TenantLimits
 from persistence.config import PersistenceSettings
-from persistence.errors import LeaseLost, SpoolInUse, StorageUnavailable
+from persistence.errors import LeaseLost, SpoolInUse
 from persistence.service import Persistence, open_persistence
-from persistence.tenancy import TenantLimits
 from server.access.gate import Gate, KeyGate, OpenGate
 from server.access.grants import Grants
 from server.config import ServerSettings

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar
 
+from domain.credentials import Secret
 from persistence.api_keys import Grant
-from persistence.credentials import Secret
 from persistence.errors import DatabaseUnavailable
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from persistence.credentials import Scope
+from domain.credentials import Scope
 
 SCOPES: Final[dict[str, Scope]] = {
     "Transcribe": "realtime",

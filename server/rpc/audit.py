@@ -9,10 +9,10 @@ from typing import Any, Final
 from dalston.v1 import session_pb2
 from google.protobuf.message import Message
 
+from domain.errors import InvalidSessionId
+from domain.session_id import parse_session_id
+from domain.tenancy import current_caller
 from persistence.api_keys import format_key_id
-from persistence.errors import InvalidSessionId
-from persistence.session_id import parse_session_id
-from persistence.tenancy import current_caller
 from server.rpc.errors import answer_to, reason_name
 from server.rpc.interceptor import Call, CallInterceptor, Context
 from telemetry.logs import get_logger, note_caller

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from persistence.client_address import client_ip
-from persistence.tenancy import current_caller
+from domain.client_address import client_ip
+from domain.tenancy import current_caller
 from server.access.gate import Gate, OpenGate
 from server.rpc.interceptor import Call, CallInterceptor, Context
 

@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from persistence.transcript import Utterance
+from domain.transcript import Utterance
 
 _LONGEST_MS = 7_000
 """A caption that stands longer than that is divided, where it has more than one word."""

@@ -13,10 +13,10 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from google.api.httpbody_pb2 import HttpBody
 
+from domain.tenancy import REFUSALS
+from domain.transcript import Utterance, WordNames
 from persistence.linked import Link, joined_language, joined_seconds, stretches
 from persistence.service import Persistence
-from persistence.tenancy import REFUSALS
-from persistence.transcript import Utterance, WordNames
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range

@@ -6,11 +6,11 @@ import random
 from types import TracebackType
 from typing import Final, Self
 
+from domain.errors import StorageUnavailable
+from domain.session_id import format_session_id
 from persistence.end_requests import EndRequests
-from persistence.errors import StorageUnavailable
 from persistence.recorded_call import RecordedCall
 from persistence.recording import RecordingInterceptor
-from persistence.session_id import format_session_id
 from server.session.errors import KeyEnded, SessionEnded, SessionError
 from telemetry.logs import get_logger
 

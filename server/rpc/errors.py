@@ -14,9 +14,10 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from persistence import errors as persistence
+from domain import errors as domain
+from domain.session import Ending
+from persistence.errors import LeaseLost, NotOwner
 from persistence.outages import note_outage
-from persistence.records import Ending
 from server.access import errors as access
 from server.inference import errors as inference
 from server.rpc.byte_range import RangeNotSatisfiable
@@ -60,24 +61,24 @@ ANSWERS: dict[type[Exception], Answer] = {
     session.ServerStopping: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_SERVER_SHUTDOWN),
     inference.QueueFull: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_NO_CAPACITY),
     inference.EngineStopped: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_SERVER_SHUTDOWN),
-    persistence.InvalidSessionId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
-    persistence.InvalidFilter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
-    persistence.SessionNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_SESSION_NOT_FOUND),
-    persistence.SessionResumed: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_RESUMED),
-    persistence.InvalidResumption: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
-    persistence.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
-    persistence.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
-    persistence.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
-    persistence.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
-    persistence.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
-    persistence.KeyEnded: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
-    persistence.StorageQuotaExceeded: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_STORAGE_QUOTA_EXCEEDED),
-    persistence.TooManyKeys: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_KEYS),
-    persistence.TooManySessions: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_SESSIONS),
-    persistence.TokenSpent: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
-    persistence.LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
-    persistence.NotOwner: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
-    persistence.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+    domain.InvalidSessionId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.InvalidFilter: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.SessionNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_SESSION_NOT_FOUND),
+    domain.SessionResumed: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_RESUMED),
+    domain.InvalidResumption: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
+    domain.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
+    domain.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
+    domain.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
+    domain.KeyEnded: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
+    domain.StorageQuotaExceeded: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_STORAGE_QUOTA_EXCEEDED),
+    domain.TooManyKeys: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_KEYS),
+    domain.TooManySessions: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_SESSIONS),
+    domain.TokenSpent: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
+    LeaseLost: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+    NotOwner: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
+    domain.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
     access.Unauthenticated: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     access.PermissionDenied: Answer(_C.PERMISSION_DENIED, _R.ERROR_REASON_PERMISSION_DENIED),
     access.RateLimited: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_RATE_LIMITED),
@@ -93,7 +94,7 @@ _INTERRUPTIONS = (
     session.KeyEnded,
     session.ServerStopping,
     inference.EngineStopped,
-    persistence.LeaseLost,
+    LeaseLost,
 )
 
 
@@ -109,7 +110,7 @@ def reason_name(reason: ErrorReason.ValueType) -> str:
 
 def _public(error: BaseException) -> str:
     """What a client and its tenant are told: not which part of the service is away."""
-    return error.PUBLIC if isinstance(error, persistence.StorageUnavailable) else str(error)
+    return error.PUBLIC if isinstance(error, domain.StorageUnavailable) else str(error)
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -156,7 +157,7 @@ async def abort(method: str, context: Context, error: Exception) -> None:
     """Ends the call with the status of an error."""
     answer = answer_to(error)
     message = _public(error)
-    if isinstance(error, persistence.StorageUnavailable):
+    if isinstance(error, domain.StorageUnavailable):
         note_outage(error, method)
     if answer is _INTERNAL:
         incident = uuid.uuid4().hex
@@ -186,11 +187,11 @@ def _add(status: Status, detail: Message) -> None:
 
 def _particulars(error: Exception) -> dict[str, str]:
     match error:
-        case session.InvalidParameter() | persistence.InvalidFilter() | persistence.InvalidResumption():
+        case session.InvalidParameter() | domain.InvalidFilter() | domain.InvalidResumption():
             return {"parameter": error.parameter}
-        case persistence.InvalidKeyId():
+        case domain.InvalidKeyId():
             return {"parameter": "key_id"}
-        case persistence.SessionResumed(resumed_by=str(resumed_by)):
+        case domain.SessionResumed(resumed_by=str(resumed_by)):
             return {"resumed_by": resumed_by}
         case access.PermissionDenied():
             return {"scope": error.scope}
@@ -203,6 +204,6 @@ def _retry_after(error: Exception) -> int | None:
     match error:
         case access.RateLimited():
             return error.retry_after_seconds
-        case persistence.TooManySessions():
+        case domain.TooManySessions():
             return _SESSION_ENDS_SECONDS
     return None

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Final
 
-from persistence.transcript import Utterance
+from domain.transcript import Utterance
 from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 

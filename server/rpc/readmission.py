@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from persistence.errors import StorageUnavailable
+from domain.errors import StorageUnavailable
 from server.access.errors import AccessError
 from server.access.gate import Gate
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
 
-from persistence.tenancy import TenantLimits
+from domain.tenancy import TenantLimits
 from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
 from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
 

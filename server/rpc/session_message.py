@@ -2,7 +2,7 @@
 
 from dalston.v1 import session_pb2 as pb
 
-from persistence.records import SessionRecord
+from domain.session import SessionRecord
 from server.rpc.times import timestamp
 
 

@@ -12,12 +12,12 @@ from dalston.v1.transcription_pb2 import Word
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from persistence.errors import TranscriptNotStored
+from domain.errors import TranscriptNotStored
+from domain.session import SessionFilter
+from domain.session_id import parse_session_id
+from domain.tenancy import current_caller
 from persistence.finals import NumberedUtterance
-from persistence.records import SessionFilter
 from persistence.service import Persistence
-from persistence.session_id import parse_session_id
-from persistence.tenancy import current_caller
 from server.access.gate import Gate, OpenGate
 from server.rpc import unimplemented
 from server.rpc.auth import authorization_of

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from persistence.errors import TooManySessions
-from persistence.tenancy import REFUSALS, Caller
+from domain.errors import TooManySessions
+from domain.tenancy import REFUSALS, Caller
 from server.rpc.places import Places
 from server.session.errors import NoCapacity
 

@@ -17,9 +17,9 @@ from dalston.v1.transcription_pb2 import (
     TranscribeResponse,
 )
 
+from domain.session_id import new_session_id
+from domain.tenancy import current_caller
 from persistence.resumption import Resumption, Resumptions
-from persistence.session_id import new_session_id
-from persistence.tenancy import current_caller
 from server.inference.owner import Owner
 from server.rpc.admission import Admission
 from server.rpc.config_message import (

@@ -9,9 +9,9 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from prometheus_client import Counter, Gauge
 
+from domain.errors import StorageUnavailable
 from persistence.bell import Bell
 from persistence.changes import Change, ChangeStore
-from persistence.errors import StorageUnavailable
 from persistence.position import Position
 from server.access.gate import Gate
 from server.rpc.auth import authorization_of

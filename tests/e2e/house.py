@@ -23,9 +23,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
+from domain.credentials import Scope
 from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.credentials import Scope
 from persistence.database import open_database
 from persistence.tenants import TenantStore
 from server.app import SERVICES

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from persistence.session_id import parse_session_id
+from domain.session_id import parse_session_id
 from stack.ports import free_port
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack

@@ -18,6 +18,9 @@ from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
+from domain.errors import StorageUnavailable
+from domain.session import Ending
+from domain.transcript import Utterance
 from persistence import (
     assembly,
     audio_upload,
@@ -35,13 +38,12 @@ from persistence import (
     troubles,
     writer,
 )
-from persistence.errors import NotOwner, ObjectNotFound, RowLost, StorageUnavailable, UploadNotFound
+from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
 from persistence.lost_rows import Kept
 from persistence.objects import Body
 from persistence.ownership import Remains
-from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.rows import Upload
-from persistence.transcript import Utterance
 
 T = TypeVar("T")
 

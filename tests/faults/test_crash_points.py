@@ -21,22 +21,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain.session import Ending
+from domain.session_id import new_session_id, parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID
+from domain.transcript import Utterance
 from persistence.finisher import Finisher
 from persistence.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
 from persistence.layout import audio_range
 from persistence.looks import Looks
 from persistence.recorder import Recorder
 from persistence.recordings import Recordings
-from persistence.records import Ending, SessionStart
+from persistence.records import SessionStart
 from persistence.recovery import recover
 from persistence.restoration import Restoration
 from persistence.salvage import Salvage
-from persistence.session_id import new_session_id, parse_session_id
 from persistence.shipper import Shipper
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Surplus
-from persistence.tenancy import DEFAULT_TENANT_ID
-from persistence.transcript import Utterance
 from persistence.troubles import Troubles
 from persistence.upkeep import Upkeep
 from persistence.wav import WavFormat

@@ -13,9 +13,9 @@ from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
 from pydantic import SecretStr
 
 from bridge.closing import error_info
+from domain.credentials import SCOPES
 from persistence.api_keys import ApiKey, KeyStore
 from persistence.config import PersistenceSettings
-from persistence.credentials import SCOPES
 from persistence.database import open_database
 from persistence.tenants import TenantStore
 from tests.faults.client import PatternClient

@@ -19,7 +19,7 @@ import asyncpg  # type: ignore[import-untyped]  # published without types
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from persistence.session_id import parse_session_id
+from domain.session_id import parse_session_id
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, disagreement

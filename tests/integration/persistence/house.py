@@ -13,16 +13,17 @@ from typing import Any
 import grpc
 from sqlalchemy import text
 
+from domain.errors import SessionNotFound, StorageUnavailable
+from domain.session import SessionRecord
+from domain.session_id import parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.config import PersistenceSettings
 from persistence.database import Database
-from persistence.errors import ObjectNotFound, SessionNotFound, StorageUnavailable
+from persistence.errors import ObjectNotFound
 from persistence.keys import audio_key, transcript_key
 from persistence.linked import Link
 from persistence.objects import ObjectStore
-from persistence.records import SessionRecord
 from persistence.service import Persistence
-from persistence.session_id import parse_session_id
-from persistence.tenancy import DEFAULT_TENANT_ID
 from tests.integration.persistence.parrot import Parrot
 from tests.integration.persistence.proxy import Proxy
 

@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from domain.tenancy import DEFAULT_TENANT_ID
+from domain.transcript import Utterance
 from persistence.audio_upload import AudioUpload
 from persistence.config import PersistenceSettings
 from persistence.database import Database
@@ -22,8 +24,6 @@ from persistence.salvage import Salvage
 from persistence.shipper import Shipper
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
-from persistence.tenancy import DEFAULT_TENANT_ID
-from persistence.transcript import Utterance
 from persistence.troubles import Troubles
 from persistence.verify import verify
 from persistence.wav import WavFormat

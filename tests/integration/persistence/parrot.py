@@ -12,11 +12,12 @@ import grpc
 from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 
-from persistence.errors import LeaseLost, StorageUnavailable
-from persistence.records import Ending
+from domain.errors import StorageUnavailable
+from domain.session import Ending
+from domain.session_id import new_session_id
+from domain.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
+from persistence.errors import LeaseLost
 from persistence.service import Persistence
-from persistence.session_id import new_session_id
-from persistence.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
 
 
 @dataclass

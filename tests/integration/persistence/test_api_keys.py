@@ -13,23 +13,15 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from domain.credentials import new_key, parse_secret
+from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, TokenSpent, TooManyKeys, TooManySessions
+from domain.session_id import new_session_id, parse_session_id
+from domain.tenancy import Caller, TenantLimits
 from persistence import access, api_keys
 from persistence.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
-from persistence.credentials import new_key, parse_secret
 from persistence.database import Database, open_database
-from persistence.errors import (
-    InvalidFilter,
-    InvalidKeyId,
-    KeyEnded,
-    KeyNotFound,
-    TokenSpent,
-    TooManyKeys,
-    TooManySessions,
-)
 from persistence.records import SessionStart
 from persistence.rows import SessionRows
-from persistence.session_id import new_session_id, parse_session_id
-from persistence.tenancy import Caller, TenantLimits
 from persistence.tenants import TenantStore
 
 

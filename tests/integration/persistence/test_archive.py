@@ -7,15 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
-from persistence.errors import (
-    AudioNotStored,
-    SessionActive,
-    SessionNotFound,
-    TranscriptNotStored,
-)
+from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.records import SessionStart
 from persistence.spool_home import SpoolHome
-from persistence.tenancy import DEFAULT_TENANT_ID
 
 AUDIO = os.urandom(3200)
 BOTH = {"store_audio": True, "store_transcript": True}

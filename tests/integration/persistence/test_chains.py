@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text, update
 
+from domain.errors import AudioNotStored, InvalidFilter, SessionNotFound, StorageUnavailable
+from domain.session import Ending
+from domain.session_id import format_session_id, new_session_id, parse_session_id
+from domain.transcript import TimedWord, Utterance
 from persistence.archive import Archive
 from persistence.chains import ChainStore
 from persistence.database import Database
-from persistence.errors import AudioNotStored, InvalidFilter, ObjectNotFound, SessionNotFound, StorageUnavailable
+from persistence.errors import ObjectNotFound
 from persistence.finals import NumberedUtterance
 from persistence.keys import audio_key
 from persistence.linked import Link, stretches
 from persistence.objects import ObjectStore
-from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id, new_session_id, parse_session_id
 from persistence.tables import realtime_sessions
-from persistence.transcript import TimedWord, Utterance
 from persistence.utterances import UtteranceStore
 from persistence.wav import WavFormat
 

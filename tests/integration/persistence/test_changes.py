@@ -10,14 +10,15 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 
+from domain.errors import InvalidFilter
+from domain.session import SessionRecord
+from domain.session_id import format_session_id
 from persistence.bell import Bell
 from persistence.changes import TOKEN_SECONDS, Change, ChangeStore
 from persistence.database import Database
-from persistence.errors import InvalidFilter
 from persistence.position import Position
-from persistence.records import Progress, SessionRecord
+from persistence.records import Progress
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id
 from persistence.sessions import SessionStore
 from tests.integration.persistence.test_sessions import DONE, a_start
 

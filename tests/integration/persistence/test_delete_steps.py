@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from domain.errors import SessionNotFound
+from domain.session_id import parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.database import Database
-from persistence.errors import SessionNotFound
 from persistence.keys import Tail, audio_key, tail_key
 from persistence.objects import ObjectStore
-from persistence.session_id import parse_session_id
-from persistence.tenancy import DEFAULT_TENANT_ID
 
 BOTH = {"store_audio": True, "store_transcript": True}
 

@@ -16,25 +16,27 @@ from prometheus_client import REGISTRY
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from domain.errors import SessionNotFound
+from domain.session import Ending
+from domain.session_id import parse_session_id, uuid7
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence import admission, lost_rows
 from persistence import rows as rows_module
 from persistence.database import Database
-from persistence.errors import NotOwner, RowLost, SessionNotFound
+from persistence.errors import NotOwner, RowLost
 from persistence.keys import audio_key, tail_prefix, transcript_key
 from persistence.lease import Lease
 from persistence.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
 from persistence.objects import ObjectStore
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
-from persistence.records import Conclusion, Ending, Progress, SessionStart
+from persistence.records import Conclusion, Progress, SessionStart
 from persistence.recovery import conclusion_of
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage, stored_finals
-from persistence.session_id import parse_session_id, uuid7
 from persistence.sessions import SessionStore
 from persistence.surplus import Standing, Surplus
 from persistence.tables import realtime_sessions
-from persistence.tenancy import DEFAULT_TENANT_ID
 from persistence.verify import verify
 from persistence.wav import WavFormat
 from persistence.writer import SessionWriter, _Running

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from alembic import command
 
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.migrate import alembic_config
-from persistence.tenancy import DEFAULT_TENANT_ID
 
 
 @pytest.fixture

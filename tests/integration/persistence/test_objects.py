@@ -11,8 +11,9 @@ import aioboto3
 import pytest
 from pydantic import SecretStr
 
+from domain.errors import StorageUnavailable
 from persistence import objects as objects_module
-from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, StorageUnavailable
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable
 from persistence.objects import PART_BYTES, ObjectStore, open_objects
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from persistence.errors import StorageUnavailable
+from domain.errors import StorageUnavailable
+from domain.session_id import format_session_id, uuid7
 from persistence.keys import Tail, audio_key, tail_key
 from persistence.lease import Lease
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED, Reaper
 from persistence.rows import SessionRows
 from persistence.salvage import Salvage
-from persistence.session_id import format_session_id, uuid7
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from domain.errors import StorageUnavailable
 from persistence import spools
-from persistence.errors import SpoolInUse, StorageUnavailable
+from persistence.errors import SpoolInUse
 from persistence.service import open_persistence
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome

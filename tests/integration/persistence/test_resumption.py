@@ -11,23 +11,16 @@ import pytest
 from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import IntegrityError
 
+from domain.errors import InvalidResumption, SessionActive, SessionNotFound, SessionResumed, TokenSpent, TooManySessions
+from domain.session_id import format_session_id, new_session_id, parse_session_id
+from domain.tenancy import Caller, TenantLimits
 from persistence.database import Database
-from persistence.errors import (
-    InvalidResumption,
-    SessionActive,
-    SessionNotFound,
-    SessionResumed,
-    TokenSpent,
-    TooManySessions,
-)
 from persistence.keys import Tail, tail_key, tail_prefix
 from persistence.objects import ObjectStore
 from persistence.records import SessionStart
 from persistence.resumption import Resumption, Resumptions
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id, new_session_id, parse_session_id
 from persistence.tables import realtime_sessions, session_utterances, workers
-from persistence.tenancy import Caller, TenantLimits
 
 SECOND = 32_000
 

@@ -10,34 +10,20 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
+from domain.errors import InvalidFilter, InvalidSessionId, SessionActive, SessionNotFound, StorageUnavailable
+from domain.session import Ending, SessionFilter, SessionRecord
+from domain.session_id import new_session_id, parse_session_id
+from domain.transcript import TimedWord, Utterance
 from persistence.cursor import Cursor
 from persistence.database import Database
-from persistence.errors import (
-    InvalidFilter,
-    InvalidSessionId,
-    NotOwner,
-    SessionActive,
-    SessionNotFound,
-    StorageUnavailable,
-)
+from persistence.errors import NotOwner
 from persistence.finals import NumberedUtterance
 from persistence.lease import Lease
 from persistence.ownership import Ownership
-from persistence.records import (
-    Conclusion,
-    Ending,
-    Progress,
-    SessionFilter,
-    SessionRecord,
-    SessionStart,
-    StoredObjects,
-    StoredPart,
-)
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.rows import SessionRows, Upload
-from persistence.session_id import new_session_id, parse_session_id
 from persistence.sessions import BY_INDEX, SessionStore, count_query, page_query
 from persistence.tables import realtime_sessions, tenants
-from persistence.transcript import TimedWord, Utterance
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 DONE = Conclusion(Ending("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))

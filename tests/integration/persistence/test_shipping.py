@@ -10,11 +10,11 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
+from domain.session_id import parse_session_id
 from persistence import troubles, upkeep
 from persistence.keys import Tail, audio_key, parse_tail_key, tail_prefix
 from persistence.layout import PART_BYTES, first_byte
 from persistence.rows import SessionRows, Upload
-from persistence.session_id import parse_session_id
 from persistence.wav import WavFormat
 
 WAV = WavFormat("pcm_s16le", 16000, 1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.archive import delete_session
 from persistence.database import Database
 from persistence.keys import Tail, audio_key, tail_key, tail_prefix
@@ -22,7 +23,6 @@ from persistence.sessions import SessionStore
 from persistence.spool import SessionSpool
 from persistence.spool_home import SpoolHome
 from persistence.surplus import Standing, Surplus
-from persistence.tenancy import DEFAULT_TENANT_ID
 from persistence.verify import verify
 from tests.integration.persistence.left import WAV, Left, left_by_a_dead_server, said
 

@@ -11,14 +11,16 @@ from typing import Any
 import grpc
 import pytest
 
-from persistence.errors import LeaseLost, NotOwner, StorageUnavailable
+from domain.errors import StorageUnavailable
+from domain.session import Ending
+from domain.session_id import parse_session_id
+from persistence.errors import LeaseLost, NotOwner
 from persistence.keys import tail_prefix
 from persistence.lease import Lease
 from persistence.ownership import Ownership
 from persistence.reaper import INTERRUPTED
-from persistence.records import Conclusion, Ending, Progress
+from persistence.records import Conclusion, Progress
 from persistence.rows import SessionRows
-from persistence.session_id import parse_session_id
 from persistence.wav import WavFormat
 
 BOTH = {"store_audio": True, "store_transcript": True}

@@ -10,13 +10,14 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 
+from domain.errors import StorageQuotaExceeded
+from domain.session import Ending
+from domain.session_id import format_session_id
+from domain.tenancy import Caller, TenantLimits
 from persistence.database import Database
-from persistence.errors import StorageQuotaExceeded
-from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.rows import SessionRows
-from persistence.session_id import format_session_id
 from persistence.sessions import SessionStore
-from persistence.tenancy import Caller, TenantLimits
 from persistence.tenants import TenantStore
 from persistence.usage import _SUM, REMEMBERED_SECONDS, StorageUsage
 from tests.integration.persistence.test_sessions import a_start

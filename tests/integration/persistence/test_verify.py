@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from domain.errors import StorageUnavailable
+from domain.session_id import new_session_id, parse_session_id
 from persistence.checks import Finding, Verifier
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.keys import Tail, audio_key, tail_key, transcript_key
 from persistence.lease import Lease
 from persistence.mend import Mender
 from persistence.objects import ObjectStore
 from persistence.ownership import Remains
 from persistence.salvage import Salvage
-from persistence.session_id import new_session_id, parse_session_id
 from persistence.spool import SessionSpool
 from persistence.verify import Result, verify
 from persistence.wav import WavFormat

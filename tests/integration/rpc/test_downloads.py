@@ -14,8 +14,8 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from prometheus_client import REGISTRY
 
+from domain.tenancy import Caller
 from persistence.byte_map import ByteMap, Repeated
-from persistence.tenancy import Caller
 from server.rpc import downloads
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor

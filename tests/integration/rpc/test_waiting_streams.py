@@ -14,7 +14,7 @@ from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_Tran
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from persistence.tenancy import Caller, TenantLimits
+from domain.tenancy import Caller, TenantLimits
 from server.rpc import requests
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor

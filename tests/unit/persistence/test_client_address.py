@@ -2,7 +2,7 @@
 
 import pytest
 
-from persistence.client_address import client_ip
+from domain.client_address import client_ip
 
 
 class Call:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from domain.errors import StorageUnavailable
 from persistence import lease as lease_module
-from persistence.errors import StorageUnavailable
 from persistence.lease import Lease
 
 

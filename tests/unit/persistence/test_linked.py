@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
+from domain.transcript import TimedWord, Utterance
 from persistence.byte_map import ByteMap, Stored
-from persistence.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from persistence.keys import audio_key
 from persistence.linked import Link, joined_audio, joined_language, joined_seconds, stretches
-from persistence.transcript import TimedWord, Utterance
 from persistence.wav import data_bytes
 
 RATE = 8000

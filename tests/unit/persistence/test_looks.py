@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from domain.errors import StorageUnavailable
 from persistence import looks as looks_module
 from persistence import writer as writer_module
-from persistence.errors import LeaseLost, StorageUnavailable
+from persistence.errors import LeaseLost
 from persistence.looks import Looks
 from persistence.lost_rows import Kept
 from persistence.records import Progress

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+from domain.session import Ending
 from persistence.recorded_call import RecordedCall
-from persistence.records import Ending
 
 
 async def test_nothing_ends_a_call_that_has_ended() -> None:

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from dalston.v1.transcription_pb2 import TranscribeControl, TranscribeRequest
 
-from persistence.errors import StorageUnavailable
+from domain.errors import StorageUnavailable
 from persistence.request_queue import RequestQueue
 
 

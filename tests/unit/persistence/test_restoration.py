@@ -12,10 +12,11 @@ from uuid import UUID, uuid4
 import pytest
 from prometheus_client import REGISTRY
 
+from domain.session import Ending
+from domain.transcript import TimedWord, Utterance
 from persistence import restoration as restoration_module
-from persistence.records import Conclusion, Ending, Progress, SessionStart, StoredObjects
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.restoration import Ended, Restoration
-from persistence.transcript import TimedWord, Utterance
 
 
 def ended(finals: int) -> Ended:

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.session import Ending
+from domain.session_id import new_session_id, parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID
+from domain.transcript import TimedWord, Utterance
 from persistence import layout
 from persistence import spool as spool_module
 from persistence.budget import SpoolBudget
-from persistence.records import Conclusion, Ending, Progress, SessionStart
-from persistence.session_id import new_session_id, parse_session_id
+from persistence.records import Conclusion, Progress, SessionStart
 from persistence.spool import SessionSpool, sync_files
-from persistence.tenancy import DEFAULT_TENANT_ID
-from persistence.transcript import TimedWord, Utterance
 
 PART = 1000
 

@@ -5,7 +5,7 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from persistence.transcript import TimedWord, Utterance, WordNames, document, majority_language
+from domain.transcript import TimedWord, Utterance, WordNames, document, majority_language
 
 
 def test_the_document_has_the_shape_of_the_contract() -> None:

@@ -9,15 +9,16 @@ from uuid import UUID
 
 import pytest
 
+from domain.errors import StorageUnavailable, TooManySessions
+from domain.session import Ending
+from domain.session_id import new_session_id, parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
+from domain.transcript import Utterance
 from persistence import writer as writer_module
-from persistence.errors import StorageUnavailable, TooManySessions
 from persistence.finals import NumberedUtterance
 from persistence.looks import Looks
 from persistence.lost_rows import Kept
-from persistence.records import Conclusion, Ending, Progress, SessionStart
-from persistence.session_id import new_session_id, parse_session_id
-from persistence.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
-from persistence.transcript import Utterance
+from persistence.records import Conclusion, Progress, SessionStart
 from persistence.writer import SessionWriter
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from persistence.tenancy import Caller, current_caller
+from domain.tenancy import Caller, current_caller
 from server.rpc.audit import AuditInterceptor, write_last
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.transcript import TimedWord, Utterance
+from domain.transcript import TimedWord, Utterance
 from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 

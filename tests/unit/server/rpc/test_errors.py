@@ -11,15 +11,9 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from domain.errors import StorageUnavailable
 from persistence import outages
-from persistence.errors import (
-    DatabaseUnavailable,
-    DiskUnavailable,
-    ObjectNotFound,
-    ObjectStoreUnavailable,
-    RowLost,
-    StorageUnavailable,
-)
+from persistence.errors import DatabaseUnavailable, DiskUnavailable, ObjectNotFound, ObjectStoreUnavailable, RowLost
 from server.rpc.errors import abort, ending_of, in_words
 from stack.settings import ROOT
 

@@ -1,6 +1,6 @@
 import json
 
-from persistence.transcript import TimedWord, Utterance, document
+from domain.transcript import TimedWord, Utterance, document
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 

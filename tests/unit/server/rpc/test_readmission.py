@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from persistence.errors import StorageUnavailable
+from domain.errors import StorageUnavailable
 from server.access.errors import Unauthenticated
 from server.access.gate import OpenGate
 from server.rpc import readmission

@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from persistence.errors import TooManySessions
-from persistence.tenancy import Caller, TenantLimits
+from domain.errors import TooManySessions
+from domain.tenancy import Caller, TenantLimits
 from server.rpc.streams import Streams
 from server.session.errors import NoCapacity
 

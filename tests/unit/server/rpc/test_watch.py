@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from dalston.v1 import session_pb2 as pb
 
+from domain.errors import StorageUnavailable
 from persistence.bell import Bell
 from persistence.changes import ChangePage, Snapshot
-from persistence.errors import StorageUnavailable
 from persistence.position import Position
 from server.access.gate import OpenGate
 from server.rpc import watch

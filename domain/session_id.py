@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from persistence.errors import InvalidSessionId
+from domain.errors import InvalidSessionId
 
 _PREFIX = "sess_"
 _FORM = re.compile(r"sess_[0-9a-f]{32}", re.ASCII)

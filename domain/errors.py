@@ -1,0 +1,170 @@
+"""What can go wrong in a way that a caller is told of.
+
+DomainError
+├── InvalidSessionId       the text is not a session id
+├── InvalidFilter          a parameter of the list is out of range
+├── SessionNotFound        no such session for this tenant
+├── SessionActive          it is running, or not stored to its end yet
+├── SessionResumed         another session continues it
+├── InvalidResumption      the earlier session cannot be continued as requested
+├── AudioNotStored         the session stored no audio
+├── TranscriptNotStored    the session stored no transcript
+├── KeyNotFound            no such key for this tenant
+├── InvalidKeyId           the text is not the id of a key
+├── KeyEnded               the key of the call was revoked or has expired
+├── TenantNotFound         the operator has named a tenant that does not exist
+├── TooManyKeys            the tenant has reached its limit of keys
+├── StorageQuotaExceeded   the tenant has reached its storage quota
+├── TooManySessions        the tenant has reached its limit of concurrent sessions
+├── TokenSpent             the token has already opened a session, or has expired
+└── StorageUnavailable     Postgres, S3 or the disk of the spool is unavailable
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    """Base of all errors that a caller is told of."""
+
+
+class InvalidSessionId(DomainError):
+    """The text is not a session id."""
+
+    def __init__(self) -> None:
+        super().__init__("a session id is `sess_` and 32 hexadecimal digits")
+
+
+class InvalidFilter(DomainError):
+    """A parameter of the list is out of range; `parameter` names it."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+        self.message = message
+
+
+class _SessionError(DomainError):
+    def __init__(self, session_id: str, what: str) -> None:
+        self.session_id = session_id
+        super().__init__(f"session {session_id} {what}")
+
+
+class SessionNotFound(_SessionError):
+    """The tenant has no session of this id: it never was, is deleted, or is another tenant's, all alike."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id, "was not found")
+
+
+class TenantNotFound(DomainError):
+    """There is no tenant of this name. The message says which one may have been meant."""
+
+    def __init__(self, name: str, near: Sequence[str]) -> None:
+        """`near`: names of tenants that are like it, the most alike first."""
+        super().__init__(f"there is no tenant {name!r}" + "".join(f"; did you mean {each!r}?" for each in near[:1]))
+
+
+class SessionActive(_SessionError):
+    """The session is running, or not stored to its end yet."""
+
+    def __init__(self, session_id: str, what: str = "is still active") -> None:
+        super().__init__(session_id, what)
+
+
+class SessionResumed(_SessionError):
+    """Another session, `resumed_by`, continues the session, or is about to: then it has no name yet."""
+
+    def __init__(self, session_id: str, resumed_by: str | None = None) -> None:
+        what = "is being continued over another connection"
+        if resumed_by is not None:
+            what = f"is continued by session {resumed_by} already: resume that one"
+        super().__init__(session_id, what)
+        self.resumed_by = resumed_by
+
+
+class InvalidResumption(DomainError):
+    """A session cannot be continued in this way; `parameter` names what is in the way."""
+
+    def __init__(self, parameter: str, message: str) -> None:
+        super().__init__(f"{parameter}: {message}")
+        self.parameter = parameter
+
+
+class AudioNotStored(_SessionError):
+    """The session did not ask for its audio to be stored."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id, "stored no audio")
+
+
+class TranscriptNotStored(_SessionError):
+    """The session did not ask for its transcript to be stored."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id, "stored no transcript")
+
+
+class KeyNotFound(DomainError):
+    """The tenant has no key of this id: it never was or is another tenant's, both alike."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"key {key_id} was not found")
+
+
+class InvalidKeyId(DomainError):
+    """The text is not the id of a key."""
+
+    def __init__(self) -> None:
+        super().__init__("a key id is `key_` and 32 hexadecimal digits")
+
+
+class KeyEnded(DomainError):
+    """The key that the call was made with was revoked or has expired; the server that took the call remembered it."""
+
+    def __init__(self) -> None:
+        super().__init__("the key was revoked or has expired")
+
+
+class StorageQuotaExceeded(DomainError):
+    """The tenant stores as much as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the tenant stores as much audio as it may, {limit} bytes: delete sessions, or begin one that stores"
+            " nothing"
+        )
+        self.limit = limit
+
+
+class TooManyKeys(DomainError):
+    """The tenant has as many keys that have not ended as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the tenant has {limit} keys, which is the limit: revoke those that nobody uses")
+
+
+class TooManySessions(DomainError):
+    """The tenant runs as many sessions as it may."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the limit of sessions at a time is {limit}: end one, or try again in a while")
+        self.limit = limit
+
+
+class TokenSpent(DomainError):
+    """A token that was good when the call came has opened its session meanwhile, or ran out."""
+
+    def __init__(self) -> None:
+        super().__init__("the token has begun another session, or ran out")
+
+
+class StorageUnavailable(DomainError):
+    """Postgres, S3 or the spool's disk does not do its part now.
+
+    The message is for the operator: it names the part, and nothing private. Clients are told `PUBLIC`.
+    """
+
+    PUBLIC: ClassVar[str] = "the storage of the service is not available now: try again in a while"
+    component: ClassVar[str] = "storage"
+    """Which part, as metrics and the log name it."""

@@ -1,0 +1,75 @@
+"""A session as its readers see it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+SessionStatus = Literal["active", "completed", "error", "interrupted"]
+STATUSES: tuple[SessionStatus, ...] = ("active", "completed", "error", "interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a session ended."""
+
+    status: Literal["completed", "error", "interrupted"]
+    error: str | None = None
+    """Why, when it did not end well; shown to the tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as its row has it."""
+
+    id: str
+    """Session ids are in their public form here."""
+    tenant_id: UUID
+    status: SessionStatus
+    language: str
+    model: str
+    encoding: str
+    sample_rate: int
+    channels: int
+    store_audio: bool
+    store_transcript: bool
+    enhance_on_end: bool
+    audio_uri: str | None
+    transcript_uri: str | None
+    enhancement_job_id: str | None
+    audio_duration_seconds: float
+    utterance_count: int
+    word_count: int
+    worker_id: str
+    client_ip: str | None
+    previous_session_id: str | None
+    resume_from_seconds: float | None
+    """Where in the audio of the previous session this one begins; None where it continues none."""
+    started_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    next_session_id: str | None
+    """The session that continues this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which sessions of a tenant are listed."""
+
+    status: str | None = None
+    since: datetime | None = None
+    """Started at this time or later."""
+    until: datetime | None = None
+    """Started before this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One page of a list, newest first."""
+
+    sessions: tuple[SessionRecord, ...]
+    total: int
+    """How many sessions the filter matches on all pages; at least so many where `is_total_exact` is false."""
+    is_total_exact: bool
+    next_cursor: str | None
+    """None on the last page."""
