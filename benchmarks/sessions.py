@@ -44,11 +44,11 @@ from dalston.v1 import session_pb2_grpc  # noqa: E402
 from domain.session import SessionFilter  # noqa: E402
 from domain.tenancy import Caller, current_caller  # noqa: E402
 from persistence.config import PersistenceSettings  # noqa: E402
-from persistence.cursor import Cursor  # noqa: E402
-from persistence.database import Database, open_database  # noqa: E402
 from persistence.migrate import migrate  # noqa: E402
-from persistence.sessions import BY_INDEX, SessionStore, count_query, page_query  # noqa: E402
-from persistence.tables import realtime_sessions  # noqa: E402
+from persistence.postgres.cursor import Cursor  # noqa: E402
+from persistence.postgres.database import Database, open_database  # noqa: E402
+from persistence.postgres.sessions import BY_INDEX, SessionStore, count_query, page_query  # noqa: E402
+from persistence.postgres.tables import realtime_sessions  # noqa: E402
 from server.rpc.errors import ErrorInterceptor  # noqa: E402
 from server.rpc.interceptor import Call, CallInterceptor, Context  # noqa: E402
 from server.rpc.sessions import SessionServicer  # noqa: E402

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from persistence.config import PersistenceSettings
-from persistence.tables import metadata
+from persistence.postgres.tables import metadata
 
 # Any number will do, as long as nothing else in the database uses it for an advisory lock.
 _ADVISORY_LOCK = 0x64616C73746F6E

@@ -20,11 +20,11 @@ from sqlalchemy.exc import ProgrammingError
 from domain.credentials import SCOPES
 from domain.errors import StorageUnavailable, TenantNotFound
 from domain.tenancy import TenantLimits
-from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.database import Database, open_database
-from persistence.local import operator_settings
-from persistence.tenants import TenantStore
+from persistence.local_stack import operator_settings
+from persistence.postgres.api_keys import KeyStore
+from persistence.postgres.database import Database, open_database
+from persistence.postgres.tenants import TenantStore
 from telemetry.logs import configure_logging
 from telemetry.settings import InvalidSettings
 

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from domain.errors import StorageUnavailable
 from domain.session_id import parse_session_id
-from persistence.byte_map import ByteMap, Stored
 from persistence.errors import LeaseLost
-from persistence.keys import audio_key, transcript_key
-from persistence.linked import Link, joined_audio
-from persistence.objects import ObjectStore
-from persistence.salvage import remove_objects
-from persistence.sessions import SessionStore
+from persistence.postgres.sessions import SessionStore
+from persistence.s3.byte_map import ByteMap, Stored
+from persistence.s3.keys import audio_key, transcript_key
+from persistence.s3.linked import Link, joined_audio
+from persistence.s3.objects import ObjectStore
+from persistence.storing.remote_recovery import remove_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

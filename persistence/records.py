@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from domain.session import Ending
@@ -82,3 +83,6 @@ class StoredObjects:
 
     audio_uri: str | None = None
     transcript_uri: str | None = None
+
+
+INTERRUPTED: Final = Ending("interrupted", "the server stopped unexpectedly")

@@ -8,34 +8,34 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from persistence.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.archive import Archive, delete_session
-from persistence.bell import Bell
-from persistence.chains import ChainStore
-from persistence.changes import ChangeStore
 from persistence.config import PersistenceSettings
-from persistence.database import open_database
-from persistence.end_requests import EndRequests
 from persistence.errors import LeaseLost
-from persistence.finisher import Finisher
-from persistence.lease import Lease
-from persistence.looks import Looks
-from persistence.objects import ObjectStore, open_objects
-from persistence.ownership import Ownership
-from persistence.reaper import Reaper, SpoolsOf
-from persistence.recording import RecordingInterceptor
-from persistence.recordings import Classify, Recordings
-from persistence.restoration import Restoration
-from persistence.resumption import Resumptions
-from persistence.rows import SessionRows
-from persistence.salvage import Salvage
-from persistence.sessions import SessionStore
-from persistence.shipper import Shipper
-from persistence.spools import Spools
-from persistence.surplus import Surplus
-from persistence.upkeep import Upkeep
-from persistence.utterances import UtteranceStore
-from persistence.writer import SessionWriter
+from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses
+from persistence.postgres.chains import ChainStore
+from persistence.postgres.change_notifier import Bell
+from persistence.postgres.changes import ChangeStore
+from persistence.postgres.database import open_database
+from persistence.postgres.end_requests import EndRequests
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.sessions import SessionStore
+from persistence.postgres.utterances import UtteranceStore
+from persistence.recording.interceptor import RecordingInterceptor
+from persistence.recording.recordings import Classify, Recordings
+from persistence.recording.upkeep import Upkeep
+from persistence.recovery.reaper import Reaper, SpoolsOf
+from persistence.recovery.resumption import Resumptions
+from persistence.recovery.spools import Spools
+from persistence.s3.objects import ObjectStore, open_objects
+from persistence.storing.finisher import Finisher
+from persistence.storing.remote_recovery import Salvage
+from persistence.storing.restoration import Restoration
+from persistence.storing.row_comparison import Looks
+from persistence.storing.shipper import Shipper
+from persistence.storing.spool_reconciliation import Surplus
+from persistence.storing.writer import SessionWriter
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
 

@@ -15,13 +15,13 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from domain.errors import StorageUnavailable
-from persistence.checks import Finding, Verifier
 from persistence.config import PersistenceSettings
-from persistence.database import Database, open_database
 from persistence.errors import LeaseLost
-from persistence.lease import Lease
-from persistence.mend import Mender
-from persistence.objects import ObjectStore, open_objects
+from persistence.postgres.database import Database, open_database
+from persistence.postgres.lease import Lease
+from persistence.recovery.checks import Finding, Verifier
+from persistence.recovery.repair import Mender
+from persistence.s3.objects import ObjectStore, open_objects
 from telemetry.logs import configure_logging
 
 

@@ -119,7 +119,7 @@ class Postgres:
         """Runs it while the block runs; `url` in its folder has the address meanwhile."""
         _clear_stale_pid_file(self._data, self._pause)
         command = [str(_BIN / "postgres"), "-D", str(self._data), "-p", str(self.port), *_options(self._durable)]
-        # For commands of the same user: persistence/local.py.
+        # For commands of the same user: persistence/local_stack.py.
         address = self._folder / "url"
         with running(
             "postgres",

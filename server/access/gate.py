@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from domain.credentials import Secret, parse_secret
 from domain.errors import StorageUnavailable
 from domain.tenancy import DEFAULT_TENANT_ID, REFUSALS, Caller, TenantLimits
-from persistence.api_keys import Grant, KeyUses, format_key_id
+from persistence.postgres.api_keys import Grant, KeyUses, format_key_id
 from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
 from server.access.grants import Grants
 from server.access.rates import Rates

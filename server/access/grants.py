@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Final, Generic, TypeVar
 
 from domain.credentials import Secret
-from persistence.api_keys import Grant
 from persistence.errors import DatabaseUnavailable
+from persistence.postgres.api_keys import Grant
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from domain.errors import InvalidSessionId
 from domain.session_id import parse_session_id
 from domain.tenancy import current_caller
-from persistence.api_keys import format_key_id
+from persistence.postgres.api_keys import format_key_id
 from server.rpc.errors import answer_to, reason_name
 from server.rpc.interceptor import Call, CallInterceptor, Context
 from telemetry.logs import get_logger, note_caller

@@ -15,7 +15,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
-from persistence.linked import Link, joined_language, joined_seconds, stretches
+from persistence.s3.linked import Link, joined_language, joined_seconds, stretches
 from persistence.service import Persistence
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last

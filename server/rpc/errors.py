@@ -17,7 +17,7 @@ from google.rpc.status_pb2 import Status
 from domain import errors as domain
 from domain.session import Ending
 from persistence.errors import LeaseLost, NotOwner
-from persistence.outages import note_outage
+from persistence.outage_report import note_outage
 from server.access import errors as access
 from server.inference import errors as inference
 from server.rpc.byte_range import RangeNotSatisfiable

@@ -9,7 +9,7 @@ from dalston.v1 import key_pb2_grpc
 
 from domain.credentials import SCOPES, Scope
 from domain.tenancy import current_caller
-from persistence.api_keys import ApiKey, KeyStore, format_key_id
+from persistence.postgres.api_keys import ApiKey, KeyStore, format_key_id
 from server.access.errors import AuthenticationOff
 from server.rpc.config_message import shown
 from server.rpc.interceptor import Context

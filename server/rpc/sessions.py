@@ -16,7 +16,7 @@ from domain.errors import TranscriptNotStored
 from domain.session import SessionFilter
 from domain.session_id import parse_session_id
 from domain.tenancy import current_caller
-from persistence.finals import NumberedUtterance
+from persistence.postgres.finals import NumberedUtterance
 from persistence.service import Persistence
 from server.access.gate import Gate, OpenGate
 from server.rpc import unimplemented

@@ -10,9 +10,9 @@ from dalston.v1 import session_pb2 as pb
 from prometheus_client import Counter, Gauge
 
 from domain.errors import StorageUnavailable
-from persistence.bell import Bell
-from persistence.changes import Change, ChangeStore
-from persistence.position import Position
+from persistence.postgres.change_notifier import Bell
+from persistence.postgres.changes import Change, ChangeStore
+from persistence.postgres.position import Position
 from server.access.gate import Gate
 from server.rpc.auth import authorization_of
 from server.rpc.downloads import is_head

@@ -24,10 +24,10 @@ from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
 from domain.credentials import Scope
-from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.database import open_database
-from persistence.tenants import TenantStore
+from persistence.postgres.api_keys import KeyStore
+from persistence.postgres.database import open_database
+from persistence.postgres.tenants import TenantStore
 from server.app import SERVICES
 from server.rpc import unimplemented
 from stack.supervisor import Stack

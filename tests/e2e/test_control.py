@@ -14,9 +14,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from persistence.api_keys import parse_key_id
-from persistence.cursor import _PLACE
-from persistence.position import Position
+from persistence.postgres.api_keys import parse_key_id
+from persistence.postgres.cursor import _PLACE
+from persistence.postgres.position import Position
 from tests.e2e.house import STORED, STREAM, House, bearer, until
 
 SESSIONS = "/v1/realtime/sessions"

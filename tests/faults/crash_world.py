@@ -21,29 +21,23 @@ from uuid import UUID
 from domain.errors import StorageUnavailable
 from domain.session import Ending
 from domain.transcript import Utterance
-from persistence import (
-    assembly,
-    audio_upload,
-    backoff,
-    finisher,
-    layout,
-    ledger,
-    looks,
-    lost_rows,
-    recorder,
-    restoration,
-    salvage,
-    spool,
-    surplus,
-    troubles,
-    writer,
-)
+from persistence import backoff
 from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
-from persistence.lost_rows import Kept
-from persistence.objects import Body
-from persistence.ownership import Remains
+from persistence.postgres import lost_rows
+from persistence.postgres.lost_rows import Kept
+from persistence.postgres.ownership import Remains
+from persistence.postgres.rows import Upload
+from persistence.recording.interceptor import recorder
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.rows import Upload
+from persistence.s3 import assembly, layout
+from persistence.s3.objects import Body
+from persistence.spool.session_spool import session_spool as spool
+from persistence.storing import audio_upload, finisher, restoration, writer
+from persistence.storing import degradations as troubles
+from persistence.storing import part_batcher as ledger
+from persistence.storing import remote_recovery as salvage
+from persistence.storing import row_comparison as looks
+from persistence.storing import spool_reconciliation as surplus
 
 T = TypeVar("T")
 

@@ -25,23 +25,23 @@ from domain.session import Ending
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
-from persistence.finisher import Finisher
-from persistence.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
-from persistence.layout import audio_range
-from persistence.looks import Looks
-from persistence.recorder import Recorder
-from persistence.recordings import Recordings
+from persistence.recording.recorder import Recorder
+from persistence.recording.recordings import Recordings
+from persistence.recording.upkeep import Upkeep
 from persistence.records import SessionStart
-from persistence.recovery import recover
-from persistence.restoration import Restoration
-from persistence.salvage import Salvage
-from persistence.shipper import Shipper
-from persistence.spool_home import SpoolHome
-from persistence.surplus import Surplus
-from persistence.troubles import Troubles
-from persistence.upkeep import Upkeep
+from persistence.recovery.spool_recovery import recover
+from persistence.s3.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
+from persistence.s3.layout import audio_range
+from persistence.spool.spool_home import SpoolHome
+from persistence.storing.degradations import Troubles
+from persistence.storing.finisher import Finisher
+from persistence.storing.remote_recovery import Salvage
+from persistence.storing.restoration import Restoration
+from persistence.storing.row_comparison import Looks
+from persistence.storing.shipper import Shipper
+from persistence.storing.spool_reconciliation import Surplus
+from persistence.storing.writer import SessionWriter
 from persistence.wav import WavFormat
-from persistence.writer import SessionWriter
 from tests.faults.crash_world import (
     PART_BYTES,
     Bucket,

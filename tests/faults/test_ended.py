@@ -14,10 +14,10 @@ from pydantic import SecretStr
 
 from bridge.closing import error_info
 from domain.credentials import SCOPES
-from persistence.api_keys import ApiKey, KeyStore
 from persistence.config import PersistenceSettings
-from persistence.database import open_database
-from persistence.tenants import TenantStore
+from persistence.postgres.api_keys import ApiKey, KeyStore
+from persistence.postgres.database import open_database
+from persistence.postgres.tenants import TenantStore
 from tests.faults.client import PatternClient
 from tests.faults.pattern import BYTES_PER_SECOND
 from tests.faults.proxy import Proxy

@@ -20,10 +20,10 @@ from dalston.v1 import transcription_pb2_grpc
 from pydantic import SecretStr
 
 from bridge.call import ServerCall
-from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.database import open_database
-from persistence.tenants import TenantStore
+from persistence.postgres.api_keys import KeyStore
+from persistence.postgres.database import open_database
+from persistence.postgres.tenants import TenantStore
 from server.session.budget import AT_ONCE, PER_SECOND
 from stack.ports import free_port
 from stack.settings import ROOT

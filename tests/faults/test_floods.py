@@ -21,10 +21,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import SecretStr
 from websockets.asyncio.client import connect
 
-from persistence.api_keys import KeyStore
 from persistence.config import PersistenceSettings
-from persistence.database import open_database
-from persistence.tenants import TenantStore
+from persistence.postgres.api_keys import KeyStore
+from persistence.postgres.database import open_database
+from persistence.postgres.tenants import TenantStore
 from stack.supervisor import Stack
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES

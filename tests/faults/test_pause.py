@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.spool import SessionSpool
+from persistence.spool.session_spool import SessionSpool
 from tests.faults.figures import FIGURES
 from tests.faults.load import STREAMS, finish_all, stream_all, streams
 from tests.faults.servers import a_server

@@ -19,9 +19,9 @@ import pytest
 from pydantic import SecretStr
 
 from persistence.config import PersistenceSettings
-from persistence.database import Database, open_database
-from persistence.keys import SESSIONS_PREFIX
-from persistence.objects import ObjectStore, open_objects
+from persistence.postgres.database import Database, open_database
+from persistence.s3.keys import SESSIONS_PREFIX
+from persistence.s3.objects import ObjectStore, open_objects
 from persistence.service import _CLOSE_SECONDS, open_persistence
 from stack.settings import ROOT
 from telemetry.deadline import Deadline

@@ -18,11 +18,11 @@ from domain.session import SessionRecord
 from domain.session_id import parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.config import PersistenceSettings
-from persistence.database import Database
 from persistence.errors import ObjectNotFound
-from persistence.keys import audio_key, transcript_key
-from persistence.linked import Link
-from persistence.objects import ObjectStore
+from persistence.postgres.database import Database
+from persistence.s3.keys import audio_key, transcript_key
+from persistence.s3.linked import Link
+from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
 from tests.integration.persistence.parrot import Parrot
 from tests.integration.persistence.proxy import Proxy

@@ -10,21 +10,21 @@ from datetime import UTC, datetime
 
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
-from persistence.audio_upload import AudioUpload
 from persistence.config import PersistenceSettings
-from persistence.database import Database
-from persistence.finals import numbered
-from persistence.keys import audio_key, transcript_key
-from persistence.lease import Lease
-from persistence.objects import ObjectStore
-from persistence.ownership import Ownership, Remains
-from persistence.reaper import INTERRUPTED
-from persistence.rows import SessionRows
-from persistence.salvage import Salvage
-from persistence.shipper import Shipper
-from persistence.spool import SessionSpool
-from persistence.spool_home import SpoolHome
-from persistence.troubles import Troubles
+from persistence.postgres.database import Database
+from persistence.postgres.finals import numbered
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.rows import SessionRows
+from persistence.records import INTERRUPTED
+from persistence.s3.keys import audio_key, transcript_key
+from persistence.s3.objects import ObjectStore
+from persistence.spool.session_spool import SessionSpool
+from persistence.spool.spool_home import SpoolHome
+from persistence.storing.audio_upload import AudioUpload
+from persistence.storing.degradations import Troubles
+from persistence.storing.remote_recovery import Salvage
+from persistence.storing.shipper import Shipper
 from persistence.verify import verify
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start

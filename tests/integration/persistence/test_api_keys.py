@@ -17,12 +17,13 @@ from domain.credentials import new_key, parse_secret
 from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, TokenSpent, TooManyKeys, TooManySessions
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import Caller, TenantLimits
-from persistence import access, api_keys
-from persistence.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
-from persistence.database import Database, open_database
+from persistence import access
+from persistence.postgres import api_keys
+from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
+from persistence.postgres.database import Database, open_database
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.tenants import TenantStore
 from persistence.records import SessionStart
-from persistence.rows import SessionRows
-from persistence.tenants import TenantStore
 
 
 @pytest.fixture
@@ -350,7 +351,7 @@ async def test_sessions_of_a_dead_server_and_of_other_tenants_do_not_count(
 
 
 async def test_running_sessions_are_counted_by_an_index(database: Database, tenant: uuid.UUID) -> None:
-    from persistence.admission import _COUNT_RUNNING
+    from persistence.postgres.admission import _COUNT_RUNNING
 
     async with database.transaction() as connection:
         await connection.execute(text("SET LOCAL enable_seqscan = off"))

@@ -10,7 +10,7 @@ import pytest
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
 from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.records import SessionStart
-from persistence.spool_home import SpoolHome
+from persistence.spool.spool_home import SpoolHome
 
 AUDIO = os.urandom(3200)
 BOTH = {"store_audio": True, "store_transcript": True}

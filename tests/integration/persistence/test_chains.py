@@ -14,17 +14,17 @@ from domain.session import Ending
 from domain.session_id import format_session_id, new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
 from persistence.archive import Archive
-from persistence.chains import ChainStore
-from persistence.database import Database
 from persistence.errors import ObjectNotFound
-from persistence.finals import NumberedUtterance
-from persistence.keys import audio_key
-from persistence.linked import Link, stretches
-from persistence.objects import ObjectStore
+from persistence.postgres.chains import ChainStore
+from persistence.postgres.database import Database
+from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.tables import realtime_sessions
+from persistence.postgres.utterances import UtteranceStore
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
-from persistence.rows import SessionRows
-from persistence.tables import realtime_sessions
-from persistence.utterances import UtteranceStore
+from persistence.s3.keys import audio_key
+from persistence.s3.linked import Link, stretches
+from persistence.s3.objects import ObjectStore
 from persistence.wav import WavFormat
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

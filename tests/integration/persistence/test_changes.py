@@ -13,13 +13,13 @@ from sqlalchemy import text
 from domain.errors import InvalidFilter
 from domain.session import SessionRecord
 from domain.session_id import format_session_id
-from persistence.bell import Bell
-from persistence.changes import TOKEN_SECONDS, Change, ChangeStore
-from persistence.database import Database
-from persistence.position import Position
+from persistence.postgres.change_notifier import Bell
+from persistence.postgres.changes import TOKEN_SECONDS, Change, ChangeStore
+from persistence.postgres.database import Database
+from persistence.postgres.position import Position
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.sessions import SessionStore
 from persistence.records import Progress
-from persistence.rows import SessionRows
-from persistence.sessions import SessionStore
 from tests.integration.persistence.test_sessions import DONE, a_start
 
 

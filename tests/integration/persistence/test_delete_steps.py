@@ -9,9 +9,9 @@ import pytest
 from domain.errors import SessionNotFound
 from domain.session_id import parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
-from persistence.database import Database
-from persistence.keys import Tail, audio_key, tail_key
-from persistence.objects import ObjectStore
+from persistence.postgres.database import Database
+from persistence.s3.keys import Tail, audio_key, tail_key
+from persistence.s3.objects import ObjectStore
 
 BOTH = {"store_audio": True, "store_transcript": True}
 
@@ -91,9 +91,9 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
 
 
 async def another_finishes(house: Any) -> None:
-    from persistence.ownership import Ownership
-    from persistence.rows import SessionRows
-    from persistence.salvage import Salvage
+    from persistence.postgres.ownership import Ownership
+    from persistence.postgres.rows import SessionRows
+    from persistence.storing.remote_recovery import Salvage
 
     ownership = Ownership(house.database, "another")
     salvage = Salvage(house.objects, SessionRows(house.database, "another"))

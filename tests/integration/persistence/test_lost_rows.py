@@ -20,26 +20,25 @@ from domain.errors import SessionNotFound
 from domain.session import Ending
 from domain.session_id import parse_session_id, uuid7
 from domain.tenancy import DEFAULT_TENANT_ID
-from persistence import admission, lost_rows
-from persistence import rows as rows_module
-from persistence.database import Database
 from persistence.errors import NotOwner, RowLost
-from persistence.keys import audio_key, tail_prefix, transcript_key
-from persistence.lease import Lease
-from persistence.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
-from persistence.objects import ObjectStore
-from persistence.ownership import Ownership
-from persistence.reaper import INTERRUPTED
-from persistence.records import Conclusion, Progress, SessionStart
-from persistence.recovery import conclusion_of
-from persistence.rows import SessionRows
-from persistence.salvage import Salvage, stored_finals
-from persistence.sessions import SessionStore
-from persistence.surplus import Standing, Surplus
-from persistence.tables import realtime_sessions
+from persistence.postgres import admission, lost_rows
+from persistence.postgres import rows as rows_module
+from persistence.postgres.database import Database
+from persistence.postgres.lease import Lease
+from persistence.postgres.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.sessions import SessionStore
+from persistence.postgres.tables import realtime_sessions
+from persistence.records import INTERRUPTED, Conclusion, Progress, SessionStart
+from persistence.recovery.spool_recovery import conclusion_of
+from persistence.s3.keys import audio_key, tail_prefix, transcript_key
+from persistence.s3.objects import ObjectStore
+from persistence.storing.remote_recovery import Salvage, stored_finals
+from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
-from persistence.writer import SessionWriter, _Running
 from tests.integration.persistence.left import Left, left_by_a_dead_server, said
 from tests.integration.persistence.test_sessions import a_start
 
@@ -219,7 +218,7 @@ async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_store
 
 
 def rows_kept_nothing(session_id: uuid.UUID) -> Any:
-    from persistence.lost_rows import Kept
+    from persistence.postgres.lost_rows import Kept
 
     return Kept(session_id, True, False, False, False, 0)
 
@@ -321,7 +320,7 @@ def data_of(wav: bytes) -> bytes:
 
 
 async def put_transcript_of(left: Left) -> bytes:
-    from persistence.salvage import put_transcript
+    from persistence.storing.remote_recovery import put_transcript
 
     await put_transcript(left.objects, left.id, "en", 3.0, [said(number) for number in range(3)])
     return await left.objects.read(transcript_key(left.id))

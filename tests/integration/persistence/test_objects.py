@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from domain.errors import StorageUnavailable
-from persistence import objects as objects_module
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable
-from persistence.objects import PART_BYTES, ObjectStore, open_objects
+from persistence.s3 import objects as objects_module
+from persistence.s3.objects import PART_BYTES, ObjectStore, open_objects
 
 
 async def read(objects: ObjectStore, key: str) -> bytes:

@@ -9,12 +9,13 @@ import pytest
 
 from domain.errors import StorageUnavailable
 from domain.session_id import format_session_id, uuid7
-from persistence.keys import Tail, audio_key, tail_key
-from persistence.lease import Lease
-from persistence.ownership import Ownership
-from persistence.reaper import INTERRUPTED, Reaper
-from persistence.rows import SessionRows
-from persistence.salvage import Salvage
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.records import INTERRUPTED
+from persistence.recovery.reaper import Reaper
+from persistence.s3.keys import Tail, audio_key, tail_key
+from persistence.storing.remote_recovery import Salvage
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start
 

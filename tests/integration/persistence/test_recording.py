@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from prometheus_client import REGISTRY
 
-from persistence.spool import SessionSpool
+from persistence.spool.session_spool import SessionSpool
 from persistence.wav import WavFormat
 
 MESSAGES = [os.urandom(3200) for _ in range(5)]

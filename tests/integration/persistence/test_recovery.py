@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from domain.errors import StorageUnavailable
-from persistence import spools
 from persistence.errors import SpoolInUse
+from persistence.recovery.spool_recovery import spools
 from persistence.service import open_persistence
-from persistence.spool import SessionSpool
-from persistence.spool_home import SpoolHome
+from persistence.spool.session_spool import SessionSpool
+from persistence.spool.spool_home import SpoolHome
 from persistence.wav import WavFormat
 from telemetry.deadline import Deadline
 

@@ -14,13 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from domain.errors import InvalidResumption, SessionActive, SessionNotFound, SessionResumed, TokenSpent, TooManySessions
 from domain.session_id import format_session_id, new_session_id, parse_session_id
 from domain.tenancy import Caller, TenantLimits
-from persistence.database import Database
-from persistence.keys import Tail, tail_key, tail_prefix
-from persistence.objects import ObjectStore
+from persistence.postgres.database import Database
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.tables import realtime_sessions, session_utterances, workers
 from persistence.records import SessionStart
-from persistence.resumption import Resumption, Resumptions
-from persistence.rows import SessionRows
-from persistence.tables import realtime_sessions, session_utterances, workers
+from persistence.recovery.resumption import Resumption, Resumptions
+from persistence.s3.keys import Tail, tail_key, tail_prefix
+from persistence.s3.objects import ObjectStore
 
 SECOND = 32_000
 

@@ -14,10 +14,10 @@ import soundfile
 
 from domain.session_id import parse_session_id
 from persistence import wav
-from persistence.layout import PART_BYTES
-from persistence.ownership import Ownership
-from persistence.rows import SessionRows
-from persistence.salvage import Salvage
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.s3.layout import PART_BYTES
+from persistence.storing.remote_recovery import Salvage
 from tests.integration.persistence.test_two_servers import BOTH, QUICK, messages_of, until_clean, until_stored
 
 MOST_BYTES = 2 * PART_BYTES

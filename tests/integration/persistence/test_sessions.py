@@ -14,16 +14,16 @@ from domain.errors import InvalidFilter, InvalidSessionId, SessionActive, Sessio
 from domain.session import Ending, SessionFilter, SessionRecord
 from domain.session_id import new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
-from persistence.cursor import Cursor
-from persistence.database import Database
 from persistence.errors import NotOwner
-from persistence.finals import NumberedUtterance
-from persistence.lease import Lease
-from persistence.ownership import Ownership
+from persistence.postgres.cursor import Cursor
+from persistence.postgres.database import Database
+from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows, Upload
+from persistence.postgres.sessions import BY_INDEX, SessionStore, count_query, page_query
+from persistence.postgres.tables import realtime_sessions, tenants
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
-from persistence.rows import SessionRows, Upload
-from persistence.sessions import BY_INDEX, SessionStore, count_query, page_query
-from persistence.tables import realtime_sessions, tenants
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 DONE = Conclusion(Ending("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))
@@ -157,7 +157,7 @@ async def test_filters_select_by_status_and_half_open_time(
 async def test_a_total_is_exact_up_to_a_bound_and_says_when_it_is_not(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("persistence.sessions.MAX_COUNTED", 3)
+    monkeypatch.setattr("persistence.postgres.sessions.MAX_COUNTED", 3)
     await rows.insert([a_start(tenant, minute) for minute in range(3)])
     page = await store.list(tenant, limit=1)
     assert (page.total, page.is_total_exact) == (3, True)
@@ -340,7 +340,7 @@ FROM generate_series(1, 20000) AS n
 @pytest.fixture
 async def patient(make_settings: Callable[..., Any]) -> AsyncIterator[Database]:
     """For a transaction that writes thousands of rows, on a machine that is busy."""
-    from persistence.database import open_database
+    from persistence.postgres.database import open_database
 
     async with open_database(make_settings(database_deadline_seconds=50)) as database:
         yield database
@@ -385,7 +385,7 @@ async def test_a_page_is_read_from_one_index_in_its_order(
 async def test_an_outage_is_storage_unavailable_and_passes(
     proxied: Callable[..., Any], postgres_proxy: Any, tenant: uuid.UUID
 ) -> None:
-    from persistence.database import open_database
+    from persistence.postgres.database import open_database
 
     async with open_database(proxied(database_deadline_seconds=0.5)) as database:
         store = SessionStore(database)
@@ -405,7 +405,7 @@ async def test_a_hung_database_is_given_up_at_the_deadline(
 ) -> None:
     import asyncio
 
-    from persistence.database import open_database
+    from persistence.postgres.database import open_database
 
     async with open_database(proxied(database_deadline_seconds=0.5)) as database:
         store = SessionStore(database)

@@ -11,10 +11,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from domain.session_id import parse_session_id
-from persistence import troubles, upkeep
-from persistence.keys import Tail, audio_key, parse_tail_key, tail_prefix
-from persistence.layout import PART_BYTES, first_byte
-from persistence.rows import SessionRows, Upload
+from persistence.postgres.rows import SessionRows, Upload
+from persistence.recording.interceptor import upkeep
+from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_prefix
+from persistence.s3.layout import PART_BYTES, first_byte
+from persistence.storing import degradations as troubles
 from persistence.wav import WavFormat
 
 WAV = WavFormat("pcm_s16le", 16000, 1)

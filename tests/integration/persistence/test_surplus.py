@@ -13,16 +13,16 @@ from prometheus_client import REGISTRY
 
 from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.archive import delete_session
-from persistence.database import Database
-from persistence.keys import Tail, audio_key, tail_key, tail_prefix
-from persistence.objects import ObjectStore
-from persistence.ownership import Ownership
-from persistence.recovery import conclusion_of
-from persistence.rows import SessionRows
-from persistence.sessions import SessionStore
-from persistence.spool import SessionSpool
-from persistence.spool_home import SpoolHome
-from persistence.surplus import Standing, Surplus
+from persistence.postgres.database import Database
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.sessions import SessionStore
+from persistence.recovery.spool_recovery import conclusion_of
+from persistence.s3.keys import Tail, audio_key, tail_key, tail_prefix
+from persistence.s3.objects import ObjectStore
+from persistence.spool.session_spool import SessionSpool
+from persistence.spool.spool_home import SpoolHome
+from persistence.storing.spool_reconciliation import Standing, Surplus
 from persistence.verify import verify
 from tests.integration.persistence.left import WAV, Left, left_by_a_dead_server, said
 

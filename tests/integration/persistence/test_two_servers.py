@@ -15,12 +15,11 @@ from domain.errors import StorageUnavailable
 from domain.session import Ending
 from domain.session_id import parse_session_id
 from persistence.errors import LeaseLost, NotOwner
-from persistence.keys import tail_prefix
-from persistence.lease import Lease
-from persistence.ownership import Ownership
-from persistence.reaper import INTERRUPTED
-from persistence.records import Conclusion, Progress
-from persistence.rows import SessionRows
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership
+from persistence.postgres.rows import SessionRows
+from persistence.records import INTERRUPTED, Conclusion, Progress
+from persistence.s3.keys import tail_prefix
 from persistence.wav import WavFormat
 
 BOTH = {"store_audio": True, "store_transcript": True}

@@ -14,12 +14,12 @@ from domain.errors import StorageQuotaExceeded
 from domain.session import Ending
 from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
-from persistence.database import Database
+from persistence.postgres.database import Database
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.sessions import SessionStore
+from persistence.postgres.storage_usage import _SUM, REMEMBERED_SECONDS, StorageUsage
+from persistence.postgres.tenants import TenantStore
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
-from persistence.rows import SessionRows
-from persistence.sessions import SessionStore
-from persistence.tenants import TenantStore
-from persistence.usage import _SUM, REMEMBERED_SECONDS, StorageUsage
 from tests.integration.persistence.test_sessions import a_start
 
 LIMIT = 1_000

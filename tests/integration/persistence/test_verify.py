@@ -13,15 +13,15 @@ from sqlalchemy import text
 
 from domain.errors import StorageUnavailable
 from domain.session_id import new_session_id, parse_session_id
-from persistence.checks import Finding, Verifier
 from persistence.errors import LeaseLost
-from persistence.keys import Tail, audio_key, tail_key, transcript_key
-from persistence.lease import Lease
-from persistence.mend import Mender
-from persistence.objects import ObjectStore
-from persistence.ownership import Remains
-from persistence.salvage import Salvage
-from persistence.spool import SessionSpool
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Remains
+from persistence.recovery.checks import Finding, Verifier
+from persistence.recovery.repair import Mender
+from persistence.s3.keys import Tail, audio_key, tail_key, transcript_key
+from persistence.s3.objects import ObjectStore
+from persistence.spool.session_spool import SessionSpool
+from persistence.storing.remote_recovery import Salvage
 from persistence.verify import Result, verify
 from persistence.wav import WavFormat
 from tests.integration.persistence.conftest import environment_of

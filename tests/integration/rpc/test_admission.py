@@ -11,7 +11,7 @@ import pytest
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_TranscriptionServiceServicer_to_server
 
-from persistence.resumption import Resumption
+from persistence.recovery.resumption import Resumption
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ELSEWHERE, ErrorInterceptor
 from server.rpc.requests import StreamLimits

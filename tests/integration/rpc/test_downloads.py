@@ -15,7 +15,7 @@ from google.rpc.status_pb2 import Status
 from prometheus_client import REGISTRY
 
 from domain.tenancy import Caller
-from persistence.byte_map import ByteMap, Repeated
+from persistence.s3.byte_map import ByteMap, Repeated
 from server.rpc import downloads
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.byte_map import ByteMap, Given, Piece, Repeated, Stored
+from persistence.s3.byte_map import ByteMap, Given, Piece, Repeated, Stored
 
 OBJECT = bytes(range(256)) * 2
 

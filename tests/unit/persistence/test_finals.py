@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.transcript import Utterance
-from persistence.finals import untold
+from persistence.postgres.finals import untold
 
 ID = UUID(int=1)
 A, B, C, D = (Utterance(float(at), at + 1.0, text, 0.5, "en") for at, text in enumerate("abcd"))

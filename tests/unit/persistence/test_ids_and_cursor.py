@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.errors import InvalidFilter, InvalidSessionId
 from domain.session_id import format_session_id, new_session_id, parse_session_id, uuid7
-from persistence.cursor import Cursor
+from persistence.postgres.cursor import Cursor
 
 
 def test_a_new_id_is_a_uuid7_of_now_in_its_public_form() -> None:

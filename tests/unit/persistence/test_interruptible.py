@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from persistence.interruptible import Interruptible
+from persistence.recording.interruptible import Interruptible
 
 
 class Ended(Exception):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from domain.errors import StorageUnavailable
-from persistence import lease as lease_module
-from persistence.lease import Lease
+from persistence.postgres import lease as lease_module
+from persistence.postgres.lease import Lease
 
 
 async def test_a_database_that_answers_with_nonsense_does_not_end_the_renewals(

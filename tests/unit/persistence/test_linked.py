@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from domain.transcript import TimedWord, Utterance
-from persistence.byte_map import ByteMap, Stored
-from persistence.keys import audio_key
-from persistence.linked import Link, joined_audio, joined_language, joined_seconds, stretches
+from persistence.s3.byte_map import ByteMap, Stored
+from persistence.s3.keys import audio_key
+from persistence.s3.linked import Link, joined_audio, joined_language, joined_seconds, stretches
 from persistence.wav import data_bytes
 
 RATE = 8000

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.local import operator_settings
+from persistence.local_stack import operator_settings
 from telemetry.settings import InvalidSettings
 
 RUNNING = "postgresql://dalston:secret@127.0.0.1:1234/dalston"

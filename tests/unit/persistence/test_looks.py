@@ -11,14 +11,14 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from domain.errors import StorageUnavailable
-from persistence import looks as looks_module
-from persistence import writer as writer_module
 from persistence.errors import LeaseLost
-from persistence.looks import Looks
-from persistence.lost_rows import Kept
+from persistence.postgres.lost_rows import Kept
 from persistence.records import Progress
-from persistence.restoration import Restoration
-from persistence.writer import SessionWriter
+from persistence.storing import row_comparison as looks_module
+from persistence.storing import writer as writer_module
+from persistence.storing.restoration import Restoration
+from persistence.storing.row_comparison import Looks
+from persistence.storing.writer import SessionWriter
 from tests.unit.persistence.test_writer import Rows, a_start
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.position import Position
+from persistence.postgres.position import Position
 
 TENANT = uuid.UUID(int=7)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.reach import Reach
+from persistence.resume_point import Reach
 
 
 def test_what_is_recognised_is_behind_the_point() -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from domain.session import Ending
-from persistence.recorded_call import RecordedCall
+from persistence.recording.recorded_call import RecordedCall
 
 
 async def test_nothing_ends_a_call_that_has_ended() -> None:

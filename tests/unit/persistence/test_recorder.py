@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from dalston.v1 import transcription_pb2 as pb
 
-from persistence.recorded_call import RecordedCall
-from persistence.recorder import Recorder
+from persistence.recording.recorded_call import RecordedCall
+from persistence.recording.recorder import Recorder
 from persistence.records import SessionStart
 
 

@@ -9,7 +9,7 @@ import pytest
 from dalston.v1.transcription_pb2 import TranscribeControl, TranscribeRequest
 
 from domain.errors import StorageUnavailable
-from persistence.request_queue import RequestQueue
+from persistence.recording.request_queue import RequestQueue
 
 
 def audio(number: int, size: int = 1000) -> TranscribeRequest:

@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 
 from domain.session import Ending
 from domain.transcript import TimedWord, Utterance
-from persistence import restoration as restoration_module
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
-from persistence.restoration import Ended, Restoration
+from persistence.storing import restoration as restoration_module
+from persistence.storing.restoration import Ended, Restoration
 
 
 def ended(finals: int) -> Ended:

@@ -14,11 +14,11 @@ from domain.session import Ending
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import TimedWord, Utterance
-from persistence import layout
-from persistence import spool as spool_module
-from persistence.budget import SpoolBudget
 from persistence.records import Conclusion, Progress, SessionStart
-from persistence.spool import SessionSpool, sync_files
+from persistence.s3 import layout
+from persistence.spool.budget import SpoolBudget
+from persistence.spool.session_spool import SessionSpool, sync_files
+from persistence.spool.session_spool import session_spool as spool_module
 
 PART = 1000
 

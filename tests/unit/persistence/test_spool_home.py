@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from persistence.errors import SpoolInUse
-from persistence.spool_home import SpoolHome
+from persistence.spool.spool_home import SpoolHome
 
 HOLD = """
 import sys
 from pathlib import Path
-from persistence.spool_home import SpoolHome
+from persistence.spool.spool_home import SpoolHome
 home = SpoolHome.open(Path(sys.argv[1]), "other")
 print("held", flush=True)
 sys.stdin.read()

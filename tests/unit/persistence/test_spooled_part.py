@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.spooled_part import SpooledPart
+from persistence.s3.spooled_part import SpooledPart
 
 
 @pytest.fixture

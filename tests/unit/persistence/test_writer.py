@@ -14,12 +14,12 @@ from domain.session import Ending
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from domain.transcript import Utterance
-from persistence import writer as writer_module
-from persistence.finals import NumberedUtterance
-from persistence.looks import Looks
-from persistence.lost_rows import Kept
+from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.lost_rows import Kept
 from persistence.records import Conclusion, Progress, SessionStart
-from persistence.writer import SessionWriter
+from persistence.storing import writer as writer_module
+from persistence.storing.row_comparison import Looks
+from persistence.storing.writer import SessionWriter
 
 
 class Rows:

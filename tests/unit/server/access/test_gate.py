@@ -12,8 +12,8 @@ import pytest
 from domain.credentials import Secret, new_key, new_token, parse_secret
 from domain.errors import StorageUnavailable
 from domain.tenancy import DEFAULT_TENANT_ID, TenantLimits
-from persistence.api_keys import Grant
 from persistence.errors import DatabaseUnavailable
+from persistence.postgres.api_keys import Grant
 from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
 from server.access.gate import KeyGate, OpenGate
 from server.access.grants import Grants

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from domain.errors import StorageUnavailable
-from persistence import outages
+from persistence import outage_report as outages
 from persistence.errors import DatabaseUnavailable, DiskUnavailable, ObjectNotFound, ObjectStoreUnavailable, RowLost
 from server.rpc.errors import abort, ending_of, in_words
 from stack.settings import ROOT

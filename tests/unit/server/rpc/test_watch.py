@@ -9,9 +9,9 @@ import pytest
 from dalston.v1 import session_pb2 as pb
 
 from domain.errors import StorageUnavailable
-from persistence.bell import Bell
-from persistence.changes import ChangePage, Snapshot
-from persistence.position import Position
+from persistence.postgres.change_notifier import Bell
+from persistence.postgres.changes import ChangePage, Snapshot
+from persistence.postgres.position import Position
 from server.access.gate import OpenGate
 from server.rpc import watch
 from server.rpc.drain import Drain

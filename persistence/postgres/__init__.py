@@ -1,0 +1,1 @@
+"""What Postgres holds: the schema, and every statement that reads or writes it."""

@@ -1,0 +1,88 @@
+"""Whether a caller may begin a session, and which one it may continue: asked within the transaction that begins it."""
+
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.errors import SessionNotFound, SessionResumed, TokenSpent, TooManySessions
+from domain.session_id import format_session_id
+from domain.tenancy import REFUSALS, Caller
+from persistence.postgres.tables import HAS_NOTHING, RUNS
+
+# Whoever continues a session holds its row meanwhile: of two, the second sees what the first has done.
+_LOCK_PREVIOUS = text("""
+    SELECT id FROM realtime_sessions
+    WHERE id = :previous AND tenant_id = :tenant_id AND deleted_at IS NULL FOR NO KEY UPDATE
+""")
+# A client that lost its connection before `session_begin` does not know of the session that was to continue its own.
+_UNLINK_EMPTY = text(f"""
+    UPDATE realtime_sessions AS s SET previous_session_id = NULL, resume_from_seconds = NULL
+    WHERE s.previous_session_id = :previous AND {HAS_NOTHING} AND NOT {RUNS}
+""")  # noqa: S608 - no input
+_NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")
+
+# Ends with the transaction. The next statement sees what the one before in the line has committed.
+_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
+
+_COUNT_RUNNING = text(f"""
+    SELECT count(*) FROM realtime_sessions AS s
+    WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL
+        AND s.id IS DISTINCT FROM CAST(:instead_of AS uuid)
+""")  # noqa: S608 - no input
+
+_HAS_TOKEN = text("SELECT 1 FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now()")
+_SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
+
+
+async def let_in(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
+    """Spends the caller's token, and takes a place of its tenant until the transaction ends.
+
+    Args:
+        instead_of: a session that does not count.
+
+    Raises:
+        TooManySessions, TokenSpent: as their names say.
+    """
+    if caller.token_hash is not None:
+        spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
+        if spent.one_or_none() is None:
+            raise TokenSpent
+    if caller.limits.max_sessions is not None:
+        await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
+        await _refuse_too_many(connection, caller, instead_of)
+
+
+async def refuse(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
+    """Raises what `let_in` would raise now; takes nothing."""
+    if caller.token_hash is not None:
+        kept = await connection.execute(_HAS_TOKEN, {"hash": caller.token_hash})
+        if kept.one_or_none() is None:
+            raise TokenSpent
+    await _refuse_too_many(connection, caller, instead_of)
+
+
+async def _refuse_too_many(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
+    limit = caller.limits.max_sessions
+    if limit is None:
+        return
+    names = {"tenant_id": caller.tenant_id, "instead_of": instead_of}
+    if (await connection.execute(_COUNT_RUNNING, names)).scalar_one() >= limit:
+        REFUSALS.labels("sessions").inc()
+        raise TooManySessions(limit)
+
+
+async def link(connection: AsyncConnection, tenant_id: UUID, previous: UUID) -> None:
+    """Holds the session to be continued until the transaction ends, and unlinks from it what received nothing.
+
+    Raises:
+        SessionNotFound: the tenant has none of this id.
+        SessionResumed: another continues it.
+    """
+    names = {"previous": previous, "tenant_id": tenant_id}
+    if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:
+        raise SessionNotFound(format_session_id(previous))
+    await connection.execute(_UNLINK_EMPTY, names)
+    other = (await connection.execute(_NEXT, names)).scalar_one_or_none()
+    if other is not None:
+        raise SessionResumed(format_session_id(previous), format_session_id(other))

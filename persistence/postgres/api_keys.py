@@ -1,0 +1,344 @@
+"""API keys and tokens in Postgres."""
+
+import asyncio
+import random
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
+from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, StorageUnavailable, TooManyKeys
+from domain.session_id import new_uuid7
+from domain.tenancy import TenantLimits
+from persistence.postgres.cursor import Cursor
+from persistence.postgres.database import Database
+from persistence.postgres.tables import api_keys, realtime_tokens, tenants
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+MAX_LIMIT: Final = 100
+
+_FORM: Final = re.compile(r"key_[0-9a-f]{32}", re.ASCII)
+_MOST_KEYS: Final = 1000
+"""Of a tenant, that have not ended."""
+_KEPT: Final = timedelta(days=90)
+"""How long a key that has ended is still listed."""
+_SWEPT: Final = 1000
+_SWEEP_SECONDS: Final = 600.0
+_USE_SECONDS: Final = 60.0
+_MOST_USED: Final = 100_000
+
+_t = api_keys.c
+_SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
+
+_LIVING = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > func.now()))
+# Another seed than that of a tenant's sessions: those do not wait for keys.
+_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
+
+_USED = text("""
+    UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
+    FROM unnest(:ids, :times) AS u(id, at) WHERE k.id = u.id
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as its tenant sees it."""
+
+    id: UUID
+    name: str
+    prefix: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_by: UUID | None
+    """The key that made it, which may be gone; None: the operator did."""
+
+    @property
+    def key_id(self) -> str:
+        """The public form of the id."""
+        return format_key_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """One page of a list, newest first."""
+
+    keys: tuple[ApiKey, ...]
+    next_cursor: str | None
+    """None on the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a secret stands for."""
+
+    key_id: UUID
+    tenant_id: UUID
+    scopes: frozenset[Scope]
+    expires_at: datetime | None
+    """When the secret ends: the key, or the token where that ends first."""
+    revoked_at: datetime | None
+    limits: TenantLimits = field(default_factory=TenantLimits)
+
+    def has_ended(self, now: datetime) -> bool:
+        return self.revoked_at is not None or self.is_expired(now)
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+def format_key_id(key_id: UUID) -> str:
+    """The public form of a key's id."""
+    return f"key_{key_id.hex}"
+
+
+def parse_key_id(key_id: str) -> UUID:
+    """The id behind its public form.
+
+    Raises:
+        InvalidKeyId: the text has another form.
+    """
+    if _FORM.fullmatch(key_id) is None:
+        raise InvalidKeyId
+    return UUID(hex=key_id.removeprefix("key_"))
+
+
+class KeyStore:
+    """Makes, lists, revokes and finds keys. All methods raise StorageUnavailable while Postgres is away."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        tenant_id: UUID,
+        name: str,
+        scopes: Collection[Scope],
+        expires_in: timedelta | None = None,
+        created_by: UUID | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Makes a key; gives it and its secret, which nobody can tell afterwards.
+
+        Args:
+            expires_in: None for never.
+            created_by: the key with which it is made, which it does not outlive; None for the operator, whom no number
+                of keys keeps out.
+
+        Raises:
+            TooManyKeys: the tenant has 1000 that have not ended.
+            KeyEnded: the key with which it is to be made was revoked or has expired.
+        """
+        secret = new_key()
+        asked = null() if expires_in is None else func.now() + expires_in
+        makers = select(_t.expires_at).where(_t.id == created_by).scalar_subquery()
+        values = {
+            "id": new_uuid7(),
+            "tenant_id": tenant_id,
+            "name": name,
+            "prefix": prefix_of(secret),
+            "secret_hash": _hash_of(secret),
+            "scopes": sorted(set(scopes)),
+            "expires_at": func.least(asked, makers),  # of a NULL it takes no notice
+            "created_by": created_by,
+        }
+        async with self._database.transaction() as connection:
+            if created_by is not None:
+                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                await _refuse_ended(connection, created_by)
+                living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _LIVING)
+                if (await connection.execute(living)).scalar_one() >= _MOST_KEYS:
+                    raise TooManyKeys(_MOST_KEYS)
+            row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()
+        return _key(row), secret
+
+    async def list(self, tenant_id: UUID, limit: int, cursor: str | None = None) -> KeyPage:
+        """One page of the tenant's keys, newest first.
+
+        Args:
+            limit: 1 to 100.
+            cursor: `next_cursor` of the page before.
+
+        Raises:
+            InvalidFilter: a parameter is out of range.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidFilter("limit", f"limit must be 1 to {MAX_LIMIT}")
+        query = select(*_SHOWN).where(_t.tenant_id == tenant_id).order_by(_t.created_at.desc(), _t.id.desc())
+        if cursor:
+            after = Cursor.decode(cursor)
+            query = query.where(tuple_(_t.created_at, _t.id) < tuple_(after.started_at, after.id))
+        async with self._database.transaction() as connection:
+            keys = [_key(row) for row in await connection.execute(query.limit(limit + 1))]
+        page = tuple(keys[:limit])
+        has_next = len(keys) > limit
+        return KeyPage(page, Cursor(page[-1].created_at, page[-1].id).encode() if has_next else None)
+
+    async def revoke(self, tenant_id: UUID, key_id: str, revoked_by: UUID | None = None) -> ApiKey:
+        """Ends a key for good; revoking it again changes nothing.
+
+        Args:
+            revoked_by: the key with which it is revoked; None for the operator.
+
+        Raises:
+            InvalidKeyId, KeyNotFound: as their names say.
+            KeyEnded: the key with which it is to be revoked was revoked or has expired.
+        """
+        statement = (
+            update(api_keys)
+            .where(_t.tenant_id == tenant_id, _t.id == parse_key_id(key_id))
+            .values(revoked_at=func.coalesce(_t.revoked_at, func.now()))
+            .returning(*_SHOWN)
+        )
+        async with self._database.transaction() as connection:
+            if revoked_by is not None:
+                # One after the other, or two keys that revoke each other would wait for each other.
+                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                await _refuse_ended(connection, revoked_by)
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise KeyNotFound(key_id)
+        return _key(row)
+
+    async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
+        """Makes a token that begins one session; gives its secret and when it ends.
+
+        Raises:
+            KeyEnded: the key was revoked or has expired.
+        """
+        secret = new_token()
+        values = {"secret_hash": _hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
+        async with self._database.transaction() as connection:
+            await _refuse_ended(connection, key_id)
+            made = insert(realtime_tokens).values(values).returning(realtime_tokens.c.expires_at)
+            return secret, (await connection.execute(made)).scalar_one()
+
+    async def find(self, secret: Secret) -> Grant | None:
+        """What a secret stands for, revoked and expired ones included; None for one that never was or is spent.
+
+        It is looked up by its hash, so how long that takes tells nothing about a secret that was not shown.
+        """
+        limits = [tenants.c[name] for name in TenantLimits.__slots__]
+        wanted = [_t.id, _t.tenant_id, _t.scopes, _t.revoked_at, *limits]
+        if secret.kind == "key":
+            query = select(*wanted, _t.expires_at).join_from(api_keys, tenants).where(_t.secret_hash == secret.hash)
+        else:
+            ends = func.least(realtime_tokens.c.expires_at, _t.expires_at).label("expires_at")
+            both = realtime_tokens.join(api_keys).join(tenants)
+            query = select(*wanted, ends).select_from(both).where(realtime_tokens.c.secret_hash == secret.hash)
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            return None
+        return Grant(
+            key_id=row.id,
+            tenant_id=row.tenant_id,
+            scopes=frozenset(row.scopes),
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+            limits=TenantLimits(*(getattr(row, name) for name in TenantLimits.__slots__)),
+        )
+
+    async def note_uses(self, uses: Mapping[UUID, datetime]) -> None:
+        """Writes when keys were last used, in one statement."""
+        ids = sorted(uses)
+        async with self._database.transaction() as connection:
+            await connection.execute(_USED, {"ids": ids, "times": [uses[key_id] for key_id in ids]})
+
+    async def sweep(self) -> int:
+        """Removes tokens that ran out and keys that ended 90 days ago, so many in one go; gives how many."""
+        ended = [
+            (realtime_tokens.c.secret_hash, realtime_tokens.c.expires_at < func.now()),
+            (_t.id, func.least(_t.revoked_at, _t.expires_at) < func.now() - _KEPT),
+        ]
+        swept = 0
+        async with self._database.transaction() as connection:
+            for key, has_ended in ended:
+                some = select(key).where(has_ended).limit(_SWEPT).with_for_update(skip_locked=True)
+                swept += (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
+        return swept
+
+
+async def _refuse_ended(connection: AsyncConnection, key_id: UUID) -> None:
+    """Refuses a key that a server may still remember as a good one. It cannot be revoked until the transaction ends.
+
+    Raises:
+        KeyEnded: it was revoked, has expired, or is gone.
+    """
+    living = select(_t.id).where(_t.id == key_id, _LIVING).with_for_update(read=True)
+    if (await connection.execute(living)).one_or_none() is None:
+        raise KeyEnded
+
+
+class KeySweep:
+    """Removes what has ended, every ten minutes or so. Every server has one; they do not get in each other's way."""
+
+    def __init__(self, store: KeyStore, pause_seconds: float = _SWEEP_SECONDS) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+
+    async def run(self) -> None:
+        """Sweeps until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            try:
+                while await self._store.sweep():
+                    pass
+            except StorageUnavailable as error:
+                log.warning("keys and tokens that ended wait", reason=str(error))
+            except Exception:
+                # A mistake of ours must not end the task that sweeps.
+                log.exception("keys and tokens that ended cannot be removed")
+
+
+class KeyUses:
+    """Collects when keys are used and writes it once a minute: no call waits for that."""
+
+    def __init__(self, store: KeyStore, pause_seconds: float = _USE_SECONDS) -> None:
+        self._store = store
+        self._pause_seconds = pause_seconds
+        self._uses: dict[UUID, datetime] = {}
+
+    def note(self, key_id: UUID) -> None:
+        """A key was used now."""
+        if key_id in self._uses or len(self._uses) < _MOST_USED:
+            self._uses[key_id] = datetime.now(UTC)
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause_seconds)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what was noted; while Postgres is away it stays noted."""
+        uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        try:
+            await self._store.note_uses(uses)
+        except StorageUnavailable:
+            self._uses = uses | self._uses
+        except Exception:
+            # A mistake of ours must not end the task that writes.
+            log.exception("the uses of keys cannot be written")
+
+
+def _hash_of(text_of_secret: str) -> bytes:
+    secret = parse_secret(text_of_secret)
+    assert secret is not None  # noqa: S101 - we made it
+    return secret.hash
+
+
+def _key(row: Row[Any]) -> ApiKey:
+    values = row._asdict()
+    return ApiKey(**values | {"scopes": tuple(values["scopes"])})

@@ -1,0 +1,467 @@
+"""The statements of a process that runs sessions. Each names the owner, so that a late one changes nothing.
+
+None of them takes a session by its figures only: whoever was taken for dead finds 0 rows, whatever it writes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Double,
+    Integer,
+    Text,
+    Update,
+    Uuid,
+    bindparam,
+    case,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.tenancy import Caller
+from domain.transcript import TimedWord, Utterance
+from persistence.errors import NotOwner, RowLost
+from persistence.postgres import admission, lost_rows
+from persistence.postgres.database import Database
+from persistence.postgres.finals import NumberedUtterance, insert_finals
+from persistence.postgres.lost_rows import Fate, Kept
+from persistence.postgres.storage_usage import StorageUsage
+from persistence.postgres.tables import realtime_sessions, session_parts, session_utterances
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+
+_t = realtime_sessions.c
+
+_RESTORED_AT_ONCE: Final = 100
+"""Sessions that are inserted again in one transaction: each takes two or three statements."""
+
+_PROGRESS = text("""
+    UPDATE realtime_sessions AS s
+    SET audio_duration_seconds = greatest(s.audio_duration_seconds, p.seconds),
+        utterance_count = greatest(s.utterance_count, p.utterances),
+        word_count = greatest(s.word_count, p.words),
+        language = p.language,
+        stored_bytes = greatest(s.stored_bytes, p.stored_bytes),
+        processed_seconds = greatest(s.processed_seconds, p.processed)
+    FROM unnest(:ids, :seconds, :utterances, :words, :languages, :stored_bytes, :processed)
+        AS p(id, seconds, utterances, words, language, stored_bytes, processed)
+    WHERE s.id = p.id AND s.worker_id = :worker_id AND s.status = 'active'
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("seconds", type_=ARRAY(Double)),
+    bindparam("utterances", type_=ARRAY(Integer)),
+    bindparam("words", type_=ARRAY(Integer)),
+    bindparam("languages", type_=ARRAY(Text)),
+    bindparam("stored_bytes", type_=ARRAY(BigInteger)),
+    bindparam("processed", type_=ARRAY(Double)),
+)
+
+# Many rows are locked in one order, whoever writes them: figures and parts are written on two connections.
+_LOCK = text("""
+    SELECT id, audio_duration_seconds FROM realtime_sessions
+    WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+
+# The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
+_PARTS = text("""
+    WITH new AS (
+        SELECT * FROM unnest(:ids, :uploads, :numbers, :etags, :sizes) AS n(id, upload_id, number, etag, size)
+    ), owned AS (
+        UPDATE realtime_sessions AS s SET upload_id = n.upload_id
+        FROM (SELECT DISTINCT ON (id) id, upload_id FROM new) AS n
+        WHERE s.id = n.id AND s.worker_id = :worker_id AND s.deleted_at IS NULL
+        RETURNING s.id
+    ), written AS (
+        INSERT INTO session_parts (session_id, part_number, etag, size)
+        SELECT n.id, n.number, n.etag, n.size FROM new AS n JOIN owned USING (id)
+        ON CONFLICT (session_id, part_number) DO UPDATE SET etag = excluded.etag, size = excluded.size
+    )
+    SELECT id FROM owned
+""").bindparams(
+    bindparam("ids", type_=ARRAY(Uuid)),
+    bindparam("uploads", type_=ARRAY(Text)),
+    bindparam("numbers", type_=ARRAY(Integer)),
+    bindparam("etags", type_=ARRAY(Text)),
+    bindparam("sizes", type_=ARRAY(Integer)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What Postgres knows of a session's multipart upload."""
+
+    upload_id: str | None
+    """None before the first part."""
+    parts: tuple[StoredPart, ...]
+    """In the order of their numbers; there may be gaps, above all part 1."""
+    is_stored: bool = False
+    """Whether the object is there and in the row: the upload is over, and its parts are forgotten."""
+
+
+class SessionRows:
+    """Writes the rows of one process's sessions.
+
+    All methods raise StorageUnavailable while Postgres is away, and what `check` raises: it is asked before each write
+    whether this process may write at all.
+    """
+
+    def __init__(self, database: Database, worker_id: str, check: Callable[[], None] = lambda: None) -> None:
+        self._database = database
+        self.worker_id = worker_id
+        self._check = check
+        self._usage = StorageUsage()
+
+    async def insert(self, starts: Sequence[SessionStart]) -> None:
+        """Creates rows; one that is there already stays as it is."""
+        self._check()
+        statement = insert(realtime_sessions).on_conflict_do_nothing(index_elements=["id"])
+        async with self._database.transaction() as connection:
+            await connection.execute(statement, [asdict(start) for start in starts])
+
+    async def admit(self, start: SessionStart, caller: Caller | None) -> None:
+        """Creates the row of a session if its caller may begin it, and links it to the one that it continues.
+
+        A token that it begins with is spent. Begins of one tenant stand in line, on all servers, so two at once cannot
+        both take the last place; sessions of a server that is dead count until its lease has run out. The session that
+        is continued does not count, though its last words may take a while. One that was to continue the same one, and
+        has ended without having received anything, continues it no longer.
+
+        Raises:
+            TooManySessions: the tenant runs as many as it may.
+            TokenSpent: the token has begun another session meanwhile, or ran out.
+            StorageQuotaExceeded: it is to store something, and the tenant stores as much as it may.
+            SessionNotFound: the tenant has not the session to continue.
+            SessionResumed: another continues it.
+        """
+        self._check()
+        async with self._database.transaction() as connection:
+            if caller is not None:
+                await self._refuse_too_much(connection, start, caller)
+                await admission.let_in(connection, caller, start.previous_session_id)
+            if start.previous_session_id is not None:
+                await admission.link(connection, start.tenant_id, start.previous_session_id)
+            await connection.execute(insert(realtime_sessions).values(asdict(start)))
+
+    async def _refuse_too_much(self, connection: AsyncConnection, start: SessionStart, caller: Caller) -> None:
+        limit = caller.limits.max_storage_bytes
+        if limit is not None and start.stores:
+            continues = start.previous_session_id is not None
+            await self._usage.refuse_too_much(connection, start.tenant_id, limit, continues=continues)
+
+    async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
+        """Whether `admit` would let the caller in now, if one session did not run; takes nothing.
+
+        Raises:
+            TooManySessions, TokenSpent: it would not.
+        """
+        if caller.limits.max_sessions is None and caller.token_hash is None:
+            return
+        async with self._database.transaction() as connection:
+            await admission.refuse(connection, caller, instead_of)
+
+    async def write(
+        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+    ) -> dict[UUID, float]:
+        """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
+
+        A final that is there already stays as it is. Nothing is written of a session that is not this process's, or
+        whose row is gone.
+
+        Returns:
+            the sessions that are this process's, and how many seconds of audio their rows told of before.
+        """
+        self._check()
+        if not progress and not said:
+            return {}
+        async with self._database.transaction() as connection:
+            before = await self._lock(connection, [*progress, *(each.session_id for each in said)])
+            if progress:
+                await connection.execute(_PROGRESS, self._progress_parameters(progress))
+            if said:
+                await insert_finals(connection, self.worker_id, said)
+        return before
+
+    async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, float]:
+        found = await connection.execute(_LOCK, {"ids": list(set(ids)), "worker_id": self.worker_id})
+        return {row.id: row.audio_duration_seconds for row in found}
+
+    async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
+        """Inserts rows again that Postgres has lost, as active sessions of this process; says which were missing.
+
+        Only for sessions that this process runs or has to end, or whose `fate` is to be lost. Those that are deleted
+        stay deleted. However many they are, each transaction ends within its deadline; those that were restored before
+        one that fails are there the next time.
+        """
+        sessions: set[UUID] = set()
+        # The earlier sessions first: one may continue another of them.
+        ordered = sorted(starts, key=lambda start: (start.started_at, start.id))
+        for at in range(0, len(ordered), _RESTORED_AT_ONCE):
+            self._check()
+            async with self._database.transaction() as connection:
+                batch = ordered[at : at + _RESTORED_AT_ONCE]
+                restored = await lost_rows.restore(connection, self.worker_id, batch)
+            for tenant_id in restored.tenants:
+                lost_rows.note_restored("tenants", tenant_id)
+            for session_id in restored.sessions:
+                lost_rows.note_restored("realtime_sessions", session_id)
+            sessions |= restored.sessions
+        return frozenset(sessions)
+
+    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+        """What Postgres has of sessions, each of which is in the result."""
+        async with self._database.transaction() as connection:
+            return await lost_rows.look(connection, self.worker_id, session_ids)
+
+    async def fate(self, session_id: UUID) -> Fate:
+        """What became of a session's row, whoever owns it."""
+        async with self._database.transaction() as connection:
+            return await lost_rows.fate(connection, session_id)
+
+    async def is_there(self, session_id: UUID) -> bool:
+        """Whether a session of this process is there; False: it is deleted.
+
+        Raises:
+            NotOwner: another process has it.
+            RowLost: its row is gone.
+        """
+        async with self._database.transaction() as connection:
+            query = select(_t.id).where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
+            if (await connection.execute(query)).one_or_none() is not None:
+                return True
+            return await self._refuse_unless_deleted(connection, session_id)
+
+    def _progress_parameters(self, progress: Mapping[UUID, Progress]) -> dict[str, object]:
+        values = list(progress.values())
+        return {
+            "worker_id": self.worker_id,
+            "ids": list(progress),
+            "seconds": [value.audio_seconds for value in values],
+            "utterances": [value.utterances for value in values],
+            "words": [value.words for value in values],
+            "languages": [value.language for value in values],
+            "stored_bytes": [value.stored_bytes for value in values],
+            "processed": [value.processed_seconds for value in values],
+        }
+
+    async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
+        """Notes parts that S3 has, of many sessions in one statement; a part noted before is replaced.
+
+        Returns the sessions whose parts were noted: the others are not this process's any more, or their rows are lost.
+        The same part must not come twice in one call.
+        """
+        self._check()
+        parameters = {
+            "worker_id": self.worker_id,
+            "ids": [session_id for session_id, _ in parts],
+            "uploads": [part.upload_id for _, part in parts],
+            "numbers": [part.number for _, part in parts],
+            "etags": [part.etag for _, part in parts],
+            "sizes": [part.size for _, part in parts],
+        }
+        async with self._database.transaction() as connection:
+            await self._lock(connection, [session_id for session_id, _ in parts])
+            return frozenset((await connection.execute(_PARTS, parameters)).scalars())
+
+    async def upload(self, session_id: UUID) -> Upload:
+        """What is known of a session's multipart upload."""
+        async with self._database.transaction() as connection:
+            query = select(_t.upload_id, _t.audio_uri).where(_t.id == session_id)
+            upload_id, uri = (await connection.execute(query)).one_or_none() or (None, None)
+            rows = await connection.execute(
+                select(session_parts.c.part_number, session_parts.c.etag, session_parts.c.size)
+                .where(session_parts.c.session_id == session_id)
+                .order_by(session_parts.c.part_number)
+            )
+            return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
+
+    async def forget_upload(self, session_id: UUID) -> None:
+        """Drops an upload that is not in S3 any more, with its parts."""
+        self._check()
+        async with self._database.transaction() as connection:
+            await self._write_own(connection, session_id, update(realtime_sessions).values(upload_id=None))
+            await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
+
+    async def has_utterances(self, session_id: UUID, count: int) -> bool:
+        """Whether the first so many finals of a session are there."""
+        column = session_utterances.c
+        query = select(func.count()).where(column.session_id == session_id, column.index < count)
+        async with self._database.transaction() as connection:
+            return (await connection.execute(query)).scalar_one() == count
+
+    async def utterances(self, session_id: UUID) -> list[Utterance]:
+        """The finals of a session in their order, as far as they are written."""
+        return list((await self.said(session_id)).values())
+
+    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+        """The same by their indexes, of which some may be missing."""
+        query = (
+            select(session_utterances)
+            .where(session_utterances.c.session_id == session_id)
+            .order_by(session_utterances.c.index)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return {
+            row["index"]: Utterance(
+                row["start"],
+                row["end"],
+                row["text"],
+                row["confidence"],
+                row["language"],
+                tuple(TimedWord(**word) for word in row["words"]),
+            )
+            for row in rows
+        }
+
+    async def audio_seconds(self, session_id: UUID) -> float:
+        """How much audio the row tells of; 0 without a row."""
+        async with self._database.transaction() as connection:
+            told = await connection.execute(select(_t.audio_duration_seconds).where(_t.id == session_id))
+            return told.scalar_one_or_none() or 0.0
+
+    async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
+        """Ends a session; says whether it is still there.
+
+        Figures never fall and the language of more finals stays: a spool that a dead process left may know less than
+        the row.
+
+        Raises:
+            NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
+        """
+        self._check()
+        progress = conclusion.progress
+        statement = update(realtime_sessions).values(
+            status=conclusion.ending.status,
+            error=conclusion.ending.error,
+            ended_at=conclusion.ended_at,
+            audio_duration_seconds=func.greatest(_t.audio_duration_seconds, progress.audio_seconds),
+            utterance_count=func.greatest(_t.utterance_count, progress.utterances),
+            word_count=func.greatest(_t.word_count, progress.words),
+            processed_seconds=func.greatest(_t.processed_seconds, progress.processed_seconds),
+            language=case(
+                (_t.utterance_count > progress.utterances, _t.language),
+                else_=func.coalesce(func.nullif(progress.language, "auto"), _t.language),
+            ),
+        )
+        async with self._database.transaction() as connection:
+            return await self._write_own(connection, session_id, statement)
+
+    async def set_stored(
+        self,
+        session_id: UUID,
+        stored: StoredObjects,
+        *,
+        has_tails: bool = False,
+        audio_seconds: float | None = None,
+        stored_bytes: int | None = None,
+        said: Sequence[Utterance] | None = None,
+        language: str | None = None,
+        progress: Progress = Progress(),  # noqa: B008 - frozen
+    ) -> bool:
+        """Notes where the objects are; says whether the session is still there. Its upload is over.
+
+        Args:
+            has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
+            audio_seconds: the length of the stored audio, when it may differ from what was received.
+            stored_bytes: bytes of audio in the object.
+            said: the finals in the stored transcript: the row counts these, whatever it has counted before. None of a
+                session without a transcript.
+            language: what that transcript is in, if anything is known of it.
+            progress: figures that the row may not have yet.
+
+        Raises:
+            NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
+        """
+        self._check()
+        statement = update(realtime_sessions).values(
+            audio_uri=stored.audio_uri,
+            transcript_uri=stored.transcript_uri,
+            upload_id=None,
+            has_tails=has_tails,
+            recover_after=None,
+            audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
+            stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
+            language=_t.language if language is None else language,
+            **_counts(said, progress),
+        )
+        async with self._database.transaction() as connection:
+            is_there = await self._write_own(connection, session_id, statement)
+            if is_there:
+                await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
+            return is_there
+
+    async def tails_removed(self, session_id: UUID) -> None:
+        """Notes that nothing is left of a stored session's tail objects."""
+        self._check()
+        async with self._database.transaction() as connection:
+            await self._write_own(connection, session_id, update(realtime_sessions).values(has_tails=False))
+
+    async def remove_deleted(self, session_id: UUID) -> None:
+        """Removes the row of a deleted session whose objects are gone; nothing happens to any other row."""
+        self._check()
+        statement = delete(realtime_sessions).where(_t.id == session_id, _t.deleted_at.is_not(None))
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+    async def end_refused(self, error: str, ended_at: datetime, session_ids: Sequence[UUID]) -> int:
+        """Ends sessions of this process that were refused before they began; says how many.
+
+        Nothing of them is stored, so their rows must not promise it: they would be waited for without end.
+        """
+        self._check()
+        refused = func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid)))
+        statement = (
+            update(realtime_sessions)
+            .where(_t.worker_id == self.worker_id, _t.status == "active", _t.id == refused)
+            .values(
+                status="error",
+                error=error,
+                ended_at=ended_at,
+                store_audio=False,
+                store_transcript=False,
+                enhance_on_end=False,
+            )
+        )
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement)).rowcount
+
+    async def _write_own(self, connection: AsyncConnection, session_id: UUID, statement: Update) -> bool:
+        """Runs an update on a session of this process; says whether the session is still there.
+
+        Raises:
+            NotOwner: another process has it.
+            RowLost: its row is gone, and nobody has deleted it.
+        """
+        own = statement.where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
+        if (await connection.execute(own)).rowcount:
+            return True
+        return await self._refuse_unless_deleted(connection, session_id)
+
+    async def _refuse_unless_deleted(self, connection: AsyncConnection, session_id: UUID) -> bool:
+        match await lost_rows.fate(connection, session_id):
+            case Fate.LIVES:
+                raise NotOwner
+            case Fate.DELETED:
+                return False
+            case _:
+                raise RowLost
+
+
+def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
+    if said is not None:
+        return {"utterance_count": len(said), "word_count": sum(each.word_count for each in said)}
+    return {
+        "utterance_count": func.greatest(_t.utterance_count, progress.utterances),
+        "word_count": func.greatest(_t.word_count, progress.words),
+    }

@@ -1,0 +1,97 @@
+"""What sessions have said, from the rows, for those who read it."""
+
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select
+
+from domain.errors import InvalidFilter
+from domain.transcript import TimedWord, Utterance
+from persistence.postgres.database import Database
+from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.tables import session_utterances
+from persistence.s3.linked import Stretch
+
+MAX_LIMIT: Final = 1000
+
+_u = session_utterances.c
+
+
+class UtteranceStore:
+    """Reads utterances. All methods raise StorageUnavailable while Postgres is away.
+
+    They name no tenant: whoever asks has read the session as its tenant before.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, session_id: UUID, offset: int, limit: int) -> tuple[list[NumberedUtterance], bool]:
+        """At most `limit` (1 to 1000) utterances from index `offset` on, and whether the row has more.
+
+        Raises:
+            InvalidFilter: a parameter is out of range.
+        """
+        if not 1 <= limit <= MAX_LIMIT:
+            raise InvalidFilter("limit", f"limit must be 1 to {MAX_LIMIT}")
+        if offset < 0:
+            raise InvalidFilter("offset", "offset must be 0 or more")
+        found = await self._rows([session_id], offset, limit + 1)
+        return found[:limit], len(found) > limit
+
+    async def joined(self, stretches: Sequence[Stretch]) -> AsyncGenerator[Utterance, None]:
+        """What sessions that continue one another have said, on the time of the whole; a few of them at a time."""
+        for group in _groups(stretches):
+            by_session = {stretch.link.id: stretch for stretch in group}
+            async for found in self._all(list(by_session)):
+                stretch = by_session[found.session_id]
+                if stretch.has(found.utterance):
+                    yield stretch.moved(found.utterance)
+
+    async def _all(self, session_ids: list[UUID]) -> AsyncGenerator[NumberedUtterance, None]:
+        """All utterances of sessions, in the order of these; page by page where it is one session."""
+        if len(session_ids) > 1:
+            place = {session_id: at for at, session_id in enumerate(session_ids)}
+            found = await self._rows(session_ids, 0, None)
+            for each in sorted(found, key=lambda each: (place[each.session_id], each.index)):
+                yield each
+            return
+        offset, has_more = 0, True
+        while has_more:
+            found, has_more = await self.page(session_ids[0], offset, MAX_LIMIT)
+            for each in found:
+                yield each
+            if found:
+                offset = found[-1].index + 1
+
+    async def _rows(self, session_ids: list[UUID], offset: int, limit: int | None) -> list[NumberedUtterance]:
+        query = (
+            select(session_utterances)
+            .where(_u.session_id.in_(session_ids), _u.index >= offset)
+            .order_by(_u.session_id, _u.index)
+            .limit(limit)
+        )
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        return [_utterance(row) for row in rows]
+
+
+def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
+    """Sessions to be read with one statement: a thousand utterances or so, or one session."""
+    group: list[Stretch] = []
+    count = 0
+    for stretch in stretches:
+        if group and count + stretch.link.utterance_count > MAX_LIMIT:
+            yield group
+            group, count = [], 0
+        group.append(stretch)
+        count += stretch.link.utterance_count
+    if group:
+        yield group
+
+
+def _utterance(row: RowMapping) -> NumberedUtterance:
+    words = tuple(TimedWord(**word) for word in row["words"])
+    said = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
+    return NumberedUtterance(row["session_id"], row["index"], said)

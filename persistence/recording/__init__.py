@@ -1,0 +1,1 @@
+"""A running call: the interceptor, and what it records while the call runs."""

@@ -1,0 +1,162 @@
+"""One session's recording while it runs: its figures, and its spool when it stores anything."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from prometheus_client import Counter as Metric
+
+from domain.session import Ending
+from domain.transcript import Utterance, most_spoken
+from persistence.records import Conclusion, Progress, SessionStart
+from persistence.resume_point import Reach
+from persistence.spool.budget import FULL
+from persistence.spool.session_spool import SessionSpool
+from persistence.storing.audio_upload import AudioUpload
+from persistence.storing.degradations import DISK, Troubles
+from persistence.wav import WavFormat
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+_ROOM_SECONDS: Final = 0.2
+
+_received_bytes = Metric("dalston_received_audio_bytes_total", "Audio received, stored or not")
+_received_seconds = Metric("dalston_received_audio_seconds_total", "Audio received, stored or not")
+_audio_bytes = Metric("dalston_recorded_audio_bytes_total", "Audio written to the spool")
+_audio_seconds = Metric("dalston_recorded_audio_seconds_total", "Audio written to the spool")
+_utterances = Metric("dalston_recorded_utterances_total", "Finals written to the spool")
+_waits = Metric("dalston_spool_full_total", "Times a stream was held back because the spool was full")
+
+
+class Recorder:
+    """Takes what a session receives and says."""
+
+    def __init__(self, start: SessionStart, spool: SessionSpool | None, room_wait_seconds: float = 0.0) -> None:
+        self.start = start
+        self.spool = spool
+        self.upload: AudioUpload | None = None
+        """The way of its audio to S3, when it is stored."""
+        self.troubles = Troubles()
+        self._room_wait_seconds = room_wait_seconds
+        self._wav = WavFormat(start.encoding, start.sample_rate, start.channels)
+        self._received_bytes = 0
+        self._utterance_count = 0
+        self._words: Counter[str] = Counter()
+        self._reach = Reach()
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self._wav.frame_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """Audio taken so far; it is in the spool when it is to be stored."""
+        return self._received_bytes
+
+    @property
+    def received_seconds(self) -> float:
+        """The same in seconds."""
+        return self._wav.seconds(self._received_bytes)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Audio from the first byte on that survives the loss of this machine."""
+        return self.upload.stored_bytes if self.upload is not None else 0
+
+    @property
+    def stored_seconds(self) -> float:
+        """The same in seconds."""
+        return self._wav.seconds(self.stored_bytes)
+
+    async def audio(self, data: bytes) -> None:
+        """Records a message of audio, whole frames, as soon as there is room for it. Cut short, it records nothing.
+
+        Raises:
+            OSError: the spool's disk is broken, or was full for too long.
+        """
+        if self.spool is not None and self.start.store_audio:
+            spool = self.spool
+            await self._keep(lambda: spool.append_audio(data))
+            _audio_bytes.inc(len(data))
+            _audio_seconds.inc(self._wav.seconds(len(data)))
+            if self.upload is not None:
+                self.upload.appended()
+        self._received_bytes += len(data)
+        _received_bytes.inc(len(data))
+        _received_seconds.inc(self._wav.seconds(len(data)))
+
+    async def utterance(self, utterance: Utterance) -> None:
+        """Records a final, as soon as there is room for it. Cut short, it records nothing.
+
+        Raises:
+            OSError: the spool's disk is broken, or was full for too long.
+        """
+        if self.spool is not None and self.start.store_transcript:
+            spool = self.spool
+            await self._keep(lambda: spool.append_utterance(utterance))
+            _utterances.inc()
+        self._utterance_count += 1
+        self._words[utterance.language] += utterance.word_count
+        self._reach.said(utterance.start, utterance.end)
+
+    def suppressed(self, start: float, end: float) -> None:
+        """Notes speech that has no final. Where the audio ended in it, a session that resumes begins before it."""
+        self._reach.said(start, end)
+
+    def finals(self) -> list[Utterance]:
+        """Those that are to be kept, as the spool has them. Reads the disk."""
+        return self.spool.utterances() if self.spool is not None and self.start.store_transcript else []
+
+    def processed(self, seconds: float) -> None:
+        """Notes that whatever was said before `seconds` has been recorded."""
+        self._reach.processed(seconds)
+
+    def progress(self) -> Progress:
+        """The figures so far."""
+        return Progress(
+            audio_seconds=self.received_seconds,
+            utterances=self._utterance_count,
+            words=self._words.total(),
+            language=most_spoken(self.start.language, self._words),
+            stored_bytes=self.stored_bytes,
+            processed_seconds=self._reach.seconds(self.received_seconds, self._stored_limit()),
+        )
+
+    def conclude(self, ending: Ending) -> Conclusion:
+        """The session as it stands, ended now."""
+        progress = self.progress()
+        if ending.status == "completed":
+            # Its client has ended it there: nothing is cut, whatever follows.
+            progress = replace(progress, processed_seconds=self.received_seconds)
+        return Conclusion(ending, datetime.now(UTC), progress)
+
+    def _stored_limit(self) -> float | None:
+        # Without a transcript the rows have no utterances: whoever resumes could not tell that a point is in one.
+        return self.stored_seconds if self.start.store_audio and not self.start.store_transcript else None
+
+    async def _keep(self, write: Callable[[], None]) -> None:
+        """Writes to the spool. A full disk is a pause that holds the stream back, a broken one is the end."""
+        give_up_at = time.monotonic() + self._room_wait_seconds
+        while True:
+            try:
+                write()
+            except OSError as error:
+                if error.errno not in FULL or time.monotonic() >= give_up_at:
+                    raise
+                self._note_full()
+            else:
+                self.troubles.end(DISK)
+                return
+            await asyncio.sleep(_ROOM_SECONDS)
+
+    def _note_full(self) -> None:
+        if not self.troubles.has(DISK):
+            _waits.inc()
+            log.warning("the spool is full: a stream is held back", session_id=self.start.session_id)
+        self.troubles.begin(DISK)

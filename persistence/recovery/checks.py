@@ -1,0 +1,252 @@
+"""Whether rows, objects, unfinished uploads and spools agree. Only reads.
+
+Sessions that a living server is at work on are left out: they are allowed to be unfinished.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import ARRAY, RowMapping, Uuid, bindparam, text
+
+from domain.errors import InvalidSessionId
+from domain.session_id import format_session_id, parse_session_id
+from persistence.errors import ObjectNotFound
+from persistence.postgres.database import Database
+from persistence.postgres.lost_rows import deleted_among
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.tables import UNFINISHED
+from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, transcript_key
+from persistence.s3.objects import ObjectStore
+from persistence.spool.budget import SpoolBudget
+from persistence.spool.session_spool import SessionSpool
+from persistence.wav import WavFormat, data_bytes
+
+_ROWS: Final = 500
+_HEADER_READ_BYTES: Final = 256
+
+_PAGE = text(f"""
+    SELECT s.*, ({UNFINISHED}) AS is_unfinished, w.id IS NOT NULL AND w.lease_expires_at > now() AS has_server,
+        coalesce(s.deleted_at < now() - make_interval(secs => :delete_age), false) AS is_half_deleted
+    FROM realtime_sessions AS s LEFT JOIN workers AS w ON w.id = s.worker_id
+    WHERE s.id > :after ORDER BY s.id LIMIT :limit
+""")  # noqa: S608 - no input
+_SOME = text(f"""
+    SELECT s.id, s.stored_bytes, s.utterance_count, s.recover_after, ({UNFINISHED}) AS is_unfinished,
+        w.id IS NOT NULL AND w.lease_expires_at > now() AS has_server
+    FROM realtime_sessions AS s LEFT JOIN workers AS w ON w.id = s.worker_id WHERE s.id = ANY(:ids)
+""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not agree."""
+
+    kind: str
+    session_id: UUID | None
+    what: str
+    """A sentence for the operator."""
+    path: str = ""
+    """The key or the directory it is about."""
+
+    def __str__(self) -> str:
+        name = format_session_id(self.session_id) if self.session_id else "-"
+        return " ".join(filter(None, (f"{self.kind:24}", name, self.path, self.what)))
+
+
+class Verifier:
+    """Compares everything with everything. All methods raise StorageUnavailable when a part does not answer."""
+
+    def __init__(
+        self, database: Database, objects: ObjectStore, spool_dir: Path | None, *, delete_age_seconds: float = 300.0
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._spool_dir = spool_dir
+        self._delete_age_seconds = delete_age_seconds
+        self._rows = SessionRows(database, "verify")
+        self.checked = {"rows": 0, "objects": 0, "uploads": 0, "spools": 0}
+        """How much was looked at."""
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """Everything that does not agree."""
+        async for row in self._all_rows():
+            self.checked["rows"] += 1
+            for finding in await self._of_row(row):
+                yield finding
+        async for finding in self._of_objects():
+            yield finding
+        async for finding in self._of_uploads():
+            yield finding
+        if self._spool_dir is not None:
+            async for finding in self._of_spools(self._spool_dir):
+                yield finding
+
+    async def _all_rows(self) -> AsyncIterator[RowMapping]:
+        after = UUID(int=0)
+        while True:
+            parameters = {"after": after, "limit": _ROWS, "delete_age": self._delete_age_seconds}
+            async with self._database.transaction() as connection:
+                page = (await connection.execute(_PAGE, parameters)).mappings().all()
+            for row in page:
+                yield row
+            if not page:
+                return
+            after = page[-1]["id"]
+
+    async def _of_row(self, row: RowMapping) -> list[Finding]:
+        identifier = row["id"]
+        if row["deleted_at"] is not None:
+            if not row["is_half_deleted"] or (row["is_unfinished"] and row["has_server"]):
+                return []
+            return [Finding("delete_unfinished", identifier, "is deleted, and its row or objects are still there")]
+        if row["is_unfinished"]:
+            if row["has_server"]:
+                return []
+            what = "is active" if row["status"] == "active" else "is not stored to its end"
+            return [Finding("no_server", identifier, f"{what}, and no server is at work on it")]
+        findings = []
+        if row["audio_uri"] is not None:
+            findings += await self._of_audio(row)
+        if row["transcript_uri"] is not None:
+            findings += await self._of_transcript(row)
+        return findings
+
+    async def _of_audio(self, row: RowMapping) -> list[Finding]:
+        key = audio_key(row["id"])
+        wav = WavFormat(row["encoding"], row["sample_rate"], row["channels"])
+        try:
+            size = await self._objects.size(key)
+            said = data_bytes((await self._objects.read_start(key, _HEADER_READ_BYTES))[: wav.header_bytes])
+        except ObjectNotFound:
+            return [Finding("audio_missing", row["id"], "its row names audio that is not there", key)]
+        except ValueError:
+            return [Finding("audio_damaged", row["id"], "its audio has no header of a recording", key)]
+        if wav.file_bytes(said) != size:
+            what = f"its header tells of {said} bytes of audio, its length of {size - wav.header_bytes}"
+            return [Finding("audio_damaged", row["id"], what, key)]
+        if abs(wav.seconds(said) - row["audio_duration_seconds"]) * wav.sample_rate >= 1:
+            what = f"holds {wav.seconds(said):.3f} s of audio, its row says {row['audio_duration_seconds']:.3f} s"
+            return [Finding("audio_length", row["id"], what, key)]
+        return []
+
+    async def _of_transcript(self, row: RowMapping) -> list[Finding]:
+        key = transcript_key(row["id"])
+        try:
+            stored = json.loads(await self._objects.read(key))["utterances"]
+        except ObjectNotFound:
+            return [Finding("transcript_missing", row["id"], "its row names a transcript that is not there", key)]
+        except (ValueError, KeyError, TypeError):
+            return [Finding("transcript_damaged", row["id"], "its transcript cannot be read", key)]
+        said = await self._rows.utterances(row["id"])
+        if [each.text for each in said] != [each["text"].replace("\0", "") for each in stored]:
+            what = f"its transcript has {len(stored)} utterances that are not the {len(said)} of its rows"
+            return [Finding("transcript_differs", row["id"], what, key)]
+        counts, told = (len(said), sum(each.word_count for each in said)), (row["utterance_count"], row["word_count"])
+        if counts != told:
+            what = "has {} utterances of {} words, its row says {} of {}".format(*counts, *told)
+            return [Finding("utterance_count", row["id"], what)]
+        return []
+
+    async def _of_objects(self) -> AsyncIterator[Finding]:
+        after = ""
+        while keys := await self._objects.page(SESSIONS_PREFIX, after):
+            after = keys[-1]
+            self.checked["objects"] += len(keys)
+            rows = await self._rows_of(keys)
+            deleted = await self._deleted_of(keys)
+            for key in keys:
+                if (finding := _of_key(key, rows, deleted)) is not None and await self._is_there(key):
+                    yield finding
+
+    async def _of_uploads(self) -> AsyncIterator[Finding]:
+        keys = await self._objects.uploads_below(SESSIONS_PREFIX)
+        self.checked["uploads"] += len(keys)
+        rows = await self._rows_of(keys)
+        deleted = await self._deleted_of(keys)
+        for key in keys:
+            identifier = _session_of(key)
+            row = rows.get(identifier)
+            if row is None:
+                yield _without_row(key, identifier, deleted, "an unfinished upload")
+            elif not row["is_unfinished"]:
+                yield Finding("upload_left", identifier, "an unfinished upload that nobody will complete", key)
+
+    async def _of_spools(self, spool_dir: Path) -> AsyncIterator[Finding]:
+        directories = await asyncio.to_thread(lambda: sorted(spool_dir.glob("*/sess_*")))
+        self.checked["spools"] += len(directories)
+        rows = await self._rows_of([f"{SESSIONS_PREFIX}{directory.name}" for directory in directories])
+        for directory in directories:
+            row = rows.get(_session_of(f"{SESSIONS_PREFIX}{directory.name}"))
+            if row is None or not row["is_unfinished"]:
+                finding = _of_spool(directory, row)
+                if finding is not None:
+                    yield finding
+
+    async def _deleted_of(self, keys: Iterable[str]) -> frozenset[UUID]:
+        ids = {identifier for key in keys if (identifier := _session_of(key)) is not None}
+        async with self._database.transaction() as connection:
+            return await deleted_among(connection, ids)
+
+    async def _rows_of(self, keys: Iterable[str]) -> dict[UUID | None, RowMapping]:
+        ids = {identifier for key in keys if (identifier := _session_of(key)) is not None}
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(_SOME, {"ids": list(ids)})).mappings().all()
+        return {row["id"]: row for row in rows}
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._objects.size(key)
+        except ObjectNotFound:
+            return False
+        return True
+
+
+def _session_of(key: str) -> UUID | None:
+    try:
+        return session_of_key(key)
+    except InvalidSessionId:
+        return None
+
+
+def _without_row(key: str, identifier: UUID | None, deleted: frozenset[UUID], what: str) -> Finding:
+    """Of a session that was deleted it is to go; of one that has no row for another reason it may be all there is."""
+    if identifier in deleted:
+        return Finding("deleted_left", identifier, f"{what} of a session that was deleted", key)
+    return Finding("object_without_row", identifier, f"{what} of a session that has no row and was not deleted", key)
+
+
+def _of_key(key: str, rows: dict[UUID | None, Any], deleted: frozenset[UUID]) -> Finding | None:
+    identifier = _session_of(key)
+    if identifier is None:
+        return Finding("unknown_object", None, "an object that is none of ours", key)
+    row = rows.get(identifier)
+    if row is None:
+        return _without_row(key, identifier, deleted, "an object")
+    if parse_tail_key(key) is not None and not row["is_unfinished"]:
+        return Finding("tail_left", identifier, "a tail object of a session that is stored", key)
+    return None
+
+
+def _of_spool(directory: Path, row: Any) -> Finding | None:
+    """A directory in the spool of a session that is stored or gone. Waits for the disk."""
+    try:
+        identifier = parse_session_id(directory.name)
+        spool = SessionSpool.open(directory, SpoolBudget(1 << 62))
+    except (ValueError, InvalidSessionId):
+        return Finding("spool_damaged", None, "a session in the spool that cannot be read", str(directory))
+    except OSError:
+        return None  # removed meanwhile
+    if spool is None:
+        return None
+    if row is None:
+        return Finding("spool_without_row", identifier, "a session in the spool that has no row", str(directory))
+    if spool.audio_bytes() > row["stored_bytes"]:
+        return Finding("spool_has_more", identifier, "the spool has audio that is not stored", str(directory))
+    if len(spool.utterances()) > row["utterance_count"] or row["recover_after"] is not None:
+        return Finding("spool_has_more", identifier, "the spool has finals that are not stored", str(directory))
+    return Finding("spool_left", identifier, "a stored session is still in the spool", str(directory))

@@ -1,0 +1,221 @@
+"""Finishes what other processes left: the sessions of dead ones, deletes cut short, objects that belong to nothing.
+
+Every server has one. They need no leader: what one works on is locked or renamed to it in Postgres, and every step may
+be repeated.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from prometheus_client import Counter
+
+from domain.errors import InvalidSessionId, StorageUnavailable
+from domain.session_id import created_at, format_session_id
+from persistence.errors import LeaseLost, NotOwner
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership
+from persistence.records import INTERRUPTED
+from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
+from persistence.s3.objects import ObjectStore
+from persistence.storing.remote_recovery import Salvage, remove_objects
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+_MOST_TAKEN: Final = 1000
+_MOST_FORGOTTEN: Final = 10_000
+_MOST_NAMED: Final = 10_000
+_BATCH: Final = 20
+_CONCURRENT: Final = 4
+_RETRY_SECONDS: Final = 20.0
+# One session's end: two parts of 5 MiB up, 10 MiB down, and the retries of a store that is slow.
+_DEADLINE_SECONDS: Final = 300.0
+
+_reaped = Counter("dalston_workers_reaped_total", "Other processes that were found dead")
+_taken = Counter("dalston_sessions_taken_total", "Sessions taken over from processes that were found dead")
+_failed = Counter("dalston_recoveries_failed_total", "Attempts to end such a session that failed and are repeated")
+_deletes = Counter("dalston_deletes_finished_total", "Deletes that were cut short and have been finished")
+_orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose objects or uploads came late, or were left")
+_unexplained = Counter(
+    "dalston_orphans_kept_total", "Sessions with objects that have no row and that nobody has deleted: they stay"
+)
+
+SpoolsOf = Callable[[Sequence[str]], Awaitable[None]]
+"""Takes over the spools that these processes left on this machine, where there are any; asked in every round."""
+
+
+class Reaper:
+    """`run` looks round every few seconds."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        ownership: Ownership,
+        salvage: Salvage,
+        objects: ObjectStore,
+        spools_of: SpoolsOf,
+        *,
+        pause_seconds: float,
+        grace_seconds: float,
+        delete_age_seconds: float,
+        orphan_age_seconds: float,
+        sweep_seconds: float,
+        patience_seconds: float = 0.0,
+    ) -> None:
+        self._lease = lease
+        self._ownership = ownership
+        self._salvage = salvage
+        self._objects = objects
+        self._spools_of = spools_of
+        self._pause_seconds = pause_seconds
+        self._grace_seconds = grace_seconds
+        self._delete_age_seconds = delete_age_seconds
+        self._orphan_age_seconds = orphan_age_seconds
+        self._sweep_seconds = sweep_seconds
+        self._patience_seconds = patience_seconds
+        # Begun and neither ended nor put off: Postgres went away in between.
+        self._begun: set[UUID] = set()
+        self._swept_at = time.monotonic()
+        self._swept_to = ""
+        self._unexplained: set[UUID] = set()
+
+    async def run(self) -> None:
+        """Looks round until the lease is lost or the task is cancelled."""
+        is_failing = False
+        while True:
+            await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+            try:
+                await self.look_round()
+                is_failing = False
+            except LeaseLost:
+                return
+            except StorageUnavailable as error:
+                if not is_failing:
+                    log.warning("other servers' sessions wait", reason=str(error))
+                is_failing = True
+            except Exception:
+                # A mistake of ours must not end the streams; the next round tries again.
+                log.exception("a round of the reaper failed")
+
+    async def look_round(self) -> None:
+        """One round.
+
+        Raises:
+            StorageUnavailable: Postgres or S3 does not do its part.
+            LeaseLost: this process was taken for dead itself.
+        """
+        if self._lease.is_seasoned:
+            await self._take()
+        await self._recover()
+        await self._finish_deletes()
+        if time.monotonic() - self._swept_at > self._sweep_seconds:
+            self._swept_at = time.monotonic()
+            await self._sweep()
+
+    async def _take(self) -> None:
+        reaped = await self._ownership.reap(
+            self._grace_seconds,
+            _MOST_TAKEN,
+            INTERRUPTED,
+            datetime.now(UTC),
+            patience_seconds=self._patience_seconds,
+            timeline=self._lease.timeline,
+        )
+        _reaped.inc(len(reaped.workers))
+        _taken.inc(len(reaped.sessions))
+        if reaped.sessions:
+            log.warning("took over the sessions of dead servers", count=len(reaped.sessions), servers=reaped.workers)
+        await self._spools_of(reaped.workers)
+
+    async def _recover(self) -> None:
+        for session_id in list(self._begun):
+            await self._put_off(session_id, 0.0)
+        while due := await self._ownership.due(_BATCH):
+            # What fails without it would be due again at once.
+            self._lease.check()
+            slots = asyncio.Semaphore(_CONCURRENT)
+            async with asyncio.TaskGroup() as group:
+                for session_id in due:
+                    group.create_task(self._end(session_id, slots))
+
+    async def _end(self, session_id: UUID, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            try:
+                # Before it is asked: the answer may be lost.
+                self._begun.add(session_id)
+                if not await self._ownership.begin_recovery(session_id):
+                    self._begun.discard(session_id)
+                    return
+                remains = await self._ownership.remains(session_id)
+                if remains is not None:
+                    async with asyncio.timeout(_DEADLINE_SECONDS):
+                        await self._salvage.end(remains)
+                self._done(session_id)
+            except NotOwner:
+                self._done(session_id)
+            except (StorageUnavailable, TimeoutError, LeaseLost) as error:
+                _failed.inc()
+                log.warning("a session waits", session_id=format_session_id(session_id), reason=str(error))
+                await self._put_off_quietly(session_id)
+            except Exception:
+                _failed.inc()
+                log.exception("a session cannot be ended", session_id=format_session_id(session_id))
+                await self._put_off_quietly(session_id)
+
+    def _done(self, session_id: UUID) -> None:
+        self._begun.discard(session_id)
+        self._ownership.end_recovery(session_id)
+
+    async def _put_off_quietly(self, session_id: UUID) -> None:
+        try:
+            await self._put_off(session_id, _RETRY_SECONDS)
+        except (StorageUnavailable, LeaseLost):
+            log.warning("a session waits for the database", session_id=format_session_id(session_id))
+
+    async def _put_off(self, session_id: UUID, seconds: float) -> None:
+        await self._ownership.defer_recovery(session_id, seconds)
+        self._begun.discard(session_id)
+
+    async def _finish_deletes(self) -> None:
+        for session_id in await self._ownership.half_deleted(self._delete_age_seconds, _BATCH):
+            await self._salvage.delete(session_id)
+            _deletes.inc()
+
+    async def _sweep(self) -> None:
+        """One page of the bucket, and the next one next time; and all unfinished uploads."""
+        keys = await self._objects.page(SESSIONS_PREFIX, self._swept_to)
+        self._swept_to = keys[-1] if keys else ""
+        uploads = await self._objects.uploads_below(SESSIONS_PREFIX)
+        oldest = datetime.now(UTC).timestamp() - self._orphan_age_seconds
+        ids = {identifier for key in (*keys, *uploads) if (identifier := _session_of(key)) is not None}
+        old = [identifier for identifier in ids if created_at(identifier).timestamp() < oldest]
+        await self._ownership.forget_deletes(_MOST_FORGOTTEN)
+        if not old:
+            return
+        rowless = await self._ownership.without_row(old)
+        for session_id in rowless.deleted:
+            await remove_objects(self._objects, session_id)
+            _orphans.inc()
+            log.warning("removed what was left of a deleted session", session_id=format_session_id(session_id))
+        for session_id in rowless.unexplained:
+            # A row that Postgres has lost is no order to remove what it told of.
+            if session_id in self._unexplained or len(self._unexplained) >= _MOST_NAMED:
+                continue
+            self._unexplained.add(session_id)
+            _unexplained.inc()
+            log.error(
+                "a session has objects and no row, and nobody has deleted it", session_id=format_session_id(session_id)
+            )
+
+
+def _session_of(key: str) -> UUID | None:
+    try:
+        return session_of_key(key)
+    except InvalidSessionId:
+        return None

@@ -1,0 +1,245 @@
+"""What `python -m persistence.verify --repair` does: mends what can be mended without losing anything."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+
+from domain.session_id import created_at
+from persistence.errors import NotOwner, ObjectNotFound
+from persistence.postgres.database import Database
+from persistence.postgres.lease import Lease
+from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.rows import SessionRows
+from persistence.postgres.tables import HAS_SERVER, UNFINISHED
+from persistence.records import INTERRUPTED
+from persistence.recovery.checks import Finding
+from persistence.recovery.spool_recovery import conclusion_of
+from persistence.s3.objects import ObjectStore
+from persistence.spool.budget import SpoolBudget
+from persistence.spool.session_spool import SessionSpool
+from persistence.spool.spool_home import SpoolHome
+from persistence.storing.remote_recovery import (
+    Salvage,
+    put_transcript,
+    remove_objects,
+    stored_finals,
+    stored_header,
+    take_back_finals,
+)
+from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.wav import WavFormat, data_bytes
+
+_MOST: Final = 100_000
+_LOOK_SECONDS: Final = 0.5
+
+# Whoever stores more of a session in between changes what is asked for here: who owns it, and what it says.
+_SET_LENGTH = text(f"""
+    UPDATE realtime_sessions AS s SET audio_duration_seconds = :seconds, stored_bytes = :bytes
+    WHERE s.id = :id AND s.worker_id = :worker_id AND s.deleted_at IS NULL AND NOT ({UNFINISHED})
+        AND s.audio_duration_seconds = :old_seconds AND s.stored_bytes = :old_bytes
+        AND (s.recover_after IS NULL OR NOT {HAS_SERVER})
+    RETURNING s.id
+""")  # noqa: S608 - no input
+_SET_COUNT = text("""
+    UPDATE realtime_sessions SET utterance_count = :utterances, word_count = :words
+    WHERE id = :id AND worker_id = :worker_id AND utterance_count = :old_utterances RETURNING id
+""")
+
+
+class Mender:
+    """Mends findings. Each may be mended again.
+
+    All methods raise StorageUnavailable when a part does not answer, LeaseLost when this process was taken for dead.
+    """
+
+    def __init__(
+        self, database: Database, objects: ObjectStore, lease: Lease, worker_id: str, *, orphan_age_seconds: float
+    ) -> None:
+        self._database = database
+        self._objects = objects
+        self._lease = lease
+        self._rows = SessionRows(database, worker_id, lease.check)
+        self._ownership = Ownership(database, worker_id, lease.check)
+        self._salvage = Salvage(objects, self._rows)
+        self._surplus = Surplus(objects, self._rows, self._ownership)
+        self._orphan_age = timedelta(seconds=orphan_age_seconds)
+        self._ways: dict[str, Callable[[UUID, Finding], Awaitable[bool]]] = {
+            "delete_unfinished": self._finish_delete,
+            "no_server": self._is_ended,
+            "audio_length": self._set_length,
+            "transcript_missing": self._write_transcript,
+            "transcript_damaged": self._write_transcript,
+            "transcript_differs": self._write_transcript,
+            "utterance_count": self._set_count,
+            "deleted_left": self._remove_orphan,
+            "tail_left": self._remove_tail,
+            "upload_left": self._abort_uploads,
+            "spool_left": self._settle_spool,
+            "spool_has_more": self._settle_spool,
+            "spool_without_row": self._settle_spool,
+        }
+
+    async def take_over(self) -> int:
+        """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
+        ended = 0
+        while not self._lease.is_seasoned and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(_LOOK_SECONDS)
+        await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
+        while due := await self._ownership.due(100):
+            for session_id in due:
+                ended += await self._end(session_id)
+        return ended
+
+    async def _end(self, session_id: UUID) -> bool:
+        """Ends a session, unless it is somebody else's by now."""
+        try:
+            if not await self._ownership.begin_recovery(session_id):
+                return False
+            remains = await self._ownership.remains(session_id)
+            if remains is not None:
+                await self._salvage.end(remains)
+        except NotOwner:
+            return False
+        finally:
+            self._ownership.end_recovery(session_id)
+        return remains is not None
+
+    async def mend(self, finding: Finding) -> bool:
+        """Mends one; says whether it is."""
+        way = self._ways.get(finding.kind)
+        try:
+            return way is not None and finding.session_id is not None and await way(finding.session_id, finding)
+        except NotOwner:
+            return False  # a server has it by now
+
+    async def _is_ended(self, session_id: UUID, _: Finding) -> bool:
+        # By take_over, if it could be.
+        return await self._ownership.remains(session_id) is not None
+
+    async def _finish_delete(self, session_id: UUID, _: Finding) -> bool:
+        await self._salvage.delete(session_id)
+        return True
+
+    async def _set_length(self, session_id: UUID, finding: Finding) -> bool:
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        try:
+            size = data_bytes(await stored_header(self._objects, session_id, wav))
+        except (ObjectNotFound, ValueError):
+            return False  # it has changed since it was found
+        values = {
+            "id": session_id,
+            "worker_id": session.worker_id,
+            "old_seconds": session.audio_duration_seconds,
+            "old_bytes": session.stored_bytes,
+            "seconds": wav.seconds(size),
+            "bytes": size,
+        }
+        return await self._update(_SET_LENGTH, values)
+
+    async def _set_count(self, session_id: UUID, _: Finding) -> bool:
+        session, said = await self._ownership.session(session_id), await self._rows.utterances(session_id)
+        if session is None:
+            return False
+        values = {
+            "id": session_id,
+            "worker_id": session.worker_id,
+            "old_utterances": session.utterance_count,
+            "utterances": len(said),
+            "words": sum(each.word_count for each in said),
+        }
+        return await self._update(_SET_COUNT, values)
+
+    async def _update(self, statement: TextClause, values: dict[str, object]) -> bool:
+        self._lease.check()
+        async with self._database.transaction() as connection:
+            return (await connection.execute(statement, values)).one_or_none() is not None
+
+    async def _write_transcript(self, session_id: UUID, _: Finding) -> bool:
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        took_back = await self._take_back_finals(session)
+        said = await self._rows.utterances(session_id)
+        stored = await stored_finals(self._objects, session_id)
+        if took_back and [each.text for each in stored] == [each.text for each in said]:
+            return True
+        if not said:
+            return False
+        await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
+        return True
+
+    async def _take_back_finals(self, session: Remains) -> bool:
+        """Writes finals to the rows that only the transcript has; says whether there were any."""
+        # The rows of a stored session are written by whoever has it.
+        rows = SessionRows(self._database, session.worker_id, self._lease.check)
+        if not await take_back_finals(self._objects, rows, session.id):
+            return False
+        values = {"id": session.id, "worker_id": session.worker_id, "old_utterances": session.utterance_count}
+        said = await self._rows.utterances(session.id)
+        counts = {"utterances": len(said), "words": sum(each.word_count for each in said)}
+        await self._update(_SET_COUNT, values | counts)
+        return True
+
+    async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
+        if datetime.now(UTC) - created_at(session_id) < self._orphan_age:
+            return False
+        await remove_objects(self._objects, session_id)
+        return True
+
+    async def _remove_tail(self, session_id: UUID, finding: Finding) -> bool:
+        if not await self._has_recording(session_id):
+            return False
+        await self._objects.delete_all([finding.path])
+        return True
+
+    async def _abort_uploads(self, session_id: UUID, finding: Finding) -> bool:
+        if not await self._has_recording(session_id):
+            return False
+        await self._objects.abort_uploads(finding.path)
+        return True
+
+    async def _has_recording(self, session_id: UUID) -> bool:
+        """Whether what a recording was made of is superfluous, because it is there."""
+        session = await self._ownership.session(session_id)
+        if session is None:
+            return False
+        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        try:
+            return data_bytes(await stored_header(self._objects, session_id, wav)) >= session.stored_bytes
+        except (ObjectNotFound, ValueError):
+            return False
+
+    async def _settle_spool(self, session_id: UUID, finding: Finding) -> bool:
+        """As a server would that starts on this spool. One that lives and has it does that itself."""
+        directory = Path(finding.path)
+        home = await asyncio.to_thread(
+            SpoolHome.claim, directory.parent.parent, directory.parent.name, SpoolBudget(sys.maxsize)
+        )
+        if home is None:
+            return False
+        try:
+            spool = await asyncio.to_thread(SessionSpool.open, directory, home.budget)
+            return spool is None or await self._settle(session_id, spool)
+        except OSError:
+            return False
+        finally:
+            await asyncio.to_thread(home.release, remove=True)
+
+    async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
+        conclusion = await asyncio.to_thread(conclusion_of, spool)
+        standing = await self._surplus.settle(spool, conclusion.progress)
+        if standing is Standing.GONE:
+            await self._salvage.delete(session_id)
+        if standing in (Standing.GONE, Standing.STORED):
+            await asyncio.to_thread(spool.remove)
+            return True
+        return False

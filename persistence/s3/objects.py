@@ -1,0 +1,477 @@
+"""Objects in one S3 bucket: every call under a deadline, idempotent ones repeated, every failure a typed error."""
+
+import asyncio
+import functools
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+
+import aioboto3
+import aiohttp
+from aiobotocore.config import AioConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.handlers import add_expect_header
+from prometheus_client import Counter
+
+from domain.errors import StorageUnavailable
+from persistence.config import PersistenceSettings
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
+from persistence.records import StoredPart
+from persistence.s3.layout import PART_BYTES
+from persistence.s3.spooled_part import SpooledPart
+from telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.literals import BucketLocationConstraintType
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        DeleteTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ListPartsOutputTypeDef,
+    )
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+__all__ = ["PART_BYTES", "Body", "ObjectStore", "open_objects"]
+
+Body = bytes | SpooledPart
+"""What an object or a part is made of."""
+
+_CHUNK_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 1 << 20
+_DELETE_KEYS: Final = 1000
+_ATTEMPTS: Final = 4
+_FIRST_PAUSE_SECONDS: Final = 0.2
+_READS: Final = frozenset(
+    {
+        "head_bucket",
+        "create_bucket",
+        "head_object",
+        "get_object",
+        "list_objects",
+        "list_multipart_uploads",
+        "list_parts",
+    }
+)
+_NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+_FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
+
+_retries = Counter("dalston_s3_retries_total", "Calls to S3 that were repeated", ["operation"])
+_failures = Counter("dalston_s3_failures_total", "Calls to S3 that failed for good", ["operation"])
+
+
+def _code(error: BaseException) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _why(error: BaseException) -> str:
+    """What an operator can do about it, as far as that is known."""
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return (
+            "there are no credentials for S3: set DALSTON_S3_ACCESS_KEY_ID and DALSTON_S3_SECRET_ACCESS_KEY, or give"
+            " the server those of the default chain of AWS (environment, profile or role)"
+        )
+    if _code(error) in _REFUSALS:
+        return (
+            f"the object store refuses the credentials, or what is done with them ({_code(error)}): check"
+            " DALSTON_S3_ACCESS_KEY_ID, DALSTON_S3_SECRET_ACCESS_KEY, DALSTON_S3_BUCKET and what the identity may do"
+        )
+    return "the object store does not answer as it should"
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later."""
+    if not isinstance(error, ClientError):
+        return not isinstance(error, BotoCoreError) or "Credentials" not in type(error).__name__
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status >= 500 or status == 429 or _code(error) in {"SlowDown", "RequestTimeout"}
+
+
+class ObjectStore:
+    """Objects by key in one bucket. All methods raise StorageUnavailable when S3 does not do its part."""
+
+    def __init__(
+        self, client: "S3Client", downloads: "S3Client", bucket: str, region: str, deadline_seconds: float
+    ) -> None:
+        self._client = client
+        self._downloads = downloads
+        self._bucket = bucket
+        self._region = region
+        self._deadline_seconds = deadline_seconds
+        self.check: Callable[[], None] = lambda: None
+        """Asked before every write whether this process may write at all; what it raises passes through."""
+
+    def uri(self, key: str) -> str:
+        """`s3://bucket/key`."""
+        return f"s3://{self._bucket}/{key}"
+
+    async def ensure_bucket(self) -> None:
+        """Makes the bucket if it is not there."""
+        try:
+            await self._call("head_bucket", lambda: self._client.head_bucket(Bucket=self._bucket))
+        except ObjectNotFound:
+            await self._call("create_bucket", self._create_bucket)
+
+    async def _create_bucket(self) -> None:
+        try:
+            if self._region == "us-east-1":  # the one region that S3 does not accept as a constraint
+                await self._client.create_bucket(Bucket=self._bucket)
+            else:
+                constraint: BucketLocationConstraintType = self._region  # type: ignore[assignment]  # any region's name
+                await self._client.create_bucket(
+                    Bucket=self._bucket, CreateBucketConfiguration={"LocationConstraint": constraint}
+                )
+        except ClientError as error:
+            if _code(error) != "BucketAlreadyOwnedByYou":
+                raise
+
+    async def put(self, key: str, body: Body, content_type: str) -> None:
+        """Writes a whole object, replacing what was there."""
+
+        async def put() -> None:
+            async with _opened(body) as data:
+                await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+
+        await self._call("put_object", put)
+
+    async def create_upload(self, key: str, content_type: str) -> str:
+        """Begins an object made of parts; gives the upload's id.
+
+        An answer that was lost leaves an upload that nobody knows of: `abort_uploads` once the object is there.
+        """
+        answer = await self._call(
+            "create_multipart_upload",
+            lambda: self._client.create_multipart_upload(Bucket=self._bucket, Key=key, ContentType=content_type),
+        )
+        return answer["UploadId"]
+
+    async def upload_part(self, key: str, upload_id: str, number: int, part: Body) -> str:
+        """Puts a part, replacing an earlier one of its number; gives its ETag. All but the last are of PART_BYTES.
+
+        Raises:
+            UploadNotFound: the upload is complete, aborted or never was.
+        """
+
+        async def upload() -> str:
+            async with _opened(part) as data:
+                answer = await self._client.upload_part(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=data
+                )
+                return answer["ETag"]
+
+        return await self._call("upload_part", upload)
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
+        """Makes the object of its parts. Completing it again does nothing, so a lost answer does no harm.
+
+        Raises:
+            UploadNotFound: the upload is not there, and no object of this length either.
+        """
+        done: list[CompletedPartTypeDef] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        try:
+            await self._call(
+                "complete_multipart_upload",
+                lambda: self._client.complete_multipart_upload(
+                    Bucket=self._bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": done}
+                ),
+            )
+        except StorageUnavailable:
+            if not await self.has(key, sum(part.size for part in parts)):
+                raise
+
+    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
+        """Writes a large object from parts of PART_BYTES each, the last of any size.
+
+        Reads a part only after the one before it was taken. Unfinished uploads of the key, this one's included when it
+        fails, are aborted: a key has one writer.
+        """
+        await self.abort_uploads(key)
+        upload_id = await self.create_upload(key, content_type)
+        try:
+            done: list[StoredPart] = []
+            async for part in parts:
+                number = len(done) + 1
+                etag = await self.upload_part(key, upload_id, number, part)
+                done.append(StoredPart(upload_id, number, etag, len(part)))
+            await self.complete_upload(key, upload_id, done)
+        except StorageUnavailable:
+            await self._abort_quietly(key, upload_id)
+            raise
+
+    async def _abort_quietly(self, key: str, upload_id: str) -> None:
+        try:
+            await self._abort(key, upload_id)
+        except StorageUnavailable:
+            log.warning("unfinished upload left behind", key=key)
+
+    async def _abort(self, key: str, upload_id: str) -> None:
+        async def abort() -> None:
+            try:
+                await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+            except ClientError as error:
+                if _code(error) != "NoSuchUpload":
+                    raise
+
+        await self._call("abort_multipart_upload", abort)
+
+    async def abort_uploads(self, key: str) -> None:
+        """Aborts every unfinished upload of the key."""
+        for upload_id in await self.uploads(key):
+            await self._abort(key, upload_id)
+
+    async def uploads(self, key: str) -> list[str]:
+        """Ids of the key's unfinished uploads."""
+        listed = await self._call(
+            "list_multipart_uploads",
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
+        )
+        return [upload["UploadId"] for upload in listed.get("Uploads", []) if upload.get("Key") == key]
+
+    async def parts(self, key: str, upload_id: str) -> list[StoredPart]:
+        """The parts that an unfinished upload has, in the order of their numbers.
+
+        Raises:
+            UploadNotFound: the upload is complete, aborted or never was.
+        """
+        parts: list[StoredPart] = []
+        marker = 0
+        while True:
+            listed = await self._call("list_parts", functools.partial(self._parts_page, key, upload_id, marker))
+            page = listed.get("Parts", [])
+            parts += [StoredPart(upload_id, each["PartNumber"], each["ETag"], each["Size"]) for each in page]
+            if not page or not listed.get("IsTruncated"):
+                return parts
+            marker = page[-1]["PartNumber"]
+
+    async def _parts_page(self, key: str, upload_id: str, marker: int) -> "ListPartsOutputTypeDef":
+        return await self._client.list_parts(Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumberMarker=marker)
+
+    async def uploads_below(self, prefix: str) -> list[str]:
+        """Keys that have unfinished uploads; the first thousand or so uploads."""
+        listed = await self._call(
+            "list_multipart_uploads",
+            lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix),
+        )
+        return sorted({upload["Key"] for upload in listed.get("Uploads", [])})
+
+    async def page(self, prefix: str, after: str) -> list[str]:
+        """The next thousand keys or fewer that begin with `prefix`; none behind the last."""
+        listed = await self._call("list_objects", functools.partial(self._list_page, prefix, after))
+        return [each["Key"] for each in listed.get("Contents", [])]
+
+    async def size(self, key: str) -> int:
+        """Length of an object in bytes.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        return (await self.size_and_version(key))[0]
+
+    async def size_and_version(self, key: str) -> tuple[int, str]:
+        """Length of an object in bytes, and what tells it from another of that key: the store's tag, or nothing.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
+        return answer["ContentLength"], answer.get("ETag", "")
+
+    async def has(self, key: str, size: int) -> bool:
+        """Whether there is an object of this length."""
+        try:
+            return await self.size(key) == size
+        except ObjectNotFound:
+            return False
+
+    async def list(self, prefix: str) -> list[str]:
+        """All keys that begin with `prefix`, in order."""
+        keys: list[str] = []
+        after = ""
+        while True:
+            listed = await self._call("list_objects", functools.partial(self._list_page, prefix, after))
+            page = [each["Key"] for each in listed.get("Contents", [])]
+            keys += page
+            if not page or not listed.get("IsTruncated"):
+                return keys
+            after = page[-1]
+
+    async def _list_page(self, prefix: str, after: str) -> "ListObjectsV2OutputTypeDef":
+        return await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
+
+    async def read(self, key: str) -> bytes:
+        """A whole object, one that fits the memory.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+
+        async def read() -> bytes:
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return await self._call("get_object", read)
+
+    async def read_start(self, key: str, size: int) -> bytes:
+        """At most so many bytes of an object's beginning.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        return await self._read_range(key, 0, size)
+
+    async def read_range(self, key: str, begin: int, end: int) -> bytes:
+        """The bytes of an object from `begin` to `end`.
+
+        Raises:
+            ObjectNotFound: it is not there.
+            StorageUnavailable: also when the object ends before.
+        """
+        data = await self._read_range(key, begin, end) if begin < end else b""
+        if len(data) != end - begin:
+            raise ObjectStoreUnavailable("the object is shorter than it was")
+        return data
+
+    async def _read_range(self, key: str, begin: int, end: int) -> bytes:
+        async def read() -> bytes:
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={begin}-{end - 1}")
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return await self._call("get_object", read)
+
+    async def get(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
+        """Length of an object and its bytes in chunks, as `get_range` gives them.
+
+        Raises:
+            ObjectNotFound: it is not there.
+        """
+        size = await self.size(key)
+        return size, self.get_range(key, 0, size)
+
+    async def get_range(self, key: str, first: int, size: int) -> AsyncGenerator[bytes, None]:
+        """So many bytes of an object from byte `first` on, in chunks of at most 64 KiB.
+
+        They are fetched a mebibyte at a time: no connection to S3 waits for whoever reads the chunks.
+
+        Raises:
+            ObjectNotFound: it is not there.
+            StorageUnavailable: also where the object has less than that, or is replaced in between.
+        """
+        end, etag = first + size, None
+        while first < end:
+            piece, etag = await self._read_piece(key, first, min(first + _PIECE_BYTES, end), etag)
+            for at in range(0, len(piece), _CHUNK_BYTES):
+                yield piece[at : at + _CHUNK_BYTES]
+            first += len(piece)
+
+    async def _read_piece(self, key: str, begin: int, end: int, etag: str | None) -> tuple[bytes, str]:
+        """The bytes from `begin` to `end` of the object that has this ETag, and the ETag."""
+        same: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
+
+        async def read() -> tuple[bytes, str]:
+            wanted = f"bytes={begin}-{end - 1}"
+            answer = await self._downloads.get_object(Bucket=self._bucket, Key=key, Range=wanted, **same)
+            async with answer["Body"] as body:
+                return await body.read(), answer["ETag"]
+
+        data, found = await self._call("get_object", read)
+        if len(data) != end - begin:
+            raise ObjectStoreUnavailable("an object is shorter than it was")
+        return data, found
+
+    async def delete(self, key: str) -> None:
+        """Removes an object and its unfinished uploads; nothing happens if there are none."""
+        await self.abort_uploads(key)
+        await self._call("delete_object", lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
+
+    async def delete_all(self, keys: Sequence[str]) -> None:
+        """Removes objects, a thousand with one call; nothing happens for those that are not there."""
+        for at in range(0, len(keys), _DELETE_KEYS):
+            await self._call("delete_objects", functools.partial(self._delete_some, keys[at : at + _DELETE_KEYS]))
+
+    async def _delete_some(self, keys: Sequence[str]) -> None:
+        wanted: DeleteTypeDef = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        answer = await self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
+        if answer.get("Errors"):
+            raise OSError("some objects were not removed")
+
+    async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
+        """One idempotent call, repeated with a growing pause while its failure may pass."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                # botocore's own timeouts do not fire on a server that hangs in the middle of an upload.
+                if operation not in _READS:
+                    self.check()
+                async with asyncio.timeout(self._deadline_seconds):
+                    return await call()
+            except _FAILURES as error:
+                if _code(error) == "NoSuchUpload":
+                    raise UploadNotFound("the upload is not in the store") from error
+                if _code(error) in _NOT_FOUND:
+                    raise ObjectNotFound("the object is not in the store") from error
+                if attempt == _ATTEMPTS - 1 or not _may_pass(error):
+                    _failures.labels(operation).inc()
+                    log.warning(
+                        "object store call failed", operation=operation, error=type(error).__name__, code=_code(error)
+                    )
+                    raise ObjectStoreUnavailable(_why(error)) from error
+            _retries.labels(operation).inc()
+            pause = _FIRST_PAUSE_SECONDS * 2**attempt
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+        raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def _opened(body: Body) -> AsyncIterator[bytes | BinaryIO]:
+    if isinstance(body, bytes):
+        yield body
+        return
+    with await asyncio.to_thread(body.open) as file:
+        yield file
+
+
+@functools.cache
+def _session() -> aioboto3.Session:
+    """One for the process: the first client of each reads a megabyte about what S3 is."""
+    return aioboto3.Session()
+
+
+@asynccontextmanager
+async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectStore]:
+    """A client of the bucket for the block. Nothing is sent before the first call."""
+    options: dict[str, Any] = {"endpoint_url": settings.s3_endpoint_url, "region_name": settings.s3_region}
+    if settings.s3_access_key_id is not None and settings.s3_secret_access_key is not None:
+        options["aws_access_key_id"] = settings.s3_access_key_id.get_secret_value()
+        options["aws_secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
+    config = AioConfig(
+        s3={"addressing_style": "path"},
+        # Repeating is done here, where the deadline is.
+        retries={"total_max_attempts": 1},
+        connect_timeout=min(5.0, settings.s3_deadline_seconds),
+        read_timeout=settings.s3_deadline_seconds,
+        max_pool_connections=32,
+        # Stores other than AWS often lack the newer checksums; TLS and ETags guard the way as before.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    session = _session()
+    # Many downloads at once must not keep a connection from what is to be stored.
+    async with (
+        session.client("s3", config=config, **options) as client,
+        session.client("s3", config=config, **options) as downloads,
+    ):
+        # A file is sent like bytes are, at once: the answer to its announcement would be one more thing to wait for.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        yield ObjectStore(client, downloads, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)

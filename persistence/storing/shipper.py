@@ -1,0 +1,186 @@
+"""From the spool to S3."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+from uuid import UUID
+
+from domain.transcript import Utterance, majority_language
+from persistence.errors import DatabaseUnavailable, DiskUnavailable
+from persistence.postgres.finals import batches, missing
+from persistence.postgres.rows import SessionRows
+from persistence.records import StoredObjects
+from persistence.s3.objects import ObjectStore
+from persistence.spool.session_spool import SessionSpool
+from persistence.storing.audio_upload import AudioUpload, Ways
+from persistence.storing.degradations import Troubles
+from persistence.storing.part_batcher import PartLedger
+from persistence.storing.remote_recovery import put_transcript, remove_objects
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+# A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
+# gone and it is made of what is left.
+_CONCURRENT_BODIES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """An ended session's objects."""
+
+    objects: StoredObjects = field(default_factory=StoredObjects)
+    audio_bytes: int | None = None
+    """Audio in the object; None when no audio was asked for."""
+    audio_seconds: float | None = None
+    has_tails: bool = False
+    """Whether `clean` has something to remove."""
+    said: list[Utterance] | None = None
+    """The finals in the transcript; None when no transcript was asked for."""
+    language: str | None = None
+    """What the transcript is in."""
+
+
+class Shipper:
+    """Puts sessions' audio and transcripts to S3. Shipping a session again replaces what is there by the same."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        rows: SessionRows,
+        *,
+        flush_seconds: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._objects = objects
+        self._rows = rows
+        self._check = check
+        self._ledger = PartLedger(rows)
+        slots = asyncio.Semaphore(_CONCURRENT_BODIES)
+        self._ways = Ways(objects, rows, self._ledger, slots, flush_seconds, check)
+        self._uploads: dict[UUID, AudioUpload] = {}
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Notes parts in Postgres until cancelled."""
+        await self._ledger.run()
+
+    def begin(self, spool: SessionSpool, troubles: Troubles) -> AudioUpload:
+        """Ships the audio of a session that begins, in a task of its own, until `ship` or `close`."""
+        start = spool.manifest.start
+        upload = AudioUpload(spool, self._ways, troubles)
+        self._uploads[start.id] = upload
+        self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
+        return upload
+
+    def parts_again(self) -> None:
+        """Has the parts of all running sessions written to Postgres again, which may have lost them."""
+        for upload in self._uploads.values():
+            upload.parts_again()
+
+    async def ship(self, spool: SessionSpool) -> Shipped:
+        """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
+
+        The transcript is made of the rows of utterances, to which those of the spool are added that are not there:
+        after a power cut or a failover of Postgres either may have finals that the other has not. Of an index that both
+        have, the row's has been shown.
+
+        Raises:
+            StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
+            NotOwner, LeaseLost: the session is not this process's any more.
+        """
+        start = spool.manifest.start
+        shipped = Shipped()
+        if start.store_audio:
+            shipped = await self._ship_audio(spool)
+        if start.store_transcript:
+            shipped = await self._ship_transcript(spool, shipped)
+        return shipped
+
+    async def clean(self, spool: SessionSpool) -> None:
+        """Removes from S3 what a stored session needs no longer.
+
+        Raises:
+            StorageUnavailable: S3 does not do its part; call again.
+            LeaseLost: this process may not write.
+        """
+        if (upload := self._uploads.get(spool.manifest.start.id)) is not None:
+            await upload.clean()
+
+    async def discard(self, session_id: UUID) -> None:
+        """Removes a session's objects, whichever there are.
+
+        Raises:
+            StorageUnavailable: S3 does not do its part; call again.
+            LeaseLost: this process may not write.
+        """
+        self._check()
+        await self._stop(session_id)
+        await remove_objects(self._objects, session_id)
+
+    def forget(self, session_id: UUID) -> None:
+        """Nothing more is to be done for a session; calling it again does nothing."""
+        self._uploads.pop(session_id, None)
+        if (running := self._running.pop(session_id, None)) is not None:
+            running.cancel()
+
+    async def close(self) -> None:
+        """Ends what still ships; the spool has it."""
+        running = set(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _ship_audio(self, spool: SessionSpool) -> Shipped:
+        try:
+            upload = await self._ended_upload(spool)
+            uri, size = await upload.finish()
+        except OSError as error:
+            raise DiskUnavailable("the spool cannot be read") from error
+        return Shipped(StoredObjects(audio_uri=uri), size, spool.wav.seconds(size), upload.has_tails)
+
+    async def _ship_transcript(self, spool: SessionSpool, shipped: Shipped) -> Shipped:
+        start, seconds = spool.manifest.start, shipped.audio_seconds
+        if seconds is None:
+            seconds = await self._rows.audio_seconds(start.id)
+        said = await self._all_said(spool)
+        language = majority_language(start.language, said)
+        self._check()
+        uri = await put_transcript(self._objects, start.id, language, seconds, said)
+        return replace(shipped, objects=replace(shipped.objects, transcript_uri=uri), said=said, language=language)
+
+    async def _all_said(self, spool: SessionSpool) -> list[Utterance]:
+        """What was said, once the rows have all of it: nobody's memory of having written it is asked."""
+        session_id = spool.manifest.start.id
+        kept = await asyncio.to_thread(spool.utterances)
+        said = await self._rows.said(session_id)
+        if lost := missing(session_id, kept, said):
+            for batch in batches(lost):
+                await self._rows.write({}, batch)
+            said = await self._rows.said(session_id)
+            if missing(session_id, kept, said) and await self._rows.is_there(session_id):
+                raise DatabaseUnavailable("the database has not taken all finals of a session")
+        return [said[index] for index in sorted(said)]
+
+    async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
+        session_id = spool.manifest.start.id
+        await self._stop(session_id)
+        if session_id not in self._uploads:
+            self._uploads[session_id] = AudioUpload(spool, self._ways, Troubles(), is_recovered=True)
+        return self._uploads[session_id]
+
+    async def _stop(self, session_id: UUID) -> None:
+        if (running := self._running.get(session_id)) is not None:
+            self._uploads[session_id].end()
+            await asyncio.wait({running})
+            self._running.pop(session_id, None)
+
+
+async def _run(upload: AudioUpload, session_id: str) -> None:
+    try:
+        await upload.run()
+    except Exception:
+        # A mistake of ours with one session: its audio stays in the spool until its end.
+        log.exception("shipping stopped", session_id=session_id)
