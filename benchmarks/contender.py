@@ -30,7 +30,7 @@ def dalston(weights: str, threads: int, model: str = "fast", spare_beams: int = 
     Greedy, as it is while others wait, unless `model` or `spare_beams` ask for more.
     """
     from server.inference.config import InferenceSettings
-    from server.inference.engine import Engine
+    from server.inference.scheduling.engine import Engine
 
     runner = asyncio.Runner()
     models = {"fast": weights, "accurate": weights}
@@ -57,8 +57,8 @@ def dalston_full_window(weights: str, threads: int) -> tuple[str, Transcribe]:
     import torch
 
     from server.inference.config import InferenceSettings
-    from server.inference.hypothesis import Utterance
-    from server.inference.transcriber import Transcriber
+    from server.inference.decoding.hypothesis import Utterance
+    from server.inference.decoding.transcriber import Transcriber
     from server.inference.weights import resolve
     from server.inference.whisper.precision import choose_device, choose_precision
 

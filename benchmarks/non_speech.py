@@ -28,8 +28,8 @@ from provenance import commit, load, machine
 from speech import RATE, Clip, clips, spread
 
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
-from server.inference.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.scheduling.engine import Engine
 from server.session.events import Final, Partial, SpeechStarted
 from server.session.options import AUTO, SessionOptions
 from server.session.session import Session

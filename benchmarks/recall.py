@@ -31,9 +31,9 @@ from provenance import commit, load, machine
 from speech import RATE, Samples, whole_span
 
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
-from server.inference.hypothesis import Utterance
-from server.inference.transcriber import Transcriber
+from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.transcriber import Transcriber
+from server.inference.scheduling.engine import Engine
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
 from server.session.events import Ended, Final, SpeechStarted

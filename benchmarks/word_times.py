@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from speech import Clip, clips, spread
 
-from server.inference.batch_policy import window
 from server.inference.config import InferenceSettings
-from server.inference.hypothesis import Utterance
+from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions, Word
-from server.inference.transcriber import Transcriber
+from server.inference.scheduling.batch_policy import window
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
 

@@ -28,8 +28,8 @@ from server.access.gate import Gate, KeyGate, OpenGate
 from server.access.grants import Grants
 from server.config import ServerSettings
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
 from server.inference.errors import EngineStopped, WeightsError
+from server.inference.scheduling.engine import Engine
 from server.rpc.audit import AuditInterceptor
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor

@@ -20,7 +20,7 @@ from dalston.v1.transcription_pb2 import (
 from domain.session_id import new_session_id
 from domain.tenancy import current_caller
 from persistence.recovery.resumption import Resumption, Resumptions
-from server.inference.owner import Owner
+from server.inference.scheduling.owner import Owner
 from server.rpc.admission import Admission
 from server.rpc.config_message import (
     MAX_AUDIO_MESSAGE_BYTES,

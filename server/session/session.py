@@ -13,8 +13,8 @@ import numpy as np
 from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
-from server.inference.owner import Owner
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
+from server.inference.scheduling.owner import Owner
 from server.session import metrics
 from server.session.budget import MOST_FLUSHES, Held, UtteranceBudget
 from server.session.buffer import AudioBuffer

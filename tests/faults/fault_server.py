@@ -86,9 +86,9 @@ def _window(number: int) -> Window:
 
 
 def main() -> int:
-    engine = types.ModuleType("server.inference.engine")
+    engine = types.ModuleType("server.inference.scheduling.engine")
     engine.Engine = ScriptedEngine  # type: ignore[attr-defined]
-    sys.modules["server.inference.engine"] = engine  # torch takes 4 s to import
+    sys.modules["server.inference.scheduling.engine"] = engine  # torch takes 4 s to import
     from server import app
 
     app.SileroVad = ScriptedVad  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from server.inference.errors import WeightsError
-from server.inference.whisper.vocabulary import Vocabulary, read_vocabulary
+from server.inference.whisper.special_tokens import Vocabulary, read_vocabulary
 
 
 class WhisperShape(BaseModel, frozen=True):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import server.inference.torchaudio_compat  # noqa: F401 - before anything here imports transformers
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
+from server.inference.scheduling.engine import Engine
 from server.inference.weights import resolve
 
 SAMPLES = Path(__file__).parents[3] / "samples"

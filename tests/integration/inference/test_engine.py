@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
 from server.inference.errors import EngineStopped, WeightsError
 from server.inference.recognition import RecognitionOptions
+from server.inference.scheduling.engine import Engine
 
 RATE = 16_000
 normalise = EnglishTextNormalizer({})

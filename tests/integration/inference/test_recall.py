@@ -9,7 +9,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from server.inference.engine import Engine
+from server.inference.scheduling.engine import Engine
 
 CLIPS = Path(__file__).parent / "clips"
 RATE = 16_000

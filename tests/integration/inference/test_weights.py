@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
-from server.inference.decoding import RowDecoding
-from server.inference.generation import TokenChooser
-from server.inference.hypothesis import Utterance
+from server.inference.decoding.generation import TokenChooser
+from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.repetition import PATIENT
+from server.inference.decoding.token_rules import RowDecoding
+from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
-from server.inference.repetition import PATIENT
-from server.inference.transcriber import Transcriber
 from server.inference.weights.ct2_format import read_ct2
 from server.inference.whisper.features import LogMel
 from server.inference.whisper.precision import Precision

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from server.inference.alignment import Alignment, path_starts
+from server.inference.decoding.alignment import Alignment, path_starts
 
 
 def exhaustive(gain: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
 import pytest
 
-from server.inference.allowance import MOST_SECONDS, SAVED_SECONDS, Allowance
+from server.inference.scheduling.allowance import MOST_SECONDS, SAVED_SECONDS, Allowance
 
 
 def busy_share(share: float, each: float, seconds: float) -> float:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.batch_memory import BatchMemory, ValueBytes, batch_limits, batch_memory
+from server.inference.decoding.batch_memory import BatchMemory, ValueBytes, batch_limits, batch_memory
 from server.inference.whisper.checkpoint import WhisperShape
 
 GIB = 2**30

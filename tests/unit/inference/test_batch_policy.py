@@ -3,12 +3,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.batch_policy import (
+from server.inference.batch_limits import BatchLimits
+from server.inference.scheduling.batch_policy import (
     AHEAD_FIRST,
     AHEAD_LAST,
     FINALS_FIRST,
     FRAMES_PER_SECOND,
-    BatchLimits,
     Candidate,
     Kind,
     next_batch,

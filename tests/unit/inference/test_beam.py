@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from server.inference.beam import Beam, Search
-from server.inference.decoding import RowDecoding
-from server.inference.repetition import EAGER
-from server.inference.whisper.vocabulary import Vocabulary
+from server.inference.decoding.beam import Beam, Search
+from server.inference.decoding.repetition import EAGER
+from server.inference.decoding.token_rules import RowDecoding
+from server.inference.whisper.special_tokens import Vocabulary
 
 END, STAMP = 100, 110
 VOCABULARY = Vocabulary(

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from server.inference.config import InferenceSettings
-from server.inference.coverage import Stretch
-from server.inference.division import DEPTH
-from server.inference.engine import Engine
-from server.inference.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.coverage import Stretch
+from server.inference.decoding.division import DEPTH
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
 from server.inference.recognition import RecognitionOptions
+from server.inference.scheduling.engine import Engine
 
 RATE = 16_000
 FULL = 1500

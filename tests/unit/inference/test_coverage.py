@@ -1,6 +1,6 @@
 import pytest
 
-from server.inference.coverage import may_be_uncovered, spoken_seconds, uncovered, within
+from server.inference.decoding.coverage import may_be_uncovered, spoken_seconds, uncovered, within
 
 ALL = ((0.0, 20.0),)
 

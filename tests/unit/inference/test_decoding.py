@@ -1,8 +1,8 @@
 import pytest
 
-from server.inference.decoding import RowDecoding
-from server.inference.repetition import EAGER
-from server.inference.whisper.vocabulary import Vocabulary
+from server.inference.decoding.repetition import EAGER
+from server.inference.decoding.token_rules import RowDecoding
+from server.inference.whisper.special_tokens import Vocabulary
 
 END, FIRST_STAMP, SIZE = 100, 110, 1611
 VOCABULARY = Vocabulary(

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from server.inference.coverage import Stretch
-from server.inference.division import LEAST_SECONDS, Division, divided, joined
-from server.inference.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.coverage import Stretch
+from server.inference.decoding.division import LEAST_SECONDS, Division, divided, joined
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
 from server.inference.recognition import RecognitionOptions, Word
 from server.inference.whisper.features import SAMPLE_RATE
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.draft import AT_ONCE, Draft
+from server.inference.decoding.draft import AT_ONCE, Draft
 
 TOKENS = st.lists(st.integers(0, 4), max_size=60)
 

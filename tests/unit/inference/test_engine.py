@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from server.inference.config import InferenceSettings
-from server.inference.engine import Engine
 from server.inference.errors import EngineStopped
-from server.inference.job_queue import JobQueue
+from server.inference.scheduling.engine import Engine
+from server.inference.scheduling.job_queue import JobQueue
 
 
 async def test_an_engine_whose_thread_has_died_says_so_and_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 import torch
 
-from server.inference.decoding import Allowed
-from server.inference.generation import TokenChooser
-from server.inference.whisper.vocabulary import Vocabulary
+from server.inference.decoding.generation import TokenChooser
+from server.inference.decoding.token_rules import Allowed
+from server.inference.whisper.special_tokens import Vocabulary
 
 VOCABULARY = Vocabulary(
     size=20,

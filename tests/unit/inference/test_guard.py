@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.inference.guard import Evidence, compression_ratio, invented
+from server.inference.decoding.guard import Evidence, compression_ratio, invented
 
 SPOKEN = Evidence(
     "thank you for calling",

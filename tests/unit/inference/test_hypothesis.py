@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from server.inference.coverage import Stretch
-from server.inference.hypothesis import Hypothesis
+from server.inference.decoding.coverage import Stretch
+from server.inference.decoding.hypothesis import Hypothesis
 
 SPOKEN = Hypothesis(
     text="he was not an ill-disposed young man",

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.batch_policy import BatchLimits
+from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.hypothesis import Utterance
 from server.inference.errors import QueueFull
-from server.inference.hypothesis import Utterance
-from server.inference.job import Job
-from server.inference.job_queue import JobQueue
-from server.inference.owner import Owner
+from server.inference.scheduling.job import Job
+from server.inference.scheduling.job_queue import JobQueue
+from server.inference.scheduling.owner import Owner
 
 ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
 

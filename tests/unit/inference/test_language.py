@@ -1,4 +1,4 @@
-from server.inference.language import Detected, detected
+from server.inference.decoding.language import Detected, detected
 
 CHANCES = {"en": 0.3, "es": 0.65, "fr": 0.05}
 

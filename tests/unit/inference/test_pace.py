@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.pace import Pace
+from server.inference.scheduling.pace import Pace
 
 
 def ahead_of(utterances: list[tuple[float, float]], *, others_wait: bool = False) -> list[bool]:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.inference.repetition import EAGER, LONGEST_PERIOD, PATIENT, RepetitionGuard
+from server.inference.decoding.repetition import EAGER, LONGEST_PERIOD, PATIENT, RepetitionGuard
 
 GUARD = RepetitionGuard(short=3, long=2)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from server.inference.terms import prompt_tokens, terms_alone, within_one
+from server.inference.decoding.bias_terms import prompt_tokens, terms_alone, within_one
 
 
 def encode(text: str) -> list[int]:

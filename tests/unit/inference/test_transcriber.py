@@ -9,13 +9,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from server.inference import beam
-from server.inference.beam import search
-from server.inference.decoding import RowDecoding
-from server.inference.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.beam import search
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.repetition import PATIENT, RepetitionGuard
+from server.inference.decoding.token_rules import RowDecoding, beam
+from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
-from server.inference.repetition import PATIENT, RepetitionGuard
-from server.inference.transcriber import Transcriber
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
 
@@ -124,7 +123,7 @@ def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
     (plain,) = transcriber.transcribe([Utterance(samples, None)], FRAMES)
     other = next(language for language in ("en", "de") if language != plain.language)
     steps = counted_steps(monkeypatch)
-    monkeypatch.setattr("server.inference.language.SURE", 0.0)
+    monkeypatch.setattr("server.inference.decoding.language.SURE", 0.0)
     right, wrong = RecognitionOptions(expected_language=plain.language), RecognitionOptions(expected_language=other)
     (heard,) = transcriber.transcribe([Utterance(samples, None, right)], FRAMES)
     assert_same(heard, plain)

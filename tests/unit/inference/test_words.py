@@ -3,8 +3,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from server.inference.decoding.words import TimedTokens, certain_beginning, timed_words, word_count
 from server.inference.recognition import Word
-from server.inference.words import TimedTokens, certain_beginning, timed_words, word_count
 
 
 def decoder(pieces: Sequence[str | bytes]) -> Callable[[list[int]], str]:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from structlog.testing import capture_logs
 
-from server.inference.allowance import SAVED_SECONDS
-from server.inference.batch_policy import BatchLimits
-from server.inference.coverage import Stretch
+from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.coverage import Stretch
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
 from server.inference.errors import (
     EngineStopped,
     InferenceError,
@@ -23,9 +23,9 @@ from server.inference.errors import (
     RecognitionFailed,
     WeightsError,
 )
-from server.inference.hypothesis import Hypothesis, Utterance
-from server.inference.job import Job
-from server.inference.worker import Worker
+from server.inference.scheduling.allowance import SAVED_SECONDS
+from server.inference.scheduling.job import Job
+from server.inference.scheduling.worker import Worker
 
 SECONDS = 5.0
 """Nothing here takes this long unless it is broken."""
@@ -420,7 +420,9 @@ def cannot_be_told(_: object) -> None:
 
 DEATHS: dict[str, Callable[[Worker, ScriptedModel, pytest.MonkeyPatch], None]] = {
     "the queue breaks": lambda worker, _, patch: patch.setattr(worker._queue, "take", is_full),
-    "what went on cannot be noted": lambda _, __, patch: patch.setattr("server.inference.worker._note", is_full),
+    "what went on cannot be noted": lambda _, __, patch: patch.setattr(
+        "server.inference.scheduling.worker._note", is_full
+    ),
     "the metrics break": lambda _, __, patch: patch.setattr("server.inference.metrics.BATCH_SIZE.labels", is_full),
     "the device is lost": lambda _, model, __: setattr(model, "outcome", lose_the_device),
 }

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from server.inference.errors import WeightsError
-from server.inference.whisper.vocabulary import read_vocabulary
+from server.inference.whisper.special_tokens import read_vocabulary
 
 MULTILINGUAL: dict[str, Any] = {
     "eos_token_id": 50257,

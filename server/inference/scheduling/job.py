@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
 from server.inference.errors import InferenceError
-from server.inference.hypothesis import Hypothesis, Utterance
-from server.inference.owner import tenant_of
+from server.inference.scheduling.owner import tenant_of
 from server.inference.whisper.features import SAMPLE_RATE
 
 

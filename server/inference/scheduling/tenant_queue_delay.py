@@ -3,7 +3,7 @@
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from server.inference.lateness import Lateness
+from server.inference.scheduling.queue_delay import Lateness
 
 _FORGOTTEN = 0.01
 """Seconds: what is less late is not remembered."""

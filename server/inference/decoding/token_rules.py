@@ -7,8 +7,8 @@ stop by itself but begins again; a closing stamp near the end of the utterance i
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from server.inference.repetition import RepetitionGuard
-from server.inference.whisper.vocabulary import SECONDS_PER_STAMP, Vocabulary
+from server.inference.decoding.repetition import RepetitionGuard
+from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, Vocabulary
 
 Ending = Literal["end", "closed", "loop", "cap"]
 """The model stopped; it closed a segment at the utterance's end; it repeated itself; it wrote too much."""

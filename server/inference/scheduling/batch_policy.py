@@ -6,6 +6,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from server.inference.batch_limits import BatchLimits
+
 FRAMES_PER_SECOND = 50
 _BUCKET = 32
 _MARGIN_SECONDS = 1.5
@@ -49,22 +51,6 @@ class Candidate:
     def tenant_turn(self) -> float:
         """Since when its tenant has waited for others with it."""
         return max(self.turn, self.tenant_served)
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    rows: int
-    """Utterances in a batch."""
-    frames: int
-    """Frames in a batch, padding included: what bounds its memory."""
-    waste: float
-    """The share of a batch's frames that may be padding. Every row is computed at the longest one's length."""
-    partial_rows: int = 1
-    """Partials in a batch, with their share of the frames. Few, for a final that comes meanwhile waits for them."""
-
-    def for_partials(self) -> "BatchLimits":
-        """The limits of a batch of partials."""
-        return BatchLimits(self.partial_rows, self.frames * self.partial_rows // self.rows, self.waste)
 
 
 def next_batch(queue: Sequence[Candidate], limits: BatchLimits, precedence: Sequence[Kind] = FINALS_FIRST) -> list[int]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from server.inference.alignment import Alignment
+from server.inference.decoding.alignment import Alignment
+from server.inference.decoding.words import TimedTokens
 from server.inference.whisper.decoder import Decoder, DecoderState
-from server.inference.whisper.vocabulary import SECONDS_PER_STAMP, Vocabulary
-from server.inference.words import TimedTokens
+from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from server.inference.coverage import Stretch
-from server.inference.decoding import Ending
-from server.inference.guard import Evidence, Reason, invented
+from server.inference.decoding.coverage import Stretch
+from server.inference.decoding.guard import Evidence, Reason, invented
+from server.inference.decoding.token_rules import Ending
 from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
 
 # The slowest of 349 utterances in four languages has 1.8 tokens a second.

@@ -9,11 +9,11 @@ from typing import NamedTuple, Protocol
 import torch
 
 from server.inference import metrics
-from server.inference.batch_policy import BatchLimits
+from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.hypothesis import Failing, Hypothesis, Utterance
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
-from server.inference.hypothesis import Failing, Hypothesis, Utterance
-from server.inference.job import Job
-from server.inference.job_queue import JobQueue
+from server.inference.scheduling.job import Job
+from server.inference.scheduling.job_queue import JobQueue
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -3,21 +3,21 @@
 from collections import deque
 from collections.abc import Hashable, Sequence
 
-from server.inference.allowance import Allowance
-from server.inference.batch_policy import (
+from server.inference.batch_limits import BatchLimits
+from server.inference.errors import QueueFull
+from server.inference.scheduling.allowance import Allowance
+from server.inference.scheduling.batch_policy import (
     AHEAD_FIRST,
     AHEAD_LAST,
     FINALS_FIRST,
     PARTIALS_FIRST,
-    BatchLimits,
     Candidate,
     Kind,
     next_batch,
 )
-from server.inference.errors import QueueFull
-from server.inference.job import Job
-from server.inference.pace import Pace
-from server.inference.tenant_lateness import Lates, TenantLateness, Wait
+from server.inference.scheduling.job import Job
+from server.inference.scheduling.pace import Pace
+from server.inference.scheduling.tenant_queue_delay import Lates, TenantLateness, Wait
 
 LATE_SECONDS = 0.5
 """Finals that wait this long for others on average leave no time for partials. Batches of recordings that are ahead of

@@ -15,19 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference import metrics
-from server.inference.batch_memory import batch_limits
-from server.inference.batch_policy import BatchLimits, window
+from server.inference.batch_limits import BatchLimits
 from server.inference.config import InferenceSettings
-from server.inference.division import DEPTH, divided, joined
+from server.inference.decoding.batch_memory import batch_limits
+from server.inference.decoding.division import DEPTH, divided, joined
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.transcriber import Transcriber
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull, RecognitionFailed
-from server.inference.hypothesis import Hypothesis, Utterance
-from server.inference.job import Job
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
-from server.inference.transcriber import Transcriber
+from server.inference.scheduling.batch_policy import window
+from server.inference.scheduling.job import Job
+from server.inference.scheduling.worker import Worker
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.precision import choose_device, choose_precision
-from server.inference.worker import Worker
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

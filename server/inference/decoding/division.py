@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from server.inference.coverage import Speech, within
-from server.inference.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.coverage import Speech, within
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.words import UNSPACED
 from server.inference.whisper.features import SAMPLE_RATE
-from server.inference.whisper.vocabulary import SECONDS_PER_STAMP
-from server.inference.words import UNSPACED
+from server.inference.whisper.special_tokens import SECONDS_PER_STAMP
 
 DEPTH: Final = 2
 """A part is divided once more at most: of one utterance there are six parts, and each is tried twice."""

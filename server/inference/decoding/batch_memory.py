@@ -7,8 +7,8 @@ again without its terms.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.inference.batch_policy import BatchLimits
-from server.inference.draft import AT_ONCE
+from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.draft import AT_ONCE
 from server.inference.whisper.checkpoint import WhisperShape
 
 _FLOAT = 4

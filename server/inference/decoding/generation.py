@@ -7,10 +7,10 @@ from itertools import chain, islice
 
 import torch
 
-from server.inference.decoding import Allowed, RowDecoding
-from server.inference.draft import Draft
+from server.inference.decoding.draft import Draft
+from server.inference.decoding.token_rules import Allowed, RowDecoding
 from server.inference.whisper.decoder import Decoder, DecoderState
-from server.inference.whisper.vocabulary import Vocabulary
+from server.inference.whisper.special_tokens import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

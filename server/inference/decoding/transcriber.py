@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 
 from server.inference import metrics
-from server.inference.batch_memory import BatchMemory, ValueBytes, batch_memory
-from server.inference.beam import places, search
-from server.inference.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
-from server.inference.decoding import RowDecoding
-from server.inference.generation import TokenChooser, capacity, generate
-from server.inference.hypothesis import Hypothesis, Utterance
-from server.inference.language import BEST_KNOWN, Detected, detected
-from server.inference.repetition import EAGER, PATIENT
-from server.inference.terms import prompt_tokens, terms_alone, within_one
+from server.inference.decoding.batch_memory import BatchMemory, ValueBytes, batch_memory
+from server.inference.decoding.beam import places, search
+from server.inference.decoding.bias_terms import prompt_tokens, terms_alone, within_one
+from server.inference.decoding.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
+from server.inference.decoding.generation import TokenChooser, capacity, generate
+from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.language import BEST_KNOWN, Detected, detected
+from server.inference.decoding.repetition import EAGER, PATIENT
+from server.inference.decoding.token_rules import RowDecoding
+from server.inference.decoding.word_timer import Said, WordTimer
+from server.inference.decoding.words import certain_beginning, timed_words, word_count
 from server.inference.whisper.checkpoint import read_checkpoint
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.encoder import Encoder
 from server.inference.whisper.features import SAMPLE_RATE, LogMel
 from server.inference.whisper.precision import Precision
-from server.inference.word_timer import Said, WordTimer
-from server.inference.words import certain_beginning, timed_words, word_count
 
 _TOKENS_PER_SECOND = 12
 _TOKENS_AT_LEAST = 20

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from server.inference.decoding import Allowed, RowDecoding
-from server.inference.generation import TokenChooser
+from server.inference.decoding.generation import TokenChooser
+from server.inference.decoding.token_rules import Allowed, RowDecoding
 from server.inference.whisper.decoder import Decoder, DecoderState
 
 

@@ -1,0 +1,1 @@
+"""From a batch of utterances to hypotheses: beams, rules for tokens, judging, word times."""
