@@ -22,7 +22,7 @@ from pathlib import Path
 
 from provenance import commit, machine
 
-from stack.envoy import Certificate, Doors, envoy
+from stack.envoy import Certificate, Endpoints, envoy
 from stack.ports import free_port
 
 ATTACKER, CLIENT = "127.0.0.1", "127.0.0.9"
@@ -186,9 +186,9 @@ def main() -> None:
                 folder = Path(name)
                 certificate = make_certificate(folder) if hold.is_tls else None
                 ports = (free_port(), free_port(), free_port())
-                doors = Doors(["127.0.0.1"], *ports, certificate=certificate, connections_each=arguments.each)
-                with envoy(folder / "envoy", doors):
-                    print(asyncio.run(measure(doors.port, hold, goes_on, arguments.seconds)), flush=True)
+                endpoints = Endpoints(["127.0.0.1"], *ports, certificate=certificate, connections_each=arguments.each)
+                with envoy(folder / "envoy", endpoints):
+                    print(asyncio.run(measure(endpoints.port, hold, goes_on, arguments.seconds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def dalston_full_window(weights: str, threads: int) -> tuple[str, Transcribe]:
     import torch
 
     from server.inference.config import InferenceSettings
-    from server.inference.decoding.hypothesis import Utterance
+    from server.inference.decoding.hypothesis import UtteranceAudio
     from server.inference.decoding.transcriber import Transcriber
     from server.inference.weights import resolve
     from server.inference.whisper.precision import choose_device, choose_precision
@@ -68,7 +68,7 @@ def dalston_full_window(weights: str, threads: int) -> tuple[str, Transcribe]:
     transcriber = Transcriber(directory, device, choose_precision(device))
 
     def transcribe(samples: np.ndarray, language: str) -> str:
-        return transcriber.transcribe([Utterance(samples, language)], transcriber.full_window)[0].text
+        return transcriber.transcribe([UtteranceAudio(samples, language)], transcriber.full_window)[0].text
 
     return "dalston, window of 30 s", transcribe
 

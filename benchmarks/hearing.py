@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import jiwer
-from speech import Track, Utterance
+from speech import Track, UtteranceAudio
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
 LOST_SHARE = 0.5
@@ -80,12 +80,12 @@ class Heard:
         kept = _common(self.text, text)
         if text[kept : kept + 1].strip() or kept < len(self.text):
             kept = text.rfind(" ", 0, kept) + 1
-        surplus = len(self.text) - kept
-        while surplus > 0:
+        reconciliation = len(self.text) - kept
+        while reconciliation > 0:
             at_then, piece = self.pieces.pop()
-            if len(piece) > surplus:
-                self.pieces.append((at_then, piece[:-surplus]))
-            surplus -= len(piece)
+            if len(piece) > reconciliation:
+                self.pieces.append((at_then, piece[:-reconciliation]))
+            reconciliation -= len(piece)
         if len(text) > kept:
             self.pieces.append((at, text[kept:]))
         self.text = text
@@ -168,7 +168,7 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
 
 
 def _partials(
-    utterances: Sequence[Utterance], partials: Sequence[tuple[float, float]], speed: float
+    utterances: Sequence[UtteranceAudio], partials: Sequence[tuple[float, float]], speed: float
 ) -> list[list[float]]:
     """When those of each utterance came, in seconds since it began.
 

@@ -28,7 +28,7 @@ from provenance import commit, load, machine
 from speech import RATE, Clip, clips, spread
 
 from server.inference.config import InferenceSettings
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.scheduling.engine import Engine
 from server.session.events import Final, Partial, SpeechStarted
 from server.session.options import AUTO, SessionOptions
@@ -75,7 +75,7 @@ _outcome: ContextVar[Outcome] = ContextVar("outcome")
 class WatchedEngine(Engine):
     """Notes what the model wrote before it is judged."""
 
-    async def _run(self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool) -> Hypothesis:
+    async def _run(self, model: str, utterance: UtteranceAudio, session: Hashable, *, is_partial: bool) -> Hypothesis:
         hypothesis = await super()._run(model, utterance, session, is_partial=is_partial)
         _outcome.get().hypotheses.append(("partial" if is_partial else "final", hypothesis))
         return hypothesis

@@ -45,8 +45,8 @@ from stack.seaweedfs import seaweedfs  # noqa: E402
 from tests.faults.client import PatternClient  # noqa: E402
 from tests.faults.http_proxy import HttpProxy  # noqa: E402
 from tests.faults.pattern import BYTES_PER_SECOND, audio  # noqa: E402
+from tests.faults.scenario import Bucket, Scenario, a_scenario  # noqa: E402
 from tests.faults.servers import REAL, SCRIPTED, ServerProcess, a_server  # noqa: E402
-from tests.faults.world import Bucket, World, a_world  # noqa: E402
 
 MIB = 1 << 20
 MESSAGE_SECONDS = 0.1
@@ -92,9 +92,9 @@ class Run:
 class Meter:
     """The server's CPU and memory, Postgres' transactions, S3's requests."""
 
-    def __init__(self, server: ServerProcess, world: World, s3: HttpProxy) -> None:
+    def __init__(self, server: ServerProcess, scenario: Scenario, s3: HttpProxy) -> None:
         self._process = psutil.Process(server.pid)
-        self._world = world
+        self._scenario = scenario
         self._s3 = s3
 
     def cpu_seconds(self) -> float:
@@ -115,7 +115,7 @@ class Meter:
         return highest
 
     async def transactions(self) -> int:
-        async with self._world.postgres() as connection:
+        async with self._scenario.postgres() as connection:
             await connection.execute("SELECT pg_stat_force_next_flush()")
             return int(
                 await connection.fetchval(
@@ -129,12 +129,12 @@ class Meter:
 
 @asynccontextmanager
 async def a_service(
-    world: World, flush_seconds: float, speech: bool = False
+    scenario: Scenario, flush_seconds: float, speech: bool = False
 ) -> AsyncIterator[tuple[ServerProcess, Meter]]:
     """A server with the product's own settings, not the tests'."""
-    async with HttpProxy(*world.bucket.address) as s3:
-        environment = world.environment(
-            world.new_spool(),
+    async with HttpProxy(*scenario.bucket.address) as s3:
+        environment = scenario.environment(
+            scenario.new_spool(),
             s3_port=s3.port,
             flush_seconds=flush_seconds,
             s3_deadline_seconds=30,
@@ -146,15 +146,15 @@ async def a_service(
             cache_dir=os.environ.get("DALSTON_CACHE_DIR") or ROOT / ".dalston" / "cache",
         )
         program = REAL if speech else SCRIPTED
-        async with a_server(environment, world.folder / "server.log", program=program) as server:
-            yield server, Meter(server, world, s3)
+        async with a_server(environment, scenario.folder / "server.log", program=program) as server:
+            yield server, Meter(server, scenario, s3)
 
 
 class Bench:
     """Loads on one server."""
 
-    def __init__(self, world: World, server: ServerProcess, meter: Meter, source: Source = audio) -> None:
-        self._world = world
+    def __init__(self, scenario: Scenario, server: ServerProcess, meter: Meter, source: Source = audio) -> None:
+        self._scenario = scenario
         self._server = server
         self._meter = meter
         self._source = source
@@ -175,7 +175,7 @@ class Bench:
             # What a client's end brings forth waits for the slowest stream to come to its own.
             times = tuple(1000 * time for client in clients for time in client.final_times)
             await asyncio.gather(*(client.finish(120) for client in clients))
-            await self._world.settled(120)
+            await self._scenario.settled(120)
             return Run(
                 count,
                 seconds,
@@ -264,11 +264,11 @@ def _requests(runs: Sequence[Run], speed: float) -> str:
     )
 
 
-async def memory(world: World, arguments: argparse.Namespace) -> AsyncIterator[str]:
+async def memory(scenario: Scenario, arguments: argparse.Namespace) -> AsyncIterator[str]:
     """What long sessions hold. Their time and their flushes run `speed` times as fast as in life."""
     speed: float = arguments.speed
-    async with a_service(world, arguments.flush / speed) as (server, meter):
-        bench = Bench(world, server, meter)
+    async with a_service(scenario, arguments.flush / speed) as (server, meter):
+        bench = Bench(scenario, server, meter)
         began = meter.memory()
         # The first session with a few parts brings what a process needs once, whatever the number of its sessions.
         await bench.run(1, 900 / speed, stored=True, speed=speed)
@@ -292,13 +292,13 @@ async def memory(world: World, arguments: argparse.Namespace) -> AsyncIterator[s
 
 async def run(arguments: argparse.Namespace, database_url: str, bucket: Bucket, folder: Path) -> None:
     print(f"{machine()}; commit {commit()}; flush {arguments.flush:g} s\n", flush=True)
-    async with a_world(database_url, bucket, folder) as world:
+    async with a_scenario(database_url, bucket, folder) as scenario:
         if arguments.long:
-            async for line in memory(world, arguments):
+            async for line in memory(scenario, arguments):
                 print(line, flush=True)
             return
-        async with a_service(world, arguments.flush, arguments.speech) as (server, meter):
-            bench = Bench(world, server, meter, speech() if arguments.speech else audio)
+        async with a_service(scenario, arguments.flush, arguments.speech) as (server, meter):
+            bench = Bench(scenario, server, meter, speech() if arguments.speech else audio)
             for count in arguments.streams:
                 on, off = await compare(bench, count, arguments.seconds, arguments.repeats)
                 print("\n".join(table(on, off)), flush=True)

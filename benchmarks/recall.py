@@ -31,7 +31,7 @@ from provenance import commit, load, machine
 from speech import RATE, Samples, whole_span
 
 from server.inference.config import InferenceSettings
-from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.scheduling.engine import Engine
 from server.inference.weights import resolve
@@ -39,7 +39,7 @@ from server.inference.whisper.precision import choose_device, choose_precision
 from server.session.events import Ended, Final, SpeechStarted
 from server.session.options import AUTO, SessionOptions, VadOptions
 from server.session.segmenter import Segmenter
-from server.session.segmenter import Utterance as Stretch
+from server.session.segmenter import UtteranceAudio as Stretch
 from server.session.session import Session
 from server.vad.silero import WINDOW_SAMPLES, SileroVad
 from telemetry.logs import configure_logging
@@ -260,7 +260,7 @@ class Run:
         whole = self._transcriber.with_beams(beams)
         texts = []
         for stretch in _stretches(samples, self._vad):
-            asked = Utterance(samples[stretch.start : stretch.end], None if self._language else clip.language)
+            asked = UtteranceAudio(samples[stretch.start : stretch.end], None if self._language else clip.language)
             (hypothesis,) = whole.transcribe([asked], whole.full_window)
             texts += [hypothesis.text] * (not hypothesis.invented)
         return " ".join(filter(None, texts))

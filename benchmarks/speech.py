@@ -41,7 +41,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Utterance:
+class UtteranceAudio:
     """What is said in a track, and when."""
 
     start: float
@@ -55,7 +55,7 @@ class Track:
     """What one stream says."""
 
     samples: Samples
-    utterances: tuple[Utterance, ...]
+    utterances: tuple[UtteranceAudio, ...]
     language: str
 
     @property
@@ -112,7 +112,7 @@ def track(found: Sequence[Clip], seconds: float, seed: int) -> Track:
     pieces, said, position = [pause], [], len(pause)
     for clip in itertools.cycle(random.Random(seed).sample(found, len(found))):
         start, end = whole_span(clip.samples)
-        said.append(Utterance((position + start) / RATE, (position + end) / RATE, clip.text))
+        said.append(UtteranceAudio((position + start) / RATE, (position + end) / RATE, clip.text))
         pieces += [clip.samples, pause]
         position += len(clip.samples) + len(pause)
         if position >= seconds * RATE:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from speech import Clip, clips, spread
 
 from server.inference.config import InferenceSettings
-from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions, Word
 from server.inference.scheduling.batch_policy import window
@@ -71,7 +71,7 @@ def compare(model: Transcriber, peer: Any, spoken: Sequence[Clip]) -> Comparison
 
 
 def _ours(model: Transcriber, clip: Clip, *, words: bool) -> Sequence[Word]:
-    utterance = Utterance(_floats(clip), clip.language, RecognitionOptions(words=words))
+    utterance = UtteranceAudio(_floats(clip), clip.language, RecognitionOptions(words=words))
     return model.transcribe([utterance], window(clip.seconds, model.full_window))[0].words
 
 

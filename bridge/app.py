@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 
 from bridge.config import BridgeSettings
-from bridge.door import open_door
+from bridge.listener import open_listener
 from telemetry.logs import get_logger
 from telemetry.metrics import serve_metrics
 from telemetry.signals import stop_on_signals
@@ -50,7 +50,7 @@ async def run(settings: BridgeSettings) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(METRICS_HOST, settings.bridge_metrics_port))
         channel = await stack.enter_async_context(open_channel(settings.server_target))
-        port = await stack.enter_async_context(open_door(settings, channel))
+        port = await stack.enter_async_context(open_listener(settings, channel))
         host = settings.bridge_host if settings.bridge_socket is None else f"unix:{settings.bridge_socket}"
         log.info("bridge ready", host=host, port=port, server=settings.server_target)
         await stop.wait()

@@ -12,7 +12,7 @@ from websockets.http11 import Request
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
-from bridge.closing import Ending, ending_for
+from bridge.closing import CloseReason, close_reason_for
 from bridge.frames import MAX_MESSAGE_BYTES, TOO_BIG, encode_error
 
 MAX_HEAD_BYTES = 128 * 1024
@@ -27,16 +27,16 @@ LOOK_SECONDS = 1.0
 
 # The library fails a connection by itself on a frame that is too long, which is never read, and on text that is not
 # UTF-8. In its own words that is a bare close frame, and 1007 is no code of the contract.
-_REFUSALS: dict[int, Ending] = {
-    CloseCode.MESSAGE_TOO_BIG: ending_for("MESSAGE_TOO_BIG", TOO_BIG),
-    CloseCode.INVALID_DATA: ending_for("INVALID_MESSAGE", "a text message must be JSON in UTF-8"),
+_REFUSALS: dict[int, CloseReason] = {
+    CloseCode.MESSAGE_TOO_BIG: close_reason_for("MESSAGE_TOO_BIG", TOO_BIG),
+    CloseCode.INVALID_DATA: close_reason_for("INVALID_MESSAGE", "a text message must be JSON in UTF-8"),
 }
 
 
 class _Protocol(ServerProtocol):
     """A protocol that tells the client why it fails, and its owner that it did."""
 
-    def __init__(self, refuse: Callable[[Ending], None], **options: Any) -> None:
+    def __init__(self, refuse: Callable[[CloseReason], None], **options: Any) -> None:
         super().__init__(**options)
         self._refuse = refuse
 
@@ -54,7 +54,7 @@ class ClientSocket(ServerConnection):
 
     def __init__(self, protocol: ServerProtocol, server: Server, *, max_connections: int, **options: Any) -> None:
         self._max_connections = max_connections
-        self._refusal: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._refusal: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
         self._head_bytes = 0
         self.has_begun = False
         """Whether it has been sent `session.begin`."""
@@ -69,12 +69,12 @@ class ClientSocket(ServerConnection):
             **options,
         )
 
-    def _refuse(self, ending: Ending) -> None:
+    def _refuse(self, close_reason: CloseReason) -> None:
         # A client may send more than one frame that is refused; the first counts.
         if not self._refusal.done():
-            self._refusal.set_result(ending)
+            self._refusal.set_result(close_reason)
 
-    async def refused(self) -> Ending:
+    async def refused(self) -> CloseReason:
         """Waits until the client sent a frame that the socket refuses. It has been told, and is being closed."""
         return await asyncio.shield(self._refusal)
 

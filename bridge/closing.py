@@ -14,7 +14,7 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class CloseReason:
     """The last words to a client: an `error` message, where there is one, and a close frame."""
 
     close_code: int
@@ -29,8 +29,8 @@ class Ending:
     """What ErrorInfo adds to its reason, such as the parameter that is wrong."""
 
 
-COMPLETED = Ending(1000)
-GONE = Ending(1006)
+COMPLETED = CloseReason(1000)
+GONE = CloseReason(1006)
 
 # Every reason of error_reason.proto: the close code, and whether trying again may help.
 _REASONS: dict[str, tuple[int, bool]] = {
@@ -82,21 +82,21 @@ _BARE_STATUSES: dict[grpc.StatusCode, tuple[str, str]] = {
 }
 
 
-def ending_for(reason: str, message: str, metadata: Mapping[str, str] | None = None) -> Ending:
+def close_reason_for(reason: str, message: str, metadata: Mapping[str, str] | None = None) -> CloseReason:
     """The ending for a reason of error_reason.proto; one that a newer server knows and we do not is `internal`."""
     if reason not in _REASONS:
         reason = "INTERNAL"
     close_code, recoverable = _REASONS[reason]
-    return Ending(close_code, reason.lower(), message, recoverable, metadata or {})
+    return CloseReason(close_code, reason.lower(), message, recoverable, metadata or {})
 
 
-def ending_of_failure(error: grpc.aio.AioRpcError) -> Ending:
+def close_reason_of_failure(error: grpc.aio.AioRpcError) -> CloseReason:
     """The ending for a stream that failed."""
     info = error_info(error.trailing_metadata() or ())
     if info is not None:
-        return ending_for(info.reason, error.details() or info.reason.lower(), dict(info.metadata))
+        return close_reason_for(info.reason, error.details() or info.reason.lower(), dict(info.metadata))
     reason, message = _BARE_STATUSES.get(error.code(), ("INTERNAL", "internal error"))
-    return ending_for(reason, message)
+    return close_reason_for(reason, message)
 
 
 def error_info(trailing: Iterable[Any]) -> ErrorInfo | None:

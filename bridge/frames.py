@@ -16,7 +16,7 @@ from dalston.v1.transcription_pb2 import (
     Warning,  # noqa: A004 - the contract's name
 )
 
-from bridge.closing import Ending
+from bridge.closing import CloseReason
 from bridge.parameters import UNSUPPORTED
 from bridge.refusal import Refused
 
@@ -82,10 +82,15 @@ def encode_response(response: TranscribeResponse) -> str | None:
     return _dump({"type": name, **encode(getattr(response, kind))})
 
 
-def encode_error(ending: Ending) -> str:
+def encode_error(close_reason: CloseReason) -> str:
     """The `error` message that comes before a close."""
-    own = {"type": "error", "code": ending.code, "message": ending.message, "recoverable": ending.recoverable}
-    return _dump({**ending.metadata, **own})
+    own = {
+        "type": "error",
+        "code": close_reason.code,
+        "message": close_reason.message,
+        "recoverable": close_reason.recoverable,
+    }
+    return _dump({**close_reason.metadata, **own})
 
 
 def _decode_text(text: str) -> Frame:

@@ -23,7 +23,7 @@ class Pages:
     """With authentication: whether pages of other hosts are refused when they come by what a page is given, a token or
     a cookie. One that holds a key needs no page."""
 
-    def let_in(self, request: Request) -> bool:
+    def allows(self, request: Request) -> bool:
         """Whether the request's origin, if it has one, may open a WebSocket."""
         origins = request.headers.get_all("Origin")
         if all(origin in self.allowed for origin in origins):

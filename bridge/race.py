@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from bridge.closing import Ending
+from bridge.closing import CloseReason
 
 
-async def first_ending(*sides: Coroutine[Any, Any, Ending | None]) -> Ending:
+async def first_close_reason(*sides: Coroutine[Any, Any, CloseReason | None]) -> CloseReason:
     """Runs all sides at once until one returns an ending; the others are cancelled and awaited.
 
     A side that returns None has no more to say and lets the others go on. Where two end together, the one named
@@ -23,8 +23,8 @@ async def first_ending(*sides: Coroutine[Any, Any, Ending | None]) -> Ending:
         while pending:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in tasks:
-                if task.done() and not task.cancelled() and (ending := task.result()) is not None:
+                if task.done() and not task.cancelled() and (close_reason := task.result()) is not None:
                     for other in pending:
                         other.cancel()
-                    return ending
+                    return close_reason
     raise RuntimeError("nothing ended the connection")

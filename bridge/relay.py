@@ -25,12 +25,12 @@ from websockets.exceptions import ConnectionClosed
 from bridge import metrics
 from bridge.call import ServerCall
 from bridge.client import ClientSocket
-from bridge.closing import COMPLETED, GONE, Ending, ending_for, ending_of_failure
+from bridge.closing import COMPLETED, GONE, CloseReason, close_reason_for, close_reason_of_failure
 from bridge.config import RelayLimits
 from bridge.frames import FLUSH, decode_frame, encode_response, is_end, is_flush, unsupported_warning
 from bridge.metadata import Metadata, call_metadata
 from bridge.parameters import Opening, parse_query
-from bridge.race import first_ending
+from bridge.race import first_close_reason
 from bridge.refusal import Refused
 from telemetry.logs import get_logger
 
@@ -42,10 +42,12 @@ Transcribe: TypeAlias = Callable[[Metadata], ServerCall]
 CONDEMN_SECONDS = 1.0
 """For the server to record why the bridge refused the client. The client waits for it."""
 
-STOPPING = ending_for("SERVER_SHUTDOWN", "the server is stopping; connect again and resume the session")
+STOPPING = close_reason_for("SERVER_SHUTDOWN", "the server is stopping; connect again and resume the session")
 
 
-async def relay(socket: ClientSocket, transcribe: Transcribe, limits: RelayLimits, stopping: asyncio.Event) -> Ending:
+async def relay(
+    socket: ClientSocket, transcribe: Transcribe, limits: RelayLimits, stopping: asyncio.Event
+) -> CloseReason:
     """Serves one client until its connection is to be closed, and says how.
 
     `stopping` set makes the client leave in time, or else ends it. The socket is left open for the last words.
@@ -54,18 +56,18 @@ async def relay(socket: ClientSocket, transcribe: Transcribe, limits: RelayLimit
         opening = parse_query(urlsplit(socket.opening_request.path).query)
         metadata = call_metadata(socket.opening_request.headers, socket.peer, opening.key)
     except Refused as refused:
-        return ending_for(refused.reason, refused.message)
+        return close_reason_for(refused.reason, refused.message)
     call = transcribe(metadata)
     try:
         return await _Relay(socket, call, limits, stopping).run(opening)
     except* Exception:
         incident = uuid4().hex[:12]
         log.exception("relay failed", incident=incident)
-        ending = ending_for("INTERNAL", f"internal error {incident}")
+        close_reason = close_reason_for("INTERNAL", f"internal error {incident}")
     finally:
         # The end of the call in every case: nothing happens where it is done, and otherwise the server learns it.
         await call.close()
-    return ending
+    return close_reason
 
 
 class _Relay:
@@ -86,10 +88,10 @@ class _Relay:
         self._end_sent = False
         self._flushes_sent = self._flushes_answered = 0
         self._answered = asyncio.Event()
-        self._verdict: Ending | None = None  # What the client broke, once it did.
+        self._verdict: CloseReason | None = None  # What the client broke, once it did.
 
-    async def run(self, opening: Opening) -> Ending:
-        return await first_ending(
+    async def run(self, opening: Opening) -> CloseReason:
+        return await first_close_reason(
             self._to_client(opening),
             self._to_server(),
             self._refusal(),
@@ -98,7 +100,7 @@ class _Relay:
             self._shutdown(),
         )
 
-    async def _to_client(self, opening: Opening) -> Ending:
+    async def _to_client(self, opening: Opening) -> CloseReason:
         """Opens the stream and passes the server's messages on, to the end of the stream."""
         try:
             response = await self._begin(opening.config)
@@ -118,11 +120,11 @@ class _Relay:
                 response = await self._call.read()
         except TimeoutError:
             log.warning("server does not begin")
-            return ending_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
+            return close_reason_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
         except grpc.aio.AioRpcError as error:
             return self._verdict or self._failure(error)
         log.error("stream ended without session_end")
-        return self._verdict or ending_for("INTERNAL", "internal error: the session ended without its end")
+        return self._verdict or close_reason_for("INTERNAL", "internal error: the session ended without its end")
 
     async def _begin(self, config: TranscribeConfig) -> TranscribeResponse | None:
         """Opens the session, and returns the server's first message.
@@ -163,7 +165,7 @@ class _Relay:
                 return False
         return True
 
-    async def _completed(self) -> Ending:
+    async def _completed(self) -> CloseReason:
         """Lets the server finish the call by itself, so that it does not see a cancel behind its last message."""
         try:
             async with asyncio.timeout(self._limits.close_seconds):
@@ -173,14 +175,14 @@ class _Relay:
             log.warning("stream did not end after session_end", error=type(error).__name__)
         return COMPLETED
 
-    def _failure(self, error: grpc.aio.AioRpcError) -> Ending:
-        ending = ending_of_failure(error)
-        if ending.close_code in (1011, 4503):
+    def _failure(self, error: grpc.aio.AioRpcError) -> CloseReason:
+        close_reason = close_reason_of_failure(error)
+        if close_reason.close_code in (1011, 4503):
             # The status's own text may be a library's; it is for the operator and is not sent.
-            log.warning("stream failed", status=error.code().name, details=error.details(), code=ending.code)
-        return ending
+            log.warning("stream failed", status=error.code().name, details=error.details(), code=close_reason.code)
+        return close_reason
 
-    async def _to_server(self) -> Ending | None:
+    async def _to_server(self) -> CloseReason | None:
         """Passes the client's messages on, once the session has begun, until the client is gone."""
         try:
             while not self._call.done():
@@ -198,15 +200,15 @@ class _Relay:
                     if not await self._warn():
                         return GONE
         except Refused as refused:
-            return await self._condemn(ending_for(refused.reason, refused.message))
+            return await self._condemn(close_reason_for(refused.reason, refused.message))
         except TimeoutError:
             log.warning("server takes no messages")
-            return ending_for("UNAVAILABLE", "the transcription server takes no more audio; try again shortly")
+            return close_reason_for("UNAVAILABLE", "the transcription server takes no more audio; try again shortly")
         except ConnectionClosed:
             return await self._left()
         return None
 
-    async def _left(self) -> Ending | None:
+    async def _left(self) -> CloseReason | None:
         if self._end_sent:
             # The client asked for the end and left: its session is completed all the same.
             await asyncio.sleep(self._limits.finish_seconds)
@@ -216,7 +218,7 @@ class _Relay:
             await self._settle()
         return GONE
 
-    async def _abandoned(self, config: TranscribeConfig) -> Ending | None:
+    async def _abandoned(self, config: TranscribeConfig) -> CloseReason | None:
         """Ends a session that stores nothing soon after its connection is lost.
 
         What the client sent before that may be seconds of audio, which a busy server takes minutes to transcribe, and
@@ -258,11 +260,11 @@ class _Relay:
                 self._end_sent = True
                 await self._call.half_close()
 
-    async def _refusal(self) -> Ending | None:
+    async def _refusal(self) -> CloseReason | None:
         verdict = await self._socket.refused()
         return None if self._end_sent else await self._condemn(verdict)
 
-    async def _condemn(self, verdict: Ending) -> Ending:
+    async def _condemn(self, verdict: CloseReason) -> CloseReason:
         """Makes the server record that the client broke the contract.
 
         All the server would see is a cancel, as if the client had vanished. So it is sent a message that is none of
@@ -276,7 +278,7 @@ class _Relay:
                     await self._call.wait_done()
         return verdict
 
-    async def _silence(self) -> Ending | None:
+    async def _silence(self) -> CloseReason | None:
         """Pings the client until it is silent.
 
         The library's own pings want the pong in time. That is unfair to a client that uploads faster than the server
@@ -296,7 +298,7 @@ class _Relay:
                     log.info("client does not answer")
                     return GONE
 
-    async def _shutdown(self) -> Ending:
+    async def _shutdown(self) -> CloseReason:
         """Tells the client that the bridge stops, and gives it time to finish or to go elsewhere."""
         await self._stopping.wait()
         # A client whose session has not begun has nothing to finish.

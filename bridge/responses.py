@@ -41,7 +41,7 @@ def answer(request: Request, pages: Pages) -> Response | None:
         return error_response(HTTPStatus.METHOD_NOT_ALLOWED, "the method must be GET", Allow="GET")
     if not any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
         return error_response(HTTPStatus.UPGRADE_REQUIRED, "this address speaks WebSocket only", Upgrade="websocket")
-    if not pages.let_in(request):
+    if not pages.allows(request):
         return error_response(HTTPStatus.FORBIDDEN, "pages of this origin are not let in")
     return None
 

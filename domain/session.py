@@ -10,7 +10,7 @@ STATUSES: tuple[SessionStatus, ...] = ("active", "completed", "error", "interrup
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndReason:
     """How a session ended."""
 
     status: Literal["completed", "error", "interrupted"]

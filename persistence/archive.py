@@ -75,7 +75,7 @@ async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id
         InvalidSessionId, SessionNotFound, SessionActive: as their names say.
         StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
     """
-    await sessions.bury(tenant_id, session_id)
+    await sessions.soft_delete(tenant_id, session_id)
     try:
         async with asyncio.timeout(_OBJECTS_SECONDS):
             await remove_objects(objects, parse_session_id(session_id))

@@ -20,7 +20,7 @@ _unavailable = Counter(
 )
 for _component in ("database", "object_store", "disk"):
     _unavailable.labels(_component)
-_told_at: dict[str, float] = {}
+_reported_at: dict[str, float] = {}
 
 
 def note_outage(error: StorageUnavailable, doing: str) -> None:
@@ -31,7 +31,7 @@ def note_outage(error: StorageUnavailable, doing: str) -> None:
     """
     _unavailable.labels(error.component).inc()
     now = time.monotonic()
-    if now - _told_at.get(error.component, float("-inf")) < _QUIET_SECONDS:
+    if now - _reported_at.get(error.component, float("-inf")) < _QUIET_SECONDS:
         return
-    _told_at[error.component] = now
+    _reported_at[error.component] = now
     log.warning("a part of the storage is not available", component=error.component, doing=doing, reason=str(error))

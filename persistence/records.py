@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import format_session_id
 
 
@@ -72,7 +72,7 @@ class StoredPart:
 class Conclusion:
     """How and when a session ended, and how far it had come."""
 
-    ending: Ending
+    end_reason: EndReason
     ended_at: datetime
     progress: Progress
 
@@ -85,4 +85,4 @@ class StoredObjects:
     transcript_uri: str | None = None
 
 
-INTERRUPTED: Final = Ending("interrupted", "the server stopped unexpectedly")
+INTERRUPTED: Final = EndReason("interrupted", "the server stopped unexpectedly")

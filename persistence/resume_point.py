@@ -7,7 +7,7 @@ from typing import Final
 _CUT_SECONDS: Final = 0.05
 
 
-class Reach:
+class ResumePoint:
     """Follows what is recognised and said. Its answers never decrease."""
 
     def __init__(self) -> None:

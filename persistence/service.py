@@ -13,7 +13,7 @@ from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
 from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses
 from persistence.postgres.chains import ChainStore
-from persistence.postgres.change_notifier import Bell
+from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
 from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
@@ -30,11 +30,11 @@ from persistence.recovery.resumption import Resumptions
 from persistence.recovery.spools import Spools
 from persistence.s3.objects import ObjectStore, open_objects
 from persistence.storing.finisher import Finisher
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.storing.restoration import Restoration
-from persistence.storing.row_comparison import Looks
+from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
-from persistence.storing.spool_reconciliation import Surplus
+from persistence.storing.spool_reconciliation import SpoolReconciliation
 from persistence.storing.writer import SessionWriter
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
@@ -58,7 +58,7 @@ class Persistence:
     chains: ChainStore
     utterances: UtteranceStore
     changes: ChangeStore
-    bell: Bell
+    change_notifier: ChangeNotifier
     keys: KeyStore
     uses: KeyUses
     interceptor: RecordingInterceptor
@@ -103,11 +103,11 @@ async def open_persistence(
         shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
         restoration = Restoration(rows, shipper.parts_again)
         writer = SessionWriter(rows, restoration)
-        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
+        finisher = Finisher(writer, rows, shipper, SpoolReconciliation(objects, rows, ownership), restoration)
         lease.doubted = restoration.doubt
         lease.running, lease.ended = lambda: writer.session_ids, lambda: finisher.session_ids
-        looks = Looks(writer, restoration)
-        upkeep = Upkeep(settings.fsync_seconds, lambda: _earlier(writer.failing_since, looks.failing_since))
+        row_comparison = RowComparison(writer, restoration)
+        upkeep = Upkeep(settings.fsync_seconds, lambda: _earlier(writer.failing_since, row_comparison.failing_since))
         spools = await Spools.open(settings, finisher, ownership)
         stack.callback(spools.release)
         await lease.register()
@@ -134,9 +134,9 @@ async def open_persistence(
         )
         stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
-        await stack.enter_async_context(_running(looks.run(), "look for lost rows"))
+        await stack.enter_async_context(_running(row_comparison.run(), "look for lost rows"))
         await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
-        reaper = _reaper(settings, lease, ownership, Salvage(objects, rows), objects, spools.take)
+        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
         keys = KeyStore(database)
@@ -144,9 +144,9 @@ async def open_persistence(
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(_running(uses.run(), "uses of keys"))
         await stack.enter_async_context(_running(KeySweep(keys).run(), "sweep of keys"))
-        changes, bell = ChangeStore(database), Bell(database)
+        changes, change_notifier = ChangeStore(database), ChangeNotifier(database)
         await stack.enter_async_context(_running(changes.run(), "purge of changes"))
-        await stack.enter_async_context(_running(bell.run(), "bell of changes"))
+        await stack.enter_async_context(_running(change_notifier.run(), "bell of changes"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -156,7 +156,7 @@ async def open_persistence(
             ChainStore(database),
             UtteranceStore(database),
             changes,
-            bell,
+            change_notifier,
             keys,
             uses,
             interceptor,
@@ -192,14 +192,14 @@ def _reaper(
     settings: PersistenceSettings,
     lease: Lease,
     ownership: Ownership,
-    salvage: Salvage,
+    remote_recovery: RemoteRecovery,
     objects: ObjectStore,
     spools_of: SpoolsOf,
 ) -> Reaper:
     return Reaper(
         lease,
         ownership,
-        salvage,
+        remote_recovery,
         objects,
         spools_of,
         pause_seconds=settings.reap_seconds,

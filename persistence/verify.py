@@ -20,7 +20,7 @@ from persistence.errors import LeaseLost
 from persistence.postgres.database import Database, open_database
 from persistence.postgres.lease import Lease
 from persistence.recovery.checks import Finding, Verifier
-from persistence.recovery.repair import Mender
+from persistence.recovery.repair import Repairer
 from persistence.s3.objects import ObjectStore, open_objects
 from telemetry.logs import configure_logging
 
@@ -30,7 +30,7 @@ class Result:
     """What was found, and what was done about it."""
 
     left: tuple[Finding, ...]
-    mended: tuple[Finding, ...]
+    repaired: tuple[Finding, ...]
     ended: int
     """Sessions that no server had and that were ended."""
     checked: dict[str, int]
@@ -47,23 +47,23 @@ async def verify(settings: PersistenceSettings, *, repair: bool = False) -> Resu
         LeaseLost: this process stood still while it repaired, and was taken for dead.
     """
     left: list[Finding] = []
-    mended: list[Finding] = []
+    repaired: list[Finding] = []
     ended = 0
     async with open_database(settings) as database, open_objects(settings) as objects:
         spool_dir = settings.spool_dir if settings.spool_dir.is_dir() else None
         verifier = Verifier(database, objects, spool_dir, delete_age_seconds=settings.delete_age_seconds)
         async with AsyncExitStack() as stack:
-            mender = await stack.enter_async_context(_mending(settings, database, objects)) if repair else None
-            if mender is not None:
-                ended = await mender.take_over()
+            repairer = await stack.enter_async_context(_mending(settings, database, objects)) if repair else None
+            if repairer is not None:
+                ended = await repairer.take_over()
             async for finding in verifier.findings():
-                is_mended = mender is not None and await mender.mend(finding)
-                (mended if is_mended else left).append(finding)
-    return Result(tuple(left), tuple(mended), ended, verifier.checked)
+                is_repaired = repairer is not None and await repairer.repair(finding)
+                (repaired if is_repaired else left).append(finding)
+    return Result(tuple(left), tuple(repaired), ended, verifier.checked)
 
 
 @asynccontextmanager
-async def _mending(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Mender]:
+async def _mending(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Repairer]:
     """A mender with a lease like a server's: however this process ends, what it has begun is another's soon."""
     worker_id = f"verify-{uuid4().hex[:12]}"
     lease = Lease(database, worker_id, settings.lease_seconds, settings.lease_renewal_seconds)
@@ -71,7 +71,7 @@ async def _mending(settings: PersistenceSettings, database: Database, objects: O
     objects.check = lease.check
     renewing = asyncio.create_task(lease.run(), name="lease")
     try:
-        yield Mender(database, objects, lease, worker_id, orphan_age_seconds=settings.orphan_age_seconds)
+        yield Repairer(database, objects, lease, worker_id, orphan_age_seconds=settings.orphan_age_seconds)
     finally:
         renewing.cancel()
         await asyncio.wait({renewing})
@@ -96,7 +96,7 @@ def main() -> int:
         return 2
     for finding in result.left:
         print(finding)  # noqa: T201
-    for finding in result.mended:
+    for finding in result.repaired:
         print(f"{finding} (mended)")  # noqa: T201
     if result.ended:
         print(f"{result.ended} sessions that no server had are ended")  # noqa: T201

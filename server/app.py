@@ -33,8 +33,8 @@ from server.inference.scheduling.engine import Engine
 from server.rpc.audit import AuditInterceptor
 from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
-from server.rpc.endings import Endings
-from server.rpc.errors import ErrorInterceptor, ending_of
+from server.rpc.end_requests import EndRequestWatcher
+from server.rpc.errors import ErrorInterceptor, end_reason_of
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
 from server.rpc.requests import StreamLimits
@@ -98,7 +98,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
     async with AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings.server_host, settings.metrics_port, settings.metrics_socket))
         engine = await stack.enter_async_context(Engine(inference, settings.max_sessions * MAX_PENDING))
-        persistence = await stack.enter_async_context(open_persistence(storage, ending_of, deadline))
+        persistence = await stack.enter_async_context(open_persistence(storage, end_reason_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
         server, health_servicer = _build(settings, engine, persistence, drain)
         last_resort = LastResort(lambda: EXIT_UNAVAILABLE if _is_unfit(engine, persistence) else 0)
@@ -106,7 +106,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         await server.start()
         stack.push_async_callback(server.stop, _LAST_CALLS_SECONDS)
         await stack.enter_async_context(
-            Endings(persistence.end_requests, persistence.interceptor, storage.vanished_grace_seconds)
+            EndRequestWatcher(persistence.end_requests, persistence.interceptor, storage.vanished_grace_seconds)
         )
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -182,14 +182,14 @@ def _build(
             SileroVad(),
             limits,
             settings.max_sessions,
-            settings.max_lag_seconds,
+            settings.max_queue_delay_seconds,
             drain,
             persistence.resumptions,
             settings.tenant_share if settings.auth == "keys" else 1.0,
         ),
         server,
     )
-    watches = Watches(persistence.changes, persistence.bell, gate, drain, settings.tenant_max_watches)
+    watches = Watches(persistence.changes, persistence.change_notifier, gate, drain, settings.tenant_max_watches)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
     )

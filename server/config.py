@@ -26,7 +26,7 @@ class ServerSettings(BaseSettings):
     """Whether `auth=none` may be served beyond loopback."""
     max_sessions: int = Field(default=64, ge=1)
     """Streams served at a time; one more is refused with NO_CAPACITY."""
-    max_lag_seconds: float = Field(default=3, gt=0)
+    max_queue_delay_seconds: float = Field(default=3, gt=0)
     """How long an utterance may wait for those of other sessions before further sessions are refused with NO_CAPACITY.
     The time that the model takes for itself comes on top."""
     max_session_seconds: float = Field(default=4 * 3600, gt=0)

@@ -69,7 +69,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class Endpoints:
     """Where Envoy listens and what stands behind it. All hosts are IP addresses or names, without a port."""
 
     hosts: Sequence[str]
@@ -112,7 +112,9 @@ class Doors:
 class Envoy:
     """Envoy's folder with its configuration, the same however often it is started."""
 
-    def __init__(self, folder: Path, doors: Doors, identity: Identity | None, *, log: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, endpoints: Endpoints, identity: Identity | None, *, log: Path | None = None
+    ) -> None:
         """
         Args:
             folder: for the filled-in configuration and the admin socket; made if it is not there.
@@ -127,10 +129,10 @@ class Envoy:
         self._log = log or self._folder / "envoy.log"
         self._access_log = self._log.with_name("access.log")
         self._program = package_folder("envoy") / "_bin" / "envoy"
-        certificate = doors.certificate
+        certificate = endpoints.certificate
         if identity is not None:
             files = (self._program, self._folder, _DESCRIPTOR, _OPENAPI, _LOG_RATE)
-            identity = identity.reaching(*files).binding(doors.port)
+            identity = identity.reaching(*files).binding(endpoints.port)
         self._identity = identity
         try:
             own(self._folder, identity)
@@ -139,7 +141,7 @@ class Envoy:
             if identity and certificate and not identity.reads(certificate.chain, certificate.private_key):
                 self._copied = _CopiedCertificate(certificate, self._folder, identity)
                 certificate = self._copied.copy
-            self._write("envoy.yaml", render(doors, self._folder / _ACCESS_LOG), identity)
+            self._write("envoy.yaml", render(endpoints, self._folder / _ACCESS_LOG), identity)
             self._write(_CERTIFICATE, _secret(certificate), identity)
             pipe = self._folder / _ACCESS_LOG
             pipe.unlink(missing_ok=True)
@@ -218,46 +220,54 @@ class _CopiedCertificate:
 
 
 @contextmanager
-def envoy(folder: Path, doors: Doors, *, log: Path | None = None, pause: Pause = time.sleep) -> Iterator[Process]:
+def envoy(
+    folder: Path, endpoints: Endpoints, *, log: Path | None = None, pause: Pause = time.sleep
+) -> Iterator[Process]:
     """Runs Envoy while the block runs; the arguments and errors are those of `Envoy`."""
-    proxy = Envoy(folder, doors, unprivileged(folder), log=log)
+    proxy = Envoy(folder, endpoints, unprivileged(folder), log=log)
     with proxy.launch() as process:
         process.wait_until(proxy.is_ready, READY_SECONDS, pause)
         yield process
 
 
-def render(doors: Doors, access_log: Path) -> str:
+def render(endpoints: Endpoints, access_log: Path) -> str:
     """The configuration with its placeholders filled in."""
-    more = [{"address": {"socket_address": {"address": host, "port_value": doors.port}}} for host in doors.hosts[1:]]
+    more = [
+        {"address": {"socket_address": {"address": host, "port_value": endpoints.port}}} for host in endpoints.hosts[1:]
+    ]
     return Template(_TEMPLATE.read_text()).substitute(
-        PUBLIC_HOST=doors.hosts[0],
-        PUBLIC_PORT=doors.port,
+        PUBLIC_HOST=endpoints.hosts[0],
+        PUBLIC_PORT=endpoints.port,
         MORE_ADDRESSES=json.dumps(more),
-        HOST_NAMES=json.dumps(list(doors.names)),
-        SERVERS_TYPE=_discovery(doors.server_socket),
-        BRIDGES_TYPE=_discovery(doors.bridge_socket),
+        HOST_NAMES=json.dumps(list(endpoints.names)),
+        SERVERS_TYPE=_discovery(endpoints.server_socket),
+        BRIDGES_TYPE=_discovery(endpoints.bridge_socket),
         SERVERS=json.dumps(
-            _endpoints(doors.server_socket or (doors.server_host, doors.server_port), *doors.more_servers)
+            _endpoints(
+                endpoints.server_socket or (endpoints.server_host, endpoints.server_port), *endpoints.more_servers
+            )
         ),
         BRIDGES=json.dumps(
-            _endpoints(doors.bridge_socket or (doors.bridge_host, doors.bridge_port), *doors.more_bridges)
+            _endpoints(
+                endpoints.bridge_socket or (endpoints.bridge_host, endpoints.bridge_port), *endpoints.more_bridges
+            )
         ),
-        TRANSPORT=json.dumps(_TLS if doors.certificate else _PLAIN),
-        ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in doors.origins]),
-        IS_FIRST=json.dumps(not doors.proxies),
-        ADDRESS_DETECTION=json.dumps(_address_detection(doors.proxies)),
-        CONNECTIONS=doors.connections,
-        CONNECTIONS_EACH=doors.connections if doors.proxies else doors.connections_each,
-        REQUESTS_EACH=doors.requests_each,
-        REQUESTS_EACH_BURST=2 * doors.requests_each,
-        ANSWERS_EACH=max(1, doors.requests_each // 5),
-        ANSWERS_EACH_BURST=max(2, 2 * doors.requests_each // 5),
-        HEAP_BYTES=doors.heap_bytes,
-        IDLE_SECONDS=_PROXIED_IDLE_SECONDS if doors.proxies else _IDLE_SECONDS,
+        TRANSPORT=json.dumps(_TLS if endpoints.certificate else _PLAIN),
+        ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in endpoints.origins]),
+        IS_FIRST=json.dumps(not endpoints.proxies),
+        ADDRESS_DETECTION=json.dumps(_address_detection(endpoints.proxies)),
+        CONNECTIONS=endpoints.connections,
+        CONNECTIONS_EACH=endpoints.connections if endpoints.proxies else endpoints.connections_each,
+        REQUESTS_EACH=endpoints.requests_each,
+        REQUESTS_EACH_BURST=2 * endpoints.requests_each,
+        ANSWERS_EACH=max(1, endpoints.requests_each // 5),
+        ANSWERS_EACH_BURST=max(2, 2 * endpoints.requests_each // 5),
+        HEAP_BYTES=endpoints.heap_bytes,
+        IDLE_SECONDS=_PROXIED_IDLE_SECONDS if endpoints.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
-        CALL_SECONDS=doors.call_seconds,
-        STALL_SECONDS=doors.stall_seconds,
+        CALL_SECONDS=endpoints.call_seconds,
+        STALL_SECONDS=endpoints.stall_seconds,
         ACCESS_LOG=_quotable(access_log),
         LOG_RATE=_quotable(_LOG_RATE),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from stack import envoy, parts, postgres, seaweedfs
-from stack.envoy import Doors, Envoy
+from stack.envoy import Endpoints, Envoy
 from stack.home import Home, occupied
 from stack.keeper import Keeper, Service
 from stack.parts import Programs
@@ -30,7 +30,7 @@ class Stack:
     port: int
     is_encrypted: bool
     """Whether the public port speaks TLS."""
-    doors: Doors
+    endpoints: Endpoints
     """Where Envoy listens and what stands behind it."""
     database_url: str = field(repr=False)
     s3: S3Server | None
@@ -118,7 +118,7 @@ def _start(
     progress: Progress,
     programs: Programs,
 ) -> Stack:
-    doors = Doors(
+    endpoints = Endpoints(
         hosts,
         settings.port,
         0,
@@ -171,18 +171,18 @@ def _start(
     env |= {
         "DALSTON_AUTH": settings.auth,
         "DALSTON_ALLOWED_ORIGINS": settings.allowed_origins,
-        "DALSTON_SERVER_TARGET": f"unix:{doors.server_socket}",
+        "DALSTON_SERVER_TARGET": f"unix:{endpoints.server_socket}",
     }
     metrics_env, metrics = _metrics(settings, home)
     start(parts.server(programs.server, home, env | metrics_env), "server", "loading the models")
     start(parts.bridge(programs.bridge, home, env), "bridge")
-    proxy = Envoy(home.data("envoy"), doors, home.identity, log=home.log("envoy"))
+    proxy = Envoy(home.data("envoy"), endpoints, home.identity, log=home.log("envoy"))
     start(Service("envoy", proxy.launch, proxy.is_ready, envoy.READY_SECONDS), "Envoy")
     return Stack(
         host=_reachable(hosts[0]),
         port=settings.port,
-        is_encrypted=doors.certificate is not None,
-        doors=doors,
+        is_encrypted=endpoints.certificate is not None,
+        endpoints=endpoints,
         database_url=database_url,
         s3=s3,
         metrics=metrics,

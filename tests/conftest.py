@@ -35,7 +35,7 @@ SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys
 
 def pytest_configure() -> None:
     # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
-    os.environ.setdefault("DALSTON_MAX_LAG_SECONDS", "60")
+    os.environ.setdefault("DALSTON_MAX_QUEUE_DELAY_SECONDS", "60")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

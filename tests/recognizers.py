@@ -23,10 +23,10 @@ class Asked:
 class Recognizer:
     """Answers by `answer`, and has no time for partials unless `answer_partial` has."""
 
-    lateness = 0.0
+    queue_delay = 0.0
 
-    def lateness_of(self, tenant: Hashable) -> float:
-        return self.lateness
+    def queue_delay_of(self, tenant: Hashable) -> float:
+        return self.queue_delay
 
     async def answer(self, asked: Asked) -> Recognition:
         raise NotImplementedError

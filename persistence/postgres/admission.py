@@ -35,7 +35,7 @@ _HAS_TOKEN = text("SELECT 1 FROM realtime_tokens WHERE secret_hash = :hash AND e
 _SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires_at > now() RETURNING key_id")
 
 
-async def let_in(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
+async def admit(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
     """Spends the caller's token, and takes a place of its tenant until the transaction ends.
 
     Args:
@@ -54,7 +54,7 @@ async def let_in(connection: AsyncConnection, caller: Caller, instead_of: UUID |
 
 
 async def refuse(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
-    """Raises what `let_in` would raise now; takes nothing."""
+    """Raises what `admit` would raise now; takes nothing."""
     if caller.token_hash is not None:
         kept = await connection.execute(_HAS_TOKEN, {"hash": caller.token_hash})
         if kept.one_or_none() is None:

@@ -27,7 +27,7 @@ _is_listening = Gauge("dalston_changes_listening", "1 while Postgres can tell th
 _rings = Counter("dalston_changes_notified_total", "Notifications of changed sessions that came to this process")
 
 
-class Bell:
+class ChangeNotifier:
     """One for a process; `run` listens."""
 
     def __init__(self, database: Database) -> None:

@@ -104,7 +104,7 @@ class Lease:
         """Called when Postgres may have lost what it had confirmed."""
 
     @property
-    def is_seasoned(self) -> bool:
+    def is_established(self) -> bool:
         """Whether this process has held its lease without a break for longer than a lease lasts.
 
         Before that, a lease of another that ran out may mean no more than that Postgres was away for all of them.

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 
-from domain.session import Ending, SessionStatus
+from domain.session import EndReason, SessionStatus
 from persistence.postgres.database import Database
 from persistence.postgres.lease import clock, timeline_of
 from persistence.postgres.lost_rows import deleted_among, forget_deletes
@@ -40,7 +40,7 @@ _ADOPT = text(f"""
 
 # Only a process that is alive itself buries another. Whoever of the two locks the row first, the other sees it: a
 # renewal that waits for this finds no row, and a row that is being renewed is skipped.
-_BURY = text("""
+_DELETE_EXPIRED = text("""
     DELETE FROM workers WHERE id IN (
         SELECT id FROM workers
         WHERE lease_expires_at < now() AND id <> :worker_id
@@ -185,7 +185,7 @@ class Ownership:
         return session_id in self._recovering
 
     async def adopt(
-        self, homes: Sequence[str], spooled: Sequence[UUID], ending: Ending, ended_at: datetime
+        self, homes: Sequence[str], spooled: Sequence[UUID], end_reason: EndReason, ended_at: datetime
     ) -> frozenset[UUID]:
         """Takes over the unfinished sessions of processes that are known to be dead, in one statement.
 
@@ -205,8 +205,8 @@ class Ownership:
             "worker_id": self._worker_id,
             "homes": list(homes),
             "spooled": list(spooled),
-            "status": ending.status,
-            "error": ending.error,
+            "status": end_reason.status,
+            "error": end_reason.error,
             "ended_at": ended_at,
         }
         async with self._database.transaction() as connection:
@@ -216,7 +216,7 @@ class Ownership:
         self,
         grace_seconds: float,
         limit: int,
-        ending: Ending,
+        end_reason: EndReason,
         ended_at: datetime,
         *,
         patience_seconds: float = 0.0,
@@ -236,14 +236,14 @@ class Ownership:
         parameters = {
             "worker_id": self._worker_id,
             "grace_seconds": grace_seconds,
-            "status": ending.status,
-            "error": ending.error,
+            "status": end_reason.status,
+            "error": end_reason.error,
             "ended_at": ended_at,
         }
         async with self._database.transaction() as connection:
             if timeline is not None and timeline != await timeline_of(connection):
                 return Reaped((), frozenset())
-            workers = (await connection.execute(_BURY, {"worker_id": self._worker_id})).scalars().all()
+            workers = (await connection.execute(_DELETE_EXPIRED, {"worker_id": self._worker_id})).scalars().all()
             without = (await connection.execute(_WITHOUT_LEASE, {"worker_id": self._worker_id})).scalars()
             owners = self._given_up(frozenset(without), frozenset(workers), patience_seconds)
             lost: list[UUID] = []
@@ -254,10 +254,10 @@ class Ownership:
             taken = (await connection.execute(_TAKE_LOST, {**parameters, "ids": lost})).scalars()
             return Reaped(tuple(workers), frozenset(taken))
 
-    def _given_up(self, without: frozenset[str], buried: frozenset[str], patience_seconds: float) -> list[str]:
+    def _given_up(self, without: frozenset[str], expired: frozenset[str], patience_seconds: float) -> list[str]:
         """Which of the processes without a lease are dead: those buried here, and those that have none for long."""
         now = clock()
-        since = dict.fromkeys(buried, -math.inf) | self._without_lease
+        since = dict.fromkeys(expired, -math.inf) | self._without_lease
         self._without_lease = {owner: since.get(owner, now) for owner in without}
         return [owner for owner, at in self._without_lease.items() if now - at >= patience_seconds]
 

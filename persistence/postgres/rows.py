@@ -146,7 +146,7 @@ class SessionRows:
         async with self._database.transaction() as connection:
             if caller is not None:
                 await self._refuse_too_much(connection, start, caller)
-                await admission.let_in(connection, caller, start.previous_session_id)
+                await admission.admit(connection, caller, start.previous_session_id)
             if start.previous_session_id is not None:
                 await admission.link(connection, start.tenant_id, start.previous_session_id)
             await connection.execute(insert(realtime_sessions).values(asdict(start)))
@@ -341,8 +341,8 @@ class SessionRows:
         self._check()
         progress = conclusion.progress
         statement = update(realtime_sessions).values(
-            status=conclusion.ending.status,
-            error=conclusion.ending.error,
+            status=conclusion.end_reason.status,
+            error=conclusion.end_reason.error,
             ended_at=conclusion.ended_at,
             audio_duration_seconds=func.greatest(_t.audio_duration_seconds, progress.audio_seconds),
             utterance_count=func.greatest(_t.utterance_count, progress.utterances),

@@ -184,7 +184,7 @@ class SessionStore:
             raise SessionNotFound(session_id)
         return record_of(row)
 
-    async def bury(self, tenant_id: UUID, session_id: str) -> None:
+    async def soft_delete(self, tenant_id: UUID, session_id: str) -> None:
         """Hides an ended session from its tenant; its objects and its row are still to be removed.
 
         Burying it again does nothing, so that a delete cut short is finished by another.

@@ -25,7 +25,7 @@ from dalston.v1.transcription_pb2 import (
 from prometheus_client import Histogram
 
 from domain.client_address import client_ip
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import parse_session_id
 from domain.tenancy import current_caller
 from domain.transcript import TimedWord, Utterance
@@ -44,8 +44,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Servicer = Callable[[AsyncIterator[TranscribeRequest], Context], Awaitable[None]]
 
 MAX_AUDIO_MESSAGE_BYTES: Final = 65_536
-VANISHED: Final = Ending("interrupted", "the client went away")
-STOPPED: Final = Ending("interrupted", "the server stopped")
+VANISHED: Final = EndReason("interrupted", "the client went away")
+STOPPED: Final = EndReason("interrupted", "the server stopped")
 
 # Recognition may lag this far behind before audio that is recorded is let go and read back later, and the client of a
 # session that stores only its transcript is held back. One that stores nothing leaves the waiting to the transport.
@@ -200,7 +200,7 @@ class RecordedCall:
         self._task = asyncio.ensure_future(self._servicer(self._requests, context))
         side_tasks = [
             asyncio.create_task(self._limit_after_vanishing(), name="grace of a vanished client"),
-            asyncio.create_task(self._tell_troubles(), name="warnings of a recorded call"),
+            asyncio.create_task(self._report_degradations(), name="warnings of a recorded call"),
         ]
         try:
             await asyncio.wait({self._task})
@@ -223,7 +223,7 @@ class RecordedCall:
         if self._beginning is not None and self._recorder is None:
             self._recorder = await _result_or_none(self._beginning)
         if self._recorder is not None and self._finishing is None:
-            self._finishing = self._recordings.finish(self._recorder, await self._ending(error))
+            self._finishing = self._recordings.finish(self._recorder, await self._end_reason(error))
             await self._finishing.wait_for_row(_ROW_SECONDS)
         if self._taken_over is not None:
             # Whoever is still there, against all appearances, is told.
@@ -245,7 +245,7 @@ class RecordedCall:
         self.client_vanished()
         if self._reading is not None:
             self._reading.cancel()
-        self._recordings.hasten(self._recorder)
+        self._recordings.flush_soon(self._recorder)
 
     def end(self, error: Exception, grace_seconds: float) -> bool:
         """Ends the session by `error` when what was received is recognised, or the grace is over.
@@ -359,12 +359,12 @@ class RecordedCall:
             log.exception("final cannot be recorded", session_id=self._recorder.start.session_id)
             raise DiskUnavailable("the recording cannot be kept: the spool cannot be written") from error
 
-    async def _tell_troubles(self) -> None:
+    async def _report_degradations(self) -> None:
         """Warns the client when its session is not stored as it should be, and says when that is over."""
         await self._begun.wait()
         told: frozenset[str] = frozenset()
         while self._recorder is not None and self._recorder.start.stores and self._finishing is None:
-            lasting = await self._recorder.troubles.change()
+            lasting = await self._recorder.degradations.change()
             for reason in sorted(lasting ^ told):
                 if self._finishing is None:
                     await self._pass_on(_degraded(reason, has_begun=reason in lasting))
@@ -383,7 +383,7 @@ class RecordedCall:
     async def _end(self, end: SessionEnd) -> TranscribeResponse:
         """`session_end` with where the recording is, as far as it is stored in time."""
         assert self._recorder is not None  # noqa: S101 - its caller knows
-        self._finishing = self._recordings.finish(self._recorder, await self._ending(None))
+        self._finishing = self._recordings.finish(self._recorder, await self._end_reason(None))
         await self._finishing.wait(self._store_wait_seconds)
         response = TranscribeResponse(session_end=end)
         stored = self._finishing.stored
@@ -393,7 +393,7 @@ class RecordedCall:
             response.session_end.transcript_uri = stored.transcript_uri
         return response
 
-    async def _ending(self, error: BaseException | None) -> Ending:
+    async def _end_reason(self, error: BaseException | None) -> EndReason:
         if error is None and not self._ended_by_client and self._has_half_closed:
             for _ in range(_BREAK_TURNS):
                 await asyncio.sleep(_BREAK_SECONDS / _BREAK_TURNS)
@@ -403,7 +403,7 @@ class RecordedCall:
             return VANISHED
         if was_cut:
             return STOPPED
-        return Ending("completed") if error is None else self._classify(error)
+        return EndReason("completed") if error is None else self._classify(error)
 
     def _error_of_servicer(self) -> BaseException | None:
         assert self._task is not None  # noqa: S101 - its caller made it

@@ -10,14 +10,14 @@ from typing import Final
 
 from prometheus_client import Counter as Metric
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.transcript import Utterance, most_spoken
 from persistence.records import Conclusion, Progress, SessionStart
-from persistence.resume_point import Reach
+from persistence.resume_point import ResumePoint
 from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_upload import AudioUpload
-from persistence.storing.degradations import DISK, Troubles
+from persistence.storing.degradations import DISK, Degradations
 from persistence.wav import WavFormat
 from telemetry.logs import get_logger
 
@@ -41,13 +41,13 @@ class Recorder:
         self.spool = spool
         self.upload: AudioUpload | None = None
         """The way of its audio to S3, when it is stored."""
-        self.troubles = Troubles()
+        self.degradations = Degradations()
         self._room_wait_seconds = room_wait_seconds
         self._wav = WavFormat(start.encoding, start.sample_rate, start.channels)
         self._received_bytes = 0
         self._utterance_count = 0
         self._words: Counter[str] = Counter()
-        self._reach = Reach()
+        self._resume_point = ResumePoint()
 
     @property
     def frame_bytes(self) -> int:
@@ -103,11 +103,11 @@ class Recorder:
             _utterances.inc()
         self._utterance_count += 1
         self._words[utterance.language] += utterance.word_count
-        self._reach.said(utterance.start, utterance.end)
+        self._resume_point.said(utterance.start, utterance.end)
 
     def suppressed(self, start: float, end: float) -> None:
         """Notes speech that has no final. Where the audio ended in it, a session that resumes begins before it."""
-        self._reach.said(start, end)
+        self._resume_point.said(start, end)
 
     def finals(self) -> list[Utterance]:
         """Those that are to be kept, as the spool has them. Reads the disk."""
@@ -115,7 +115,7 @@ class Recorder:
 
     def processed(self, seconds: float) -> None:
         """Notes that whatever was said before `seconds` has been recorded."""
-        self._reach.processed(seconds)
+        self._resume_point.processed(seconds)
 
     def progress(self) -> Progress:
         """The figures so far."""
@@ -125,16 +125,16 @@ class Recorder:
             words=self._words.total(),
             language=most_spoken(self.start.language, self._words),
             stored_bytes=self.stored_bytes,
-            processed_seconds=self._reach.seconds(self.received_seconds, self._stored_limit()),
+            processed_seconds=self._resume_point.seconds(self.received_seconds, self._stored_limit()),
         )
 
-    def conclude(self, ending: Ending) -> Conclusion:
+    def conclude(self, end_reason: EndReason) -> Conclusion:
         """The session as it stands, ended now."""
         progress = self.progress()
-        if ending.status == "completed":
+        if end_reason.status == "completed":
             # Its client has ended it there: nothing is cut, whatever follows.
             progress = replace(progress, processed_seconds=self.received_seconds)
-        return Conclusion(ending, datetime.now(UTC), progress)
+        return Conclusion(end_reason, datetime.now(UTC), progress)
 
     def _stored_limit(self) -> float | None:
         # Without a transcript the rows have no utterances: whoever resumes could not tell that a point is in one.
@@ -151,12 +151,12 @@ class Recorder:
                     raise
                 self._note_full()
             else:
-                self.troubles.end(DISK)
+                self.degradations.end(DISK)
                 return
             await asyncio.sleep(_ROOM_SECONDS)
 
     def _note_full(self) -> None:
-        if not self.troubles.has(DISK):
+        if not self.degradations.has(DISK):
             _waits.inc()
             log.warning("the spool is full: a stream is held back", session_id=self.start.session_id)
-        self.troubles.begin(DISK)
+        self.degradations.begin(DISK)

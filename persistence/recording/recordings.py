@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from prometheus_client import Gauge
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.tenancy import Caller
 from domain.transcript import Utterance
 from persistence.errors import DiskUnavailable
@@ -57,9 +57,9 @@ class Recordings:
         await self._writer.begin(start, recorder.progress, caller, recorder.finals)
         if start.stores:
             recorder.spool = await self._create_spool(start)
-            self._upkeep.add(recorder.spool, recorder.troubles)
+            self._upkeep.add(recorder.spool, recorder.degradations)
             if start.store_audio:
-                recorder.upload = self._shipper.begin(recorder.spool, recorder.troubles)
+                recorder.upload = self._shipper.begin(recorder.spool, recorder.degradations)
         _active.labels(_label(start)).inc()
         return recorder
 
@@ -73,13 +73,13 @@ class Recordings:
         await recorder.audio(data)
         if is_first and data:
             # Whether a session has received anything decides whether it counts as a continuation.
-            self._writer.hasten(recorder.start.id)
+            self._writer.flush_soon(recorder.start.id)
 
-    def hasten(self, recorder: Recorder) -> None:
+    def flush_soon(self, recorder: Recorder) -> None:
         """Its figures and its audio are stored at once, not in some seconds: another session goes on from them."""
-        self._writer.hasten(recorder.start.id)
+        self._writer.flush_soon(recorder.start.id)
         if recorder.upload is not None:
-            recorder.upload.hasten()
+            recorder.upload.flush_soon()
 
     async def utterance(self, recorder: Recorder, utterance: Utterance) -> None:
         """Records a final.
@@ -88,16 +88,16 @@ class Recordings:
             OSError: the spool's disk is broken, or was full for too long.
         """
         await recorder.utterance(utterance)
-        self._writer.hasten(recorder.start.id)
+        self._writer.flush_soon(recorder.start.id)
         if recorder.start.store_transcript:
             self._writer.said(recorder.start.id, recorder.progress().utterances - 1, utterance)
 
-    def finish(self, recorder: Recorder, ending: Ending) -> Finishing:
+    def finish(self, recorder: Recorder, end_reason: EndReason) -> Finishing:
         """Ends a recording; call it once."""
         _active.labels(_label(recorder.start)).dec()
         if recorder.spool is not None:
             self._upkeep.remove(recorder.spool)
-        return self._finisher.finish(recorder.start, recorder.conclude(ending), recorder.spool)
+        return self._finisher.finish(recorder.start, recorder.conclude(end_reason), recorder.spool)
 
     async def _create_spool(self, start: SessionStart) -> SessionSpool:
         try:
@@ -108,7 +108,7 @@ class Recordings:
             raise DiskUnavailable("the spool cannot be written") from error
 
 
-Classify = Callable[[BaseException], Ending]
+Classify = Callable[[BaseException], EndReason]
 """Says how a session ended that an exception ended; given by whoever knows the exceptions."""
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from prometheus_client import Counter, Gauge, Histogram
 
 from persistence.spool.session_spool import SessionSpool, sync_files
-from persistence.storing.degradations import ROWS, Troubles
+from persistence.storing.degradations import ROWS, Degradations
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -26,11 +26,11 @@ class Upkeep:
     def __init__(self, fsync_seconds: float, rows_failing_since: Callable[[], float | None]) -> None:
         self._fsync_seconds = fsync_seconds
         self._rows_failing_since = rows_failing_since
-        self._open: dict[UUID, tuple[SessionSpool, Troubles]] = {}
+        self._open: dict[UUID, tuple[SessionSpool, Degradations]] = {}
 
-    def add(self, spool: SessionSpool, troubles: Troubles) -> None:
+    def add(self, spool: SessionSpool, degradations: Degradations) -> None:
         """A recording begins."""
-        self._open[spool.manifest.start.id] = (spool, troubles)
+        self._open[spool.manifest.start.id] = (spool, degradations)
 
     def remove(self, spool: SessionSpool) -> None:
         """A recording ends: its files are not touched any more."""
@@ -39,8 +39,8 @@ class Upkeep:
     async def run(self) -> None:
         """Both tasks until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sync_for_ever())
-            group.create_task(self._review_for_ever())
+            group.create_task(self._sync_forever())
+            group.create_task(self._review_forever())
 
     async def sync(self) -> None:
         """Waits until what was appended to all spools is on disk.
@@ -61,15 +61,15 @@ class Upkeep:
     def review(self) -> None:
         """Looks at the troubles of all sessions."""
         failing_since = self._rows_failing_since()
-        for _, troubles in self._open.values():
+        for _, degradations in self._open.values():
             if failing_since is None:
-                troubles.end(ROWS)
+                degradations.end(ROWS)
             else:
-                troubles.begin(ROWS, failing_since)
-            troubles.review()
-        _degraded.set(sum(bool(troubles.lasting) for _, troubles in self._open.values()))
+                degradations.begin(ROWS, failing_since)
+            degradations.review()
+        _degraded.set(sum(bool(degradations.lasting) for _, degradations in self._open.values()))
 
-    async def _sync_for_ever(self) -> None:
+    async def _sync_forever(self) -> None:
         while True:
             await asyncio.sleep(self._fsync_seconds)
             try:
@@ -79,7 +79,7 @@ class Upkeep:
                 _sync_failures.inc()
                 log.exception("the spool cannot be synced")
 
-    async def _review_for_ever(self) -> None:
+    async def _review_forever(self) -> None:
         while True:
             await asyncio.sleep(REVIEW_SECONDS)
             self.review()

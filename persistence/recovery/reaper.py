@@ -22,7 +22,7 @@ from persistence.postgres.ownership import Ownership
 from persistence.records import INTERRUPTED
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import Salvage, remove_objects
+from persistence.storing.remote_recovery import RemoteRecovery, remove_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -57,7 +57,7 @@ class Reaper:
         self,
         lease: Lease,
         ownership: Ownership,
-        salvage: Salvage,
+        remote_recovery: RemoteRecovery,
         objects: ObjectStore,
         spools_of: SpoolsOf,
         *,
@@ -70,7 +70,7 @@ class Reaper:
     ) -> None:
         self._lease = lease
         self._ownership = ownership
-        self._salvage = salvage
+        self._remote_recovery = remote_recovery
         self._objects = objects
         self._spools_of = spools_of
         self._pause_seconds = pause_seconds
@@ -91,7 +91,7 @@ class Reaper:
         while True:
             await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
             try:
-                await self.look_round()
+                await self.run_once()
                 is_failing = False
             except LeaseLost:
                 return
@@ -103,14 +103,14 @@ class Reaper:
                 # A mistake of ours must not end the streams; the next round tries again.
                 log.exception("a round of the reaper failed")
 
-    async def look_round(self) -> None:
+    async def run_once(self) -> None:
         """One round.
 
         Raises:
             StorageUnavailable: Postgres or S3 does not do its part.
             LeaseLost: this process was taken for dead itself.
         """
-        if self._lease.is_seasoned:
+        if self._lease.is_established:
             await self._take()
         await self._recover()
         await self._finish_deletes()
@@ -155,7 +155,7 @@ class Reaper:
                 remains = await self._ownership.remains(session_id)
                 if remains is not None:
                     async with asyncio.timeout(_DEADLINE_SECONDS):
-                        await self._salvage.end(remains)
+                        await self._remote_recovery.end(remains)
                 self._done(session_id)
             except NotOwner:
                 self._done(session_id)
@@ -184,7 +184,7 @@ class Reaper:
 
     async def _finish_deletes(self) -> None:
         for session_id in await self._ownership.half_deleted(self._delete_age_seconds, _BATCH):
-            await self._salvage.delete(session_id)
+            await self._remote_recovery.delete(session_id)
             _deletes.inc()
 
     async def _sweep(self) -> None:

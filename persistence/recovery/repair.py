@@ -25,14 +25,14 @@ from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.remote_recovery import (
-    Salvage,
+    RemoteRecovery,
     put_transcript,
     remove_objects,
     stored_finals,
     stored_header,
     take_back_finals,
 )
-from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
 from persistence.wav import WavFormat, data_bytes
 
 _MOST: Final = 100_000
@@ -52,7 +52,7 @@ _SET_COUNT = text("""
 """)
 
 
-class Mender:
+class Repairer:
     """Mends findings. Each may be mended again.
 
     All methods raise StorageUnavailable when a part does not answer, LeaseLost when this process was taken for dead.
@@ -66,8 +66,8 @@ class Mender:
         self._lease = lease
         self._rows = SessionRows(database, worker_id, lease.check)
         self._ownership = Ownership(database, worker_id, lease.check)
-        self._salvage = Salvage(objects, self._rows)
-        self._surplus = Surplus(objects, self._rows, self._ownership)
+        self._remote_recovery = RemoteRecovery(objects, self._rows)
+        self._reconciliation = SpoolReconciliation(objects, self._rows, self._ownership)
         self._orphan_age = timedelta(seconds=orphan_age_seconds)
         self._ways: dict[str, Callable[[UUID, Finding], Awaitable[bool]]] = {
             "delete_unfinished": self._finish_delete,
@@ -88,7 +88,7 @@ class Mender:
     async def take_over(self) -> int:
         """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
         ended = 0
-        while not self._lease.is_seasoned and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
+        while not self._lease.is_established and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(_LOOK_SECONDS)
         await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
         while due := await self._ownership.due(100):
@@ -103,14 +103,14 @@ class Mender:
                 return False
             remains = await self._ownership.remains(session_id)
             if remains is not None:
-                await self._salvage.end(remains)
+                await self._remote_recovery.end(remains)
         except NotOwner:
             return False
         finally:
             self._ownership.end_recovery(session_id)
         return remains is not None
 
-    async def mend(self, finding: Finding) -> bool:
+    async def repair(self, finding: Finding) -> bool:
         """Mends one; says whether it is."""
         way = self._ways.get(finding.kind)
         try:
@@ -123,7 +123,7 @@ class Mender:
         return await self._ownership.remains(session_id) is not None
 
     async def _finish_delete(self, session_id: UUID, _: Finding) -> bool:
-        await self._salvage.delete(session_id)
+        await self._remote_recovery.delete(session_id)
         return True
 
     async def _set_length(self, session_id: UUID, finding: Finding) -> bool:
@@ -236,9 +236,9 @@ class Mender:
 
     async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
         conclusion = await asyncio.to_thread(conclusion_of, spool)
-        standing = await self._surplus.settle(spool, conclusion.progress)
+        standing = await self._reconciliation.settle(spool, conclusion.progress)
         if standing is Standing.GONE:
-            await self._salvage.delete(session_id)
+            await self._remote_recovery.delete(session_id)
         if standing in (Standing.GONE, Standing.STORED):
             await asyncio.to_thread(spool.remove)
             return True

@@ -27,7 +27,7 @@ from domain.tenancy import Caller
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import HAS_NOTHING, HAS_SERVER, RUNS, UNFINISHED
-from persistence.resume_point import Reach
+from persistence.resume_point import ResumePoint
 from persistence.s3.assembly import assemble
 from persistence.s3.keys import parse_tail_key, tail_prefix
 from persistence.s3.objects import ObjectStore
@@ -284,12 +284,12 @@ class Resumptions:
         if session.processed_seconds > 0:
             return session.processed_seconds
         # A server of the release before does not say how far it has come, but writes what was said.
-        reach = Reach()
+        resume_point = ResumePoint()
         async with self._database.transaction() as connection:
             last = (await connection.execute(_LAST_SAID, {"id": session.id})).one_or_none()
         if last is not None:
-            reach.said(*last)
-        return reach.seconds(session.audio_duration_seconds)
+            resume_point.said(*last)
+        return resume_point.seconds(session.audio_duration_seconds)
 
 
 def _session(row: Any) -> _Session:

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 from domain.transcript import majority_language
 from persistence.postgres.ownership import Ownership
 from persistence.records import INTERRUPTED, Conclusion, Progress
-from persistence.resume_point import Reach
+from persistence.resume_point import ResumePoint
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool, remove_rubbish
 from persistence.spool.spool_home import SpoolHome
@@ -68,14 +68,14 @@ def conclusion_of(spool: SessionSpool) -> Conclusion:
     start = spool.manifest.start
     utterances = spool.utterances()
     seconds = spool.wav.seconds(spool.audio_bytes())
-    reach = Reach()
+    resume_point = ResumePoint()
     for each in utterances:
-        reach.said(each.start, each.end)
+        resume_point.said(each.start, each.end)
     progress = Progress(
         audio_seconds=seconds if start.store_audio else max((each.end for each in utterances), default=0.0),
         utterances=len(utterances),
         words=sum(each.word_count for each in utterances),
         language=majority_language(start.language, utterances),
-        processed_seconds=reach.seconds(seconds),
+        processed_seconds=resume_point.seconds(seconds),
     )
     return Conclusion(INTERRUPTED, spool.last_change(), progress)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.errors import InvalidSessionId
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import parse_session_id
 from persistence.records import Conclusion, Progress, SessionStart
 
@@ -30,7 +30,7 @@ class Manifest:
         shape: dict[str, Any] = {"version": _VERSION, "session_id": self.start.session_id, **start}
         if self.conclusion is not None:
             shape["conclusion"] = {
-                **asdict(self.conclusion.ending),
+                **asdict(self.conclusion.end_reason),
                 "ended_at": self.conclusion.ended_at.isoformat(),
                 "progress": asdict(self.conclusion.progress),
             }
@@ -75,7 +75,7 @@ def _conclusion(shape: dict[str, Any] | None) -> Conclusion | None:
     if shape is None:
         return None
     return Conclusion(
-        Ending(shape["status"], shape["error"]),
+        EndReason(shape["status"], shape["error"]),
         datetime.fromisoformat(shape["ended_at"]),
         Progress(**shape["progress"]),
     )

@@ -24,8 +24,8 @@ from persistence.s3.assembly import assemble
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.s3.objects import Body, ObjectStore
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.degradations import LOST, OBJECT_STORE, PARTS, Troubles
-from persistence.storing.part_batcher import PartLedger
+from persistence.storing.degradations import LOST, OBJECT_STORE, PARTS, Degradations
+from persistence.storing.part_batcher import PartBatcher
 from persistence.storing.remote_recovery import stored_header, upload_of
 from persistence.wav import data_bytes
 from telemetry.logs import get_logger
@@ -52,7 +52,7 @@ class Ways:
 
     objects: ObjectStore
     rows: SessionRows
-    ledger: PartLedger
+    part_batcher: PartBatcher
     slots: asyncio.Semaphore
     """Bounds the parts and tails that are on their way."""
     flush_seconds: float
@@ -63,10 +63,12 @@ class Ways:
 class AudioUpload:
     """One owner task at a time: `run` while the session runs, then `finish` and `clean`."""
 
-    def __init__(self, spool: SessionSpool, ways: Ways, troubles: Troubles, *, is_recovered: bool = False) -> None:
+    def __init__(
+        self, spool: SessionSpool, ways: Ways, degradations: Degradations, *, is_recovered: bool = False
+    ) -> None:
         self._spool = spool
         self._ways = ways
-        self._troubles = troubles
+        self._degradations = degradations
         self._id = spool.manifest.start.id
         self._key = audio_key(self._id)
         self._is_known = not is_recovered
@@ -100,7 +102,7 @@ class AudioUpload:
         if self._has_full_segment():
             self._woken.set()
 
-    def hasten(self) -> None:
+    def flush_soon(self) -> None:
         """What is in no part yet is put at once and not at the next interval."""
         self._flush_at = time.monotonic()
         self._woken.set()
@@ -239,8 +241,8 @@ class AudioUpload:
         await self._drop_tails(number)
 
     async def _record(self, part: StoredPart) -> None:
-        with self._troubles.watch(PARTS):
-            await self._ways.ledger.add(self._id, part)
+        with self._degradations.watch(PARTS):
+            await self._ways.part_batcher.add(self._id, part)
         self._parts[part.number] = part
         self._unrecorded = None
 
@@ -260,7 +262,7 @@ class AudioUpload:
             await self._put_tail(Tail(begin, cut - begin))
 
     async def _put_tail(self, tail: Tail) -> None:
-        with self._troubles.watch(OBJECT_STORE):
+        with self._degradations.watch(OBJECT_STORE):
             async with self._ways.slots:
                 audio = await asyncio.to_thread(self._spool.read_audio, tail.first_byte, tail.size)
                 # Known before it is there: an answer may be lost.
@@ -274,7 +276,7 @@ class AudioUpload:
             await self._ways.objects.put(key, body, content_type)
 
     async def _put_part(self, number: int, total: int, *, may_be_last: bool = True) -> StoredPart:
-        with self._troubles.watch(OBJECT_STORE):
+        with self._degradations.watch(OBJECT_STORE):
             async with self._ways.slots:
                 body = await self._body(number, total, may_be_last=may_be_last)
                 self._ways.check()
@@ -288,7 +290,7 @@ class AudioUpload:
         wav = self._spool.wav
         count = layout.part_count(wav, total)
         if count == 1 and self._upload_id is None:
-            with self._troubles.watch(OBJECT_STORE):
+            with self._degradations.watch(OBJECT_STORE):
                 async with self._ways.slots:
                     await self._put("whole", self._key, await self._body(1, total), _WAV)
             return
@@ -297,7 +299,7 @@ class AudioUpload:
         self._ways.check()
         assert self._upload_id is not None  # noqa: S101 - there are parts
         parts = [self._parts[number] for number in sorted(self._parts)]
-        with self._troubles.watch(OBJECT_STORE):
+        with self._degradations.watch(OBJECT_STORE):
             await self._ways.objects.complete_upload(self._key, self._upload_id, parts)
 
     async def _finish_part(self, number: int, total: int) -> None:
@@ -344,7 +346,7 @@ class AudioUpload:
     def _tell_lost(self, number: int, seconds: float) -> None:
         if number not in self._lost_parts:  # Once, however often it is tried to store it.
             self._lost_parts.add(number)
-            self._troubles.begin(LOST)
+            self._degradations.begin(LOST)
             _lost_seconds.inc(seconds)
             log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=seconds)
 

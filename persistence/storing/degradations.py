@@ -21,7 +21,7 @@ _NAMES: Final = {OBJECT_STORE: "object_store", PARTS: "database", ROWS: "databas
 _PATIENCE_SECONDS: Final = {OBJECT_STORE: 5.0, PARTS: 5.0, ROWS: 5.0, DISK: 0.0, LOST: 0.0}
 
 
-class Troubles:
+class Degradations:
     """One session's troubles. Whoever meets one notes its beginning and its end; `review` finds those that last."""
 
     def __init__(self) -> None:

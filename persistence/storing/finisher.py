@@ -24,7 +24,7 @@ from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.restoration import Ended, Restoration
 from persistence.storing.shipper import Shipped, Shipper
-from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
 from persistence.storing.writer import SessionWriter
 from telemetry.logs import get_logger
 
@@ -91,13 +91,13 @@ class Finisher:
         writer: SessionWriter,
         rows: SessionRows,
         shipper: Shipper,
-        surplus: Surplus,
+        reconciliation: SpoolReconciliation,
         restoration: Restoration | None = None,
     ) -> None:
         self._writer = writer
         self._rows = rows
         self._shipper = shipper
-        self._surplus = surplus
+        self._reconciliation = reconciliation
         self._restoration = restoration or Restoration(rows)
         self._own: set[UUID] = set()
         self._closing = asyncio.Event()
@@ -198,7 +198,7 @@ class Finisher:
         A session that another server is ending is asked for again, for as long as that takes.
         """
         start, backoff = spool.manifest.start, Backoff()
-        settle = functools.partial(self._surplus.settle, spool, conclusion.progress)
+        settle = functools.partial(self._reconciliation.settle, spool, conclusion.progress)
         while True:
             try:
                 standing = await self._repeat("surplus", finishing, settle)
@@ -246,7 +246,7 @@ class Finisher:
     ) -> bool:
         is_there = await self._repeat("row", finishing, lambda: self._writer.conclude(start, conclusion))
         if is_there and not finishing.is_row_settled:
-            _ended.labels(conclusion.ending.status).inc()
+            _ended.labels(conclusion.end_reason.status).inc()
         finishing.row_settled()
         shipped = Shipped()
         if spool is not None:

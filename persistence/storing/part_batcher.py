@@ -11,7 +11,7 @@ from persistence.records import StoredPart
 COLLECT_SECONDS: Final = 0.2
 
 
-class PartLedger:
+class PartBatcher:
     """Collects parts for a moment, then writes them together."""
 
     def __init__(self, rows: SessionRows) -> None:

@@ -31,13 +31,13 @@ log = get_logger(__name__)
 
 _HEADER_READ_BYTES: Final = 256
 
-_salvaged = Counter("dalston_sessions_salvaged_total", "Sessions ended from the bucket, without their spool")
+_recovered = Counter("dalston_sessions_salvaged_total", "Sessions ended from the bucket, without their spool")
 _read_bytes = Histogram(
     "dalston_salvage_read_bytes", "Audio read back to end one session", buckets=(0, 1e5, 1e6, 5e6, 1e7, 2e7)
 )
 
 
-class Salvage:
+class RemoteRecovery:
     """Ends the sessions of dead processes from what the bucket and Postgres have of them."""
 
     def __init__(self, objects: ObjectStore, rows: SessionRows) -> None:
@@ -74,7 +74,7 @@ class Salvage:
             session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said, language=language
         ):
             await remove_leftovers(self._objects, self._rows, session.id)
-            _salvaged.inc()
+            _recovered.inc()
         else:
             await self.delete(session.id)
 

@@ -35,7 +35,7 @@ _seconds = Histogram(
 )
 
 
-class Looks:
+class RowComparison:
     """One for a process. Whoever opens it runs `run` in a task and cancels it."""
 
     def __init__(self, writer: SessionWriter, restoration: Restoration) -> None:

@@ -14,8 +14,8 @@ from persistence.records import StoredObjects
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_upload import AudioUpload, Ways
-from persistence.storing.degradations import Troubles
-from persistence.storing.part_batcher import PartLedger
+from persistence.storing.degradations import Degradations
+from persistence.storing.part_batcher import PartBatcher
 from persistence.storing.remote_recovery import put_transcript, remove_objects
 from telemetry.logs import get_logger
 
@@ -56,20 +56,20 @@ class Shipper:
         self._objects = objects
         self._rows = rows
         self._check = check
-        self._ledger = PartLedger(rows)
+        self._part_batcher = PartBatcher(rows)
         slots = asyncio.Semaphore(_CONCURRENT_BODIES)
-        self._ways = Ways(objects, rows, self._ledger, slots, flush_seconds, check)
+        self._ways = Ways(objects, rows, self._part_batcher, slots, flush_seconds, check)
         self._uploads: dict[UUID, AudioUpload] = {}
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Notes parts in Postgres until cancelled."""
-        await self._ledger.run()
+        await self._part_batcher.run()
 
-    def begin(self, spool: SessionSpool, troubles: Troubles) -> AudioUpload:
+    def begin(self, spool: SessionSpool, degradations: Degradations) -> AudioUpload:
         """Ships the audio of a session that begins, in a task of its own, until `ship` or `close`."""
         start = spool.manifest.start
-        upload = AudioUpload(spool, self._ways, troubles)
+        upload = AudioUpload(spool, self._ways, degradations)
         self._uploads[start.id] = upload
         self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
         return upload
@@ -168,7 +168,7 @@ class Shipper:
         session_id = spool.manifest.start.id
         await self._stop(session_id)
         if session_id not in self._uploads:
-            self._uploads[session_id] = AudioUpload(spool, self._ways, Troubles(), is_recovered=True)
+            self._uploads[session_id] = AudioUpload(spool, self._ways, Degradations(), is_recovered=True)
         return self._uploads[session_id]
 
     async def _stop(self, session_id: UUID) -> None:

@@ -64,7 +64,7 @@ class _Contents:
     progress: Progress
 
 
-class Surplus:
+class SpoolReconciliation:
     """Takes stored sessions back to add what their spools have beyond what is stored."""
 
     def __init__(self, objects: ObjectStore, rows: SessionRows, ownership: Ownership) -> None:

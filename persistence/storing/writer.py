@@ -128,7 +128,7 @@ class SessionWriter:
             raise
         self._running[start.id] = _Running(start, progress, has_row, time.monotonic(), finals=finals)
 
-    def hasten(self, session_id: UUID) -> None:
+    def flush_soon(self, session_id: UUID) -> None:
         """The figures are written at the next tick: a final was recorded, or somebody waits for them."""
         if (running := self._running.get(session_id)) is not None:
             running.spoke = True

@@ -23,7 +23,7 @@ _lag_seconds = Histogram(
     buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
 )
 _longest_lag = Gauge("dalston_longest_lag_seconds", "How long the session waits now that has waited longest for text.")
-_lateness = Gauge("dalston_lateness_seconds", "How long utterances wait for those of other sessions.")
+_queue_delay = Gauge("dalston_queue_delay_seconds", "How long utterances wait for those of other sessions.")
 _is_behind = Gauge("dalston_behind", "1 while new sessions are refused because those that run wait for each other.")
 _refused = Counter("dalston_admission_refused_total", "Sessions refused: too many run, or text is late.", ["reason"])
 
@@ -39,9 +39,9 @@ class Backlog:
         self._most = most
         self._is_behind = False
 
-    def is_behind(self, lateness: float) -> bool:
+    def is_behind(self, queue_delay: float) -> bool:
         """Whether it is so, now that they wait so long."""
-        self._is_behind = lateness > (self._most * _RECOVERED if self._is_behind else self._most)
+        self._is_behind = queue_delay > (self._most * _RECOVERED if self._is_behind else self._most)
         return self._is_behind
 
 
@@ -52,7 +52,11 @@ class Admission:
     """
 
     def __init__(
-        self, most: int, most_lag_seconds: float, lateness_of: Callable[[Hashable], float], tenant_share: float = 1.0
+        self,
+        most: int,
+        max_queue_delay_seconds: float,
+        queue_delay_of: Callable[[Hashable], float],
+        tenant_share: float = 1.0,
     ) -> None:
         """
         Args:
@@ -63,13 +67,13 @@ class Admission:
         """
         self._most = most
         self._most_of_tenant = max(1, math.floor(most * tenant_share))
-        self._most_lag_seconds = most_lag_seconds
+        self._max_queue_delay_seconds = max_queue_delay_seconds
         self._running: dict[str, _Running] = {}
         self._left: dict[str, float] = {}
         self._backlogs: dict[Hashable, Backlog] = {}
-        self._lateness_of = lateness_of
+        self._queue_delay_of = queue_delay_of
         _longest_lag.set_function(lambda: self._longest(time.monotonic()))
-        _lateness.set_function(lambda: max(map(lateness_of, self._tenants()), default=0.0))
+        _queue_delay.set_function(lambda: max(map(queue_delay_of, self._tenants()), default=0.0))
         _is_behind.set_function(lambda: any(map(self._is_behind_now, self._tenants())))
 
     @contextmanager
@@ -118,8 +122,8 @@ class Admission:
         self._backlogs = {tenant: backlog for tenant, backlog in list(self._backlogs.items()) if tenant in tenants}
 
     def _is_behind_now(self, tenant: Hashable) -> bool:
-        backlog = self._backlogs.get(tenant) or Backlog(self._most_lag_seconds)
-        is_behind = backlog.is_behind(self._lateness_of(tenant))
+        backlog = self._backlogs.get(tenant) or Backlog(self._max_queue_delay_seconds)
+        is_behind = backlog.is_behind(self._queue_delay_of(tenant))
         if tenant in self._tenants():
             self._backlogs[tenant] = backlog
         # Without a session there is nobody to be hurt.

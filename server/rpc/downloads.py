@@ -224,10 +224,10 @@ class _Reader:
         Raises:
             IdleTimeout: it makes none in time.
         """
-        ahead = self._bytes / _SLOWEST_RATE - self._seconds
+        bulk = self._bytes / _SLOWEST_RATE - self._seconds
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS + min(0.0, ahead)):
+            async with asyncio.timeout(_PATIENCE_SECONDS + min(0.0, bulk)):
                 await self._write(chunk)
         except TimeoutError:
             raise IdleTimeout("the download was read too slowly, or not at all") from None

@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from domain import errors as domain
-from domain.session import Ending
+from domain.session import EndReason
 from persistence.errors import LeaseLost, NotOwner
 from persistence.outage_report import note_outage
 from server.access import errors as access
@@ -113,13 +113,13 @@ def _public(error: BaseException) -> str:
     return error.PUBLIC if isinstance(error, domain.StorageUnavailable) else str(error)
 
 
-def ending_of(error: BaseException) -> Ending:
+def end_reason_of(error: BaseException) -> EndReason:
     """How the record says that a session ended when it ended by `error`."""
     answer = answer_to(error)
     text = reason_name(answer.reason).lower()
     if answer is not _INTERNAL:
         text = f"{text}: {_public(error)}"
-    return Ending("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
+    return EndReason("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
 
 
 def in_words(error: Exception) -> tuple[str, str]:

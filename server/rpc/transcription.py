@@ -50,13 +50,13 @@ _WAITING_PER_SESSION: Final = 4
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
-    def lateness_of(self, tenant: Hashable) -> float:
+    def queue_delay_of(self, tenant: Hashable) -> float:
         """How late text is for a tenant, in seconds; asked on any thread."""
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
     """Runs at most `max_sessions` sessions at a time, `tenant_share` of them of one tenant, and takes none of a tenant
-    whose sessions wait for each other longer than `max_lag_seconds`."""
+    whose sessions wait for each other longer than `max_queue_delay_seconds`."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         vad: SileroVad,
         limits: StreamLimits,
         max_sessions: int,
-        max_lag_seconds: float = math.inf,
+        max_queue_delay_seconds: float = math.inf,
         drain: Drain | None = None,
         resumptions: Resumptions | None = None,
         tenant_share: float = 1.0,
@@ -72,7 +72,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._admission = Admission(max_sessions, max_lag_seconds, engine.lateness_of, tenant_share)
+        self._admission = Admission(max_sessions, max_queue_delay_seconds, engine.queue_delay_of, tenant_share)
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions

@@ -10,7 +10,7 @@ from dalston.v1 import session_pb2 as pb
 from prometheus_client import Counter, Gauge
 
 from domain.errors import StorageUnavailable
-from persistence.postgres.change_notifier import Bell
+from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import Change, ChangeStore
 from persistence.postgres.position import Position
 from server.access.gate import Gate
@@ -46,9 +46,11 @@ _sent = Counter("dalston_watch_messages_total", "Messages sent on streams of cha
 class Watches:
     """All streams of the process."""
 
-    def __init__(self, changes: ChangeStore, bell: Bell, gate: Gate, drain: Drain, most_of_tenant: int) -> None:
+    def __init__(
+        self, changes: ChangeStore, change_notifier: ChangeNotifier, gate: Gate, drain: Drain, most_of_tenant: int
+    ) -> None:
         self._changes = changes
-        self._bell = bell
+        self._change_notifier = change_notifier
         self._gate = gate
         self._drain = drain
         self._most_of_tenant = most_of_tenant
@@ -115,12 +117,12 @@ class Watches:
 
     @contextmanager
     def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
-        if self._bell.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
+        if self._change_notifier.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
             raise NoCapacity("this server has as many streams of changes open as it may: close one, or try again")
         self._count += 1
         _open.inc()
         try:
-            with self._bell.rung(tenant_id) as rung:
+            with self._change_notifier.rung(tenant_id) as rung:
                 yield rung
         finally:
             self._count -= 1

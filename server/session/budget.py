@@ -11,7 +11,7 @@ from server.audio.decoder import MODEL_RATE
 from server.session.events import Flushed
 from server.session.language import SpokenLanguage
 from server.session.options import MAX_UTTERANCE_SECONDS
-from server.session.segmenter import Utterance
+from server.session.segmenter import SpeechSegment
 
 PER_SECOND: Final = 2.0
 """Utterances in a second of audio, or of the clock where less audio comes: nobody speaks more sentences."""
@@ -61,17 +61,17 @@ class UtteranceBudget:
 class Held:
     """An utterance that waits for the budget, and grows meanwhile."""
 
-    utterance: Utterance
+    utterance: SpeechSegment
     language: SpokenLanguage
     flushes: list[Flushed] = field(default_factory=list)
     """To be answered once it is transcribed."""
 
-    def takes(self, utterance: Utterance) -> bool:
+    def takes(self, utterance: SpeechSegment) -> bool:
         """Whether the two together are no longer than the longest utterance."""
         return utterance.end - self.utterance.start <= _LONGEST
 
-    def join(self, utterance: Utterance) -> None:
+    def join(self, utterance: SpeechSegment) -> None:
         """Goes on to the end of an utterance that follows it."""
         start, offset = self.utterance.start, utterance.start - self.utterance.start
         speech = tuple((since + offset, until + offset) for since, until in utterance.speech)
-        self.utterance = Utterance(start, utterance.end, self.utterance.speech + speech)
+        self.utterance = SpeechSegment(start, utterance.end, self.utterance.speech + speech)

@@ -34,10 +34,10 @@ class AudioBuffer:
     def discard_before(self, position: int) -> None:
         """Lets go of the samples before `position`."""
         # Moving the rest costs, so it is done when it frees at least half of what is held.
-        surplus = min(position - self._first, self._length)
-        if surplus < self._length // 2 or surplus <= 0:
+        reconciliation = min(position - self._first, self._length)
+        if reconciliation < self._length // 2 or reconciliation <= 0:
             return
-        rest = self._length - surplus
-        self._samples[:rest] = self._samples[surplus : self._length].copy()
-        self._first += surplus
+        rest = self._length - reconciliation
+        self._samples[:rest] = self._samples[reconciliation : self._length].copy()
+        self._first += reconciliation
         self._length = rest

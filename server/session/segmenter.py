@@ -32,7 +32,7 @@ class SpeechEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class SpeechSegment:
     """A stretch to transcribe: samples `start` to `end`, the latter excluded."""
 
     start: int
@@ -50,7 +50,7 @@ class Speech:
     """Where it was last heard."""
 
 
-Segment = SpeechStart | SpeechEnd | Utterance
+Segment = SpeechStart | SpeechEnd | SpeechSegment
 
 
 class Segmenter:
@@ -128,12 +128,12 @@ class Segmenter:
             window_start, _ = self._voiced.pop()
         self._voiced.append((window_start, self._position))
 
-    def _utterance(self, start: int, end: int) -> Utterance:
+    def _utterance(self, start: int, end: int) -> SpeechSegment:
         clipped = ((max(since, start) - start, min(until, end) - start) for since, until in self._voiced)
         # What follows a cut may be in the last stretch.
         speech = tuple((since, until) for since, until in clipped if since < until)
         self._voiced = [(since, until) for since, until in self._voiced if until > end]
-        return Utterance(start, end, speech)
+        return SpeechSegment(start, end, speech)
 
     def end(self, received: int) -> list[Segment]:
         """Ends confirmed speech as silence would, where `received` is all the audio there is."""
@@ -168,8 +168,8 @@ class Segmenter:
     def _quietest_point(self, start: int) -> int:
         """Where to cut an utterance that began at `start`: in the last part of the longest that it can be."""
         before = len(self._powers)
-        surplus = max(0, self._position - start - self._max_length)
-        last = before - -(-surplus // WINDOW_SAMPLES)
+        reconciliation = max(0, self._position - start - self._max_length)
+        last = before - -(-reconciliation // WINDOW_SAMPLES)
         powers = list(self._powers)[max(0, last - self._cut_windows) : last]
         first = self._position - (before - last + len(powers)) * WINDOW_SAMPLES
         sums = [sum(powers[i : i + _QUIET_WINDOWS]) for i in range(len(powers) - _QUIET_WINDOWS + 1)]

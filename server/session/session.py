@@ -37,7 +37,7 @@ from server.session.lag import Lag
 from server.session.language import SpokenLanguage
 from server.session.options import SessionOptions
 from server.session.partials import Partials
-from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
+from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechSegment, SpeechStart
 from server.vad.silero import WINDOW_SAMPLES, VadStream
 
 MAX_PENDING = 4
@@ -84,7 +84,7 @@ class Recognizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    utterance: Utterance
+    utterance: SpeechSegment
     language: SpokenLanguage
     recognition: "asyncio.Task[Recognition | Exception]"
 
@@ -124,7 +124,7 @@ class Session:
         self._language = self._utterance_language = SpokenLanguage(options.language)
         self._speech_samples = 0
         self._finals: list[Final] = []
-        self._unfinished: deque[Utterance] = deque()
+        self._unfinished: deque[SpeechSegment] = deque()
         self._segmented = 0  # Audio before it is in an utterance or in none.
         self._budget = UtteranceBudget(time.monotonic())
         self._held: Held | None = None
@@ -271,7 +271,7 @@ class Session:
                 case SpeechEnd(position):
                     self._partials.stop()
                     await self._announce(SpeechEnded(self._seconds(position)))
-                case Utterance():
+                case SpeechSegment():
                     self._partials.stop()
                     await self._hand_over(segment)
 
@@ -307,7 +307,7 @@ class Session:
         if self._options.vad_events:
             await self._events.put(event)
 
-    async def _hand_over(self, utterance: Utterance) -> None:
+    async def _hand_over(self, utterance: SpeechSegment) -> None:
         """Has an utterance transcribed, or joins it with those that follow where there are too many."""
         language = self._utterance_language
         self._utterance_language = self._language  # what follows a cut is the next utterance
@@ -343,7 +343,7 @@ class Session:
         for flushed in held.flushes:
             await self._pending.put(flushed)
 
-    async def _transcribe(self, utterance: Utterance, language: SpokenLanguage) -> None:
+    async def _transcribe(self, utterance: SpeechSegment, language: SpokenLanguage) -> None:
         samples = self._buffer.slice(utterance.start, utterance.end)
         self._speech_samples += len(samples)
         self._unfinished.append(utterance)
@@ -360,7 +360,7 @@ class Session:
         self._lag.answered(time.monotonic())
 
     async def _recognize(
-        self, samples: Samples, language: SpokenLanguage, utterance: Utterance
+        self, samples: Samples, language: SpokenLanguage, utterance: SpeechSegment
     ) -> Recognition | Exception:
         """The outcome, a failure included: its turn to be told comes after the finals before it."""
         speech = tuple((start / MODEL_RATE, end / MODEL_RATE) for start, end in utterance.speech)
@@ -414,7 +414,7 @@ class Session:
                 await self._events.put(Acknowledged(*now))
                 said, repeats = now, 0
 
-    async def _tell_suppressed(self, utterance: Utterance, reason: str) -> None:
+    async def _tell_suppressed(self, utterance: SpeechSegment, reason: str) -> None:
         metrics.SUPPRESSED.labels(reason).inc()
         start, end = self._seconds(utterance.start), self._seconds(utterance.end)
         await self._events.put(SpeechSuppressed(start, end, reason))
@@ -424,7 +424,7 @@ class Session:
             return self._seconds(self._unfinished[0].start)
         return self._seconds(self._segmented if self._held is None else self._held.utterance.start)
 
-    def _final(self, utterance: Utterance, recognition: Recognition) -> Final:
+    def _final(self, utterance: SpeechSegment, recognition: Recognition) -> Final:
         start, end = self._seconds(utterance.start), self._seconds(utterance.end)
         return Final(
             text=recognition.text,

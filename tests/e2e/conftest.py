@@ -19,7 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from stack.supervisor import Stack
-from tests.e2e.house import EVERYTHING, STORED, House, bearer, until
+from tests.e2e.harness import EVERYTHING, STORED, Harness, bearer, until
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PATH = "/v1/audio/transcriptions/stream"
@@ -109,27 +109,27 @@ def chunks(data: bytes, size: int = 3200) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-async def house(keyed_stack: Stack) -> AsyncIterator[House]:
+async def harness(keyed_stack: Stack) -> AsyncIterator[Harness]:
     async with (
         httpx.AsyncClient(base_url=keyed_stack.base_url, timeout=20, trust_env=False) as http,
         grpc.aio.insecure_channel(keyed_stack.grpc_target) as channel,
     ):
         database = await asyncpg.connect(keyed_stack.database_url)
-        house = House(keyed_stack, http, channel, database)
-        house.admin = await house.make_tenant("acme", *EVERYTHING, requests_per_second=1000)
-        house.key = (await house.make_key("realtime"))["key"]["id"]
+        harness = Harness(keyed_stack, http, channel, database)
+        harness.admin = await harness.make_tenant("acme", *EVERYTHING, requests_per_second=1000)
+        harness.key = (await harness.make_key("realtime"))["key"]["id"]
         for state in ("completed", "deleted"):
-            _, messages = await house.socket(STORED, **bearer(house.admin))
-            house.sessions[state] = messages[-1]["session_id"]
-        gone = await http.delete(f"/v1/realtime/sessions/{house.sessions['deleted']}", headers=bearer(house.admin))
+            _, messages = await harness.socket(STORED, **bearer(harness.admin))
+            harness.sessions[state] = messages[-1]["session_id"]
+        gone = await http.delete(f"/v1/realtime/sessions/{harness.sessions['deleted']}", headers=bearer(harness.admin))
         assert gone.status_code == 200
         for state, frame in (("error", b"abc"), ("interrupted", None)):
-            async with house.connect(STORED, house.admin) as socket:
-                house.sessions[state] = json.loads(await socket.recv())["session_id"]
+            async with harness.connect(STORED, harness.admin) as socket:
+                harness.sessions[state] = json.loads(await socket.recv())["session_id"]
                 await (socket.send(frame) if frame else socket.close())
                 await socket.wait_closed()
-        async with house.connect(STORED, house.admin) as socket:
-            house.sessions["active"] = json.loads(await socket.recv())["session_id"]
-            await until(house.are_as_named)
-            yield house
+        async with harness.connect(STORED, harness.admin) as socket:
+            harness.sessions["active"] = json.loads(await socket.recv())["session_id"]
+            await until(harness.are_as_named)
+            yield harness
         await database.close()

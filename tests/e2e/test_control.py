@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from persistence.postgres.api_keys import parse_key_id
 from persistence.postgres.cursor import _PLACE
 from persistence.postgres.position import Position
-from tests.e2e.house import STORED, STREAM, House, bearer, until
+from tests.e2e.harness import STORED, STREAM, Harness, bearer, until
 
 SESSIONS = "/v1/realtime/sessions"
 WITHIN_SECONDS = 10.0
@@ -32,81 +32,83 @@ async def to_end(socket: Any) -> list[dict[str, Any]]:
     return messages
 
 
-async def test_a_session_is_ended_by_rest_and_its_websocket_says_so(house: House) -> None:
-    async with house.connect(STORED, house.admin) as socket:
+async def test_a_session_is_ended_by_rest_and_its_websocket_says_so(harness: Harness) -> None:
+    async with harness.connect(STORED, harness.admin) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
         await socket.send(bytes(32_000))
-        answer = await house.http.post(f"{SESSIONS}/{session_id}/end", headers=bearer(house.admin))
+        answer = await harness.http.post(f"{SESSIONS}/{session_id}/end", headers=bearer(harness.admin))
         assert (answer.status_code, answer.json()["status"]) == (200, "active"), answer.text
         last = (await to_end(socket))[-1]
         assert (socket.close_code, last["code"], last["recoverable"]) == (4410, "session_ended", False)
 
     async def is_interrupted() -> bool:
-        answer = await house.http.post(f"{SESSIONS}/{session_id}/end", json={}, headers=bearer(house.admin))
+        answer = await harness.http.post(f"{SESSIONS}/{session_id}/end", json={}, headers=bearer(harness.admin))
         return bool(answer.json()["status"] == "interrupted")
 
     await until(is_interrupted)
-    answer = await house.http.get(f"{SESSIONS}/{session_id}", headers=bearer(house.admin))
+    answer = await harness.http.get(f"{SESSIONS}/{session_id}", headers=bearer(harness.admin))
     assert answer.json()["error"] == "session_ended: the session was ended on request"
 
 
-async def test_a_revoked_key_takes_its_live_sessions_with_it(house: House) -> None:
-    made = await house.make_key("realtime")
-    token = await house.make_token(made["secret"])
-    page = connect(f"{house.stack.ws_url}{STREAM}?token={token}", proxy=None)
-    async with house.connect(STORED, made["secret"]) as by_key, page as by_token:
+async def test_a_revoked_key_takes_its_live_sessions_with_it(harness: Harness) -> None:
+    made = await harness.make_key("realtime")
+    token = await harness.make_token(made["secret"])
+    page = connect(f"{harness.stack.ws_url}{STREAM}?token={token}", proxy=None)
+    async with harness.connect(STORED, made["secret"]) as by_key, page as by_token:
         for socket in (by_key, by_token):
             assert json.loads(await socket.recv())["type"] == "session.begin"
-        await house.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(house.admin))
+        await harness.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(harness.admin))
         for socket in (by_key, by_token):
             last = (await to_end(socket))[-1]
             assert (socket.close_code, last["code"]) == (4001, "unauthenticated")
 
 
-async def test_a_key_that_was_revoked_makes_no_other_while_it_is_remembered(house: House) -> None:
-    made = await house.make_key("admin", "realtime", "sessions:read")
+async def test_a_key_that_was_revoked_makes_no_other_while_it_is_remembered(harness: Harness) -> None:
+    made = await harness.make_key("admin", "realtime", "sessions:read")
     mine = bearer(made["secret"])
-    assert (await house.http.get("/v1/keys", headers=mine)).status_code == 200
-    await house.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(house.admin))
+    assert (await harness.http.get("/v1/keys", headers=mine)).status_code == 200
+    await harness.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(harness.admin))
     for path, body in (
         ("/v1/keys", {"name": "for ever", "scopes": ["admin"]}),
         ("/v1/realtime/tokens", {"expires_in_seconds": 60}),
     ):
-        answer = await house.http.post(path, json=body, headers=mine)
+        answer = await harness.http.post(path, json=body, headers=mine)
         assert (answer.status_code, answer.json()["details"][0]["reason"]) == (401, "UNAUTHENTICATED")
-    answer = await house.http.delete(f"/v1/keys/{house.key}", headers=mine)
+    answer = await harness.http.delete(f"/v1/keys/{harness.key}", headers=mine)
     assert answer.status_code == 401
 
 
-async def test_a_key_shows_who_made_it(house: House) -> None:
-    made = await house.make_key("realtime")
-    keys = (await house.http.get("/v1/keys?limit=100", headers=bearer(house.admin))).json()["keys"]
+async def test_a_key_shows_who_made_it(harness: Harness) -> None:
+    made = await harness.make_key("realtime")
+    keys = (await harness.http.get("/v1/keys?limit=100", headers=bearer(harness.admin))).json()["keys"]
     by_id = {key["id"]: key for key in keys}
     maker = made["key"]["created_by"]
     assert by_id[made["key"]["id"]]["created_by"] == maker
     assert "created_by" not in by_id[maker], "the operator made the first"
-    row = await house.database.fetchrow("SELECT name FROM api_keys WHERE id = $1", parse_key_id(maker))
+    row = await harness.database.fetchrow("SELECT name FROM api_keys WHERE id = $1", parse_key_id(maker))
     assert row["name"] == "test"
 
 
-async def test_one_line_of_the_log_says_who_read_or_deleted_which_session_and_what_became_of_it(house: House) -> None:
-    made = await house.make_key("sessions:read", "sessions:write", "realtime")
-    _, messages = await house.socket(STORED, **bearer(made["secret"]))
+async def test_one_line_of_the_log_says_who_read_or_deleted_which_session_and_what_became_of_it(
+    harness: Harness,
+) -> None:
+    made = await harness.make_key("sessions:read", "sessions:write", "realtime")
+    _, messages = await harness.socket(STORED, **bearer(made["secret"]))
     session_id = messages[-1]["session_id"]
 
     async def is_stored() -> bool:
-        answer = await house.http.get(f"{SESSIONS}/{session_id}", headers=bearer(house.admin))
+        answer = await harness.http.get(f"{SESSIONS}/{session_id}", headers=bearer(harness.admin))
         return "transcript_uri" in answer.json()
 
     await until(is_stored)
     path = f"{SESSIONS}/{session_id}"
     for verb, rest in (("GET", ""), ("GET", "/audio?linked=true"), ("GET", "/export/txt"), ("DELETE", ""), ("GET", "")):
-        await house.http.request(verb, path + rest, headers=bearer(made["secret"]))
-    await house.http.get(f"{SESSIONS}/sess_{'x' * 50}", headers=bearer(made["secret"]))
+        await harness.http.request(verb, path + rest, headers=bearer(made["secret"]))
+    await harness.http.get(f"{SESSIONS}/sess_{'x' * 50}", headers=bearer(made["secret"]))
     seen: list[dict[str, Any]] = []
 
     async def is_logged() -> bool:
-        lines = house.stack.home.log("server").read_text().splitlines()
+        lines = harness.stack.home.log("server").read_text().splitlines()
         entries = [json.loads(line) for line in lines if line.startswith("{") and '"session accessed"' in line]
         seen[:] = [entry for entry in entries if entry["key_id"] == made["key"]["id"]]
         return len(seen) >= 6
@@ -122,7 +124,7 @@ async def test_one_line_of_the_log_says_who_read_or_deleted_which_session_and_wh
     ]
     assert [entry.get("linked") for entry in seen] == [None, "true", None, None, None, None]
     (tenant_id,) = {entry["tenant_id"] for entry in seen}
-    assert await house.database.fetchval("SELECT name FROM tenants WHERE id = $1", tenant_id) == "acme"
+    assert await harness.database.fetchval("SELECT name FROM tenants WHERE id = $1", tenant_id) == "acme"
 
 
 def a_cursor(microseconds: int) -> str:
@@ -143,44 +145,44 @@ def a_cursor(microseconds: int) -> str:
         "status=%00",
     ],
 )
-async def test_no_number_in_a_list_s_query_is_more_than_a_wrong_parameter(house: House, query: str) -> None:
-    answer = await house.http.get(f"{SESSIONS}?{query}", headers=bearer(house.admin))
+async def test_no_number_in_a_list_s_query_is_more_than_a_wrong_parameter(harness: Harness, query: str) -> None:
+    answer = await harness.http.get(f"{SESSIONS}?{query}", headers=bearer(harness.admin))
     assert answer.status_code == 400, answer.text
     if "cursor" in query:
-        assert (await house.http.get(f"/v1/keys?{query}", headers=bearer(house.admin))).status_code == 400
+        assert (await harness.http.get(f"/v1/keys?{query}", headers=bearer(harness.admin))).status_code == 400
 
 
 @pytest.mark.parametrize("microseconds", [-62135596800000000, 0, 253402300799999999])
-async def test_the_first_and_the_last_moment_there_is_are_places_in_a_list(house: House, microseconds: int) -> None:
+async def test_the_first_and_the_last_moment_there_is_are_places_in_a_list(harness: Harness, microseconds: int) -> None:
     for path in (SESSIONS, "/v1/keys"):
-        answer = await house.http.get(f"{path}?cursor={a_cursor(microseconds)}", headers=bearer(house.admin))
+        answer = await harness.http.get(f"{path}?cursor={a_cursor(microseconds)}", headers=bearer(harness.admin))
         assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize(
     "query", ["offset=-1", "offset=-2147483648", "limit=0", "limit=-1", "limit=1001", "limit=2147483647"]
 )
-async def test_no_number_in_a_query_of_utterances_is_more_than_a_wrong_parameter(house: House, query: str) -> None:
-    path = f"{SESSIONS}/{house.sessions['completed']}/utterances"
-    assert (await house.http.get(f"{path}?{query}", headers=bearer(house.admin))).status_code == 400
+async def test_no_number_in_a_query_of_utterances_is_more_than_a_wrong_parameter(harness: Harness, query: str) -> None:
+    path = f"{SESSIONS}/{harness.sessions['completed']}/utterances"
+    assert (await harness.http.get(f"{path}?{query}", headers=bearer(harness.admin))).status_code == 400
 
 
-async def test_utterances_beyond_the_last_are_none(house: House) -> None:
-    path = f"{SESSIONS}/{house.sessions['completed']}/utterances?offset=2147483647"
-    answer = await house.http.get(path, headers=bearer(house.admin))
+async def test_utterances_beyond_the_last_are_none(harness: Harness) -> None:
+    path = f"{SESSIONS}/{harness.sessions['completed']}/utterances?offset=2147483647"
+    answer = await harness.http.get(path, headers=bearer(harness.admin))
     assert (answer.status_code, answer.json()["utterances"]) == (200, [])
 
 
-async def test_a_watch_token_with_its_numbers_out_of_order_gets_a_snapshot(house: House) -> None:
-    session = await house.http.get(f"{SESSIONS}/{house.sessions['completed']}", headers=bearer(house.admin))
+async def test_a_watch_token_with_its_numbers_out_of_order_gets_a_snapshot(harness: Harness) -> None:
+    session = await harness.http.get(f"{SESSIONS}/{harness.sessions['completed']}", headers=bearer(harness.admin))
     assert session.status_code == 200
-    tenant_id = await house.database.fetchval("SELECT id FROM tenants WHERE name = 'acme'")
-    now = await house.database.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    at = await house.database.fetchval("SELECT extract(epoch FROM now())::bigint")
+    tenant_id = await harness.database.fetchval("SELECT id FROM tenants WHERE name = 'acme'")
+    now = await harness.database.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    at = await harness.database.fetchval("SELECT extract(epoch FROM now())::bigint")
     token = Position(at, 10, now, (30, 20, 25)).encode(tenant_id, None)
     kinds = []
     url = f"{SESSIONS}:watch?resume_token={token}"
-    async with house.http.stream("GET", url, headers=bearer(house.admin)) as answer:
+    async with harness.http.stream("GET", url, headers=bearer(harness.admin)) as answer:
         assert answer.status_code == 200
         async for line in answer.aiter_lines():
             kinds.append(json.loads(line)["type"])
@@ -189,9 +191,9 @@ async def test_a_watch_token_with_its_numbers_out_of_order_gets_a_snapshot(house
     assert set(kinds) == {"snapshot", "ready"}
 
 
-async def test_a_tenant_that_stores_what_it_may_is_told_so_and_may_still_speak(house: House) -> None:
-    key = await house.make_tenant("full", "realtime", max_storage_bytes=0)
-    code, messages = await house.socket(STORED, **bearer(key))
+async def test_a_tenant_that_stores_what_it_may_is_told_so_and_may_still_speak(harness: Harness) -> None:
+    key = await harness.make_tenant("full", "realtime", max_storage_bytes=0)
+    code, messages = await harness.socket(STORED, **bearer(key))
     assert (code, messages[-1]["code"], messages[-1]["recoverable"]) == (4429, "storage_quota_exceeded", False)
-    code, _ = await house.socket("", **bearer(key))
+    code, _ = await harness.socket("", **bearer(key))
     assert code == 1000

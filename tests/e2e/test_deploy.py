@@ -18,7 +18,7 @@ from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 from websockets.exceptions import ConnectionClosed
 
 from bridge.call import ServerCall
-from bridge.closing import ending_of_failure
+from bridge.closing import close_reason_of_failure
 from stack import parts
 from stack.envoy import Envoy
 from stack.parts import Programs
@@ -47,21 +47,21 @@ def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPat
 def own_bridge(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Process]]:
     """The stack of all tests by way of an Envoy and a bridge of the test's own, which may be stopped."""
     env = {
-        "DALSTON_SERVER_TARGET": f"unix:{stack.doors.server_socket}",
+        "DALSTON_SERVER_TARGET": f"unix:{stack.routes.server_socket}",
         "DALSTON_SHUTDOWN_SECONDS": str(GRACE),
     }
     # Next to the sockets of the stack, for the same user.
     home = stack.home
     path = home.socket("own")
-    doors = replace(stack.doors, port=free_port(), bridge_socket=path)
+    routes = replace(stack.routes, port=free_port(), bridge_socket=path)
     with ExitStack() as parts_of_its_own:
         own = parts.bridge(Programs().bridge, home, env, path)
         process = parts_of_its_own.enter_context(own.launch())
         process.wait_until(own.is_ready, own.ready_seconds)
-        proxy = Envoy(home.data("own-envoy"), doors, home.identity, log=tmp_path / "envoy.log")
+        proxy = Envoy(home.data("own-envoy"), routes, home.identity, log=tmp_path / "envoy.log")
         front = parts_of_its_own.enter_context(proxy.launch())
         front.wait_until(proxy.is_ready, 30)
-        yield replace(stack, port=doors.port), process
+        yield replace(stack, port=routes.port), process
 
 
 def part(stack: Stack, name: str) -> Process:
@@ -152,7 +152,7 @@ async def native(stack: Stack, sample: Sample) -> tuple[str, str, str]:
                 pass
         sending.cancel()
         await asyncio.wait({sending})
-        return begin.session_begin.session_id, ended.value.code().name, ending_of_failure(ended.value).code
+        return begin.session_begin.session_id, ended.value.code().name, close_reason_of_failure(ended.value).code
 
 
 @pytest.mark.timeout(120)

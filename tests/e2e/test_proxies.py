@@ -15,7 +15,7 @@ from stack.ports import free_port
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
 from tests.conftest import SCRIPTED_PROGRAMS
-from tests.e2e.house import STORED, STREAM, House, bearer
+from tests.e2e.harness import STORED, STREAM, Harness, bearer
 
 BALANCER = "127.0.0.2"
 ONE, OTHER = "203.0.113.11", "198.51.100.22"
@@ -97,8 +97,8 @@ async def test_two_clients_behind_one_balancer_are_counted_apart(
 async def test_the_address_that_is_recorded_is_the_client_s_and_no_log_has_it(
     stack: Stack, database: asyncpg.Connection, is_named: bool
 ) -> None:
-    house = House(stack, None, None, database)  # type: ignore[arg-type]  # speaks to the operator's command alone
-    key = await house.make_tenant("behind", "realtime")
+    harness = Harness(stack, None, None, database)  # type: ignore[arg-type]  # speaks to the operator's command alone
+    key = await harness.make_tenant("behind", "realtime")
     for source, told, recorded in (
         (BALANCER, f"192.0.2.99, {ONE}", ONE if is_named else BALANCER),
         ("127.0.0.1", f"192.0.2.99, {ONE}", "127.0.0.1"),

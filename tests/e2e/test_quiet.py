@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.conftest import Client, Outcome
-from tests.e2e.house import House, grpc_bearer
+from tests.e2e.harness import Harness, grpc_bearer
 from tests.faults.watcher import Watcher
 
 SECONDS = 17
@@ -15,10 +15,10 @@ SECONDS = 17
 
 
 @pytest.fixture(scope="module")
-async def watcher(house: House) -> AsyncIterator[Watcher]:
+async def watcher(harness: Harness) -> AsyncIterator[Watcher]:
     """Sees no session: those of the house are another tenant's."""
-    key = await house.make_tenant("watching", "sessions:read")
-    watcher = Watcher(house.channel, metadata=grpc_bearer(key))
+    key = await harness.make_tenant("watching", "sessions:read")
+    watcher = Watcher(harness.channel, metadata=grpc_bearer(key))
     await watcher.until(lambda told: "ready" in told.kinds)
     yield watcher
     await watcher.close()

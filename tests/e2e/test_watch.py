@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from stack.settings import ROOT
-from tests.e2e.house import House, bearer, grpc_bearer
+from tests.e2e.harness import Harness, bearer, grpc_bearer
 from tests.faults.watcher import Watcher
 
 WATCH = "/v1/realtime/sessions:watch"
@@ -51,9 +51,9 @@ class Lines:
 
 
 @asynccontextmanager
-async def watching(house: House, key: str, *, events: bool = True, **query: str) -> AsyncIterator[Lines]:
+async def watching(harness: Harness, key: str, *, events: bool = True, **query: str) -> AsyncIterator[Lines]:
     headers = bearer(key) | (EVENTS if events else {})
-    async with house.http.stream("GET", WATCH, params=query, headers=headers, timeout=40) as response:
+    async with harness.http.stream("GET", WATCH, params=query, headers=headers, timeout=40) as response:
         assert response.status_code == 200
         yield Lines(response, events)
 
@@ -63,15 +63,15 @@ def is_ready(messages: list[Message]) -> bool:
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["server-sent events", "lines of JSON"])
-async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(house: House, events: bool) -> None:
-    key = await house.make_tenant(f"watched {events}", "realtime", "sessions:read", "sessions:write")
-    async with watching(house, key, events=events) as lines:
+async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(harness: Harness, events: bool) -> None:
+    key = await harness.make_tenant(f"watched {events}", "realtime", "sessions:read", "sessions:write")
+    async with watching(harness, key, events=events) as lines:
         wanted = "text/event-stream" if events else "application/x-ndjson"
         assert lines.response.headers["content-type"] == wanted
         assert lines.response.headers["cache-control"] == "no-store"
         (ready,) = await lines.until(is_ready)
         assert set(ready) == {"type", "resume_token"} | ({"session"} & set(ready))
-        async with house.connect("", key) as socket:
+        async with harness.connect("", key) as socket:
             session_id = json.loads(await socket.recv())["session_id"]
             await lines.until(lambda seen: seen[-1]["type"] == "changed", 5)
             assert lines.messages[-1]["session"]["id"] == session_id
@@ -79,38 +79,38 @@ async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(hous
             await socket.send('{"type":"end"}')
             await socket.wait_closed()
         await lines.until(lambda seen: seen[-1].get("session", {}).get("status") == "completed", 5)
-        gone = await house.http.delete(f"/v1/realtime/sessions/{session_id}", headers=bearer(key))
+        gone = await harness.http.delete(f"/v1/realtime/sessions/{session_id}", headers=bearer(key))
         assert gone.status_code == 200
         await lines.until(lambda seen: seen[-1]["type"] == "deleted", 5)
         assert lines.messages[-1]["session"]["id"] == session_id
 
 
-async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(house: House) -> None:
-    async with watching(house, house.admin) as lines:
+async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(harness: Harness) -> None:
+    async with watching(harness, harness.admin) as lines:
         messages = await lines.until(is_ready)
         snapshot = {message["session"]["id"]: message["session"]["status"] for message in messages[:-1]}
         assert {message["type"] for message in messages[:-1]} == {"snapshot"}
         assert not any(message["resume_token"] for message in messages[:-1])
-        for state, session_id in house.sessions.items():
+        for state, session_id in harness.sessions.items():
             assert snapshot.get(session_id, "deleted") == state
-    _, said = await house.socket("", **bearer(house.admin))
-    async with watching(house, house.admin, resume_token=messages[-1]["resume_token"]) as lines:
+    _, said = await harness.socket("", **bearer(harness.admin))
+    async with watching(harness, harness.admin, resume_token=messages[-1]["resume_token"]) as lines:
         again = await lines.until(is_ready)
         assert said[-1]["session_id"] in {message["session"]["id"] for message in again[:-1]}
         assert {message["type"] for message in again[:-1]} == {"changed"}
-        assert not {message["session"]["id"] for message in again[:-1]} & set(house.sessions.values())
-    async with watching(house, house.admin, resume_token="nonsense", status="active") as lines:
+        assert not {message["session"]["id"] for message in again[:-1]} & set(harness.sessions.values())
+    async with watching(harness, harness.admin, resume_token="nonsense", status="active") as lines:
         anew = await lines.until(is_ready)
         assert [message["session"]["id"] for message in anew if message["type"] == "snapshot"] == [
-            house.sessions["active"]
+            harness.sessions["active"]
         ]
 
 
-async def test_over_grpc_progress_is_seen_within_two_seconds(house: House) -> None:
-    key = await house.make_tenant("native", "realtime", "sessions:read")
-    watcher = Watcher(house.channel, metadata=grpc_bearer(key))
+async def test_over_grpc_progress_is_seen_within_two_seconds(harness: Harness) -> None:
+    key = await harness.make_tenant("native", "realtime", "sessions:read")
+    watcher = Watcher(harness.channel, metadata=grpc_bearer(key))
     await watcher.until(lambda told: "ready" in told.kinds)
-    async with house.connect("sample_rate=16000", key) as socket:
+    async with harness.connect("sample_rate=16000", key) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
         await watcher.until(lambda told: session_id in told.known, 5)
         await socket.send('{"type":"end"}')
@@ -119,13 +119,13 @@ async def test_over_grpc_progress_is_seen_within_two_seconds(house: House) -> No
     await watcher.close()
 
 
-async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(house: House) -> None:
-    made = await house.make_key("sessions:read")
-    native = Watcher(house.channel, metadata=grpc_bearer(made["secret"]))
-    async with watching(house, made["secret"]) as lines:
+async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(harness: Harness) -> None:
+    made = await harness.make_key("sessions:read")
+    native = Watcher(harness.channel, metadata=grpc_bearer(made["secret"]))
+    async with watching(harness, made["secret"]) as lines:
         await lines.until(is_ready)
         await native.until(lambda told: "ready" in told.kinds)
-        await house.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(house.admin))
+        await harness.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(harness.admin))
         error = await native.ended(14)
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
         last = (await lines.to_end(14))[-1]
@@ -135,9 +135,9 @@ async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(house: 
 @pytest.mark.parametrize("headers", [EVENTS, {}], ids=["server-sent events", "lines of JSON"])
 @pytest.mark.parametrize(("query", "word"), [("status=asleep", "status"), ("colour=red", "colour")])
 async def test_what_is_wrong_with_a_request_is_said_in_json(
-    house: House, headers: dict[str, str], query: str, word: str
+    harness: Harness, headers: dict[str, str], query: str, word: str
 ) -> None:
-    answer = await house.http.get(f"{WATCH}?{query}", headers=bearer(house.admin) | headers)
+    answer = await harness.http.get(f"{WATCH}?{query}", headers=bearer(harness.admin) | headers)
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/json"
     assert word in answer.json()["message"]
@@ -153,29 +153,29 @@ async def test_what_is_wrong_with_a_request_is_said_in_json(
         ("text/event-stream", "text/event-stream"),
     ],
 )
-async def test_what_is_sent_is_called_what_the_document_calls_it(house: House, accept: str, kind: str) -> None:
+async def test_what_is_sent_is_called_what_the_document_calls_it(harness: Harness, accept: str, kind: str) -> None:
     declared = json.loads((ROOT / "envoy/openapi.json").read_text())["paths"][WATCH]["get"]["responses"]["200"][
         "content"
     ]
-    headers = bearer(house.admin) | ({"accept": accept} if accept else {})
-    async with house.http.stream("GET", WATCH, headers=headers) as response:
+    headers = bearer(harness.admin) | ({"accept": accept} if accept else {})
+    async with harness.http.stream("GET", WATCH, headers=headers) as response:
         assert response.headers["content-type"] == kind
         assert kind in declared
-    head = await house.http.head(WATCH, headers=headers)
+    head = await harness.http.head(WATCH, headers=headers)
     assert (head.status_code, head.headers["content-type"], head.content) == (200, kind, b"")
     # Refusals are documents, whatever was asked for.
-    refused = await house.http.get(f"{WATCH}?status=odd", headers=headers)
+    refused = await harness.http.get(f"{WATCH}?status=odd", headers=headers)
     assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
-    assert (await house.http.head(WATCH)).status_code == 401
+    assert (await harness.http.head(WATCH)).status_code == 401
 
 
 @pytest.mark.parametrize(
     "path", ["", "/{id}", "/{id}/utterances", "/{id}/transcript", "/{id}/export/txt", "/sess_{none}"]
 )
-async def test_head_is_get_without_a_body(house: House, path: str) -> None:
-    url = f"/v1/realtime/sessions{path}".format(id=house.sessions["completed"], none="0" * 32)
-    got = await house.http.get(url, headers=bearer(house.admin))
-    head = await house.http.head(url, headers=bearer(house.admin))
+async def test_head_is_get_without_a_body(harness: Harness, path: str) -> None:
+    url = f"/v1/realtime/sessions{path}".format(id=harness.sessions["completed"], none="0" * 32)
+    got = await harness.http.get(url, headers=bearer(harness.admin))
+    head = await harness.http.head(url, headers=bearer(harness.admin))
     assert got.status_code == (404 if "none" in path else 200)
     assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
     assert head.content == b""

@@ -19,7 +19,7 @@ from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import HttpProxy
 from tests.faults.own_postgres import OwnPostgres
 from tests.faults.proxy import Proxy
-from tests.faults.world import Bucket, World, a_world
+from tests.faults.scenario import Bucket, Scenario, a_scenario
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +53,10 @@ def template_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 
 @pytest.fixture
-async def world(template_server: PostgresServer, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+async def scenario(template_server: PostgresServer, s3: Any, tmp_path: Path) -> AsyncIterator[Scenario]:
     bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
-    async with a_world(template_server.url, bucket, tmp_path) as world:
-        yield world
+    async with a_scenario(template_server.url, bucket, tmp_path) as scenario:
+        yield scenario
 
 
 @pytest.fixture
@@ -82,23 +82,27 @@ async def own_postgres(tmp_path: Path, database_proxy: Proxy) -> AsyncIterator[O
 
 
 @pytest.fixture
-async def own_world(own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+async def own_scenario(
+    own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path
+) -> AsyncIterator[Scenario]:
     """A world whose database is the one that is stopped."""
     bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
-    async with a_world(own_postgres.server.url, bucket, tmp_path) as world:
-        world.database_url = world.database_url.replace(f":{own_postgres.server.port}/", f":{database_proxy.port}/")
-        yield world
+    async with a_scenario(own_postgres.server.url, bucket, tmp_path) as scenario:
+        scenario.database_url = scenario.database_url.replace(
+            f":{own_postgres.server.port}/", f":{database_proxy.port}/"
+        )
+        yield scenario
 
 
 @pytest.fixture
-async def s3_proxy(world: World) -> AsyncIterator[Proxy]:
-    async with Proxy(*world.bucket.address) as proxy:
+async def s3_proxy(scenario: Scenario) -> AsyncIterator[Proxy]:
+    async with Proxy(*scenario.bucket.address) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def s3_http(world: World) -> AsyncIterator[HttpProxy]:
-    async with HttpProxy(*world.bucket.address) as proxy:
+async def s3_http(scenario: Scenario) -> AsyncIterator[HttpProxy]:
+    async with HttpProxy(*scenario.bucket.address) as proxy:
         yield proxy
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
+from tests.faults.scenario import Expected
 from tests.faults.servers import ServerProcess
-from tests.faults.world import Expected
 
 STREAMS: Final = 20
 FAST: Final = 40.0

@@ -11,8 +11,8 @@ from tests.faults.client import PatternClient
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import Expected, World
 
 WAYS: dict[str, Callable[[Proxy], None]] = {
     "reset": lambda proxy: proxy.cut(),
@@ -36,9 +36,9 @@ async def spoken(server: ServerProcess, port: int, tag: int) -> PatternClient:
 
 
 @pytest.mark.timeout(120)
-async def test_a_vanished_client_is_noticed_and_kept(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_a_vanished_client_is_noticed_and_kept(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         clients: list[PatternClient] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -49,12 +49,12 @@ async def test_a_vanished_client_is_noticed_and_kept(world: World) -> None:
             await asyncio.sleep(0.5)
             cancelled.vanish()
             expected = [Expected.of(client) for client in clients]
-            await world.settled(_NOTICED_SECONDS)
+            await scenario.settled(_NOTICED_SECONDS)
             FIGURES.add("clients that vanished", len(clients))
-            await world.compare(expected)
+            await scenario.compare(expected)
             for client in clients:
-                await _last_words(world, client)
-            await world.until_nothing_is_left(spool)
+                await _last_words(scenario, client)
+            await scenario.until_nothing_is_left(spool)
         finally:
             for client in clients:
                 await client.close()
@@ -71,18 +71,18 @@ async def _vanish(
         await asyncio.sleep(12)
 
 
-async def _last_words(world: World, client: PatternClient) -> None:
+async def _last_words(scenario: Scenario, client: PatternClient) -> None:
     """The utterance in progress, half a second after the flush, was transcribed, whether anybody was there to hear."""
-    row = await world.row(client.session_id)
+    row = await scenario.row(client.session_id)
     assert row["status"] == "interrupted"
     assert row["utterance_count"] > _WHOLE_UTTERANCES, "speech in progress was not transcribed"
     assert row["audio_duration_seconds"] == client.sent / 32_000
 
 
 @pytest.mark.timeout(60)
-async def test_a_client_that_half_closes_has_ended_well(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_a_client_that_half_closes_has_ended_well(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         client = await spoken(server, server.port, 1)
         await client.call.done_writing()
         await client.closed()
@@ -90,21 +90,21 @@ async def test_a_client_that_half_closes_has_ended_well(world: World) -> None:
         assert client.end.audio_uri
         expected = Expected.of(client)
         await client.close()
-        await world.settled()
-        await world.compare([expected], statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await scenario.compare([expected], statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_an_idle_client_is_ended_and_kept(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool, idle_timeout_seconds=2), world.folder / "server.log") as server:
+async def test_an_idle_client_is_ended_and_kept(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool, idle_timeout_seconds=2), scenario.folder / "server.log") as server:
         client = await spoken(server, server.port, 1)
         await client.closed(20)
         assert client.reason == "DEADLINE_EXCEEDED"
         expected = Expected.of(client)
         await client.close()
-        await world.settled()
-        await world.compare([expected])
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await scenario.compare([expected])
+        await scenario.until_nothing_is_left(spool)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
@@ -33,16 +33,16 @@ from persistence.recovery.spool_recovery import recover
 from persistence.s3.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
 from persistence.s3.layout import audio_range
 from persistence.spool.spool_home import SpoolHome
-from persistence.storing.degradations import Troubles
+from persistence.storing.degradations import Degradations
 from persistence.storing.finisher import Finisher
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.storing.restoration import Restoration
-from persistence.storing.row_comparison import Looks
+from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
-from persistence.storing.spool_reconciliation import Surplus
+from persistence.storing.spool_reconciliation import SpoolReconciliation
 from persistence.storing.writer import SessionWriter
 from persistence.wav import WavFormat
-from tests.faults.crash_world import (
+from tests.faults.crash_scenario import (
     PART_BYTES,
     Bucket,
     Crash,
@@ -73,7 +73,7 @@ class Schedule:
     messages: list[Message]
     crashes: list[int]
     failing: frozenset[int]
-    salvaged: frozenset[int] = frozenset()
+    recovered: frozenset[int] = frozenset()
     """After which crashes another server ends the session from S3, before the next start on the spool."""
     aborts: frozenset[int] = frozenset()
     """Steps before which somebody else aborts the upload."""
@@ -95,12 +95,12 @@ schedules = st.builds(
     messages=st.one_of(st.lists(messages, max_size=4), st.lists(messages, min_size=4, max_size=12)),
     crashes=st.lists(st.one_of(st.integers(10, 60), st.integers(30, 250)), min_size=1, max_size=4),
     failing=st.frozensets(st.integers(1, 200), max_size=6),
-    salvaged=st.frozensets(st.integers(0, 3), max_size=2),
+    recovered=st.frozensets(st.integers(0, 3), max_size=2),
 )
 
 
 @dataclass
-class House:
+class Harness:
     """What outlives processes, and what the client was told."""
 
     spool_dir: Path
@@ -147,7 +147,7 @@ class House:
                 life.check_promises()
         finally:
             fate.is_dead = True
-            life.bury()
+            life.soft_delete()
             loop.close()
             asyncio.set_event_loop(None)
         row = self.table.get(self.start.id)
@@ -155,7 +155,7 @@ class House:
         self.steps += fate.steps
         self.last_steps = fate.steps
 
-    def salvage(self, crash_at: int | None = None) -> int:
+    def remote_recovery(self, crash_at: int | None = None) -> int:
         """Another server takes the session for lost and ends it without the spool, if it lives; tells its steps."""
         row = self.table.get(self.start.id)
         if row is None or not row.is_unfinished:
@@ -166,7 +166,7 @@ class House:
         objects: Any = Objects(self.bucket, fate)
         try:
             with mortal(fate), suppress(Crash):
-                loop.run_until_complete(Salvage(objects, rows).end(remains_of(row)))
+                loop.run_until_complete(RemoteRecovery(objects, rows).end(remains_of(row)))
             self.salvages += 1
         finally:
             loop.close()
@@ -228,30 +228,30 @@ class House:
 class Life:
     """One process."""
 
-    def __init__(self, house: House, worker_id: str, fate: Fate) -> None:
-        self.house = house
+    def __init__(self, harness: Harness, worker_id: str, fate: Fate) -> None:
+        self.harness = harness
         self.worker_id = worker_id
         self.fate = fate
         self.homes: list[SpoolHome] = []
         self.recorder: Recorder | None = None
 
     async def run(self) -> None:
-        house = self.house
-        rows: Any = Rows(house.table, self.worker_id, self.fate)
-        objects: Any = Objects(house.bucket, self.fate)
-        ownership: Any = Ownership(house.table, self.worker_id, self.fate)
+        harness = self.harness
+        rows: Any = Rows(harness.table, self.worker_id, self.fate)
+        objects: Any = Objects(harness.bucket, self.fate)
+        ownership: Any = Ownership(harness.table, self.worker_id, self.fate)
         shipper = Shipper(objects, rows, flush_seconds=0.1)
         restoration = Restoration(rows, shipper.parts_again)
-        house.doubted = [restoration.doubt]
+        harness.doubted = [restoration.doubt]
         writer = SessionWriter(rows, restoration)
-        looks = Looks(writer, restoration)
-        finisher = Finisher(writer, rows, shipper, Surplus(objects, rows, ownership), restoration)
+        row_comparison = RowComparison(writer, restoration)
+        finisher = Finisher(writer, rows, shipper, SpoolReconciliation(objects, rows, ownership), restoration)
         upkeep = Upkeep(0.2, lambda: None)
-        home = SpoolHome.open(house.spool_dir, self.worker_id)
+        home = SpoolHome.open(harness.spool_dir, self.worker_id)
         self.homes.append(home)
-        self.homes += list(SpoolHome.take_over(house.spool_dir))
+        self.homes += list(SpoolHome.take_over(harness.spool_dir))
         async with asyncio.TaskGroup() as group:
-            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, looks, upkeep)]
+            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, row_comparison, upkeep)]
             while True:
                 try:
                     await recover(self.homes, finisher, ownership)
@@ -260,7 +260,7 @@ class Life:
                     raise
                 except Exception:
                     await asyncio.sleep(0.1)
-            if not house.has_begun:
+            if not harness.has_begun:
                 recordings = Recordings(
                     home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
                 )
@@ -272,34 +272,34 @@ class Life:
                 task.cancel()
 
     async def _record(self, recordings: Recordings) -> None:
-        house = self.house
-        house.has_begun = True
+        harness = self.harness
+        harness.has_begun = True
         try:
-            recorder = await recordings.begin(replace(house.start, worker_id=self.worker_id))
+            recorder = await recordings.begin(replace(harness.start, worker_id=self.worker_id))
         except Exception:
             return
         self.recorder = recorder
-        for message in house.schedule.messages:
-            audio = house.random.randbytes(message.frames * recorder.frame_bytes)
-            house.sent += audio
+        for message in harness.schedule.messages:
+            audio = harness.random.randbytes(message.frames * recorder.frame_bytes)
+            harness.sent += audio
             await recorder.audio(audio)
-            house.acknowledged += len(audio)
+            harness.acknowledged += len(audio)
             if message.speaks:
-                at = float(len(house.said))
-                utterance = Utterance(at, at + 1.0, f"number {len(house.said)}", 0.5, "en")
+                at = float(len(harness.said))
+                utterance = Utterance(at, at + 1.0, f"number {len(harness.said)}", 0.5, "en")
                 await recordings.utterance(recorder, utterance)
-                house.said.append(utterance)
+                harness.said.append(utterance)
             await asyncio.sleep(message.pause)
-        finishing = recordings.finish(recorder, Ending("completed"))
+        finishing = recordings.finish(recorder, EndReason("completed"))
         while not finishing.stored.audio_uri and not self.fate.is_dead:  # noqa: ASYNC110 - it is done in the background
             await asyncio.sleep(0.1)
 
     def check_promises(self) -> None:
         """What was called stored survives the loss of the machine."""
-        if self.recorder is not None and not (self.house.schedule.aborts or self.house.schedule.failovers):
-            assert self.house.in_s3() >= self.recorder.stored_bytes
+        if self.recorder is not None and not (self.harness.schedule.aborts or self.harness.schedule.failovers):
+            assert self.harness.in_s3() >= self.recorder.stored_bytes
 
-    def bury(self) -> None:
+    def soft_delete(self) -> None:
         """The kernel closes what a dead process had open."""
         for home in self.homes:
             home.release(remove=False)
@@ -320,47 +320,47 @@ async def _live_or_die(life: Life, fate: Fate) -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-def check_the_end(house: House) -> None:
+def check_the_end(harness: Harness) -> None:
     """Nothing acknowledged is missing, and nothing is left over."""
-    row = house.table.get(house.start.id)
+    row = harness.table.get(harness.start.id)
     assert row is None or row.status != "active"
-    left = [path for path in house.spool_dir.glob("*/*") if path.name != "lock"]
+    left = [path for path in harness.spool_dir.glob("*/*") if path.name != "lock"]
     assert left == [], "the spool is empty"
-    assert house.bucket.uploads == {}, "no upload is unfinished"
-    audio, transcript = audio_key(house.start.id), transcript_key(house.start.id)
-    assert set(house.bucket.objects) <= {audio, transcript}, "no object is left over"
-    if row is None or not house.acknowledged:
+    assert harness.bucket.uploads == {}, "no upload is unfinished"
+    audio, transcript = audio_key(harness.start.id), transcript_key(harness.start.id)
+    assert set(harness.bucket.objects) <= {audio, transcript}, "no object is left over"
+    if row is None or not harness.acknowledged:
         return
     assert row.stored is not None
     assert (row.parts, row.upload_id, row.has_tails) == ({}, None, False)
-    wav = house.bucket.objects[audio]
+    wav = harness.bucket.objects[audio]
     size = row.stored_bytes
-    assert house.acknowledged <= size <= len(house.sent)
-    header = house.wav.header(size)
+    assert harness.acknowledged <= size <= len(harness.sent)
+    header = harness.wav.header(size)
     audio_found = wav[len(header) : len(header) + size]
-    assert wav == header + house.expected(audio_found) + house.wav.padding(size)
-    assert row.audio_seconds == house.wav.seconds(size)
+    assert wav == header + harness.expected(audio_found) + harness.wav.padding(size)
+    assert row.audio_seconds == harness.wav.seconds(size)
     assert sorted(row.said) == list(range(len(row.said))), "utterances are numbered from 0, without a gap"
-    texts = [each["text"] for each in json.loads(house.bucket.objects[transcript])["utterances"]]
-    assert texts[: len(house.said)] == [each.text for each in house.said]
-    assert [row.said[index].text for index in sorted(row.said)][: len(house.said)] == texts[: len(house.said)]
-    if house.was_completed:
+    texts = [each["text"] for each in json.loads(harness.bucket.objects[transcript])["utterances"]]
+    assert texts[: len(harness.said)] == [each.text for each in harness.said]
+    assert [row.said[index].text for index in sorted(row.said)][: len(harness.said)] == texts[: len(harness.said)]
+    if harness.was_completed:
         assert row.status == "completed", "an ending that was told stays"
 
 
-def run_schedule(schedule: Schedule, spool_dir: Path) -> House:
-    house = House(spool_dir, schedule)
+def run_schedule(schedule: Schedule, spool_dir: Path) -> Harness:
+    harness = Harness(spool_dir, schedule)
     for number, crash_at in enumerate([*schedule.crashes, None]):
-        house.live(number, crash_at)
-        if number in schedule.salvaged and crash_at is not None:
-            house.salvage()
-    check_the_end(house)
+        harness.live(number, crash_at)
+        if number in schedule.recovered and crash_at is not None:
+            harness.remote_recovery()
+    check_the_end(harness)
     FIGURES.add("crash schedules run")
-    FIGURES.add("crashes survived", house.crashes)
-    FIGURES.add("sessions ended by another server before their spool came back", house.salvages)
-    FIGURES.add("steps of input and output in them", house.steps)
-    FIGURES.add("bytes acknowledged before a crash and compared", house.acknowledged)
-    return house
+    FIGURES.add("crashes survived", harness.crashes)
+    FIGURES.add("sessions ended by another server before their spool came back", harness.salvages)
+    FIGURES.add("steps of input and output in them", harness.steps)
+    FIGURES.add("bytes acknowledged before a crash and compared", harness.acknowledged)
+    return harness
 
 
 @pytest.mark.timeout(900)
@@ -406,52 +406,52 @@ def test_an_upload_aborted_at_any_step_costs_no_more_than_what_it_had(tmp_path: 
 
 def test_what_an_aborted_upload_had_stays_in_the_spool_until_another_has_it(tmp_path: Path) -> None:
     """Also when the session ends while it is put again, and nobody waits for that audio to be recognised any more."""
-    house = House(tmp_path, Schedule("pcm_s16le", [], [], frozenset()))
+    harness = Harness(tmp_path, Schedule("pcm_s16le", [], [], frozenset()))
     loop, fate = VirtualLoop(), Fate(None, frozenset())
     asyncio.set_event_loop(loop)
     try:
         with mortal(fate):
-            loop.run_until_complete(_end_while_it_is_put_again(house, fate))
+            loop.run_until_complete(_end_while_it_is_put_again(harness, fate))
     finally:
         loop.close()
         asyncio.set_event_loop(None)
 
 
-async def _end_while_it_is_put_again(house: House, fate: Fate) -> None:
-    rows: Any = Rows(house.table, "life-0", fate)
-    objects: Any = Objects(house.bucket, fate)
-    await rows.insert([house.start])
-    home = SpoolHome.open(house.spool_dir, "life-0")
-    spool = home.create(house.start)
+async def _end_while_it_is_put_again(harness: Harness, fate: Fate) -> None:
+    rows: Any = Rows(harness.table, "life-0", fate)
+    objects: Any = Objects(harness.bucket, fate)
+    await rows.insert([harness.start])
+    home = SpoolHome.open(harness.spool_dir, "life-0")
+    spool = home.create(harness.start)
     shipper = Shipper(objects, rows, flush_seconds=1e9)
     noting = asyncio.create_task(shipper.run())
-    upload = shipper.begin(spool, Troubles())
+    upload = shipper.begin(spool, Degradations())
     audio = random.Random(1).randbytes(4 * PART_BYTES + 500)
     spool.keep_from(0)
     spool.append_audio(audio[: 3 * PART_BYTES])
     upload.appended()
-    while len(house.table[house.start.id].parts) < 2:  # noqa: ASYNC110 - the loop's time is bounded
+    while len(harness.table[harness.start.id].parts) < 2:  # noqa: ASYNC110 - the loop's time is bounded
         await asyncio.sleep(0.01)
-    house.bucket.uploads.clear()
-    put, ending = objects.upload_part, asyncio.Event()
+    harness.bucket.uploads.clear()
+    put, end_reason = objects.upload_part, asyncio.Event()
 
     async def put_and_end(key: str, upload_id: str, number: int, part: Any) -> str:
         if number == 2:
             upload.end()
             spool.keep_from(None)
-            ending.set()
+            end_reason.set()
         return str(await put(key, upload_id, number, part))
 
     objects.upload_part = put_and_end
     spool.append_audio(audio[3 * PART_BYTES :])
     upload.appended()
-    await ending.wait()
+    await end_reason.wait()
     shipped = await shipper.ship(spool)
     noting.cancel()
     spool.close()
     home.release(remove=False)
     assert shipped.audio_bytes == len(audio)
-    assert house.bucket.objects[audio_key(house.start.id)] == house.wav.header(len(audio)) + audio
+    assert harness.bucket.objects[audio_key(harness.start.id)] == harness.wav.header(len(audio)) + audio
 
 
 @pytest.mark.parametrize("lag", [3, 25, 1_000])
@@ -459,9 +459,9 @@ def test_a_failover_at_any_step_loses_nothing(tmp_path: Path, lag: int) -> None:
     undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
     for step in range(5, undisturbed.steps + 1, 1 if lag == 25 else 3):
         schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), failovers=frozenset([step]), lag=lag)
-        house = run_schedule(schedule, tmp_path / str(step))
-        if len(house.said) == 2:  # it had begun
-            row = house.table[house.start.id]
+        harness = run_schedule(schedule, tmp_path / str(step))
+        if len(harness.said) == 2:  # it had begun
+            row = harness.table[harness.start.id]
             assert (row.status, len(row.said), row.counted) == ("completed", 2, 2)
             FIGURES.add("failovers at a step")
 
@@ -472,22 +472,22 @@ def test_a_failover_at_any_step_and_a_crash_soon_after_lose_nothing(tmp_path: Pa
     for step in range(5, undisturbed.steps - crash_after, 2):
         failovers = frozenset([step])
         schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), failovers=failovers, lag=lag)
-        house = House(tmp_path / str(step), schedule)
-        house.live(0, step + crash_after)
-        house.schedule = replace(schedule, failovers=frozenset())
-        if not house.acknowledged:
+        harness = Harness(tmp_path / str(step), schedule)
+        harness.live(0, step + crash_after)
+        harness.schedule = replace(schedule, failovers=frozenset())
+        if not harness.acknowledged:
             continue  # it had not begun
-        is_spooled = bool(list(house.spool_dir.glob("*/sess_*/session.json")))
-        house.live(1, None)
+        is_spooled = bool(list(harness.spool_dir.glob("*/sess_*/session.json")))
+        harness.live(1, None)
         # Without a spool it had been stored, and its row told of it. With the process went what knew of that: another
         # server ends the row that is left, and where there is none the objects stay for a person to look at.
         if not is_spooled:
-            house.salvage()
-        if is_spooled or house.start.id in house.table:
-            assert house.start.id in house.table
-            check_the_end(house)
+            harness.remote_recovery()
+        if is_spooled or harness.start.id in harness.table:
+            assert harness.start.id in harness.table
+            check_the_end(harness)
         else:
-            assert set(house.bucket.objects) == {audio_key(house.start.id), transcript_key(house.start.id)}
+            assert set(harness.bucket.objects) == {audio_key(harness.start.id), transcript_key(harness.start.id)}
         FIGURES.add("failovers at a step")
 
 
@@ -495,8 +495,8 @@ def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
     undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
     assert len(undisturbed.sent) > 4 * PART_BYTES
     for step in range(1, undisturbed.steps + 1):
-        house = run_schedule(Schedule("pcm_s16le", SCRIPT, [step], frozenset()), tmp_path / str(step))
-        assert house.crashes == 1
+        harness = run_schedule(Schedule("pcm_s16le", SCRIPT, [step], frozenset()), tmp_path / str(step))
+        assert harness.crashes == 1
 
 
 STRIDE = 3
@@ -525,8 +525,8 @@ def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path
             continue  # it had been stored by then
         begin, stride = first_step_and_stride(full, number)
         for step in range(begin, undisturbed.last_steps + 1, stride):
-            house = run_schedule(replace(first, crashes=[death, step]), tmp_path / f"{death}-{step}")
-            assert house.crashes == 2
+            harness = run_schedule(replace(first, crashes=[death, step]), tmp_path / f"{death}-{step}")
+            assert harness.crashes == 2
 
 
 @pytest.mark.timeout(900)
@@ -535,12 +535,12 @@ def test_a_salvage_killed_at_each_of_its_steps_before_the_spool_comes_back(tmp_p
     script = [Message(900, 0.1, speaks=True) for _ in range(5)]
     for number, death in enumerate(range(40, 120, 8)):
         for step in count(*first_step_and_stride(full, number)):
-            house = House(tmp_path / f"{death}-{step}", Schedule("pcm_s16le", script, [], frozenset()))
-            house.live(0, death)
-            steps = house.salvage(crash_at=step)
-            house.live(1, None)
-            check_the_end(house)
+            harness = Harness(tmp_path / f"{death}-{step}", Schedule("pcm_s16le", script, [], frozenset()))
+            harness.live(0, death)
+            steps = harness.remote_recovery(crash_at=step)
+            harness.live(1, None)
+            check_the_end(harness)
             FIGURES.add("crash schedules run")
-            FIGURES.add("crashes survived", house.crashes)
+            FIGURES.add("crashes survived", harness.crashes)
             if steps < step:
                 break  # it was not cut short

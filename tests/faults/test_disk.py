@@ -14,8 +14,8 @@ import pytest
 from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import Fate, HttpProxy, always
 from tests.faults.load import finish_all, stream_all, streams
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import a_server
-from tests.faults.world import Expected, World
 
 MIB = 1 << 20
 
@@ -38,10 +38,10 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 @pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs takes root")
-async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(world: World, s3_http: HttpProxy) -> None:
-    with small_disk(world.folder / "small", 24 * MIB) as spool:
-        environment = world.environment(spool, s3_port=s3_http.port, spool_bytes=1 << 40)
-        async with a_server(environment, world.folder / "server.log") as server, streams(server, 8) as clients:
+async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(scenario: Scenario, s3_http: HttpProxy) -> None:
+    with small_disk(scenario.folder / "small", 24 * MIB) as spool:
+        environment = scenario.environment(spool, s3_port=s3_http.port, spool_bytes=1 << 40)
+        async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 8) as clients:
             s3_http.rule = always(Fate.REFUSE)
             async with asyncio.timeout(60):
                 while _free(spool) > 0 and all(client.is_open for client in clients):
@@ -57,24 +57,24 @@ async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(world: Wor
             alive = [client for client in clients if client.is_open]
             await finish_all(alive)
             expected = [Expected.of(client) for client in clients]
-            await world.settled(60)
-            await world.compare(expected, statuses=("completed", "error", "interrupted"))
+            await scenario.settled(60)
+            await scenario.compare(expected, statuses=("completed", "error", "interrupted"))
             # There is room again, and the server uses it.
             async with streams(server, 3, first_tag=40) as later:
                 await stream_all(later, 1)
                 again = await finish_all(later)
-            await world.settled()
-            await world.compare(again, statuses=("completed",))
-            await world.until_nothing_is_left(spool)
+            await scenario.settled()
+            await scenario.compare(again, statuses=("completed",))
+            await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_the_disk_budget_is_kept_and_said(world: World, s3_http: HttpProxy) -> None:
+async def test_the_disk_budget_is_kept_and_said(scenario: Scenario, s3_http: HttpProxy) -> None:
     budget = 16 * MIB
-    spool = world.new_spool()
-    environment = world.environment(spool, s3_port=s3_http.port, spool_bytes=budget)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, 8) as clients:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, s3_port=s3_http.port, spool_bytes=budget)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 8) as clients:
         s3_http.rule = always(Fate.REFUSE)
         most = 0
         for _ in range(30):
@@ -89,9 +89,9 @@ async def test_the_disk_budget_is_kept_and_said(world: World, s3_http: HttpProxy
         s3_http.restore()
         await finish_all([client for client in clients if client.is_open])
         expected = [Expected.of(client) for client in clients]
-        await world.settled(60)
-        await world.compare(expected, statuses=("completed", "error", "interrupted"))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled(60)
+        await scenario.compare(expected, statuses=("completed", "error", "interrupted"))
+        await scenario.until_nothing_is_left(spool)
 
 
 def _free(folder: Path) -> int:

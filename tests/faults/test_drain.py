@@ -14,8 +14,8 @@ from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import Fate, HttpProxy, always
 from tests.faults.load import STREAMS, finish_all, stream_all, streams
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import Expected, World
 
 GRACE = 8
 STOP_SECONDS = 20
@@ -39,10 +39,10 @@ async def serves(server: ServerProcess) -> bool:
 
 
 @pytest.mark.timeout(120)
-async def test_a_deploy_stores_everything_inside_the_grace_period(world: World) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool, shutdown_seconds=GRACE)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+async def test_a_deploy_stores_everything_inside_the_grace_period(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, shutdown_seconds=GRACE)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 4)
         server.send(signal.SIGTERM)
         FIGURES.add("deploys under live streams")
@@ -63,17 +63,17 @@ async def test_a_deploy_stores_everything_inside_the_grace_period(world: World) 
         cut_off = [Expected.of(client) for client in clients[STREAMS // 2 :]]
         assert [client.reason for client in clients[STREAMS // 2 :]] == ["UNAVAILABLE"] * (STREAMS // 2)
     # Nobody has started again: all is where it belongs already.
-    await world.compare(well, statuses=("completed",))
-    await world.compare(cut_off, statuses=("interrupted",))
-    await world.nothing_is_left(spool)
+    await scenario.compare(well, statuses=("completed",))
+    await scenario.compare(cut_off, statuses=("interrupted",))
+    await scenario.nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_second_sigterm_exits_at_once_and_loses_nothing(world: World) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool, shutdown_seconds=60)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+async def test_a_second_sigterm_exits_at_once_and_loses_nothing(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, shutdown_seconds=60)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
         server.send(signal.SIGTERM)
         await told(clients)
@@ -82,23 +82,23 @@ async def test_a_second_sigterm_exits_at_once_and_loses_nothing(world: World) ->
         await server.exit(5)
         await asyncio.gather(*(client.closed() for client in clients))
         expected = [Expected.of(client) for client in clients]
-    async with a_server(environment, world.folder / "server.log"):
-        await world.settled()
-        await world.compare(expected)
-        await world.until_nothing_is_left(spool)
+    async with a_server(environment, scenario.folder / "server.log"):
+        await scenario.settled()
+        await scenario.compare(expected)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("hanging", ["S3", pytest.param("S3 and Postgres", marks=pytest.mark.long)])
 async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_everything(
-    world: World, s3_http: HttpProxy, postgres_proxy: Proxy, hanging: str
+    scenario: Scenario, s3_http: HttpProxy, postgres_proxy: Proxy, hanging: str
 ) -> None:
     """Deadlines of single calls are as long as they come: the one for stopping must cut them short."""
-    spool, grace = world.new_spool(), 3
+    spool, grace = scenario.new_spool(), 3
     patient = {"s3_deadline_seconds": 30, "database_deadline_seconds": 30, "shutdown_seconds": grace}
     through = {"s3_port": s3_http.port, "postgres_port": postgres_proxy.port}
-    environment = world.environment(spool, **through, **patient)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+    environment = scenario.environment(spool, **through, **patient)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
         s3_http.rule = always(Fate.HANG)
         if hanging != "S3":
@@ -118,7 +118,7 @@ async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_eve
         expected = [Expected.of(client) for client in clients]
     s3_http.restore()
     postgres_proxy.restore()
-    async with a_server(environment, world.folder / "server.log"):
-        await world.settled()
-        await world.compare(expected)
-        await world.until_nothing_is_left(spool)
+    async with a_server(environment, scenario.folder / "server.log"):
+        await scenario.settled()
+        await scenario.compare(expected)
+        await scenario.until_nothing_is_left(spool)

@@ -21,8 +21,8 @@ from persistence.postgres.tenants import TenantStore
 from tests.faults.client import PatternClient
 from tests.faults.pattern import BYTES_PER_SECOND
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import LEASE_SECONDS, Expected, Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import LEASE_SECONDS, Expected, World
 
 WITHIN_SECONDS = 10.0
 
@@ -31,7 +31,7 @@ WITHIN_SECONDS = 10.0
 class Pair:
     """Two servers with one Postgres, and keys of two tenants."""
 
-    world: World
+    scenario: Scenario
     one: ServerProcess
     other: ServerProcess
     secrets: dict[str, str]
@@ -69,16 +69,16 @@ def reason_of(error: grpc.aio.AioRpcError | None) -> str:
 
 
 @pytest.fixture
-async def database(world: World) -> AsyncIterator[Proxy]:
-    port = int(world.database_url.rpartition(":")[2].partition("/")[0])
+async def database(scenario: Scenario) -> AsyncIterator[Proxy]:
+    port = int(scenario.database_url.rpartition(":")[2].partition("/")[0])
     async with Proxy("127.0.0.1", port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def pair(world: World, database: Proxy) -> AsyncIterator[Pair]:
+async def pair(scenario: Scenario, database: Proxy) -> AsyncIterator[Pair]:
     secrets, keys = {}, {}
-    async with open_database(PersistenceSettings(database_url=SecretStr(world.database_url))) as direct:
+    async with open_database(PersistenceSettings(database_url=SecretStr(scenario.database_url))) as direct:
         for name, tenant_name in (("admin", "acme"), ("laptop", "acme"), ("rival", "rival")):
             tenant = await TenantStore(direct).ensure(tenant_name)
             keys[name], secrets[name] = await KeyStore(direct).create(tenant.id, name, SCOPES)
@@ -86,13 +86,13 @@ async def pair(world: World, database: Proxy) -> AsyncIterator[Pair]:
         servers = [
             await parts.enter_async_context(
                 a_server(
-                    world.environment(world.new_spool(), auth="keys", postgres_port=database.port),
-                    world.folder / f"server-{number}.log",
+                    scenario.environment(scenario.new_spool(), auth="keys", postgres_port=database.port),
+                    scenario.folder / f"server-{number}.log",
                 )
             )
             for number in range(2)
         ]
-        yield Pair(world, *servers, secrets, keys)
+        yield Pair(scenario, *servers, secrets, keys)
 
 
 @pytest.mark.timeout(120)
@@ -113,13 +113,13 @@ async def test_a_session_is_ended_at_a_server_that_does_not_run_it(pair: Pair) -
     assert reason_of(client.error) == "SESSION_ENDED"
     await neighbour.send(BYTES_PER_SECOND)
     await neighbour.finish()
-    await pair.world.settled()
-    await pair.world.compare([Expected.of(client)])
-    assert (await pair.world.row(client.session_id))["error"] == "session_ended: the session was ended on request"
+    await pair.scenario.settled()
+    await pair.scenario.compare([Expected.of(client)])
+    assert (await pair.scenario.row(client.session_id))["error"] == "session_ended: the session was ended on request"
     again = await pair.end(pair.other, client.session_id)
     assert (again.status, again.ended_at.ToDatetime()) == (
         "interrupted",
-        (await pair.world.row(client.session_id))["ended_at"].replace(tzinfo=None),
+        (await pair.scenario.row(client.session_id))["ended_at"].replace(tzinfo=None),
     )
     # Whoever wants to may still continue it.
     more = PatternClient(pair.other.channel(), 1, metadata=pair.shown("laptop"))
@@ -146,7 +146,7 @@ async def test_the_sessions_of_a_key_end_with_it_on_all_servers_and_no_others_do
     if way == "revoked":
         await pair.revoke(pair.other, "laptop")
     else:
-        async with pair.world.postgres() as connection:
+        async with pair.scenario.postgres() as connection:
             await connection.execute("UPDATE api_keys SET expires_at = now() WHERE id = $1", pair.keys["laptop"].id)
     async with asyncio.timeout(WITHIN_SECONDS):
         await asyncio.gather(*(client.closed() for client in ended))
@@ -155,10 +155,10 @@ async def test_the_sessions_of_a_key_end_with_it_on_all_servers_and_no_others_do
         await client.send(BYTES_PER_SECOND)
         await client.finish()
         assert client.reason == "OK"
-    await pair.world.settled()
-    await pair.world.compare([Expected.of(client) for client in ended])
+    await pair.scenario.settled()
+    await pair.scenario.compare([Expected.of(client) for client in ended])
     for client in ended:
-        error = (await pair.world.row(client.session_id))["error"]
+        error = (await pair.scenario.row(client.session_id))["error"]
         assert error == "unauthenticated: the key of this session was revoked or has expired"
         await client.close()
 
@@ -175,7 +175,7 @@ async def test_a_request_waits_for_nothing_while_postgres_is_away_and_one_that_w
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await pair.end(pair.other, client.session_id)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-    async with pair.world.postgres() as connection:
+    async with pair.scenario.postgres() as connection:
         # As if the answer alone were lost.
         await connection.execute("UPDATE realtime_sessions SET end_requested_at = now()")
     await client.send(BYTES_PER_SECOND)
@@ -184,8 +184,8 @@ async def test_a_request_waits_for_nothing_while_postgres_is_away_and_one_that_w
     database.restore()
     await client.closed(2 * WITHIN_SECONDS)
     assert reason_of(client.error) == "SESSION_ENDED"
-    await pair.world.settled()
-    await pair.world.compare([Expected.of(client)])
+    await pair.scenario.settled()
+    await pair.scenario.compare([Expected.of(client)])
     await client.close()
 
 
@@ -200,7 +200,7 @@ async def test_a_session_of_a_dead_server_is_ended_by_those_that_live(pair: Pair
     async with asyncio.timeout(LEASE_SECONDS + 2 * WITHIN_SECONDS):
         while (await pair.end(pair.other, client.session_id)).status == "active":  # noqa: ASYNC110
             await asyncio.sleep(0.2)
-    assert (await pair.world.row(client.session_id))["status"] == "interrupted"
+    assert (await pair.scenario.row(client.session_id))["status"] == "interrupted"
     await client.close()
 
 
@@ -214,6 +214,6 @@ async def test_who_does_not_read_is_ended_with_the_key_all_the_same(pair: Pair) 
     await client.send(60 * BYTES_PER_SECOND)
     await pair.revoke(pair.other, "laptop")
     async with asyncio.timeout(2 * WITHIN_SECONDS):
-        while (await pair.world.row(client.session_id))["status"] == "active":  # noqa: ASYNC110
+        while (await pair.scenario.row(client.session_id))["status"] == "active":  # noqa: ASYNC110
             await asyncio.sleep(0.2)
     await client.close()

@@ -14,9 +14,9 @@ from persistence.migrate import migrate
 from tests.faults.figures import FIGURES
 from tests.faults.load import finish_all, stream_all, streams
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Bucket, Scenario, a_scenario
 from tests.faults.servers import a_server
 from tests.faults.standby import Pair
-from tests.faults.world import Bucket, World, a_world
 
 LAG_SECONDS = 3.0
 """What the standby has not had: sessions begin in it, finals are written, and sessions end and are stored."""
@@ -34,11 +34,11 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
 
 
 @pytest.fixture
-async def paired_world(pair: Pair, s3: Any, tmp_path: Path) -> AsyncIterator[World]:
+async def paired_scenario(pair: Pair, s3: Any, tmp_path: Path) -> AsyncIterator[Scenario]:
     bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
-    async with a_world(pair.primary.url, bucket, tmp_path) as world:
-        world.database_url = world.database_url.replace(f":{pair.primary.port}/", f":{pair.port}/")
-        yield world
+    async with a_scenario(pair.primary.url, bucket, tmp_path) as scenario:
+        scenario.database_url = scenario.database_url.replace(f":{pair.primary.port}/", f":{pair.port}/")
+        yield scenario
 
 
 @pytest.mark.timeout(240)
@@ -47,12 +47,12 @@ async def paired_world(pair: Pair, s3: Any, tmp_path: Path) -> AsyncIterator[Wor
     [pytest.param(False, id="asynchronous"), pytest.param(True, id="synchronous", marks=pytest.mark.long)],
 )
 async def test_a_failover_costs_no_recording_and_no_final(
-    paired_world: World, pair: Pair, *, synchronous: bool
+    paired_scenario: Scenario, pair: Pair, *, synchronous: bool
 ) -> None:
-    world, spool = paired_world, paired_world.new_spool()
+    scenario, spool = paired_scenario, paired_scenario.new_spool()
     await pair.add_standby(synchronous=synchronous)
     async with (
-        a_server(world.environment(spool), world.folder / "server.log") as server,
+        a_server(scenario.environment(spool), scenario.folder / "server.log") as server,
         streams(server, 6) as before,
     ):
         await stream_all(before, 2)
@@ -71,9 +71,9 @@ async def test_a_failover_costs_no_recording_and_no_final(
                 await stream_all(later, 1)
                 expected = await finish_all([*before, *within, *later]) + ended
         lost = sessions_restored(server.log_text())
-        await world.settled(60)
-        await world.compare(expected, statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled(60)
+        await scenario.compare(expected, statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)
     FIGURES.add("rows of sessions that a failover had lost", lost)
     assert (lost > 0) is not synchronous
 

@@ -29,8 +29,8 @@ from stack.ports import free_port
 from stack.settings import ROOT
 from tests.faults.client import END, FLUSH
 from tests.faults.figures import FIGURES
+from tests.faults.scenario import Scenario
 from tests.faults.servers import REAL, SCRIPTED, ServerProcess, a_server
-from tests.faults.world import World
 
 _STORMS: Final = 20
 _TURN_SECONDS: Final = 0.1
@@ -153,27 +153,29 @@ def speech() -> bytes:
 
 
 @asynccontextmanager
-async def keyed(world: World, weights_cache: Path, *, program: str = REAL, **settings: object) -> AsyncIterator[Keyed]:
+async def keyed(
+    scenario: Scenario, weights_cache: Path, *, program: str = REAL, **settings: object
+) -> AsyncIterator[Keyed]:
     keys = {}
-    async with open_database(PersistenceSettings(database_url=SecretStr(world.database_url))) as database:
+    async with open_database(PersistenceSettings(database_url=SecretStr(scenario.database_url))) as database:
         for name in ("flood", "other"):
             tenant = await TenantStore(database).ensure(name, {"requests_per_second": 1000.0})
             keys[name] = (await KeyStore(database).create(tenant.id, "test", ["realtime"]))[1]
     port = free_port()
-    environment = world.environment(
-        world.new_spool(), cache_dir=weights_cache, auth="keys", metrics_port=port, **settings
+    environment = scenario.environment(
+        scenario.new_spool(), cache_dir=weights_cache, auth="keys", metrics_port=port, **settings
     )
-    async with a_server(environment, world.folder / "server.log", program=program) as server:
+    async with a_server(environment, scenario.folder / "server.log", program=program) as server:
         yield Keyed(server, port, keys)
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.timeout(300)
 async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
-    world: World, weights_cache: Path, speech: bytes, seconds: int
+    scenario: Scenario, weights_cache: Path, speech: bytes, seconds: int
 ) -> None:
     said = (speech * 5)[: seconds * 32_000]
-    async with keyed(world, weights_cache) as service:
+    async with keyed(scenario, weights_cache) as service:
         alone = service.stream("other")
         words = (await alone.say(said)).split()
         before = await service.metric("dalston_engine_batch_size_sum", 'kind="final"')
@@ -212,11 +214,11 @@ async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
 @pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_storm_of_flushes_costs_little_more_than_its_speech(
-    world: World, weights_cache: Path, speech: bytes
+    scenario: Scenario, weights_cache: Path, speech: bytes
 ) -> None:
     seconds = 20
     costs = {}
-    async with keyed(world, weights_cache) as service:
+    async with keyed(scenario, weights_cache) as service:
         await service.stream("other").say(speech[: 3 * 32_000])
         for name, config in (("speech", {}), ("storm", {"vad_threshold": 0.001, "min_speech_duration_ms": 50})):
             stream = service.stream("flood")
@@ -233,8 +235,8 @@ async def test_a_storm_of_flushes_costs_little_more_than_its_speech(
 
 
 @pytest.mark.timeout(120)
-async def test_silent_sessions_of_one_tenant_leave_another_its_places(world: World, weights_cache: Path) -> None:
-    scripted = keyed(world, weights_cache, program=SCRIPTED, max_sessions=64)
+async def test_silent_sessions_of_one_tenant_leave_another_its_places(scenario: Scenario, weights_cache: Path) -> None:
+    scripted = keyed(scenario, weights_cache, program=SCRIPTED, max_sessions=64)
     async with scripted as service, asyncio.TaskGroup() as group:
         silent = [service.stream("flood") for _ in range(64)]
         begins = [group.create_task(_try_to_begin(stream)) for stream in silent]

@@ -34,7 +34,7 @@ from tests.faults.pattern import BYTES_PER_SECOND, audio
 TAG: Final = 5
 PIECE: Final = BYTES_PER_SECOND // 10
 ENVOY_MIB: Final = 640
-"""The most that Envoy may have, whatever comes: `Doors.heap_bytes`, and what it has before."""
+"""The most that Envoy may have, whatever comes: `Endpoints.heap_bytes`, and what it has before."""
 BRIDGE_MIB: Final = 256
 HANDSHAKE: Final = (
     b"GET /v1/audio/transcriptions/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"

@@ -12,23 +12,23 @@ import pytest
 from persistence.spool.session_spool import SessionSpool
 from tests.faults.figures import FIGURES
 from tests.faults.load import STREAMS, finish_all, stream_all, streams
+from tests.faults.scenario import FLUSH_SECONDS, LEASE_SECONDS, Expected, Scenario
 from tests.faults.servers import a_server
-from tests.faults.world import FLUSH_SECONDS, LEASE_SECONDS, Expected, World
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("shares_spool", [False, True])
-async def test_a_paused_server_is_fenced(world: World, shares_spool: bool) -> None:
+async def test_a_paused_server_is_fenced(scenario: Scenario, shares_spool: bool) -> None:
     """Its sessions are another's by then: it changes none of them, and its clients are told to resume.
 
     When it starts again it adds what it had received and nobody else had: not a byte and not a final is lost.
     """
-    mine = world.new_spool()
-    other = mine if shares_spool else world.new_spool()
+    mine = scenario.new_spool()
+    other = mine if shares_spool else scenario.new_spool()
     async with (
-        a_server(world.environment(other), world.folder / "other.log"),
-        a_server(world.environment(mine), world.folder / "server.log") as server,
+        a_server(scenario.environment(other), scenario.folder / "other.log"),
+        a_server(scenario.environment(mine), scenario.folder / "server.log") as server,
         streams(server) as clients,
     ):
         await stream_all(clients, 6)
@@ -36,36 +36,36 @@ async def test_a_paused_server_is_fenced(world: World, shares_spool: bool) -> No
         server.send(signal.SIGSTOP)
         FIGURES.add("servers paused past their lease")
         streaming = asyncio.create_task(stream_all(clients, LEASE_SECONDS * 2 + 10))
-        await world.settled(LEASE_SECONDS * 2 + 30)
-        before = {each.session_id: await _what_counts(world, each.session_id) for each in expected}
-        audio = {each.session_id: await world.object(f"sessions/{each.session_id}/audio.wav") for each in expected}
+        await scenario.settled(LEASE_SECONDS * 2 + 30)
+        before = {each.session_id: await _what_counts(scenario, each.session_id) for each in expected}
+        audio = {each.session_id: await scenario.object(f"sessions/{each.session_id}/audio.wav") for each in expected}
         server.send(signal.SIGCONT)
         await asyncio.gather(*(client.closed(30) for client in clients))
         await streaming
         assert [client.reason for client in clients] == ["UNAVAILABLE"] * STREAMS
         await asyncio.sleep(5)
         for each in expected:
-            assert await _what_counts(world, each.session_id) == before[each.session_id]
-            assert await world.object(f"sessions/{each.session_id}/audio.wav") == audio[each.session_id]
+            assert await _what_counts(scenario, each.session_id) == before[each.session_id]
+            assert await scenario.object(f"sessions/{each.session_id}/audio.wav") == audio[each.session_id]
         # What its disk alone has is not there yet: sent is all there ever was.
         sent = [replace(each, sent=client.sent) for each, client in zip(expected, clients, strict=True)]
-        await world.compare(sent, lost_seconds=FLUSH_SECONDS + 2)
+        await scenario.compare(sent, lost_seconds=FLUSH_SECONDS + 2)
         assert await server.exit(30) == 1
         spooled = {path.name: _spooled_bytes(path) for path in mine.glob("*/sess_*")}
         assert spooled, "it had more than S3"
         # Whoever watches over it starts it again, and what its spool has beyond S3 is added.
         async with (
-            a_server(world.environment(mine), world.folder / "server.log") as again,
+            a_server(scenario.environment(mine), scenario.folder / "server.log") as again,
             streams(again, 3, first_tag=40) as later,
         ):
             await stream_all(later, 1)
             expected = await finish_all(later)
-            await world.settled()
-            await world.compare(expected, statuses=("completed",))
-            await world.until_nothing_is_left(mine)
-        await world.compare([Expected.of(client) for client in clients])
+            await scenario.settled()
+            await scenario.compare(expected, statuses=("completed",))
+            await scenario.until_nothing_is_left(mine)
+        await scenario.compare([Expected.of(client) for client in clients])
         for session_id, size in spooled.items():
-            row = await world.row(session_id)
+            row = await scenario.row(session_id)
             assert row["stored_bytes"] >= size
             before_it = before.get(session_id)
             # It ended once, and how it did has been told: only what is stored of it has grown.
@@ -78,19 +78,19 @@ def _spooled_bytes(session: Path) -> int:
     return 0 if spool is None else spool.audio_bytes()
 
 
-async def _what_counts(world: World, session_id: str) -> list[object]:
+async def _what_counts(scenario: Scenario, session_id: str) -> list[object]:
     """Of a row: all but what the cleaning up after the session changes."""
-    row = await world.row(session_id)
+    row = await scenario.row(session_id)
     return [row[name] for name in ("status", "error", "ended_at", "audio_uri", "audio_duration_seconds", "worker_id")]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_short_pause_changes_nothing(world: World) -> None:
-    spool = world.new_spool()
+async def test_a_short_pause_changes_nothing(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
     async with (
-        a_server(world.environment(world.new_spool()), world.folder / "other.log"),
-        a_server(world.environment(spool), world.folder / "server.log") as server,
+        a_server(scenario.environment(scenario.new_spool()), scenario.folder / "other.log"),
+        a_server(scenario.environment(spool), scenario.folder / "server.log") as server,
         streams(server, STREAMS) as clients,
     ):
         await stream_all(clients, 2)
@@ -99,6 +99,6 @@ async def test_a_short_pause_changes_nothing(world: World) -> None:
         server.send(signal.SIGCONT)
         await stream_all(clients, 2)
         expected = await finish_all(clients)
-        await world.settled()
-        await world.compare(expected, statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await scenario.compare(expected, statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)

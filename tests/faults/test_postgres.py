@@ -14,8 +14,8 @@ from tests.faults.figures import FIGURES
 from tests.faults.load import finish_all, stream_all, streams, until_killed
 from tests.faults.own_postgres import OwnPostgres
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import World
 
 STREAMS = 10
 
@@ -36,11 +36,13 @@ async def refusal(server: ServerProcess) -> float:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", ["stopped", pytest.param("immediate", marks=pytest.mark.long)])
-async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnPostgres, full: bool, how: str) -> None:
-    world, spool = own_world, own_world.new_spool()
+async def test_postgres_goes_and_comes_back(
+    own_scenario: Scenario, own_postgres: OwnPostgres, full: bool, how: str
+) -> None:
+    scenario, spool = own_scenario, own_scenario.new_spool()
     away = (30 if full else 5) if how == "stopped" else 1
-    environment = world.environment(spool, lease_seconds=60)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+    environment = scenario.environment(spool, lease_seconds=60)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
         await own_postgres.stop(signal.SIGINT if how == "stopped" else signal.SIGQUIT)
         streaming = asyncio.create_task(stream_all(clients, away + 4))
@@ -55,36 +57,36 @@ async def test_postgres_goes_and_comes_back(own_world: World, own_postgres: OwnP
         async with streams(server, 2, first_tag=40) as later:
             await stream_all(later, 1)
             expected = await finish_all([*clients, *later])
-        await world.settled(60)
-        await world.compare(expected, statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled(60)
+        await scenario.compare(expected, statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)
     assert seconds < 10
 
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_killed_while_postgres_is_away(own_world: World, own_postgres: OwnPostgres) -> None:
+async def test_killed_while_postgres_is_away(own_scenario: Scenario, own_postgres: OwnPostgres) -> None:
     """P2 and P5 together: what Postgres was never told is in the spool."""
-    world, spool = own_world, own_world.new_spool()
-    environment = world.environment(spool)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+    scenario, spool = own_scenario, own_scenario.new_spool()
+    environment = scenario.environment(spool)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 2)
         await own_postgres.stop(signal.SIGQUIT)
         expected = await until_killed(server, clients, 3)
     own_postgres.start()
-    async with a_server(environment, world.folder / "server.log"):
-        await world.settled()
-        await world.compare(expected)
-        await world.until_nothing_is_left(spool)
+    async with a_server(environment, scenario.folder / "server.log"):
+        await scenario.settled()
+        await scenario.compare(expected)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-async def test_connections_are_cut_in_mid_transaction(world: World, postgres_proxy: Proxy) -> None:
+async def test_connections_are_cut_in_mid_transaction(scenario: Scenario, postgres_proxy: Proxy) -> None:
     """Before a statement arrives, after it, and between a commit and its answer."""
-    spool = world.new_spool()
-    environment = world.environment(spool, postgres_port=postgres_proxy.port)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, postgres_port=postgres_proxy.port)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         streaming = asyncio.create_task(stream_all(clients, 60))
         cuts = 0
         while not streaming.done():
@@ -99,6 +101,6 @@ async def test_connections_are_cut_in_mid_transaction(world: World, postgres_pro
         FIGURES.add("transactions cut", cuts)
         assert all(client.is_open for client in clients), "a stream was ended by its storage"
         expected = await finish_all(clients)
-        await world.settled(60)
-        await world.compare(expected, statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled(60)
+        await scenario.compare(expected, statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)

@@ -20,8 +20,8 @@ from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import Fate, HttpProxy, always, every_third
 from tests.faults.load import FAST
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import LEASE_SECONDS, Expected, Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import LEASE_SECONDS, Expected, World
 
 AT_ONCE = 12
 
@@ -29,21 +29,21 @@ AT_ONCE = 12
 class Chaos:
     """Sessions that come and go on a server that is broken all the time."""
 
-    def __init__(self, world: World, postgres: Proxy, s3: HttpProxy) -> None:
-        self._world = world
+    def __init__(self, scenario: Scenario, postgres: Proxy, s3: HttpProxy) -> None:
+        self._scenario = scenario
         self._postgres = postgres
         self._s3 = s3
-        self.spool = world.new_spool()
+        self.spool = scenario.new_spool()
         self._server: ServerProcess | None = None
         self._life = AsyncExitStack()
         self.expected: list[Expected] = []
         self.begun = 0
 
     async def start(self) -> None:
-        environment = self._world.environment(
+        environment = self._scenario.environment(
             self.spool, postgres_port=self._postgres.port, s3_port=self._s3.port, shutdown_seconds=1
         )
-        self._server = await self._life.enter_async_context(a_server(environment, self._world.folder / "server.log"))
+        self._server = await self._life.enter_async_context(a_server(environment, self._scenario.folder / "server.log"))
 
     async def stop(self) -> None:
         await self._life.aclose()
@@ -80,10 +80,10 @@ class Chaos:
         self.begun += 1
         try:
             await client.stream(random.uniform(0.2, 8))
-            ending = random.choice(["end", "end", "cancel", "half-close"])
-            if ending == "cancel":
+            end_reason = random.choice(["end", "end", "cancel", "half-close"])
+            if end_reason == "cancel":
                 client.vanish()
-            elif ending == "half-close" and client.is_open:
+            elif end_reason == "half-close" and client.is_open:
                 await client.call.done_writing()
             elif client.is_open:
                 await client.write_end()
@@ -130,9 +130,9 @@ class Chaos:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_after_random_faults_nothing_is_lost_and_nothing_left(
-    world: World, template_server: PostgresServer, postgres_proxy: Proxy, s3_http: HttpProxy
+    scenario: Scenario, template_server: PostgresServer, postgres_proxy: Proxy, s3_http: HttpProxy
 ) -> None:
-    chaos = Chaos(world, postgres_proxy, s3_http)
+    chaos = Chaos(scenario, postgres_proxy, s3_http)
     await chaos.start()
     try:
         faults = asyncio.create_task(chaos.faults())
@@ -147,23 +147,23 @@ async def test_after_random_faults_nothing_is_lost_and_nothing_left(
         s3_http.restore()
         await chaos.stop()
         await chaos.start()
-        await world.settled(LEASE_SECONDS * 2 + 60)
+        await scenario.settled(LEASE_SECONDS * 2 + 60)
         FIGURES.add("sessions of random faults", chaos.begun)
-        await world.compare(chaos.expected, statuses=("completed", "interrupted", "error"))
-        await world.until_nothing_is_left(chaos.spool)
-        await verify(world, chaos.spool)
+        await scenario.compare(chaos.expected, statuses=("completed", "interrupted", "error"))
+        await scenario.until_nothing_is_left(chaos.spool)
+        await verify(scenario, chaos.spool)
     finally:
         await chaos.stop()
 
 
-async def verify(world: World, spool: Path) -> None:
+async def verify(scenario: Scenario, spool: Path) -> None:
     """`dalston sessions verify` agrees: it finds nothing."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "persistence.verify",
         cwd=ROOT,
-        env=world.program_environment(spool),
+        env=scenario.program_environment(spool),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -15,8 +15,8 @@ from dalston.v1 import transcription_pb2_grpc
 
 from stack.settings import ROOT
 from tests.faults.figures import FIGURES
+from tests.faults.scenario import Scenario, read_wav
 from tests.faults.servers import REAL, a_server
-from tests.faults.world import World, read_wav
 
 _CHUNK_BYTES = 6400
 
@@ -54,12 +54,12 @@ class Speaker:
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-async def test_killed_in_the_middle_of_speech(world: World, weights_cache: Path) -> None:
-    spool = world.new_spool()
+async def test_killed_in_the_middle_of_speech(scenario: Scenario, weights_cache: Path) -> None:
+    spool = scenario.new_spool()
     speech = soundfile.read(ROOT / "samples" / "sense-and-sensibility.flac", dtype="int16")[0].tobytes()
-    environment = world.environment(spool, cache_dir=weights_cache)
+    environment = scenario.environment(spool, cache_dir=weights_cache)
     async with (
-        a_server(environment, world.folder / "server.log", program=REAL) as server,
+        a_server(environment, scenario.folder / "server.log", program=REAL) as server,
         server.channel() as channel,
     ):
         speakers = [Speaker(channel, speech) for _ in range(2)]
@@ -72,11 +72,11 @@ async def test_killed_in_the_middle_of_speech(world: World, weights_cache: Path)
         await server.kill()
         FIGURES.add("kills survived")
         await asyncio.gather(*tasks, return_exceptions=True)
-    async with a_server(environment, world.folder / "server.log", program=REAL):
-        await world.settled()
+    async with a_server(environment, scenario.folder / "server.log", program=REAL):
+        await scenario.settled()
         for speaker in speakers:
-            wav = await world.object(f"sessions/{speaker.session_id}/audio.wav")
-            transcript = await world.object(f"sessions/{speaker.session_id}/transcript.json")
+            wav = await scenario.object(f"sessions/{speaker.session_id}/audio.wav")
+            transcript = await scenario.object(f"sessions/{speaker.session_id}/transcript.json")
             assert wav is not None
             assert transcript is not None
             data = read_wav(wav)
@@ -85,7 +85,7 @@ async def test_killed_in_the_middle_of_speech(world: World, weights_cache: Path)
             assert len(data) >= speaker.received > 0
             said = [utterance["text"] for utterance in json.loads(transcript)["utterances"]]
             assert said[: len(speaker.finals)] == speaker.finals
-            assert (await world.row(speaker.session_id))["status"] == "interrupted"
+            assert (await scenario.row(speaker.session_id))["status"] == "interrupted"
             FIGURES.add("bytes compared", len(data))
             FIGURES.add("finals of real speech compared", len(speaker.finals))
-        await world.until_nothing_is_left(spool)
+        await scenario.until_nothing_is_left(spool)

@@ -23,15 +23,15 @@ from websockets.exceptions import ConnectionClosed
 
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
-from bridge.door import open_door
+from bridge.listener import open_listener
 from bridge.responses import STREAM_PATH
 from tests.faults.client import PatternClient
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio, disagreement
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import PREFIX, Scenario, read_wav
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import PREFIX, World, read_wav
 from tests.guides import resumed, resuming_parameters
 
 _TAG = 9
@@ -89,17 +89,17 @@ def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
     FIGURES.add("bytes sent again", previous.sent - point)
 
 
-async def compare(world: World, *sessions: PatternClient) -> None:
+async def compare(scenario: Scenario, *sessions: PatternClient) -> None:
     """The recordings, each cut where the next begins, are what was spoken; and so are the finals."""
     data, said, base = b"", [], 0
     ended_well: set[int] = set()
     for session in sessions:
-        row = await world.row(session.session_id)
+        row = await scenario.row(session.session_id)
         base += _bytes(row["resume_from_seconds"] or 0.0)
         said = [each for each in said if each[0] < base]
         assert base <= len(data), f"{base - len(data)} bytes are missing before {session.session_id}"
-        recording = await world.object(f"{PREFIX}{session.session_id}/audio.wav")
-        transcript = await world.object(f"{PREFIX}{session.session_id}/transcript.json")
+        recording = await scenario.object(f"{PREFIX}{session.session_id}/audio.wav")
+        transcript = await scenario.object(f"{PREFIX}{session.session_id}/transcript.json")
         assert recording is not None
         assert transcript is not None
         data = data[:base] + read_wav(recording)
@@ -141,10 +141,10 @@ async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, 
     "way",
     [pytest.param("cancelled", marks=pytest.mark.long), pytest.param("reset", marks=pytest.mark.long), "cable pulled"],
 )
-async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(world: World, way: str) -> None:
-    spool = world.new_spool()
+async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(scenario: Scenario, way: str) -> None:
+    spool = scenario.new_spool()
     async with (
-        a_server(world.environment(spool), world.folder / "server.log") as server,
+        a_server(scenario.environment(spool), scenario.folder / "server.log") as server,
         Proxy("127.0.0.1", server.port) as proxy,
         a_client(server, port=proxy.port) as lost,
     ):
@@ -153,72 +153,72 @@ async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(world:
         began = asyncio.get_running_loop().time()
         last = await the_rest(server, lost)
         FIGURES.note(f"{way}: resumed and ended after {asyncio.get_running_loop().time() - began:.1f} s")
-        await world.settled()
+        await scenario.settled()
         # The utterance that was cut is said again, whole.
         assert last.first_byte == 3 * CYCLE_BYTES - 6_400
-        await compare(world, lost, last)
-        assert (await world.row(lost.session_id))["status"] == "interrupted"
-        await world.until_nothing_is_left(spool)
+        await compare(scenario, lost, last)
+        assert (await scenario.row(lost.session_id))["status"] == "interrupted"
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_killed_server_is_resumed_on_the_disk_it_left(world: World) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool)
-    async with a_server(environment, world.folder / "server.log") as server, a_client(server) as lost:
+async def test_a_killed_server_is_resumed_on_the_disk_it_left(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool)
+    async with a_server(environment, scenario.folder / "server.log") as server, a_client(server) as lost:
         await lost.send(5 * CYCLE_BYTES + _HALF_SECOND)
         await asyncio.sleep(random.uniform(0.0, 4.0))
         await server.kill()
-    async with a_server(environment, world.folder / "server.log") as server:
+    async with a_server(environment, scenario.folder / "server.log") as server:
         last = await the_rest(server, lost)
-        await world.settled()
-        await compare(world, lost, last)
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await compare(scenario, lost, last)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(world: World) -> None:
-    lost_spool, spool = world.new_spool(), world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "other.log") as other:
+async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(scenario: Scenario) -> None:
+    lost_spool, spool = scenario.new_spool(), scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "other.log") as other:
         async with (
-            a_server(world.environment(lost_spool), world.folder / "server.log") as server,
+            a_server(scenario.environment(lost_spool), scenario.folder / "server.log") as server,
             a_client(server) as lost,
         ):
             await lost.stream(random.uniform(2.5, 8.0))
             await server.kill()
         shutil.rmtree(lost_spool)
         last = await the_rest(other, lost)
-        await world.settled()
-        await compare(world, lost, last)
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await compare(scenario, lost, last)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_server_that_comes_back_with_more_does_no_harm(world: World) -> None:
+async def test_a_server_that_comes_back_with_more_does_no_harm(scenario: Scenario) -> None:
     """Its session was continued elsewhere at what the bucket had; it stores the rest, which gives way."""
-    mine, spool = world.new_spool(), world.new_spool()
-    environment = world.environment(mine, flush_seconds=3)
-    async with a_server(world.environment(spool, recovery_grace_seconds=60), world.folder / "other.log") as other:
-        async with a_server(environment, world.folder / "server.log") as server, a_client(server) as lost:
+    mine, spool = scenario.new_spool(), scenario.new_spool()
+    environment = scenario.environment(mine, flush_seconds=3)
+    async with a_server(scenario.environment(spool, recovery_grace_seconds=60), scenario.folder / "other.log") as other:
+        async with a_server(environment, scenario.folder / "server.log") as server, a_client(server) as lost:
             await lost.stream(5.0)
             await lost.flush()
             received = lost.received
             await server.kill()
         last = await the_rest(other, lost)
         assert last.first_byte < received
-        async with a_server(environment, world.folder / "server.log"):
-            await world.settled()
-            assert (await world.row(lost.session_id))["stored_bytes"] >= received
-            await compare(world, lost, last)
-            await world.until_nothing_is_left(mine, spool)
+        async with a_server(environment, scenario.folder / "server.log"):
+            await scenario.settled()
+            assert (await scenario.row(lost.session_id))["stored_bytes"] >= received
+            await compare(scenario, lost, last)
+            await scenario.until_nothing_is_left(mine, spool)
 
 
 @pytest.mark.timeout(120)
-async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as lost:
             await speak(lost)
         outcomes = await asyncio.gather(*(the_rest(server, lost) for _ in range(5)), return_exceptions=True)
@@ -228,20 +228,20 @@ async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(world: 
             if not isinstance(each, PatternClient):
                 assert isinstance(each, grpc.aio.AioRpcError)
                 assert reason_of(each) == ("SESSION_RESUMED", {"resumed_by": winners[0].session_id})
-        await world.settled()
-        await compare(world, lost, *winners)
+        await scenario.settled()
+        await compare(scenario, lost, *winners)
         assert await refusal(server, resume_session_id=lost.session_id) == (
             "SESSION_RESUMED",
             {"resumed_by": winners[0].session_id},
         )
-        await world.until_nothing_is_left(spool)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", [pytest.param("cancelled", marks=pytest.mark.long), "cable pulled"])
-async def test_a_continuation_that_received_nothing_is_no_obstacle(world: World, way: str) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_a_continuation_that_received_nothing_is_no_obstacle(scenario: Scenario, way: str) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as lost:
             await speak(lost)
         async with (
@@ -250,18 +250,18 @@ async def test_a_continuation_that_received_nothing_is_no_obstacle(world: World,
         ):
             {"cancelled": unheard.vanish, "cable pulled": proxy.stall}[way]()
             last = await the_rest(server, lost)
-            await world.settled()
-        assert (await world.row(unheard.session_id))["previous_session_id"] is None
-        await compare(world, lost, last)
-        await world.until_nothing_is_left(spool)
+            await scenario.settled()
+        assert (await scenario.row(unheard.session_id))["previous_session_id"] is None
+        await compare(scenario, lost, last)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_session_that_goes_on_is_not_taken_from_its_client(world: World) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool, resume_wait_seconds=3)
-    async with a_server(environment, world.folder / "server.log") as server, a_client(server) as living:
+async def test_a_session_that_goes_on_is_not_taken_from_its_client(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, resume_wait_seconds=3)
+    async with a_server(environment, scenario.folder / "server.log") as server, a_client(server) as living:
         streaming = asyncio.create_task(living.stream(5))
         assert await refusal(server, resume_session_id=living.session_id) == ("SESSION_ACTIVE", {})
         await streaming
@@ -271,13 +271,13 @@ async def test_a_session_that_goes_on_is_not_taken_from_its_client(world: World)
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_what_does_not_fit_is_refused_in_words(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as first:
             await speak(first, 3 * CYCLE_BYTES)
             await first.finish()
-        await world.settled()
+        await scenario.settled()
         resume = {"resume_session_id": first.session_id}
         unknown = first.session_id[:-4] + "0000"
         for config, reason in (
@@ -290,7 +290,7 @@ async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
             (resume | {"resume_from_seconds": -0.1}, ("INVALID_PARAMETERS", {"parameter": "resume_from_seconds"})),
         ):
             assert await refusal(server, **config) == reason
-        async with world.postgres() as connection:
+        async with scenario.postgres() as connection:
             other = await connection.fetchval(
                 "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'other') RETURNING id"
             )
@@ -305,9 +305,9 @@ async def test_what_does_not_fit_is_refused_in_words(world: World) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_wants(world: World) -> None:
-    spool = world.new_spool()
-    async with a_server(world.environment(spool), world.folder / "server.log") as server:
+async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_wants(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
+    async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as first:
             await speak(first)
             await first.finish()
@@ -318,17 +318,17 @@ async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_
             assert (third.begun.resumed_from, third.begun.resume_from_seconds) == (last.session_id, 1.0)
             await speak(third)
             await third.finish()
-        await world.until_nothing_is_left(spool)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-async def test_chains_of_sessions_are_what_was_spoken(world: World, full: bool) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool)
+async def test_chains_of_sessions_are_what_was_spoken(scenario: Scenario, full: bool) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool)
     for _ in range(10 if full else 1):
         async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(a_server(environment, world.folder / "server.log"))
+            server = await stack.enter_async_context(a_server(environment, scenario.folder / "server.log"))
             chain: list[PatternClient] = []
             for _ in range(4):
                 proxy = await stack.enter_async_context(Proxy("127.0.0.1", server.port))
@@ -337,16 +337,16 @@ async def test_chains_of_sessions_are_what_was_spoken(world: World, full: bool) 
                 how = random.choice([proxy.cut, proxy.stall, client.vanish, client.write_end, None])
                 if how is None:
                     await server.kill()
-                    server = await stack.enter_async_context(a_server(environment, world.folder / "server.log"))
+                    server = await stack.enter_async_context(a_server(environment, scenario.folder / "server.log"))
                 elif asyncio.iscoroutine(ended := how()):
                     await ended
             client = await _next(stack, server, chain, server.port)
             await client.stream(2.0)
             await client.finish()
-            await world.settled()
-            await compare(world, *chain)
+            await scenario.settled()
+            await compare(scenario, *chain)
             FIGURES.add("chains compared")
-    await world.until_nothing_is_left(spool)
+    await scenario.until_nothing_is_left(spool)
 
 
 async def _next(stack: AsyncExitStack, server: ServerProcess, chain: list[PatternClient], port: int) -> PatternClient:
@@ -431,12 +431,12 @@ class _GuideClient:
 
 
 @pytest.mark.timeout(120)
-async def test_a_client_written_from_the_guide_that_is_cut_four_times_has_every_final(world: World) -> None:
+async def test_a_client_written_from_the_guide_that_is_cut_four_times_has_every_final(scenario: Scenario) -> None:
     """Each time finals are on their way: what the server says does not arrive for a while before the cut."""
     async with (
-        a_server(world.environment(world.new_spool()), world.folder / "server.log") as server,
+        a_server(scenario.environment(scenario.new_spool()), scenario.folder / "server.log") as server,
         open_channel(server.address) as channel,
-        open_door(BridgeSettings(bridge_port=0), channel) as port,
+        open_listener(BridgeSettings(bridge_port=0), channel) as port,
         Proxy("127.0.0.1", port) as proxy,
     ):
         client = _GuideClient(f"ws://{proxy.url}{STREAM_PATH}")

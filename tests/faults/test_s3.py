@@ -9,8 +9,8 @@ import pytest
 from tests.faults.figures import FIGURES
 from tests.faults.http_proxy import Fate, HttpProxy, always, every_third
 from tests.faults.load import finish_all, stream_all, streams
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import a_server
-from tests.faults.world import Expected, World
 
 STREAMS = 10
 RULES = {
@@ -29,11 +29,13 @@ FAULTS = [pytest.param(name, marks=() if name == SHORT else pytest.mark.long) fo
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_streams_go_on_and_nothing_is_lost(world: World, s3_http: HttpProxy, full: bool, fault: str) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool, s3_port=s3_http.port, store_wait_seconds=2)
+async def test_streams_go_on_and_nothing_is_lost(
+    scenario: Scenario, s3_http: HttpProxy, full: bool, fault: str
+) -> None:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, s3_port=s3_http.port, store_wait_seconds=2)
     async with (
-        a_server(environment, world.folder / "server.log") as server,
+        a_server(environment, scenario.folder / "server.log") as server,
         streams(server, STREAMS) as clients,
         streams(server, 4, first_tag=20) as short,
     ):
@@ -46,9 +48,9 @@ async def test_streams_go_on_and_nothing_is_lost(world: World, s3_http: HttpProx
         FIGURES.add("S3 requests that met a fault", s3_http.faults.total())
         s3_http.restore()
         expected = await finish_all(clients) + [Expected.of(client) for client in short]
-        await world.settled(90)
-        await world.compare(expected, statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled(90)
+        await scenario.compare(expected, statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)
 
 
 async def _ended_meanwhile(clients: list) -> None:  # type: ignore[type-arg]
@@ -60,11 +62,11 @@ async def _ended_meanwhile(clients: list) -> None:  # type: ignore[type-arg]
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_killed_while_s3_is_away_and_started_again(world: World, s3_http: HttpProxy) -> None:
+async def test_killed_while_s3_is_away_and_started_again(scenario: Scenario, s3_http: HttpProxy) -> None:
     """P2 and P4 together: what is only in the spool survives the process."""
-    spool = world.new_spool()
-    environment = world.environment(spool, s3_port=s3_http.port)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, STREAMS) as clients:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, s3_port=s3_http.port)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         s3_http.rule = always(Fate.REFUSE)
         await stream_all(clients, 4)
         await server.kill()
@@ -72,20 +74,20 @@ async def test_killed_while_s3_is_away_and_started_again(world: World, s3_http: 
         FIGURES.add("kills survived")
         expected = [Expected.of(client) for client in clients]
     s3_http.restore()
-    async with a_server(environment, world.folder / "server.log"):
-        await world.settled()
-        await world.compare(expected)
-        await world.until_nothing_is_left(spool)
+    async with a_server(environment, scenario.folder / "server.log"):
+        await scenario.settled()
+        await scenario.compare(expected)
+        await scenario.until_nothing_is_left(spool)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_client_is_told_that_its_session_is_not_stored_and_when_it_is_again(
-    world: World, s3_http: HttpProxy
+    scenario: Scenario, s3_http: HttpProxy
 ) -> None:
-    spool = world.new_spool()
-    environment = world.environment(spool, s3_port=s3_http.port)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, 2) as clients:
+    spool = scenario.new_spool()
+    environment = scenario.environment(spool, s3_port=s3_http.port)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 2) as clients:
         s3_http.rule = always(Fate.HANG)
         async with asyncio.timeout(40):
             while not all(client.warnings for client in clients):
@@ -96,5 +98,5 @@ async def test_a_client_is_told_that_its_session_is_not_stored_and_when_it_is_ag
             while not all(len(client.warnings) > 1 for client in clients):
                 await stream_all(clients, 0.5)
         expected = await finish_all(clients)
-        await world.settled()
-        await world.compare(expected, statuses=("completed",))
+        await scenario.settled()
+        await scenario.compare(expected, statuses=("completed",))

@@ -30,8 +30,8 @@ from dalston import (
 from stack.settings import ROOT
 from tests.faults.figures import FIGURES
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Scenario
 from tests.faults.servers import REAL, ServerProcess, a_server
-from tests.faults.world import World
 from tests.words import word_error_rate
 
 RATE = 16_000
@@ -61,9 +61,9 @@ def frames_of(wav: bytes) -> bytes:
 class Serving:
     """A server that can be killed and comes back at the same spool, behind a proxy whose port stays."""
 
-    def __init__(self, world: World, weights_cache: Path) -> None:
-        self._environment = world.environment(world.new_spool(), cache_dir=weights_cache)
-        self._log = world.folder / "server.log"
+    def __init__(self, scenario: Scenario, weights_cache: Path) -> None:
+        self._environment = scenario.environment(scenario.new_spool(), cache_dir=weights_cache)
+        self._log = scenario.folder / "server.log"
         self._server: Any = None
         self.process: ServerProcess | None = None
         self.proxy = Proxy("127.0.0.1", 1)
@@ -84,8 +84,8 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(world: World, weights_cache: Path) -> AsyncIterator[Serving]:
-    server = Serving(world, weights_cache)
+async def serving(scenario: Scenario, weights_cache: Path) -> AsyncIterator[Serving]:
+    server = Serving(scenario, weights_cache)
     async with server.proxy:
         await server.start()
         try:
@@ -168,8 +168,11 @@ async def compare(client: AsyncClient, speech: bytes, events: list[Event], uncut
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
-async def test_cut_a_hundred_times_and_killed_ten_times(world: World, weights_cache: Path, speech: bytes) -> None:
-    async with serving(world, weights_cache) as server, AsyncClient(f"http://{server.proxy.url}", timeout=60) as client:
+async def test_cut_a_hundred_times_and_killed_ten_times(scenario: Scenario, weights_cache: Path, speech: bytes) -> None:
+    async with (
+        serving(scenario, weights_cache) as server,
+        AsyncClient(f"http://{server.proxy.url}", timeout=60) as client,
+    ):
 
         async def nothing() -> None:
             pass

@@ -24,15 +24,15 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from bridge.responses import STREAM_PATH
-from stack.envoy import Certificate, Doors, envoy
+from stack.envoy import Certificate, Endpoints, envoy
 from stack.ports import free_port
 from stack.process import running
 from stack.settings import ROOT
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio, disagreement
+from tests.faults.scenario import Scenario, read_wav
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import World, read_wav
 from tests.integration.envoy.certificates import make_certificate
 
 SESSIONS = "/v1/realtime/sessions"
@@ -47,7 +47,7 @@ STORED = {"store_audio": True, "store_transcript": True}
 class Fleet:
     """The servers, and the one door to them."""
 
-    world: World
+    scenario: Scenario
     port: int
     certificate: Certificate
     key: str
@@ -99,20 +99,20 @@ class Fleet:
 
     async def linked(self, session_id: str) -> bytes:
         """The joined recording."""
-        await self.world.settled()
+        await self.scenario.settled()
         answer = await self.get(f"{SESSIONS}/{session_id}/audio?linked=true")
         assert answer.status_code == 200, answer.text
         return read_wav(answer.content)
 
 
-async def make_key(world: World) -> str:
+async def make_key(scenario: Scenario) -> str:
     words = ("create-key", "--tenant", "fleet", "--name", "test", "--scopes", "realtime,sessions:read", "--json")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "persistence.access",
         *words,
-        env=world.program_environment(world.folder),
+        env=scenario.program_environment(scenario.folder),
         stdout=asyncio.subprocess.PIPE,
     )
     out, _ = await process.communicate()
@@ -121,22 +121,22 @@ async def make_key(world: World) -> str:
 
 
 @asynccontextmanager
-async def a_fleet(world: World) -> AsyncIterator[Fleet]:
-    certificate = make_certificate(world.folder, 1)
+async def a_fleet(scenario: Scenario) -> AsyncIterator[Fleet]:
+    certificate = make_certificate(scenario.folder, 1)
     async with AsyncExitStack() as parts:
-        spools = [world.new_spool() for _ in range(2)]
+        spools = [scenario.new_spool() for _ in range(2)]
         async with asyncio.TaskGroup() as group:
-            making = group.create_task(make_key(world))
+            making = group.create_task(make_key(scenario))
             starting = [
                 group.create_task(
                     parts.enter_async_context(
-                        a_server(world.environment(spool, auth="keys"), world.folder / f"server-{number}.log")
+                        a_server(scenario.environment(spool, auth="keys"), scenario.folder / f"server-{number}.log")
                     )
                 )
                 for number, spool in enumerate(spools)
             ]
         servers = dict(zip(spools, (each.result() for each in starting), strict=True))
-        fleet = Fleet(world, free_port(), certificate, making.result(), servers)
+        fleet = Fleet(scenario, free_port(), certificate, making.result(), servers)
         one, other = fleet.servers.values()
         bridge = {
             "DALSTON_SERVER_TARGET": f"ipv4:{one.address},{other.address}",
@@ -144,9 +144,9 @@ async def a_fleet(world: World) -> AsyncIterator[Fleet]:
             "DALSTON_AUTH": "keys",
         }
         command = [sys.executable, "-m", "bridge"]
-        log = world.folder / "bridge.log"
+        log = scenario.folder / "bridge.log"
         parts.enter_context(running("bridge", command, log=log, env={**os.environ, **bridge}, cwd=ROOT, stop=()))
-        doors = Doors(
+        endpoints = Endpoints(
             ["127.0.0.1"],
             fleet.port,
             one.port,
@@ -154,14 +154,14 @@ async def a_fleet(world: World) -> AsyncIterator[Fleet]:
             more_servers=[("127.0.0.1", other.port)],
             certificate=certificate,
         )
-        parts.enter_context(envoy(world.folder / "envoy", doors))
+        parts.enter_context(envoy(scenario.folder / "envoy", endpoints))
         await fleet.served()
         yield fleet
 
 
 @pytest.fixture
-async def fleet(world: World) -> AsyncIterator[Fleet]:
-    async with a_fleet(world) as fleet:
+async def fleet(scenario: Scenario) -> AsyncIterator[Fleet]:
+    async with a_fleet(scenario) as fleet:
         yield fleet
 
 
@@ -282,7 +282,7 @@ async def test_the_sdk_streams_on_while_a_server_is_killed(fleet: Fleet, transpo
         assert not fault_in([(each.text, each.start, each.end) for each in events if isinstance(each, Final)])
         assert is_source(await fleet.linked(ended.session_id), SECONDS)
         # Finals of the last second were on the killed server's disk alone; it comes back with them.
-        async with a_server(fleet.world.environment(killed, auth="keys"), fleet.world.folder / "again.log"):
+        async with a_server(fleet.scenario.environment(killed, auth="keys"), fleet.scenario.folder / "again.log"):
             problem = "not asked"
             for _ in range(60):
                 if not (problem := fault_in(await utterances(client, ended))):

@@ -11,18 +11,18 @@ import pytest
 from tests.faults.load import finish_all, stream_all, streams
 from tests.faults.own_postgres import OwnPostgres
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Scenario
 from tests.faults.servers import a_server
 from tests.faults.watcher import Watcher
-from tests.faults.world import World
 
 
 @pytest.mark.timeout(180)
 async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
-    own_world: World, own_postgres: OwnPostgres
+    own_scenario: Scenario, own_postgres: OwnPostgres
 ) -> None:
-    world, spool = own_world, own_world.new_spool()
-    environment = world.environment(spool, lease_seconds=60)
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, 4) as clients:
+    scenario, spool = own_scenario, own_scenario.new_spool()
+    environment = scenario.environment(spool, lease_seconds=60)
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 4) as clients:
         watcher = Watcher(server.channel())
         await stream_all(clients, 2)
         await watcher.until(lambda told: len(told.known) == 4)
@@ -33,7 +33,7 @@ async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
         assert set(watcher.kinds[before:]) <= {"heartbeat", "changed"}
         own_postgres.start()
         expected = await finish_all(clients)
-        await world.settled(60)
+        await scenario.settled(60)
         names = {each.session_id for each in expected}
         await watcher.until(lambda told: told.statuses == dict.fromkeys(names, "completed"), 40)
         stored = {each.session_id for each in expected if each.store_audio}
@@ -43,9 +43,9 @@ async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(world: World) -> None:
-    log = world.folder / "server.log"
-    async with a_server(world.environment(world.new_spool()), log) as server:
+async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(scenario: Scenario) -> None:
+    log = scenario.folder / "server.log"
+    async with a_server(scenario.environment(scenario.new_spool()), log) as server:
         async with streams(server, 2) as clients:
             await stream_all(clients, 1)
             watcher = Watcher(server.channel())
@@ -58,7 +58,7 @@ async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(world: World
             assert "connect again" in last.message
             expected = await finish_all(clients)
         assert await server.exit(30) == 0
-    async with a_server(world.environment(world.new_spool()), log) as server:
+    async with a_server(scenario.environment(scenario.new_spool()), log) as server:
         again = Watcher(server.channel(), token=watcher.token)
         await again.until(lambda told: "ready" in told.kinds)
         assert "snapshot" not in again.kinds
@@ -67,9 +67,9 @@ async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(world: World
 
 
 @pytest.mark.timeout(120)
-async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(world: World) -> None:
-    environment = world.environment(world.new_spool(), tenant_max_watches=2)
-    async with a_server(environment, world.folder / "server.log") as server:
+async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(scenario: Scenario) -> None:
+    environment = scenario.environment(scenario.new_spool(), tenant_max_watches=2)
+    async with a_server(environment, scenario.folder / "server.log") as server:
         first, second = Watcher(server.channel()), Watcher(server.channel())
         for each in (first, second):
             await each.until(lambda told: "ready" in told.kinds)
@@ -88,12 +88,12 @@ async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(wo
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_a_watch_is_kept_alive_while_postgres_hangs(world: World, postgres_proxy: Proxy) -> None:
+async def test_a_watch_is_kept_alive_while_postgres_hangs(scenario: Scenario, postgres_proxy: Proxy) -> None:
     """Nothing is refused then, and everything takes as long as it may."""
-    environment = world.environment(
-        world.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
+    environment = scenario.environment(
+        scenario.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
     )
-    async with a_server(environment, world.folder / "server.log") as server, streams(server, 2) as clients:
+    async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 2) as clients:
         watchers = [Watcher(server.channel()) for _ in range(10)]
         await stream_all(clients, 1)
         for each in watchers:

@@ -11,14 +11,14 @@ from websockets.asyncio.client import connect
 
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
-from bridge.door import open_door
+from bridge.listener import open_listener
 from bridge.responses import STREAM_PATH
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio
 from tests.faults.proxy import Proxy
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import a_server
-from tests.faults.world import Expected, World
 
 TAG = 3
 SENT = int(2.2 * BYTES_PER_SECOND)
@@ -36,13 +36,13 @@ async def until(socket: Any, kind: str, messages: list[dict[str, Any]]) -> dict[
 
 
 @pytest.mark.timeout(90)
-async def test_a_websocket_that_goes_silent_is_noticed_by_pings_and_kept(world: World) -> None:
-    spool = world.new_spool()
+async def test_a_websocket_that_goes_silent_is_noticed_by_pings_and_kept(scenario: Scenario) -> None:
+    spool = scenario.new_spool()
     settings = BridgeSettings(bridge_port=0, bridge_ping_interval_seconds=1, bridge_ping_timeout_seconds=1)
     async with (
-        a_server(world.environment(spool), world.folder / "server.log") as server,
+        a_server(scenario.environment(spool), scenario.folder / "server.log") as server,
         open_channel(server.address) as channel,
-        open_door(settings, channel) as port,
+        open_listener(settings, channel) as port,
         Proxy("127.0.0.1", port) as proxy,
     ):
         query = "store_audio=true&store_transcript=true&acks=true&enable_vad=false"
@@ -58,16 +58,16 @@ async def test_a_websocket_that_goes_silent_is_noticed_by_pings_and_kept(world: 
             while acked < SENT / BYTES_PER_SECOND:
                 acked = (await until(socket, "audio.ack", messages))["received_seconds"]
             proxy.stall()
-            await world.settled(20)
+            await scenario.settled(20)
             proxy.cut()
         FIGURES.add("clients that vanished")
         finals = tuple(message["text"] for message in messages if message["type"] == "transcript.final")
         session_id = begin["session_id"]
         client = PatternClient(server.channel(), TAG, session_id=session_id, sent=SENT, received=SENT)
         client.finals = list(finals)
-        await world.compare([Expected.of(client)])
+        await scenario.compare([Expected.of(client)])
         await client.channel.close()
-        row = await world.row(session_id)
+        row = await scenario.row(session_id)
         assert (row["status"], row["audio_duration_seconds"]) == ("interrupted", 2.2)
         assert row["utterance_count"] == len(finals) + 1 == 2, "speech in progress was not transcribed"
-        await world.until_nothing_is_left(spool)
+        await scenario.until_nothing_is_left(spool)

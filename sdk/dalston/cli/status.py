@@ -24,7 +24,7 @@ _LARGEST_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class InterfaceStatus:
     """One of the ways in."""
 
     name: str
@@ -43,34 +43,38 @@ def status(
 
     calls = connection.calls(ctx)
     try:
-        doors, key, version = background.run(_look(calls))
+        interfaces, key, version = background.run(_look(calls))
     finally:
         background.run(calls.close())
     scheme = "https" if calls.endpoint.is_secure else "http"
     url = f"{scheme}://{calls.endpoint.address}"
-    is_healthy = all(door.is_open for door in doors)
+    is_healthy = all(interface.is_open for interface in interfaces)
     if json:
-        shown = [{"name": door.name, "open": door.is_open, "detail": door.detail} for door in doors]
+        shown = [
+            {"name": interface.name, "open": interface.is_open, "detail": interface.detail} for interface in interfaces
+        ]
         output.say_json({"url": url, "healthy": is_healthy, "version": version, "key": key, "doors": shown})
     else:
         rows = [("url", url), ("healthy", "yes" if is_healthy else "no"), ("version", version or "unknown")]
-        rows += [(door.name, "open" if door.is_open else f"closed: {door.detail}") for door in doors]
+        rows += [
+            (interface.name, "open" if interface.is_open else f"closed: {interface.detail}") for interface in interfaces
+        ]
         output.say_fields([*rows, ("key", key)])
     if not is_healthy:
         raise typer.Exit(ExitCode.FAILED)
 
 
-async def _look(calls: Calls) -> tuple[list[Door], str, str | None]:
-    grpc_door, (rest, version), websocket, key = await asyncio.gather(
+async def _look(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None]:
+    grpc_interface, (rest, version), websocket, key = await asyncio.gather(
         _grpc(calls),
         asyncio.to_thread(_rest, calls.endpoint, calls.timeout),
         asyncio.to_thread(_websocket, calls.endpoint, calls.timeout),
         _key(calls),
     )
-    return [grpc_door, rest, websocket], key, version
+    return [grpc_interface, rest, websocket], key, version
 
 
-async def _grpc(calls: Calls) -> Door:
+async def _grpc(calls: Calls) -> InterfaceStatus:
     """The standard health service, whose messages are too small to need its package."""
     import grpc
 
@@ -80,31 +84,31 @@ async def _grpc(calls: Calls) -> Door:
     try:
         answer: bytes = await check(b"", timeout=calls.timeout)
     except grpc.aio.AioRpcError as error:
-        return Door("grpc", is_open=False, detail=plain(error.details() or error.code().name.lower()))
-    return Door("grpc", answer == _SERVING, "" if answer == _SERVING else "the server takes no calls")
+        return InterfaceStatus("grpc", is_open=False, detail=plain(error.details() or error.code().name.lower()))
+    return InterfaceStatus("grpc", answer == _SERVING, "" if answer == _SERVING else "the server takes no calls")
 
 
-def _rest(endpoint: Endpoint, timeout: float) -> tuple[Door, str | None]:
+def _rest(endpoint: Endpoint, timeout: float) -> tuple[InterfaceStatus, str | None]:
     try:
         with _get(endpoint, "/v1/openapi.json", timeout) as answer:
             if answer.status != 200:
-                return Door("rest", is_open=False, detail=f"it answers {answer.status}"), None
+                return InterfaceStatus("rest", is_open=False, detail=f"it answers {answer.status}"), None
             version = json_module.loads(answer.read(_LARGEST_BYTES))["info"]["version"]
-        return Door("rest", is_open=True), str(version)
+        return InterfaceStatus("rest", is_open=True), str(version)
     except (OSError, HTTPException) as error:
-        return Door("rest", is_open=False, detail=_why(error)), None
+        return InterfaceStatus("rest", is_open=False, detail=_why(error)), None
     except (ValueError, KeyError, TypeError):
-        return Door("rest", is_open=False, detail="something else answers there"), None
+        return InterfaceStatus("rest", is_open=False, detail="something else answers there"), None
 
 
-def _websocket(endpoint: Endpoint, timeout: float) -> Door:
+def _websocket(endpoint: Endpoint, timeout: float) -> InterfaceStatus:
     """Asked without an upgrade, the bridge says that it wants one, and begins no session."""
     try:
         with _get(endpoint, "/v1/audio/transcriptions/stream", timeout) as answer:
             is_open = answer.status == _UPGRADE_REQUIRED
-            return Door("websocket", is_open, "" if is_open else f"it answers {answer.status}")
+            return InterfaceStatus("websocket", is_open, "" if is_open else f"it answers {answer.status}")
     except (OSError, HTTPException) as error:
-        return Door("websocket", is_open=False, detail=_why(error))
+        return InterfaceStatus("websocket", is_open=False, detail=_why(error))
 
 
 def _why(error: OSError | HTTPException) -> str:

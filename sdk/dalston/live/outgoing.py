@@ -49,12 +49,12 @@ class Outgoing:
         self._language = language
         self._instructions: list[_Instruction] = []
         self._due: deque[_Instruction] = deque()
-        self._bell = asyncio.Event()
+        self._wake = asyncio.Event()
 
     def take(self, audio: bytes) -> None:
         """More audio, in whole frames."""
         self.audio.append(audio)
-        self._bell.set()
+        self._wake.set()
 
     def flush(self) -> None:
         """To be flushed behind the audio taken so far."""
@@ -67,13 +67,13 @@ class Outgoing:
     def finish(self) -> None:
         """No more audio comes."""
         self.is_finished = True
-        self._bell.set()
+        self._wake.set()
 
     def leave(self) -> None:
         """The current session is to be ended where it is, unless it is at its end already."""
         if not self._is_ended:
             self.is_leaving = True
-            self._bell.set()
+            self._wake.set()
 
     def begin(self, position: int) -> None:
         """A session begins, with the audio from `position` on."""
@@ -96,7 +96,7 @@ class Outgoing:
             most = min(most, self._due[0].position - self.position)
         if audio := self.audio.read(self.position, most):
             self.position += len(audio)
-            self._bell.set()
+            self._wake.set()
             return audio
         return self._end() if self.is_finished else None
 
@@ -119,12 +119,12 @@ class Outgoing:
         self._instructions = [
             each for each in self._instructions if each.language is None or each.position > self.audio.start
         ]
-        self._bell.set()
+        self._wake.set()
 
     async def changed(self) -> None:
         """Waits until something is other than it is now."""
-        self._bell.clear()
-        await self._bell.wait()
+        self._wake.clear()
+        await self._wake.wait()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Waits until something is true of it."""
@@ -138,4 +138,4 @@ class Outgoing:
     def _instruct(self, instruction: _Instruction) -> None:
         self._instructions.append(instruction)
         self._due.append(instruction)
-        self._bell.set()
+        self._wake.set()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.inference.decoding.coverage import Speech, within
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.words import UNSPACED
 from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.special_tokens import SECONDS_PER_STAMP
@@ -36,7 +36,7 @@ _END_SECONDS: Final = 0.5
 class Part:
     """A stretch of an utterance as an utterance of its own."""
 
-    utterance: Utterance
+    utterance: UtteranceAudio
     offset: float
     """Seconds from the start of the whole."""
 
@@ -50,7 +50,7 @@ class Division:
     parts: tuple[Part, ...]
 
 
-def divided(utterance: Utterance, hypothesis: Hypothesis, first_stamp: int) -> Division | None:
+def divided(utterance: UtteranceAudio, hypothesis: Hypothesis, first_stamp: int) -> Division | None:
     """How to go on where the full window's hypothesis is `incomplete`; None if nothing is left to try.
 
     If all that is missing comes after the text, that is done alone. Otherwise the audio is divided at the quietest
@@ -122,7 +122,7 @@ def _said_until(hypothesis: Hypothesis, speech: Speech | None, first_stamp: int)
     return None
 
 
-def _part(utterance: Utterance, start: float, end: float) -> Part:
+def _part(utterance: UtteranceAudio, start: float, end: float) -> Part:
     samples = utterance.samples[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
     speech = utterance.options.speech
     options = replace(utterance.options, speech=None if speech is None else within(speech, start, end))

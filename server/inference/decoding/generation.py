@@ -10,7 +10,7 @@ import torch
 from server.inference.decoding.draft import Draft
 from server.inference.decoding.token_rules import Allowed, RowDecoding
 from server.inference.whisper.decoder import Decoder, DecoderState
-from server.inference.whisper.special_tokens import Vocabulary
+from server.inference.whisper.special_tokens import SpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class _Stamp:
 class TokenChooser:
     """Picks the likeliest token that is allowed, and writes a stamp once stamps together outweigh any other token."""
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
-        self._vocabulary = vocabulary
-        self._never = torch.zeros(vocabulary.size, device=device)
-        self._never[list(vocabulary.suppressed)] = -torch.inf
-        self._never[vocabulary.end + 1 : vocabulary.first_stamp] = -torch.inf
-        self._first = torch.tensor(vocabulary.suppressed_first, dtype=torch.long, device=device)
+    def __init__(self, special_tokens: SpecialTokens, device: torch.device) -> None:
+        self._vocabulary = special_tokens
+        self._never = torch.zeros(special_tokens.size, device=device)
+        self._never[list(special_tokens.suppressed)] = -torch.inf
+        self._never[special_tokens.end + 1 : special_tokens.first_stamp] = -torch.inf
+        self._first = torch.tensor(special_tokens.suppressed_first, dtype=torch.long, device=device)
 
     def __call__(self, logits: torch.Tensor, allowed: Sequence[Allowed]) -> tuple[list[int], list[float]]:
         """The chosen token of each row and its log probability among those allowed.
@@ -68,23 +68,23 @@ class TokenChooser:
 
     def _weigh(self, logits: torch.Tensor, allowed: Sequence[Allowed]) -> tuple[torch.Tensor, "_Stamp", torch.Tensor]:
         """Of each row the logits of what is no stamp, the best stamp, and the log of the sum over both."""
-        vocabulary = self._vocabulary
+        special_tokens = self._vocabulary
         logits += self._never
         for row, rules in zip(logits, allowed, strict=True):
             if not rules.text:
-                row[: vocabulary.end] = -torch.inf
+                row[: special_tokens.end] = -torch.inf
             elif rules.opens_text:
                 row[self._first] = -torch.inf
             if not rules.end:
-                row[vocabulary.end] = -torch.inf
-            stamps = rules.stamps or range(vocabulary.size, vocabulary.size)
-            row[vocabulary.first_stamp : stamps.start] = -torch.inf
+                row[special_tokens.end] = -torch.inf
+            stamps = rules.stamps or range(special_tokens.size, special_tokens.size)
+            row[special_tokens.first_stamp : stamps.start] = -torch.inf
             row[stamps.stop :] = -torch.inf
-        text, stamps_logits = logits[:, : vocabulary.first_stamp], logits[:, vocabulary.first_stamp :]
+        text, stamps_logits = logits[:, : special_tokens.first_stamp], logits[:, special_tokens.first_stamp :]
         best, token = stamps_logits.max(dim=-1)
         together = stamps_logits.logsumexp(dim=-1)
         total = torch.logaddexp(text.logsumexp(dim=-1), together)
-        return text, _Stamp(token + vocabulary.first_stamp, best, together), total
+        return text, _Stamp(token + special_tokens.first_stamp, best, together), total
 
 
 def generate(
@@ -108,15 +108,15 @@ def generate(
         drafts: what each row may come to write, or nothing.
     """
     following = [Draft(draft) for draft in drafts]
-    ahead: list[Sequence[int]] = [()] * len(rows)
+    bulk: list[Sequence[int]] = [()] * len(rows)
     while True:
-        rules = [_rules(row, tokens) for row, tokens in zip(rows, ahead, strict=True)]
+        rules = [_rules(row, tokens) for row, tokens in zip(rows, bulk, strict=True)]
         places = torch.tensor([(row, place) for row, of_row in enumerate(rules) for place in range(len(of_row))])
         logits = decoder.logits(hidden[places[:, 0], places[:, 1]])
         choices = zip(*choose(logits, list(chain.from_iterable(rules))), strict=True)
         right = [
             _accept(row, tokens, list(islice(choices, len(of_row))))
-            for row, tokens, of_row in zip(rows, ahead, rules, strict=True)
+            for row, tokens, of_row in zip(rows, bulk, rules, strict=True)
         ]
         if all(row.ending is not None for row in rows):
             return
@@ -124,10 +124,10 @@ def generate(
         # What a row that is done has been through does not matter: it need not be moved.
         kept = [count if row.ending is None else furthest for row, count in zip(rows, right, strict=True)]
         decoder.forget(state, [hidden.shape[1] - 1 - count for count in kept])
-        ahead = [() if row.ending else draft.after(row.tokens) for row, draft in zip(rows, following, strict=True)]
-        longest = max(map(len, ahead))
+        bulk = [() if row.ending else draft.after(row.tokens) for row, draft in zip(rows, following, strict=True)]
+        longest = max(map(len, bulk))
         read = [
-            [row.tokens[-1], *tokens, *[0] * (longest - len(tokens))] for row, tokens in zip(rows, ahead, strict=True)
+            [row.tokens[-1], *tokens, *[0] * (longest - len(tokens))] for row, tokens in zip(rows, bulk, strict=True)
         ]
         hidden = decoder.step(state, torch.tensor(read, device=hidden.device))
 
@@ -137,12 +137,12 @@ def capacity(rows: Sequence[RowDecoding], drafts: Sequence[Sequence[int]]) -> in
     return max(row.cap for row in rows) + sum(map(len, drafts))  # a row waits while another goes ahead
 
 
-def _rules(row: RowDecoding, ahead: Sequence[int]) -> list[Allowed]:
+def _rules(row: RowDecoding, bulk: Sequence[int]) -> list[Allowed]:
     """What the row may write next, and after each token of those ahead, as long as it writes them."""
     rules = [row.allowed()]
-    if ahead:
+    if bulk:
         row = row.branch()
-    for token in ahead:
+    for token in bulk:
         row.accept(token, 0.0)
         if row.ending is not None:
             break
@@ -150,11 +150,11 @@ def _rules(row: RowDecoding, ahead: Sequence[int]) -> list[Allowed]:
     return rules
 
 
-def _accept(row: RowDecoding, ahead: Sequence[int], choices: Sequence[tuple[int, float]]) -> int:
+def _accept(row: RowDecoding, bulk: Sequence[int], choices: Sequence[tuple[int, float]]) -> int:
     """Writes what was chosen as long as it is what was read ahead, and one more; how much of it was."""
     for count, (token, log_probability) in enumerate(choices):
         if row.ending is None:
             row.accept(token, log_probability)
-        if row.ending is not None or count == len(ahead) or token != ahead[count]:
+        if row.ending is not None or count == len(bulk) or token != bulk[count]:
             return count
     return len(choices)

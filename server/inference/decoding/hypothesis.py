@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from server.inference.decoding.coverage import Stretch
 from server.inference.decoding.guard import Evidence, Reason, invented
-from server.inference.decoding.token_rules import Ending
+from server.inference.decoding.token_rules import EndReason
 from server.inference.recognition import TEXT_ONLY, RecognitionOptions, Word
 
 # The slowest of 349 utterances in four languages has 1.8 tokens a second.
@@ -24,7 +24,7 @@ Failing = Literal["loop", "cap", "empty", "suppressed", "no_speech", "coverage",
 
 
 @dataclass(frozen=True, slots=True)
-class Utterance:
+class UtteranceAudio:
     """What is to be transcribed."""
 
     samples: NDArray[np.float32]
@@ -46,7 +46,7 @@ class Hypothesis:
     language: str
     language_probability: float | None
     """None where the language was told."""
-    ending: Ending
+    ending: EndReason
     no_speech_probability: float
     seconds: float
     """Length of the utterance."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from server.inference.decoding.repetition import RepetitionGuard
-from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, Vocabulary
+from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, SpecialTokens
 
-Ending = Literal["end", "closed", "loop", "cap"]
+EndReason = Literal["end", "closed", "loop", "cap"]
 """The model stopped; it closed a segment at the utterance's end; it repeated itself; it wrote too much."""
 
 CLOSING_SECONDS = 0.3
@@ -32,7 +32,7 @@ class Allowed:
 class RowDecoding:
     """One row's tokens so far."""
 
-    vocabulary: Vocabulary
+    special_tokens: SpecialTokens
     duration: float
     """Seconds of audio, without padding."""
     cap: int
@@ -44,14 +44,14 @@ class RowDecoding:
     """The text tokens alone."""
     log_probabilities: list[float] = field(default_factory=list)
     """Of the text tokens."""
-    ending: Ending | None = None
+    ending: EndReason | None = None
     """Why the row is done, or None while it is not."""
     _last_stamp: int | None = None
 
     def allowed(self) -> Allowed:
-        vocabulary = self.vocabulary
+        special_tokens = self.special_tokens
         if not self.tokens:
-            first = range(vocabulary.first_stamp, vocabulary.last_initial_stamp + 1)
+            first = range(special_tokens.first_stamp, special_tokens.last_initial_stamp + 1)
             return Allowed(text=False, opens_text=False, end=False, stamps=first)
         opens_text = not self.text
         if self._is_stamp(-1):
@@ -78,7 +78,7 @@ class RowDecoding:
 
     def accept(self, token: int, log_probability: float) -> None:
         """Takes the chosen token and decides whether the row is done."""
-        if token == self.vocabulary.end:
+        if token == self.special_tokens.end:
             self.ending = "end"
             return
         self.tokens.append(token)
@@ -96,12 +96,12 @@ class RowDecoding:
             self.ending = "cap"
 
     def _is_stamp(self, index: int) -> bool:
-        return self.tokens[index] >= self.vocabulary.first_stamp
+        return self.tokens[index] >= self.special_tokens.first_stamp
 
     def _seconds(self, stamp: int) -> float:
-        return (stamp - self.vocabulary.first_stamp) * SECONDS_PER_STAMP
+        return (stamp - self.special_tokens.first_stamp) * SECONDS_PER_STAMP
 
     def _stamps_from(self, step: int) -> range:
         """Time never runs backwards, and a segment (`step` 1) is never empty."""
-        last = self.vocabulary.first_stamp if self._last_stamp is None else self._last_stamp + step
-        return range(last, self.vocabulary.size)
+        last = self.special_tokens.first_stamp if self._last_stamp is None else self._last_stamp + step
+        return range(last, self.special_tokens.size)

@@ -15,7 +15,7 @@ from server.inference.decoding.beam import places, search
 from server.inference.decoding.bias_terms import prompt_tokens, terms_alone, within_one
 from server.inference.decoding.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
 from server.inference.decoding.generation import TokenChooser, capacity, generate
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.language import BEST_KNOWN, Detected, detected
 from server.inference.decoding.repetition import EAGER, PATIENT
 from server.inference.decoding.token_rules import RowDecoding
@@ -43,7 +43,7 @@ _REMEMBERED_TERMS = 256
 class _Asked:
     """An utterance that is to be written in a language."""
 
-    utterance: Utterance
+    utterance: UtteranceAudio
     row: int
     """Its row in the batch."""
     language: str
@@ -80,7 +80,7 @@ class Transcriber:
             WeightsError: the directory does not hold a usable Whisper model.
         """
         checkpoint = read_checkpoint(directory)
-        self.vocabulary = checkpoint.vocabulary
+        self.vocabulary = checkpoint.special_tokens
         self.full_window = checkpoint.shape.max_source_positions
         """Encoder frames, of 20 ms, that the model was trained on."""
         self._device = device
@@ -113,7 +113,7 @@ class Transcriber:
         return batch_memory(self._shape, self._watched_heads, places(self._beams), self._values)
 
     @torch.inference_mode()
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
         """Transcribes a batch.
 
         A window shorter than the full one costs less, and now and then makes the model repeat itself or stop early:
@@ -137,7 +137,7 @@ class Transcriber:
         return hypotheses
 
     def _align(
-        self, state: DecoderState, utterances: Sequence[Utterance], hypotheses: list[Hypothesis], full: bool
+        self, state: DecoderState, utterances: Sequence[UtteranceAudio], hypotheses: list[Hypothesis], full: bool
     ) -> None:
         """Finds speech that is in no text, and when the words are said if that was asked for.
 
@@ -166,7 +166,7 @@ class Transcriber:
             hypotheses[index] = hypothesis
 
     def _listen(
-        self, state: DecoderState, utterances: Sequence[Utterance], full: bool
+        self, state: DecoderState, utterances: Sequence[UtteranceAudio], full: bool
     ) -> tuple[list[_Heard], _Writing]:
         """Each utterance's language, whether there is speech, and the beginning of the writing.
 
@@ -186,7 +186,7 @@ class Transcriber:
             heard = self._judge(utterances, self._decoder.step(state, start)[:, 0])
         return heard, self._begin(state, [each.asked for each in heard], full, with_terms=True)
 
-    def _judge(self, utterances: Sequence[Utterance], hidden: torch.Tensor) -> list[_Heard]:
+    def _judge(self, utterances: Sequence[UtteranceAudio], hidden: torch.Tensor) -> list[_Heard]:
         """What the start of a transcript, [rows, width], says of each utterance."""
         logits = self._decoder.logits(hidden)
         no_speech = logits.softmax(dim=-1)[:, self.vocabulary.no_speech].tolist()
@@ -199,7 +199,7 @@ class Transcriber:
             heard.append(_Heard(asked, found.probability if found else None, no_speech[row]))
         return heard
 
-    def _detected(self, utterance: Utterance, chances: Sequence[float]) -> Detected | None:
+    def _detected(self, utterance: UtteranceAudio, chances: Sequence[float]) -> Detected | None:
         if utterance.language is not None or not chances:
             return None
         languages = dict(zip(self.vocabulary.languages, chances, strict=True))
@@ -256,7 +256,7 @@ class Transcriber:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return [token for token in encoded.ids if token < self.vocabulary.end]
 
-    def _row(self, utterance: Utterance, prompt: Sequence[int], full: bool) -> RowDecoding:
+    def _row(self, utterance: UtteranceAudio, prompt: Sequence[int], full: bool) -> RowDecoding:
         duration = len(utterance.samples) / SAMPLE_RATE
         most = min(_TOKENS_AT_MOST, self._decoder.capacity - len(prompt))
         cap = most if full else min(most, _TOKENS_AT_LEAST + int(duration * _TOKENS_PER_SECOND))

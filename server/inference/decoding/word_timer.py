@@ -10,7 +10,7 @@ import torch
 from server.inference.decoding.alignment import Alignment
 from server.inference.decoding.words import TimedTokens
 from server.inference.whisper.decoder import Decoder, DecoderState
-from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, Vocabulary
+from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, SpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class WordTimer:
     Watching the heads during the decoding costs more: it would watch every try and every beam.
     """
 
-    def __init__(self, decoder: Decoder, vocabulary: Vocabulary, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder, special_tokens: SpecialTokens, device: torch.device) -> None:
         self._decoder = decoder
-        self._vocabulary = vocabulary
+        self._vocabulary = special_tokens
         self._device = device
 
     def times(self, state: DecoderState, rows: Sequence[int], said: Sequence[Said]) -> list[TimedTokens]:

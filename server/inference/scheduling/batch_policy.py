@@ -28,9 +28,9 @@ Kind = Literal["live", "ahead", "partial"]
 """A final that somebody waits for; one of a recording that is sent faster than it was spoken; a partial."""
 
 FINALS_FIRST: Final[tuple[Kind, ...]] = ("live", "ahead", "partial")
-AHEAD_LAST: Final[tuple[Kind, ...]] = ("live", "partial", "ahead")
+BULK_LAST: Final[tuple[Kind, ...]] = ("live", "partial", "ahead")
 PARTIALS_FIRST: Final[tuple[Kind, ...]] = ("partial", "live", "ahead")
-AHEAD_FIRST: Final[tuple[Kind, ...]] = ("ahead", "live", "partial")
+BULK_FIRST: Final[tuple[Kind, ...]] = ("ahead", "live", "partial")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from server.inference.batch_limits import BatchLimits
 from server.inference.config import InferenceSettings
 from server.inference.decoding.batch_memory import batch_limits
 from server.inference.decoding.division import DEPTH, divided, joined
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull, RecognitionFailed
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
@@ -60,9 +60,9 @@ class Engine:
         """The names that `recognize` knows."""
         return frozenset(self._settings.models)
 
-    def lateness_of(self, tenant: Hashable) -> float:
-        """How late text is for a tenant, in seconds: `JobQueue.lateness`. May be asked on any thread."""
-        return self._worker.lateness_of(tenant)
+    def queue_delay_of(self, tenant: Hashable) -> float:
+        """How late text is for a tenant, in seconds: `JobQueue.queue_delay`. May be asked on any thread."""
+        return self._worker.queue_delay_of(tenant)
 
     def supports(self, model: str, language: str) -> bool:
         """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
@@ -97,7 +97,7 @@ class Engine:
         """
         if options.speech is None:
             options = replace(options, speech=((0.0, len(samples) / SAMPLE_RATE),))
-        utterance = Utterance(samples, language, options)
+        utterance = UtteranceAudio(samples, language, options)
         hypothesis, effort = await self._run(model, utterance, session, is_partial=False)
         return replace(_judged(hypothesis, "final"), effort=effort)
 
@@ -119,13 +119,13 @@ class Engine:
             None if it was given up: there was no time for it, or newer audio of the session came.
         """
         try:
-            hypothesis, _ = await self._run(model, Utterance(samples, language, options), session, is_partial=True)
+            hypothesis, _ = await self._run(model, UtteranceAudio(samples, language, options), session, is_partial=True)
         except (PartialDropped, QueueFull):
             return None
         return _judged(hypothesis, "partial")
 
     async def _run(
-        self, model: str, utterance: Utterance, session: Hashable, *, is_partial: bool
+        self, model: str, utterance: UtteranceAudio, session: Hashable, *, is_partial: bool
     ) -> tuple[Hypothesis, float]:
         """What the model makes of an utterance, and the effort that this took (`Recognition.effort`)."""
         language = utterance.language
@@ -139,7 +139,7 @@ class Engine:
         job = Job(
             # A partial is soon replaced: it is written greedily.
             model=self._settings.models[model] if is_partial else self._shared_name(model),
-            careful_model=None if is_partial else self._careful_name(model),
+            high_beam_model=None if is_partial else self._high_beam_name(model),
             utterance=utterance,
             frames=frames,
             session=session,
@@ -214,7 +214,7 @@ class Engine:
         """The same for models of the same weights and beams: their utterances share batches."""
         return _with_beams(self._settings.models[model], self._beams(model))
 
-    def _careful_name(self, model: str) -> str:
+    def _high_beam_name(self, model: str) -> str:
         """Of what transcribes in the model's place where there is time."""
         return _with_beams(self._settings.models[model], max(self._beams(model), self._settings.spare_beams))
 
@@ -232,8 +232,8 @@ class Engine:
             for model in (name for name, of_model in self._settings.models.items() if of_model == weights):
                 beams = self._beams(model)
                 self._transcribers[self._shared_name(model)] = transcriber.with_beams(beams)
-                careful = max(beams, self._settings.spare_beams)
-                self._transcribers[self._careful_name(model)] = transcriber.with_beams(careful)
+                high_beam = max(beams, self._settings.spare_beams)
+                self._transcribers[self._high_beam_name(model)] = transcriber.with_beams(high_beam)
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         if self._device.type == "cuda":
             # Whatever has spare beams besides is given one utterance at a time.

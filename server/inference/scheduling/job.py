@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.errors import InferenceError
 from server.inference.scheduling.owner import tenant_of
 from server.inference.whisper.features import SAMPLE_RATE
@@ -15,18 +15,18 @@ class Job:
     """What is to be transcribed, for whom, and whom to tell."""
 
     model: str
-    utterance: Utterance
+    utterance: UtteranceAudio
     frames: int
     """The window to use; a second try takes the full one."""
     deliver: Callable[[Hypothesis | InferenceError], None] = lambda _: None
     """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
     session: Hashable = None
     """Whose it is: sessions take turns."""
-    is_ahead: bool = field(init=False, default=False)
+    is_bulk: bool = field(init=False, default=False)
     """Whether its session is ahead of its time, and nobody waits for the text as it is spoken; found by the queue."""
-    careful_model: str | None = None
+    high_beam_model: str | None = None
     """The model to use instead where there is time for a better one."""
-    is_unhurried: bool = False
+    is_idle: bool = False
     """Whether there is: it is alone, and no other session had a final just now. Set when it is taken."""
     is_partial: bool = False
     """Whether the utterance goes on: such a job may be given up, and is tried once."""
@@ -46,10 +46,10 @@ class Job:
     def __post_init__(self) -> None:
         self.turn = self.arrived
 
-    def of_part(self, part: Utterance, frames: int) -> "Job":
+    def of_part(self, part: UtteranceAudio, frames: int) -> "Job":
         """A job of a part of its audio, in its place."""
         job = replace(self, utterance=part, frames=frames, abandoned=False, trace={}, goes_on=True)
-        job.is_ahead, job.turn = self.is_ahead, self.turn
+        job.is_bulk, job.turn = self.is_bulk, self.turn
         return job
 
     @property
@@ -65,7 +65,7 @@ class Job:
     @property
     def chosen_model(self) -> str:
         """The model to use."""
-        return self.careful_model if self.is_unhurried and self.careful_model else self.model
+        return self.high_beam_model if self.is_idle and self.high_beam_model else self.model
 
     @property
     def kind(self) -> str:

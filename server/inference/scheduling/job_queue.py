@@ -7,8 +7,8 @@ from server.inference.batch_limits import BatchLimits
 from server.inference.errors import QueueFull
 from server.inference.scheduling.allowance import Allowance
 from server.inference.scheduling.batch_policy import (
-    AHEAD_FIRST,
-    AHEAD_LAST,
+    BULK_FIRST,
+    BULK_LAST,
     FINALS_FIRST,
     PARTIALS_FIRST,
     Candidate,
@@ -17,7 +17,7 @@ from server.inference.scheduling.batch_policy import (
 )
 from server.inference.scheduling.job import Job
 from server.inference.scheduling.pace import Pace
-from server.inference.scheduling.tenant_queue_delay import Lates, TenantLateness, Wait
+from server.inference.scheduling.tenant_queue_delay import DelayByTenant, TenantQueueDelay, Wait
 
 LATE_SECONDS = 0.5
 """Finals that wait this long for others on average leave no time for partials. Batches of recordings that are ahead of
@@ -44,14 +44,14 @@ class JobQueue:
         self._at_model: list[Job] = []
         self._taken = float("-inf")  # when that was
         self._pace = Pace()
-        self._ahead_taken = float("-inf")  # when one of those that are ahead went
-        self._ahead_through = float("-inf")  # when their last batch was
+        self._bulk_taken = float("-inf")  # when one of those that are ahead went
+        self._bulk_through = float("-inf")  # when their last batch was
         self._partials_due = 0.0  # seconds that partials may take before the next of those batches
         self._finals_of: dict[Hashable, float] = {}  # whose were taken of late, and when
         self._allowance = Allowance(partial_share)
         self._served: dict[tuple[Hashable, bool], float] = {}  # when tenants had their last batch, of those that wait
-        self._lateness = TenantLateness()
-        self._crowding = Lates()  # the same within each tenant, without those batches
+        self._queue_delay = TenantQueueDelay()
+        self._crowding = DelayByTenant()  # the same within each tenant, without those batches
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -78,7 +78,7 @@ class JobQueue:
         if sum(waiting.is_partial == job.is_partial for waiting in self._waiting) >= self._most:
             raise QueueFull(f"{self._most} utterances are waiting already")
         if not job.is_partial:
-            job.is_ahead = self._pace.is_ahead(job.session, job.seconds, job.arrived, self._has_final_of(job.session))
+            job.is_bulk = self._pace.is_bulk(job.session, job.seconds, job.arrived, self._has_final_of(job.session))
         self._waiting.append(job)
         return None
 
@@ -93,24 +93,24 @@ class JobQueue:
             for job in self._waiting
         ]
         batch = [self._waiting[index] for index in next_batch(candidates, self._limits, self._precedence(now))]
-        if any(job.is_ahead for job in batch):
-            self._ahead_taken = now
+        if any(job.is_bulk for job in batch):
+            self._bulk_taken = now
         self._drop(batch)
         self._tell_haste(batch, now)
         self._at_model, self._taken = batch, now
         # One note a batch: many that came just now do not make good for one that has waited long.
         if waits := [self._wait(job) for job in batch if _is_awaited(job)]:
-            self._lateness.note(waits, now)
+            self._queue_delay.note(waits, now)
             for tenant in {job.tenant for job in batch if _is_awaited(job)}:
                 first = min(job.turn for job in batch if _is_awaited(job) and job.tenant == tenant)
-                self._crowding.note(tenant, now - max(first, self._ahead_through), now)
+                self._crowding.note(tenant, now - max(first, self._bulk_through), now)
         return batch
 
     def pause(self, now: float) -> float | None:
         """In how many seconds a batch can be taken if none could be; None if another job must come first."""
         return self._allowance.wait(now) if self._waiting else None
 
-    def lateness(self, now: float, tenant: Hashable = None) -> float:
+    def queue_delay(self, now: float, tenant: Hashable = None) -> float:
         """How late text is for a tenant, in seconds: of late, or now if that is more.
 
         That is how long live finals of its sessions wait for those of other sessions; or, if that is more, how long
@@ -119,7 +119,7 @@ class JobQueue:
         busy = {job.session for job in self._at_model if not job.is_partial}
         busy_tenants = {job.tenant for job in self._at_model if not job.is_partial}
         waits = [self._wait(job) for job in self._waiting if _is_awaited(job) and job.session not in busy]
-        return self._lateness.of(tenant, waits, busy_tenants, self._taken, now)
+        return self._queue_delay.of(tenant, waits, busy_tenants, self._taken, now)
 
     def _wait(self, job: Job) -> Wait:
         return Wait(job.tenant, job.turn, max(job.turn, self._tenant_served(job)))
@@ -144,11 +144,11 @@ class JobQueue:
         return self._drop(list(self._waiting))
 
     def _precedence(self, now: float) -> tuple[Kind, ...]:
-        since = min((job.turn for job in self._waiting if job.is_ahead), default=now)
-        if now - max(since, self._ahead_taken) > PATIENCE_SECONDS:
-            order = AHEAD_FIRST
+        since = min((job.turn for job in self._waiting if job.is_bulk), default=now)
+        if now - max(since, self._bulk_taken) > PATIENCE_SECONDS:
+            order = BULK_FIRST
         else:
-            order = AHEAD_LAST if self._partials_due > 0 else FINALS_FIRST
+            order = BULK_LAST if self._partials_due > 0 else FINALS_FIRST
             if self._crowd_keeps_partials_waiting(now):
                 order = PARTIALS_FIRST
         return tuple(kind for kind in order if kind != "partial") if self._allowance.wait(now) else order
@@ -169,8 +169,8 @@ class JobQueue:
 
     def _end_batch(self, now: float) -> None:
         """Has the next of those whose batch is through wait from now on; what is to be done again keeps its turn."""
-        if self._at_model and all(job.is_ahead for job in self._at_model):
-            self._ahead_through, self._partials_due = now, now - self._taken
+        if self._at_model and all(job.is_bulk for job in self._at_model):
+            self._bulk_through, self._partials_due = now, now - self._taken
         elif any(job.is_partial for job in self._at_model):
             self._partials_due -= now - self._taken
             self._allowance.spend(now - self._taken, now)
@@ -189,7 +189,7 @@ class JobQueue:
         self._finals_of = {who: at for who, at in self._finals_of.items() if now - at < QUIET_SECONDS}
         alone = len(batch) == 1 and all(job.is_partial for job in self._waiting)
         for job in batch:
-            job.is_unhurried = alone and set(self._finals_of) <= {job.session}
+            job.is_idle = alone and set(self._finals_of) <= {job.session}
         self._finals_of |= {job.session: now for job in batch if not job.is_partial}
 
     def _drop(self, jobs: Sequence[Job]) -> list[Job]:
@@ -212,4 +212,4 @@ def _is_awaited(job: Job) -> bool:
 def _kind(job: Job) -> Kind:
     if job.is_partial:
         return "partial"
-    return "ahead" if job.is_ahead else "live"
+    return "ahead" if job.is_bulk else "live"

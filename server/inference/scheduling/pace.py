@@ -18,7 +18,7 @@ class Pace:
     def __init__(self) -> None:
         self._said_until: dict[Hashable, float] = {}
 
-    def is_ahead(self, session: Hashable, seconds: float, now: float, others_wait: bool) -> bool:
+    def is_bulk(self, session: Hashable, seconds: float, now: float, others_wait: bool) -> bool:
         """Takes the next utterance of a session; whether the session is ahead of its time.
 
         Args:

@@ -6,7 +6,7 @@ _FORGET_SECONDS = 3.0
 """What was noted counts half after this time: where nothing happens, nothing is late."""
 
 
-class Lateness:
+class MovingDelay:
     """An average of waits, in which the latest count most, and which is forgotten."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from server.inference.scheduling.queue_delay import Lateness
+from server.inference.scheduling.queue_delay import MovingDelay
 
 _FORGOTTEN = 0.01
 """Seconds: what is less late is not remembered."""
@@ -20,26 +20,26 @@ class Wait:
     """For those of other tenants: its tenant may have had something else served meanwhile."""
 
 
-class Lates:
+class DelayByTenant:
     """How late things are of late, for each tenant; what was not late for long is forgotten."""
 
     def __init__(self) -> None:
-        self._of: dict[Hashable, Lateness] = {}
+        self._of: dict[Hashable, MovingDelay] = {}
 
     def __len__(self) -> int:
         return len(self._of)
 
     def note(self, tenant: Hashable, seconds: float, now: float) -> None:
         """Something of a tenant had to wait so long."""
-        self._of.setdefault(tenant, Lateness()).note(seconds, now)
+        self._of.setdefault(tenant, MovingDelay()).note(seconds, now)
         self._of = {who: late for who, late in self._of.items() if late.at(now) > _FORGOTTEN}
 
-    def of(self, tenant: Hashable) -> Lateness:
+    def of(self, tenant: Hashable) -> MovingDelay:
         """For a tenant."""
-        return self._of.get(tenant) or Lateness()
+        return self._of.get(tenant) or MovingDelay()
 
 
-class TenantLateness:
+class TenantQueueDelay:
     """Two measures: how long a tenant's utterances wait for other sessions, and how long tenants wait for each other.
 
     A tenant whose many sessions wait for each other is late by the first, and nobody else is late because of it; where
@@ -47,8 +47,8 @@ class TenantLateness:
     """
 
     def __init__(self) -> None:
-        self._within = Lates()
-        self._between = Lateness()
+        self._within = DelayByTenant()
+        self._between = MovingDelay()
 
     def note(self, waits: Sequence[Wait], now: float) -> None:
         """What a batch that begins now kept waiting: the longest wait of each tenant counts, and the longest of all."""
@@ -70,12 +70,12 @@ class TenantLateness:
         own = [wait.since for wait in waits if wait.tenant == tenant]
         others = [wait.tenant_since for wait in waits if wait.tenant not in served]
         return max(
-            _lateness(self._within.of(tenant), own, taken, now),
-            _lateness(self._between, others, taken, now),
+            _current_delay(self._within.of(tenant), own, taken, now),
+            _current_delay(self._between, others, taken, now),
         )
 
 
-def _lateness(late: Lateness, turns: Sequence[float], taken: float, now: float) -> float:
+def _current_delay(late: MovingDelay, turns: Sequence[float], taken: float, now: float) -> float:
     """Of late, or now if that is more.
 
     One that has not been passed over yet waits for a single batch, as anyone does where the model is slow: it counts as

@@ -10,7 +10,7 @@ import torch
 
 from server.inference import metrics
 from server.inference.batch_limits import BatchLimits
-from server.inference.decoding.hypothesis import Failing, Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Failing, Hypothesis, UtteranceAudio
 from server.inference.errors import EngineStopped, PartialDropped, QueueFull, RecognitionFailed
 from server.inference.scheduling.job import Job
 from server.inference.scheduling.job_queue import JobQueue
@@ -25,7 +25,7 @@ class Model(Protocol):
     @property
     def full_window(self) -> int: ...
 
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]: ...
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]: ...
 
 
 class Worker:
@@ -60,10 +60,10 @@ class Worker:
         with self._changed:
             self._queue.limit(limits)
 
-    def lateness_of(self, tenant: Hashable) -> float:
-        """How late text is for a tenant, in seconds: `JobQueue.lateness`."""
+    def queue_delay_of(self, tenant: Hashable) -> float:
+        """How late text is for a tenant, in seconds: `JobQueue.queue_delay`."""
         with self._changed:
-            return self._queue.lateness(time.perf_counter(), tenant)
+            return self._queue.queue_delay(time.perf_counter(), tenant)
 
     def submit(self, job: Job) -> None:
         """Queues a job. A partial of the same session that waits already is given up for it.
@@ -211,8 +211,8 @@ def _parts(batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
     """
     if len(batch) == 1:
         (job,) = batch
-        careful, job.is_unhurried = job.chosen_model != job.model, False
-        return [[job]] if careful else []
+        high_beam, job.is_idle = job.chosen_model != job.model, False
+        return [[job]] if high_beam else []
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         by_length = sorted(batch, key=lambda job: job.frames)
         return [by_length[: len(batch) // 2], by_length[len(batch) // 2 :]]

@@ -21,7 +21,7 @@ from server.inference.weights.ct2_tensors import Tensors, hugging_face_tensors, 
 
 CONVERSION_VERSION = 1
 """Part of a cache entry's name: raise it when the output of `convert` changes."""
-_MULTILINGUAL_VOCABULARY = 51865
+_MULTILINGUAL_TOKENS = 51865
 _STAMPS = 1501
 
 
@@ -74,7 +74,7 @@ def convert(source: Ct2Source, target: Path) -> None:
             f"({type(error).__name__})"
         ) from error
     shape = _shape(model.tensors)
-    multilingual = shape["vocab_size"] >= _MULTILINGUAL_VOCABULARY
+    multilingual = shape["vocab_size"] >= _MULTILINGUAL_TOKENS
     end = 50257 if multilingual else 50256
     tokens = {
         "bos_token_id": end,

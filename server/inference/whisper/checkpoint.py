@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from server.inference.errors import WeightsError
-from server.inference.whisper.special_tokens import Vocabulary, read_vocabulary
+from server.inference.whisper.special_tokens import SpecialTokens, read_special_tokens
 
 
 class WhisperShape(BaseModel, frozen=True):
@@ -40,7 +40,7 @@ class Checkpoint:
     """A model as it lies on disk."""
 
     shape: WhisperShape
-    vocabulary: Vocabulary
+    special_tokens: SpecialTokens
     tokenizer: Tokenizer
     tensors: dict[str, torch.Tensor]
     """Named as in `WhisperForConditionalGeneration`'s state dict, without the leading `model.`."""
@@ -72,8 +72,8 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         tokenizer = _read_tokenizer(directory / "tokenizer.json")
     except (OSError, ValidationError, ValueError, KeyError, SafetensorError) as error:
         raise WeightsError(f"the model in {directory} is damaged or incomplete: {_first_line(error)}") from error
-    vocabulary = read_vocabulary(generation, shape.vocab_size)
-    return Checkpoint(shape, vocabulary, tokenizer, tensors, _alignment_heads(generation, shape))
+    special_tokens = read_special_tokens(generation, shape.vocab_size)
+    return Checkpoint(shape, special_tokens, tokenizer, tensors, _alignment_heads(generation, shape))
 
 
 def _alignment_heads(generation_config: Mapping[str, Any], shape: WhisperShape) -> tuple[tuple[int, int], ...]:

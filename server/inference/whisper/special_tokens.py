@@ -16,7 +16,7 @@ _WHISPER_TO_ISO = {value: key for key, value in _ISO_TO_WHISPER.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
+class SpecialTokens:
     """Token ids. Text is below `end`; special tokens follow; timestamps are the last, from `first_stamp` on."""
 
     size: int
@@ -60,7 +60,7 @@ class Vocabulary:
         return [self.start, self.languages[language], self.transcribe]
 
 
-def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabulary:
+def read_special_tokens(generation_config: Mapping[str, Any], size: int) -> SpecialTokens:
     """The vocabulary that a Hugging Face generation_config.json describes, for a model with `size` tokens.
 
     Raises:
@@ -71,7 +71,7 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
         multilingual = bool(generation_config.get("is_multilingual", size >= _MULTILINGUAL_SIZE))
         languages = _languages(generation_config["lang_to_id"]) if multilingual else {}
         end = _first(generation_config["eos_token_id"])
-        vocabulary = Vocabulary(
+        special_tokens = SpecialTokens(
             size=size,
             end=end,
             start=int(generation_config["decoder_start_token_id"]),
@@ -89,14 +89,22 @@ def read_vocabulary(generation_config: Mapping[str, Any], size: int) -> Vocabula
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"the model's generation_config.json is not a Whisper model's: {error!r}") from error
     specials = (
-        vocabulary.start,
-        vocabulary.previous,
-        vocabulary.transcribe or vocabulary.start,
+        special_tokens.start,
+        special_tokens.previous,
+        special_tokens.transcribe or special_tokens.start,
         *languages.values(),
     )
-    if not 0 < end < min(specials) <= max(specials) < vocabulary.no_speech < vocabulary.last_initial_stamp < size:
+    if (
+        not 0
+        < end
+        < min(specials)
+        <= max(specials)
+        < special_tokens.no_speech
+        < special_tokens.last_initial_stamp
+        < size
+    ):
         raise WeightsError("the model's generation_config.json names tokens that its vocabulary does not have")
-    return vocabulary
+    return special_tokens
 
 
 def _languages(tokens: Mapping[str, int]) -> dict[str, int]:

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
-from bridge.door import open_door
+from bridge.listener import open_listener
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 
@@ -230,7 +230,7 @@ async def start_bridge(backend: Backend) -> AsyncIterator[Callable[..., Awaitabl
         async def start(**settings: Any) -> Bridge:
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{backend.port}"))
             defaults = {"bridge_port": 0, "shutdown_seconds": 0.5, "bridge_close_seconds": 1}
-            port = await stack.enter_async_context(open_door(BridgeSettings(**(defaults | settings)), channel))
+            port = await stack.enter_async_context(open_listener(BridgeSettings(**(defaults | settings)), channel))
             return Bridge(port, backend)
 
         yield start

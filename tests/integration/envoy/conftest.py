@@ -11,7 +11,7 @@ import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import SessionServicer, backend
 
@@ -55,9 +55,9 @@ def bridge(port: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     folder = tmp_path_factory.mktemp("envoy")
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), names=NAMES, requests_each=1000)
-    with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
-        yield Front(doors.port, folder / "access.log", sessions)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), names=NAMES, requests_each=1000)
+    with backend(endpoints.server_port) as sessions, bridge(endpoints.bridge_port), envoy(folder, endpoints):
+        yield Front(endpoints.port, folder / "access.log", sessions)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import SessionServicer, backend
 from tests.integration.envoy.certificates import make_certificate
@@ -85,10 +85,10 @@ def bridge(port: int) -> Iterator[None]:
 
 @contextmanager
 def watched(folder: Path, **more: Any) -> Iterator[Watched]:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), **more)
-    tls = ssl.create_default_context(cafile=str(doors.certificate.chain)) if doors.certificate else None
-    with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
-        yield Watched(doors.port, sessions, folder / "access.log", tls)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), **more)
+    tls = ssl.create_default_context(cafile=str(endpoints.certificate.chain)) if endpoints.certificate else None
+    with backend(endpoints.server_port) as sessions, bridge(endpoints.bridge_port), envoy(folder, endpoints):
+        yield Watched(endpoints.port, sessions, folder / "access.log", tls)
 
 
 @pytest.fixture(scope="module")

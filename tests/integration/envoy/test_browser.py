@@ -12,7 +12,7 @@ import pytest
 from dalston.v1 import session_pb2
 from playwright.sync_api import Page, sync_playwright
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
 
@@ -70,9 +70,9 @@ def page_server() -> Iterator[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
     """Where Envoy is, a page that it lists, and one that it does not."""
     with page_server() as listed, page_server() as other:
-        doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), origins=(listed,))
-        with backend(doors.server_port), envoy(tmp_path_factory.mktemp("envoy"), doors):
-            url = f"http://127.0.0.1:{doors.port}"
+        endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), origins=(listed,))
+        with backend(endpoints.server_port), envoy(tmp_path_factory.mktemp("envoy"), endpoints):
+            url = f"http://127.0.0.1:{endpoints.port}"
             with httpx.Client(transport=httpx.HTTPTransport(retries=3), trust_env=False) as http:
                 while http.get(f"{url}/v1/realtime/sessions").status_code != 200:
                     pass

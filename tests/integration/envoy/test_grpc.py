@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
 from tests.integration.envoy.conftest import Front
@@ -53,8 +53,12 @@ def test_metadata_beyond_the_limit_is_refused_in_words(channel: grpc.Channel) ->
 
 
 def test_reflection_without_a_key_has_a_bound_and_calls_go_on(tmp_path: Path) -> None:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port())
-    with backend(doors.server_port), envoy(tmp_path, doors), grpc.insecure_channel(f"127.0.0.1:{doors.port}") as own:
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port())
+    with (
+        backend(endpoints.server_port),
+        envoy(tmp_path, endpoints),
+        grpc.insecure_channel(f"127.0.0.1:{endpoints.port}") as own,
+    ):
         grpc.channel_ready_future(own).result(10)
         stub = session_pb2_grpc.SessionServiceStub(own)
         assert stub.ListSessions(session_pb2.ListSessionsRequest(), timeout=10, wait_for_ready=True).sessions

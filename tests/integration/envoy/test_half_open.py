@@ -15,7 +15,7 @@ from dalston.v1 import transcription_pb2, transcription_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.sync.client import connect
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
 from tests.integration.envoy.conftest import Front, bridge
@@ -30,10 +30,10 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """An Envoy with limits short enough to wait for."""
     folder = tmp_path_factory.mktemp("hasty")
     limits = {"call_seconds": CALL_SECONDS, "stall_seconds": STALL_SECONDS}
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), **limits)
-    with backend(doors.server_port) as sessions, bridge(doors.bridge_port), envoy(folder, doors):
-        wait_until_served(f"http://127.0.0.1:{doors.port}")
-        yield Front(doors.port, folder / "access.log", sessions)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), **limits)
+    with backend(endpoints.server_port) as sessions, bridge(endpoints.bridge_port), envoy(folder, endpoints):
+        wait_until_served(f"http://127.0.0.1:{endpoints.port}")
+        yield Front(endpoints.port, folder / "access.log", sessions)
 
 
 def wait_until_served(url: str) -> None:

@@ -8,16 +8,16 @@ import httpx
 import pytest
 from dalston.v1 import session_pb2, session_pb2_grpc
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port())
-    with envoy(tmp_path_factory.mktemp("outage"), doors):
-        yield doors
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port())
+    with envoy(tmp_path_factory.mktemp("outage"), endpoints):
+        yield endpoints
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         "/v1/audio/transcriptions/stream",
     ],
 )
-def test_a_server_that_is_not_there_is_a_503_in_json(doors: Doors, path: str) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{doors.port}{path}", timeout=10)
+def test_a_server_that_is_not_there_is_a_503_in_json(endpoints: Endpoints, path: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{endpoints.port}{path}", timeout=10)
     assert answer.status_code == 503
     assert answer.json() == {
         "code": 14,
@@ -46,19 +46,19 @@ def test_a_server_that_is_not_there_is_a_503_in_json(doors: Doors, path: str) ->
     }
 
 
-def test_a_grpc_client_sees_unavailable(doors: Doors) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{doors.port}") as channel:
+def test_a_grpc_client_sees_unavailable(endpoints: Endpoints) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{endpoints.port}") as channel:
         stub = session_pb2_grpc.SessionServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
             stub.ListSessions(session_pb2.ListSessionsRequest(), timeout=5)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_server_that_comes_up_is_used_within_seconds(doors: Doors) -> None:
+def test_a_server_that_comes_up_is_used_within_seconds(endpoints: Endpoints) -> None:
     deadline = time.monotonic() + 8
-    with backend(doors.server_port), httpx.Client(timeout=5) as client:
-        answer = client.get(f"http://127.0.0.1:{doors.port}/v1/realtime/sessions")
+    with backend(endpoints.server_port), httpx.Client(timeout=5) as client:
+        answer = client.get(f"http://127.0.0.1:{endpoints.port}/v1/realtime/sessions")
         while answer.status_code == 503 and time.monotonic() < deadline:
             time.sleep(0.1)
-            answer = client.get(f"http://127.0.0.1:{doors.port}/v1/realtime/sessions")
+            answer = client.get(f"http://127.0.0.1:{endpoints.port}/v1/realtime/sessions")
     assert answer.status_code == 200

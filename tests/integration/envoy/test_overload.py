@@ -13,7 +13,7 @@ import httpx
 import pytest
 from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 from tests.faults.http2 import RawHttp2
 from tests.integration.envoy.backend import backend
@@ -30,12 +30,12 @@ MOST = 800
 
 
 def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Path) -> None:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=5 * MOST)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=5 * MOST)
     with (
-        backend(doors.server_port),
-        envoy(tmp_path, doors),
-        grpc.insecure_channel(f"127.0.0.1:{doors.port}") as channel,
-        httpx.Client(base_url=f"http://127.0.0.1:{doors.port}", timeout=10) as client,
+        backend(endpoints.server_port),
+        envoy(tmp_path, endpoints),
+        grpc.insecure_channel(f"127.0.0.1:{endpoints.port}") as channel,
+        httpx.Client(base_url=f"http://127.0.0.1:{endpoints.port}", timeout=10) as client,
     ):
         sessions = session_pb2_grpc.SessionServiceStub(channel)
         until(lambda: refusal_of(sessions) is None)
@@ -47,7 +47,7 @@ def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Pat
         assert client.get("/v1/openapi.json").status_code == 200
 
         with ExitStack() as held:
-            refused = fill(held, doors.port, sessions)
+            refused = fill(held, endpoints.port, sessions)
             assert refused is grpc.StatusCode.UNAVAILABLE
             answer = client.get("/v1/openapi.json")
             assert answer.status_code == 503
@@ -65,31 +65,31 @@ def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Pat
 @pytest.mark.parametrize("path", ["/v1/realtime/tokens", "/v1/openapi.json", "/nothing"])
 def test_one_address_cannot_fill_the_heap_on_its_own(tmp_path: Path, path: str) -> None:
     """Neither with requests that never end nor with answers that are never taken: only its own are refused."""
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=10)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=10)
     others = httpx.HTTPTransport(local_address="127.0.0.2")
     with (
-        backend(doors.server_port),
-        envoy(tmp_path, doors),
-        httpx.Client(base_url=f"http://127.0.0.1:{doors.port}", timeout=10, transport=others) as other,
+        backend(endpoints.server_port),
+        envoy(tmp_path, endpoints),
+        httpx.Client(base_url=f"http://127.0.0.1:{endpoints.port}", timeout=10, transport=others) as other,
         ExitStack() as held,
     ):
         until(lambda: other.get(SESSIONS).status_code == 200)
         for _ in range(20):
             # 14 KB of headers each, sent once a connection: 100 requests are 2 MB of Envoy's memory.
-            connection = held.enter_context(RawHttp2(doors.port, window=0))
+            connection = held.enter_context(RawHttp2(endpoints.port, window=0))
             connection.open_streams(path, 100, size=3400, times=4)
             assert other.get(SESSIONS).status_code == 200
             time.sleep(0.1)  # in which it may ask again
 
 
 def test_an_address_that_asks_too_often_is_told_so_and_may_still_stream(tmp_path: Path) -> None:
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), requests_each=5)
-    url = f"http://127.0.0.1:{doors.port}"
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), requests_each=5)
+    url = f"http://127.0.0.1:{endpoints.port}"
     with (
-        backend(doors.server_port),
-        envoy(tmp_path, doors),
+        backend(endpoints.server_port),
+        envoy(tmp_path, endpoints),
         httpx.Client(base_url=url, timeout=10) as client,
-        grpc.insecure_channel(f"127.0.0.1:{doors.port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{endpoints.port}") as channel,
     ):
         until(lambda: client.get(SESSIONS).status_code == 200)
         sessions = session_pb2_grpc.SessionServiceStub(channel)

@@ -13,7 +13,7 @@ from cryptography import x509
 from dalston.v1 import session_pb2, session_pb2_grpc
 from websockets.sync.client import connect
 
-from stack.envoy import Certificate, Doors, envoy
+from stack.envoy import Certificate, Endpoints, envoy
 from stack.ports import free_port
 from tests.integration.envoy.backend import backend
 from tests.integration.envoy.certificates import make_certificate
@@ -41,13 +41,13 @@ class Secured:
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp("certificate")
     certificate = make_certificate(folder, 1)
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), certificate=certificate)
+    endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), certificate=certificate)
     with (
-        backend(doors.server_port),
-        bridge(doors.bridge_port),
-        envoy(tmp_path_factory.mktemp("envoy"), doors),
+        backend(endpoints.server_port),
+        bridge(endpoints.bridge_port),
+        envoy(tmp_path_factory.mktemp("envoy"), endpoints),
     ):
-        yield Secured(doors.port, certificate)
+        yield Secured(endpoints.port, certificate)
 
 
 def test_rest_grpc_and_websocket_speak_tls(secured: Secured) -> None:

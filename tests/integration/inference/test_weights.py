@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
 from server.inference.decoding.generation import TokenChooser
-from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.repetition import PATIENT
 from server.inference.decoding.token_rules import RowDecoding
 from server.inference.decoding.transcriber import Transcriber
@@ -58,7 +58,7 @@ def test_the_tokens_are_those_that_transformers_forward_gives(weights: Path, spo
     theirs = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
     choose = TokenChooser(ours.vocabulary, CPU)
     samples = spoken[2].samples
-    (hypothesis,) = ours.transcribe([Utterance(samples, "en")], ours.full_window)
+    (hypothesis,) = ours.transcribe([UtteranceAudio(samples, "en")], ours.full_window)
     audio = theirs.model.encoder(LogMel(80, CPU)([samples], ours.full_window))
     row = RowDecoding(ours.vocabulary, len(samples) / 16_000, cap=224, guard=PATIENT)
     tokens, cache = torch.tensor([ours.vocabulary.prompt("en")]), None
@@ -76,7 +76,7 @@ def test_rows_with_unequal_vocabularies_give_in_a_batch_what_each_gives_alone(we
     model = Transcriber(weights, CPU, EXACT)
     vocabularies: list[tuple[str, ...]] = [("Dashwood", "Norland Park"), (), ("Sussex",) * 60]
     rows = [
-        Utterance(spoken[1].samples[: 3 * 16_000], "en", RecognitionOptions(words=True, vocabulary=vocabulary))
+        UtteranceAudio(spoken[1].samples[: 3 * 16_000], "en", RecognitionOptions(words=True, vocabulary=vocabulary))
         for vocabulary in vocabularies
     ]
     for row, heard in zip(rows, model.transcribe(rows, 240), strict=True):

@@ -26,8 +26,8 @@ from persistence.service import _CLOSE_SECONDS, open_persistence
 from stack.settings import ROOT
 from telemetry.deadline import Deadline
 from tests.integration.persistence.client import Client
-from tests.integration.persistence.house import House
-from tests.integration.persistence.parrot import Parrot, classify, serving
+from tests.integration.persistence.fake_transcriber import FakeTranscriber, classify, serving
+from tests.integration.persistence.harness import Harness
 from tests.integration.persistence.proxy import Proxy
 
 
@@ -129,7 +129,7 @@ def proxied(
 
 
 @pytest.fixture
-def build_house(
+def build_harness(
     proxied: Callable[..., PersistenceSettings],
     database: Database,
     objects: ObjectStore,
@@ -137,22 +137,22 @@ def build_house(
     s3_proxy: Proxy,
 ) -> Callable[..., Any]:
     @asynccontextmanager
-    async def build(*, close_grace_seconds: float = 10.0, **changes: Any) -> AsyncIterator[House]:
+    async def build(*, close_grace_seconds: float = 10.0, **changes: Any) -> AsyncIterator[Harness]:
         """`close_grace_seconds`: how long ended sessions may take to be stored when the house is left."""
         settings = proxied(**changes)
-        parrot, deadline = Parrot(), Deadline()
+        fake_transcriber, deadline = FakeTranscriber(), Deadline()
         async with AsyncExitStack() as stack:
             persistence = await stack.enter_async_context(open_persistence(settings, classify, deadline))
             stack.callback(deadline.begin, close_grace_seconds + _CLOSE_SECONDS)
-            address = await stack.enter_async_context(serving(persistence, parrot))
-            yield House(
+            address = await stack.enter_async_context(serving(persistence, fake_transcriber))
+            yield Harness(
                 settings,
                 database,
                 objects,
                 postgres_proxy,
                 s3_proxy,
                 persistence,
-                parrot,
+                fake_transcriber,
                 address,
                 settings.spool_dir,
             )
@@ -161,9 +161,9 @@ def build_house(
 
 
 @pytest.fixture
-async def house(build_house: Callable[..., Any]) -> AsyncIterator[House]:
-    async with build_house() as house:
-        yield house
+async def harness(build_harness: Callable[..., Any]) -> AsyncIterator[Harness]:
+    async with build_harness() as harness:
+        yield harness
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def environment_of(settings: PersistenceSettings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _victim(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def _killable_server(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(Path(__file__).with_name("victim.py")),
@@ -201,6 +201,6 @@ async def _victim(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.
 
 
 @pytest.fixture
-def a_victim() -> Callable[..., Any]:
+def a_killable_server() -> Callable[..., Any]:
     """A process that records, to be killed; its settings given, gives the process and its address."""
-    return _victim
+    return _killable_server

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert, text, update
 
 from domain.errors import AudioNotStored, InvalidFilter, SessionNotFound, StorageUnavailable
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import format_session_id, new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
 from persistence.archive import Archive
@@ -78,7 +78,7 @@ class Writer:
         numbered = [NumberedUtterance(start.id, at, each) for at, each in enumerate(said)]
         for at in range(0, len(numbered), 250):
             await self._rows.write({}, numbered[at : at + 250])
-        await self._rows.conclude(start.id, Conclusion(Ending("completed"), NOON + timedelta(hours=1), progress))
+        await self._rows.conclude(start.id, Conclusion(EndReason("completed"), NOON + timedelta(hours=1), progress))
         uris = StoredObjects("s3://b/a" if audio is not None else None, "s3://b/t")
         await self._rows.set_stored(start.id, uris, stored_bytes=len(audio or b""))
         if audio is not None:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from domain.errors import InvalidFilter
 from domain.session import SessionRecord
 from domain.session_id import format_session_id
-from persistence.postgres.change_notifier import Bell
+from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import TOKEN_SECONDS, Change, ChangeStore
 from persistence.postgres.database import Database
 from persistence.postgres.position import Position
@@ -215,9 +215,9 @@ async def test_a_deleted_session_is_told_once_and_also_to_who_comes_back_later(
     await reader.begin()
     await away.begin()
     await rows.conclude(start.id, DONE)
-    await sessions.bury(tenant, start.session_id)
+    await sessions.soft_delete(tenant, start.session_id)
     assert await reader.look() == [Change(start.session_id, None)]
-    await sessions.bury(tenant, start.session_id)
+    await sessions.soft_delete(tenant, start.session_id)
     await sessions.remove(tenant, start.session_id)
     assert await reader.look() == []
     await away.come_back()
@@ -260,7 +260,7 @@ async def test_that_a_session_is_continued_is_a_change_of_it(
     await reader.look()
     assert reader.known[first.session_id].next_session_id == second.session_id
     await rows.conclude(second.id, DONE)
-    await sessions.bury(tenant, second.session_id)
+    await sessions.soft_delete(tenant, second.session_id)
     await reader.look()
     assert reader.known[first.session_id].next_session_id is None
 
@@ -328,10 +328,10 @@ async def test_old_changes_are_forgotten(
 async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cut(
     postgres: asyncpg.Connection, database: Database, rows: SessionRows, tenant: uuid.UUID
 ) -> None:
-    bell = Bell(database)
-    running = asyncio.create_task(bell.run())
+    change_notifier = ChangeNotifier(database)
+    running = asyncio.create_task(change_notifier.run())
     try:
-        with bell.rung(tenant) as mine, bell.rung(uuid.uuid4()) as other:
+        with change_notifier.rung(tenant) as mine, change_notifier.rung(uuid.uuid4()) as other:
             async with asyncio.timeout(10):
                 await mine.wait()  # whoever begins to listen may have missed something
                 await other.wait()
@@ -355,4 +355,4 @@ async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cu
     finally:
         running.cancel()
         await asyncio.wait({running})
-    assert bell.sleepers(tenant) == 0
+    assert change_notifier.sleepers(tenant) == 0

@@ -20,18 +20,18 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
 
-async def recorded_with_everything(house: Any, client_of: Any) -> str:
+async def recorded_with_everything(harness: Any, client_of: Any) -> str:
     """A stored session that has an unfinished upload and a tail beside it."""
-    async with house.channel() as channel:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(os.urandom(3200))
         await client.end()
         await client.rest()
-    await house.ended(session_id)
+    await harness.ended(session_id)
     identifier = parse_session_id(session_id)
-    await house.objects.create_upload(audio_key(identifier), "audio/wav")
-    await house.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
+    await harness.objects.create_upload(audio_key(identifier), "audio/wav")
+    await harness.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
     return str(session_id)
 
 
@@ -59,44 +59,44 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_delete_killed_at_any_step_is_finished_by_another(
-    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = 0
-    async with build_house(delete_age_seconds=0.0, reap_seconds=1000.0) as house:
-        await house.no_spool()
+    async with build_harness(delete_age_seconds=0.0, reap_seconds=1000.0) as harness:
+        await harness.no_spool()
         for step in range(50):
-            session_id = await recorded_with_everything(house, client_of)
+            session_id = await recorded_with_everything(harness, client_of)
             with monkeypatch.context() as patch:
                 kill_at(step, patch)
                 try:
-                    await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                    await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
                 except Killed:
                     kills += 1
                     is_over = False
                 else:
                     is_over = True
-            row = await house.row_of(session_id)
+            row = await harness.row_of(session_id)
             if row is not None and row["deleted_at"] is None:
                 assert step == 0
-                await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
             with pytest.raises(SessionNotFound):
-                await house.record(session_id)
-            await another_finishes(house)
-            assert await house.row_of(session_id) is None
-            assert not await house.objects.list(f"sessions/{session_id}/")
-            assert not await house.objects.uploads_below(f"sessions/{session_id}/")
+                await harness.record(session_id)
+            await another_finishes(harness)
+            assert await harness.row_of(session_id) is None
+            assert not await harness.objects.list(f"sessions/{session_id}/")
+            assert not await harness.objects.uploads_below(f"sessions/{session_id}/")
             if is_over:
                 break
     assert kills >= 6
 
 
-async def another_finishes(house: Any) -> None:
+async def another_finishes(harness: Any) -> None:
     from persistence.postgres.ownership import Ownership
     from persistence.postgres.rows import SessionRows
-    from persistence.storing.remote_recovery import Salvage
+    from persistence.storing.remote_recovery import RemoteRecovery
 
-    ownership = Ownership(house.database, "another")
-    salvage = Salvage(house.objects, SessionRows(house.database, "another"))
+    ownership = Ownership(harness.database, "another")
+    remote_recovery = RemoteRecovery(harness.objects, SessionRows(harness.database, "another"))
     async with asyncio.timeout(10):
         for session_id in await ownership.half_deleted(0.0, 1000):
-            await salvage.delete(session_id)
+            await remote_recovery.delete(session_id)

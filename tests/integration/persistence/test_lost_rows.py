@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import SessionNotFound
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import parse_session_id, uuid7
 from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.errors import NotOwner, RowLost
@@ -34,12 +34,12 @@ from persistence.records import INTERRUPTED, Conclusion, Progress, SessionStart
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.keys import audio_key, tail_prefix, transcript_key
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import Salvage, stored_finals
-from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.storing.remote_recovery import RemoteRecovery, stored_finals
+from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
 from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
-from tests.integration.persistence.left import Left, left_by_a_dead_server, said
+from tests.integration.persistence.abandoned_spool import Left, abandoned_by_a_dead_server, said
 from tests.integration.persistence.test_sessions import a_start
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -57,21 +57,23 @@ async def execute(database: Database, statement: str, *values: object) -> None:
         await connection.exec_driver_sql(statement, values)
 
 
-async def lose_the_row(house: Any, session_id: str) -> None:
-    await execute(house.database, "DELETE FROM realtime_sessions WHERE id = $1", parse_session_id(session_id))
+async def lose_the_row(harness: Any, session_id: str) -> None:
+    await execute(harness.database, "DELETE FROM realtime_sessions WHERE id = $1", parse_session_id(session_id))
 
 
-async def lose_the_finals(house: Any, session_id: str) -> None:
-    await execute(house.database, "DELETE FROM session_utterances WHERE session_id = $1", parse_session_id(session_id))
+async def lose_the_finals(harness: Any, session_id: str) -> None:
+    await execute(
+        harness.database, "DELETE FROM session_utterances WHERE session_id = $1", parse_session_id(session_id)
+    )
 
 
-async def lose_the_lease(house: Any, _: str) -> None:
-    await execute(house.database, "DELETE FROM workers WHERE id = $1", house.settings.worker_id)
+async def lose_the_lease(harness: Any, _: str) -> None:
+    await execute(harness.database, "DELETE FROM workers WHERE id = $1", harness.settings.worker_id)
 
 
-async def lose_everything(house: Any, session_id: str) -> None:
-    await lose_the_row(house, session_id)
-    await lose_the_lease(house, session_id)
+async def lose_everything(harness: Any, session_id: str) -> None:
+    await lose_the_row(harness, session_id)
+    await lose_the_lease(harness, session_id)
 
 
 # On a machine that is busy with tests a process may wait for the CPU for some seconds; Postgres is never away here.
@@ -81,19 +83,19 @@ QUICK = {"lease_renewal_seconds": 0.3, "reap_seconds": 0.3, "database_deadline_s
 @pytest.mark.parametrize("at_the_end", [False, True])
 @pytest.mark.parametrize("lose", [lose_the_row, lose_the_finals, lose_the_lease, lose_everything])
 async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_stored(
-    build_house: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
+    build_harness: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
 ) -> None:
     """At the end: nobody had the time to notice it before."""
-    async with build_house(**QUICK) as house, house.channel() as channel:
+    async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, messages = client_of(channel), [os.urandom(3200) for _ in range(8)]
         session_id = await client.begin(**BOTH)
-        before = await house.row_of(session_id)
+        before = await harness.row_of(session_id)
         await client.send(*messages[:4])
         finals = [await client.final(), await client.final()]
         async with asyncio.timeout(20):
-            while (await house.record(session_id)).utterance_count < 2:  # noqa: ASYNC110
+            while (await harness.record(session_id)).utterance_count < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        await lose(house, session_id)
+        await lose(harness, session_id)
         await client.send(*messages[4:])
         if not at_the_end:
             await asyncio.sleep(2.5)
@@ -102,80 +104,80 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
         finals += [each.final.text for each in rest if each.HasField("final")]
         assert rest[-1].session_end.audio_uri
         assert rest[-1].session_end.transcript_uri
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
         audio = b"".join(messages)
-        assert await house.audio(session_id) == WAV.header(len(audio)) + audio
-        assert [each["text"] for each in (await house.transcript(session_id))["utterances"]] == finals
+        assert await harness.audio(session_id) == WAV.header(len(audio)) + audio
+        assert [each["text"] for each in (await harness.transcript(session_id))["utterances"]] == finals
         assert (record.status, record.utterance_count, record.audio_duration_seconds) == ("completed", 4, 0.8)
-        after = await house.row_of(session_id)
+        after = await harness.row_of(session_id)
         same = ("worker_id", "started_at", "tenant_id", "model", "client_ip")
         assert [after[name] for name in same] == [before[name] for name in same]
-        await house.no_spool()
+        await harness.no_spool()
     assert [
-        each for each in (await verify(house.settings)).left if each.session_id == parse_session_id(session_id)
+        each for each in (await verify(harness.settings)).left if each.session_id == parse_session_id(session_id)
     ] == []
 
 
 async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by_its_tenant_again(
-    build_house: Any, client_of: Any
+    build_harness: Any, client_of: Any
 ) -> None:
-    async with build_house(**QUICK) as house, house.channel() as channel:
+    async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, before = client_of(channel), restored("realtime_sessions")
         session_id = await client.begin(**BOTH)
-        await lose_the_row(house, session_id)
+        await lose_the_row(harness, session_id)
         with pytest.raises(SessionNotFound):
-            await house.record(session_id)
+            await harness.record(session_id)
         await client.send(*[os.urandom(3200) for _ in range(2)])
         async with asyncio.timeout(20):
-            while not ((await house.row_of(session_id)) or {}).get("utterance_count"):  # noqa: ASYNC110
+            while not ((await harness.row_of(session_id)) or {}).get("utterance_count"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert restored("realtime_sessions") == before + 1
-        record = await house.record(session_id)
+        record = await harness.record(session_id)
         assert (record.status, record.utterance_count) == ("active", 1)
         with pytest.raises(Exception, match="still active"):
-            await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
+            await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
         await client.end()
         await client.rest()
-        await house.persistence.delete(DEFAULT_TENANT_ID, session_id)
-        assert not await house.has_objects(session_id)
+        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        assert not await harness.has_objects(session_id)
 
 
 async def test_a_session_that_is_back_continues_the_one_it_continued(
-    house: Any, client_of: Any, tenant: uuid.UUID
+    harness: Any, client_of: Any, tenant: uuid.UUID
 ) -> None:
-    rows = SessionRows(house.database, "life")
+    rows = SessionRows(harness.database, "life")
     first = a_start(tenant, worker_id="life")
     second = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)
     third = a_start(tenant, 2, worker_id="life", previous_session_id=second.id, resume_from_seconds=0.5)
     await rows.insert([first])
     await rows.restore([third, second, first])
-    store = SessionStore(house.database)
+    store = SessionStore(harness.database)
     found = [await store.get(tenant, each.session_id) for each in (first, second, third)]
     assert [each.next_session_id for each in found] == [second.session_id, third.session_id, None]
     assert [each.resume_from_seconds for each in found] == [None, 1.5, 0.5]
     # Continued by another meanwhile, that one keeps it.
-    await execute(house.database, "DELETE FROM realtime_sessions WHERE id = $1", third.id)
+    await execute(harness.database, "DELETE FROM realtime_sessions WHERE id = $1", third.id)
     await rows.insert([other := a_start(tenant, worker_id="life", previous_session_id=second.id)])
     assert await rows.restore([third]) == {third.id}
     assert (await store.get(tenant, second.session_id)).next_session_id == other.session_id
     assert (await store.get(tenant, third.session_id)).previous_session_id is None
 
 
-async def test_a_tenant_that_is_lost_is_made_again_with_its_session(house: Any) -> None:
+async def test_a_tenant_that_is_lost_is_made_again_with_its_session(harness: Any) -> None:
     start = a_start(uuid.uuid4(), worker_id="life")
-    assert await SessionRows(house.database, "life").restore([start]) == {start.id}
-    assert (await SessionStore(house.database).get(start.tenant_id, start.session_id)).status == "active"
-    async with house.database.transaction() as connection:
+    assert await SessionRows(harness.database, "life").restore([start]) == {start.id}
+    assert (await SessionStore(harness.database).get(start.tenant_id, start.session_id)).status == "active"
+    async with harness.database.transaction() as connection:
         name = await connection.exec_driver_sql("SELECT name FROM tenants WHERE id = $1", (start.tenant_id,))
         assert name.scalar_one() == f"restored-{start.tenant_id}"
 
 
-async def test_what_was_deleted_is_not_restored_however_late(house: Any, tenant: uuid.UUID) -> None:
-    rows, start = SessionRows(house.database, "life"), a_start(tenant, worker_id="life")
+async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenant: uuid.UUID) -> None:
+    rows, start = SessionRows(harness.database, "life"), a_start(tenant, worker_id="life")
     await rows.insert([start])
-    done = Conclusion(Ending("completed"), datetime.now(UTC), Progress())
+    done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     await rows.conclude(start.id, done)
-    await SessionStore(house.database).bury(tenant, start.session_id)
+    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
     await rows.remove_deleted(start.id)
     assert await rows.fate(start.id) is Fate.DELETED
     assert await rows.restore([start]) == frozenset()
@@ -186,14 +188,14 @@ async def test_what_was_deleted_is_not_restored_however_late(house: Any, tenant:
 
 @pytest.fixture
 def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[Left]]:
-    return lambda: left_by_a_dead_server(make_settings(), database, objects, (96_000, 64_000), (2, 1))
+    return lambda: abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 64_000), (2, 1))
 
 
-async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any, build_house: Any) -> None:
+async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any, build_harness: Any) -> None:
     left = await leave()
     await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
 
 
@@ -206,8 +208,8 @@ async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_store
         await connection.exec_driver_sql(statement, (nothing,))
     try:
         rows = SessionRows(left.database, "next")
-        surplus = Surplus(left.objects, rows, Ownership(left.database, "next"))
-        assert await surplus.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
+        reconciliation = SpoolReconciliation(left.objects, rows, Ownership(left.database, "next"))
+        assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
         assert left.is_spooled()
         assert await rows.look([left.id]) == [rows_kept_nothing(left.id)]
     finally:
@@ -227,7 +229,7 @@ async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoe
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """Its own process is gone with its disk; the transcript was put, and the row that told of it is an older one."""
-    left = await left_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
+    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
     transcript = await put_transcript_of(left)
     await execute(database, "DELETE FROM session_parts WHERE session_id = $1", left.id)
     await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", left.id)
@@ -248,7 +250,7 @@ async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_eit
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """An operator has changed a row by hand, and Postgres has lost the one behind it."""
-    left = await left_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
+    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
     await put_transcript_of(left)
     await execute(
         database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", left.id
@@ -263,56 +265,58 @@ async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_eit
 
 @pytest.mark.parametrize("ends_again", ["its own server", "another server"])
 async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_its_audio_and_its_transcript(
-    build_house: Any, client_of: Any, ends_again: str
+    build_harness: Any, client_of: Any, ends_again: str
 ) -> None:
     """The row has gone back to how it was before the end, and what the recording was made of is gone."""
-    async with build_house(lease_renewal_seconds=0.3, flush_seconds=0.1, reap_seconds=1000.0) as house:
-        async with house.channel() as channel:
+    async with build_harness(lease_renewal_seconds=0.3, flush_seconds=0.1, reap_seconds=1000.0) as harness:
+        async with harness.channel() as channel:
             client, messages = client_of(channel), [os.urandom(3200) for _ in range(6)]
             session_id = await client.begin(**BOTH)
             await client.send(*messages)
             async with asyncio.timeout(30):
-                while not await house.objects.list(tail_prefix(parse_session_id(session_id))):  # noqa: ASYNC110
+                while not await harness.objects.list(tail_prefix(parse_session_id(session_id))):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             await client.end()
             await client.rest()
-        await house.ended(session_id)
-        await house.no_spool()
+        await harness.ended(session_id)
+        await harness.no_spool()
         identifier = parse_session_id(session_id)
-        assert await house.objects.list(tail_prefix(identifier)) == []
-        before, transcript = await house.audio(session_id), await house.transcript(session_id)
+        assert await harness.objects.list(tail_prefix(identifier)) == []
+        before, transcript = await harness.audio(session_id), await harness.transcript(session_id)
         past = (
             "UPDATE realtime_sessions SET status = 'active', ended_at = NULL, audio_uri = NULL, transcript_uri = NULL,"
             " stored_bytes = 0, has_tails = true, utterance_count = 1, worker_id = coalesce($2, worker_id)"
             " WHERE id = $1"
         )
-        await execute(house.database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", identifier)
+        await execute(
+            harness.database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", identifier
+        )
         if ends_again == "its own server":
-            await execute(house.database, past, identifier, None)
-            await lose_the_lease(house, session_id)
-            record = await house.ended(session_id)
+            await execute(harness.database, past, identifier, None)
+            await lose_the_lease(harness, session_id)
+            record = await harness.ended(session_id)
             async with asyncio.timeout(30):
-                while (row := await house.row_of(session_id))["has_tails"] or not row["transcript_uri"]:  # noqa: ASYNC110
+                while (row := await harness.row_of(session_id))["has_tails"] or not row["transcript_uri"]:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         else:
-            await execute(house.database, past, identifier, "dead")
+            await execute(harness.database, past, identifier, "dead")
             other = f"other-{uuid.uuid4().hex[:8]}"
-            await Lease(house.database, other, 60.0, 1.0).register()
-            ownership = Ownership(house.database, other)
+            await Lease(harness.database, other, 60.0, 1.0).register()
+            ownership = Ownership(harness.database, other)
             await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
             assert await ownership.begin_recovery(identifier)
             remains = await ownership.remains(identifier)
             assert remains is not None
-            await Salvage(house.objects, SessionRows(house.database, other)).end(remains)
-            record = await house.record(session_id)
+            await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(remains)
+            record = await harness.record(session_id)
         assert data_of(before) == b"".join(messages)
-        assert await house.audio(session_id) == before
-        after = await house.transcript(session_id)
+        assert await harness.audio(session_id) == before
+        after = await harness.transcript(session_id)
         assert [each["text"] for each in after["utterances"]] == [each["text"] for each in transcript["utterances"]]
         assert (record.utterance_count, record.audio_duration_seconds) == (3, 0.6)
-        row = await house.row_of(session_id)
+        row = await harness.row_of(session_id)
         assert (row["has_tails"], row["stored_bytes"]) == (False, 19_200)
-    assert [each for each in (await verify(house.settings)).left if each.session_id == identifier] == []
+    assert [each for each in (await verify(harness.settings)).left if each.session_id == identifier] == []
 
 
 def data_of(wav: bytes) -> bytes:
@@ -329,7 +333,7 @@ async def put_transcript_of(left: Left) -> bytes:
 async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
-    left = await left_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
+    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
     stored = "UPDATE realtime_sessions SET status = 'interrupted', ended_at = now(), has_tails = true,"
     await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", left.id)
     row = await left.ended()
@@ -338,94 +342,96 @@ async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
 
 
 async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have_lost(
-    build_house: Any, client_of: Any
+    build_harness: Any, client_of: Any
 ) -> None:
-    async with build_house(reap_seconds=1000.0) as house, house.channel() as channel:
+    async with build_harness(reap_seconds=1000.0) as harness, harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*[os.urandom(3200) for _ in range(6)])
         await client.end()
         await client.rest()
-        before = await house.transcript(session_id)
+        before = await harness.transcript(session_id)
         statement = "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0"
-        await execute(house.database, statement, parse_session_id(session_id))
-        await verify(house.settings, repair=True)
-        assert await house.transcript(session_id) == before
-        assert (await house.record(session_id)).utterance_count == 3
-        assert (await verify(house.settings)).left == ()
+        await execute(harness.database, statement, parse_session_id(session_id))
+        await verify(harness.settings, repair=True)
+        assert await harness.transcript(session_id) == before
+        assert (await harness.record(session_id)).utterance_count == 3
+        assert (await verify(harness.settings)).left == ()
 
 
-async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(house: Any, tenant: uuid.UUID) -> None:
+async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
+    harness: Any, tenant: uuid.UUID
+) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
-    lease = Lease(house.database, start.worker_id, 60.0, 5.0)
+    lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
     lease.running = lambda: [start.id]
     doubts: list[bool] = []
     lease.doubted = lambda: doubts.append(True)
     await lease.register()
-    rows = SessionRows(house.database, start.worker_id, lease.check)
+    rows = SessionRows(harness.database, start.worker_id, lease.check)
     await rows.insert([start])
     gone = "DELETE FROM workers WHERE id = $1"
-    await execute(house.database, gone, start.worker_id)
+    await execute(harness.database, gone, start.worker_id)
     await lease.renew()
-    assert (lease.is_held, doubts, lease.is_seasoned) == (True, [True], False)
-    await execute(house.database, gone, start.worker_id)
-    await execute(house.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", start.id)
+    assert (lease.is_held, doubts, lease.is_established) == (True, [True], False)
+    await execute(harness.database, gone, start.worker_id)
+    await execute(harness.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", start.id)
     await lease.renew()
     assert lease.lost.is_set()
-    async with house.database.transaction() as connection:
+    async with harness.database.transaction() as connection:
         left = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
         assert left.first() is None
     with pytest.raises(NotOwner):
-        await SessionRows(house.database, start.worker_id).is_there(start.id)
+        await SessionRows(harness.database, start.worker_id).is_there(start.id)
 
 
 async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_that_it_was_taken(
-    house: Any, tenant: uuid.UUID
+    harness: Any, tenant: uuid.UUID
 ) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}", store_audio=True)
     running: list[uuid.UUID] = []
-    lease = Lease(house.database, start.worker_id, 60.0, 5.0)
+    lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
     lease.running, lease.ended = lambda: running, lambda: [start.id]
     await lease.register()
-    rows = SessionRows(house.database, start.worker_id, lease.check)
+    rows = SessionRows(harness.database, start.worker_id, lease.check)
     await rows.insert([start])
-    await rows.conclude(start.id, Conclusion(Ending("completed"), datetime.now(UTC), Progress()))
-    await SessionStore(house.database).bury(tenant, start.session_id)
+    await rows.conclude(start.id, Conclusion(EndReason("completed"), datetime.now(UTC), Progress()))
+    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
     gone = "DELETE FROM workers WHERE id = $1"
-    await execute(house.database, gone, start.worker_id)
+    await execute(harness.database, gone, start.worker_id)
     await lease.renew()
     await lease.renew()
     assert lease.is_held
     # One that runs here cannot have been deleted by anybody but one who had taken it.
     running.append(start.id)
-    await execute(house.database, gone, start.worker_id)
+    await execute(harness.database, gone, start.worker_id)
     await lease.renew()
     assert lease.lost.is_set()
 
 
 async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_was_taken(
-    leave: Any, build_house: Any
+    leave: Any, build_harness: Any
 ) -> None:
     left = await leave()
     await Lease(left.database, "another", 60.0, 5.0).register()
     await execute(left.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", left.id)
-    async with build_house(spool_dir=left.settings.spool_dir, **QUICK) as house:
+    async with build_harness(spool_dir=left.settings.spool_dir, **QUICK) as harness:
         await asyncio.sleep(1.0)
         assert left.is_spooled()
-        await lose_the_lease(house, "")
+        await lose_the_lease(harness, "")
         before = restored("workers")
         async with asyncio.timeout(20):
-            while restored("workers") == before and not house.persistence.lost.is_set():  # noqa: ASYNC110
+            while restored("workers") == before and not harness.persistence.lost.is_set():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert not house.persistence.lost.is_set()
+        assert not harness.persistence.lost.is_set()
 
 
-async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(house: Any, tenant: uuid.UUID) -> None:
+async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
-    await SessionRows(house.database, start.worker_id).insert([start])
+    await SessionRows(harness.database, start.worker_id).insert([start])
     name = f"reaper-{uuid.uuid4().hex[:8]}"
-    await Lease(house.database, name, 60.0, 5.0).register()
-    ownership = Ownership(house.database, name)
+    await Lease(harness.database, name, 60.0, 5.0).register()
+    ownership = Ownership(harness.database, name)
 
     async def reap(**values: Any) -> frozenset[uuid.UUID]:
         return (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC), **values)).sessions
@@ -439,36 +445,36 @@ async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(ho
 
 
 async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_written(
-    house: Any, tenant: uuid.UUID
+    harness: Any, tenant: uuid.UUID
 ) -> None:
     """A session that stores nothing begins while Postgres is away, and the one that answers next has not its tenant."""
     name = f"life-{uuid.uuid4().hex[:8]}"
     stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
-    writer = SessionWriter(SessionRows(house.database, name))
+    writer = SessionWriter(SessionRows(harness.database, name))
     await writer.begin(stored, lambda: Progress(audio_seconds=2.0))
     writer._running[unstored.id] = _Running(unstored, Progress, has_row=False, written_at=0.0)
-    writer.hasten(stored.id)
+    writer.flush_soon(stored.id)
     await writer.flush()
-    sessions = SessionStore(house.database)
+    sessions = SessionStore(harness.database)
     assert (await sessions.get(tenant, stored.session_id)).audio_duration_seconds == 2.0
     assert (await sessions.get(unstored.tenant_id, unstored.session_id)).status == "active"
 
 
 async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(
-    house: Any, tenant: uuid.UUID
+    harness: Any, tenant: uuid.UUID
 ) -> None:
-    rows = SessionRows(house.database, "life")
+    rows = SessionRows(harness.database, "life")
     first = a_start(tenant, worker_id="life")
     lost = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)
     other = a_start(tenant, 2, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.0)
     await rows.insert([first])
-    async with house.database.transaction() as connection:
+    async with harness.database.transaction() as connection:
         await admission.link(connection, tenant, first.id)
         restoring = asyncio.create_task(rows.restore([lost]))
-        await waits_for_a_lock(house.database)
+        await waits_for_a_lock(harness.database)
         await connection.execute(insert(realtime_sessions).values(asdict(other)))
     assert await restoring == {lost.id}
-    store = SessionStore(house.database)
+    store = SessionStore(harness.database)
     assert (await store.get(tenant, first.session_id)).next_session_id == other.session_id
     assert (await store.get(tenant, lost.session_id)).previous_session_id is None
 
@@ -484,7 +490,7 @@ async def waits_for_a_lock(database: Database) -> None:
 
 
 async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_each_other(
-    house: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+    harness: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All at once they take longer than a transaction may, every time again, and nothing else is written."""
     monkeypatch.setattr(rows_module, "_RESTORED_AT_ONCE", 2)
@@ -499,8 +505,8 @@ async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_
     starts = [a_start(tenant, worker_id="life")]
     for seconds in range(1, 5):
         starts.append(a_start(tenant, seconds, worker_id="life", previous_session_id=starts[-1].id))
-    assert await SessionRows(house.database, "life").restore(starts[::-1]) == {each.id for each in starts}
+    assert await SessionRows(harness.database, "life").restore(starts[::-1]) == {each.id for each in starts}
     assert counts == [2, 2, 1]
-    store = SessionStore(house.database)
+    store = SessionStore(harness.database)
     for earlier, later in itertools.pairwise(starts):
         assert (await store.get(tenant, earlier.session_id)).next_session_id == later.session_id

@@ -15,7 +15,7 @@ from persistence.postgres.rows import SessionRows
 from persistence.records import INTERRUPTED
 from persistence.recovery.reaper import Reaper
 from persistence.s3.keys import Tail, audio_key, tail_key
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start
 
@@ -23,11 +23,11 @@ from tests.integration.persistence.test_sessions import a_start
 pytestmark = pytest.mark.usefixtures("empty_store")
 
 
-async def a_reaper(house: Any, **changes: Any) -> tuple[Reaper, Ownership]:
+async def a_reaper(harness: Any, **changes: Any) -> tuple[Reaper, Ownership]:
     name = f"reaper-{uuid.uuid4().hex[:8]}"
-    lease = Lease(house.database, name, 60.0, 5.0)
+    lease = Lease(harness.database, name, 60.0, 5.0)
     await lease.register()
-    ownership = Ownership(house.database, name, lease.check)
+    ownership = Ownership(harness.database, name, lease.check)
     values = {
         "pause_seconds": 1.0,
         "grace_seconds": 0.0,
@@ -39,57 +39,59 @@ async def a_reaper(house: Any, **changes: Any) -> tuple[Reaper, Ownership]:
     async def no_spools(_: Any) -> None:
         pass
 
-    salvage = Salvage(changes.pop("objects", house.objects), SessionRows(house.database, name, lease.check))
-    return Reaper(lease, ownership, salvage, house.objects, no_spools, **values | changes), ownership
+    remote_recovery = RemoteRecovery(
+        changes.pop("objects", harness.objects), SessionRows(harness.database, name, lease.check)
+    )
+    return Reaper(lease, ownership, remote_recovery, harness.objects, no_spools, **values | changes), ownership
 
 
 async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
-    house: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
+    harness: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reaper, ownership = await a_reaper(house)
+    reaper, ownership = await a_reaper(harness)
     start = a_start(tenant, worker_id=f"dead-{uuid.uuid4().hex[:8]}")
-    await SessionRows(house.database, start.worker_id).insert([start])
-    await house.objects.put(tail_key(start.id, Tail(0, 3200)), bytes(3200), "application/octet-stream")
+    await SessionRows(harness.database, start.worker_id).insert([start])
+    await harness.objects.put(tail_key(start.id, Tail(0, 3200)), bytes(3200), "application/octet-stream")
     assert start.id in (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC))).sessions
 
     async def away(*_: Any) -> None:
         raise StorageUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(house.objects, "put", away)
-        await reaper.look_round()
-    row = await house.row_of(start.session_id)
+        patch.setattr(harness.objects, "put", away)
+        await reaper.run_once()
+    row = await harness.row_of(start.session_id)
     assert row["audio_uri"] is None
     assert row["recover_after"] > datetime.now(UTC)
     await ownership.defer_recovery(start.id, 0.0)
-    await reaper.look_round()
-    row = await house.row_of(start.session_id)
+    await reaper.run_once()
+    row = await harness.row_of(start.session_id)
     assert (row["audio_duration_seconds"], row["has_tails"], row["stored_bytes"]) == (0.1, False, 3200)
     wav = WavFormat("pcm_s16le", 16000, 1)
-    assert await house.audio(start.session_id) == wav.header(3200) + bytes(3200)
-    await asyncio.gather(house.objects.delete(audio_key(start.id)))
+    assert await harness.audio(start.session_id) == wav.header(3200) + bytes(3200)
+    await asyncio.gather(harness.objects.delete(audio_key(start.id)))
 
 
-async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old_and_were_deleted(house: Any) -> None:
-    reaper, _ = await a_reaper(house)
+async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old_and_were_deleted(harness: Any) -> None:
+    reaper, _ = await a_reaper(harness)
     now = datetime.now(UTC)
     ages = (timedelta(hours=2), timedelta(minutes=1), timedelta(hours=2))
     old, young, lost = (uuid7(int((now - age).timestamp() * 1000)) for age in ages)
-    async with house.database.transaction() as connection:
+    async with harness.database.transaction() as connection:
         for identifier in (old, young):
             await connection.exec_driver_sql("INSERT INTO deleted_sessions VALUES ($1, now())", (identifier,))
     for identifier in (old, young, lost):
-        await house.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
-        await house.objects.create_upload(audio_key(identifier), "audio/wav")
+        await harness.objects.put(tail_key(identifier, Tail(0, 4)), bytes(4), "application/octet-stream")
+        await harness.objects.create_upload(audio_key(identifier), "audio/wav")
     for _ in range(20):
-        await reaper.look_round()
+        await reaper.run_once()
     left = [
-        bool(await house.objects.list(f"sessions/{format_session_id(each)}/"))
-        or bool(await house.objects.uploads(audio_key(each)))
+        bool(await harness.objects.list(f"sessions/{format_session_id(each)}/"))
+        or bool(await harness.objects.uploads(audio_key(each)))
         for each in (old, young, lost)
     ]
     # Nobody has deleted the last one: that it has no row is no order to remove what may be all that is left of it.
     assert left == [False, True, True]
     for each in (young, lost):
-        await house.objects.delete(audio_key(each))
-        await house.objects.delete(tail_key(each, Tail(0, 4)))
+        await harness.objects.delete(audio_key(each))
+        await harness.objects.delete(tail_key(each, Tail(0, 4)))

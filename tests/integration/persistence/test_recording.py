@@ -25,30 +25,30 @@ def data_of(wav: bytes, encoding: str = "pcm_s16le") -> bytes:
     return wav[header : header + size]
 
 
-async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(language="en", **BOTH)
         await client.send(*MESSAGES)
         await client.end()
         responses = await client.rest()
     end = responses[-1].session_end
-    record = await house.record(session_id)
+    record = await harness.record(session_id)
     assert record.status == "completed"
     assert record.error is None
     assert record.ended_at is not None
     assert record.ended_at >= record.started_at
-    assert record.audio_uri == end.audio_uri == f"s3://{house.settings.s3_bucket}/sessions/{session_id}/audio.wav"
+    assert record.audio_uri == end.audio_uri == f"s3://{harness.settings.s3_bucket}/sessions/{session_id}/audio.wav"
     assert record.transcript_uri == end.transcript_uri
     assert end.transcript_uri.endswith(f"/{session_id}/transcript.json")
     assert (record.utterance_count, record.word_count, record.language) == (3, 12, "en")
     assert record.audio_duration_seconds == pytest.approx(0.5)
     assert record.client_ip == "127.0.0.1"
-    assert record.worker_id == house.settings.worker_id
-    wav = await house.audio(session_id)
+    assert record.worker_id == harness.settings.worker_id
+    wav = await harness.audio(session_id)
     assert data_of(wav) == b"".join(MESSAGES)
     assert soundfile.info(io.BytesIO(wav)).frames == 8000
-    assert await house.transcript(session_id) == {
+    assert await harness.transcript(session_id) == {
         "session_id": session_id,
         "language": "en",
         "duration": 0.5,
@@ -58,7 +58,7 @@ async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(ho
             for n in (1, 2, 3)
         ],
     }
-    await house.no_spool()
+    await harness.no_spool()
 
 
 def value_of(metric: str, **labels: str) -> float:
@@ -66,11 +66,11 @@ def value_of(metric: str, **labels: str) -> float:
 
 
 async def test_a_session_that_has_told_its_end_is_not_finished_again_when_its_call_is_over(
-    house: Any, client_of: Any
+    harness: Any, client_of: Any
 ) -> None:
     ended = value_of("dalston_sessions_ended_total", status="completed")
     active = value_of("dalston_sessions_active", stores="yes")
-    async with house.channel() as channel:
+    async with harness.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
         assert value_of("dalston_sessions_active", stores="yes") == active + 1
@@ -78,51 +78,51 @@ async def test_a_session_that_has_told_its_end_is_not_finished_again_when_its_ca
         await client.end()
         await client.rest()
     assert value_of("dalston_sessions_active", stores="yes") == active
-    await house.until(lambda: value_of("dalston_sessions_storing") == 0)
+    await harness.until(lambda: value_of("dalston_sessions_storing") == 0)
     assert value_of("dalston_sessions_ended_total", status="completed") == ended + 1
 
 
-async def test_half_closing_means_the_same_as_end(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_half_closing_means_the_same_as_end(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
         await client.call.done_writing()
         responses = await client.rest()
     assert responses[-1].session_end.audio_uri
-    assert (await house.record(session_id)).status == "completed"
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+    assert (await harness.record(session_id)).status == "completed"
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
 
 
-async def test_audio_after_end_is_ignored(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_audio_after_end_is_ignored(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(MESSAGES[0])
         await client.end()
         await client.send(MESSAGES[1])
         await client.rest()
-    assert data_of(await house.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
 
 
-async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin()
         await client.send(*MESSAGES)
-        assert house.spooled() == []
+        assert harness.spooled() == []
         await client.end()
         responses = await client.rest()
     assert not responses[-1].session_end.HasField("audio_uri")
-    record = await house.record(session_id)
+    record = await harness.record(session_id)
     assert (record.status, record.utterance_count, record.audio_uri) == ("completed", 3, None)
     assert record.audio_duration_seconds == pytest.approx(0.5)
-    assert not await house.has_objects(session_id)
+    assert not await harness.has_objects(session_id)
 
 
 @pytest.mark.parametrize("only", ["store_audio", "store_transcript"])
-async def test_only_what_was_asked_for_is_stored(house: Any, client_of: Any, only: str) -> None:
-    async with house.channel() as channel:
+async def test_only_what_was_asked_for_is_stored(harness: Any, client_of: Any, only: str) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**{only: True})
         await client.send(*MESSAGES)
@@ -130,25 +130,25 @@ async def test_only_what_was_asked_for_is_stored(house: Any, client_of: Any, onl
         end = (await client.rest())[-1].session_end
     assert end.HasField("audio_uri") == (only == "store_audio")
     assert end.HasField("transcript_uri") == (only == "store_transcript")
-    record = await house.record(session_id)
+    record = await harness.record(session_id)
     assert (record.utterance_count, record.audio_duration_seconds) == (3, pytest.approx(0.5))
 
 
-async def test_under_auto_the_language_of_most_words_is_the_sessions(house: Any, client_of: Any) -> None:
-    house.parrot.language = "es"
-    async with house.channel() as channel:
+async def test_under_auto_the_language_of_most_words_is_the_sessions(harness: Any, client_of: Any) -> None:
+    harness.fake_transcriber.language = "es"
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_transcript=True)
         await client.send(*MESSAGES)
         await client.end()
         await client.rest()
-    assert (await house.record(session_id)).language == "es"
-    assert (await house.transcript(session_id))["language"] == "es"
+    assert (await harness.record(session_id)).language == "es"
+    assert (await harness.transcript(session_id))["language"] == "es"
 
 
-async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: Any, client_of: Any) -> None:
-    house.parrot.fail_at_message = 4
-    async with house.channel() as channel:
+async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(harness: Any, client_of: Any) -> None:
+    harness.fake_transcriber.fail_at_message = 4
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES[:4])
@@ -156,20 +156,20 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(house: An
             await client.rest()
             await client.call
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert (await house.record(session_id)).status == "error"
-    record = await house.ended(session_id)
+    assert (await harness.record(session_id)).status == "error"
+    record = await harness.ended(session_id)
     assert record.error == "the parrot choked"
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:4])
-    assert (await house.transcript(session_id))["text"] == "this is final 1"
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:4])
+    assert (await harness.transcript(session_id))["text"] == "this is final 1"
 
 
-async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build_house: Any, client_of: Any) -> None:
-    async with build_house(database_deadline_seconds=5.0) as house:
-        house.parrot.fail_at_message = 4
-        async with house.channel() as channel:
+async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build_harness: Any, client_of: Any) -> None:
+    async with build_harness(database_deadline_seconds=5.0) as harness:
+        harness.fake_transcriber.fail_at_message = 4
+        async with harness.channel() as channel:
             client = client_of(channel)
             session_id = await client.begin(**BOTH)
-            house.postgres.stall()  # the row's last state waits, and the answer to the client with it
+            harness.postgres.stall()  # the row's last state waits, and the answer to the client with it
             sent, before = 0, REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") or 0.0
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 async with asyncio.timeout(30):
@@ -177,10 +177,10 @@ async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build
                         await client.send(MESSAGES[0])
                         sent += 1
                         await asyncio.sleep(0.01)
-            house.postgres.restore()
-            record = await house.ended(session_id)
+            harness.postgres.restore()
+            record = await harness.ended(session_id)
         assert sent > 20
-        audio = data_of(await house.audio(session_id))
+        audio = data_of(await harness.audio(session_id))
         assert len(audio) % 3200 == 0
         assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
         assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
@@ -188,15 +188,15 @@ async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build
 
 @pytest.mark.parametrize("refused", [b"odd", bytes(65_538)])
 async def test_a_message_that_the_servicer_refuses_ends_the_recording(
-    house: Any, client_of: Any, refused: bytes
+    harness: Any, client_of: Any, refused: bytes
 ) -> None:
-    async with house.channel() as channel:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
         await client.send(MESSAGES[0], refused, MESSAGES[1])
         await client.end()
         await client.rest()
-    assert data_of(await house.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
 
 
 async def _cancel(client: Any, channel: Any) -> None:
@@ -209,25 +209,25 @@ async def _close_channel(client: Any, channel: Any) -> None:
 
 @pytest.mark.parametrize("vanish", [_cancel, _close_channel])
 async def test_when_the_client_vanishes_what_it_sent_is_transcribed_and_stored(
-    house: Any, client_of: Any, vanish: Callable[..., Any]
+    harness: Any, client_of: Any, vanish: Callable[..., Any]
 ) -> None:
-    house.parrot.final_seconds = 0.1
-    async with house.channel() as channel:
+    harness.fake_transcriber.final_seconds = 0.1
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
         assert await client.final() == "this is final 1"
         assert await client.final() == "this is final 2"
         await vanish(client, channel)
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
     assert (record.status, record.error) == ("interrupted", "the client went away")
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
-    assert len((await house.transcript(session_id))["utterances"]) == 3
-    await house.no_spool()
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert len((await harness.transcript(session_id))["utterances"]) == 3
+    await harness.no_spool()
 
 
-async def test_a_client_whose_deadline_passes_is_interrupted(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_a_client_whose_deadline_passes_is_interrupted(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel, timeout=0.5)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
@@ -235,15 +235,15 @@ async def test_a_client_whose_deadline_passes_is_interrupted(house: Any, client_
             await client.rest()
             await client.call
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
     assert record.status == "interrupted"
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
 
 
-async def test_a_cut_connection_interrupts_every_session_on_it(house: Any, client_of: Any) -> None:
-    proxy_class = type(house.s3)
-    host, port = house.address.split(":")
-    async with proxy_class(host, int(port)) as wire, house.channel(f"127.0.0.1:{wire.port}") as channel:
+async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, client_of: Any) -> None:
+    proxy_class = type(harness.s3)
+    host, port = harness.address.split(":")
+    async with proxy_class(host, int(port)) as wire, harness.channel(f"127.0.0.1:{wire.port}") as channel:
         clients = [client_of(channel) for _ in range(8)]
         for client in clients:
             await client.begin(**BOTH)
@@ -251,129 +251,129 @@ async def test_a_cut_connection_interrupts_every_session_on_it(house: Any, clien
             assert await client.final()
             assert await client.final()
         wire.refuse()
-        records = [await house.ended(client.session_id) for client in clients]
+        records = [await harness.ended(client.session_id) for client in clients]
     assert {record.status for record in records} == {"interrupted"}
     for client in clients:
-        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
-    await house.no_spool()
+        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+    await harness.no_spool()
 
 
-async def test_a_vanished_client_that_stores_nothing_is_not_transcribed_further(house: Any, client_of: Any) -> None:
-    house.parrot.final_seconds = 5
-    async with house.channel() as channel:
+async def test_a_vanished_client_that_stores_nothing_is_not_transcribed_further(harness: Any, client_of: Any) -> None:
+    harness.fake_transcriber.final_seconds = 5
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin()
         await client.send(*MESSAGES)
         client.call.cancel()
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
     assert (record.status, record.utterance_count) == ("interrupted", 0)
 
 
-async def test_a_client_that_vanishes_after_its_end_has_completed(house: Any, client_of: Any) -> None:
-    house.parrot.final_seconds = 0.3
-    async with house.channel() as channel:
+async def test_a_client_that_vanishes_after_its_end_has_completed(harness: Any, client_of: Any) -> None:
+    harness.fake_transcriber.final_seconds = 0.3
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
         await client.end()
         assert await client.final()
         client.call.cancel()
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
     assert record.status == "completed"
-    assert len((await house.transcript(session_id))["utterances"]) == 3
+    assert len((await harness.transcript(session_id))["utterances"]) == 3
 
 
-async def test_recording_goes_on_while_recognition_lags(build_house: Any, client_of: Any) -> None:
-    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
-        house.parrot.final_seconds = 60
+async def test_recording_goes_on_while_recognition_lags(build_harness: Any, client_of: Any) -> None:
+    async with build_harness(close_grace_seconds=0.1) as harness, harness.channel() as channel:
+        harness.fake_transcriber.final_seconds = 60
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         async with asyncio.timeout(5):
             await client.send(*[bytes(32_000)] * 20)
-        directory = next(house.spool_dir.glob(f"*/{session_id}"))
-        await house.until(lambda: sum(path.stat().st_size for path in directory.glob("audio.*")) == 640_000)
+        directory = next(harness.spool_dir.glob(f"*/{session_id}"))
+        await harness.until(lambda: sum(path.stat().st_size for path in directory.glob("audio.*")) == 640_000)
         client.call.cancel()
 
 
-async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
-        house.s3.refuse()
+        harness.s3.refuse()
         await client.end()
         end = (await client.rest())[-1].session_end
     assert not end.HasField("audio_uri")
-    record = await house.record(session_id)
+    record = await harness.record(session_id)
     assert (record.status, record.audio_uri) == ("completed", None)
-    assert house.spooled() == [session_id]
-    house.s3.restore()
-    record = await house.ended(session_id)
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
-    await house.no_spool()
+    assert harness.spooled() == [session_id]
+    harness.s3.restore()
+    record = await harness.ended(session_id)
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    await harness.no_spool()
 
 
-async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_house: Any, client_of: Any) -> None:
-    async with build_house(store_wait_seconds=0.5, s3_deadline_seconds=1.0) as house, house.channel() as channel:
+async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_harness: Any, client_of: Any) -> None:
+    async with build_harness(store_wait_seconds=0.5, s3_deadline_seconds=1.0) as harness, harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES)
-        house.s3.stall()
+        harness.s3.stall()
         await client.end()
         async with asyncio.timeout(2):
             end = (await client.rest())[-1].session_end
         assert not end.HasField("audio_uri")
-        house.s3.cut()
-        house.s3.restore()
-        assert (await house.ended(session_id)).status == "completed"
-        assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
+        harness.s3.cut()
+        harness.s3.restore()
+        assert (await harness.ended(session_id)).status == "completed"
+        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
 
 
-async def test_without_postgres_a_session_that_asks_for_storage_is_refused(house: Any, client_of: Any) -> None:
-    house.postgres.refuse()
-    async with house.channel() as channel:
+async def test_without_postgres_a_session_that_asks_for_storage_is_refused(harness: Any, client_of: Any) -> None:
+    harness.postgres.refuse()
+    async with harness.channel() as channel:
         client = client_of(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await client.begin(**BOTH)
     assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert house.spooled() == []
-    house.postgres.restore()
+    assert harness.spooled() == []
+    harness.postgres.restore()
 
 
 async def test_without_postgres_a_session_that_stores_nothing_runs_and_gets_its_row_later(
-    house: Any, client_of: Any
+    harness: Any, client_of: Any
 ) -> None:
-    house.postgres.refuse()
-    async with house.channel() as channel:
+    harness.postgres.refuse()
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin()
         await client.send(*MESSAGES)
         await client.end()
         responses = await client.rest()
     assert responses[-1].HasField("session_end")
-    house.postgres.restore()
-    record = await house.ended(session_id)
+    harness.postgres.restore()
+    record = await harness.ended(session_id)
     assert (record.status, record.utterance_count) == ("completed", 3)
 
 
-async def test_a_session_that_runs_while_postgres_is_away_is_recorded(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_a_session_that_runs_while_postgres_is_away_is_recorded(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
-        house.postgres.refuse()
+        harness.postgres.refuse()
         await client.send(*MESSAGES)
         assert await client.final()
         await client.end()
         await client.rest()
-    house.postgres.restore()
-    record = await house.ended(session_id)
+    harness.postgres.restore()
+    record = await harness.ended(session_id)
     assert record.status == "completed"
-    assert data_of(await house.audio(session_id)) == b"".join(MESSAGES)
-    await house.no_spool()
+    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    await harness.no_spool()
 
 
 async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
-    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append = SessionSpool.append_audio
     calls = 0
@@ -386,8 +386,8 @@ async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_
         append(spool, data)
 
     monkeypatch.setattr(SessionSpool, "append_audio", append_until_full)
-    async with build_house(spool_wait_seconds=0.5) as house:
-        async with house.channel() as channel:
+    async with build_harness(spool_wait_seconds=0.5) as harness:
+        async with harness.channel() as channel:
             client = client_of(channel)
             session_id = await client.begin(**BOTH)
             await client.send(*MESSAGES)
@@ -395,20 +395,20 @@ async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_
                 await client.rest()
                 await client.call
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
         assert record.status == "error"
-        assert data_of(await house.audio(session_id)) == b"".join(MESSAGES[:3])
+        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:3])
 
 
 async def test_a_final_that_cannot_be_saved_is_not_delivered(
-    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_spool: SessionSpool, _utterance: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SessionSpool, "append_utterance", refuse)
-    async with build_house(spool_wait_seconds=0.5) as house:
-        async with house.channel() as channel:
+    async with build_harness(spool_wait_seconds=0.5) as harness:
+        async with harness.channel() as channel:
             client = client_of(channel)
             session_id = await client.begin(**BOTH)
             await client.send(*MESSAGES)
@@ -416,31 +416,31 @@ async def test_a_final_that_cannot_be_saved_is_not_delivered(
                 await client.final()
                 await client.call
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert (await house.ended(session_id)).status == "error"
+        assert (await harness.ended(session_id)).status == "error"
 
 
-async def test_figures_of_a_running_session_reach_its_row(house: Any, client_of: Any) -> None:
-    async with house.channel() as channel:
+async def test_figures_of_a_running_session_reach_its_row(harness: Any, client_of: Any) -> None:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*MESSAGES[:2])
         assert await client.final()
         await asyncio.sleep(1.5)
-        record = await house.record(session_id)
+        record = await harness.record(session_id)
         assert (record.status, record.word_count) == ("active", 4)
         assert record.audio_duration_seconds == pytest.approx(0.2)
         await client.end()
         await client.rest()
 
 
-async def test_audio_of_several_parts_is_stored_byte_for_byte(house: Any, client_of: Any) -> None:
-    house.parrot.message_count = 100_000
+async def test_audio_of_several_parts_is_stored_byte_for_byte(harness: Any, client_of: Any) -> None:
+    harness.fake_transcriber.message_count = 100_000
     messages = [os.urandom(65_536) for _ in range(170)]  # 10.6 MiB: three parts
-    async with house.channel() as channel:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
         await client.send(*messages)
         await client.end()
         end = (await client.rest())[-1].session_end
     assert end.audio_uri
-    assert data_of(await house.audio(session_id)) == b"".join(messages)
+    assert data_of(await harness.audio(session_id)) == b"".join(messages)

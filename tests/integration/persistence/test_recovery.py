@@ -29,10 +29,10 @@ def data_of(wav: bytes) -> bytes:
 
 
 async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any
+    build_harness: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_killable_server: Any
 ) -> None:
     settings = make_settings()
-    async with a_victim(settings) as (process, address):
+    async with a_killable_server(settings) as (process, address):
         import grpc
 
         async with grpc.aio.insecure_channel(address) as channel:
@@ -48,87 +48,87 @@ async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
                     await asyncio.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             await process.wait()
-    async with build_house(spool_dir=settings.spool_dir) as house:
+    async with build_harness(spool_dir=settings.spool_dir) as harness:
         # The rows are right as soon as the process serves.
-        assert (await house.record(stored.session_id)).status == "interrupted"
-        assert (await house.record(unstored.session_id)).status == "interrupted"
-        record = await house.ended(stored.session_id)
+        assert (await harness.record(stored.session_id)).status == "interrupted"
+        assert (await harness.record(unstored.session_id)).status == "interrupted"
+        record = await harness.ended(stored.session_id)
         assert (record.utterance_count, record.word_count) == (2, 8)
         assert record.audio_duration_seconds == pytest.approx(0.5)
-        assert record.worker_id == house.settings.worker_id
-        assert data_of(await house.audio(stored.session_id)) == b"".join(MESSAGES)
-        assert len((await house.transcript(stored.session_id))["utterances"]) == 2
-        await house.no_spool()
+        assert record.worker_id == harness.settings.worker_id
+        assert data_of(await harness.audio(stored.session_id)) == b"".join(MESSAGES)
+        assert len((await harness.transcript(stored.session_id))["utterances"]) == 2
+        await harness.no_spool()
     assert list(settings.spool_dir.iterdir()) == []
 
 
 async def test_a_session_that_had_ended_but_was_not_stored_keeps_its_ending(
-    build_house: Callable[..., Any], client_of: Any, tmp_path: Path
+    build_harness: Callable[..., Any], client_of: Any, tmp_path: Path
 ) -> None:
-    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
+    async with build_harness(close_grace_seconds=0.1) as harness, harness.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
-        house.s3.refuse()
+        harness.s3.refuse()
         await client.end()
         await client.rest()
-    house.s3.restore()
-    assert house.spooled() == [client.session_id]
-    async with build_house() as house:
-        record = await house.ended(client.session_id)
+    harness.s3.restore()
+    assert harness.spooled() == [client.session_id]
+    async with build_harness() as harness:
+        record = await harness.ended(client.session_id)
         assert record.status == "completed"
-        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
-        await house.no_spool()
-    assert list(house.spool_dir.iterdir()) == []
+        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        await harness.no_spool()
+    assert list(harness.spool_dir.iterdir()) == []
 
 
 async def test_a_row_that_could_not_be_ended_is_ended_by_the_next_start(
-    build_house: Callable[..., Any], client_of: Any
+    build_harness: Callable[..., Any], client_of: Any
 ) -> None:
-    async with build_house(close_grace_seconds=0.1) as house, house.channel() as channel:
+    async with build_harness(close_grace_seconds=0.1) as harness, harness.channel() as channel:
         client = client_of(channel)
         await client.begin()
-        house.postgres.refuse()
+        harness.postgres.refuse()
         await client.end()
         await client.rest()
-    house.postgres.restore()
-    async with build_house() as house:
-        assert (await house.record(client.session_id)).status == "interrupted"
-    assert list(house.spool_dir.iterdir()) == []
+    harness.postgres.restore()
+    async with build_harness() as harness:
+        assert (await harness.record(client.session_id)).status == "interrupted"
+    assert list(harness.spool_dir.iterdir()) == []
 
 
 async def test_a_living_processs_sessions_are_left_alone(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any
+    build_harness: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any
 ) -> None:
-    async with build_house() as house, house.channel() as channel:
+    async with build_harness() as harness, harness.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
         async with open_persistence(make_settings(), lambda _: None, Deadline()):  # type: ignore[arg-type, return-value]
-            assert (await house.record(client.session_id)).status == "active"
+            assert (await harness.record(client.session_id)).status == "active"
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
 
 
 async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
-    build_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    build_harness: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spools, "_IN_USE_SECONDS", 0.5)
-    async with build_house() as house:
+    async with build_harness() as harness:
         with pytest.raises(SpoolInUse, match="Let it end, or set another DALSTON_WORKER_ID"):
-            async with build_house(worker_id=house.settings.worker_id):
+            async with build_harness(worker_id=harness.settings.worker_id):
                 pass
 
 
 async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any]
+    build_harness: Callable[..., Any], make_settings: Callable[..., Any]
 ) -> None:
     settings = make_settings()
     home = SpoolHome.open(settings.spool_dir, settings.worker_id)
 
     async def start() -> None:
-        async with build_house(spool_dir=settings.spool_dir, worker_id=settings.worker_id):
+        async with build_harness(spool_dir=settings.spool_dir, worker_id=settings.worker_id):
             pass
 
     starting = asyncio.create_task(start())
@@ -139,9 +139,9 @@ async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
 
 
 async def test_a_server_gives_the_spool_of_a_dead_one_back_as_soon_as_it_has_stored_it(
-    build_house: Callable[..., Any], client_of: Any
+    build_harness: Callable[..., Any], client_of: Any
 ) -> None:
-    async with build_house(close_grace_seconds=0.1) as dead, dead.channel() as channel:
+    async with build_harness(close_grace_seconds=0.1) as dead, dead.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
@@ -149,43 +149,43 @@ async def test_a_server_gives_the_spool_of_a_dead_one_back_as_soon_as_it_has_sto
         await client.end()
         await client.rest()
     dead.s3.restore()
-    async with build_house(lease_seconds=2.0, lease_renewal_seconds=0.5, reap_seconds=0.2) as house:
-        await house.no_spool()
+    async with build_harness(lease_seconds=2.0, lease_renewal_seconds=0.5, reap_seconds=0.2) as harness:
+        await harness.no_spool()
         # While the one that stored it runs: the other starts again under its name.
-        async with build_house(worker_id=dead.settings.worker_id) as again:
-            assert (await again.record(client.session_id)).worker_id == house.settings.worker_id
+        async with build_harness(worker_id=dead.settings.worker_id) as again:
+            assert (await again.record(client.session_id)).worker_id == harness.settings.worker_id
 
 
 async def test_a_damaged_session_stays_in_the_spool_and_hinders_nothing(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any]
+    build_harness: Callable[..., Any], make_settings: Callable[..., Any]
 ) -> None:
     directory = make_settings().spool_dir / "gone" / "sess_damaged"
     directory.mkdir(parents=True)
     (directory / "session.json").write_text("{")
     (directory.parent / "sess_unbegun").mkdir()
-    async with build_house():
+    async with build_harness():
         pass
     assert [path.name for path in directory.parent.iterdir() if path.is_dir()] == ["sess_damaged"]
 
 
-async def test_a_stopping_server_finishes_its_sessions(build_house: Callable[..., Any], client_of: Any) -> None:
-    async with build_house() as house:
-        channel = house.channel()
+async def test_a_stopping_server_finishes_its_sessions(build_harness: Callable[..., Any], client_of: Any) -> None:
+    async with build_harness() as harness:
+        channel = harness.channel()
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
         assert await client.final()
         assert await client.final()
     await channel.close()
-    assert house.spooled() == []
-    async with build_house() as house:
-        record = await house.record(client.session_id)
+    assert harness.spooled() == []
+    async with build_harness() as harness:
+        record = await harness.record(client.session_id)
         assert (record.status, record.utterance_count) == ("interrupted", 3)
-        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
 
 
 async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
-    build_house: Callable[..., Any], proxied: Callable[..., Any], postgres_proxy: Any, s3_proxy: Any, tmp_path: Path
+    build_harness: Callable[..., Any], proxied: Callable[..., Any], postgres_proxy: Any, s3_proxy: Any, tmp_path: Path
 ) -> None:
     def classify(error: BaseException) -> Any:
         raise AssertionError
@@ -205,18 +205,18 @@ async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
 
 
 async def test_shipping_again_after_a_crash_between_the_steps_changes_nothing(
-    build_house: Callable[..., Any], client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Callable[..., Any], client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SessionSpool, "remove", lambda _spool: None)
-    async with build_house() as house, house.channel() as channel:
+    async with build_harness() as harness, harness.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
         await client.send(*MESSAGES)
         await client.end()
         await client.rest()
-        before = await house.record(client.session_id)
+        before = await harness.record(client.session_id)
     monkeypatch.undo()
-    async with build_house() as house:
-        await house.no_spool()
-        assert replace(await house.record(client.session_id), worker_id=before.worker_id) == before
-        assert data_of(await house.audio(client.session_id)) == b"".join(MESSAGES)
+    async with build_harness() as harness:
+        await harness.no_spool()
+        assert replace(await harness.record(client.session_id), worker_id=before.worker_id) == before
+        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)

@@ -17,7 +17,7 @@ from persistence import wav
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.s3.layout import PART_BYTES
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.remote_recovery import RemoteRecovery
 from tests.integration.persistence.test_two_servers import BOTH, QUICK, messages_of, until_clean, until_stored
 
 MOST_BYTES = 2 * PART_BYTES
@@ -37,45 +37,47 @@ def heard(file: bytes) -> tuple[str, bytes]:
 
 @pytest.mark.parametrize(("size", "kind"), [(MOST_BYTES - 64_000, "WAV"), (MOST_BYTES + 3_200_000, "RF64")])
 async def test_a_long_recording_made_of_parts_is_an_rf64(
-    build_house: Any, client_of: Any, size: int, kind: str
+    build_harness: Any, client_of: Any, size: int, kind: str
 ) -> None:
     messages = messages_of(size)
-    async with build_house(flush_seconds=0.3) as house, house.channel() as channel:
-        house.parrot.message_count = 1_000_000
+    async with build_harness(flush_seconds=0.3) as harness, harness.channel() as channel:
+        harness.fake_transcriber.message_count = 1_000_000
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*messages)
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-        assert heard(await house.audio(session_id)) == (kind, b"".join(messages))
-        await house.no_spool()
+        assert heard(await harness.audio(session_id)) == (kind, b"".join(messages))
+        await harness.no_spool()
 
 
 async def test_a_long_recording_ended_by_another_server_is_an_rf64(
-    build_house: Any, make_settings: Any, client_of: Any, a_victim: Any
+    build_harness: Any, make_settings: Any, client_of: Any, a_killable_server: Any
 ) -> None:
     settings = make_settings(**QUICK)
     messages = messages_of(MOST_BYTES + 3_200_000)
     total = sum(map(len, messages))
     async with (
-        build_house(spool_dir=settings.spool_dir.with_name("another"), **QUICK) as house,
-        a_victim(settings) as (process, address),
+        build_harness(spool_dir=settings.spool_dir.with_name("another"), **QUICK) as harness,
+        a_killable_server(settings) as (process, address),
         grpc.aio.insecure_channel(address) as channel,
     ):
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         reading = asyncio.create_task(client.rest())
         await client.send(*messages)
-        await until_stored(house, session_id, total)
+        await until_stored(harness, session_id, total)
         process.kill()
         await asyncio.gather(reading, return_exceptions=True)
-        await house.ended(session_id)
-        await until_clean(house, session_id)
-        file = await house.audio(session_id)
+        await harness.ended(session_id)
+        await until_clean(harness, session_id)
+        file = await harness.audio(session_id)
         assert heard(file) == ("RF64", b"".join(messages))
         # Cut short between the object and the row: what is there is found to be whole by its header.
-        worker_id = house.settings.worker_id
-        remains = await Ownership(house.database, worker_id).remains(parse_session_id(session_id))
-        await Salvage(house.objects, SessionRows(house.database, worker_id)).end(replace(remains, audio_uri=None))
-        assert await house.audio(session_id) == file
-        assert (await house.row_of(session_id))["stored_bytes"] == total
+        worker_id = harness.settings.worker_id
+        remains = await Ownership(harness.database, worker_id).remains(parse_session_id(session_id))
+        await RemoteRecovery(harness.objects, SessionRows(harness.database, worker_id)).end(
+            replace(remains, audio_uri=None)
+        )
+        assert await harness.audio(session_id) == file
+        assert (await harness.row_of(session_id))["stored_bytes"] == total

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
 from domain.errors import InvalidFilter, InvalidSessionId, SessionActive, SessionNotFound, StorageUnavailable
-from domain.session import Ending, SessionFilter, SessionRecord
+from domain.session import EndReason, SessionFilter, SessionRecord
 from domain.session_id import new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
 from persistence.errors import NotOwner
@@ -26,7 +26,7 @@ from persistence.postgres.tables import realtime_sessions, tenants
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
-DONE = Conclusion(Ending("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))
+DONE = Conclusion(EndReason("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))
 
 HELLO = Utterance(0.5, 1.0, "hello", 0.5, "en")
 
@@ -63,7 +63,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
     first = a_start(tenant, minute=-9)
     start = a_start(tenant, previous_session_id=first.id, resume_from_seconds=2.5, enhance_on_end=True)
     await rows.insert([first, start])
-    await rows.conclude(start.id, replace(DONE, ending=Ending("error", "broke")))
+    await rows.conclude(start.id, replace(DONE, end_reason=EndReason("error", "broke")))
     await rows.set_stored(start.id, StoredObjects("s3://b/a", "s3://b/t"))
     record = await store.get(tenant, start.session_id)
     assert record == SessionRecord(
@@ -201,11 +201,11 @@ async def test_another_tenants_session_is_not_there_in_any_way(
         with pytest.raises(SessionNotFound):
             await store.get(stranger, start.session_id)
         with pytest.raises(SessionNotFound):
-            await store.bury(stranger, start.session_id)
+            await store.soft_delete(stranger, start.session_id)
         assert (await store.list(stranger)).total == 0
-    await store.bury(tenant, start.session_id)
+    await store.soft_delete(tenant, start.session_id)
     await store.remove(stranger, start.session_id)
-    await store.bury(tenant, start.session_id)  # still there
+    await store.soft_delete(tenant, start.session_id)  # still there
 
 
 async def test_a_buried_session_is_gone_to_its_tenant(
@@ -216,20 +216,20 @@ async def test_a_buried_session_is_gone_to_its_tenant(
     await rows.insert([start])
     await rows.insert([follower])
     with pytest.raises(SessionActive):
-        await store.bury(tenant, start.session_id)
+        await store.soft_delete(tenant, start.session_id)
     await rows.conclude(start.id, DONE)
-    await store.bury(tenant, start.session_id)
-    await store.bury(tenant, start.session_id)
+    await store.soft_delete(tenant, start.session_id)
+    await store.soft_delete(tenant, start.session_id)
     with pytest.raises(SessionNotFound):
         await store.get(tenant, start.session_id)
     assert (await store.list(tenant)).total == 1
     assert not await rows.set_stored(start.id, StoredObjects("s3://b/a", None))
     # Not stored to its end: whoever stores it removes what it has put, and then the row.
     await store.remove(tenant, start.session_id)
-    await store.bury(tenant, start.session_id)
+    await store.soft_delete(tenant, start.session_id)
     await rows.remove_deleted(start.id)
     with pytest.raises(SessionNotFound):
-        await store.bury(tenant, start.session_id)
+        await store.soft_delete(tenant, start.session_id)
     assert (await store.get(tenant, follower.session_id)).previous_session_id is None
 
 
@@ -317,14 +317,14 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     await dead.set_stored(done.id, StoredObjects("s3://b/a", "s3://b/t"))
     await Lease(database, "living", 60.0, 5.0).register()
     heir = Ownership(database, "heir")
-    taken = await heir.adopt(["dead"], [spooled.id, living.id], Ending("interrupted", "died"), NOON)
+    taken = await heir.adopt(["dead"], [spooled.id, living.id], EndReason("interrupted", "died"), NOON)
     assert taken == {spooled.id, lost.id}
     owners = [(await store.get(tenant, each.session_id)).worker_id for each in (spooled, lost, done, living)]
     assert owners == ["heir", "heir", "dead", "living"]
     record = await store.get(tenant, spooled.session_id)
     assert (record.status, record.error, record.ended_at) == ("interrupted", "died", NOON)
     # Its own heir dies: whoever has the spool takes it, whosever it is by then.
-    assert await Ownership(database, "next").adopt([], [spooled.id], Ending("interrupted"), NOON) == {spooled.id}
+    assert await Ownership(database, "next").adopt([], [spooled.id], EndReason("interrupted"), NOON) == {spooled.id}
 
 
 # A plan depends on how many rows there are and what the statistics say of them, so it is asked for on rows of its own.

@@ -15,7 +15,7 @@ from persistence.postgres.rows import SessionRows, Upload
 from persistence.recording.interceptor import upkeep
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_prefix
 from persistence.s3.layout import PART_BYTES, first_byte
-from persistence.storing import degradations as troubles
+from persistence.storing import degradations as degradations
 from persistence.wav import WavFormat
 
 WAV = WavFormat("pcm_s16le", 16000, 1)
@@ -26,15 +26,15 @@ def messages_of(size: int) -> list[bytes]:
     return [os.urandom(65_536) for _ in range(size // 65_536)]
 
 
-async def tails_of(house: Any, session_id: str) -> list[Tail]:
-    keys = await house.objects.list(tail_prefix(parse_session_id(session_id)))
+async def tails_of(harness: Any, session_id: str) -> list[Tail]:
+    keys = await harness.objects.list(tail_prefix(parse_session_id(session_id)))
     tails = [parse_tail_key(key) for key in keys]
     assert None not in tails
     return tails  # type: ignore[return-value]
 
 
-async def upload_of(house: Any, session_id: str) -> Upload:
-    return await SessionRows(house.database, "reader").upload(parse_session_id(session_id))
+async def upload_of(harness: Any, session_id: str) -> Upload:
+    return await SessionRows(harness.database, "reader").upload(parse_session_id(session_id))
 
 
 async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
@@ -43,11 +43,11 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.05)
 
 
-async def nothing_is_left(house: Any, session_id: str) -> None:
-    await house.no_spool()
-    assert await tails_of(house, session_id) == []
-    assert await house.objects.uploads(audio_key(parse_session_id(session_id))) == []
-    assert (await upload_of(house, session_id)).parts == ()
+async def nothing_is_left(harness: Any, session_id: str) -> None:
+    await harness.no_spool()
+    assert await tails_of(harness, session_id) == []
+    assert await harness.objects.uploads(audio_key(parse_session_id(session_id))) == []
+    assert (await upload_of(harness, session_id)).parts == ()
 
 
 async def told(client: Any, **details: str) -> None:
@@ -60,21 +60,21 @@ async def told(client: Any, **details: str) -> None:
                 return
 
 
-def segments_of(house: Any, session_id: str) -> list[str]:
-    return sorted(path.name for path in house.spool_dir.glob(f"*/{session_id}/audio.*"))
+def segments_of(harness: Any, session_id: str) -> list[str]:
+    return sorted(path.name for path in harness.spool_dir.glob(f"*/{session_id}/audio.*"))
 
 
 @pytest.fixture
-async def quick(build_house: Callable[..., Any]) -> AsyncIterator[Any]:
+async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
     """A house that flushes often and whose parrot keeps its beak shut."""
-    async with build_house(flush_seconds=0.3, fsync_seconds=0.1) as house:
-        house.parrot.message_count = 1_000_000
-        yield house
+    async with build_harness(flush_seconds=0.3, fsync_seconds=0.1) as harness:
+        harness.fake_transcriber.message_count = 1_000_000
+        yield harness
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(troubles, "_PATIENCE_SECONDS", dict.fromkeys(troubles._PATIENCE_SECONDS, 0.3))
+    monkeypatch.setattr(degradations, "_PATIENCE_SECONDS", dict.fromkeys(degradations._PATIENCE_SECONDS, 0.3))
     monkeypatch.setattr(upkeep, "REVIEW_SECONDS", 0.05)
 
 
@@ -107,23 +107,23 @@ async def test_a_running_sessions_audio_is_in_parts_and_tails_and_its_segments_g
 
 
 async def test_a_session_shorter_than_the_flush_interval_is_one_put(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    call = type(house.objects)._call
+    call = type(harness.objects)._call
 
     async def counted(store: Any, operation: str, action: Any) -> Any:
         calls.append(operation)
         return await call(store, operation, action)
 
-    monkeypatch.setattr(type(house.objects), "_call", counted)
-    async with house.channel() as channel:
+    monkeypatch.setattr(type(harness.objects), "_call", counted)
+    async with harness.channel() as channel:
         client = client_of(channel)
         await client.begin(store_audio=True)
         await client.send(bytes(3200))
         await client.end()
         await client.rest()
-    await house.no_spool()
+    await harness.no_spool()
     assert calls == ["put_object"]
 
 
@@ -144,7 +144,7 @@ async def test_a_tail_of_a_short_session_goes_when_the_object_is_there(quick: An
 
 
 async def test_the_stored_seconds_of_an_ack_are_in_s3(quick: Any, client_of: Any) -> None:
-    quick.parrot.acks = True
+    quick.fake_transcriber.acks = True
     async with quick.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True, acks=True)
@@ -267,31 +267,31 @@ def value_of(metric: str) -> float:
     return REGISTRY.get_sample_value(metric) or 0.0
 
 
-async def test_completing_an_upload_again_does_nothing(house: Any, client_of: Any) -> None:
+async def test_completing_an_upload_again_does_nothing(harness: Any, client_of: Any) -> None:
     from persistence.records import StoredPart
 
     key = f"test/{os.urandom(8).hex()}"
-    upload_id = await house.objects.create_upload(key, "audio/wav")
+    upload_id = await harness.objects.create_upload(key, "audio/wav")
     bodies = {1: os.urandom(PART_BYTES), 2: os.urandom(100)}
     parts = []
     for number in (2, 1):
-        await house.objects.upload_part(key, upload_id, number, bodies[number])
-        etag = await house.objects.upload_part(key, upload_id, number, bodies[number])
+        await harness.objects.upload_part(key, upload_id, number, bodies[number])
+        etag = await harness.objects.upload_part(key, upload_id, number, bodies[number])
         parts.append(StoredPart(upload_id, number, etag, len(bodies[number])))
     parts.sort(key=lambda part: part.number)
-    await house.objects.complete_upload(key, upload_id, parts)
-    await house.objects.complete_upload(key, upload_id, parts)
-    assert await house.objects.read(key) == bodies[1] + bodies[2]
-    await house.objects.delete(key)
+    await harness.objects.complete_upload(key, upload_id, parts)
+    await harness.objects.complete_upload(key, upload_id, parts)
+    assert await harness.objects.read(key) == bodies[1] + bodies[2]
+    await harness.objects.delete(key)
 
 
 async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any
+    build_harness: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_killable_server: Any
 ) -> None:
     settings = make_settings(flush_seconds=0.3)
     messages = messages_of(13 * 1024 * 1024)
     total = sum(map(len, messages))
-    async with a_victim(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
+    async with a_killable_server(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
         reading = asyncio.create_task(client.rest())
@@ -308,26 +308,30 @@ async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
         await process.wait()
         with pytest.raises(grpc.aio.AioRpcError):
             await reading
-    async with build_house(spool_dir=settings.spool_dir) as house:
-        record = await house.ended(session_id)
+    async with build_harness(spool_dir=settings.spool_dir) as harness:
+        record = await harness.ended(session_id)
         assert record.status == "interrupted"
         assert record.audio_duration_seconds == pytest.approx(total / 32_000)
-        assert await house.audio(session_id) == WAV.header(total) + b"".join(messages)
-        await nothing_is_left(house, session_id)
+        assert await harness.audio(session_id) == WAV.header(total) + b"".join(messages)
+        await nothing_is_left(harness, session_id)
 
 
 @pytest.mark.parametrize("size", [384 * 1024, 7 * 1024 * 1024])
 async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
-    build_house: Callable[..., Any], make_settings: Callable[..., Any], client_of: Any, a_victim: Any, size: int
+    build_harness: Callable[..., Any],
+    make_settings: Callable[..., Any],
+    client_of: Any,
+    a_killable_server: Any,
+    size: int,
 ) -> None:
     settings = make_settings(flush_seconds=0.3)
     messages = messages_of(size)
-    async with a_victim(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
+    async with a_killable_server(settings) as (process, address), grpc.aio.insecure_channel(address) as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
         reading = asyncio.create_task(client.rest())
         await client.send(*messages)
-        async with build_house(spool_dir=settings.spool_dir.with_name("another")) as other:
+        async with build_harness(spool_dir=settings.spool_dir.with_name("another")) as other:
 
             async def tails_reach_the_end() -> bool:
                 return max((tail.end for tail in await tails_of(other, session_id)), default=0) == size
@@ -337,37 +341,37 @@ async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
             await asyncio.gather(reading, return_exceptions=True)
     newest = max(settings.spool_dir.glob(f"*/{session_id}/audio.*"))
     os.truncate(newest, newest.stat().st_size - 100_001)
-    async with build_house(spool_dir=settings.spool_dir) as house:
-        record = await house.ended(session_id)
+    async with build_harness(spool_dir=settings.spool_dir) as harness:
+        record = await harness.ended(session_id)
         assert record.audio_duration_seconds == pytest.approx(WAV.seconds(size))
-        assert await house.audio(session_id) == WAV.header(size) + b"".join(messages)
-        await nothing_is_left(house, session_id)
+        assert await harness.audio(session_id) == WAV.header(size) + b"".join(messages)
+        await nothing_is_left(harness, session_id)
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
-    build_house: Callable[..., Any], client_of: Any
+    build_harness: Callable[..., Any], client_of: Any
 ) -> None:
     messages = messages_of(16 * 1024 * 1024)
-    async with build_house(flush_seconds=0.3, spool_bytes=11 * 1024 * 1024, spool_wait_seconds=20.0) as house:
-        house.parrot.message_count = 1_000_000
-        async with house.channel() as channel:
+    async with build_harness(flush_seconds=0.3, spool_bytes=11 * 1024 * 1024, spool_wait_seconds=20.0) as harness:
+        harness.fake_transcriber.message_count = 1_000_000
+        async with harness.channel() as channel:
             client = client_of(channel)
             session_id = await client.begin(**BOTH)
-            house.s3.refuse()
+            harness.s3.refuse()
             sending = asyncio.create_task(client.send(*messages))
             await told(client, state="begin", reason="disk")
-            house.s3.restore()
+            harness.s3.restore()
             await sending
             await client.end()
             await client.rest()
-        await house.ended(session_id)
-        assert await house.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
-        await nothing_is_left(house, session_id)
+        await harness.ended(session_id)
+        assert await harness.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
+        await nothing_is_left(harness, session_id)
 
 
 async def test_who_asks_for_no_acks_gets_none_and_how_far_it_came_is_known(quick: Any, client_of: Any) -> None:
-    quick.parrot.acks = True
+    quick.fake_transcriber.acks = True
     async with quick.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)

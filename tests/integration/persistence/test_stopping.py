@@ -19,14 +19,14 @@ TAKE = """
 
 
 async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_everything(
-    house: Any, make_settings: Any, tmp_path: Path
+    harness: Any, make_settings: Any, tmp_path: Path
 ) -> None:
     settings = make_settings(**CALM, **NEVER)
     async with a_server(environment_of(settings), tmp_path / "server.log") as server:
         client = PatternClient(server.channel(), tag=1, speed=4.0)
         session_id = await client.begin()
         await client.stream(2)
-        async with house.database.transaction() as connection:
+        async with harness.database.transaction() as connection:
             # As a reaper does that takes it for dead.
             await connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": settings.worker_id})
             await connection.execute(text(TAKE), {"id": settings.worker_id})
@@ -36,14 +36,14 @@ async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_eve
         await client.close()
         assert client.received > 32_000
     async with a_server(environment_of(make_settings(**CALM)), tmp_path / "server.log"):
-        record = await house.ended(session_id)
+        record = await harness.ended(session_id)
         assert record.status == "interrupted"
-        audio = await house.audio(session_id)
+        audio = await harness.audio(session_id)
     assert len(audio) >= client.received
 
 
 async def test_a_server_whose_engine_has_died_ends_its_streams_and_exits_with_1(
-    house: Any, make_settings: Any, tmp_path: Path
+    harness: Any, make_settings: Any, tmp_path: Path
 ) -> None:
     environment, log = environment_of(make_settings(**CALM)), tmp_path / "server.log"
     async with a_server(environment, log, program="tests.faults.dying_server") as server:
@@ -58,7 +58,7 @@ async def test_a_server_whose_engine_has_died_ends_its_streams_and_exits_with_1(
         assert "the model's thread has died" in server.log_text()
         for each in (quiet, client):
             await each.close()
-    record = await house.ended(session_id)
+    record = await harness.ended(session_id)
     assert record.status == "interrupted"
-    assert len(await house.audio(session_id)) >= client.received
-    assert (await house.transcript(session_id))["text"] == " ".join(client.finals)
+    assert len(await harness.audio(session_id)) >= client.received
+    assert (await harness.transcript(session_id))["text"] == " ".join(client.finals)

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 
 from domain.errors import StorageQuotaExceeded
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.database import Database
@@ -50,7 +50,7 @@ def storing(tenant: uuid.UUID, rows: SessionRows, **more: Any) -> SessionStart:
 
 async def store(rows: SessionRows, start: SessionStart, size: int) -> None:
     """Ends a session with so many bytes of audio."""
-    await rows.conclude(start.id, Conclusion(Ending("completed"), datetime.now(UTC), Progress(audio_seconds=1.0)))
+    await rows.conclude(start.id, Conclusion(EndReason("completed"), datetime.now(UTC), Progress(audio_seconds=1.0)))
     await rows.set_stored(start.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=size)
 
 
@@ -85,7 +85,7 @@ async def test_a_deletion_makes_room_within_seconds(
     clock.now += REMEMBERED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant))
-    await SessionStore(database).bury(tenant, format_session_id(first.id))
+    await SessionStore(database).soft_delete(tenant, format_session_id(first.id))
     clock.now += 6
     await rows.admit(storing(tenant, rows), caller_of(tenant))
 
@@ -149,7 +149,7 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     # What its spool had beyond what was stored.
     await rows.set_stored(first.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=200)
     await is_so(370)
-    await sessions.bury(tenant, format_session_id(first.id))
+    await sessions.soft_delete(tenant, format_session_id(first.id))
     await is_so(170)
     await rows.remove_deleted(first.id)
     await rows.end_refused("refused", datetime.now(UTC), [third.id])

@@ -17,11 +17,11 @@ from persistence.errors import LeaseLost
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Remains
 from persistence.recovery.checks import Finding, Verifier
-from persistence.recovery.repair import Mender
+from persistence.recovery.repair import Repairer
 from persistence.s3.keys import Tail, audio_key, tail_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.verify import Result, verify
 from persistence.wav import WavFormat
 from tests.integration.persistence.conftest import environment_of
@@ -33,107 +33,109 @@ BOTH = {"store_audio": True, "store_transcript": True}
 WAV = WavFormat("pcm_s16le", 16000, 1)
 
 
-async def recorded(house: Any, client_of: Any) -> str:
-    async with house.channel() as channel:
+async def recorded(harness: Any, client_of: Any) -> str:
+    async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         await client.send(*[os.urandom(3200) for _ in range(5)])
         await client.end()
         await client.rest()
-    await house.ended(session_id)
-    await house.no_spool()
+    await harness.ended(session_id)
+    await harness.no_spool()
     return str(session_id)
 
 
 def kinds(result: Result, session_id: str) -> list[str]:
     identifier = parse_session_id(session_id)
-    return sorted({each.kind for each in (*result.left, *result.mended) if each.session_id == identifier})
+    return sorted({each.kind for each in (*result.left, *result.repaired) if each.session_id == identifier})
 
 
-async def execute(house: Any, statement: str, session_id: str) -> None:
-    async with house.database.transaction() as connection:
+async def execute(harness: Any, statement: str, session_id: str) -> None:
+    async with harness.database.transaction() as connection:
         await connection.exec_driver_sql(statement, (parse_session_id(session_id),))
 
 
-async def test_what_is_whole_is_found_whole(house: Any, client_of: Any) -> None:
-    session_id = await recorded(house, client_of)
-    async with house.channel() as channel:
+async def test_what_is_whole_is_found_whole(harness: Any, client_of: Any) -> None:
+    session_id = await recorded(harness, client_of)
+    async with harness.channel() as channel:
         running = client_of(channel)
         await running.begin(**BOTH)
         await running.send(os.urandom(3200))
-        result = await verify(house.settings)
+        result = await verify(harness.settings)
         assert kinds(result, session_id) == kinds(result, running.session_id) == []
         assert min(result.checked["rows"], result.checked["objects"]) > 0
         await running.end()
         await running.rest()
 
 
-async def lose_audio(house: Any, session_id: str) -> None:
-    await house.objects.delete(audio_key(parse_session_id(session_id)))
+async def lose_audio(harness: Any, session_id: str) -> None:
+    await harness.objects.delete(audio_key(parse_session_id(session_id)))
 
 
-async def damage_audio(house: Any, session_id: str) -> None:
-    await house.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(98), "audio/wav")
+async def damage_audio(harness: Any, session_id: str) -> None:
+    await harness.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(98), "audio/wav")
 
 
-async def shorten_audio(house: Any, session_id: str) -> None:
-    await house.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(100), "audio/wav")
+async def shorten_audio(harness: Any, session_id: str) -> None:
+    await harness.objects.put(audio_key(parse_session_id(session_id)), WAV.header(100) + bytes(100), "audio/wav")
 
 
-async def lose_transcript(house: Any, session_id: str) -> None:
-    await house.objects.delete(transcript_key(parse_session_id(session_id)))
+async def lose_transcript(harness: Any, session_id: str) -> None:
+    await harness.objects.delete(transcript_key(parse_session_id(session_id)))
 
 
-async def damage_transcript(house: Any, session_id: str) -> None:
-    await house.objects.put(transcript_key(parse_session_id(session_id)), b"{", "application/json")
+async def damage_transcript(harness: Any, session_id: str) -> None:
+    await harness.objects.put(transcript_key(parse_session_id(session_id)), b"{", "application/json")
 
 
-async def lose_an_utterance(house: Any, session_id: str) -> None:
-    await house.objects.put(transcript_key(parse_session_id(session_id)), b'{"utterances": []}', "application/json")
+async def lose_an_utterance(harness: Any, session_id: str) -> None:
+    await harness.objects.put(transcript_key(parse_session_id(session_id)), b'{"utterances": []}', "application/json")
 
 
-async def miscount(house: Any, session_id: str) -> None:
-    await execute(house, "UPDATE realtime_sessions SET utterance_count = 77 WHERE id = $1", session_id)
+async def miscount(harness: Any, session_id: str) -> None:
+    await execute(harness, "UPDATE realtime_sessions SET utterance_count = 77 WHERE id = $1", session_id)
 
 
-async def lose_the_row(house: Any, session_id: str) -> None:
-    await execute(house, "DELETE FROM realtime_sessions WHERE id = $1", session_id)
+async def lose_the_row(harness: Any, session_id: str) -> None:
+    await execute(harness, "DELETE FROM realtime_sessions WHERE id = $1", session_id)
 
 
-async def delete_but_for_the_objects(house: Any, session_id: str) -> None:
-    await execute(house, "UPDATE realtime_sessions SET deleted_at = now() WHERE id = $1", session_id)
-    await lose_the_row(house, session_id)
+async def delete_but_for_the_objects(harness: Any, session_id: str) -> None:
+    await execute(harness, "UPDATE realtime_sessions SET deleted_at = now() WHERE id = $1", session_id)
+    await lose_the_row(harness, session_id)
 
 
-async def leave_a_tail(house: Any, session_id: str) -> None:
-    await house.objects.put(tail_key(parse_session_id(session_id), Tail(0, 10)), bytes(10), "application/octet-stream")
+async def leave_a_tail(harness: Any, session_id: str) -> None:
+    await harness.objects.put(
+        tail_key(parse_session_id(session_id), Tail(0, 10)), bytes(10), "application/octet-stream"
+    )
 
 
-async def leave_an_upload(house: Any, session_id: str) -> None:
-    await house.objects.create_upload(audio_key(parse_session_id(session_id)), "audio/wav")
+async def leave_an_upload(harness: Any, session_id: str) -> None:
+    await harness.objects.create_upload(audio_key(parse_session_id(session_id)), "audio/wav")
 
 
-async def leave_a_delete(house: Any, session_id: str) -> None:
-    await execute(house, "UPDATE realtime_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1", session_id)
+async def leave_a_delete(harness: Any, session_id: str) -> None:
+    await execute(harness, "UPDATE realtime_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1", session_id)
 
 
-async def leave_it_active(house: Any, session_id: str) -> None:
+async def leave_it_active(harness: Any, session_id: str) -> None:
     statement = """UPDATE realtime_sessions SET status = 'active', ended_at = NULL, audio_uri = NULL,
         transcript_uri = NULL, worker_id = 'nobody' WHERE id = $1"""
-    await execute(house, statement, session_id)
+    await execute(harness, statement, session_id)
 
 
-async def leave_it_in_the_spool(house: Any, session_id: str) -> None:
-    row = await house.row_of(session_id)
+async def leave_it_in_the_spool(harness: Any, session_id: str) -> None:
+    row = await harness.row_of(session_id)
     start = a_start(row["tenant_id"], id=row["id"])
-    (house.spool_dir / "gone").mkdir(exist_ok=True)
-    SessionSpool.create(house.spool_dir / "gone", start).close()
+    (harness.spool_dir / "gone").mkdir(exist_ok=True)
+    SessionSpool.create(harness.spool_dir / "gone", start).close()
 
 
-async def leave_more_in_the_spool(house: Any, session_id: str) -> None:
-    row = await house.row_of(session_id)
-    (house.spool_dir / "gone").mkdir(exist_ok=True)
-    spool = SessionSpool.create(house.spool_dir / "gone", a_start(row["tenant_id"], id=row["id"]))
+async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
+    row = await harness.row_of(session_id)
+    (harness.spool_dir / "gone").mkdir(exist_ok=True)
+    spool = SessionSpool.create(harness.spool_dir / "gone", a_start(row["tenant_id"], id=row["id"]))
     spool.append_audio(bytes(20_000))
     spool.close()
 
@@ -159,36 +161,36 @@ async def leave_more_in_the_spool(house: Any, session_id: str) -> None:
     ],
 )
 async def test_every_kind_of_damage_is_found_and_mended_where_nothing_can_be_lost(
-    build_house: Any, client_of: Any, damage: Callable[[Any, str], Awaitable[None]], kind: str, is_mended: bool
+    build_harness: Any, client_of: Any, damage: Callable[[Any, str], Awaitable[None]], kind: str, is_repaired: bool
 ) -> None:
-    async with build_house(reap_seconds=1000.0) as house:
-        session_id = await recorded(house, client_of)
-        await damage(house, session_id)
-        settings = house.settings.model_copy(update={"orphan_age_seconds": 0.0})
+    async with build_harness(reap_seconds=1000.0) as harness:
+        session_id = await recorded(harness, client_of)
+        await damage(harness, session_id)
+        settings = harness.settings.model_copy(update={"orphan_age_seconds": 0.0})
         assert kinds(await verify(settings), session_id) == [kind]
         await verify(settings, repair=True)
         again = await verify(settings)
-        assert kinds(again, session_id) == ([] if is_mended else [kind])
+        assert kinds(again, session_id) == ([] if is_repaired else [kind])
         if kind == "no_server":
-            record = await house.record(session_id)
+            record = await harness.record(session_id)
             assert record.status == "interrupted"
-        await clean(house, session_id)
+        await clean(harness, session_id)
 
 
-async def clean(house: Any, session_id: str) -> None:
-    await lose_audio(house, session_id)
-    await lose_transcript(house, session_id)
-    await lose_the_row(house, session_id)
+async def clean(harness: Any, session_id: str) -> None:
+    await lose_audio(harness, session_id)
+    await lose_transcript(harness, session_id)
+    await lose_the_row(harness, session_id)
 
 
-async def test_the_command_prints_what_disagrees_and_exits_1(house: Any, client_of: Any) -> None:
-    session_id = await recorded(house, client_of)
-    await lose_audio(house, session_id)
+async def test_the_command_prints_what_disagrees_and_exits_1(harness: Any, client_of: Any) -> None:
+    session_id = await recorded(harness, client_of)
+    await lose_audio(harness, session_id)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "persistence.verify",
-        env=environment_of(house.settings),
+        env=environment_of(harness.settings),
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
     )
@@ -197,155 +199,155 @@ async def test_the_command_prints_what_disagrees_and_exits_1(house: Any, client_
     assert process.returncode == 1
     assert len(lines) == 1
     assert lines[0].startswith("audio_missing")
-    await clean(house, session_id)
+    await clean(harness, session_id)
 
 
-async def leases(house: Any) -> list[float]:
+async def leases(harness: Any) -> list[float]:
     """For how long the leases of `verify` are good yet."""
     query = text("SELECT extract(epoch FROM lease_expires_at - now())::float8 FROM workers WHERE id LIKE 'verify-%'")
-    async with house.database.transaction() as connection:
+    async with harness.database.transaction() as connection:
         return list((await connection.execute(query)).scalars())
 
 
 async def test_a_repair_holds_a_short_lease_renews_it_and_gives_it_back(
-    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with build_house(reap_seconds=1000.0) as house:
-        session_id = await recorded(house, client_of)
-        await miscount(house, session_id)
+    async with build_harness(reap_seconds=1000.0) as harness:
+        session_id = await recorded(harness, client_of)
+        await miscount(harness, session_id)
         held = []
-        mend = Mender.mend
+        repair = Repairer.repair
 
-        async def slowly(self: Mender, finding: Finding) -> bool:
+        async def slowly(self: Repairer, finding: Finding) -> bool:
             for _ in range(5):
                 await asyncio.sleep(1.0)
-                held.extend(await leases(house))
-            return await mend(self, finding)
+                held.extend(await leases(harness))
+            return await repair(self, finding)
 
-        monkeypatch.setattr(Mender, "mend", slowly)
-        settings = house.settings.model_copy(update={"lease_seconds": 3.0, "lease_renewal_seconds": 0.5})
+        monkeypatch.setattr(Repairer, "repair", slowly)
+        settings = harness.settings.model_copy(update={"lease_seconds": 3.0, "lease_renewal_seconds": 0.5})
         assert kinds(await verify(settings, repair=True), session_id) == ["utterance_count"]
         assert len(held) >= 5
         assert 0.0 < min(held) <= max(held) <= 3.0
-        assert await leases(house) == []
-        assert (await house.record(session_id)).utterance_count == 3
-        await clean(house, session_id)
+        assert await leases(harness) == []
+        assert (await harness.record(session_id)).utterance_count == 3
+        await clean(harness, session_id)
 
 
 async def test_a_repair_that_fails_gives_its_lease_back_and_one_that_only_looks_takes_none(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session_id = await recorded(house, client_of)
-    await miscount(house, session_id)
+    session_id = await recorded(harness, client_of)
+    await miscount(harness, session_id)
     held = []
 
-    async def failing(self: Mender, finding: Finding) -> bool:
-        held.extend(await leases(house))
+    async def failing(self: Repairer, finding: Finding) -> bool:
+        held.extend(await leases(harness))
         raise StorageUnavailable("no more")
 
-    monkeypatch.setattr(Mender, "mend", failing)
+    monkeypatch.setattr(Repairer, "repair", failing)
     with pytest.raises(StorageUnavailable, match="no more"):
-        await verify(house.settings, repair=True)
+        await verify(harness.settings, repair=True)
     assert len(held) == 1
-    assert await leases(house) == []
+    assert await leases(harness) == []
     of_row = Verifier._of_row
 
     async def looking(self: Verifier, row: Any) -> list[Finding]:
-        held.extend(await leases(house))
+        held.extend(await leases(harness))
         return await of_row(self, row)
 
     monkeypatch.setattr(Verifier, "_of_row", looking)
-    await verify(house.settings)
+    await verify(harness.settings)
     assert len(held) == 1
-    await clean(house, session_id)
+    await clean(harness, session_id)
 
 
 async def test_a_repair_that_was_taken_for_dead_writes_nothing_more(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session_id = await recorded(house, client_of)
-    await lose_transcript(house, session_id)
-    mend = Mender.mend
+    session_id = await recorded(harness, client_of)
+    await lose_transcript(harness, session_id)
+    repair = Repairer.repair
 
-    async def late(self: Mender, finding: Finding) -> bool:
-        async with house.database.transaction() as connection:
+    async def late(self: Repairer, finding: Finding) -> bool:
+        async with harness.database.transaction() as connection:
             await connection.exec_driver_sql("DELETE FROM workers WHERE id LIKE 'verify-%'")
         await self._lease.renew()
-        return await mend(self, finding)
+        return await repair(self, finding)
 
-    monkeypatch.setattr(Mender, "mend", late)
+    monkeypatch.setattr(Repairer, "repair", late)
     with pytest.raises(LeaseLost):
-        await verify(house.settings, repair=True)
-    assert kinds(await verify(house.settings), session_id) == ["transcript_missing"]
-    await clean(house, session_id)
+        await verify(harness.settings, repair=True)
+    assert kinds(await verify(harness.settings), session_id) == ["transcript_missing"]
+    await clean(harness, session_id)
 
 
 async def test_a_repair_waits_for_servers_that_renew_their_leases_after_an_outage(
-    build_house: Any, client_of: Any
+    build_harness: Any, client_of: Any
 ) -> None:
-    async with build_house(reap_seconds=1000.0, lease_renewal_seconds=3.0) as house, house.channel() as channel:
+    async with build_harness(reap_seconds=1000.0, lease_renewal_seconds=3.0) as harness, harness.channel() as channel:
         running = client_of(channel)
         await running.begin(**BOTH)
-        async with house.database.transaction() as connection:
-            names = (house.settings.worker_id,)
+        async with harness.database.transaction() as connection:
+            names = (harness.settings.worker_id,)
             await connection.exec_driver_sql("UPDATE workers SET lease_expires_at = now() WHERE id = $1", names)
-        result = await verify(house.settings, repair=True)
+        result = await verify(harness.settings, repair=True)
         assert kinds(result, running.session_id) == []
-        assert (await house.record(running.session_id)).status == "active"
+        assert (await harness.record(running.session_id)).status == "active"
         await running.send(os.urandom(3200))
         await running.end()
         assert (await running.rest())[-1].session_end.audio_uri
 
 
 async def test_a_length_is_not_corrected_under_a_server_that_has_just_stored_more(
-    house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session_id = await recorded(house, client_of)
-    await shorten_audio(house, session_id)
+    session_id = await recorded(harness, client_of)
+    await shorten_audio(harness, session_id)
     read = ObjectStore.read_start
     more = "UPDATE realtime_sessions SET stored_bytes = 32000, audio_duration_seconds = 1.0 WHERE id = $1"
 
     async def overtaken(self: ObjectStore, key: str, size: int) -> bytes:
         header = await read(self, key, size)
-        await execute(house, more, session_id)
+        await execute(harness, more, session_id)
         return header
 
     found = Finding("audio_length", parse_session_id(session_id), "is shorter", audio_key(parse_session_id(session_id)))
-    lease = Lease(house.database, "verify-test", 60.0, 5.0)
+    lease = Lease(harness.database, "verify-test", 60.0, 5.0)
     await lease.register()
-    mender = Mender(house.database, house.objects, lease, "verify-test", orphan_age_seconds=0.0)
+    repairer = Repairer(harness.database, harness.objects, lease, "verify-test", orphan_age_seconds=0.0)
     monkeypatch.setattr(ObjectStore, "read_start", overtaken)
-    assert not await mender.mend(found)
-    assert (await house.row_of(session_id))["stored_bytes"] == 32_000
+    assert not await repairer.repair(found)
+    assert (await harness.row_of(session_id))["stored_bytes"] == 32_000
     monkeypatch.setattr(ObjectStore, "read_start", read)
-    assert await mender.mend(found)
-    assert (await house.row_of(session_id))["stored_bytes"] == 100
+    assert await repairer.repair(found)
+    assert (await harness.row_of(session_id))["stored_bytes"] == 100
     await lease.end(has_left_work=False)
-    await clean(house, session_id)
+    await clean(harness, session_id)
 
 
 async def test_a_session_that_a_server_takes_from_a_repair_is_left_to_it_and_the_others_are_ended(
-    build_house: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with build_house(reap_seconds=1000.0) as house:
-        taken, other = await recorded(house, client_of), await recorded(house, client_of)
+    async with build_harness(reap_seconds=1000.0) as harness:
+        taken, other = await recorded(harness, client_of), await recorded(harness, client_of)
         for session_id in (taken, other):
-            await leave_it_active(house, session_id)
-        end = Salvage.end
+            await leave_it_active(harness, session_id)
+        end = RemoteRecovery.end
 
-        async def overtaken(self: Salvage, session: Remains) -> None:
+        async def overtaken(self: RemoteRecovery, session: Remains) -> None:
             if session.id == parse_session_id(taken):
                 statement = "UPDATE realtime_sessions SET worker_id = $2 WHERE id = $1"
-                async with house.database.transaction() as connection:
-                    await connection.exec_driver_sql(statement, (session.id, house.settings.worker_id))
+                async with harness.database.transaction() as connection:
+                    await connection.exec_driver_sql(statement, (session.id, harness.settings.worker_id))
             await end(self, session)
 
-        monkeypatch.setattr(Salvage, "end", overtaken)
-        result = await verify(house.settings, repair=True)
+        monkeypatch.setattr(RemoteRecovery, "end", overtaken)
+        result = await verify(harness.settings, repair=True)
         assert (result.ended, kinds(result, taken), kinds(result, other)) == (1, [], [])
-        assert (await house.row_of(taken))["worker_id"] == house.settings.worker_id
+        assert (await harness.row_of(taken))["worker_id"] == harness.settings.worker_id
         for session_id in (taken, other):
-            await clean(house, session_id)
+            await clean(harness, session_id)
 
 
 def test_an_id_of_no_session_is_no_trouble() -> None:

@@ -50,7 +50,7 @@ async def stub(engine: PatientEngine, resumptions: Any) -> AsyncIterator[Any]:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor()))
     limits = StreamLimits(60, 30)
     servicer = TranscriptionServicer(
-        engine, SileroVad(), limits, max_sessions=2, max_lag_seconds=LAG_SECONDS, resumptions=resumptions
+        engine, SileroVad(), limits, max_sessions=2, max_queue_delay_seconds=LAG_SECONDS, resumptions=resumptions
     )
     add_TranscriptionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -66,7 +66,7 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
     running = stub.Transcribe()
     await running.write(CONFIG)
     assert (await running.read()).HasField("session_begin")
-    engine.lateness = 2 * LAG_SECONDS
+    engine.queue_delay = 2 * LAG_SECONDS
     refused = stub.Transcribe()
     await refused.write(CONFIG)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -74,7 +74,7 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "behind" in (raised.value.details() or "")
     assert dict(raised.value.trailing_metadata())[ELSEWHERE] == "1", "Envoy tries another server"
-    engine.lateness = LAG_SECONDS / 3
+    engine.queue_delay = LAG_SECONDS / 3
     another = stub.Transcribe()
     await another.write(CONFIG)
     assert (await another.read()).HasField("session_begin")
@@ -89,7 +89,7 @@ async def test_a_full_server_that_is_behind_lets_in_who_continues_one_of_its_ses
     for call in calls:
         await call.write(CONFIG)
         begin = (await call.read()).session_begin
-    resumptions.running, engine.lateness = calls[1], 2 * LAG_SECONDS
+    resumptions.running, engine.queue_delay = calls[1], 2 * LAG_SECONDS
     resuming = stub.Transcribe()
     await resuming.write(TranscribeRequest(config=TranscribeConfig(resume_session_id=begin.session_id)))
     begun = (await resuming.read()).session_begin

@@ -76,11 +76,11 @@ async def test_after_the_grace_the_last_words_come_and_then_the_end(draining: An
 async def test_a_client_that_sends_without_pause_is_ended_too(draining: Any) -> None:
     call, _ = await begin(draining)
 
-    async def send_for_ever() -> None:
+    async def send_forever() -> None:
         while True:
             await call.write(TranscribeRequest(audio=bytes(3200)))
 
-    sending = asyncio.create_task(send_for_ever())
+    sending = asyncio.create_task(send_forever())
     draining.drain.begin(0.3)
     began = time.monotonic()
     assert await draining.drain.wait_empty(5)

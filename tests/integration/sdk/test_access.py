@@ -96,14 +96,14 @@ def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(keyed: Keyed, trans
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_session_that_is_ended_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
-    def for_ever() -> Iterator[bytes]:
+    def forever() -> Iterator[bytes]:
         while True:
             yield SECOND[:3200]
             time.sleep(0.1)
 
     begun: list[str] = []
     with keyed.client(keyed.admin) as client, pytest.raises(SessionEnded):
-        for event in client.transcribe(for_ever(), transport=transport):
+        for event in client.transcribe(forever(), transport=transport):
             assert not isinstance(event, Reconnecting)
             if isinstance(event, SessionBegan):
                 begun.append(event.session_id)
@@ -117,7 +117,7 @@ def test_a_session_that_is_ended_is_not_resumed(keyed: Keyed, transport: Transpo
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
-    def for_ever() -> Iterator[bytes]:
+    def forever() -> Iterator[bytes]:
         while True:
             yield SECOND[:3200]
             time.sleep(0.1)
@@ -126,7 +126,7 @@ def test_a_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transp
         made = admin.keys.create("laptop", [Scope.REALTIME])
         assert made.key.created_by is not None
         with keyed.client(made.secret) as laptop, pytest.raises(AuthenticationError):
-            for event in laptop.transcribe(for_ever(), transport=transport):
+            for event in laptop.transcribe(forever(), transport=transport):
                 assert not isinstance(event, Reconnecting)
                 if isinstance(event, SessionBegan):
                     admin.keys.revoke(made.key.id)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from stack.ports import free_port
-from tests.integration.stack import stand_in
+from tests.integration.stack import substitute
 
 
 def _as_at_a_terminal() -> None:
@@ -30,7 +30,7 @@ class Command:
 
     def start(self, *server_words: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, stand_in.__file__, "up", *server_words],
+            [sys.executable, substitute.__file__, "up", *server_words],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("DALSTON_")},
                 "DALSTON_HOME": str(self.home),

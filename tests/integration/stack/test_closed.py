@@ -19,7 +19,7 @@ import pytest
 from cryptography import x509
 from dalston import AsyncClient, Ended
 
-from stack.envoy import Doors, Envoy
+from stack.envoy import Endpoints, Envoy
 from stack.identity import unprivileged
 from stack.ports import free_port, is_free
 from stack.settings import StackSettings
@@ -135,8 +135,8 @@ def test_envoy_shows_a_certificate_of_root_and_its_successor_on_a_low_port(tmp_p
     with tempfile.TemporaryDirectory(prefix="dalston-open-") as folder:
         Path(folder).chmod(0o755)
         own = Path(folder) / "envoy"
-        doors = Doors(["127.0.0.1"], port, free_port(), free_port(), certificate=certificate)
-        proxy = Envoy(own, doors, unprivileged(own))
+        endpoints = Endpoints(["127.0.0.1"], port, free_port(), free_port(), certificate=certificate)
+        proxy = Envoy(own, endpoints, unprivileged(own))
         with proxy.launch() as process:
             process.wait_until(proxy.is_ready, 30)
             status = Path(f"/proc/{process.popen.pid}/status").read_text()

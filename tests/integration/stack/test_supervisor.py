@@ -22,7 +22,7 @@ from stack.seaweedfs import S3Server
 from stack.settings import StackSettings
 from stack.supervisor import Stack, running_stack
 from tests.integration.stack.conftest import Command
-from tests.integration.stack.stand_in import programs
+from tests.integration.stack.substitute import programs
 
 PARTS = ["seaweedfs", "postgres", "server", "bridge", "envoy"]
 

@@ -7,7 +7,7 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.closing import STATUS_DETAILS, Ending, ending_for, ending_of_failure, error_info
+from bridge.closing import STATUS_DETAILS, CloseReason, close_reason_for, close_reason_of_failure, error_info
 
 CONTRACT = {
     "message_too_big": 1009,
@@ -42,30 +42,33 @@ def failure(code: grpc.StatusCode, message: str = "", *details: ErrorInfo | BadR
 
 @pytest.mark.parametrize(("code", "close_code"), CONTRACT.items())
 def test_each_code_of_the_contract_has_its_close_code(code: str, close_code: int):
-    assert (ending_for(code.upper(), "why").close_code, ending_for(code.upper(), "why").code) == (close_code, code)
+    assert (close_reason_for(code.upper(), "why").close_code, close_reason_for(code.upper(), "why").code) == (
+        close_code,
+        code,
+    )
 
 
 def test_every_reason_of_the_proto_has_an_ending():
     for name in ErrorReason.keys()[1:]:
         reason = name.removeprefix("ERROR_REASON_")
-        assert ending_for(reason, "why").code == reason.lower()
+        assert close_reason_for(reason, "why").code == reason.lower()
 
 
 def test_a_reason_of_a_newer_server_is_internal():
-    assert ending_for("TEAPOT", "why") == Ending(1011, "internal", "why")
+    assert close_reason_for("TEAPOT", "why") == CloseReason(1011, "internal", "why")
 
 
 def test_the_reason_comes_from_the_details():
     info = ErrorInfo(reason="INVALID_MODEL", domain="dalston.v1", metadata={"parameter": "model"})
     error = failure(grpc.StatusCode.INVALID_ARGUMENT, "no model is named x", BadRequest(), info)
-    assert ending_of_failure(error) == Ending(
+    assert close_reason_of_failure(error) == CloseReason(
         4400, "invalid_model", "no model is named x", False, {"parameter": "model"}
     )
 
 
 def test_details_of_another_domain_do_not_count():
     error = failure(grpc.StatusCode.UNAVAILABLE, "x", ErrorInfo(reason="INVALID_MODEL", domain="googleapis.com"))
-    assert ending_of_failure(error).code == "unavailable"
+    assert close_reason_of_failure(error).code == "unavailable"
 
 
 @pytest.mark.parametrize(
@@ -84,10 +87,10 @@ def test_details_of_another_domain_do_not_count():
     ],
 )
 def test_a_status_without_details_is_told_without_its_text(status: grpc.StatusCode, code: str):
-    ending = ending_of_failure(failure(status, "ipv4:10.0.0.1:50051: connection refused"))
-    assert ending.code == code
-    assert "10.0.0.1" not in ending.message
-    assert ending.message
+    close_reason = close_reason_of_failure(failure(status, "ipv4:10.0.0.1:50051: connection refused"))
+    assert close_reason.code == code
+    assert "10.0.0.1" not in close_reason.message
+    assert close_reason.message
 
 
 @given(st.binary(max_size=100))

@@ -7,7 +7,7 @@ from dalston.v1 import transcription_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.closing import Ending
+from bridge.closing import CloseReason
 from bridge.frames import (
     MAX_MESSAGE_BYTES,
     Frame,
@@ -299,13 +299,13 @@ def test_any_text_arrives_as_it_was(text: str):
 
 
 def test_an_error_says_what_its_reason_is_about() -> None:
-    ending = Ending(4409, "session_resumed", "no", False, {"resumed_by": "sess_1", "code": "not this"})
-    message = json.loads(encode_error(ending))
+    close_reason = CloseReason(4409, "session_resumed", "no", False, {"resumed_by": "sess_1", "code": "not this"})
+    message = json.loads(encode_error(close_reason))
     assert (message["resumed_by"], message["code"]) == ("sess_1", "session_resumed")
 
 
 def test_the_error_message():
-    assert json.loads(encode_error(Ending(4400, "invalid_message", "no", False))) == {
+    assert json.loads(encode_error(CloseReason(4400, "invalid_message", "no", False))) == {
         "type": "error",
         "code": "invalid_message",
         "message": "no",

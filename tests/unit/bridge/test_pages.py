@@ -18,12 +18,12 @@ def handshake(*origins: str, query: str = "", host: str = "api.example", **more:
 
 @pytest.mark.parametrize("origin", ["http://localhost:8324", "https://127.0.0.1", "http://[::1]:3000"])
 def test_without_authentication_pages_of_this_machine_are_let_in(origin: str) -> None:
-    assert LOCAL.let_in(handshake(origin))
+    assert LOCAL.allows(handshake(origin))
 
 
 def test_programs_send_no_origin_and_are_let_in() -> None:
-    assert LOCAL.let_in(handshake())
-    assert KEYS.let_in(handshake(query="?token=x"))
+    assert LOCAL.allows(handshake())
+    assert KEYS.allows(handshake(query="?token=x"))
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_without_authentication_pages_of_other_origins_are_refused_unless_all_ar
     refusal = answer(handshake(origin), LOCAL)
     assert refusal is not None
     assert refusal.status_code == 403
-    assert BridgeSettings(allow_unauthenticated=True).pages.let_in(handshake(origin))
-    assert Pages(frozenset({origin}), local_only=True).let_in(handshake(origin))
+    assert BridgeSettings(allow_unauthenticated=True).pages.allows(handshake(origin))
+    assert Pages(frozenset({origin}), local_only=True).allows(handshake(origin))
 
 
 @pytest.mark.parametrize(
@@ -49,24 +49,24 @@ def test_without_authentication_pages_of_other_origins_are_refused_unless_all_ar
     ],
 )
 def test_a_page_of_another_host_is_refused_by_token_and_by_cookie(given: dict[str, str]) -> None:
-    assert not KEYS.let_in(handshake("https://evil.example", **given))
-    assert not KEYS.let_in(handshake("null", **given))
-    assert not KEYS.let_in(handshake("https://app.example", "https://evil.example", **given))
-    assert KEYS.let_in(handshake("https://app.example", **given))
-    assert KEYS.let_in(handshake("https://api.example", **given))
+    assert not KEYS.allows(handshake("https://evil.example", **given))
+    assert not KEYS.allows(handshake("null", **given))
+    assert not KEYS.allows(handshake("https://app.example", "https://evil.example", **given))
+    assert KEYS.allows(handshake("https://app.example", **given))
+    assert KEYS.allows(handshake("https://api.example", **given))
 
 
 def test_the_same_host_is_host_and_port_and_scheme() -> None:
     token = {"query": "?token=x"}
-    assert KEYS.let_in(handshake("http://api.example:8000", host="api.example:8000", **token))
-    assert not KEYS.let_in(handshake("http://api.example:8001", host="api.example:8000", **token))
-    assert KEYS.let_in(handshake("https://api.example", **token, **{"X-Forwarded-Proto": "https"}))
-    assert not KEYS.let_in(handshake("http://api.example", **token, **{"X-Forwarded-Proto": "https"}))
+    assert KEYS.allows(handshake("http://api.example:8000", host="api.example:8000", **token))
+    assert not KEYS.allows(handshake("http://api.example:8001", host="api.example:8000", **token))
+    assert KEYS.allows(handshake("https://api.example", **token, **{"X-Forwarded-Proto": "https"}))
+    assert not KEYS.allows(handshake("http://api.example", **token, **{"X-Forwarded-Proto": "https"}))
 
 
 def test_whoever_has_a_key_needs_no_page() -> None:
-    assert KEYS.let_in(handshake("https://evil.example", query="?api_key=x"))
-    assert KEYS.let_in(handshake("https://evil.example", Authorization="Bearer x"))
+    assert KEYS.allows(handshake("https://evil.example", query="?api_key=x"))
+    assert KEYS.allows(handshake("https://evil.example", Authorization="Bearer x"))
 
 
 @pytest.mark.parametrize("text", ["*", "app.example", "https://app.example/", "https://App.example", "ftp://a", "null"])

@@ -68,7 +68,7 @@ TOKENIZER: dict[str, Any] = {
             (NO_TIMESTAMPS, "<|notimestamps|>"),
         )
     ],
-    "model": {"type": "WordLevel", "vocab": {"hello": 0, "world": 1}, "unk_token": "hello"},
+    "model": {"type": "WordLevel", "vocab": {"hello": 0, "scenario": 1}, "unk_token": "hello"},
 }
 
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from server.inference.batch_limits import BatchLimits
 from server.inference.scheduling.batch_policy import (
-    AHEAD_FIRST,
-    AHEAD_LAST,
+    BULK_FIRST,
+    BULK_LAST,
     FINALS_FIRST,
     FRAMES_PER_SECOND,
     Candidate,
@@ -60,7 +60,7 @@ def partial(session: str, turn: float = 0.0, frames: int = 300, model: str = "ba
     return Candidate(model, frames, session, turn, "partial")
 
 
-def ahead(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
+def bulk(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
     return Candidate(model, frames, session, turn, "ahead")
 
 
@@ -69,18 +69,18 @@ def test_finals_go_before_partials_and_never_with_them() -> None:
 
 
 def test_live_finals_begin_a_batch_and_those_that_are_ahead_fill_it() -> None:
-    assert next_batch([ahead("a", 1), ahead("a", 1), final("b", 2), partial("c", 0)], LIMITS) == [2, 0, 1]
+    assert next_batch([bulk("a", 1), bulk("a", 1), final("b", 2), partial("c", 0)], LIMITS) == [2, 0, 1]
 
 
 def test_partials_may_go_before_those_that_are_ahead_and_never_before_live_finals() -> None:
-    waiting = [ahead("a", 1), partial("b", 2)]
+    waiting = [bulk("a", 1), partial("b", 2)]
     assert next_batch(waiting, LIMITS) == [0]
-    assert next_batch(waiting, LIMITS, AHEAD_LAST) == [1]
-    assert next_batch([*waiting, final("c", 3)], LIMITS, AHEAD_LAST) == [2, 0]
+    assert next_batch(waiting, LIMITS, BULK_LAST) == [1]
+    assert next_batch([*waiting, final("c", 3)], LIMITS, BULK_LAST) == [2, 0]
 
 
 def test_those_that_are_ahead_may_go_before_live_finals() -> None:
-    assert next_batch([final("a", 1), ahead("b", 2)], LIMITS, AHEAD_FIRST) == [1, 0]
+    assert next_batch([final("a", 1), bulk("b", 2)], LIMITS, BULK_FIRST) == [1, 0]
 
 
 def test_who_has_just_begun_to_speak_has_a_partial_before_who_speaks_on_unless_that_has_waited_long() -> None:
@@ -116,7 +116,7 @@ candidates = st.builds(
 )
 
 
-@given(st.lists(candidates, min_size=1, max_size=40), st.sampled_from([FINALS_FIRST, AHEAD_LAST, AHEAD_FIRST]))
+@given(st.lists(candidates, min_size=1, max_size=40), st.sampled_from([FINALS_FIRST, BULK_LAST, BULK_FIRST]))
 def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_begins_with_what_goes_first(
     waiting: list[Candidate], precedence: tuple[Kind, ...]
 ) -> None:

@@ -5,10 +5,10 @@ import pytest
 from server.inference.decoding.beam import Beam, Search
 from server.inference.decoding.repetition import EAGER
 from server.inference.decoding.token_rules import RowDecoding
-from server.inference.whisper.special_tokens import Vocabulary
+from server.inference.whisper.special_tokens import SpecialTokens
 
 END, STAMP = 100, 110
-VOCABULARY = Vocabulary(
+VOCABULARY = SpecialTokens(
     size=1611,
     end=END,
     start=101,

@@ -9,7 +9,7 @@ import pytest
 from server.inference.config import InferenceSettings
 from server.inference.decoding.coverage import Stretch
 from server.inference.decoding.division import DEPTH
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.recognition import RecognitionOptions
 from server.inference.scheduling.engine import Engine
 
@@ -18,7 +18,7 @@ FULL = 1500
 STAMP = 50364
 
 
-class Vocabulary:
+class SpecialTokens:
     first_stamp = STAMP
 
     def supports(self, language: str) -> bool:
@@ -28,14 +28,14 @@ class Vocabulary:
 class ScriptedTranscriber:
     """Notes the seconds and the window of each utterance."""
 
-    vocabulary = Vocabulary()
+    vocabulary = SpecialTokens()
     full_window = FULL
 
-    def __init__(self, answer: Callable[[Utterance, int], Hypothesis]) -> None:
+    def __init__(self, answer: Callable[[UtteranceAudio, int], Hypothesis]) -> None:
         self.asked: list[tuple[float, bool]] = []
         self._answer = answer
 
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
         self.asked += [(len(each.samples) / RATE, frames == FULL) for each in utterances]
         return [self._answer(each, frames) for each in utterances]
 
@@ -69,7 +69,7 @@ EngineWith = Callable[[ScriptedTranscriber], Engine]
 
 
 async def test_what_fails_with_the_full_window_too_is_done_in_parts(engine_with: EngineWith) -> None:
-    def answer(utterance: Utterance, _: int) -> Hypothesis:
+    def answer(utterance: UtteranceAudio, _: int) -> Hypothesis:
         seconds = len(utterance.samples) / RATE
         if seconds == 20:
             return said("the end of what is said", 20, uncovered=Stretch(1, 15))
@@ -85,7 +85,7 @@ async def test_what_fails_with_the_full_window_too_is_done_in_parts(engine_with:
 
 
 async def test_the_work_is_bounded_whatever_the_model_does(engine_with: EngineWith) -> None:
-    def never_through(utterance: Utterance, _: int) -> Hypothesis:
+    def never_through(utterance: UtteranceAudio, _: int) -> Hypothesis:
         seconds = len(utterance.samples) / RATE
         return said("words", seconds, uncovered=Stretch(1, seconds - 1))
 
@@ -98,7 +98,7 @@ async def test_the_work_is_bounded_whatever_the_model_does(engine_with: EngineWi
 
 
 async def test_a_model_that_breaks_on_a_part_leaves_the_text_of_the_whole(engine_with: EngineWith) -> None:
-    def answer(utterance: Utterance, _: int) -> Hypothesis:
+    def answer(utterance: UtteranceAudio, _: int) -> Hypothesis:
         if len(utterance.samples) < 20 * RATE:
             raise RuntimeError("broken")
         return said("some of it", 20, uncovered=Stretch(1, 15))
@@ -126,7 +126,7 @@ async def test_speech_without_a_text_says_so(engine_with: EngineWith) -> None:
 async def test_all_of_a_finals_audio_is_speech_unless_it_is_known_better(engine_with: EngineWith) -> None:
     asked: list[object] = []
 
-    def answer(utterance: Utterance, _: int) -> Hypothesis:
+    def answer(utterance: UtteranceAudio, _: int) -> Hypothesis:
         asked.append(utterance.options.speech)
         return said("words and more words", 2.0)
 

@@ -2,10 +2,10 @@ import pytest
 
 from server.inference.decoding.repetition import EAGER
 from server.inference.decoding.token_rules import RowDecoding
-from server.inference.whisper.special_tokens import Vocabulary
+from server.inference.whisper.special_tokens import SpecialTokens
 
 END, FIRST_STAMP, SIZE = 100, 110, 1611
-VOCABULARY = Vocabulary(
+VOCABULARY = SpecialTokens(
     size=SIZE,
     end=END,
     start=101,

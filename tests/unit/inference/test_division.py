@@ -3,19 +3,19 @@ import pytest
 
 from server.inference.decoding.coverage import Stretch
 from server.inference.decoding.division import LEAST_SECONDS, Division, divided, joined
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.recognition import RecognitionOptions, Word
 from server.inference.whisper.features import SAMPLE_RATE
 
 STAMP = 50364
 
 
-def utterance(seconds: float = 20.0, *quiet: float) -> Utterance:
+def utterance(seconds: float = 20.0, *quiet: float) -> UtteranceAudio:
     """Noise that is still for a tenth of a second at the given points, all of it taken for speech."""
     samples = np.random.default_rng(0).normal(0, 0.1, int(seconds * SAMPLE_RATE)).astype(np.float32)
     for point in quiet:
         samples[int((point - 0.05) * SAMPLE_RATE) : int((point + 0.05) * SAMPLE_RATE)] = 0
-    return Utterance(samples, None, RecognitionOptions(words=True, speech=((0.0, seconds),)))
+    return UtteranceAudio(samples, None, RecognitionOptions(words=True, speech=((0.0, seconds),)))
 
 
 def hypothesis(text: str, seconds: float = 20.0, **changes: object) -> Hypothesis:

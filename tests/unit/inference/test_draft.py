@@ -12,9 +12,9 @@ def steps(draft: Sequence[int], text: Sequence[int]) -> tuple[int, int]:
     """Writes `text`, each time as far as what is read ahead is right and one token more: steps, and tokens right."""
     following, written, count, right = Draft(draft), 0, 0, 0
     while written < len(text):
-        ahead = following.after(text[:written])
-        assert len(ahead) <= AT_ONCE
-        good = next((n for n, token in enumerate(ahead) if text[written + n : written + n + 1] != [token]), len(ahead))
+        bulk = following.after(text[:written])
+        assert len(bulk) <= AT_ONCE
+        good = next((n for n, token in enumerate(bulk) if text[written + n : written + n + 1] != [token]), len(bulk))
         written, count, right = written + good + 1, count + 1, right + good
     return count, right
 

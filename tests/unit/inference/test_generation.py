@@ -2,9 +2,9 @@ import torch
 
 from server.inference.decoding.generation import TokenChooser
 from server.inference.decoding.token_rules import Allowed
-from server.inference.whisper.special_tokens import Vocabulary
+from server.inference.whisper.special_tokens import SpecialTokens
 
-VOCABULARY = Vocabulary(
+VOCABULARY = SpecialTokens(
     size=20,
     end=10,
     start=11,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.inference.batch_limits import BatchLimits
-from server.inference.decoding.hypothesis import Utterance
+from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.errors import QueueFull
 from server.inference.scheduling.job import Job
 from server.inference.scheduling.job_queue import JobQueue
@@ -19,7 +19,7 @@ ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
 def job(
     session: Hashable, arrived: float, *, is_partial: bool = False, model: str = "base", seconds: float = 0.0
 ) -> Job:
-    utterance = Utterance(np.zeros(int(seconds * 16_000), np.float32), "en")
+    utterance = UtteranceAudio(np.zeros(int(seconds * 16_000), np.float32), "en")
     return Job(model, utterance, 300, lambda _: None, session=session, is_partial=is_partial, arrived=arrived)
 
 
@@ -76,18 +76,18 @@ def test_partials_take_their_share_of_the_time_and_finals_what_they_need() -> No
 
 def test_there_is_time_for_a_final_that_is_alone_whatever_partials_wait() -> None:
     queue = queue_of(job("a", 0), partial("b", 0))
-    assert [each.is_unhurried for each in queue.take(1)] == [True]
+    assert [each.is_idle for each in queue.take(1)] == [True]
 
 
 def test_there_is_no_time_where_another_final_waits_or_shares_the_batch() -> None:
     queue = queue_of(job("a", 0), job("b", 0), job("c", 0), limits=BatchLimits(rows=2, frames=1500, waste=0.25))
-    assert [each.is_unhurried for each in queue.take(1)] == [False, False]
-    assert [each.is_unhurried for each in queue.take(1.5)] == [False], "others had theirs just now"
+    assert [each.is_idle for each in queue.take(1)] == [False, False]
+    assert [each.is_idle for each in queue.take(1.5)] == [False], "others had theirs just now"
     for each in (job("d", 3), job("d", 3)):
         queue.add(each)
-        assert [taken.is_unhurried for taken in queue.take(3)] == [True], "nobody else has had one for a while"
+        assert [taken.is_idle for taken in queue.take(3)] == [True], "nobody else has had one for a while"
     waiting = queue_of(job("a", 0), job("b", 0))
-    assert [each.is_unhurried for each in waiting.take(1)] == [False]
+    assert [each.is_idle for each in waiting.take(1)] == [False]
 
 
 def test_where_nothing_waits_there_is_no_end_to_the_pause() -> None:
@@ -154,9 +154,9 @@ def test_a_slow_model_is_not_late_for_a_session_that_waits_for_itself() -> None:
         for _ in range(2):
             assert len(queue.take(now)) == 1
             now += 8.0
-            assert queue.lateness(now - 0.1) == 0
+            assert queue.queue_delay(now - 0.1) == 0
     queue.take(now)
-    assert queue.lateness(now) == 0
+    assert queue.queue_delay(now) == 0
 
 
 def test_one_that_waits_for_a_slow_batch_makes_the_server_late_only_if_many_do() -> None:
@@ -165,7 +165,7 @@ def test_one_that_waits_for_a_slow_batch_makes_the_server_late_only_if_many_do()
         queue.add(job("slow", now, model="large"))
         queue.take(now)
         queue.add(job("fast", now + 0.1))
-        seen.append(queue.lateness(now + 4))
+        seen.append(queue.queue_delay(now + 4))
         queue.take(now + 4)
         queue.take(now + 4.2)
         now += 8
@@ -175,17 +175,17 @@ def test_one_that_waits_for_a_slow_batch_makes_the_server_late_only_if_many_do()
 def test_a_server_is_late_as_soon_as_one_has_waited_through_a_batch_of_others() -> None:
     queue = queue_of(*[job(number, 0) for number in range(4)])
     queue.take(0)
-    assert queue.lateness(2.5) == 2.5
+    assert queue.queue_delay(2.5) == 2.5
     queue.take(3)
-    assert queue.lateness(4) == 4
+    assert queue.queue_delay(4) == 4
 
 
 def test_a_model_that_hangs_makes_the_server_late_in_the_end() -> None:
     queue = queue_of(job("a", 0))
     queue.take(0)
     queue.add(job("b", 1))
-    assert queue.lateness(5) < 3
-    assert queue.lateness(12) > 3
+    assert queue.queue_delay(5) < 3
+    assert queue.queue_delay(12) > 3
 
 
 def test_many_that_have_not_waited_do_not_make_good_for_one_that_has() -> None:
@@ -196,7 +196,7 @@ def test_many_that_have_not_waited_do_not_make_good_for_one_that_has() -> None:
             queue.add(job((now, number), now))
         queue.add(job((now, "late"), now - 5))
         queue.take(now)
-    assert queue.lateness(19) > 3
+    assert queue.queue_delay(19) > 3
 
 
 def test_what_is_done_again_has_waited_for_itself() -> None:
@@ -205,14 +205,14 @@ def test_what_is_done_again_has_waited_for_itself() -> None:
         batch = queue.take(now)
         batch[0].trace = {"tries": 1}
         queue.put_back(batch)
-    assert queue.lateness(15) == 0
+    assert queue.queue_delay(15) == 0
 
 
 def test_what_was_late_is_forgotten() -> None:
     queue = queue_of(*[job(number, 0) for number in range(10)])
     served(queue, 1)
-    assert queue.lateness(11) > 3
-    assert queue.lateness(31) < 0.1
+    assert queue.queue_delay(11) > 3
+    assert queue.queue_delay(31) < 0.1
 
 
 class Machine:
@@ -281,7 +281,7 @@ def test_uploads_leave_half_of_the_time_to_partials_and_make_no_live_final_wait_
     # It asks for one each half second, and one that waits is replaced.
     assert machine.spent["live partial"] > 0.2 * 50
     assert sum(machine.spent[f"upload {number} final"] for number in range(uploads)) > 50
-    assert machine.queue.lateness(machine.now) < 1.1
+    assert machine.queue.queue_delay(machine.now) < 1.1
 
 
 def test_partials_of_many_leave_half_of_the_time_to_an_upload() -> None:
@@ -327,7 +327,7 @@ def test_a_model_that_is_fast_enough_for_all_is_never_late(arrivals: list[tuple[
             queue.add(job(session, at))
         queue.take(now)
         now += seconds
-        assert queue.lateness(now) <= seconds
+        assert queue.queue_delay(now) <= seconds
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_from("ab")), max_size=40))
@@ -371,9 +371,9 @@ def test_a_tenant_s_only_session_waits_for_one_batch_of_a_flood_however_many_ses
             queue.add(job(other, now + 0.5, seconds=1.0))
         waits += [now + 1 - taken.arrived for taken in queue.take(now + 1) if taken.session is other]
     assert max(waits) <= 1.0
-    assert queue.lateness(100, "flood") > 3
-    assert queue.lateness(100, "other") < 1.1
-    assert queue.lateness(100, "a third") < 1.1
+    assert queue.queue_delay(100, "flood") > 3
+    assert queue.queue_delay(100, "other") < 1.1
+    assert queue.queue_delay(100, "a third") < 1.1
 
 
 def test_where_many_tenants_wait_for_each_other_a_new_one_would_wait_as_well() -> None:
@@ -382,7 +382,7 @@ def test_where_many_tenants_wait_for_each_other_a_new_one_would_wait_as_well() -
     for _ in range(8):
         queue.take(served_at)
         served_at += 1.0
-    assert queue.lateness(served_at, "a new one") > 3
+    assert queue.queue_delay(served_at, "a new one") > 3
 
 
 def test_a_tenant_that_hands_over_long_utterances_does_not_keep_short_ones_of_another_out_for_long() -> None:
@@ -402,7 +402,7 @@ def test_what_a_queue_remembers_of_tenants_is_bounded() -> None:
         queue.add(job(Owner(number), number))
         queue.take(number)
     assert len(queue._served) <= 1
-    assert len(queue._lateness._within) < 20
+    assert len(queue._queue_delay._within) < 20
 
 
 def test_a_flood_of_another_tenant_leaves_a_speaker_interim_results_in_their_share() -> None:
@@ -441,7 +441,7 @@ def test_a_part_goes_in_the_place_of_its_utterance_and_is_no_further_speech() ->
     part = whole.of_part(whole.utterance, 300)
     queue.add(part)
     assert part.was_tried
-    assert (part.is_ahead, part.is_partial, part.session) == (False, False, "a")
+    assert (part.is_bulk, part.is_partial, part.session) == (False, False, "a")
     assert set(served(queue, 1.0)) == {part, *waiting}
     assert not queue.add(after := job("a", 30.0, seconds=1.0))
-    assert not after.is_ahead
+    assert not after.is_bulk

@@ -7,7 +7,7 @@ from server.inference.scheduling.pace import Pace
 def ahead_of(utterances: list[tuple[float, float]], *, others_wait: bool = False) -> list[bool]:
     """Of a session's utterances, each its length and when it came."""
     pace = Pace()
-    return [pace.is_ahead("a", seconds, at, others_wait) for seconds, at in utterances]
+    return [pace.is_bulk("a", seconds, at, others_wait) for seconds, at in utterances]
 
 
 @given(st.lists(st.tuples(st.floats(0.2, 28), st.floats(0, 60)), max_size=50), st.booleans())
@@ -45,5 +45,5 @@ def test_who_has_sent_a_lot_again_is_live_again_soon() -> None:
 def test_sessions_that_are_over_are_forgotten() -> None:
     pace = Pace()
     for number in range(1000):
-        pace.is_ahead(number, 28.0, number, others_wait=False)
+        pace.is_bulk(number, 28.0, number, others_wait=False)
     assert len(pace._said_until) < 50

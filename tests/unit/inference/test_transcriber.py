@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from server.inference.decoding.beam import search
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.repetition import PATIENT, RepetitionGuard
 from server.inference.decoding.token_rules import RowDecoding, beam
 from server.inference.decoding.transcriber import Transcriber
@@ -33,10 +33,10 @@ def sound(seed: int, seconds: float) -> NDArray[np.float32]:
 
 
 ROWS = [
-    Utterance(sound(0, 1.2), "en"),
-    Utterance(sound(1, 0.7), None, RecognitionOptions(words=True, vocabulary=("hello", "world"))),
-    Utterance(sound(2, 1.0), "de", RecognitionOptions(words=True)),
-    Utterance(sound(3, 0.5), None, RecognitionOptions(vocabulary=("world",) * 9, expected_language="de")),
+    UtteranceAudio(sound(0, 1.2), "en"),
+    UtteranceAudio(sound(1, 0.7), None, RecognitionOptions(words=True, vocabulary=("hello", "scenario"))),
+    UtteranceAudio(sound(2, 1.0), "de", RecognitionOptions(words=True)),
+    UtteranceAudio(sound(3, 0.5), None, RecognitionOptions(vocabulary=("scenario",) * 9, expected_language="de")),
 ]
 
 
@@ -120,15 +120,15 @@ def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
     transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = ROWS[0].samples
-    (plain,) = transcriber.transcribe([Utterance(samples, None)], FRAMES)
+    (plain,) = transcriber.transcribe([UtteranceAudio(samples, None)], FRAMES)
     other = next(language for language in ("en", "de") if language != plain.language)
     steps = counted_steps(monkeypatch)
     monkeypatch.setattr("server.inference.decoding.language.SURE", 0.0)
     right, wrong = RecognitionOptions(expected_language=plain.language), RecognitionOptions(expected_language=other)
-    (heard,) = transcriber.transcribe([Utterance(samples, None, right)], FRAMES)
+    (heard,) = transcriber.transcribe([UtteranceAudio(samples, None, right)], FRAMES)
     assert_same(heard, plain)
     taken, steps[:] = len(steps), []
-    (heard,) = transcriber.transcribe([Utterance(samples, None, wrong)], FRAMES)
+    (heard,) = transcriber.transcribe([UtteranceAudio(samples, None, wrong)], FRAMES)
     assert_same(heard, plain)  # what is expected wrongly is asked again
     assert len(steps) == taken + 1
 
@@ -159,7 +159,7 @@ def test_beams_of_rows_that_are_done_are_dropped_and_those_that_go_on_write_the_
 
 
 def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
-    plain = Utterance(ROWS[1].samples, None)
+    plain = UtteranceAudio(ROWS[1].samples, None)
     (without,) = transcriber.transcribe([plain], FRAMES)
     (with_terms,) = transcriber.transcribe([ROWS[1]], FRAMES)
     assert without.log_probabilities != with_terms.log_probabilities
@@ -176,5 +176,5 @@ def test_a_language_that_was_told_has_no_probability(transcriber: Transcriber) -
 def test_an_expected_language_is_kept_while_the_model_is_unsure(transcriber: Transcriber) -> None:
     for language in ("en", "de", "jv"):
         options = RecognitionOptions(expected_language=language)
-        (heard,) = transcriber.transcribe([Utterance(ROWS[0].samples, None, options)], FRAMES)
+        (heard,) = transcriber.transcribe([UtteranceAudio(ROWS[0].samples, None, options)], FRAMES)
         assert heard.language == language or (heard.language_probability or 0) >= 0.8

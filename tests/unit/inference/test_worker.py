@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from server.inference.batch_limits import BatchLimits
 from server.inference.decoding.coverage import Stretch
-from server.inference.decoding.hypothesis import Hypothesis, Utterance
+from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.errors import (
     EngineStopped,
     InferenceError,
@@ -45,9 +45,9 @@ class ScriptedModel:
         self.batches: list[tuple[int, int]] = []
         self.begun = threading.Semaphore(0)
         self.may_finish = threading.Semaphore(0)
-        self.outcome: Callable[[Utterance, int], Hypothesis] = lambda *_: hypothesis()
+        self.outcome: Callable[[UtteranceAudio, int], Hypothesis] = lambda *_: hypothesis()
 
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
         self.batches.append((len(utterances), frames))
         self.begun.release()
         assert self.may_finish.acquire(timeout=SECONDS)
@@ -62,7 +62,7 @@ class Caller:
         self.outcomes: Queue[Hypothesis | InferenceError] = Queue()
 
     def submit(self, frames: int = 320, model: str = "base", *, session: str = "", is_partial: bool = False) -> Job:
-        utterance = Utterance(np.zeros(16000, np.float32), "en")
+        utterance = UtteranceAudio(np.zeros(16000, np.float32), "en")
         job = Job(model, utterance, frames, self.outcomes.put, session=session, is_partial=is_partial)
         self._worker.submit(job)
         return job
@@ -174,7 +174,7 @@ class SmallMemory(ScriptedModel):
         self.room = room
         self.may_finish.release(1000)
 
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
         hypotheses = super().transcribe(utterances, frames)
         if len(utterances) * frames > self.room:
             raise torch.OutOfMemoryError("out of memory")
@@ -231,7 +231,7 @@ def test_what_a_failed_batch_held_is_let_go_before_it_is_tried_again() -> None:
             self.held: list[weakref.ref[Held]] = []
             self.held_at_begin: list[bool] = []
 
-        def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
             self.held_at_begin.append(any(reference() is not None for reference in self.held))
             tensors = Held()
             self.held.append(weakref.ref(tensors))
@@ -389,7 +389,7 @@ class Judging(Hypothesis):
 @pytest.mark.parametrize("outcomes", [[], [Judging("a", (), (), "en", None, "end", 0.0, seconds=1.0)]])
 def test_an_answer_that_is_none_fails_its_batch_and_not_the_worker(outcomes: list[Hypothesis]) -> None:
     class Answering(ScriptedModel):
-        def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+        def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
             return outcomes if frames == 100 else [hypothesis()]
 
     worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
@@ -489,7 +489,7 @@ class Named(ScriptedModel):
         super().__init__()
         self._error = error
 
-    def transcribe(self, utterances: Sequence[Utterance], frames: int) -> list[Hypothesis]:
+    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
         self.batches.append((len(utterances), frames))
         if self._error is not None:
             raise self._error
@@ -498,17 +498,17 @@ class Named(ScriptedModel):
 
 @pytest.mark.parametrize("error", [None, MemoryError()])
 def test_a_final_that_is_alone_has_the_careful_model_and_the_plain_one_if_that_fails(error: Exception | None) -> None:
-    plain, careful = Named(), Named(error)
+    plain, high_beam = Named(), Named(error)
     worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
     outcomes: Queue[Hypothesis | InferenceError] = Queue()
-    worker.start(lambda: {"base": plain, "careful": careful}).result(timeout=SECONDS)
+    worker.start(lambda: {"base": plain, "careful": high_beam}).result(timeout=SECONDS)
     try:
-        utterance = Utterance(np.zeros(16000, np.float32), "en")
-        worker.submit(Job("base", utterance, 320, outcomes.put, session=1, careful_model="careful"))
+        utterance = UtteranceAudio(np.zeros(16000, np.float32), "en")
+        worker.submit(Job("base", utterance, 320, outcomes.put, session=1, high_beam_model="careful"))
         assert isinstance(outcomes.get(timeout=SECONDS), Hypothesis)
     finally:
         worker.stop()
-    assert (len(careful.batches), len(plain.batches)) == (1, 0 if error is None else 1)
+    assert (len(high_beam.batches), len(plain.batches)) == (1, 0 if error is None else 1)
 
 
 def test_partials_that_have_had_their_share_go_on_by_themselves_after_a_while() -> None:

@@ -17,7 +17,7 @@ from persistence.records import Progress
 from persistence.storing import row_comparison as looks_module
 from persistence.storing import writer as writer_module
 from persistence.storing.restoration import Restoration
-from persistence.storing.row_comparison import Looks
+from persistence.storing.row_comparison import RowComparison
 from persistence.storing.writer import SessionWriter
 from tests.unit.persistence.test_writer import Rows, a_start
 
@@ -39,16 +39,16 @@ class SlowRows(Rows):
         return await super().look(session_ids)
 
 
-class House:
+class Harness:
     def __init__(self) -> None:
         self.rows = SlowRows()
         self.restoration = Restoration(self.rows)  # type: ignore[arg-type]
         self.writer = SessionWriter(self.rows, self.restoration)  # type: ignore[arg-type]
-        self.looks = Looks(self.writer, self.restoration)
+        self.row_comparison = RowComparison(self.writer, self.restoration)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Task[None]]:
-        tasks = [asyncio.create_task(each.run()) for each in (self.looks, self.writer)]
+        tasks = [asyncio.create_task(each.run()) for each in (self.row_comparison, self.writer)]
         try:
             yield tasks[0]
         finally:
@@ -58,10 +58,10 @@ class House:
 
 
 @pytest.fixture
-async def house(monkeypatch: pytest.MonkeyPatch) -> House:
+async def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     monkeypatch.setattr(looks_module, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(writer_module, "TICK_SECONDS", 0.01)
-    return House()
+    return Harness()
 
 
 async def until(ready: Any) -> None:
@@ -74,95 +74,95 @@ def failures(reason: str) -> float:
     return REGISTRY.get_sample_value("dalston_row_look_failures_total", {"reason": reason}) or 0.0
 
 
-async def test_a_slow_look_delays_no_session_figures_and_what_it_found_is_written_after_it(house: House) -> None:
+async def test_a_slow_look_delays_no_session_figures_and_what_it_found_is_written_after_it(harness: Harness) -> None:
     first, second = a_start(stores=False), a_start(stores=False)
-    await house.writer.begin(first, lambda: Progress(1.0))
-    house.restoration.doubt()
-    async with house.running():
-        await house.rows.began.wait()
-        await house.writer.begin(second, lambda: Progress(2.0))
-        house.writer.hasten(second.id)
-        await until(lambda: house.rows.statements == [{second.id: Progress(2.0)}])
-        assert house.restoration.is_due
-        house.rows.may_answer.set()
+    await harness.writer.begin(first, lambda: Progress(1.0))
+    harness.restoration.doubt()
+    async with harness.running():
+        await harness.rows.began.wait()
+        await harness.writer.begin(second, lambda: Progress(2.0))
+        harness.writer.flush_soon(second.id)
+        await until(lambda: harness.rows.statements == [{second.id: Progress(2.0)}])
+        assert harness.restoration.is_due
+        harness.rows.may_answer.set()
         # Whatever the rows had before: another Postgres may have answered.
-        await until(lambda: {first.id: Progress(1.0)} in house.rows.statements)
-        assert not house.restoration.is_due
+        await until(lambda: {first.id: Progress(1.0)} in harness.rows.statements)
+        assert not harness.restoration.is_due
 
 
-async def test_figures_that_were_on_their_way_while_a_look_ended_are_written_again(house: House) -> None:
+async def test_figures_that_were_on_their_way_while_a_look_ended_are_written_again(harness: Harness) -> None:
     start = a_start(stores=False)
-    await house.writer.begin(start, lambda: Progress(1.0))
-    write, may_write, writing = house.rows.write, asyncio.Event(), asyncio.Event()
+    await harness.writer.begin(start, lambda: Progress(1.0))
+    write, may_write, writing = harness.rows.write, asyncio.Event(), asyncio.Event()
 
     async def slow(*arguments: Any) -> Any:
         writing.set()
         await may_write.wait()
         return await write(*arguments)
 
-    house.rows.write = slow  # type: ignore[method-assign, assignment]
-    house.rows.may_answer.set()
-    house.writer.hasten(start.id)
-    flushing = asyncio.create_task(house.writer.flush())
+    harness.rows.write = slow  # type: ignore[method-assign, assignment]
+    harness.rows.may_answer.set()
+    harness.writer.flush_soon(start.id)
+    flushing = asyncio.create_task(harness.writer.flush())
     await writing.wait()
-    house.restoration.doubt()
-    await house.looks.look()
+    harness.restoration.doubt()
+    await harness.row_comparison.look()
     may_write.set()
     await flushing
-    await house.writer.flush()
-    assert house.rows.statements == [{start.id: Progress(1.0)}] * 2
+    await harness.writer.flush()
+    assert harness.rows.statements == [{start.id: Progress(1.0)}] * 2
 
 
 @pytest.mark.parametrize(
     ("error", "reason"), [(StorageUnavailable("away"), "database"), (RuntimeError("a mistake"), "unexpected")]
 )
 async def test_a_look_that_fails_stays_due_is_counted_logged_once_and_repeated(
-    house: House, error: Exception, reason: str
+    harness: Harness, error: Exception, reason: str
 ) -> None:
-    await house.writer.begin(a_start(stores=False), Progress)
-    house.rows.error = error
-    house.rows.may_answer.set()
-    house.restoration.doubt()
+    await harness.writer.begin(a_start(stores=False), Progress)
+    harness.rows.error = error
+    harness.rows.may_answer.set()
+    harness.restoration.doubt()
     before = failures(reason)
     with capture_logs() as logs:
-        async with house.running():
+        async with harness.running():
             await until(lambda: failures(reason) >= before + 2)
-            assert house.restoration.is_due
-            assert house.looks.failing_since is not None
-            house.rows.error = None
-            await until(lambda: house.looks.failing_since is None)
-            assert not house.restoration.is_due
+            assert harness.restoration.is_due
+            assert harness.row_comparison.failing_since is not None
+            harness.rows.error = None
+            await until(lambda: harness.row_comparison.failing_since is None)
+            assert not harness.restoration.is_due
     told = [each for each in logs if each["event"] == "rows cannot be compared with what was written"]
     assert [(each["log_level"], each["reason"]) for each in told] == [("error", reason)]
     assert [each["log_level"] for each in logs if each["event"] == "rows are compared again"] == ["info"]
 
 
 async def test_a_look_that_never_ends_is_given_up_at_its_deadline_and_repeated(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks_module, "LOOK_SECONDS", 0.05)
-    await house.writer.begin(a_start(stores=False), Progress)
-    house.restoration.doubt()
+    await harness.writer.begin(a_start(stores=False), Progress)
+    harness.restoration.doubt()
     before = failures("deadline")
-    async with house.running():
+    async with harness.running():
         await until(lambda: failures("deadline") >= before + 2)
-        assert house.restoration.is_due
+        assert harness.restoration.is_due
 
 
-async def test_a_look_that_is_cut_short_by_the_shutdown_ends_at_once_and_stays_due(house: House) -> None:
-    await house.writer.begin(a_start(stores=False), Progress)
-    house.restoration.doubt()
-    async with house.running() as task:
-        await house.rows.began.wait()
+async def test_a_look_that_is_cut_short_by_the_shutdown_ends_at_once_and_stays_due(harness: Harness) -> None:
+    await harness.writer.begin(a_start(stores=False), Progress)
+    harness.restoration.doubt()
+    async with harness.running() as task:
+        await harness.rows.began.wait()
     assert task.cancelled()
-    assert house.restoration.is_due
+    assert harness.restoration.is_due
 
 
-async def test_a_process_that_may_not_write_looks_no_more(house: House) -> None:
-    await house.writer.begin(a_start(stores=False), Progress)
-    house.rows.error = LeaseLost()
-    house.rows.may_answer.set()
-    house.restoration.doubt()
-    async with house.running() as task, asyncio.timeout(30):
+async def test_a_process_that_may_not_write_looks_no_more(harness: Harness) -> None:
+    await harness.writer.begin(a_start(stores=False), Progress)
+    harness.rows.error = LeaseLost()
+    harness.rows.may_answer.set()
+    harness.restoration.doubt()
+    async with harness.running() as task, asyncio.timeout(30):
         await task
-    assert house.restoration.is_due
+    assert harness.restoration.is_due

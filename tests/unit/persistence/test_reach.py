@@ -3,38 +3,38 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.resume_point import Reach
+from persistence.resume_point import ResumePoint
 
 
 def test_what_is_recognised_is_behind_the_point() -> None:
-    reach = Reach()
-    assert reach.seconds(10.0) == 0.0
-    reach.processed(4.0)
-    assert reach.seconds(10.0) == 4.0
-    reach.said(5.0, 6.0)
-    assert reach.seconds(10.0) == 6.0
+    resume_point = ResumePoint()
+    assert resume_point.seconds(10.0) == 0.0
+    resume_point.processed(4.0)
+    assert resume_point.seconds(10.0) == 4.0
+    resume_point.said(5.0, 6.0)
+    assert resume_point.seconds(10.0) == 6.0
 
 
 def test_speech_that_the_end_of_the_audio_cut_is_heard_again() -> None:
-    reach = Reach()
-    reach.said(5.0, 10.0)
-    reach.processed(10.0)
-    assert reach.seconds(10.0) == 5.0
+    resume_point = ResumePoint()
+    resume_point.said(5.0, 10.0)
+    resume_point.processed(10.0)
+    assert resume_point.seconds(10.0) == 5.0
 
 
 def test_speech_that_a_flush_ended_is_behind_the_point_once_audio_follows() -> None:
-    reach = Reach()
-    reach.said(5.0, 10.0)
-    reach.processed(10.0)
-    assert reach.seconds(10.1) == 10.0
+    resume_point = ResumePoint()
+    resume_point.said(5.0, 10.0)
+    resume_point.processed(10.0)
+    assert resume_point.seconds(10.1) == 10.0
 
 
 def test_a_point_that_would_cut_an_utterance_is_before_it() -> None:
-    reach = Reach()
-    reach.said(1.0, 3.0)
-    reach.said(4.0, 6.0)
-    reach.processed(9.0)
-    assert [reach.seconds(10.0, stored) for stored in (0.5, 1.0, 2.0, 3.0, 3.5, 5.0, 6.0, 20.0)] == [
+    resume_point = ResumePoint()
+    resume_point.said(1.0, 3.0)
+    resume_point.said(4.0, 6.0)
+    resume_point.processed(9.0)
+    assert [resume_point.seconds(10.0, stored) for stored in (0.5, 1.0, 2.0, 3.0, 3.5, 5.0, 6.0, 20.0)] == [
         0.5,
         1.0,
         1.0,
@@ -49,15 +49,15 @@ def test_a_point_that_would_cut_an_utterance_is_before_it() -> None:
 @given(st.lists(st.tuples(st.floats(0.01, 5), st.floats(0.1, 28), st.floats(0, 30)), max_size=20))
 def test_the_point_never_goes_back_and_never_cuts_an_utterance(steps: list[tuple[float, float, float]]) -> None:
     """Pauses, utterances, and how much more is stored after each."""
-    reach, end, stored, last = Reach(), 0.0, 0.0, 0.0
+    resume_point, end, stored, last = ResumePoint(), 0.0, 0.0, 0.0
     spoken: list[tuple[float, float]] = []
     for pause, length, more in steps:
         start, end = end + pause, end + pause + length
-        reach.processed(start)
-        reach.said(start, end)
+        resume_point.processed(start)
+        resume_point.said(start, end)
         spoken.append((start, end))
         stored = min(end + 0.2, stored + more)
-        point = reach.seconds(end + 0.2, stored)
+        point = resume_point.seconds(end + 0.2, stored)
         assert last <= point <= stored
         assert not any(first < point < last_of for first, last_of in spoken)
         last = point

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
-from domain.session import Ending
+from domain.session import EndReason
 from persistence.recording.recorded_call import RecordedCall
 
 
@@ -25,7 +25,7 @@ async def test_nothing_ends_a_call_that_has_ended() -> None:
         servicer,
         context,
         recordings,
-        lambda _: Ending("error"),
+        lambda _: EndReason("error"),
         store_wait_seconds=0.0,
         vanished_grace_seconds=0.0,
     )

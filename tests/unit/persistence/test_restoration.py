@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.transcript import TimedWord, Utterance
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.storing import restoration as restoration_module
@@ -23,7 +23,7 @@ def ended(finals: int) -> Ended:
     kind = ("auto", "fast", "pcm_s16le", 16000, 1, True, True)
     start = SessionStart(uuid4(), uuid4(), "worker", datetime.now(UTC), *kind)
     said = [Utterance(0.0, 1.0, "word", 0.9, "en", ())] * finals
-    done = Conclusion(Ending("completed"), datetime.now(UTC), Progress())
+    done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     return Ended(start, done, StoredObjects(), 1.0, 1, said, "en")
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import TimedWord, Utterance
@@ -79,7 +79,7 @@ def test_a_session_reads_back_as_it_was_begun_and_ended(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, start)
     assert reopened(spool).manifest.start == start
     assert reopened(spool).manifest.conclusion is None
-    conclusion = Conclusion(Ending("error", "why"), datetime.now(UTC), Progress(1.5, 2, 3, "es"))
+    conclusion = Conclusion(EndReason("error", "why"), datetime.now(UTC), Progress(1.5, 2, 3, "es"))
     spool.conclude(conclusion)
     assert reopened(spool).manifest.conclusion == conclusion
 
@@ -236,7 +236,7 @@ def test_session_json_has_its_name_when_all_it_stands_for_is_on_disk(
     spool.append_audio(bytes(3200))
     spool.append_utterance(Utterance(0.0, 1.0, "one", 0.5, "en"))
     events.clear()
-    spool.conclude(Conclusion(Ending("completed"), datetime.now(UTC), Progress()))
+    spool.conclude(Conclusion(EndReason("completed"), datetime.now(UTC), Progress()))
     before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
     assert before == [inode("audio.00001"), inode("utterances.jsonl"), inode("session.json")]
     assert after == [inode()]

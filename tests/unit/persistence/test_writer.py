@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from domain.errors import StorageUnavailable, TooManySessions
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from domain.transcript import Utterance
@@ -18,7 +18,7 @@ from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.lost_rows import Kept
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.storing import writer as writer_module
-from persistence.storing.row_comparison import Looks
+from persistence.storing.row_comparison import RowComparison
 from persistence.storing.writer import SessionWriter
 
 
@@ -38,7 +38,7 @@ class Rows:
         self.lost: set[UUID] = set()
         self.kept: dict[UUID, int] = {}
         """How many finals there are."""
-        self.looks = 0
+        self.row_comparison = 0
 
     def _answer(self) -> None:
         if self.is_away:
@@ -71,7 +71,7 @@ class Rows:
 
     async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
         self._answer()
-        self.looks += 1
+        self.row_comparison += 1
         return [
             Kept(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
             for each in session_ids
@@ -117,7 +117,7 @@ def writer(rows: Rows, clock: Clock) -> SessionWriter:
 
 async def tick(writer: SessionWriter) -> None:
     """What happens in a second: a look if there is reason to, and a flush."""
-    await Looks(writer, writer._restoration).look()
+    await RowComparison(writer, writer._restoration).look()
     await writer.flush()
 
 
@@ -127,7 +127,7 @@ def a_start(*, stores: bool) -> SessionStart:
     return SessionStart(identifier, DEFAULT_TENANT_ID, "worker", datetime.now(UTC), *kind)
 
 
-DONE = Conclusion(Ending("completed"), datetime.now(UTC), Progress())
+DONE = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
 
 
 async def test_all_sessions_that_are_due_go_into_one_statement(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
@@ -150,7 +150,7 @@ async def test_all_sessions_that_are_due_go_into_one_statement(writer: SessionWr
 async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     await writer.flush()
     assert rows.statements == [{start.id: Progress(1.0, 1, 2, "en")}]
 
@@ -158,7 +158,7 @@ async def test_an_utterance_is_written_at_the_next_tick(writer: SessionWriter, r
 async def test_figures_and_finals_of_all_sessions_are_one_transaction(writer: SessionWriter, rows: Rows) -> None:
     for start in [a_start(stores=True) for _ in range(3)]:
         await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-        writer.hasten(start.id)
+        writer.flush_soon(start.id)
         writer.said(start.id, 0, a_final())
     await writer.flush()
     assert rows.transactions == 1
@@ -175,7 +175,7 @@ async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter
 async def test_what_postgres_did_not_take_is_written_later(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     rows.is_away = True
     with pytest.raises(StorageUnavailable):
         await writer.flush()
@@ -222,7 +222,7 @@ async def test_a_concluded_session_is_written_no_more(writer: SessionWriter, row
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(5.0))
     await writer.conclude(start, DONE)
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     clock.now += 60
     await writer.flush()
     assert rows.statements == []
@@ -234,7 +234,7 @@ async def test_the_writer_goes_on_after_a_failure(
     monkeypatch.setattr(writer_module, "TICK_SECONDS", 0.01)
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     rows.is_away = True
     running = asyncio.create_task(writer.run())
     await asyncio.sleep(0.05)
@@ -327,21 +327,21 @@ async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
     start, progress = a_start(stores=True), Progress(5.0, 2, 4, "en")
     await writer.begin(start, lambda: progress, finals=lambda: [a_final("one"), a_final("two")])
     writer.said(start.id, 0, a_final("one"))
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     await tick(writer)
     rows.lost.add(start.id)
     writer.said(start.id, 1, a_final("two"))
-    writer.hasten(start.id)
+    writer.flush_soon(start.id)
     await tick(writer)
-    assert rows.looks == 0
+    assert rows.row_comparison == 0
     rows.said.clear()
     rows.statements.clear()
     await tick(writer)
-    assert (rows.looks, rows.lost) == (1, set())
+    assert (rows.row_comparison, rows.lost) == (1, set())
     assert [[each.utterance.text for each in batch] for batch in rows.said] == [["one", "two"]]
     assert rows.statements == [{start.id: progress}]
     await tick(writer)
-    assert rows.looks == 1
+    assert rows.row_comparison == 1
 
 
 async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looked_at(
@@ -351,13 +351,13 @@ async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looke
     starts = [a_start(stores=True) for _ in range(2)]
     for start in starts:
         await writer.begin(start, lambda: Progress(seconds[0], 1), finals=lambda: [a_final()])
-        writer.hasten(start.id)
+        writer.flush_soon(start.id)
     await tick(writer)
     rows.seconds[starts[0].id], seconds[0] = 3.0, 6.0
-    writer.hasten(starts[0].id)
+    writer.flush_soon(starts[0].id)
     await tick(writer)
     await tick(writer)
-    assert rows.looks == 1
+    assert rows.row_comparison == 1
     assert {each.session_id for batch in rows.said for each in batch} == {start.id for start in starts}
 
 
@@ -374,7 +374,7 @@ async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
     rows.kept[start.id] = 1
     for _ in range(3):
         await tick(writer)
-    assert rows.looks == 1
+    assert rows.row_comparison == 1
 
 
 async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: SessionWriter, rows: Rows) -> None:
@@ -398,8 +398,8 @@ async def test_nobody_looks_while_nothing_goes_wrong(writer: SessionWriter, rows
     await writer.begin(start, lambda: Progress(seconds[0]))
     for _ in range(5):
         seconds[0] += 1.0
-        writer.hasten(start.id)
+        writer.flush_soon(start.id)
         clock.now += 1.0
         await tick(writer)
     await writer.conclude(start, DONE)
-    assert (rows.looks, rows.transactions) == (0, 5)
+    assert (rows.row_comparison, rows.transactions) == (0, 5)

@@ -6,7 +6,7 @@ from dalston.live.frames import decode_response, encode_config, encode_control
 from dalston.live.outgoing import END, FLUSH, KEEP_ALIVE
 from dalston.v1 import transcription_pb2 as pb
 
-from bridge.closing import ending_for
+from bridge.closing import close_reason_for
 from bridge.frames import decode_frame, encode_error, encode_response
 from bridge.parameters import parse_query
 
@@ -99,7 +99,7 @@ def test_a_message_of_the_server_arrives_as_it_is(response: pb.TranscribeRespons
 
 
 def test_an_error_message_is_an_error() -> None:
-    error = decode_response(encode_error(ending_for("NO_CAPACITY", "full")))
+    error = decode_response(encode_error(close_reason_for("NO_CAPACITY", "full")))
     assert isinstance(error, NoCapacity)
     assert (error.reason, error.message) == ("NO_CAPACITY", "full")
 

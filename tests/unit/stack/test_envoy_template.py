@@ -10,11 +10,11 @@ import yaml
 from dalston.v1 import key_pb2, session_pb2, transcription_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
-from stack.envoy import Doors, render
+from stack.envoy import Endpoints, render
 
 
 def test_every_placeholder_is_filled() -> None:
-    text = render(Doors(["127.0.0.1", "::1"], 8000, 50051, 8081, names=("localhost",)), Path("/logs/access.log"))
+    text = render(Endpoints(["127.0.0.1", "::1"], 8000, 50051, 8081, names=("localhost",)), Path("/logs/access.log"))
     assert "${" not in text
     assert 'socket_address: {address: "127.0.0.1", port_value: 8000}' in text
     assert '[{"address": {"socket_address": {"address": "::1", "port_value": 8000}}}]' in text
@@ -22,13 +22,13 @@ def test_every_placeholder_is_filled() -> None:
 
 
 def test_paths_with_odd_characters_stay_paths() -> None:
-    text = render(Doors(["127.0.0.1"], 8000, 1, 2), Path('/a "quoted" \\ folder: #1/access.log'))
+    text = render(Endpoints(["127.0.0.1"], 8000, 1, 2), Path('/a "quoted" \\ folder: #1/access.log'))
     assert r'path: "/a \"quoted\" \\ folder: #1/access.log"' in text
 
 
 def route_of(method: MethodDescriptor) -> dict[str, Any]:
     """The gRPC route that Envoy takes a method by: the first that matches."""
-    whole = yaml.safe_load(render(Doors(["127.0.0.1"], 8000, 1, 2), Path("/logs/access.log")))
+    whole = yaml.safe_load(render(Endpoints(["127.0.0.1"], 8000, 1, 2), Path("/logs/access.log")))
     chain = whole["static_resources"]["listeners"][0]["filter_chains"][0]
     manager = chain["filters"][1]["typed_config"]
     routes = manager["route_config"]["virtual_hosts"][0]["routes"]
@@ -67,13 +67,13 @@ def test_only_streams_of_audio_may_wait_in_front_of_the_server_for_long(method: 
         assert action["max_stream_duration"] == {"max_stream_duration": "30s", "grpc_timeout_header_max": "30s"}
 
 
-def listener(doors: Doors) -> dict[str, Any]:
-    whole = yaml.safe_load(render(doors, Path("/logs/access.log")))
+def listener(endpoints: Endpoints) -> dict[str, Any]:
+    whole = yaml.safe_load(render(endpoints, Path("/logs/access.log")))
     return dict(whole["static_resources"]["listeners"][0])
 
 
 def test_every_crowd_has_its_chain_and_all_are_alike() -> None:
-    public = listener(Doors(["127.0.0.1"], 8000, 1, 2))
+    public = listener(Endpoints(["127.0.0.1"], 8000, 1, 2))
     matcher, chains = public["filter_chain_matcher"], public["filter_chains"]
     named = [each["on_match"]["action"] for each in matcher["matcher_list"]["matchers"]] + [
         matcher["on_no_match"]["action"]
@@ -91,6 +91,6 @@ def test_every_crowd_has_its_chain_and_all_are_alike() -> None:
 
 
 def test_a_proxy_may_have_all_connections_and_keep_them() -> None:
-    chains = listener(Doors(["127.0.0.1"], 8000, 1, 2, proxies=(ip_network("10.0.0.0/24"),)))["filter_chains"]
+    chains = listener(Endpoints(["127.0.0.1"], 8000, 1, 2, proxies=(ip_network("10.0.0.0/24"),)))["filter_chains"]
     assert {chain["filters"][0]["typed_config"]["max_connections"] for chain in chains} == {5000}
     assert chains[0]["filters"][1]["typed_config"]["common_http_protocol_options"] == {"idle_timeout": "620s"}

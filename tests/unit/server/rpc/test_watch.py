@@ -9,7 +9,7 @@ import pytest
 from dalston.v1 import session_pb2 as pb
 
 from domain.errors import StorageUnavailable
-from persistence.postgres.change_notifier import Bell
+from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangePage, Snapshot
 from persistence.postgres.position import Position
 from server.access.gate import OpenGate
@@ -27,7 +27,7 @@ class Store:
 
     def __init__(self) -> None:
         self.fails: Exception | None = None
-        self.looks = 0
+        self.row_comparison = 0
 
     async def resume(self, *_: Any) -> None:
         return None
@@ -36,7 +36,7 @@ class Store:
         return Snapshot((), HERE, None)
 
     async def page(self, *_: Any) -> ChangePage:
-        self.looks += 1
+        self.row_comparison += 1
         if self.fails is not None:
             raise self.fails
         return ChangePage((), HERE, None)
@@ -64,11 +64,11 @@ class Reader:
         return [message.type for message in self.messages]
 
 
-class House:
+class Harness:
     def __init__(self, most: int = 2) -> None:
         self.store, self.drain = Store(), Drain()
-        self.bell = Bell(None)  # type: ignore[arg-type]  # it is rung by hand
-        self.watches = Watches(self.store, self.bell, OpenGate(), self.drain, most)  # type: ignore[arg-type]
+        self.change_notifier = ChangeNotifier(None)  # type: ignore[arg-type]  # it is rung by hand
+        self.watches = Watches(self.store, self.change_notifier, OpenGate(), self.drain, most)  # type: ignore[arg-type]
 
     def open(self, reader: Reader) -> asyncio.Task[None]:
         return asyncio.create_task(self.watches.run(TENANT, pb.WatchSessionsRequest(), reader))  # type: ignore[arg-type]
@@ -90,42 +90,42 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off_without_a_last_word() -> None:
-    house, reader = House(), Reader()
-    task = house.open(reader)
+    harness, reader = Harness(), Reader()
+    task = harness.open(reader)
     await until(lambda: "ready" in reader.kinds)
     reader.reads.clear()
     with pytest.raises(IdleTimeout):
         await task
     assert "error" not in reader.kinds
-    assert house.bell.sleepers(TENANT) == 0
+    assert harness.change_notifier.sleepers(TENANT) == 0
 
 
 async def test_one_that_goes_away_leaves_its_place_to_another() -> None:
-    house = House(most=1)
+    harness = Harness(most=1)
     reader = Reader()
-    task = house.open(reader)
+    task = harness.open(reader)
     await until(lambda: "ready" in reader.kinds)
     with pytest.raises(NoCapacity):
-        await house.open(Reader())
+        await harness.open(Reader())
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     later = Reader()
-    task = house.open(later)
+    task = harness.open(later)
     await until(lambda: "ready" in later.kinds)
-    house.drain.begin(0)
+    harness.drain.begin(0)
     with pytest.raises(ServerStopping):
         await task
     with pytest.raises(ServerStopping):
-        await house.open(Reader())
+        await harness.open(Reader())
 
 
 async def test_an_outage_of_postgres_is_looked_through_and_a_bug_is_not_spelled_out() -> None:
-    house, reader = House(), Reader()
-    task = house.open(reader)
-    house.store.fails = StorageUnavailable("away")
-    await until(lambda: house.store.looks > 5 and "heartbeat" in reader.kinds)
-    house.store.fails = KeyError("a secret")
+    harness, reader = Harness(), Reader()
+    task = harness.open(reader)
+    harness.store.fails = StorageUnavailable("away")
+    await until(lambda: harness.store.row_comparison > 5 and "heartbeat" in reader.kinds)
+    harness.store.fails = KeyError("a secret")
     with pytest.raises(KeyError):
         await task
     last = reader.messages[-1]

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from server.session.budget import AT_ONCE, MOST_DEBT, PER_SECOND, Held, UtteranceBudget
 from server.session.language import SpokenLanguage
-from server.session.segmenter import Utterance
+from server.session.segmenter import SpeechSegment
 
 RATE = 16_000
 
@@ -53,18 +53,18 @@ def test_there_are_no_more_than_audio_and_clock_together_allow(steps: list[tuple
 
 
 def test_what_is_held_grows_up_to_the_longest_utterance() -> None:
-    held = Held(Utterance(0, RATE), SpokenLanguage("en"))
-    assert held.takes(Utterance(RATE, 28 * RATE))
-    assert not held.takes(Utterance(RATE, 28 * RATE + 1))
-    held.join(Utterance(2 * RATE, 3 * RATE))
-    assert held.utterance == Utterance(0, 3 * RATE)
+    held = Held(SpeechSegment(0, RATE), SpokenLanguage("en"))
+    assert held.takes(SpeechSegment(RATE, 28 * RATE))
+    assert not held.takes(SpeechSegment(RATE, 28 * RATE + 1))
+    held.join(SpeechSegment(2 * RATE, 3 * RATE))
+    assert held.utterance == SpeechSegment(0, 3 * RATE)
 
 
 def test_what_is_held_knows_where_speech_was_heard_in_all_of_it() -> None:
     """Otherwise a text that leaves most of it out would be taken for a whole one."""
-    held = Held(Utterance(RATE, 3 * RATE, ((0, RATE), (RATE + 1, 2 * RATE))), SpokenLanguage("en"))
-    held.join(Utterance(4 * RATE, 6 * RATE, ((100, 2 * RATE),)))
-    held.join(Utterance(6 * RATE, 7 * RATE, ((0, RATE),)))
+    held = Held(SpeechSegment(RATE, 3 * RATE, ((0, RATE), (RATE + 1, 2 * RATE))), SpokenLanguage("en"))
+    held.join(SpeechSegment(4 * RATE, 6 * RATE, ((100, 2 * RATE),)))
+    held.join(SpeechSegment(6 * RATE, 7 * RATE, ((0, RATE),)))
     assert held.utterance.speech == (
         (0, RATE),
         (RATE + 1, 2 * RATE),

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from server.session.options import VadOptions
-from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechStart, Utterance
+from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechSegment, SpeechStart
 from server.vad.silero import WINDOW_SAMPLES, Window
 
 PAD = 3200
@@ -27,7 +27,7 @@ def run(segmenter: Segmenter, pattern: list[tuple[float, float]], power: float =
 def test_speech_between_silences_is_one_utterance_with_its_margins() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.0), (1, 0.9), (1, 0.0)])
     start, end = windows(1) * WINDOW_SAMPLES - PAD, windows(1) * 2 * WINDOW_SAMPLES + PAD
-    assert segments == [SpeechStart(start), SpeechEnd(end), Utterance(start, end)]
+    assert segments == [SpeechStart(start), SpeechEnd(end), SpeechSegment(start, end)]
 
 
 def test_sound_shorter_than_the_minimum_is_noise() -> None:
@@ -36,17 +36,17 @@ def test_sound_shorter_than_the_minimum_is_noise() -> None:
 
 def test_a_pause_shorter_than_the_minimum_does_not_split() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
-    assert len([s for s in segments if isinstance(s, Utterance)]) == 1
+    assert len([s for s in segments if isinstance(s, SpeechSegment)]) == 1
 
 
 def test_a_pause_longer_than_the_minimum_splits() -> None:
     segments = run(Segmenter(VadOptions(min_silence_ms=300)), [(1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
-    assert len([s for s in segments if isinstance(s, Utterance)]) == 2
+    assert len([s for s in segments if isinstance(s, SpeechSegment)]) == 2
 
 
 def test_speech_wavering_just_below_the_threshold_goes_on() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.9), (0.8, 0.4), (1, 0.9), (1, 0.0)])
-    assert len([s for s in segments if isinstance(s, Utterance)]) == 1
+    assert len([s for s in segments if isinstance(s, SpeechSegment)]) == 1
 
 
 def test_long_speech_is_cut_at_its_quiet_point() -> None:
@@ -54,7 +54,7 @@ def test_long_speech_is_cut_at_its_quiet_point() -> None:
     segments = run(segmenter, [(8, 0.9)])
     segments += run(segmenter, [(0.2, 0.9)], power=0.0001)
     segments += run(segmenter, [(4, 0.9), (1, 0.0)])
-    first, second = (s for s in segments if isinstance(s, Utterance))
+    first, second = (s for s in segments if isinstance(s, SpeechSegment))
     assert 8.0 <= first.end / 16_000 <= 8.2
     assert second.start == first.end
     assert sum(isinstance(s, SpeechStart) for s in segments) == 1
@@ -64,14 +64,14 @@ def test_silence_left_over_by_a_cut_is_no_utterance() -> None:
     segmenter = Segmenter(VadOptions(max_utterance_seconds=2, min_silence_ms=2000))
     segments = run(segmenter, [(1, 0.9)])
     segments += run(segmenter, [(3, 0.0)], power=0.0)
-    assert [type(s) for s in segments] == [SpeechStart, Utterance, SpeechEnd]
+    assert [type(s) for s in segments] == [SpeechStart, SpeechSegment, SpeechEnd]
 
 
 def test_flush_ends_the_utterance_where_the_audio_ends() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.9)])
     received = windows(1) * WINDOW_SAMPLES + 100
-    assert segmenter.flush(received) == [SpeechEnd(received), Utterance(0, received)]
+    assert segmenter.flush(received) == [SpeechEnd(received), SpeechSegment(0, received)]
     assert segmenter.flush(received) == []
 
 
@@ -86,7 +86,7 @@ def test_flush_does_not_tear_a_word_that_has_hardly_begun() -> None:
 def test_the_shortest_speech_and_the_longest_utterance_are_both_honoured() -> None:
     segmenter = Segmenter(VadOptions(min_speech_ms=1000, max_utterance_seconds=1.1))
     segments = run(segmenter, [(1, 0.0), (3, 0.9), (1, 0.0)])
-    utterances = [s for s in segments if isinstance(s, Utterance)]
+    utterances = [s for s in segments if isinstance(s, SpeechSegment)]
     assert all(s.end - s.start <= 1.1 * 16_000 for s in utterances)
     assert utterances[0].start <= 16_000
     assert utterances[-1].end >= 4 * 16_000
@@ -104,7 +104,7 @@ def test_no_parameters_together_make_a_session_deaf(min_speech: int, longest: fl
     """Words of 0.4 s with a window between them, twice 4 s of them."""
     segmenter = Segmenter(VadOptions(0.89, min_speech, min_silence, longest))
     words = [(0.4, 0.9), (0.032, 0.0)] * 10
-    utterances = [s for s in run(segmenter, [*words, (3, 0.0), *words, (3, 0.0)]) if isinstance(s, Utterance)]
+    utterances = [s for s in run(segmenter, [*words, (3, 0.0), *words, (3, 0.0)]) if isinstance(s, SpeechSegment)]
     spoken = sum(windows(seconds) for seconds, _ in words) * WINDOW_SAMPLES
     for start in (0, spoken + windows(3) * WINDOW_SAMPLES):
         heard = sum(max(0, min(s.end, start + spoken) - max(s.start, start)) for s in utterances)
@@ -115,7 +115,7 @@ def test_speech_that_is_confirmed_late_is_cut_within_the_longest_utterance() -> 
     """A pause stands where the longest utterance would end, before there is enough speech to tell it from noise."""
     options = VadOptions(min_speech_ms=1500, min_silence_ms=2000, max_utterance_seconds=1.6)
     segments = run(Segmenter(options), [(1.2, 0.9), (1.5, 0.0), (1, 0.9), (3, 0.0)])
-    utterances = [s for s in segments if isinstance(s, Utterance)]
+    utterances = [s for s in segments if isinstance(s, SpeechSegment)]
     assert utterances[0].start == 0
     assert all(s.end - s.start <= 1.6 * 16_000 for s in utterances)
     assert utterances[-1].end >= 3.6 * 16_000
@@ -126,7 +126,7 @@ def test_without_more_audio_speech_ends_where_silence_would_have_ended_it() -> N
     run(segmenter, [(1, 0.9), (0.4, 0.0)])
     received = windows(1.4) * WINDOW_SAMPLES + 100
     end = windows(1) * WINDOW_SAMPLES + PAD
-    assert segmenter.end(received) == [SpeechEnd(end), Utterance(0, end)]
+    assert segmenter.end(received) == [SpeechEnd(end), SpeechSegment(0, end)]
     assert segmenter.end(received) == []
     assert segmenter.needed_from <= received
 
@@ -135,7 +135,7 @@ def test_without_more_audio_speech_ends_with_the_audio_at_most() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.9)])
     received = windows(1) * WINDOW_SAMPLES + 100
-    assert segmenter.end(received) == [SpeechEnd(received), Utterance(0, received)]
+    assert segmenter.end(received) == [SpeechEnd(received), SpeechSegment(0, received)]
     segments = run(segmenter, [(1, 0.9), (1, 0.0)])
     assert segments[0] == SpeechStart(received)
 
@@ -176,13 +176,13 @@ def test_utterances_are_in_order_apart_and_bounded(
     segmenter = Segmenter(VadOptions(threshold, min_speech, min_silence, longest))
     total = sum(windows(seconds) for seconds, _ in pattern) * WINDOW_SAMPLES
     segments = run(segmenter, pattern) + segmenter.flush(total)
-    utterances = [s for s in segments if isinstance(s, Utterance)]
+    utterances = [s for s in segments if isinstance(s, SpeechSegment)]
     position = 0
     for utterance in utterances:
         assert position <= utterance.start < utterance.end <= total
         assert utterance.end - utterance.start <= longest * 16_000
         position = utterance.end
-    boundaries = [s for s in segments if not isinstance(s, Utterance)]
+    boundaries = [s for s in segments if not isinstance(s, SpeechSegment)]
     assert [type(s) for s in boundaries] == [SpeechStart, SpeechEnd] * (len(boundaries) // 2)
     assert [s.position for s in boundaries] == sorted(s.position for s in boundaries)
 
@@ -194,19 +194,19 @@ def test_audio_that_may_still_be_needed_is_never_let_go(pattern: list[tuple[floa
     for seconds, probability in pattern:
         for _ in range(windows(seconds)):
             for segment in segmenter.push(Window(probability, 0.01)):
-                if isinstance(segment, Utterance):
+                if isinstance(segment, SpeechSegment):
                     assert segment.start >= kept
             assert segmenter.needed_from >= kept
             kept = segmenter.needed_from
 
 
-def spans(utterance: Utterance) -> list[tuple[float, float]]:
+def spans(utterance: SpeechSegment) -> list[tuple[float, float]]:
     return [(round(start / 16_000, 1), round(end / 16_000, 1)) for start, end in utterance.speech]
 
 
 def test_an_utterance_says_where_in_it_speech_was_heard() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.0), (1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
-    (utterance,) = (s for s in segments if isinstance(s, Utterance))
+    (utterance,) = (s for s in segments if isinstance(s, SpeechSegment))
     assert spans(utterance) == [(0.2, 1.2), (1.6, 2.6)]
 
 
@@ -214,7 +214,7 @@ def test_both_sides_of_a_cut_know_their_speech_and_the_next_utterance_its_own() 
     segmenter = Segmenter(VadOptions(max_utterance_seconds=5))
     segments = run(segmenter, [(4.2, 0.9)]) + run(segmenter, [(0.2, 0.9)], power=0.0001)
     segments += run(segmenter, [(2, 0.9), (2, 0.0), (1, 0.9), (1, 0.0)])
-    first, second, third = (s for s in segments if isinstance(s, Utterance))
+    first, second, third = (s for s in segments if isinstance(s, SpeechSegment))
     assert first.speech == ((0, first.end - first.start),)
     assert second.start == first.end
     assert second.speech[0][0] == 0
@@ -224,5 +224,5 @@ def test_both_sides_of_a_cut_know_their_speech_and_the_next_utterance_its_own() 
 
 def test_noise_that_was_no_utterance_is_not_in_the_next() -> None:
     segments = run(Segmenter(VadOptions()), [(0.2, 0.9), (1, 0.0), (1, 0.9), (1, 0.0)])
-    (utterance,) = (s for s in segments if isinstance(s, Utterance))
+    (utterance,) = (s for s in segments if isinstance(s, SpeechSegment))
     assert spans(utterance) == [(0.2, 1.2)]

@@ -12,8 +12,8 @@ from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.gated_server import GATE
 from tests.faults.pattern import BYTES_PER_SECOND
+from tests.faults.scenario import Expected, Scenario
 from tests.faults.servers import ServerProcess, a_server
-from tests.faults.world import Expected, World
 
 PROGRAM = "tests.faults.gated_server"
 MINUTES = 20
@@ -30,10 +30,10 @@ def resident_bytes(server: ServerProcess) -> int:
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_goes_on(world: World) -> None:
-    spool, gate = world.new_spool(), world.folder / "gate"
-    environment = world.environment(spool) | {GATE: str(gate)}
-    async with a_server(environment, world.folder / "server.log", program=PROGRAM) as server:
+async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_goes_on(scenario: Scenario) -> None:
+    spool, gate = scenario.new_spool(), scenario.folder / "gate"
+    environment = scenario.environment(spool) | {GATE: str(gate)}
+    async with a_server(environment, scenario.folder / "server.log", program=PROGRAM) as server:
         client = PatternClient(server.channel(), tag=9)
         await client.begin()
         await client.send(60 * BYTES_PER_SECOND)
@@ -53,9 +53,9 @@ async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_
         assert [each.details["state"] for each in client.warnings] == ["begin", "end"]
         expected = Expected.of(client)
         await client.close()
-        await world.settled()
-        await world.compare([expected], statuses=("completed",))
-        await world.until_nothing_is_left(spool)
+        await scenario.settled()
+        await scenario.compare([expected], statuses=("completed",))
+        await scenario.until_nothing_is_left(spool)
     starts = [int(re.fullmatch(r"tag 9 bytes (\d+) to \d+", text)[1]) for text in client.finals]  # type: ignore[index]
     # The first begins with the audio, the others a little before their speech.
     steps = {later - earlier for earlier, later in itertools.pairwise(starts[1:])}

@@ -5,13 +5,13 @@ import asyncio
 from persistence.config import PersistenceSettings
 from persistence.service import open_persistence
 from telemetry.deadline import Deadline
-from tests.integration.persistence.parrot import Parrot, classify, serving
+from tests.integration.persistence.fake_transcriber import FakeTranscriber, classify, serving
 
 
 async def main() -> None:
     async with (
         open_persistence(PersistenceSettings(), classify, Deadline()) as persistence,
-        serving(persistence, Parrot()) as address,
+        serving(persistence, FakeTranscriber()) as address,
     ):
         print(address, flush=True)  # noqa: T201
         await asyncio.Event().wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stack.envoy import Doors, envoy
+from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
 
 HEAD = b"HEAD /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -39,11 +39,13 @@ def test_a_proxy_has_no_share(tmp_path: Path) -> None:
 
 def fill(folder: Path, says: bytes, **more: Any) -> float:
     """The share of other addresses that are answered."""
-    doors = Doors(["127.0.0.1"], free_port(), free_port(), free_port(), connections=ALL, connections_each=EACH, **more)
-    with envoy(folder, doors), ExitStack() as held:
+    endpoints = Endpoints(
+        ["127.0.0.1"], free_port(), free_port(), free_port(), connections=ALL, connections_each=EACH, **more
+    )
+    with envoy(folder, endpoints), ExitStack() as held:
         for _ in range(2 * ALL):
-            connection = held.enter_context(socket.create_connection(("127.0.0.1", doors.port), 10))
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", endpoints.port), 10))
             with suppress(ConnectionError):
                 connection.sendall(says)
         time.sleep(0.5)
-        return sum(is_answered(doors.port, each) for each in OTHERS) / len(OTHERS)
+        return sum(is_answered(endpoints.port, each) for each in OTHERS) / len(OTHERS)

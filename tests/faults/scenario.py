@@ -76,7 +76,7 @@ class Expected:
 
 
 @dataclass
-class World:
+class Scenario:
     """Everything there is to compare with."""
 
     database_url: str
@@ -316,7 +316,7 @@ def _transcript_problems(body: bytes | None, each: Expected, lost_seconds: float
 
 
 @asynccontextmanager
-async def a_world(template_url: str, bucket: Bucket, folder: Path) -> AsyncIterator[World]:
+async def a_scenario(template_url: str, bucket: Bucket, folder: Path) -> AsyncIterator[Scenario]:
     """A database made after the template, a bucket, and S3 to look at it with."""
     name = "w_" + bucket.name.replace("-", "_")
     connection = await asyncpg.connect(template_url.rpartition("/")[0] + "/postgres")
@@ -338,11 +338,11 @@ async def a_world(template_url: str, bucket: Bucket, folder: Path) -> AsyncItera
         config=config,
     ) as s3:
         await s3.create_bucket(Bucket=bucket.name)
-        world = World(f"{template_url.rpartition('/')[0]}/{name}", bucket, folder, s3)
+        scenario = Scenario(f"{template_url.rpartition('/')[0]}/{name}", bucket, folder, s3)
         try:
-            yield world
+            yield scenario
         finally:
             # A bucket has volumes of its own in SeaweedFS, and a disk has room for some dozens of those.
-            for key in await world.keys(""):
+            for key in await scenario.keys(""):
                 await s3.delete_object(Bucket=bucket.name, Key=key)
             await s3.delete_bucket(Bucket=bucket.name)

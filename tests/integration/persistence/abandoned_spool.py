@@ -22,8 +22,8 @@ from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.audio_upload import AudioUpload
-from persistence.storing.degradations import Troubles
-from persistence.storing.remote_recovery import Salvage
+from persistence.storing.degradations import Degradations
+from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.storing.shipper import Shipper
 from persistence.verify import verify
 from persistence.wav import WavFormat
@@ -61,8 +61,8 @@ class Left:
         return Ownership(self.database, self.other)
 
     @property
-    def salvage(self) -> Salvage:
-        return Salvage(self.objects, SessionRows(self.database, self.other))
+    def remote_recovery(self) -> RemoteRecovery:
+        return RemoteRecovery(self.objects, SessionRows(self.database, self.other))
 
     async def taken(self) -> Remains:
         """The other server takes it and begins to end it."""
@@ -76,7 +76,7 @@ class Left:
 
     async def ended(self) -> Remains:
         """The other server ends it from S3."""
-        await self.salvage.end(await self.taken())
+        await self.remote_recovery.end(await self.taken())
         return await self.row()
 
     async def row(self) -> Remains:
@@ -104,7 +104,7 @@ class Left:
         return self.spool.directory.exists()
 
 
-async def left_by_a_dead_server(
+async def abandoned_by_a_dead_server(
     settings: PersistenceSettings,
     database: Database,
     objects: ObjectStore,
@@ -145,15 +145,15 @@ def _append(spool: SessionSpool, audio: bytes) -> None:
 
 async def _ship(spool: SessionSpool, shipper: Shipper, audio: bytes) -> None:
     """As a running session is shipped, until S3 has all of it."""
-    upload: AudioUpload = shipper.begin(spool, Troubles())
-    ledger = asyncio.create_task(shipper.run())
+    upload: AudioUpload = shipper.begin(spool, Degradations())
+    part_batcher = asyncio.create_task(shipper.run())
     await asyncio.to_thread(_append, spool, audio)
     upload.appended()
     async with asyncio.timeout(20):
         while upload.stored_bytes < len(audio) or _has_full_unreleased(spool):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await shipper.close()
-    ledger.cancel()
+    part_batcher.cancel()
 
 
 def _has_full_unreleased(spool: SessionSpool) -> bool:

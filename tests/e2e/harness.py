@@ -39,7 +39,7 @@ NOBODYS = "key_" + "0" * 32
 
 
 @dataclass(frozen=True)
-class Door:
+class Route:
     """One way to a method: gRPC, or its REST route."""
 
     method: MethodDescriptor
@@ -65,16 +65,16 @@ def methods() -> Iterator[MethodDescriptor]:
             yield from service.methods
 
 
-def doors() -> Iterator[Door]:
+def routes() -> Iterator[Route]:
     for method in methods():
-        yield Door(method)
+        yield Route(method)
         rule = method.GetOptions().Extensions[annotations_pb2.http]
         for one in (rule, *rule.additional_bindings):
             if verb := one.WhichOneof("pattern"):
-                yield Door(method, verb.upper(), getattr(one, verb))
+                yield Route(method, verb.upper(), getattr(one, verb))
 
 
-DOORS = list(doors())
+ROUTES = list(routes())
 
 
 @dataclass
@@ -105,7 +105,7 @@ NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass
-class House:
+class Harness:
     """The stack, its doors, and what a test makes in it."""
 
     stack: Stack
@@ -137,23 +137,23 @@ class House:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
 
-    async def try_door(self, door: Door, secret: str | None, session_id: str | None = None) -> Answer:
+    async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> Answer:
         ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
-        if door.verb:
-            return await self._rest(door, secret, ids)
-        return await self._grpc(door, secret, ids)
+        if route.verb:
+            return await self._rest(route, secret, ids)
+        return await self._grpc(route, secret, ids)
 
-    async def _rest(self, door: Door, secret: str | None, ids: dict[str, str]) -> Answer:
-        body = {"name": "walked", "scopes": ["realtime"]} if door.method.name == "CreateKey" else {}
-        more = {"json": body} if door.verb == "POST" else {}
-        if door.is_endless:
-            return await self._rest_lines(door, secret)
-        answer = await self.http.request(door.verb, door.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
+    async def _rest(self, route: Route, secret: str | None, ids: dict[str, str]) -> Answer:
+        body = {"name": "walked", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
+        more = {"json": body} if route.verb == "POST" else {}
+        if route.is_endless:
+            return await self._rest_lines(route, secret)
+        answer = await self.http.request(route.verb, route.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
         return self._rest_answer(answer)
 
-    async def _rest_lines(self, door: Door, secret: str | None) -> Answer:
+    async def _rest_lines(self, route: Route, secret: str | None) -> Answer:
         """As much of an endless answer as there is at once."""
-        async with self.http.stream(door.verb, door.path, headers=bearer(secret)) as answer:
+        async with self.http.stream(route.verb, route.path, headers=bearer(secret)) as answer:
             if answer.status_code != 200:
                 await answer.aread()
                 return self._rest_answer(answer)
@@ -175,8 +175,8 @@ class House:
         metadata = info.get("metadata", {})
         return Answer(code, info["reason"], said["message"], metadata, dict(answer.headers))
 
-    async def _grpc(self, door: Door, secret: str | None, ids: dict[str, str]) -> Answer:
-        method = door.method
+    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, str]) -> Answer:
+        method = route.method
         request = GetMessageClass(method.input_type)()
         for name in method.input_type.fields_by_name:
             if name in ids:
@@ -198,7 +198,7 @@ class House:
                 responses = []
                 async for response in call:
                     responses.append(response)
-                    if door.is_endless and response.type == "ready":
+                    if route.is_endless and response.type == "ready":
                         call.cancel()
                         break
                 return Answer("OK", body=responses)

@@ -13,7 +13,7 @@ from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 
 from domain.errors import StorageUnavailable
-from domain.session import Ending
+from domain.session import EndReason
 from domain.session_id import new_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
 from persistence.errors import LeaseLost
@@ -21,7 +21,7 @@ from persistence.service import Persistence
 
 
 @dataclass
-class Parrot(transcription_pb2_grpc.TranscriptionServiceServicer):
+class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
     """Says one final for every `message_count` audio messages, and one for what is left at the end."""
 
     message_count: int = 2
@@ -90,14 +90,14 @@ class Authentication(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(behave, handler.request_deserializer, handler.response_serializer)
 
 
-def classify(error: BaseException) -> Ending:
-    return Ending("interrupted" if isinstance(error, LeaseLost) else "error", str(error))
+def classify(error: BaseException) -> EndReason:
+    return EndReason("interrupted" if isinstance(error, LeaseLost) else "error", str(error))
 
 
 @asynccontextmanager
-async def serving(persistence: Persistence, parrot: Parrot) -> AsyncIterator[str]:
+async def serving(persistence: Persistence, fake_transcriber: FakeTranscriber) -> AsyncIterator[str]:
     server = grpc.aio.server(interceptors=(Authentication(), persistence.interceptor))
-    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(parrot, server)
+    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(fake_transcriber, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -22,9 +22,9 @@ from persistence.s3.keys import Tail, audio_key, tail_key, tail_prefix
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
-from persistence.storing.spool_reconciliation import Standing, Surplus
+from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
 from persistence.verify import verify
-from tests.integration.persistence.left import WAV, Left, left_by_a_dead_server, said
+from tests.integration.persistence.abandoned_spool import WAV, Left, abandoned_by_a_dead_server, said
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
@@ -38,24 +38,24 @@ Leave = Callable[..., Awaitable[Left]]
 @pytest.fixture
 def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Leave:
     def leave(sizes: tuple[int, int] = SHORT, finals: tuple[int, int] = (2, 1)) -> Awaitable[Left]:
-        return left_by_a_dead_server(make_settings(), database, objects, sizes, finals)
+        return abandoned_by_a_dead_server(make_settings(), database, objects, sizes, finals)
 
     return leave
 
 
-def surplus_of(left: Left, worker_id: str) -> Surplus:
+def reconciliation_of(left: Left, worker_id: str) -> SpoolReconciliation:
     rows = SessionRows(left.database, worker_id)
-    return Surplus(left.objects, rows, Ownership(left.database, worker_id))
+    return SpoolReconciliation(left.objects, rows, Ownership(left.database, worker_id))
 
 
-async def settle(left: Left, surplus: Surplus | None = None) -> Standing:
-    surplus = surplus or surplus_of(left, f"next-{uuid.uuid4().hex[:8]}")
-    return await surplus.settle(left.spool, conclusion_of(left.spool).progress)
+async def settle(left: Left, reconciliation: SpoolReconciliation | None = None) -> Standing:
+    reconciliation = reconciliation or reconciliation_of(left, f"next-{uuid.uuid4().hex[:8]}")
+    return await reconciliation.settle(left.spool, conclusion_of(left.spool).progress)
 
 
 @pytest.mark.parametrize("sizes", [SHORT, LONG])
 async def test_a_start_on_the_spool_adds_what_only_it_has(
-    leave: Leave, build_house: Any, sizes: tuple[int, int]
+    leave: Leave, build_harness: Any, sizes: tuple[int, int]
 ) -> None:
     left = await leave(sizes)
     before = await left.ended()
@@ -63,27 +63,27 @@ async def test_a_start_on_the_spool_adds_what_only_it_has(
     assert before.utterance_count == 2
     segments = [path.name for path in left.spool.segments()]
     assert segments == (["audio.00001"] if sizes == SHORT else ["audio.00001", "audio.00003", "audio.00004"])
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        old = await house.record(left.session_id)
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        old = await harness.record(left.session_id)
+        await harness.no_spool()
         await left.is_whole()
-        new = await house.record(left.session_id)
+        new = await harness.record(left.session_id)
         # When it ended, and how, has been told.
         assert (new.status, new.error, new.ended_at) == (old.status, old.error, old.ended_at)
-        assert new.worker_id == house.settings.worker_id
+        assert new.worker_id == harness.settings.worker_id
     assert list(left.settings.spool_dir.iterdir()) == []
 
 
-async def test_finals_alone_are_added(leave: Leave, build_house: Any) -> None:
+async def test_finals_alone_are_added(leave: Leave, build_harness: Any) -> None:
     left = await leave((96_000, 0), (2, 1_200))
     await left.ended()
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
 
 
 async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_transcript(
-    leave: Leave, build_house: Any
+    leave: Leave, build_harness: Any
 ) -> None:
     left = await leave(SHORT, (3, 0))
     lines = left.spool.directory / "utterances.jsonl"
@@ -92,13 +92,13 @@ async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_t
     statement = "UPDATE realtime_sessions SET utterance_count = 9, word_count = 99 WHERE id = $1"
     async with left.database.transaction() as connection:
         await connection.exec_driver_sql(statement, (left.id,))
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
-        transcript = await house.transcript(left.session_id)
+        transcript = await harness.transcript(left.session_id)
         assert [each["text"] for each in transcript["utterances"]] == [said(number).text for number in range(3)]
         assert transcript["duration"] == WAV.seconds(len(left.audio))
-        assert (await house.record(left.session_id)).word_count == 12
+        assert (await harness.record(left.session_id)).word_count == 12
 
 
 async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
@@ -122,14 +122,14 @@ async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
     await left.is_whole()
 
 
-async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_house: Any) -> None:
+async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.ended()
     await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
-        assert await house.row_of(left.session_id) is None
-        assert not await house.has_objects(left.session_id)
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
+        assert await harness.row_of(left.session_id) is None
+        assert not await harness.has_objects(left.session_id)
 
 
 def stored_audio() -> tuple[float, float]:
@@ -140,13 +140,13 @@ def stored_audio() -> tuple[float, float]:
 
 @pytest.mark.parametrize("sizes", [SHORT, LONG])
 async def test_audio_counts_as_stored_once_also_when_a_restart_finishes_its_session(
-    leave: Leave, build_house: Any, sizes: tuple[int, int]
+    leave: Leave, build_harness: Any, sizes: tuple[int, int]
 ) -> None:
     before = stored_audio()
     left = await leave(sizes)
     assert stored_audio()[0] - before[0] == sizes[0]
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
     after = stored_audio()
     assert after[0] - before[0] == len(left.audio)
@@ -154,37 +154,37 @@ async def test_audio_counts_as_stored_once_also_when_a_restart_finishes_its_sess
 
 
 async def test_audio_of_an_object_that_a_dead_process_put_and_did_not_tell_of_is_not_counted_again(
-    leave: Leave, build_house: Any
+    leave: Leave, build_harness: Any
 ) -> None:
     left = await leave()
     await left.objects.put(audio_key(left.id), WAV.header(len(left.audio)) + left.audio, "audio/wav")
     before = stored_audio()
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
     assert stored_audio() == before
 
 
 @pytest.mark.parametrize("sizes", [SHORT, LONG])
 async def test_a_delete_while_the_audio_is_put_leaves_nothing(
-    leave: Leave, build_house: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
+    leave: Leave, build_harness: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int]
 ) -> None:
     left = await leave(sizes)
     await left.ended()
-    real = Surplus._part
+    real = SpoolReconciliation._part
 
-    async def part(self: Surplus, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
+    async def part(self: SpoolReconciliation, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
         body = await real(self, spool, number, stored, total)
         if number == (1 if sizes == SHORT else 4):
             with suppress(Exception):
                 await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
         return body
 
-    monkeypatch.setattr(Surplus, "_part", part)
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
-        assert await house.row_of(left.session_id) is None
-        assert not await house.has_objects(left.session_id)
+    monkeypatch.setattr(SpoolReconciliation, "_part", part)
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
+        assert await harness.row_of(left.session_id) is None
+        assert not await harness.has_objects(left.session_id)
         assert await left.objects.uploads(audio_key(left.id)) == []
 
 
@@ -207,7 +207,7 @@ async def test_a_session_that_runs_or_is_deleted_is_never_reclaimed(leave: Leave
     owner = left.spool.manifest.start.worker_id
     assert not await heir.reclaim(left.id, owner)
     ended = await left.ended()
-    await SessionStore(left.database).bury(DEFAULT_TENANT_ID, left.session_id)
+    await SessionStore(left.database).soft_delete(DEFAULT_TENANT_ID, left.session_id)
     assert not await heir.reclaim(left.id, ended.worker_id)
     assert not await heir.reclaim(left.id, owner)
 
@@ -223,8 +223,8 @@ async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stor
     left = await leave(LONG)
     await left.ended()
     before = await left.wav()
-    surplus = surplus_of(left, "killed")
-    rows, ownership, objects = surplus._rows, surplus._ownership, left.objects
+    reconciliation = reconciliation_of(left, "killed")
+    rows, ownership, objects = reconciliation._rows, reconciliation._ownership, left.objects
     owner: Any = next(each for each in (ownership, rows, objects) if hasattr(each, step))
     real, calls = getattr(owner, step), 0
 
@@ -243,7 +243,7 @@ async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stor
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, dying)
         with pytest.raises(Killed):
-            await settle(left, surplus)
+            await settle(left, reconciliation)
     assert await left.wav() in (before, WAV.header(len(left.audio)) + left.audio)
     assert (await left.row()).is_stored
     assert await settle(left) is Standing.STORED
@@ -252,12 +252,12 @@ async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stor
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.25])
 async def test_a_server_killed_while_it_adds_is_followed_by_another(
-    leave: Leave, build_house: Any, a_victim: Any, seconds: float
+    leave: Leave, build_harness: Any, a_killable_server: Any, seconds: float
 ) -> None:
     left = await leave(LONG)
     await left.ended()
     before = await left.wav()
-    async with a_victim(left.settings) as (process, _):
+    async with a_killable_server(left.settings) as (process, _):
         async with asyncio.timeout(20):
             while (await left.row()).worker_id == left.other:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
@@ -265,8 +265,8 @@ async def test_a_server_killed_while_it_adds_is_followed_by_another(
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert await left.wav() in (before, WAV.header(len(left.audio)) + left.audio)
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.no_spool()
         await left.is_whole()
 
 
@@ -286,14 +286,14 @@ async def with_a_damaged_object(left: Left) -> None:
 
 @pytest.mark.parametrize("damage", [with_a_gap, with_another_format, with_a_damaged_object])
 async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
-    leave: Leave, build_house: Any, damage: Callable[[Left], Awaitable[None]]
+    leave: Leave, build_harness: Any, damage: Callable[[Left], Awaitable[None]]
 ) -> None:
     left = await leave(LONG)
     await left.ended()
     await damage(left)
     before, wav, known = await left.row(), await left.wav(), apart()
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.until(lambda: apart() == known + 1)
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.until(lambda: apart() == known + 1)
     assert left.is_spooled()
     assert (await left.row(), await left.wav()) == (before, wav)
     # The house has left work behind, so a repair waits as long as its own lease lasts.
@@ -312,52 +312,52 @@ def waiting() -> float:
     return REGISTRY.get_sample_value("dalston_spools_waiting") or 0.0
 
 
-async def test_a_session_that_another_server_is_ending_is_waited_for(leave: Leave, build_house: Any) -> None:
+async def test_a_session_that_another_server_is_ending_is_waited_for(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     remains = await left.taken()
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.until(lambda: waiting() == 1.0)
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.until(lambda: waiting() == 1.0)
         assert (await left.row()).worker_id == left.other
-        await left.salvage.end(remains)
-        await house.no_spool()
+        await left.remote_recovery.end(remains)
+        await harness.no_spool()
         await left.is_whole()
     assert waiting() == 0.0
 
 
-async def test_a_stopping_server_does_not_wait_for_another(leave: Leave, build_house: Any) -> None:
+async def test_a_stopping_server_does_not_wait_for_another(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.taken()
     loop = asyncio.get_running_loop()
-    async with build_house(spool_dir=left.settings.spool_dir, close_grace_seconds=30.0) as house:
-        await house.until(lambda: waiting() == 1.0)
+    async with build_harness(spool_dir=left.settings.spool_dir, close_grace_seconds=30.0) as harness:
+        await harness.until(lambda: waiting() == 1.0)
         began = loop.time()
     assert loop.time() - began < 10.0
     assert left.is_spooled()
 
 
-async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Leave, build_house: Any) -> None:
+async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Leave, build_harness: Any) -> None:
     left = await leave(LONG)
     remains = await left.taken()
     # The object is made, nobody has said so, and the upload with its parts is over.
-    await left.salvage._audio(left.id, WAV, remains.audio_duration_seconds)
+    await left.remote_recovery._audio(left.id, WAV, remains.audio_duration_seconds)
     assert remains.audio_uri is None
-    async with build_house(spool_dir=left.settings.spool_dir) as house:
-        await house.until(lambda: waiting() == 1.0)
+    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+        await harness.until(lambda: waiting() == 1.0)
         async with left.database.transaction() as connection:
             await connection.exec_driver_sql("DELETE FROM workers WHERE id = $1", (left.other,))
-        await house.no_spool()
+        await harness.no_spool()
         await left.is_whole()
 
 
 async def test_a_server_of_the_other_ones_name_takes_nothing_for_stored_that_is_not(
-    leave: Leave, build_house: Any
+    leave: Leave, build_harness: Any
 ) -> None:
     left = await leave(LONG)
     await left.ended()
     async with left.database.transaction() as connection:
         await connection.exec_driver_sql("UPDATE realtime_sessions SET has_tails = true WHERE id = $1", (left.id,))
-    async with build_house(spool_dir=left.settings.spool_dir, worker_id=left.other) as house:
-        await house.no_spool()
+    async with build_harness(spool_dir=left.settings.spool_dir, worker_id=left.other) as harness:
+        await harness.no_spool()
         await left.is_whole()
 
 
@@ -372,7 +372,7 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
     assert [each.kind for each in result.left if each.session_id == left.id] == ["spool_has_more"]
     home.release(remove=False)
     result = await verify(left.settings, repair=True)
-    assert [each.kind for each in result.mended if each.session_id == left.id] == ["spool_has_more"]
+    assert [each.kind for each in result.repaired if each.session_id == left.id] == ["spool_has_more"]
     assert not left.is_spooled()
     await left.is_whole()
 

@@ -19,7 +19,7 @@ from unittest import mock
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from domain.session import Ending
+from domain.session import EndReason
 from domain.transcript import Utterance
 from persistence import backoff
 from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
@@ -33,11 +33,11 @@ from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
 from persistence.spool.session_spool import session_spool as spool
 from persistence.storing import audio_upload, finisher, restoration, writer
-from persistence.storing import degradations as troubles
-from persistence.storing import part_batcher as ledger
-from persistence.storing import remote_recovery as salvage
-from persistence.storing import row_comparison as looks
-from persistence.storing import spool_reconciliation as surplus
+from persistence.storing import degradations as degradations
+from persistence.storing import part_batcher as part_batcher
+from persistence.storing import remote_recovery as remote_recovery
+from persistence.storing import row_comparison as row_comparison
+from persistence.storing import spool_reconciliation as reconciliation
 
 T = TypeVar("T")
 
@@ -357,7 +357,7 @@ class Rows:
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
         def conclude() -> bool:
             row = self._own_row(session_id)
-            row.status = conclusion.ending.status
+            row.status = conclusion.end_reason.status
             row.audio_seconds = max(row.audio_seconds, conclusion.progress.audio_seconds)
             row.counted = max(row.counted, conclusion.progress.utterances)
             return True
@@ -392,12 +392,14 @@ class Ownership:
         self._worker_id = worker_id
         self._fate = fate
 
-    async def adopt(self, homes: Sequence[str], spooled: Sequence[UUID], ending: Ending, _: Any) -> frozenset[UUID]:
+    async def adopt(
+        self, homes: Sequence[str], spooled: Sequence[UUID], end_reason: EndReason, _: Any
+    ) -> frozenset[UUID]:
         def adopt() -> frozenset[UUID]:
             taken = [row for row in self._table.values() if row.is_unfinished]
             for row in taken:
                 row.worker_id = self._worker_id
-                row.status = ending.status if row.status == "active" else row.status
+                row.status = end_reason.status if row.status == "active" else row.status
             return frozenset(row.start.id for row in taken)
 
         return await self._fate.call(adopt)
@@ -521,18 +523,18 @@ def mortal(fate: Fate) -> Iterator[None]:
         mock.patch.object(spool, "os", _MortalOs(fate)),
         mock.patch.object(backoff, "FIRST_SECONDS", 0.05),
         mock.patch.object(finisher, "_FIRST_PAUSE_SECONDS", 0.05),
-        mock.patch.object(ledger, "COLLECT_SECONDS", 0.02),
+        mock.patch.object(part_batcher, "COLLECT_SECONDS", 0.02),
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
         *[
             mock.patch.object(module, "time", clock)
-            for module in (audio_upload, looks, recorder, restoration, troubles, writer)
+            for module in (audio_upload, row_comparison, recorder, restoration, degradations, writer)
         ],
-        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, surplus)],
+        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, reconciliation)],
         *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
-        mock.patch.object(surplus.log, "info", _unsaid),
-        mock.patch.object(salvage, "note_restored", _unsaid),
+        mock.patch.object(reconciliation.log, "info", _unsaid),
+        mock.patch.object(remote_recovery, "note_restored", _unsaid),
         *[mock.patch.object(restoration.log, name, _unsaid) for name in ("error", "warning")],
-        *[mock.patch.object(looks.log, name, _unsaid) for name in ("error", "info")],
+        *[mock.patch.object(row_comparison.log, name, _unsaid) for name in ("error", "info")],
     ]
     for patch in patches:
         patch.start()

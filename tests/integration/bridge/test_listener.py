@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidHandshake
 from bridge import inquiry
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
-from bridge.door import open_door
+from bridge.listener import open_listener
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 
@@ -128,7 +128,7 @@ async def test_beyond_the_limit_of_connections_clients_are_told(start_bridge):
 
 
 async def test_connections_without_a_handshake_are_limited_too(start_bridge, monkeypatch):
-    monkeypatch.setattr("bridge.door.SPARE_CONNECTIONS", 2)
+    monkeypatch.setattr("bridge.listener.SPARE_CONNECTIONS", 2)
     bridge = await start_bridge(bridge_max_connections=1)
     idle = [await asyncio.open_connection("127.0.0.1", bridge.port) for _ in range(4)]
     async with asyncio.timeout(5):
@@ -259,7 +259,7 @@ async def test_a_session_that_has_not_begun_when_the_bridge_stops_is_sent_elsewh
     backend.servicer.script = silent
     settings = BridgeSettings(bridge_port=0, shutdown_seconds=20, bridge_close_seconds=1)
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
-        async with open_door(settings, channel) as port:
+        async with open_listener(settings, channel) as port:
             client = await connect(f"ws://127.0.0.1:{port}{STREAM_PATH}", proxy=None)
             receiving = asyncio.create_task(client.recv())
             await backend.servicer.stream()
@@ -290,7 +290,7 @@ async def test_a_process_that_cannot_start_says_why_in_one_sentence(environment,
 async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backend):
     settings = BridgeSettings(bridge_port=0, shutdown_seconds=0.3, bridge_close_seconds=1)
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
-        async with open_door(settings, channel) as port:
+        async with open_listener(settings, channel) as port:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             head = f"GET {STREAM_PATH} HTTP/1.1\n{UPGRADE}Sec-WebSocket-Version: 13\n\n"
             writer.write(head.replace("\n", "\r\n").encode())
@@ -304,7 +304,7 @@ async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backen
 
 async def test_after_the_end_nobody_is_let_in(backend):
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
-        async with open_door(BridgeSettings(bridge_port=0), channel) as port:
+        async with open_listener(BridgeSettings(bridge_port=0), channel) as port:
             assert (await request(port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
         with pytest.raises(ConnectionRefusedError):
             await request(port, "GET /healthz HTTP/1.1\n\n")

@@ -24,12 +24,12 @@ from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.linked import Link
 from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
-from tests.integration.persistence.parrot import Parrot
+from tests.integration.persistence.fake_transcriber import FakeTranscriber
 from tests.integration.persistence.proxy import Proxy
 
 
 @dataclass
-class House:
+class Harness:
     """Everything a test looks at."""
 
     settings: PersistenceSettings
@@ -38,7 +38,7 @@ class House:
     postgres: Proxy
     s3: Proxy
     persistence: Persistence
-    parrot: Parrot
+    fake_transcriber: FakeTranscriber
     address: str
     spool_dir: Path
 

@@ -21,7 +21,7 @@ KEY_GRACE_SECONDS: Final = 5.0
 """For the last words of a session whose key has ended: it is over within 10 s, however late its text is."""
 
 
-class Endings:
+class EndRequestWatcher:
     """An async context manager: looks while its block runs.
 
     While Postgres is away nothing is found; what is due is found when it is back.

@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 from bridge import metrics
 from bridge.call import ServerCall
 from bridge.client import ClientSocket
-from bridge.closing import GONE, Ending, ending_for
+from bridge.closing import GONE, CloseReason, close_reason_for
 from bridge.config import BridgeSettings
 from bridge.frames import encode_error
 from bridge.inquiry import Capacity, Inquiry
@@ -36,14 +36,14 @@ REFUSED_AT_ONCE = 64
 SPARE_CONNECTIONS = REFUSED_AT_ONCE + 64
 """Connections beyond the limit of WebSockets: for those that are refused, handshakes and health checks."""
 
-FULL = ending_for("NO_CAPACITY", "the bridge serves as many streams as it can; try again shortly")
+FULL = close_reason_for("NO_CAPACITY", "the bridge serves as many streams as it can; try again shortly")
 
 # A module global is all there is to set. The default, 8 KiB, would cut the vocabulary off long before its limit.
 websockets.http11.MAX_LINE_LENGTH = MAX_QUERY_BYTES + 1024
 
 
 @asynccontextmanager
-async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> AsyncIterator[int]:
+async def open_listener(settings: BridgeSettings, channel: grpc.aio.Channel) -> AsyncIterator[int]:
     """Serves WebSockets while the block runs, and yields the port; 0 where it is a Unix socket.
 
     At the end of the block nobody else is let in, and those inside are told and get `settings.shutdown_seconds` to
@@ -52,14 +52,14 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
     Raises:
         OSError: the address cannot be listened on.
     """
-    door = _Door(settings, channel)
+    listener = _Listener(settings, channel)
     if settings.bridge_socket is None:
-        listen = partial(serve, door.handle, settings.bridge_host, settings.bridge_port)
+        listen = partial(serve, listener.handle, settings.bridge_host, settings.bridge_port)
     else:
-        listen = partial(unix_serve, door.handle, str(settings.bridge_socket))
+        listen = partial(unix_serve, listener.handle, str(settings.bridge_socket))
     async with listen(
-        create_connection=door.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
-        process_request=door.process_request,
+        create_connection=listener.create_connection,  # type: ignore[arg-type]  # a factory will do, says its docstring
+        process_request=listener.process_request,
         process_response=_process_response,
         # Clients come in bursts, after a deploy for example.
         backlog=settings.bridge_max_connections,
@@ -78,10 +78,10 @@ async def open_door(settings: BridgeSettings, channel: grpc.aio.Channel) -> Asyn
         try:
             yield server.sockets[0].getsockname()[1] if settings.bridge_socket is None else 0
         finally:
-            await door.close(server)
+            await listener.close(server)
 
 
-class _Door:
+class _Listener:
     """What all connections share."""
 
     def __init__(self, settings: BridgeSettings, channel: grpc.aio.Channel) -> None:
@@ -116,16 +116,16 @@ class _Door:
         self._open.add(socket)
         metrics.OPEN_CONNECTIONS.inc()
         try:
-            ending = await relay(socket, self._transcribe, self._settings.relay_limits, self._stopping)
+            close_reason = await relay(socket, self._transcribe, self._settings.relay_limits, self._stopping)
             if socket.has_begun:
-                await self._see_off(socket, ending)
+                await self._see_off(socket, close_reason)
         finally:
             self._open.discard(socket)
             metrics.OPEN_CONNECTIONS.dec()
         if not socket.has_begun:
-            await self._turn_away(socket, ending)
+            await self._turn_away(socket, close_reason)
 
-    async def _turn_away(self, socket: ClientSocket, ending: Ending) -> None:
+    async def _turn_away(self, socket: ClientSocket, close_reason: CloseReason) -> None:
         """Sees off a client that had no session. It holds no place meanwhile, and others drop it where many wait."""
         self._refused[socket] = None
         if len(self._refused) > REFUSED_AT_ONCE:
@@ -133,7 +133,7 @@ class _Door:
             del self._refused[first]
             first.abort()
         try:
-            await self._see_off(socket, ending)
+            await self._see_off(socket, close_reason)
         finally:
             self._refused.pop(socket, None)
 
@@ -154,24 +154,24 @@ class _Door:
     def _transcribe(self, metadata: Metadata) -> ServerCall:
         return ServerCall(self._stub.Transcribe(None, metadata=metadata))
 
-    async def _see_off(self, socket: ClientSocket, ending: Ending) -> None:
+    async def _see_off(self, socket: ClientSocket, close_reason: CloseReason) -> None:
         """Says the last words, and drops the connection where the client does not hear them in time."""
-        metrics.CLOSED.labels(code=str(ending.close_code)).inc()
-        if ending is not GONE:
+        metrics.CLOSED.labels(code=str(close_reason.close_code)).inc()
+        if close_reason is not GONE:
             seconds = self._settings.relay_limits.close_seconds
             with suppress(TimeoutError):
                 # A client that sends without reading hears nothing before it is rid of what it sends.
                 async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
                     group.create_task(_discard(socket))
-                    group.create_task(_say(socket, ending))
+                    group.create_task(_say(socket, close_reason))
         socket.abort()
 
 
-async def _say(socket: ClientSocket, ending: Ending) -> None:
+async def _say(socket: ClientSocket, close_reason: CloseReason) -> None:
     with suppress(ConnectionClosed):
-        if ending.code:
-            await socket.send(encode_error(ending))
-        await socket.close(ending.close_code, ending.code)
+        if close_reason.code:
+            await socket.send(encode_error(close_reason))
+        await socket.close(close_reason.close_code, close_reason.code)
 
 
 async def _discard(socket: ClientSocket) -> None:
