@@ -393,7 +393,7 @@ def test_a_file_of_another_kind_is_told_with_what_helps(
 @pytest.mark.parametrize("arguments", [["sessions", "export", ID], ["sessions", "list"], ["sessions", "get", ID]])
 def test_what_is_piped_is_utf_8_whatever_the_locale(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
-    monkeypatch.setattr("tests.unit.cli.test_command.BASE", replace(BASE, error=RUSSIAN))
+    monkeypatch.setattr("tests.unit.sdk.cli.test_command.BASE", replace(BASE, error=RUSSIAN))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", errors="strict"))
     assert main(arguments) == 0
     assert RUSSIAN in written.getvalue().decode()

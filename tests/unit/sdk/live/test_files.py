@@ -14,7 +14,7 @@ import soundfile
 from dalston import InvalidRequest
 from dalston.live.files import FileAudio, open_file
 
-from tests.unit.sdk.test_wav import chunk, fmt
+from tests.unit.sdk.live.test_wav import chunk, fmt
 
 FFMPEG = shutil.which("ffmpeg")
 SECONDS = 2

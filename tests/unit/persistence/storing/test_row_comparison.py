@@ -19,7 +19,7 @@ from persistence.storing import writer as writer_module
 from persistence.storing.restoration import Restoration
 from persistence.storing.row_comparison import RowComparison
 from persistence.storing.writer import SessionWriter
-from tests.unit.persistence.test_writer import Rows, a_start
+from tests.unit.persistence.storing.test_writer import Rows, a_start
 
 
 class SlowRows(Rows):
