@@ -1,10 +1,10 @@
-# Needs Python 3.11 or later and make; the rest is installed into .venv.
+# Needs Python 3.11 or later and make; everything else is installed into .venv.
 PYTHON ?= python3
 PY := .venv/bin/python
 BIN := .venv/bin
-# More words for the command behind a target: make test ARGS="-k bridge"
+# Further arguments for the command of a target: make test ARGS="-k bridge"
 ARGS ?=
-# What make bench runs, of benchmarks/
+# The benchmarks that make bench runs, by their file names in benchmarks/
 BENCH ?= engine latency
 
 .DEFAULT_GOAL := help
@@ -13,11 +13,11 @@ BENCH ?= engine latency
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
-	@echo 'make test      run the tests, on the same real parts: eight minutes               ARGS="-k bridge"'
-	@echo 'make faults    break everything that sessions are stored with, and compare bytes: about an hour'
+	@echo 'make test      run the tests, on the same real components: eight minutes          ARGS="-k bridge"'
+	@echo 'make faults    break every component that stores sessions, and compare bytes: about an hour'
 	@echo 'make lint      check style, types, layers and the contract'
-	@echo 'make generate  make stubs and descriptor set from proto/'
-	@echo 'make lock      lock what pyproject.toml asks for, with hashes                      ARGS=--upgrade'
+	@echo 'make generate  generate stubs and descriptor set from proto/'
+	@echo 'make lock      lock the dependencies of pyproject.toml, with hashes                ARGS=--upgrade'
 	@echo 'make outdated  list the locked packages that have a newer version, and known vulnerabilities'
 	@echo 'make sbom      write a bill of materials, build/sbom.cdx.json'
 	@echo 'make bench     measure latency, word error rate, CPU and memory      BENCH=soak ARGS="--hours 1"'
@@ -46,7 +46,7 @@ lock: .venv/dev.stamp
 
 outdated: .venv/dev.stamp
 	@$(PY) scripts/relock.py --outdated
-	@$(PY) scripts/audit.py || test $$? -eq 2 # nothing is known without a network
+	@$(PY) scripts/audit.py || test $$? -eq 2 # without a network nothing is known
 
 sbom: .venv/dev.stamp
 	@$(PY) scripts/sbom.py build/sbom.cdx.json
@@ -65,7 +65,7 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf *.egg-info sdk/*.egg-info
 
-# Installing runs again only when what is to be installed has changed.
+# Installs again only if the requirements have changed.
 .venv/stack.stamp: pyproject.toml sdk/pyproject.toml lock/stack.txt
 	@command -v $(PYTHON) >/dev/null || { echo 'error: Python 3.11 or later is needed, and there is no $(PYTHON)' >&2; exit 1; }
 	@$(PYTHON) scripts/install.py stack
