@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Warned,
         Word,
     )
-    from dalston.live.stream import AsyncTranscription
+    from dalston.live.async_transcription import AsyncTranscription
     from dalston.microphone import Microphone
     from dalston.options import AudioSource, TranscribeOptions
     from dalston.records import (
@@ -87,7 +87,7 @@ _HOMES = (
     "microphone",
     "async_client",
     "async_audio",
-    "live.stream",
+    "live.async_transcription",
     "client",
     "transcription",
 )

@@ -11,7 +11,7 @@ from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.calls import CLOSED, Calls
 from dalston.endpoint import find_endpoint
-from dalston.live.stream import AsyncTranscription, open_transcription
+from dalston.live.async_transcription import AsyncTranscription, open_transcription
 from dalston.options import AudioSource, TranscribeOptions
 
 DEFAULT_TIMEOUT = 30.0

@@ -8,7 +8,7 @@ from typing import Self
 
 from dalston import background
 from dalston.events import Event
-from dalston.live.stream import AsyncTranscription
+from dalston.live.async_transcription import AsyncTranscription
 from dalston.records import Transcript
 
 

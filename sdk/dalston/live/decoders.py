@@ -59,7 +59,7 @@ class Decoded:
     """Ends a step of `pieces` that waits; called from another thread."""
 
 
-class Rereadable:
+class RewindableFile:
     """A file that can be read from its first byte again, until `settle` is called, even if it is a pipe.
 
     Args:
@@ -100,7 +100,7 @@ class Rereadable:
         self._read.clear()
 
 
-def decode(source: Rereadable) -> Decoded:
+def decode(source: RewindableFile) -> Decoded:
     """Opens audio of any kind that is known to something installed here.
 
     Raises:
@@ -116,12 +116,12 @@ def decode(source: Rereadable) -> Decoded:
         shutil.copyfileobj(cast(BinaryIO, source), whole, _READ_BYTES)
         whole.flush()
         whole.seek(0)
-        decoded = _decode(Rereadable(cast(BinaryIO, whole), Path(whole.name)))
+        decoded = _decode(RewindableFile(cast(BinaryIO, whole), Path(whole.name)))
         stack.callback(decoded.close)
         return replace(decoded, close=stack.pop_all().close)
 
 
-def _has_table_last(source: Rereadable) -> bool:
+def _has_table_last(source: RewindableFile) -> bool:
     """Whether it is an MP4 whose table stands behind its audio, and which therefore cannot be read from a pipe."""
     source.rewind()
     box, length, position = b"ftyp", 0, 0
@@ -135,7 +135,7 @@ def _has_table_last(source: Rereadable) -> bool:
     return box == b"mdat"
 
 
-def _decode(source: Rereadable) -> Decoded:
+def _decode(source: RewindableFile) -> Decoded:
     tried: list[str] = []
     for name, opened in (("PyAV", _by_pyav), ("soundfile", _by_soundfile), ("ffmpeg", _by_ffmpeg)):
         source.rewind()
@@ -164,7 +164,7 @@ class _Unreadable(Exception):
     """It is here, and does not know what this is."""
 
 
-def _by_pyav(source: Rereadable) -> Decoded:
+def _by_pyav(source: RewindableFile) -> Decoded:
     try:
         import av
     except ImportError:
@@ -251,7 +251,7 @@ def _bytes_of(frame: Any) -> bytes:
     return bytes(frame.planes[0])[: frame.samples * frame.layout.nb_channels * 2]
 
 
-def _by_soundfile(source: Rereadable) -> Decoded:
+def _by_soundfile(source: RewindableFile) -> Decoded:
     if not source.is_seekable:
         raise _NotHere
     try:
@@ -276,7 +276,7 @@ def _by_soundfile(source: Rereadable) -> Decoded:
     return Decoded(samples, pieces(), seconds, file.close, warnings)
 
 
-def _by_ffmpeg(source: Rereadable) -> Decoded:
+def _by_ffmpeg(source: RewindableFile) -> Decoded:
     program = shutil.which("ffmpeg")
     if program is None:
         raise _NotHere

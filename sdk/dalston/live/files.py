@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from dalston.errors import InvalidRequest
 from dalston.events import Warned
-from dalston.live.decoders import INSTALL, MissingDecoder, Rereadable, decode, truncated
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
+from dalston.live.decoders import INSTALL, MissingDecoder, RewindableFile, decode, truncated
 from dalston.live.wav import STARTS, Reader, WavHeader, invalid, read_at_most, read_header
 
 _READ_BYTES = 32_768
@@ -50,7 +50,7 @@ def open_file(file: BinaryIO, path: Path | None) -> FileAudio:
     Raises:
         InvalidRequest: it is empty, or nothing here can read it; `reason` is `INVALID_AUDIO`.
     """
-    source = Rereadable(file, path)
+    source = RewindableFile(file, path)
     start = read_at_most(source, len(STARTS[0]))
     if not start:
         raise invalid("the audio is empty: there is not a byte of it")
@@ -69,7 +69,7 @@ def open_file(file: BinaryIO, path: Path | None) -> FileAudio:
     return _wav(source, header)
 
 
-def _wav(source: Rereadable, header: WavHeader) -> FileAudio:
+def _wav(source: RewindableFile, header: WavHeader) -> FileAudio:
     samples, warnings = header.samples, list[Warned]()
     if header.size == 0:
         warnings.append(Warned("no_audio", "the WAV file has no audio in it"))
@@ -84,7 +84,7 @@ def _wav(source: Rereadable, header: WavHeader) -> FileAudio:
     return FileAudio(samples.format, samples.converted(read()), seconds, warnings)
 
 
-def _decoded(source: Rereadable) -> FileAudio:
+def _decoded(source: RewindableFile) -> FileAudio:
     decoded = decode(source)
 
     def read() -> Iterator[bytes]:

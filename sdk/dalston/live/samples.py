@@ -11,7 +11,7 @@ from functools import partial
 from operator import mul
 from typing import Any, Literal
 
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 
 Kind = Literal["pcm", "float", "alaw", "mulaw"]
 

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dalston import errors
 from dalston.endpoint import Endpoint
-from dalston.live.frames import decode_response, encode_config, encode_control
+from dalston.live.websocket_codec import decode_response, encode_config, encode_control
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeResponse
 
 _PATH = "/v1/audio/transcriptions/stream"

@@ -41,7 +41,7 @@ SAID = [f"{n}:{round(length * RATE)}" for n, (_, length) in enumerate(UTTERANCES
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dalston.live.conversation._BACKOFF", Backoff(first=0.005, longest=0.02))
+    monkeypatch.setattr("dalston.live.resumable_session._BACKOFF", Backoff(first=0.005, longest=0.02))
 
 
 def pieces(audio: bytes = AUDIO) -> Iterator[bytes]:
@@ -295,8 +295,8 @@ async def test_audio_that_the_service_is_done_with_is_let_go() -> None:
         stream = client.transcribe(pieces(long), store_audio=True, max_kept_seconds=60)
         most = 0
         async for _ in stream:
-            assert stream._outgoing is not None
-            most = max(most, stream._outgoing.audio.size)
+            assert stream._send_queue is not None
+            most = max(most, stream._send_queue.audio.size)
     assert most <= (60 + 5) * RATE * FRAME
     assert service.last.joined() == long
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from dalston import events
 from dalston.cli import documents
-from dalston.live.conversation import Conversation
-from dalston.live.format import AudioFormat
-from dalston.live.outgoing import Outgoing
+from dalston.live.audio_format import AudioFormat
+from dalston.live.resumable_session import ResumableSession
+from dalston.live.send_queue import SendQueue
 from dalston.options import Behaviour
 from dalston.records import Key, Scope
 from dalston.v1 import transcription_pb2 as pb
@@ -114,10 +114,10 @@ async def test_every_event_is_printed_as_the_websocket_has_it() -> None:
     async def emit(event: events.Event) -> None:
         told.append(event)
 
-    outgoing = Outgoing(AudioFormat("alaw", 8000, 2), "en")
-    outgoing.finish()
+    send_queue = SendQueue(AudioFormat("alaw", 8000, 2), "en")
+    send_queue.finish()
     config = pb.TranscribeConfig()
-    await Conversation(Transport(), config, Behaviour(), outgoing, emit).run()
+    await ResumableSession(Transport(), config, Behaviour(), send_queue, emit).run()
     printed = [json.loads(documents.dumps(documents.event(event))) for event in told]
     assert printed[-1].pop("session_ids") == ["s1"]
     assert printed == [json.loads(encode_response(message)) for message in MESSAGES]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 from dalston.live.samples import Kind, Samples
 
 RATE = 16_000

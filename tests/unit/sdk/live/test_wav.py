@@ -6,7 +6,7 @@ import struct
 
 import pytest
 from dalston import InvalidRequest
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 from dalston.live.samples import Samples
 from dalston.live.wav import WavHeader, read_header
 from hypothesis import given

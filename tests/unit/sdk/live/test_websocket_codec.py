@@ -2,8 +2,8 @@
 
 import pytest
 from dalston import NoCapacity, ServerError
-from dalston.live.frames import decode_response, encode_config, encode_control
-from dalston.live.outgoing import END, FLUSH, KEEP_ALIVE
+from dalston.live.send_queue import END, FLUSH, KEEP_ALIVE
+from dalston.live.websocket_codec import decode_response, encode_config, encode_control
 from dalston.v1 import transcription_pb2 as pb
 
 from bridge.closing import close_reason_for

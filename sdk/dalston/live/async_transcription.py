@@ -11,12 +11,12 @@ from typing import Any, Self
 
 from dalston.calls import Calls
 from dalston.events import Event
-from dalston.live.conversation import Conversation
-from dalston.live.events import EventQueue
-from dalston.live.feeder import Feeder
-from dalston.live.outgoing import Outgoing
-from dalston.live.source import Source, open_source
-from dalston.live.tasks import stop
+from dalston.live.audio_stream import Source, open_audio_stream
+from dalston.live.cancellation import cancel_and_wait
+from dalston.live.event_queue import EventQueue
+from dalston.live.resumable_session import ResumableSession
+from dalston.live.send_queue import SendQueue
+from dalston.live.source_reader import SourceReader
 from dalston.live.transport import Transport
 from dalston.options import AudioSource, Behaviour
 from dalston.records import Transcript, Utterance
@@ -73,9 +73,9 @@ class AsyncTranscription:
         self._asked = asked
         self._events = EventQueue(_MOST_EVENTS)
         self._source: Source | None = None
-        self._outgoing: Outgoing | None = None
-        self._conversation: Conversation | None = None
-        self._feeding: asyncio.Task[None] | None = None
+        self._send_queue: SendQueue | None = None
+        self._session: ResumableSession | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
         self._is_entered = False
@@ -83,12 +83,12 @@ class AsyncTranscription:
     @property
     def is_started(self) -> bool:
         """Whether it was entered or iterated over."""
-        return self._outgoing is not None
+        return self._send_queue is not None
 
     @property
     def session_ids(self) -> tuple[str, ...]:
         """The sessions it took so far: more than one when a connection was lost."""
-        return tuple(self._conversation.session_ids) if self._conversation else ()
+        return tuple(self._session.session_ids) if self._session else ()
 
     @property
     def audio_seconds(self) -> float | None:
@@ -98,15 +98,15 @@ class AsyncTranscription:
     @property
     def transcript(self) -> Transcript:
         """What was said so far; `session_id` is the last session's, and empty before it has begun."""
-        finals = tuple(self._conversation.finals) if self._conversation else ()
+        finals = tuple(self._session.finals) if self._session else ()
         words: Counter[str] = Counter()
         for final in finals:
             words[final.language] += len(final.text.split())
-        asked = self._conversation.language if self._conversation else "auto"
+        asked = self._session.language if self._session else "auto"
         return Transcript(
             session_id=self.session_ids[-1] if self.session_ids else "",
             language=words.most_common(1)[0][0] if words else asked,
-            duration=self._conversation.duration if self._conversation else 0.0,
+            duration=self._session.duration if self._session else 0.0,
             text=" ".join(final.text for final in finals),
             utterances=tuple(
                 Utterance(final.start, final.end, final.text, final.confidence, final.words, final.language, index)
@@ -124,12 +124,12 @@ class AsyncTranscription:
 
     def end(self) -> None:
         """Takes no more audio. The last finals and `Ended` follow."""
-        outgoing = self._started()
+        send_queue = self._started()
         if self._source is not None and self._source.recording is not None:
             self._source.recording.close()  # What it has heard by now is still taken.
-        elif self._feeding is not None:
-            self._feeding.cancel()
-            outgoing.finish()
+        elif self._reading is not None:
+            self._reading.cancel()
+            send_queue.finish()
 
     async def wait(self) -> Transcript:
         """Reads all events that are left, and gives the transcript."""
@@ -140,7 +140,7 @@ class AsyncTranscription:
     async def close(self) -> None:
         """Breaks the transcription off, unless it has ended: the session is `interrupted`."""
         if self._task is not None:
-            await stop(self._task)
+            await cancel_and_wait(self._task)
         self._events.close()
 
     async def fail(self, error: Exception) -> None:
@@ -174,17 +174,17 @@ class AsyncTranscription:
     ) -> None:
         await self.close()
 
-    def _started(self) -> Outgoing:
-        if self._outgoing is None:
+    def _started(self) -> SendQueue:
+        if self._send_queue is None:
             raise RuntimeError("the transcription has not been started: enter it, or iterate over it")
-        return self._outgoing
+        return self._send_queue
 
     async def _start(self) -> None:
         if self._task is not None:
             return
         if self._failure is not None:
             raise self._failure
-        source = await open_source(self._audio, self._asked)
+        source = await open_audio_stream(self._audio, self._asked)
         if self._failure is not None:  # The client was closed meanwhile.
             await source.close()
             raise self._failure
@@ -196,31 +196,31 @@ class AsyncTranscription:
             channels=format_.channels,
             acks=True,
         )
-        outgoing = Outgoing(format_, config.language)
-        conversation = Conversation(self._transport, config, self._behaviour, outgoing, self._events.put)
-        feeder = Feeder(
+        send_queue = SendQueue(format_, config.language)
+        session = ResumableSession(self._transport, config, self._behaviour, send_queue, self._events.put)
+        reader = SourceReader(
             source,
-            outgoing,
+            send_queue,
             self._behaviour.pace,
             format_.size(self._behaviour.max_kept_seconds),
-            lambda: conversation.received_bytes,
+            lambda: session.received_bytes,
             self._events.put,
         )
-        self._source, self._outgoing, self._conversation = source, outgoing, conversation
-        self._feeding = asyncio.create_task(feeder.run(), name="dalston feeder")
-        self._task = asyncio.create_task(self._run(source, conversation), name="dalston transcription")
+        self._source, self._send_queue, self._session = source, send_queue, session
+        self._reading = asyncio.create_task(reader.run(), name="dalston reader")
+        self._task = asyncio.create_task(self._run(source, session), name="dalston transcription")
 
-    async def _run(self, source: Source, conversation: Conversation) -> None:
-        talking = asyncio.create_task(conversation.run(), name="dalston conversation")
-        feeding = self._feeding
-        assert feeding is not None  # noqa: S101 - for the type checker
+    async def _run(self, source: Source, session: ResumableSession) -> None:
+        talking = asyncio.create_task(session.run(), name="dalston session")
+        reading = self._reading
+        assert reading is not None  # noqa: S101 - for the type checker
         try:
-            await asyncio.wait((talking, feeding), return_when=asyncio.FIRST_COMPLETED)
-            if feeding.done() and not feeding.cancelled():
-                feeding.result()  # What the source raised is the end.
+            await asyncio.wait((talking, reading), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and not reading.cancelled():
+                reading.result()  # What the source raised is the end.
             await talking
         finally:
-            await stop(talking, feeding)
+            await cancel_and_wait(talking, reading)
             with suppress(asyncio.CancelledError):
                 await source.close()
             self._events.close()

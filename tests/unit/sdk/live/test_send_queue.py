@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 from dalston import AudioOverflow, Warned
-from dalston.live.feeder import Feeder
-from dalston.live.format import AudioFormat
-from dalston.live.kept import KeptAudio
-from dalston.live.outgoing import END, FLUSH, Outgoing
-from dalston.live.source import Source
+from dalston.live.audio_format import AudioFormat
+from dalston.live.audio_stream import Source
+from dalston.live.retransmission_buffer import RetransmissionBuffer
+from dalston.live.send_queue import END, FLUSH, SendQueue
+from dalston.live.source_reader import SourceReader
 from dalston.microphone import Recording
 from dalston.v1.transcription_pb2 import TranscribeControl
 from hypothesis import given
@@ -22,9 +22,9 @@ def language(code: str) -> TranscribeControl:
     return TranscribeControl(set_language=TranscribeControl.SetLanguage(language=code))
 
 
-def sent(outgoing: Outgoing) -> list[bytes | TranscribeControl]:
+def sent(send_queue: SendQueue) -> list[bytes | TranscribeControl]:
     items = []
-    while (item := outgoing.next(4)) is not None:
+    while (item := send_queue.next(4)) is not None:
         items.append(item)
         if item is END:
             break
@@ -38,7 +38,7 @@ def sent(outgoing: Outgoing) -> list[bytes | TranscribeControl]:
     )
 )
 def test_what_is_kept_is_what_came(steps: list[bytes | tuple[str, int] | int]) -> None:
-    kept, whole = KeptAudio(), b""
+    kept, whole = RetransmissionBuffer(), b""
     for step in steps:
         if isinstance(step, bytes):
             kept.append(step)
@@ -57,51 +57,51 @@ def test_what_is_kept_is_what_came(steps: list[bytes | tuple[str, int] | int]) -
 
 
 def test_instructions_are_sent_at_their_place() -> None:
-    outgoing = Outgoing(AudioFormat(), "en")
-    outgoing.take(b"123456")
-    outgoing.flush()
-    outgoing.set_language("de")
-    outgoing.take(b"789")
-    outgoing.finish()
-    assert sent(outgoing) == [b"1234", b"56", FLUSH, language("de"), b"789", END]
+    send_queue = SendQueue(AudioFormat(), "en")
+    send_queue.take(b"123456")
+    send_queue.flush()
+    send_queue.set_language("de")
+    send_queue.take(b"789")
+    send_queue.finish()
+    assert sent(send_queue) == [b"1234", b"56", FLUSH, language("de"), b"789", END]
 
 
 def test_a_new_session_gets_what_is_not_done_yet() -> None:
-    outgoing = Outgoing(AudioFormat(), "en")
-    outgoing.take(b"12")
-    outgoing.set_language("de")
-    outgoing.take(b"34")
-    outgoing.flush()
-    outgoing.flush()
-    outgoing.take(b"56")
-    sent(outgoing)
-    outgoing.answered()
-    outgoing.begin(0)
-    assert outgoing.language_at(0) == "en"
-    assert sent(outgoing) == [b"12", language("de"), b"34", FLUSH, b"56"]
-    outgoing.begin(4)
-    assert outgoing.language_at(4) == "de"
-    assert sent(outgoing) == [FLUSH, b"56"]
-    outgoing.release(4)
-    assert outgoing.language_at(4) == "de"
-    outgoing.answered()
-    outgoing.begin(5)
-    assert sent(outgoing) == [b"6"]
+    send_queue = SendQueue(AudioFormat(), "en")
+    send_queue.take(b"12")
+    send_queue.set_language("de")
+    send_queue.take(b"34")
+    send_queue.flush()
+    send_queue.flush()
+    send_queue.take(b"56")
+    sent(send_queue)
+    send_queue.answered()
+    send_queue.begin(0)
+    assert send_queue.language_at(0) == "en"
+    assert sent(send_queue) == [b"12", language("de"), b"34", FLUSH, b"56"]
+    send_queue.begin(4)
+    assert send_queue.language_at(4) == "de"
+    assert sent(send_queue) == [FLUSH, b"56"]
+    send_queue.release(4)
+    assert send_queue.language_at(4) == "de"
+    send_queue.answered()
+    send_queue.begin(5)
+    assert sent(send_queue) == [b"6"]
 
 
 def test_a_session_that_is_left_is_sent_no_more_and_one_at_its_end_is_not_left() -> None:
-    outgoing = Outgoing(AudioFormat(), "en")
-    outgoing.take(b"1234")
-    outgoing.next(2)
-    outgoing.leave()
-    assert outgoing.next(2) is END
-    assert not outgoing.is_told
-    outgoing.begin(2)
-    outgoing.finish()
-    assert sent(outgoing) == [b"34", END]
-    outgoing.leave()
-    assert not outgoing.is_leaving
-    assert outgoing.is_told
+    send_queue = SendQueue(AudioFormat(), "en")
+    send_queue.take(b"1234")
+    send_queue.next(2)
+    send_queue.leave()
+    assert send_queue.next(2) is END
+    assert not send_queue.is_told
+    send_queue.begin(2)
+    send_queue.finish()
+    assert sent(send_queue) == [b"34", END]
+    send_queue.leave()
+    assert not send_queue.is_leaving
+    assert send_queue.is_told
 
 
 def recorded(blocks: int, *, most: int = 1000) -> Recording:
@@ -125,29 +125,31 @@ def test_what_a_microphone_says_too_fast_is_silence_and_is_counted() -> None:
 
 
 async def test_a_live_source_lets_go_of_what_the_service_has_and_overflows_after_that() -> None:
-    outgoing = Outgoing(AudioFormat(), "en")
+    send_queue = SendQueue(AudioFormat(), "en")
     warnings: list[Warned] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         while True:
             yield bytes(SECOND)
-            while outgoing.next(SECOND):
+            while send_queue.next(SECOND):
                 pass
 
     async def emit(warned: Warned) -> None:
         warnings.append(warned)
 
     received = 50 * SECOND
-    feeder = Feeder(Source(AudioFormat(), pieces(), recorded(0)), outgoing, None, 60 * SECOND, lambda: received, emit)
+    reader = SourceReader(
+        Source(AudioFormat(), pieces(), recorded(0)), send_queue, None, 60 * SECOND, lambda: received, emit
+    )
     with pytest.raises(AudioOverflow):
-        await feeder.run()
+        await reader.run()
     assert [warned.code for warned in warnings] == ["unprotected"]
-    assert outgoing.audio.start == received
-    assert outgoing.audio.size == 60 * SECOND
+    assert send_queue.audio.start == received
+    assert send_queue.audio.size == 60 * SECOND
 
 
 async def test_a_source_that_can_wait_does() -> None:
-    outgoing = Outgoing(AudioFormat(), "en")
+    send_queue = SendQueue(AudioFormat(), "en")
     taken = 0
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -159,14 +161,14 @@ async def test_a_source_that_can_wait_does() -> None:
     async def emit(_warned: Warned) -> None:
         raise AssertionError
 
-    feeding = asyncio.create_task(
-        Feeder(Source(AudioFormat(), pieces()), outgoing, None, 60 * SECOND, lambda: 0, emit).run()
+    reading = asyncio.create_task(
+        SourceReader(Source(AudioFormat(), pieces()), send_queue, None, 60 * SECOND, lambda: 0, emit).run()
     )
     await asyncio.sleep(0.05)
     ahead = taken
     assert ahead < 12
     for _ in range(10):
-        outgoing.next(SECOND)
+        send_queue.next(SECOND)
     await asyncio.sleep(0.05)
     assert ahead < taken <= ahead + 10
-    feeding.cancel()
+    reading.cancel()

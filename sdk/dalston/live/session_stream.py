@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from dalston.errors import DalstonError, DeadlineExceeded, Unavailable
 from dalston.events import Acknowledged, Event, Final, Partial, Warned, Word
-from dalston.live.outgoing import END, KEEP_ALIVE, Outgoing
-from dalston.live.tasks import stop
+from dalston.live.cancellation import cancel_and_wait
+from dalston.live.send_queue import END, KEEP_ALIVE, SendQueue
 from dalston.live.timeline import Timeline
 from dalston.live.transport import Connection
 from dalston.v1 import transcription_pb2 as pb
@@ -27,14 +27,14 @@ _LIMIT_SECONDS = 30.0
 
 
 @dataclass
-class Exchange:
+class SessionStream:
     """Sends what is to be sent, and makes events of what comes."""
 
     connection: Connection
     limits: pb.SessionLimits
     base: int
     """Where in the caller's audio the session begins, in bytes."""
-    outgoing: Outgoing
+    send_queue: SendQueue
     timeline: Timeline
     finals: list[Final]
     """Those told are added."""
@@ -61,25 +61,25 @@ class Exchange:
                 sending.result()  # Nothing more is sent; the session goes on to its end.
             end = await receiving
         finally:
-            await stop(sending, receiving)
+            await cancel_and_wait(sending, receiving)
         self.timeline.completed(end.total_duration)
-        goes_on = self.outgoing.is_leaving and (self._holds_back or not self.outgoing.is_told)
+        goes_on = self.send_queue.is_leaving and (self._holds_back or not self.send_queue.is_told)
         return None if goes_on else end
 
     async def _send(self) -> None:
-        frame = self.outgoing.format.frame_bytes
+        frame = self.send_queue.format.frame_bytes
         most = min(self.limits.max_message_bytes or _MESSAGE_BYTES, _MESSAGE_BYTES) // frame * frame
         idle = min(_KEEP_ALIVE_SECONDS, (self.limits.idle_timeout_seconds or 30.0) / 3)
         silent_until = _now() + idle
         while True:
             if self._is_long_enough():
-                self.outgoing.leave()
-            item = self.outgoing.next(most)
+                self.send_queue.leave()
+            item = self.send_queue.next(most)
             if item is None:
                 try:
                     # Acknowledgements ring this bell, too: they must not put off the keep-alive.
                     async with asyncio.timeout_at(silent_until):
-                        await self.outgoing.changed()
+                        await self.send_queue.changed()
                     continue
                 except TimeoutError:
                     item = KEEP_ALIVE
@@ -96,7 +96,7 @@ class Exchange:
         longest = self.limits.max_session_seconds
         if longest <= 0:
             return False
-        sent = self.outgoing.format.seconds(self.outgoing.position - self.base)
+        sent = self.send_queue.format.seconds(self.send_queue.position - self.base)
         return max(sent, _now() - self._began_at) > longest - min(_LIMIT_SECONDS, longest * _LIMIT_SHARE)
 
     async def _receive(self) -> pb.SessionEnd:
@@ -133,7 +133,7 @@ class Exchange:
             case "speech_end":
                 return timeline.speech_ended(response.speech_end.timestamp)
             case "flushed":
-                self.outgoing.answered()
+                self.send_queue.answered()
                 return timeline.flushed(response.flushed.timestamp)
             case "audio_ack":
                 return self._acknowledged(response.audio_ack)
@@ -154,7 +154,7 @@ class Exchange:
             words=words,
             language_probability=message.language_probability if message.HasField("language_probability") else None,
         )
-        sent = self.outgoing.format.seconds(self.outgoing.position) if self.outgoing.is_leaving else None
+        sent = self.send_queue.format.seconds(self.send_queue.position) if self.send_queue.is_leaving else None
         told = self.timeline.final(final, sent)
         if told is not None:
             self.finals.append(told)
@@ -170,15 +170,15 @@ class Exchange:
     def _acknowledged(self, ack: pb.AudioAck) -> Acknowledged:
         furthest = self.timeline.acknowledged.received
         told = self.timeline.acknowledge(ack.received_seconds, ack.processed_seconds, ack.stored_seconds)
-        format_, audio = self.outgoing.format, self.outgoing.audio
+        format_, audio = self.send_queue.format, self.send_queue.audio
         if told.received > furthest or format_.size(told.received) >= audio.end:
             self.progressed()
-        self.outgoing.release(format_.size(self.timeline.releasable(stores_audio=self.stores_audio)))
+        self.send_queue.release(format_.size(self.timeline.releasable(stores_audio=self.stores_audio)))
         self.timeline.forget(format_.seconds(audio.start))
         return told
 
     def _leave(self, terminating: pb.SessionTerminating) -> Warned:
-        self.outgoing.leave()
+        self.send_queue.leave()
         details = {"grace_seconds": f"{terminating.grace_seconds:g}"}
         return Warned("terminating", "the server is stopping; the session moves to another", details)
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dalston.live.format import AudioFormat
-from dalston.live.kept import KeptAudio
+from dalston.live.audio_format import AudioFormat
+from dalston.live.retransmission_buffer import RetransmissionBuffer
 from dalston.v1.transcription_pb2 import TranscribeControl
 
 FLUSH = TranscribeControl(flush=TranscribeControl.Flush())
@@ -30,7 +30,7 @@ class _Instruction:
         return TranscribeControl(set_language=TranscribeControl.SetLanguage(language=self.language))
 
 
-class Outgoing:
+class SendQueue:
     """The caller's audio and instructions. Positions are bytes from the first of the caller's audio.
 
     Whatever it is told takes effect at once; `changed` tells those who wait for it.
@@ -38,7 +38,7 @@ class Outgoing:
 
     def __init__(self, format_: AudioFormat, language: str) -> None:
         self.format = format_
-        self.audio = KeptAudio()
+        self.audio = RetransmissionBuffer()
         self.position = 0
         """What the current session is sent next."""
         self.is_finished = False

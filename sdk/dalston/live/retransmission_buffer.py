@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class KeptAudio:
+class RetransmissionBuffer:
     """A piece of the caller's audio, from `start` to `end`: positions are bytes from the first of all."""
 
     def __init__(self) -> None:

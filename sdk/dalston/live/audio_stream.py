@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from dalston.events import Warned
+from dalston.live.audio_format import AudioFormat
 from dalston.live.files import FileAudio, open_file, open_raw
-from dalston.live.format import AudioFormat
 from dalston.microphone import Microphone, Recording
 from dalston.options import AudioSource
 
@@ -60,7 +60,7 @@ class Source:
             each()
 
 
-async def open_source(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
+async def open_audio_stream(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
     """Opens what `transcribe` was given.
 
     Args:

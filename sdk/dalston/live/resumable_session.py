@@ -21,8 +21,8 @@ from dalston.errors import (
     Unsupported,
 )
 from dalston.events import Ended, Event, Final, Reconnecting, Resumed, SessionBegan, Warned
-from dalston.live.exchange import Exchange
-from dalston.live.outgoing import Outgoing
+from dalston.live.send_queue import SendQueue
+from dalston.live.session_stream import SessionStream
 from dalston.live.timeline import Timeline
 from dalston.live.transport import OPEN_SECONDS, Connection, Transport
 from dalston.options import Behaviour
@@ -35,7 +35,7 @@ _LOST = (Unavailable, Busy, SessionActive, SessionTimeout)
 _CANNOT_RESUME = (NotFound, Unsupported, InvalidRequest)
 
 
-class Conversation:
+class ResumableSession:
     """Runs once. `session_ids`, `finals`, `language` and `duration` can be read all the time.
 
     Args:
@@ -48,13 +48,13 @@ class Conversation:
         transport: Transport,
         config: pb.TranscribeConfig,
         behaviour: Behaviour,
-        outgoing: Outgoing,
+        send_queue: SendQueue,
         emit: Callable[[Event], Awaitable[None]],
     ) -> None:
         self._transport = transport
         self._config = config
         self._behaviour = behaviour
-        self._outgoing = outgoing
+        self._send_queue = send_queue
         self._emit = emit
         self._timeline = Timeline()
         self._begin = pb.SessionBegin()
@@ -82,7 +82,7 @@ class Conversation:
     def received_bytes(self) -> int:
         """Audio before this position is with the service and recognised, stored or not."""
         acknowledged = self._timeline.acknowledged
-        return self._outgoing.format.size(min(acknowledged.received, acknowledged.processed))
+        return self._send_queue.format.size(min(acknowledged.received, acknowledged.processed))
 
     async def run(self) -> None:
         """Returns after `Ended`.
@@ -153,13 +153,13 @@ class Conversation:
 
     def _resuming_config(self) -> pb.TranscribeConfig:
         """The config of the session that takes the place of the current one."""
-        audio, format_ = self._outgoing.audio, self._outgoing.format
+        audio, format_ = self._send_queue.audio, self._send_queue.format
         point = self._timeline.resume_point(format_.seconds(audio.start), stores_audio=self._config.store_audio)
         position = min(max(format_.size(point), audio.start, self._base), audio.end)
         self._asked_base = position
         config = pb.TranscribeConfig()
         config.CopyFrom(self._config)
-        config.language = self._outgoing.language_at(position)
+        config.language = self._send_queue.language_at(position)
         config.ClearField("resume_session_id")
         config.ClearField("resume_from_seconds")
         if not self._is_orphan:
@@ -170,8 +170,8 @@ class Conversation:
     async def _resumed(self, begin: pb.SessionBegin) -> None:
         previous, position = self.session_ids[-1], self._asked_base
         if begin.HasField("resume_from_seconds"):
-            position = self._base + self._outgoing.format.size(begin.resume_from_seconds)
-        if not self._outgoing.audio.start <= position <= self._outgoing.audio.end:
+            position = self._base + self._send_queue.format.size(begin.resume_from_seconds)
+        if not self._send_queue.audio.start <= position <= self._send_queue.audio.end:
             raise ServerError("the service resumed at a point that was not asked for")
         self._take_begin(begin, position)
         await self._emit(Resumed(begin.session_id, previous, self._timeline.offset))
@@ -181,8 +181,8 @@ class Conversation:
         self._is_orphan = self._is_unanswered = False
         self._trouble = None
         self.session_ids.append(begin.session_id)
-        self._timeline.begin(self._outgoing.format.seconds(position))
-        self._outgoing.begin(position)
+        self._timeline.begin(self._send_queue.format.seconds(position))
+        self._send_queue.begin(position)
 
     def _follow(self, error: SessionResumed) -> None:
         """Goes on behind a session that began without our knowing, because its `session_begin` was lost."""
@@ -192,7 +192,7 @@ class Conversation:
         if error.resumed_by:  # Otherwise it will give way when the service notices that it has no client.
             self.session_ids.append(error.resumed_by)
             self._base = self._asked_base
-            self._timeline.begin(self._outgoing.format.seconds(self._base))
+            self._timeline.begin(self._send_queue.format.seconds(self._base))
             self._is_unanswered = False
 
     async def _replace(self, error: DalstonError) -> None:
@@ -229,11 +229,11 @@ class Conversation:
 
     async def _talk(self, connection: Connection) -> bool:
         """Runs a session to its end. Whether that was the end of all."""
-        exchange = Exchange(
+        stream = SessionStream(
             connection=connection,
             limits=self._begin.limits,
             base=self._base,
-            outgoing=self._outgoing,
+            send_queue=self._send_queue,
             timeline=self._timeline,
             finals=self.finals,
             stores_audio=self._config.store_audio,
@@ -241,7 +241,7 @@ class Conversation:
             progressed=self._progressed,
         )
         try:
-            end = await exchange.run()
+            end = await stream.run()
         except _LOST as error:
             self._lost(error)
             return False

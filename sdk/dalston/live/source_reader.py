@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from dalston.errors import AudioOverflow
 from dalston.events import Warned
-from dalston.live.outgoing import Outgoing
-from dalston.live.source import Source
+from dalston.live.audio_stream import Source
+from dalston.live.send_queue import SendQueue
 
 _READ_AHEAD_BYTES = 256 * 1024
 """Audio that is not sent yet, of a source that can wait."""
@@ -19,7 +19,7 @@ _STEP_BYTES = 64 * 1024
 Emit = Callable[[Warned], Awaitable[None]]
 
 
-class Feeder:
+class SourceReader:
     """Moves the audio of one transcription.
 
     Args:
@@ -29,14 +29,14 @@ class Feeder:
     def __init__(
         self,
         source: Source,
-        outgoing: Outgoing,
+        send_queue: SendQueue,
         pace: float | None,
         max_kept_bytes: int,
         spare: Callable[[], int],
         emit: Emit,
     ) -> None:
         self._source = source
-        self._outgoing = outgoing
+        self._send_queue = send_queue
         self._pace = pace
         self._max_kept_bytes = max_kept_bytes
         self._spare = spare
@@ -51,8 +51,8 @@ class Feeder:
             AudioOverflow: a source that does not wait came too fast for too long.
             Exception: what the source itself raised.
         """
-        frame, began = self._outgoing.format.frame_bytes, asyncio.get_running_loop().time()
-        step = self._outgoing.format.size(_STEP_SECONDS) if self._pace else _STEP_BYTES // frame * frame
+        frame, began = self._send_queue.format.frame_bytes, asyncio.get_running_loop().time()
+        step = self._send_queue.format.size(_STEP_SECONDS) if self._pace else _STEP_BYTES // frame * frame
         rest = b""
         async for piece in self._source.pieces:
             if not isinstance(piece, bytes | bytearray | memoryview):
@@ -62,7 +62,7 @@ class Feeder:
             rest = bytes(audio[whole:])
             for start in range(0, whole, step):
                 await self._make_room()
-                self._outgoing.take(bytes(audio[start : min(start + step, whole)]))
+                self._send_queue.take(bytes(audio[start : min(start + step, whole)]))
                 await self._keep_pace(began)
             await self._tell_dropped()
         for warned in self._source.warnings:
@@ -70,23 +70,23 @@ class Feeder:
         if rest:
             message = "the audio ends within a sample, which was left out"
             await self._emit(Warned("partial_sample", message, {"bytes": str(len(rest))}))
-        self._outgoing.finish()
+        self._send_queue.finish()
 
     async def _make_room(self) -> None:
         if self._source.is_live:
             await self._press()
         else:
-            await self._outgoing.until(self._has_room)
+            await self._send_queue.until(self._has_room)
 
     def _has_room(self) -> bool:
-        audio = self._outgoing.audio
-        return audio.size < self._max_kept_bytes and audio.end - self._outgoing.position < _READ_AHEAD_BYTES
+        audio = self._send_queue.audio
+        return audio.size < self._max_kept_bytes and audio.end - self._send_queue.position < _READ_AHEAD_BYTES
 
     async def _press(self) -> None:
-        audio = self._outgoing.audio
+        audio = self._send_queue.audio
         if audio.size < self._max_kept_bytes:
             return
-        self._outgoing.release(self._spare())
+        self._send_queue.release(self._spare())
         if audio.size >= self._max_kept_bytes:
             raise AudioOverflow("audio came faster than the service took it, until the memory for it was full")
         if not self._has_warned:
@@ -97,7 +97,7 @@ class Feeder:
     async def _keep_pace(self, began: float) -> None:
         if self._pace is None:
             return
-        due = began + self._outgoing.format.seconds(self._outgoing.audio.end) / self._pace
+        due = began + self._send_queue.format.seconds(self._send_queue.audio.end) / self._pace
         await asyncio.sleep(due - asyncio.get_running_loop().time())
 
     async def _tell_dropped(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 
-async def stop(*tasks: asyncio.Task[Any]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks and waits until they are done. What they failed with is passed over."""
     for task in tasks:
         task.cancel()
