@@ -1,10 +1,10 @@
 """Client of the Dalston real-time transcription service.
 
-    from dalston import Client, Final
+    from dalston import Client, FinalResult
 
     with Client() as client, client.transcribe("speech.wav") as stream:
         for event in stream:
-            if isinstance(event, Final):
+            if isinstance(event, FinalResult):
                 print(event.text)
 
 `AsyncClient` is the same in asyncio. What is imported here is loaded when it is first used.
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
         Acknowledged,
         Ended,
         Event,
-        Final,
+        FinalResult,
         Flushed,
-        Partial,
+        PartialResult,
         Reconnecting,
         Resumed,
         SessionBegan,
@@ -112,7 +112,7 @@ __all__ = [
     "EnhancementStatus",
     "Event",
     "ExportFormat",
-    "Final",
+    "FinalResult",
     "Flushed",
     "InvalidRequest",
     "Key",
@@ -120,7 +120,7 @@ __all__ = [
     "NewKey",
     "NoCapacity",
     "NotFound",
-    "Partial",
+    "PartialResult",
     "PermissionDenied",
     "RateLimited",
     "Reconnecting",

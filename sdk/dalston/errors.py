@@ -32,7 +32,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dalston.events import Final
+    from dalston.events import FinalResult
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -138,7 +138,7 @@ class DeadlineExceeded(Unavailable):
 class ConnectionLost(DalstonError):
     """A live session broke, and could not be resumed in the time given."""
 
-    def __init__(self, message: str, *, session_id: str | None, finals: tuple[Final, ...]) -> None:
+    def __init__(self, message: str, *, session_id: str | None, finals: tuple[FinalResult, ...]) -> None:
         super().__init__(message)
         self.session_id = session_id
         """The last session, to be resumed later; None if none had begun."""

@@ -57,7 +57,7 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class PartialResult:
     """What an unfinished utterance sounds like so far. Replaces the partial before it.
 
     The final replaces it. An utterance that proves to be no speech has no final, and what its partials said is void.
@@ -69,7 +69,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
+class FinalResult:
     """What an utterance said. Never changes, comes once, and in the order of the utterances."""
 
     text: str
@@ -161,7 +161,7 @@ class Ended:
     transcript_uri: str | None = None
     speech_duration: float = 0.0
     """How much of the audio was speech."""
-    finals: tuple[Final, ...] = field(default=(), repr=False)
+    finals: tuple[FinalResult, ...] = field(default=(), repr=False)
     """All of them, in their order."""
 
 
@@ -169,8 +169,8 @@ Event: TypeAlias = (
     SessionBegan
     | SpeechStarted
     | SpeechEnded
-    | Partial
-    | Final
+    | PartialResult
+    | FinalResult
     | Flushed
     | Acknowledged
     | Warned

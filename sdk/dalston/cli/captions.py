@@ -10,7 +10,7 @@ from itertools import pairwise
 from textwrap import wrap
 
 from dalston.cli import safe_text
-from dalston.events import Final
+from dalston.events import FinalResult
 
 _LINE = 42
 """Characters of a line, two of which make a caption: what subtitlers hold to."""
@@ -33,7 +33,7 @@ class Captions:
         """What comes before the first caption."""
         return "WEBVTT\n\n" if self._is_vtt else ""
 
-    def push(self, final: Final) -> str:
+    def push(self, final: FinalResult) -> str:
         """The captions of an utterance. Its time is shared out among them by their characters."""
         return "".join(self._cue(start, end, lines) for start, end, lines in _split(final))
 
@@ -46,7 +46,7 @@ class Captions:
         return f"{self._number}\n{times.replace('.', ',')}\n" + "\n".join(map(_apart, lines)) + "\n\n"
 
 
-def _split(final: Final) -> Iterator[tuple[float, float, list[str]]]:
+def _split(final: FinalResult) -> Iterator[tuple[float, float, list[str]]]:
     lines = wrap(safe_text.line(final.text), _LINE)
     captions = [list(lines[first : first + _LINES]) for first in range(0, len(lines), _LINES)]
     whole = sum(map(len, lines))

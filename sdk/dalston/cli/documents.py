@@ -14,8 +14,8 @@ _TYPES: dict[type[Any], str] = {
     events.SessionBegan: "session.begin",
     events.SpeechStarted: "vad.speech_start",
     events.SpeechEnded: "vad.speech_end",
-    events.Partial: "transcript.partial",
-    events.Final: "transcript.final",
+    events.PartialResult: "transcript.partial",
+    events.FinalResult: "transcript.final",
     events.Flushed: "flushed",
     events.Acknowledged: "audio.ack",
     events.Warned: "warning",
@@ -69,7 +69,7 @@ def _content(happened: events.Event) -> dict[str, Any]:
                 name: shown.pop(name) for name in ("max_session_seconds", "idle_timeout_seconds", "max_message_bytes")
             }
             return {"session_id": shown.pop("session_id"), "config": config, **shown, "limits": limits}
-        case events.Final() if not happened.words:
+        case events.FinalResult() if not happened.words:
             del shown["words"]
         case events.Acknowledged():
             return {f"{name}_seconds": value for name, value in shown.items()}

@@ -101,9 +101,9 @@ class Run:
         match event:
             case events.SessionBegan():
                 output.note(f"session {event.session_id}")
-            case events.Partial():
+            case events.PartialResult():
                 view.partial(event.text)
-            case events.Final() | events.SpeechStarted():  # An utterance that was no speech has no final.
+            case events.FinalResult() | events.SpeechStarted():  # An utterance that was no speech has no final.
                 view.partial("")
             case events.Acknowledged():
                 view.processed(event.processed)

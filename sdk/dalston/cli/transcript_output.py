@@ -83,11 +83,11 @@ class Writer:
 
     def take(self, event: Event) -> None:
         """Writes what there is to be written of an event, at once."""
-        from dalston.events import Final
+        from dalston.events import FinalResult
 
         if self._json:
             self._write(documents.dumps(documents.event(event) | self._named) + "\n")
-        elif not isinstance(event, Final):
+        elif not isinstance(event, FinalResult):
             return
         elif self._captions is not None:
             self._write(self._captions.push(event))

@@ -20,7 +20,7 @@ from dalston.errors import (
     Unavailable,
     Unsupported,
 )
-from dalston.events import Ended, Event, Final, Reconnecting, Resumed, SessionBegan, Warned
+from dalston.events import Ended, Event, FinalResult, Reconnecting, Resumed, SessionBegan, Warned
 from dalston.live.send_queue import SendQueue
 from dalston.live.session_stream import SessionStream
 from dalston.live.timeline import Timeline
@@ -66,7 +66,7 @@ class ResumableSession:
         self._outage_began: float | None = None
         self._attempt = 0
         self.session_ids: list[str] = []
-        self.finals: list[Final] = []
+        self.finals: list[FinalResult] = []
 
     @property
     def duration(self) -> float:

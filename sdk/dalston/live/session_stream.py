@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dalston.errors import DalstonError, DeadlineExceeded, Unavailable
-from dalston.events import Acknowledged, Event, Final, Partial, Warned, Word
+from dalston.events import Acknowledged, Event, FinalResult, PartialResult, Warned, Word
 from dalston.live.cancellation import cancel_and_wait
 from dalston.live.send_queue import END, KEEP_ALIVE, SendQueue
 from dalston.live.timeline import Timeline
@@ -36,7 +36,7 @@ class SessionStream:
     """Where in the caller's audio the session begins, in bytes."""
     send_queue: SendQueue
     timeline: Timeline
-    finals: list[Final]
+    finals: list[FinalResult]
     """Those told are added."""
     stores_audio: bool
     emit: Callable[[Event], Awaitable[None]]
@@ -127,7 +127,9 @@ class SessionStream:
             case "final":
                 return self._final(response.final)
             case "partial":
-                return timeline.partial(Partial(response.partial.text, response.partial.start, response.partial.end))
+                return timeline.partial(
+                    PartialResult(response.partial.text, response.partial.start, response.partial.end)
+                )
             case "speech_start":
                 return timeline.speech_started(response.speech_start.timestamp)
             case "speech_end":
@@ -143,9 +145,9 @@ class SessionStream:
                 return self._leave(response.session_terminating)
         return None
 
-    def _final(self, message: pb.Final) -> Final | None:
+    def _final(self, message: pb.Final) -> FinalResult | None:
         words = tuple(Word(word.word, word.start, word.end, word.confidence) for word in message.words)
-        final = Final(
+        final = FinalResult(
             text=message.text,
             start=message.start,
             end=message.end,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from dalston.events import Acknowledged, Final, Flushed, Partial, SpeechEnded, SpeechStarted, Warned, Word
+from dalston.events import Acknowledged, FinalResult, Flushed, PartialResult, SpeechEnded, SpeechStarted, Warned, Word
 
 SLACK_SECONDS = 30.0
 """How much audio is kept that the service has done with. It is more than the longest utterance, so that there is an end
@@ -20,7 +20,7 @@ _SAME_SECONDS = 0.01
 _CUT_SECONDS = 0.25
 """An utterance that ends so near to the end of what was sent was ended by that, not by a pause."""
 
-Told = Final | Partial | SpeechStarted | SpeechEnded | Flushed | Acknowledged | Warned
+Told = FinalResult | PartialResult | SpeechStarted | SpeechEnded | Flushed | Acknowledged | Warned
 
 
 class Timeline:
@@ -47,7 +47,7 @@ class Timeline:
         self._stored = min(self._stored, offset)
         self._processed = min(self._processed, offset)
 
-    def final(self, final: Final, sent: float | None = None) -> Final | None:
+    def final(self, final: FinalResult, sent: float | None = None) -> FinalResult | None:
         """A final of the current session in the caller's time; None if it was told before.
 
         Args:
@@ -73,12 +73,12 @@ class Timeline:
         details = {**warned.details, "start": _text(start), "end": _text(end)}
         return replace(warned, details=details)
 
-    def partial(self, partial: Partial) -> Partial | None:
+    def partial(self, partial: PartialResult) -> PartialResult | None:
         """A partial in the caller's time; None if the final of its utterance has come."""
         start, end = self.offset + partial.start, self.offset + partial.end
         if (start + end) / 2 < self.last_end + _SAME_SECONDS:
             return None
-        return Partial(partial.text, start, end)
+        return PartialResult(partial.text, start, end)
 
     def speech_started(self, timestamp: float) -> SpeechStarted | None:
         """The beginning of speech in the caller's time; None if it was told before."""

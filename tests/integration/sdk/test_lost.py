@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 
 import pytest
-from dalston import Acknowledged, AsyncClient, Ended, Event, Final, Resumed
+from dalston import Acknowledged, AsyncClient, Ended, Event, FinalResult, Resumed
 from dalston.options import Transport
 
 from stack.supervisor import Stack
@@ -32,7 +32,7 @@ async def test_a_cut_connection_is_not_noticed_in_what_is_told_and_stored(
         assert isinstance(ended, Ended)
         assert len(ended.session_ids) == 1 + len([event for event in events if isinstance(event, Resumed)]) >= 3
         assert ended.duration == pytest.approx(speech.seconds)
-        finals = [event for event in events if isinstance(event, Final)]
+        finals = [event for event in events if isinstance(event, FinalResult)]
         assert all(one.end <= other.start + 0.5 for one, other in pairwise(finals))
         assert ended.text == " ".join(final.text for final in finals)
         joined = bytearray()

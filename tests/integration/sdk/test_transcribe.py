@@ -11,10 +11,10 @@ from dalston import (
     Client,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
     InvalidRequest,
-    Partial,
+    PartialResult,
     SessionBegan,
     SpeechEnded,
     SpeechStarted,
@@ -46,7 +46,7 @@ def test_a_file_is_told_whole_over_both_transports(client: Client, speech: Speec
     assert ended.session_ids == stream.session_ids == (begun.session_id,)
     assert ended.duration == pytest.approx(speech.seconds)
     assert word_error_rate(speech.text, ended.text) <= 0.1
-    finals = of(Final, events)
+    finals = of(FinalResult, events)
     assert transcript.text == ended.text
     assert [(u.start, u.end, u.text) for u in transcript.utterances] == [(f.start, f.end, f.text) for f in finals]
     assert [s.timestamp for s in of(SpeechStarted, events)] == [final.start for final in finals]
@@ -72,7 +72,7 @@ async def test_pieces_of_any_size_are_audio(async_client: AsyncClient, speech: S
     async with async_client.transcribe(pieces(), language="en") as stream:
         events = [event async for event in stream]
     assert events[-1].duration == 5.0
-    assert of(Final, events)
+    assert of(FinalResult, events)
 
 
 def test_an_iterator_may_end_within_a_sample(client: Client, speech: Speech) -> None:
@@ -95,13 +95,13 @@ def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, 
         events: list[Event] = []
         for event in stream:
             # What has hardly begun may be no speech, and have no final.
-            if isinstance(event, Partial) and not of(Partial, events):
+            if isinstance(event, PartialResult) and not of(PartialResult, events):
                 stream.flush()
             if isinstance(event, Flushed):
                 stream.end()
             events.append(event)
     (flushed,) = of(Flushed, events)
-    before = [event for event in events[: events.index(flushed)] if isinstance(event, Final)]
+    before = [event for event in events[: events.index(flushed)] if isinstance(event, FinalResult)]
     assert before
     assert before[-1].end <= flushed.timestamp + 0.1
     assert isinstance(events[-1], Ended)

@@ -551,7 +551,7 @@ async def test_a_closed_client_without_asyncio_says_so() -> None:
 
 FORKING = """
 import os, signal, sys
-from dalston import Client, DalstonError, Final
+from dalston import Client, DalstonError, FinalResult
 
 used, address = sys.argv[1:]
 signal.alarm(25)  # What hangs is ended.

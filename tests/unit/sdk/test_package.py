@@ -12,7 +12,7 @@ LIGHT = (
 )
 
 
-@pytest.mark.parametrize("use", ["0", "dalston.NotFound", "dalston.Session, dalston.Final", "dalston.Microphone"])
+@pytest.mark.parametrize("use", ["0", "dalston.NotFound", "dalston.Session, dalston.FinalResult", "dalston.Microphone"])
 def test_grpc_is_loaded_by_those_only_who_call(use: str) -> None:
     environment = {"PYTHONPATH": str(Path(dalston.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", LIGHT.format(use)], env=environment, check=True)

@@ -19,7 +19,7 @@ from dalston import (
     ConnectionLost,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
     InvalidRequest,
     NoCapacity,
@@ -56,7 +56,7 @@ async def transcribe(service: Service, audio: Any = None, **options: Any) -> lis
 
 def check_whole(events: list[Event], service: Service, *, stores_audio: bool = True) -> None:
     """Nothing is missing, doubled or moved."""
-    finals = [event for event in events if isinstance(event, Final)]
+    finals = [event for event in events if isinstance(event, FinalResult)]
     assert [final.text for final in finals] == SAID
     time = 0.0
     for final, (silence, length) in zip(finals, UTTERANCES, strict=True):
@@ -255,7 +255,7 @@ async def test_without_progress_it_is_given_up_and_what_was_said_is_not_lost() -
         with pytest.raises(ConnectionLost) as error:
             async for event in stream:
                 events.append(event)  # noqa: PERF401 - what came before the error counts
-    finals = tuple(event for event in events if isinstance(event, Final))
+    finals = tuple(event for event in events if isinstance(event, FinalResult))
     assert error.value.finals == finals
     assert [final.text for final in finals] == SAID[: len(finals)]
     assert finals

@@ -3,11 +3,11 @@ from __future__ import annotations
 import re
 
 from dalston.cli.captions import Captions
-from dalston.events import Final
+from dalston.events import FinalResult
 
 
-def final(text: str, start: float = 0.0, end: float = 10.0) -> Final:
-    return Final(text, start, end, 0.9, "en")
+def final(text: str, start: float = 0.0, end: float = 10.0) -> FinalResult:
+    return FinalResult(text, start, end, 0.9, "en")
 
 
 def test_captions_are_numbered_through() -> None:

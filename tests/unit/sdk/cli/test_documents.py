@@ -29,7 +29,7 @@ def test_times_are_rfc_3339_scopes_a_list_and_what_is_unset_is_left_out() -> Non
 
 
 def test_events_have_the_names_of_the_websocket() -> None:
-    final = events.Final("Hello.", 0.5, 1.0, 0.9, "en", (events.Word("Hello.", 0.5, 1.0, 0.8),))
+    final = events.FinalResult("Hello.", 0.5, 1.0, 0.9, "en", (events.Word("Hello.", 0.5, 1.0, 0.8),))
     assert documents.event(final) == {
         "type": "transcript.final",
         "text": "Hello.",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dalston.events import Acknowledged, Final, SpeechEnded, SpeechStarted, Warned
+from dalston.events import Acknowledged, FinalResult, SpeechEnded, SpeechStarted, Warned
 from dalston.live.timeline import SLACK_SECONDS, Timeline
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +12,8 @@ ROUNDING = 1e-6
 """What sums of seconds are off by, at the most: there is nothing to be said in it."""
 
 
-def final(start: float, end: float, text: str = "") -> Final:
-    return Final(text, start, end, 0.9, "en")
+def final(start: float, end: float, text: str = "") -> FinalResult:
+    return FinalResult(text, start, end, 0.9, "en")
 
 
 @dataclass(frozen=True)
