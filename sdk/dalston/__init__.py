@@ -7,7 +7,7 @@
             if isinstance(event, FinalResult):
                 print(event.text)
 
-`AsyncClient` is the same in asyncio. What is imported here is loaded when it is first used.
+`AsyncClient` is the same client for asyncio. The names exported here are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     )
     from dalston.transcription import Transcription
 
-# Where the names are, what is quick to load first: most of what is asked for needs no gRPC.
-_HOMES = (
+# The modules that define the exported names, cheapest import first: most of the names need no gRPC.
+_MODULES = (
     "errors",
     "events",
     "records",
@@ -155,8 +155,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
+        for submodule in _MODULES:
+            module = import_module(f"{__name__}.{submodule}")
             if hasattr(module, name):
                 value: object = getattr(module, name)
                 globals()[name] = value

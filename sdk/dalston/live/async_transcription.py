@@ -1,4 +1,4 @@
-"""A live transcription."""
+"""A live transcription for asyncio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dalston.calls import Calls
 from dalston.events import Event
-from dalston.live.audio_stream import Source, open_audio_stream
+from dalston.live.audio_stream import AudioStream, open_audio_stream
 from dalston.live.cancellation import cancel_and_wait
 from dalston.live.event_queue import EventQueue
 from dalston.live.resumable_session import ResumableSession
@@ -23,21 +23,21 @@ from dalston.records import Transcript, Utterance
 from dalston.v1.transcription_pb2 import TranscribeConfig
 
 _MOST_EVENTS = 1000
-"""Events that wait to be read, before the transcription waits for whoever reads them."""
+"""Events that may wait to be read before the transcription pauses."""
 _FORMAT = ("encoding", "sample_rate", "channels")
 
 
 def open_transcription(calls: Calls, audio: AudioSource, options: Mapping[str, Any]) -> AsyncTranscription:
     """See `AsyncClient.transcribe`."""
-    behaviour, asked = Behaviour.split(options)
-    if isinstance(asked.get("vocabulary"), str):
-        raise TypeError("vocabulary is a sequence of terms")
-    for name, value in asked.items():  # Whether they are of their types is better known now than later.
+    behaviour, requested = Behaviour.split(options)
+    if isinstance(requested.get("vocabulary"), str):
+        raise TypeError("vocabulary must be a sequence of terms, not a string")
+    for name, value in requested.items():  # Report a wrong type now instead of when the session opens.
         try:
             TranscribeConfig(**{name: value})
         except TypeError:
             raise TypeError(f"{name} cannot be of type {type(value).__name__}") from None
-    return AsyncTranscription(_transport(calls, behaviour), audio, behaviour, asked)
+    return AsyncTranscription(_transport(calls, behaviour), audio, behaviour, requested)
 
 
 def _transport(calls: Calls, behaviour: Behaviour) -> Transport:
@@ -51,28 +51,28 @@ def _transport(calls: Calls, behaviour: Behaviour) -> Transport:
 
 
 class AsyncTranscription:
-    """Iterate over it for the events; errors are raised there. Enter it to be sure that it is closed.
+    """Iterate over it for the events; the iteration raises the errors. Enter it to ensure that it is closed.
 
-    A connection that is lost is made again, and the session resumed: times go on, and no final is missing or told
-    twice. That ends with `ConnectionLost` when nothing got further for `give_up_after` seconds.
+    After a lost connection it reconnects and resumes the session: times continue, and no final is missing or
+    duplicated. After `give_up_after` seconds without progress it raises `ConnectionLost`.
 
-    Events wait to be read, up to a bound: a transcription that nobody iterates over comes to a halt.
+    The queue of events is bounded: a transcription whose events are not read pauses.
 
-    Entering it, or iterating without that, raises:
-        InvalidRequest: the audio is of a kind that nothing here can read; the message says what to install.
+    Entering it, or iterating over it without entering, raises:
+        InvalidRequest: no installed decoder can read the audio; the message names what to install.
         OSError: the file or the microphone cannot be opened.
-        TypeError, ValueError: it is no source of audio, or its options cannot be.
+        TypeError, ValueError: the argument is not an audio source, or its options are invalid.
     """
 
     def __init__(
-        self, transport: Transport, audio: AudioSource, behaviour: Behaviour, asked: Mapping[str, Any]
+        self, transport: Transport, audio: AudioSource, behaviour: Behaviour, requested: Mapping[str, Any]
     ) -> None:
         self._transport = transport
         self._audio = audio
         self._behaviour = behaviour
-        self._asked = asked
+        self._requested = requested
         self._events = EventQueue(_MOST_EVENTS)
-        self._source: Source | None = None
+        self._source: AudioStream | None = None
         self._send_queue: SendQueue | None = None
         self._session: ResumableSession | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -82,30 +82,30 @@ class AsyncTranscription:
 
     @property
     def is_started(self) -> bool:
-        """Whether it was entered or iterated over."""
+        """Whether the transcription has been entered or iterated over."""
         return self._send_queue is not None
 
     @property
     def session_ids(self) -> tuple[str, ...]:
-        """The sessions it took so far: more than one when a connection was lost."""
+        """The sessions so far; more than one after a lost connection."""
         return tuple(self._session.session_ids) if self._session else ()
 
     @property
     def audio_seconds(self) -> float | None:
-        """How long the audio is, as far as it says so itself; None before it was entered or iterated over."""
+        """Length of the audio in seconds if its header states it; None before the transcription has started."""
         return self._source.seconds if self._source else None
 
     @property
     def transcript(self) -> Transcript:
-        """What was said so far; `session_id` is the last session's, and empty before it has begun."""
+        """The transcript so far; `session_id` is that of the last session, empty before the first."""
         finals = tuple(self._session.finals) if self._session else ()
         words: Counter[str] = Counter()
         for final in finals:
             words[final.language] += len(final.text.split())
-        asked = self._session.language if self._session else "auto"
+        requested = self._session.language if self._session else "auto"
         return Transcript(
             session_id=self.session_ids[-1] if self.session_ids else "",
-            language=words.most_common(1)[0][0] if words else asked,
+            language=words.most_common(1)[0][0] if words else requested,
             duration=self._session.duration if self._session else 0.0,
             text=" ".join(final.text for final in finals),
             utterances=tuple(
@@ -115,36 +115,36 @@ class AsyncTranscription:
         )
 
     def flush(self) -> None:
-        """Ends the utterance in progress now; `Flushed` comes once all audio taken so far is transcribed."""
+        """Ends the utterance in progress; `Flushed` follows once all audio so far is transcribed."""
         self._started().flush()
 
     def set_language(self, language: str) -> None:
-        """Changes the language from the next utterance on: an ISO 639-1 code or `auto`."""
+        """Changes the language from the next utterance on: an ISO 639-1 code, or `auto`."""
         self._started().set_language(language)
 
     def end(self) -> None:
-        """Takes no more audio. The last finals and `Ended` follow."""
+        """Ends the audio. The last finals and `Ended` follow."""
         send_queue = self._started()
         if self._source is not None and self._source.recording is not None:
-            self._source.recording.close()  # What it has heard by now is still taken.
+            self._source.recording.close()  # Audio recorded before is still sent.
         elif self._reading is not None:
             self._reading.cancel()
             send_queue.finish()
 
     async def wait(self) -> Transcript:
-        """Reads all events that are left, and gives the transcript."""
+        """Reads the remaining events and returns the transcript."""
         async for _ in self:
             pass
         return self.transcript
 
     async def close(self) -> None:
-        """Breaks the transcription off, unless it has ended: the session is `interrupted`."""
+        """Aborts the transcription unless it has ended; its session is recorded as `interrupted`."""
         if self._task is not None:
             await cancel_and_wait(self._task)
         self._events.close()
 
     async def fail(self, error: Exception) -> None:
-        """Breaks the transcription off, unless it has ended; whoever iterates over it gets `error`."""
+        """Aborts the transcription unless it has ended; the iteration raises `error`."""
         if self._task is None or not self._task.done():
             self._failure = error
             await self.close()
@@ -184,13 +184,13 @@ class AsyncTranscription:
             return
         if self._failure is not None:
             raise self._failure
-        source = await open_audio_stream(self._audio, self._asked)
-        if self._failure is not None:  # The client was closed meanwhile.
+        source = await open_audio_stream(self._audio, self._requested)
+        if self._failure is not None:  # The client was closed while the source opened.
             await source.close()
             raise self._failure
         format_ = source.format
         config = TranscribeConfig(
-            **{name: value for name, value in self._asked.items() if name not in _FORMAT},
+            **{name: value for name, value in self._requested.items() if name not in _FORMAT},
             encoding=format_.encoding,
             sample_rate=format_.sample_rate,
             channels=format_.channels,
@@ -210,17 +210,17 @@ class AsyncTranscription:
         self._reading = asyncio.create_task(reader.run(), name="dalston reader")
         self._task = asyncio.create_task(self._run(source, session), name="dalston transcription")
 
-    async def _run(self, source: Source, session: ResumableSession) -> None:
-        talking = asyncio.create_task(session.run(), name="dalston session")
+    async def _run(self, source: AudioStream, session: ResumableSession) -> None:
+        running = asyncio.create_task(session.run(), name="dalston session")
         reading = self._reading
         assert reading is not None  # noqa: S101 - for the type checker
         try:
-            await asyncio.wait((talking, reading), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((running, reading), return_when=asyncio.FIRST_COMPLETED)
             if reading.done() and not reading.cancelled():
-                reading.result()  # What the source raised is the end.
-            await talking
+                reading.result()  # An error of the source ends the transcription.
+            await running
         finally:
-            await cancel_and_wait(talking, reading)
+            await cancel_and_wait(running, reading)
             with suppress(asyncio.CancelledError):
                 await source.close()
             self._events.close()

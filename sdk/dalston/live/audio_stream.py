@@ -1,4 +1,4 @@
-"""Where the audio comes from."""
+"""Audio sources of any type as asynchronous streams of bytes."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Audio that comes piece by piece."""
+class AudioStream:
+    """An opened audio source."""
 
     format: AudioFormat
     pieces: AsyncIterator[bytes]
-    """In pieces of any size."""
+    """Pieces of any size."""
     recording: Recording | None = None
-    """Of a microphone, which does not wait for whoever listens."""
+    """Set for a microphone, which does not wait for its reader."""
     cleanup: list[Callable[[], None]] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
-    """What is wrong with it; complete when `pieces` are at their end."""
+    """Defects of the audio; complete when `pieces` are exhausted."""
     seconds: float | None = None
-    """How long it is, as far as can be told before it is read."""
+    """Length in seconds if it is known before reading."""
 
     @property
     def is_live(self) -> bool:
-        """Whether audio is lost that is not taken in time."""
+        """Whether audio that is not read in time is lost."""
         return self.recording is not None
 
     async def close(self) -> None:
-        """Stops it, even in the middle."""
+        """Stops the source, even in the middle."""
         if isinstance(self.pieces, AsyncGenerator):
-            with suppress(RuntimeError):  # It is in the middle of a step that was cancelled.
+            with suppress(RuntimeError):  # A step of it was cancelled while it ran.
                 await self.pieces.aclose()
         for each in reversed(self.cleanup):
             each()
 
 
-async def open_audio_stream(audio: AudioSource, asked: Mapping[str, Any]) -> Source:
-    """Opens what `transcribe` was given.
+async def open_audio_stream(audio: AudioSource, requested: Mapping[str, Any]) -> AudioStream:
+    """Opens the audio argument of `transcribe`.
 
     Args:
-        asked: the options, of which `encoding`, `sample_rate` and `channels` count.
+        requested: the options; `encoding`, `sample_rate` and `channels` are used.
 
     Raises:
-        InvalidRequest: it is of a kind that nothing here can read.
+        InvalidRequest: no installed decoder can read the audio.
         OSError: the file cannot be read.
-        TypeError, ValueError: it is no source of audio, or the options cannot be.
+        TypeError, ValueError: the argument is not an audio source, or the options are invalid.
     """
-    given = {name: asked[name] for name in ("encoding", "sample_rate", "channels") if name in asked}
+    given = {name: requested[name] for name in ("encoding", "sample_rate", "channels") if name in requested}
     if isinstance(audio, Microphone):
         return await _microphone(audio, given)
     if isinstance(audio, bytes | bytearray | memoryview):
@@ -90,42 +90,44 @@ async def open_audio_stream(audio: AudioSource, asked: Mapping[str, Any]) -> Sou
         return await _file(cast(BinaryIO, audio), given)
     format_ = AudioFormat(**given)
     if isinstance(audio, AsyncIterable):
-        return Source(format_, aiter(audio))
+        return AudioStream(format_, aiter(audio))
     if isinstance(audio, Iterable):
-        return Source(format_, in_thread(iter(audio)))
-    raise TypeError(f"audio cannot come from {type(audio).__name__}")
+        return AudioStream(format_, iterate_in_thread(iter(audio)))
+    raise TypeError(f"{type(audio).__name__} is not an audio source")
 
 
-async def _microphone(microphone: Microphone, given: Mapping[str, Any]) -> Source:
+async def _microphone(microphone: Microphone, given: Mapping[str, Any]) -> AudioStream:
     if given:
-        raise ValueError("rate, channels and encoding of a microphone are given to Microphone()")
+        raise ValueError("set the sample rate and channels of a microphone in Microphone()")
     recording = await asyncio.to_thread(microphone.record)
     format_ = AudioFormat("pcm_s16le", microphone.sample_rate, microphone.channels)
-    return Source(format_, in_thread(iter(recording)), recording, [recording.close])
+    return AudioStream(format_, iterate_in_thread(iter(recording)), recording, [recording.close])
 
 
-async def _file(file: BinaryIO, given: Mapping[str, Any], path: Path | None = None) -> Source:
+async def _file(file: BinaryIO, given: Mapping[str, Any], path: Path | None = None) -> AudioStream:
     if "encoding" in given:
         audio = open_raw(file, AudioFormat(**given))
     elif given:
-        raise ValueError(f"{next(iter(given))} is for raw audio; that of a file is read from it")
+        raise ValueError(
+            f"{next(iter(given))} is for raw audio, together with encoding; that of a file is read from the file"
+        )
     else:
-        audio = await _on_thread(lambda: open_file(file, path), _let_go)
+        audio = await _on_thread(lambda: open_file(file, path), _interrupt)
     cleanup = [audio.interrupt] if audio.interrupt is not None else []
-    pieces = in_thread(audio.pieces, closes=True)
-    return Source(audio.format, pieces, cleanup=cleanup, warnings=audio.warnings, seconds=audio.seconds)
+    pieces = iterate_in_thread(audio.pieces, closes=True)
+    return AudioStream(audio.format, pieces, cleanup=cleanup, warnings=audio.warnings, seconds=audio.seconds)
 
 
-def _let_go(audio: FileAudio) -> None:
+def _interrupt(audio: FileAudio) -> None:
     if audio.interrupt is not None:
         audio.interrupt()
 
 
 async def _on_thread(function: Callable[[], T], discard: Callable[[T], None]) -> T:
-    """Calls a function that may wait for input that never comes, on a thread that holds up nobody, as in `in_thread`.
+    """Calls a function that may block forever on input, on a daemon thread, as in `iterate_in_thread`.
 
     Args:
-        discard: takes the result if nobody waits for it any more.
+        discard: receives the result if the caller no longer waits for it.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -142,22 +144,22 @@ async def _on_thread(function: Callable[[], T], discard: Callable[[T], None]) ->
         result, failure = None, None
         try:
             result = function()
-        except BaseException as error:  # For whoever waits.
+        except BaseException as error:  # For the caller.
             failure = error
-        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+        with suppress(RuntimeError):  # The loop is closed, so the caller no longer waits.
             loop.call_soon_threadsafe(settle, result, failure)
 
     threading.Thread(target=call, name="dalston audio", daemon=True).start()
     return await future
 
 
-async def in_thread(items: Iterator[bytes], *, closes: bool = False) -> AsyncGenerator[bytes, None]:
-    """Runs a blocking iterator on a thread of its own, one step at a time.
+async def iterate_in_thread(items: Iterator[bytes], *, closes: bool = False) -> AsyncGenerator[bytes, None]:
+    """Runs a blocking iterator on its own thread, one step at a time.
 
     Args:
-        closes: whether the iterator is a generator that is closed at the end. The caller's own may be read further.
+        closes: whether to close the iterator, a generator, at the end. The caller may still read its own iterators.
 
-    The thread is a daemon: one that waits for input that never comes holds up neither the caller nor the interpreter.
+    The thread is a daemon: while it blocks on input, it delays neither the caller nor the exit of the interpreter.
     """
     loop = asyncio.get_running_loop()
     results: asyncio.Queue[tuple[bytes | None, BaseException | None]] = asyncio.Queue()
@@ -168,7 +170,7 @@ async def in_thread(items: Iterator[bytes], *, closes: bool = False) -> AsyncGen
         while True:
             may_step.acquire()
             if stopped.is_set():
-                # Here, and not where it is stopped: what it holds may be in use by the step that runs.
+                # Closed on this thread, because a running step may still use the resources of the iterator.
                 if closes and isinstance(items, Generator):
                     with suppress(Exception):
                         items.close()
@@ -176,9 +178,9 @@ async def in_thread(items: Iterator[bytes], *, closes: bool = False) -> AsyncGen
             result: tuple[bytes | None, BaseException | None]
             try:
                 result = (next(items, None), None)
-            except BaseException as error:  # The caller's own, for the caller.
+            except BaseException as error:  # An error of the caller's iterator is raised in the caller.
                 result = (None, error)
-            with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            with suppress(RuntimeError):  # The loop is closed, so the caller no longer waits.
                 loop.call_soon_threadsafe(results.put_nowait, result)
 
     threading.Thread(target=step, name="dalston audio", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The end of tasks."""
+"""Cancellation of tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks and waits until they are done. What they failed with is passed over."""
+    """Cancels tasks and waits until they are done. Their errors are ignored."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)

@@ -1,4 +1,4 @@
-"""Events on their way to the caller."""
+"""The queue of events for the caller."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dalston.events import Event
 
 
 class EventQueue:
-    """A bounded queue with an end. One puts at a time, one gets."""
+    """A bounded queue that can be closed, with one consumer."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._events: deque[Event] = deque()
         self._is_closed = False
         self._wake = asyncio.Event()
 
     async def put(self, event: Event) -> None:
-        """Waits for room."""
-        while len(self._events) >= self._most and not self._is_closed:
+        """Appends an event; waits for room."""
+        while len(self._events) >= self._limit and not self._is_closed:
             self._wake.clear()
             await self._wake.wait()
         self._events.append(event)
         self._wake.set()
 
     async def get(self) -> Event | None:
-        """The next event; None after the last."""
+        """Removes and returns the next event; None after the last."""
         while not self._events and not self._is_closed:
             self._wake.clear()
             await self._wake.wait()
@@ -35,6 +35,6 @@ class EventQueue:
         return event
 
     def close(self) -> None:
-        """No more is put; what is there can be got."""
+        """Ends the queue. Events that it holds can still be read."""
         self._is_closed = True
         self._wake.set()

@@ -1,4 +1,4 @@
-"""The sessions of one transcription, one after the other, as connections come and go."""
+"""One transcription as a chain of linked sessions that survives lost connections."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from dalston.v1 import transcription_pb2 as pb
 
 _BACKOFF = Backoff(first=0.25, longest=15.0)
 
-_MOVES = "the session moves to another server"
-_LOST = (Unavailable, Busy, SessionActive, SessionTimeout)
+_HANDOVER = "the session moves to another server"
+_RETRYABLE = (Unavailable, Busy, SessionActive, SessionTimeout)
 _CANNOT_RESUME = (NotFound, Unsupported, InvalidRequest)
 
 
 class ResumableSession:
-    """Runs once. `session_ids`, `finals`, `language` and `duration` can be read all the time.
+    """Runs once. `session_ids`, `finals`, `language` and `duration` can be read at any time.
 
     Args:
-        config: of the first session.
-        emit: takes an event, when there is room for it.
+        config: the config of the first session.
+        emit: delivers an event; waits for room in the queue.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class ResumableSession:
         self._emit = emit
         self._timeline = Timeline()
         self._begin = pb.SessionBegin()
-        self._base = 0  # Where in the caller's audio the current session begins.
-        self._asked_base = 0  # Where the session begins that was asked for last,
-        self._is_unanswered = False  # and whether it may have begun without our knowing.
-        self._is_orphan = False  # Whether the next session cannot continue the one before.
-        self._trouble: DalstonError | None = None  # Why there is no connection; None if that is on purpose.
+        self._base = 0  # Position in the caller's audio at which the current session begins.
+        self._requested_base = 0  # Position at which the session requested last begins,
+        self._is_unanswered = False  # and whether it may have begun although no response arrived.
+        self._is_orphan = False  # Whether the next session cannot continue the previous one.
+        self._outage_error: DalstonError | None = (
+            None  # The error that ended the connection; None for a planned handover.
+        )
         self._outage_began: float | None = None
         self._attempt = 0
         self.session_ids: list[str] = []
@@ -75,12 +77,12 @@ class ResumableSession:
 
     @property
     def language(self) -> str:
-        """The language in force at the beginning."""
+        """The language at the beginning of the current session."""
         return self._begin.config.language or self._config.language or "auto"
 
     @property
     def received_bytes(self) -> int:
-        """Audio before this position is with the service and recognised, stored or not."""
+        """The service has received and recognised the audio before this position, whether or not it is stored."""
         acknowledged = self._timeline.acknowledged
         return self._send_queue.format.size(min(acknowledged.received, acknowledged.processed))
 
@@ -88,20 +90,20 @@ class ResumableSession:
         """Returns after `Ended`.
 
         Raises:
-            DalstonError: it was refused at first, or in the end.
-            ConnectionLost: the connection was lost and could not be made again in time.
+            DalstonError: the service rejected the session.
+            ConnectionLost: the connection was lost and could not be restored in time.
         """
-        connection = await self._first()
-        while not await self._talk(connection):
-            connection = await self._again()
+        connection = await self._connect()
+        while not await self._run_session(connection):
+            connection = await self._reconnect()
 
-    async def _first(self) -> Connection:
+    async def _connect(self) -> Connection:
         deadline, attempt = _now() + self._behaviour.wait, 0
         while True:
             attempt += 1
             try:
                 connection, begin = await self._open(self._config)
-            except _LOST as error:
+            except _RETRYABLE as error:
                 left = deadline - _now()
                 if left <= 0:
                     raise
@@ -109,34 +111,36 @@ class ResumableSession:
                 await self._emit(Reconnecting(attempt, pause, error.message))
                 await asyncio.sleep(pause)
             else:
-                self._take_begin(begin, 0)
+                self._apply_begin(begin, 0)
                 await self._emit(_began(begin))
                 return connection
 
-    async def _again(self) -> Connection:
+    async def _reconnect(self) -> Connection:
         while True:
             self._attempt += 1
             pause = self._pause_or_give_up()
-            await self._emit(Reconnecting(self._attempt, pause, self._trouble.message if self._trouble else _MOVES))
+            await self._emit(
+                Reconnecting(self._attempt, pause, self._outage_error.message if self._outage_error else _HANDOVER)
+            )
             await asyncio.sleep(pause)
             try:
                 connection, begin = await self._open(self._resuming_config())
             except SessionResumed as error:
-                self._follow(error)
+                self._follow_resumed(error)
             except _CANNOT_RESUME as error:
                 await self._replace(error)
-            except _LOST as error:
-                self._lost(error)
+            except _RETRYABLE as error:
+                self._note_outage(error)
                 self._is_unanswered = self._is_unanswered or isinstance(error, Unavailable)
             else:
-                await self._resumed(begin)
+                await self._apply_resumption(begin)
                 return connection
 
     async def _open(self, config: pb.TranscribeConfig) -> tuple[Connection, pb.SessionBegin]:
-        """Begins a session.
+        """Opens a connection and begins a session.
 
         Raises:
-            DalstonError: it was refused, or the connection failed.
+            DalstonError: the session was rejected, or the connection failed.
         """
         connection: Connection | None = None
         try:
@@ -148,15 +152,15 @@ class ResumableSession:
             if connection is not None:
                 await connection.close()
             if isinstance(error, TimeoutError):
-                raise DeadlineExceeded("the service did not take the session in time") from None
+                raise DeadlineExceeded("the service did not begin the session in time") from None
             raise
 
     def _resuming_config(self) -> pb.TranscribeConfig:
-        """The config of the session that takes the place of the current one."""
+        """The config of the session that continues the current one."""
         audio, format_ = self._send_queue.audio, self._send_queue.format
         point = self._timeline.resume_point(format_.seconds(audio.start), stores_audio=self._config.store_audio)
         position = min(max(format_.size(point), audio.start, self._base), audio.end)
-        self._asked_base = position
+        self._requested_base = position
         config = pb.TranscribeConfig()
         config.CopyFrom(self._config)
         config.language = self._send_queue.language_at(position)
@@ -167,68 +171,68 @@ class ResumableSession:
             config.resume_from_seconds = format_.seconds(position - self._base)
         return config
 
-    async def _resumed(self, begin: pb.SessionBegin) -> None:
-        previous, position = self.session_ids[-1], self._asked_base
+    async def _apply_resumption(self, begin: pb.SessionBegin) -> None:
+        previous, position = self.session_ids[-1], self._requested_base
         if begin.HasField("resume_from_seconds"):
             position = self._base + self._send_queue.format.size(begin.resume_from_seconds)
         if not self._send_queue.audio.start <= position <= self._send_queue.audio.end:
-            raise ServerError("the service resumed at a point that was not asked for")
-        self._take_begin(begin, position)
+            raise ServerError("the service resumed at a point that was not requested")
+        self._apply_begin(begin, position)
         await self._emit(Resumed(begin.session_id, previous, self._timeline.offset))
 
-    def _take_begin(self, begin: pb.SessionBegin, position: int) -> None:
+    def _apply_begin(self, begin: pb.SessionBegin, position: int) -> None:
         self._begin, self._base = begin, position
         self._is_orphan = self._is_unanswered = False
-        self._trouble = None
+        self._outage_error = None
         self.session_ids.append(begin.session_id)
-        self._timeline.begin(self._send_queue.format.seconds(position))
-        self._send_queue.begin(position)
+        self._timeline.begin_session(self._send_queue.format.seconds(position))
+        self._send_queue.begin_session(position)
 
-    def _follow(self, error: SessionResumed) -> None:
-        """Goes on behind a session that began without our knowing, because its `session_begin` was lost."""
+    def _follow_resumed(self, error: SessionResumed) -> None:
+        """Continues after a session that began although its `session_begin` was lost."""
         if not self._is_unanswered:
             raise error
-        self._lost(error)
-        if error.resumed_by:  # Otherwise it will give way when the service notices that it has no client.
+        self._note_outage(error)
+        if error.resumed_by:  # Without an id, wait until the service notices that the session has no client.
             self.session_ids.append(error.resumed_by)
-            self._base = self._asked_base
-            self._timeline.begin(self._send_queue.format.seconds(self._base))
+            self._base = self._requested_base
+            self._timeline.begin_session(self._send_queue.format.seconds(self._base))
             self._is_unanswered = False
 
     async def _replace(self, error: DalstonError) -> None:
-        """Gives up to continue the session; the next is one of its own."""
+        """Abandons the current session; the next one does not continue it."""
         if self._is_orphan:
             raise error
         self._is_orphan = True
-        message = f"session {self.session_ids[-1]} cannot be continued, a new one goes on: {error.message}"
+        message = f"session {self.session_ids[-1]} cannot be continued; a new session replaces it: {error.message}"
         await self._emit(Warned("session_replaced", message, {"session_id": self.session_ids[-1]}))
 
-    def _lost(self, error: DalstonError) -> None:
-        """Notes that there is no connection, and why."""
+    def _note_outage(self, error: DalstonError) -> None:
+        """Records the beginning of an outage and its error."""
         if self._outage_began is None:
             self._outage_began = _now()
-        self._trouble = error
+        self._outage_error = error
 
     def _pause_or_give_up(self) -> float:
-        """Seconds until the next attempt; none for the first of a session that is left on purpose.
+        """Seconds until the next attempt; 0 for the first attempt after a planned handover.
 
         Raises:
-            ConnectionLost: it would be too late.
+            ConnectionLost: the next attempt would exceed `give_up_after`.
         """
-        if self._trouble is None and self._attempt == 1:
+        if self._outage_error is None and self._attempt == 1:
             return 0.0
-        pause = _pause(self._attempt, self._trouble)
+        pause = _pause(self._attempt, self._outage_error)
         if self._outage_began is not None and _now() + pause > self._outage_began + self._behaviour.give_up_after:
-            reason = self._trouble.message if self._trouble else _MOVES
+            reason = self._outage_error.message if self._outage_error else _HANDOVER
             raise ConnectionLost(
-                f"the connection was lost and could not be made again: {reason}",
+                f"the connection was lost and could not be restored: {reason}",
                 session_id=self.session_ids[-1],
                 finals=tuple(self.finals),
             )
         return pause
 
-    async def _talk(self, connection: Connection) -> bool:
-        """Runs a session to its end. Whether that was the end of all."""
+    async def _run_session(self, connection: Connection) -> bool:
+        """Runs a session to its end. Returns whether the transcription is complete."""
         stream = SessionStream(
             connection=connection,
             limits=self._begin.limits,
@@ -238,12 +242,12 @@ class ResumableSession:
             finals=self.finals,
             stores_audio=self._config.store_audio,
             emit=self._emit,
-            progressed=self._progressed,
+            on_progress=self._on_progress,
         )
         try:
             end = await stream.run()
-        except _LOST as error:
-            self._lost(error)
+        except _RETRYABLE as error:
+            self._note_outage(error)
             return False
         finally:
             await connection.close()
@@ -251,7 +255,7 @@ class ResumableSession:
             await self._emit(self._ended(end))
         return end is not None
 
-    def _progressed(self) -> None:
+    def _on_progress(self) -> None:
         self._outage_began, self._attempt = None, 0
 
     def _ended(self, end: pb.SessionEnd) -> Ended:
@@ -289,7 +293,7 @@ def _began(begin: pb.SessionBegin) -> SessionBegan:
 
 def _begin_of(response: pb.TranscribeResponse | None) -> pb.SessionBegin:
     if response is None or not response.HasField("session_begin"):
-        raise ServerError("the service began a session without saying so")
+        raise ServerError("the service did not confirm the session with session_begin")
     return response.session_begin
 
 

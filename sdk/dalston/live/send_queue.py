@@ -1,4 +1,4 @@
-"""What is to be sent, in its order, to a session or to the one that takes its place."""
+"""The audio and controls to send, in order, to the current session or to the one that continues it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ KEEP_ALIVE = TranscribeControl(keep_alive=TranscribeControl.KeepAlive())
 
 
 @dataclass(frozen=True, slots=True)
-class _Instruction:
-    """A flush, or a language where there is one, at its place in the audio."""
+class _PositionedControl:
+    """A flush, or a change of language if `language` is set, at a position of the audio."""
 
     position: int
     language: str | None = None
@@ -31,64 +31,64 @@ class _Instruction:
 
 
 class SendQueue:
-    """The caller's audio and instructions. Positions are bytes from the first of the caller's audio.
+    """The caller's audio and controls. Positions are bytes from the start of the caller's audio.
 
-    Whatever it is told takes effect at once; `changed` tells those who wait for it.
+    Methods take effect immediately and wake the tasks in `wait_for_change`.
     """
 
     def __init__(self, format_: AudioFormat, language: str) -> None:
         self.format = format_
         self.audio = RetransmissionBuffer()
         self.position = 0
-        """What the current session is sent next."""
+        """Position of the audio that is sent next."""
         self.is_finished = False
-        """Whether no more audio comes."""
-        self.is_leaving = False
-        """Whether the current session is ended here, to go on in another."""
-        self._is_ended = False
+        """Whether the audio is complete."""
+        self.is_handing_over = False
+        """Whether the current session ends here and another one continues it."""
+        self._has_sent_end = False
         self._language = language
-        self._instructions: list[_Instruction] = []
-        self._due: deque[_Instruction] = deque()
+        self._controls: list[_PositionedControl] = []
+        self._due: deque[_PositionedControl] = deque()
         self._wake = asyncio.Event()
 
-    def take(self, audio: bytes) -> None:
-        """More audio, in whole frames."""
+    def append_audio(self, audio: bytes) -> None:
+        """Appends audio in whole sample frames."""
         self.audio.append(audio)
         self._wake.set()
 
     def flush(self) -> None:
-        """To be flushed behind the audio taken so far."""
-        self._instruct(_Instruction(self.audio.end))
+        """Adds a flush after the audio so far."""
+        self._add(_PositionedControl(self.audio.end))
 
     def set_language(self, language: str) -> None:
-        """Another language behind the audio taken so far."""
-        self._instruct(_Instruction(self.audio.end, language))
+        """Adds a change of language after the audio so far."""
+        self._add(_PositionedControl(self.audio.end, language))
 
     def finish(self) -> None:
-        """No more audio comes."""
+        """Marks the audio as complete."""
         self.is_finished = True
         self._wake.set()
 
-    def leave(self) -> None:
-        """The current session is to be ended where it is, unless it is at its end already."""
-        if not self._is_ended:
-            self.is_leaving = True
+    def hand_over(self) -> None:
+        """Ends the current session at the current position, unless its end has been sent."""
+        if not self._has_sent_end:
+            self.is_handing_over = True
             self._wake.set()
 
-    def begin(self, position: int) -> None:
-        """A session begins, with the audio from `position` on."""
+    def begin_session(self, position: int) -> None:
+        """Starts a session that is sent the audio from `position` on."""
         self.position = position
-        self.is_leaving = self._is_ended = False
-        self._due = deque(each for each in self._instructions if each.language is None or each.position > position)
+        self.is_handing_over = self._has_sent_end = False
+        self._due = deque(each for each in self._controls if each.language is None or each.position > position)
 
     def language_at(self, position: int) -> str:
-        """The language that a session which begins there has to begin with."""
-        before = [each.language for each in self._instructions if each.language and each.position <= position]
+        """The language at this position of the audio."""
+        before = [each.language for each in self._controls if each.language and each.position <= position]
         return before[-1] if before else self._language
 
-    def next(self, most: int) -> bytes | TranscribeControl | None:
-        """What is to be sent now, at most so many bytes of audio; None if there is nothing yet. `END` is the last."""
-        if self.is_leaving:
+    def next_item(self, most: int) -> bytes | TranscribeControl | None:
+        """The next item to send, at most `most` bytes of audio; None if there is nothing yet. `END` is the last."""
+        if self.is_handing_over:
             return self._end()
         if self._due and self._due[0].position <= self.position:
             return self._due.popleft().message
@@ -100,42 +100,40 @@ class SendQueue:
             return audio
         return self._end() if self.is_finished else None
 
-    def answered(self) -> None:
-        """The oldest flush has been answered."""
-        flush = next((each for each in self._instructions if each.language is None), None)
+    def flush_answered(self) -> None:
+        """Removes the oldest flush, which the service has answered."""
+        flush = next((each for each in self._controls if each.language is None), None)
         if flush is not None:
-            self._instructions.remove(flush)
+            self._controls.remove(flush)
 
     @property
-    def is_told(self) -> bool:
-        """Whether all of it was sent and every flush answered."""
-        is_flushed = all(each.language is not None for each in self._instructions)
+    def is_delivered(self) -> bool:
+        """Whether all audio was sent and every flush answered."""
+        is_flushed = all(each.language is not None for each in self._controls)
         return self.is_finished and self.position == self.audio.end and is_flushed
 
-    def release(self, before: int) -> None:
-        """No session will begin before this position any more."""
-        self.audio.release(min(before, self.position))
+    def discard_before(self, before: int) -> None:
+        """Discards the audio before a position at which no session will begin any more."""
+        self.audio.discard_before(min(before, self.position))
         self._language = self.language_at(self.audio.start)
-        self._instructions = [
-            each for each in self._instructions if each.language is None or each.position > self.audio.start
-        ]
+        self._controls = [each for each in self._controls if each.language is None or each.position > self.audio.start]
         self._wake.set()
 
-    async def changed(self) -> None:
-        """Waits until something is other than it is now."""
+    async def wait_for_change(self) -> None:
+        """Waits for the next change of the queue."""
         self._wake.clear()
         await self._wake.wait()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits until something is true of it."""
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Waits until a condition on the queue holds."""
         while not condition():
-            await self.changed()
+            await self.wait_for_change()
 
     def _end(self) -> TranscribeControl:
-        self._is_ended = True
+        self._has_sent_end = True
         return END
 
-    def _instruct(self, instruction: _Instruction) -> None:
-        self._instructions.append(instruction)
-        self._due.append(instruction)
+    def _add(self, control: _PositionedControl) -> None:
+        self._controls.append(control)
+        self._due.append(control)
         self._wake.set()

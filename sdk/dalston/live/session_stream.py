@@ -1,4 +1,4 @@
-"""What is said in one session, between its begin and its end."""
+"""The messages of one session between `session_begin` and `session_end`."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from dalston.live.transport import Connection
 from dalston.v1 import transcription_pb2 as pb
 
 SILENCE_SECONDS = 30.0
-"""Without a message: the service acknowledges every 5 s even when there is nothing new."""
+"""Longest time without a message. The service acknowledges every 5 s even if nothing has changed."""
 _KEEP_ALIVE_SECONDS = 10.0
 _CLOSING_SECONDS = 5.0
 _MESSAGE_BYTES = 16_384
 """Half a second of the default format."""
 _LIMIT_SHARE = 0.05
 _LIMIT_SECONDS = 30.0
-"""How long before the longest time of a session another takes its place: this, or that share of it if that is less."""
+"""A session is handed over this long before its maximum length, or that share of the length if it is shorter."""
 
 
 @dataclass
 class SessionStream:
-    """Sends what is to be sent, and makes events of what comes."""
+    """Sends the items of the send queue, and converts responses to events."""
 
     connection: Connection
     limits: pb.SessionLimits
     base: int
-    """Where in the caller's audio the session begins, in bytes."""
+    """Position in the caller's audio at which the session begins, in bytes."""
     send_queue: SendQueue
     timeline: Timeline
     finals: list[FinalResult]
-    """Those told are added."""
+    """Emitted finals are appended."""
     stores_audio: bool
     emit: Callable[[Event], Awaitable[None]]
-    progressed: Callable[[], None]
-    """Called when the transcription has come further than ever."""
+    on_progress: Callable[[], None]
+    """Called when the transcription has advanced."""
     _began_at: float = 0.0
-    _holds_back: bool = field(default=False)
-    """Whether the next session has to tell what this one was cut off in."""
+    _has_withheld_final: bool = field(default=False)
+    """Whether a final was withheld because the next session transcribes its utterance as a whole."""
 
     async def run(self) -> pb.SessionEnd | None:
-        """Returns when the session has ended well: its end, or None if another session has to go on.
+        """Runs until `session_end`. Returns it, or None if another session has to continue.
 
         Raises:
-            DalstonError: it has ended otherwise.
+            DalstonError: the session ended with an error.
         """
         self._began_at = _now()
         sending = asyncio.create_task(self._send())
@@ -58,13 +58,15 @@ class SessionStream:
         try:
             await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                sending.result()  # Nothing more is sent; the session goes on to its end.
+                sending.result()  # Everything is sent; the session continues until its end.
             end = await receiving
         finally:
             await cancel_and_wait(sending, receiving)
         self.timeline.completed(end.total_duration)
-        goes_on = self.send_queue.is_leaving and (self._holds_back or not self.send_queue.is_told)
-        return None if goes_on else end
+        needs_successor = self.send_queue.is_handing_over and (
+            self._has_withheld_final or not self.send_queue.is_delivered
+        )
+        return None if needs_successor else end
 
     async def _send(self) -> None:
         frame = self.send_queue.format.frame_bytes
@@ -72,14 +74,14 @@ class SessionStream:
         idle = min(_KEEP_ALIVE_SECONDS, (self.limits.idle_timeout_seconds or 30.0) / 3)
         silent_until = _now() + idle
         while True:
-            if self._is_long_enough():
-                self.send_queue.leave()
-            item = self.send_queue.next(most)
+            if self._is_near_time_limit():
+                self.send_queue.hand_over()
+            item = self.send_queue.next_item(most)
             if item is None:
                 try:
-                    # Acknowledgements ring this bell, too: they must not put off the keep-alive.
+                    # An absolute deadline: acknowledgements also wake this task and must not postpone the keep-alive.
                     async with asyncio.timeout_at(silent_until):
-                        await self.send_queue.changed()
+                        await self.send_queue.wait_for_change()
                     continue
                 except TimeoutError:
                     item = KEEP_ALIVE
@@ -91,8 +93,8 @@ class SessionStream:
             if not is_sent or item is END:
                 return
 
-    def _is_long_enough(self) -> bool:
-        """Whether another session has to go on, before the service ends this one."""
+    def _is_near_time_limit(self) -> bool:
+        """Whether to hand over to another session before the service ends this one."""
         longest = self.limits.max_session_seconds
         if longest <= 0:
             return False
@@ -105,17 +107,17 @@ class SessionStream:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     response = await self.connection.receive()
             except TimeoutError:
-                raise DeadlineExceeded(f"the service said nothing for {SILENCE_SECONDS:g} seconds") from None
+                raise DeadlineExceeded(f"the service sent nothing for {SILENCE_SECONDS:g} seconds") from None
             if response is None:
-                raise Unavailable("the session ended without its end")
+                raise Unavailable("the stream ended without session_end")
             if response.HasField("session_end"):
-                await self._read_out()
+                await self._drain()
                 return response.session_end
             if event := self._event_of(response):
                 await self.emit(event)
 
-    async def _read_out(self) -> None:
-        """Waits for the end of the stream: broken off, it would look like a client that vanished."""
+    async def _drain(self) -> None:
+        """Reads the stream to its end: the service would record a cancelled stream as a disconnect."""
         with suppress(DalstonError, TimeoutError):
             async with asyncio.timeout(_CLOSING_SECONDS):
                 while await self.connection.receive() is not None:
@@ -135,14 +137,14 @@ class SessionStream:
             case "speech_end":
                 return timeline.speech_ended(response.speech_end.timestamp)
             case "flushed":
-                self.send_queue.answered()
+                self.send_queue.flush_answered()
                 return timeline.flushed(response.flushed.timestamp)
             case "audio_ack":
                 return self._acknowledged(response.audio_ack)
             case "warning":
                 return self._warned(response.warning)
             case "session_terminating":
-                return self._leave(response.session_terminating)
+                return self._hand_over(response.session_terminating)
         return None
 
     def _final(self, message: pb.Final) -> FinalResult | None:
@@ -156,14 +158,14 @@ class SessionStream:
             words=words,
             language_probability=message.language_probability if message.HasField("language_probability") else None,
         )
-        sent = self.send_queue.format.seconds(self.send_queue.position) if self.send_queue.is_leaving else None
-        told = self.timeline.final(final, sent)
-        if told is not None:
-            self.finals.append(told)
-            self.progressed()
+        sent = self.send_queue.format.seconds(self.send_queue.position) if self.send_queue.is_handing_over else None
+        event = self.timeline.final(final, sent)
+        if event is not None:
+            self.finals.append(event)
+            self.on_progress()
         elif sent is not None:
-            self._holds_back = True
-        return told
+            self._has_withheld_final = True
+        return event
 
     def _warned(self, message: pb.Warning) -> Warned | None:
         warned = Warned(message.code, message.message, dict(message.details))
@@ -171,16 +173,16 @@ class SessionStream:
 
     def _acknowledged(self, ack: pb.AudioAck) -> Acknowledged:
         furthest = self.timeline.acknowledged.received
-        told = self.timeline.acknowledge(ack.received_seconds, ack.processed_seconds, ack.stored_seconds)
+        event = self.timeline.acknowledge(ack.received_seconds, ack.processed_seconds, ack.stored_seconds)
         format_, audio = self.send_queue.format, self.send_queue.audio
-        if told.received > furthest or format_.size(told.received) >= audio.end:
-            self.progressed()
-        self.send_queue.release(format_.size(self.timeline.releasable(stores_audio=self.stores_audio)))
-        self.timeline.forget(format_.seconds(audio.start))
-        return told
+        if event.received > furthest or format_.size(event.received) >= audio.end:
+            self.on_progress()
+        self.send_queue.discard_before(format_.size(self.timeline.safe_until(stores_audio=self.stores_audio)))
+        self.timeline.discard_before(format_.seconds(audio.start))
+        return event
 
-    def _leave(self, terminating: pb.SessionTerminating) -> Warned:
-        self.send_queue.leave()
+    def _hand_over(self, terminating: pb.SessionTerminating) -> Warned:
+        self.send_queue.hand_over()
         details = {"grace_seconds": f"{terminating.grace_seconds:g}"}
         return Warned("terminating", "the server is stopping; the session moves to another", details)
 

@@ -1,4 +1,4 @@
-"""The messages of the contract as WebSocket frames, as docs/websocket.md has them."""
+"""Encodes and decodes the messages of a session as WebSocket frames; docs/websocket.md specifies them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def encode_config(config: TranscribeConfig) -> str:
-    """The query string for a config: the fields that are set, by their names."""
+    """The query string for a config: the names and values of the fields that are set."""
     fields = {}
     for descriptor, value in config.ListFields():
         if descriptor.is_repeated:
@@ -39,7 +39,7 @@ def encode_config(config: TranscribeConfig) -> str:
 
 
 def encode_control(control: TranscribeControl) -> str:
-    """The text frame for an instruction."""
+    """The text frame for a control."""
     match control.WhichOneof("control"):
         case "set_language":
             return json.dumps({"type": "config", "language": control.set_language.language})
@@ -50,10 +50,10 @@ def encode_control(control: TranscribeControl) -> str:
 
 
 def decode_response(text: str) -> TranscribeResponse | DalstonError | None:
-    """The message in a text frame, the error that it says, or None for a kind that is not known here.
+    """Decodes a text frame: a response, the error that it reports, or None for an unknown message type.
 
     Raises:
-        ServerError: it is none of the contract's.
+        ServerError: the frame is malformed.
     """
     try:
         message = json.loads(text)
@@ -67,7 +67,7 @@ def decode_response(text: str) -> TranscribeResponse | DalstonError | None:
             return None
         return ParseDict({_KINDS[kind]: message}, TranscribeResponse(), ignore_unknown_fields=True)
     except (ValueError, KeyError, TypeError, AttributeError, ParseError):
-        raise ServerError("the service sent a message that is none of the contract's") from None
+        raise ServerError("the service sent a malformed message") from None
 
 
 def _warning(message: dict[str, Any]) -> TranscribeResponse:

@@ -1,4 +1,4 @@
-"""A connection that is cut between the SDK and Envoy, on both transports."""
+"""Connections that are cut between the SDK and Envoy, on both transports."""
 
 import asyncio
 from itertools import pairwise
@@ -14,7 +14,7 @@ from tests.integration.sdk.conftest import RATE, Speech, frames_of
 
 @pytest.mark.parametrize("transport", ["grpc", "websocket"])
 @pytest.mark.timeout(180)
-async def test_a_cut_connection_is_not_noticed_in_what_is_told_and_stored(
+async def test_cut_connection_affects_neither_transcript_nor_recording(
     stack: Stack, speech: Speech, transport: Transport
 ) -> None:
     events: list[Event] = []

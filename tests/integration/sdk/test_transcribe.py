@@ -1,4 +1,4 @@
-"""Live transcription by the SDK, through Envoy."""
+"""Live transcription through the SDK and Envoy."""
 
 import asyncio
 import time
@@ -34,7 +34,9 @@ def of(kind: type[Event], events: list[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_file_is_told_whole_over_both_transports(client: Client, speech: Speech, transport: Transport) -> None:
+def test_file_is_transcribed_completely_by_both_transports(
+    client: Client, speech: Speech, transport: Transport
+) -> None:
     options = {"store_audio": True, "store_transcript": True, "language": "en", "transport": transport}
     with client.transcribe(speech.wav, **options) as stream:
         events = list(stream)
@@ -75,13 +77,13 @@ async def test_pieces_of_any_size_are_audio(async_client: AsyncClient, speech: S
     assert of(FinalResult, events)
 
 
-def test_an_iterator_may_end_within_a_sample(client: Client, speech: Speech) -> None:
+def test_iterator_may_end_within_a_sample(client: Client, speech: Speech) -> None:
     events = list(client.transcribe(iter([speech.pcm[:16_001]])))
     assert [event.code for event in events if hasattr(event, "code")] == ["partial_sample"]
     assert events[-1].duration == 0.5
 
 
-def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, speech: Speech) -> None:
+def test_flush_is_answered_in_order_and_end_stops_reading(client: Client, speech: Speech) -> None:
     taken = 0
 
     def microphone() -> Iterator[bytes]:
@@ -94,7 +96,7 @@ def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, 
     with client.transcribe(microphone(), language="en") as stream:
         events: list[Event] = []
         for event in stream:
-            # What has hardly begun may be no speech, and have no final.
+            # An utterance that has hardly begun may not be speech and have no final.
             if isinstance(event, PartialResult) and not of(PartialResult, events):
                 stream.flush()
             if isinstance(event, Flushed):
@@ -110,7 +112,7 @@ def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_is_refused_says_why(client: Client, speech: Speech, transport: Transport) -> None:
+def test_rejected_parameter_error_states_the_reason(client: Client, speech: Speech, transport: Transport) -> None:
     with pytest.raises(InvalidRequest, match="no model") as refused:
         list(client.transcribe(speech.wav, model="none-such", transport=transport))
     assert refused.value.reason == "INVALID_MODEL"
@@ -121,19 +123,22 @@ def test_what_is_refused_says_why(client: Client, speech: Speech, transport: Tra
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_no_service_is_an_error_at_once(speech: Speech, transport: Transport) -> None:
-    with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(Unavailable, match="cannot be reached"):
-        list(nobody.transcribe(speech.wav, transport=transport))
+def test_unavailable_service_is_an_error_immediately(speech: Speech, transport: Transport) -> None:
+    with (
+        Client(f"http://127.0.0.1:{free_port()}") as client,
+        pytest.raises(Unavailable, match="cannot be reached"),
+    ):
+        list(client.transcribe(speech.wav, transport=transport))
 
 
-def test_a_service_may_be_waited_for(speech: Speech) -> None:
+def test_wait_retries_an_unavailable_service(speech: Speech) -> None:
     began = time.monotonic()
-    with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(Unavailable):
-        list(nobody.transcribe(speech.wav, wait=1.0))
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(Unavailable):
+        list(client.transcribe(speech.wav, wait=1.0))
     assert 0.5 < time.monotonic() - began < 5
 
 
-async def test_a_stream_that_is_closed_is_interrupted(async_client: AsyncClient, speech: Speech) -> None:
+async def test_closed_stream_is_recorded_as_interrupted(async_client: AsyncClient, speech: Speech) -> None:
     async with async_client.transcribe(speech.wav, pace=1.0) as stream:
         async for event in stream:
             if isinstance(event, Acknowledged):
@@ -152,7 +157,7 @@ async def test_pace_is_kept(async_client: AsyncClient, speech: Speech) -> None:
     assert time.monotonic() - began >= 0.95
 
 
-async def test_what_the_source_raises_is_raised(async_client: AsyncClient, speech: Speech) -> None:
+async def test_error_of_the_source_is_raised(async_client: AsyncClient, speech: Speech) -> None:
     def broken() -> Iterator[bytes]:
         yield speech.pcm[:3200]
         raise OSError("unplugged")

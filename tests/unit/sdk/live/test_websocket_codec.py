@@ -1,4 +1,4 @@
-"""The SDK's WebSocket frames are what the bridge reads and writes."""
+"""The SDK's WebSocket frames are compatible with the bridge."""
 
 import pytest
 from dalston import NoCapacity, ServerError
@@ -33,7 +33,7 @@ CONFIG = pb.TranscribeConfig(
 )
 
 
-def test_a_config_reaches_the_server_as_it_is() -> None:
+def test_config_round_trips() -> None:
     assert {field.name for field, _ in CONFIG.ListFields()} == set(pb.TranscribeConfig.DESCRIPTOR.fields_by_name)
     assert parse_query(encode_config(CONFIG)).config == CONFIG
     assert parse_query(encode_config(pb.TranscribeConfig())).config == pb.TranscribeConfig()
@@ -43,7 +43,7 @@ def test_a_config_reaches_the_server_as_it_is() -> None:
     "control",
     [FLUSH, END, KEEP_ALIVE, pb.TranscribeControl(set_language=pb.TranscribeControl.SetLanguage(language="es"))],
 )
-def test_an_instruction_reaches_the_server_as_it_is(control: pb.TranscribeControl) -> None:
+def test_controls_round_trip(control: pb.TranscribeControl) -> None:
     assert decode_frame(encode_control(control)).request.control == control
 
 
@@ -92,19 +92,19 @@ def test_an_instruction_reaches_the_server_as_it_is(control: pb.TranscribeContro
     ],
     ids=lambda response: response.WhichOneof("response"),
 )
-def test_a_message_of_the_server_arrives_as_it_is(response: pb.TranscribeResponse) -> None:
+def test_server_messages_round_trip(response: pb.TranscribeResponse) -> None:
     text = encode_response(response)
     assert text is not None
     assert decode_response(text) == response
 
 
-def test_an_error_message_is_an_error() -> None:
+def test_error_message_is_decoded_as_an_error() -> None:
     error = decode_response(encode_error(close_reason_for("NO_CAPACITY", "full")))
     assert isinstance(error, NoCapacity)
     assert (error.reason, error.message) == ("NO_CAPACITY", "full")
 
 
-def test_a_kind_of_a_newer_server_is_passed_over_and_nonsense_is_not() -> None:
+def test_unknown_message_type_is_ignored_and_malformed_message_is_rejected() -> None:
     assert decode_response('{"type":"mood","mood":"good"}') is None
     for text in ("", "[]", "{}", '{"type":"audio.ack","received_seconds":"far"}', '{"type":"warning"}'):
         with pytest.raises(ServerError):
