@@ -23,9 +23,9 @@ def path() -> None:
 def show(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Show the settings in effect from the command line, the environment and the file.
+    """Show the settings in effect.
 
-    Keys are never shown.
+    They come from the command line, the environment and the file. Keys are never shown.
     """
     where = connection.settings(ctx)
     profiles = sorted(read_config(config_path()).profiles)

@@ -117,9 +117,10 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete sessions with their audio and transcripts permanently, after confirmation.
+    """Permanently delete sessions with audio and transcript.
 
-    If one session cannot be deleted, the others still are, and the exit code is that of the first failure.
+    The command asks for confirmation. If one session cannot be deleted, the others still are, and the exit code is that
+    of the first failure.
     """
     session_ids = list(dict.fromkeys(session_ids))
     for session_id in session_ids:
@@ -199,7 +200,10 @@ def export(
     to: Output = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Export the stored transcript as text, captions or JSON, to standard output or a file."""
+    """Export the stored transcript as text, captions or JSON.
+
+    It is written to standard output or to a file.
+    """
     _check_id(session_id)
     path = target(to, f"{session_id}.{format_.extension}", force=force)
     with connection.connect(ctx) as client:
