@@ -1,13 +1,13 @@
 """Client of the Dalston real-time transcription service.
 
-    from dalston import Client, Final
+    from dalston import Client, FinalResult
 
     with Client() as client, client.transcribe("speech.wav") as stream:
         for event in stream:
-            if isinstance(event, Final):
+            if isinstance(event, FinalResult):
                 print(event.text)
 
-`AsyncClient` is the same in asyncio. What is imported here is loaded when it is first used.
+`AsyncClient` is the same client for asyncio. The names exported here are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
         Acknowledged,
         Ended,
         Event,
-        Final,
+        FinalResult,
         Flushed,
-        Partial,
+        PartialResult,
         Reconnecting,
         Resumed,
         SessionBegan,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Warned,
         Word,
     )
-    from dalston.live.stream import AsyncTranscription
+    from dalston.live.async_transcription import AsyncTranscription
     from dalston.microphone import Microphone
     from dalston.options import AudioSource, TranscribeOptions
     from dalston.records import (
@@ -78,8 +78,8 @@ if TYPE_CHECKING:
     )
     from dalston.transcription import Transcription
 
-# Where the names are, what is quick to load first: most of what is asked for needs no gRPC.
-_HOMES = (
+# The modules that define the exported names, cheapest import first: most of the names need no gRPC.
+_MODULES = (
     "errors",
     "events",
     "records",
@@ -87,7 +87,7 @@ _HOMES = (
     "microphone",
     "async_client",
     "async_audio",
-    "live.stream",
+    "live.async_transcription",
     "client",
     "transcription",
 )
@@ -112,7 +112,7 @@ __all__ = [
     "EnhancementStatus",
     "Event",
     "ExportFormat",
-    "Final",
+    "FinalResult",
     "Flushed",
     "InvalidRequest",
     "Key",
@@ -120,7 +120,7 @@ __all__ = [
     "NewKey",
     "NoCapacity",
     "NotFound",
-    "Partial",
+    "PartialResult",
     "PermissionDenied",
     "RateLimited",
     "Reconnecting",
@@ -155,8 +155,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        for home in _HOMES:
-            module = import_module(f"{__name__}.{home}")
+        for submodule in _MODULES:
+            module = import_module(f"{__name__}.{submodule}")
             if hasattr(module, name):
                 value: object = getattr(module, name)
                 globals()[name] = value

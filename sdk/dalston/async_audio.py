@@ -18,9 +18,9 @@ _SILENCE_SECONDS = 30.0
 
 
 class AsyncAudio:
-    """A WAV file on the service, or what of it is behind its first bytes.
+    """A WAV file on the service, read from an offset.
 
-    A download that breaks goes on where it was.
+    An interrupted download continues where it stopped.
     """
 
     def __init__(self, calls: Calls, session_id: str, *, linked: bool, start: int = 0) -> None:
@@ -29,16 +29,16 @@ class AsyncAudio:
         self._calls = calls
         self._request = pb.GetAudioRequest(session_id=session_id, linked=linked)
         self.start = start
-        """Where in the file it begins, in bytes."""
+        """Offset in the file at which reading begins, in bytes."""
         self.size: int | None = None
-        """Bytes of the whole file, whatever `start` is; known as soon as its first piece has come."""
+        """Size of the whole file in bytes, regardless of `start`; known once the first piece has arrived."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The file from `start` on, in pieces of any size.
+        """Yields the file from `start` on, in pieces of any size.
 
         Raises:
-            InvalidRequest: it has no byte at `start`.
-            ServerError: it is not the file any more that it was at first.
+            InvalidRequest: `start` is beyond the end of the file.
+            ServerError: the file changed during the download.
         """
         loop = asyncio.get_running_loop()
         position, attempt, deadline = self.start, 0, loop.time() + self._calls.timeout
@@ -60,17 +60,17 @@ class AsyncAudio:
                 await asyncio.sleep(pause)
 
     async def read(self) -> bytes:
-        """The file from `start` on."""
+        """Returns the file from `start` on."""
         whole = bytearray()
         async for piece in self:
             whole += piece
         return bytes(whole)
 
     async def save(self, path: str | os.PathLike[str]) -> int:
-        """Writes the file from `start` on to `path`, which appears when it is whole; gives its size in bytes.
+        """Writes the file from `start` on to `path`, which appears once it is complete. Returns the bytes written.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         target = Path(path)
         partial = target.with_name(f".{target.name}.{uuid4().hex[:8]}.part")
@@ -86,16 +86,16 @@ class AsyncAudio:
         return size
 
     async def _from(self, position: int) -> AsyncGenerator[bytes, None]:
-        wanted = [("range", f"bytes={position}-")] if position else []
+        range_header = [("range", f"bytes={position}-")] if position else []
         skip, size = 0, None
-        stream = self._calls.stream(self._calls.sessions.GetAudio, self._request, _SILENCE_SECONDS, *wanted)
+        stream = self._calls.stream(self._calls.sessions.GetAudio, self._request, _SILENCE_SECONDS, *range_header)
         async with aclosing(stream) as answers:
             async for answer in answers:
                 if isinstance(answer, dict):
                     first, size = _range_of(answer)
                     skip = position - first
                     if skip < 0:
-                        raise ServerError("the service sent another part of the audio than it was asked for")
+                        raise ServerError("the service sent a different part of the audio than requested")
                     continue
                 self._take_size(size)
                 piece = answer.data[skip:]
@@ -105,13 +105,13 @@ class AsyncAudio:
 
     def _take_size(self, size: int | None) -> None:
         if self.size is not None and size is not None and size != self.size:
-            # Joined with others, of which one was deleted meanwhile.
-            raise ServerError("the recording has changed while it was fetched")
+            # A joined recording shrinks when one of its sessions is deleted.
+            raise ServerError("the recording changed during the download")
         self.size = self.size if size is None else size
 
 
 def _range_of(headers: dict[str, Any]) -> tuple[int, int | None]:
-    """Where in the file an answer starts, 0 unless it says otherwise, and the size of the whole if it says that."""
+    """The offset at which a response starts, 0 by default, and the size of the whole file if the headers state it."""
     unit, _, where = str(headers.get("content-range", "")).partition(" ")
     span, _, whole = where.partition("/")
     first = span.partition("-")[0]

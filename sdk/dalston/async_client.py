@@ -1,4 +1,4 @@
-"""The client, in asyncio."""
+"""The client for asyncio."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.calls import CLOSED, Calls
 from dalston.endpoint import find_endpoint
-from dalston.live.stream import AsyncTranscription, open_transcription
+from dalston.live.async_transcription import AsyncTranscription, open_transcription
 from dalston.options import AudioSource, TranscribeOptions
 
 DEFAULT_TIMEOUT = 30.0
 
 
 class AsyncClient:
-    """A client of one service, as one caller.
+    """A client of one service with one key.
 
     Args:
         url: `http://HOST:PORT` or `https://HOST:PORT`. Default: `DALSTON_URL`, or `http://127.0.0.1:8000`.
-        api_key: the key, or a token. Default: `DALSTON_API_KEY`, or none.
-        timeout: seconds for a call as a whole, attempts and pauses together. Downloads may take longer as long as they
-            go on.
+        api_key: a key or a token. Default: `DALSTON_API_KEY`, or none.
+        timeout: seconds for a whole call, including retries and the pauses between them. A download may take longer
+            while data arrives.
         ca_file: certificates to trust instead of the system's.
 
     Use it in one event loop, and close it, or use it as a context manager.
 
     Raises:
-        ValueError: the URL or the key cannot be one.
+        ValueError: the URL or the key is malformed.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class AsyncClient:
         self.tokens = AsyncTokens(self._calls)
 
     def transcribe(self, audio: AudioSource, **options: Unpack[TranscribeOptions]) -> AsyncTranscription:
-        """Transcribes audio while it comes: enter what this returns, and iterate over its events.
+        """Transcribes audio as it arrives: enter the returned object, and iterate over its events.
 
-        A lost connection is resumed without a gap, see `AsyncTranscription`.
+        After a lost connection the transcription resumes without a gap; see `AsyncTranscription`.
 
         Raises:
-            TypeError, ValueError: an option does not exist, or cannot have this value.
+            TypeError, ValueError: an option does not exist or has an invalid value.
             RuntimeError: the client is closed.
         """
         self._calls.check_open()
@@ -62,7 +62,7 @@ class AsyncClient:
         return transcription
 
     async def close(self) -> None:
-        """Closes the connection. What still runs fails with RuntimeError."""
+        """Closes the connection. Calls in progress fail with RuntimeError."""
         for transcription in list(self._transcriptions):
             await transcription.fail(RuntimeError(CLOSED))
         await self._calls.close()

@@ -1,4 +1,4 @@
-"""Who may call."""
+"""API keys and tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dalston.v1 import key_pb2 as pb
 
 
 class AsyncKeys:
-    """The tenant's API keys. Every method needs a key with the scope `admin`."""
+    """The tenant's API keys. Every method requires a key with the scope `admin`."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -19,14 +19,14 @@ class AsyncKeys:
     async def create(
         self, name: str, scopes: Iterable[Scope | str], *, expires_in_seconds: int | None = None
     ) -> NewKey:
-        """Makes a key. Its secret is in the answer and nowhere else.
+        """Creates a key. Only the response contains its secret.
 
-        It is tried once: where the answer is lost, a key may have been made that nobody knows the secret of.
+        The call is not retried: if the response is lost, a key whose secret is unknown may have been created.
         """
         request = pb.CreateKeyRequest(
             name=name, scopes=[str(scope) for scope in scopes], expires_in_seconds=expires_in_seconds
         )
-        answer: pb.CreateKeyResponse = await self._calls.once(self._calls.keys.CreateKey, request)
+        answer: pb.CreateKeyResponse = await self._calls.call_once(self._calls.keys.CreateKey, request)
         return NewKey(messages.key(answer.key), answer.secret)
 
     async def list(self) -> AsyncIterator[Key]:
@@ -34,7 +34,7 @@ class AsyncKeys:
         cursor = ""
         while True:
             request = pb.ListKeysRequest(limit=100, cursor=cursor)
-            page: pb.ListKeysResponse = await self._calls.again(self._calls.keys.ListKeys, request)
+            page: pb.ListKeysResponse = await self._calls.call_with_retries(self._calls.keys.ListKeys, request)
             for key in page.keys:
                 yield messages.key(key)
             cursor = page.next_cursor
@@ -42,19 +42,19 @@ class AsyncKeys:
                 return
 
     async def revoke(self, key_id: str) -> Key:
-        """Revokes a key: within seconds it is refused everywhere."""
+        """Revokes a key. Within seconds every server rejects it."""
         request = pb.RevokeKeyRequest(key_id=key_id)
-        return messages.key(await self._calls.again(self._calls.keys.RevokeKey, request))
+        return messages.key(await self._calls.call_with_retries(self._calls.keys.RevokeKey, request))
 
 
 class AsyncTokens:
-    """Short-lived tokens, for a client that must not hold a key."""
+    """Short-lived tokens, for clients that must not hold a key."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     async def create(self, *, expires_in_seconds: int | None = None) -> Token:
-        """Makes a token that opens one live session, once. Needs the scope `realtime`."""
+        """Creates a token that opens one live session, once. Requires the scope `realtime`."""
         request = pb.CreateTokenRequest(expires_in_seconds=expires_in_seconds)
-        answer: pb.CreateTokenResponse = await self._calls.again(self._calls.keys.CreateToken, request)
+        answer: pb.CreateTokenResponse = await self._calls.call_with_retries(self._calls.keys.CreateToken, request)
         return Token(answer.token, messages.when(answer, "expires_at"))

@@ -1,4 +1,4 @@
-"""The record of past and running sessions."""
+"""The records of past and running sessions."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ PAGE = 100
 _UTTERANCE_PAGE = 1000
 _SILENCE_SECONDS = 30.0
 _WATCH_SILENCE_SECONDS = 40.0
-"""A heartbeat comes after 15."""
+"""The service sends a heartbeat every 15 s."""
 _WATCH_BACKOFF = Backoff(first=0.5, longest=15.0)
 
 
 class AsyncSessions:
-    """Sessions of the caller's tenant. All methods but the live ones may be tried several times within the timeout.
+    """The sessions of the caller's tenant. Calls are retried within the timeout, unless a method states otherwise.
 
-    All of them raise `NotFound` for a session that the tenant does not have, and `InvalidRequest` for an id that is
-    none.
+    All methods raise `NotFound` for a session that the tenant does not have, and `InvalidRequest` for a malformed id.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -52,11 +51,11 @@ class AsyncSessions:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Session]:
-        """Sessions, newest first; pages are fetched as they are needed.
+        """Sessions, newest first. Pages are fetched as they are needed.
 
         Args:
-            since, until: when they were started, the latter excluded. A time without a zone is local time.
-            limit: how many at most. Default: all.
+            since, until: the start times to include, `until` itself excluded. A time without a zone is local time.
+            limit: the largest number of sessions. Default: all.
         """
         if limit is not None and limit <= 0:
             raise ValueError("limit must be more than 0")
@@ -81,7 +80,7 @@ class AsyncSessions:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> SessionPage:
-        """One page of `list`: the first, or the one after the page that `cursor` is the `next_cursor` of."""
+        """One page of `list`: the first, or the page that follows the one whose `next_cursor` is `cursor`."""
         request = pb.ListSessionsRequest(
             status=str(status) if status else "",
             since=timestamp(since),
@@ -89,7 +88,9 @@ class AsyncSessions:
             limit=limit,
             cursor=cursor or "",
         )
-        answer: pb.ListSessionsResponse = await self._calls.again(self._calls.sessions.ListSessions, request)
+        answer: pb.ListSessionsResponse = await self._calls.call_with_retries(
+            self._calls.sessions.ListSessions, request
+        )
         return SessionPage(
             sessions=tuple(messages.session(session) for session in answer.sessions),
             total=answer.pagination.total,
@@ -100,36 +101,36 @@ class AsyncSessions:
     async def get(self, session_id: str) -> Session:
         """One session."""
         request = pb.GetSessionRequest(session_id=session_id)
-        return messages.session(await self._calls.again(self._calls.sessions.GetSession, request))
+        return messages.session(await self._calls.call_with_retries(self._calls.sessions.GetSession, request))
 
     async def delete(self, session_id: str) -> None:
-        """Deletes a session with its audio and transcript, for good.
+        """Deletes a session with its audio and transcript permanently.
 
         Raises:
-            SessionActive: it still runs.
+            SessionActive: the session is still running.
         """
         request = pb.DeleteSessionRequest(session_id=session_id)
-        await self._calls.again(self._calls.sessions.DeleteSession, request, gone_is_done=True)
+        await self._calls.call_with_retries(self._calls.sessions.DeleteSession, request, not_found_is_success=True)
 
     async def end(self, session_id: str) -> Session:
-        """Ends a live session, whichever server runs it; gives it as it is when its server has been asked.
+        """Ends a live session on whichever server runs it. Returns its state at the time of the request.
 
-        It ends within seconds: its client gets its last finals and then `SessionEnded`. Nothing happens to one that has
-        ended.
+        The session ends within seconds: its client receives the last finals and then `SessionEnded`. A session that has
+        already ended stays as it is.
         """
         request = pb.EndSessionRequest(session_id=session_id)
-        return messages.session(await self._calls.again(self._calls.sessions.EndSession, request))
+        return messages.session(await self._calls.call_with_retries(self._calls.sessions.EndSession, request))
 
     def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> AsyncAudio:
-        """The stored audio, a WAV file in the encoding it was sent in: read it whole, save it, or iterate over it.
+        """The stored audio, a WAV file in the encoding that was sent: read it at once, save it, or iterate over it.
 
         Args:
-            linked: whether the sessions that this one continues are joined with it.
-            start: where in the file to begin, in bytes, such as to go on with a part that is here.
+            linked: whether to join it with the sessions that it continues.
+            start: offset in the file in bytes, for example to continue an incomplete download.
 
-        What this returns raises:
+        Reading the returned object raises:
             NotFound: the session stored no audio.
-            SessionActive: it is not stored to its end yet.
+            SessionActive: it is not completely stored yet.
         """
         return AsyncAudio(self._calls, session_id, linked=linked, start=start)
 
@@ -137,8 +138,8 @@ class AsyncSessions:
         """The stored transcript.
 
         Raises:
-            NotFound: the session stored none.
-            SessionActive: it is not stored to its end yet.
+            NotFound: the session stored no transcript.
+            SessionActive: it is not completely stored yet.
         """
         request = pb.GetTranscriptRequest(session_id=session_id, linked=linked)
         return messages.transcript(await self._document(self._calls.sessions.GetTranscript, request))
@@ -146,11 +147,11 @@ class AsyncSessions:
     async def utterances(
         self, session_id: str, *, follow: bool = False, interval: float = 1.0
     ) -> AsyncIterator[Utterance]:
-        """What the session has said so far.
+        """The utterances of the session so far.
 
         Args:
-            follow: whether to wait for more while the session runs.
-            interval: seconds between two questions when following.
+            follow: whether to wait for further utterances while the session runs.
+            interval: seconds between two polls when following.
 
         Raises:
             NotFound: the session stores no transcript.
@@ -158,7 +159,9 @@ class AsyncSessions:
         offset = 0
         while True:
             request = pb.ListUtterancesRequest(session_id=session_id, offset=offset, limit=_UTTERANCE_PAGE)
-            page: pb.ListUtterancesResponse = await self._calls.again(self._calls.sessions.ListUtterances, request)
+            page: pb.ListUtterancesResponse = await self._calls.call_with_retries(
+                self._calls.sessions.ListUtterances, request
+            )
             for each in page.utterances:
                 yield messages.utterance(each)
             offset += len(page.utterances)
@@ -172,7 +175,7 @@ class AsyncSessions:
     async def export(
         self,
         session_id: str,
-        format: ExportFormat | str,  # noqa: A002 - what it is called
+        format: ExportFormat | str,  # noqa: A002 - the name of the parameter in the API
         *,
         linked: bool = False,
         max_line_length: int | None = None,
@@ -182,11 +185,11 @@ class AsyncSessions:
 
         Args:
             max_line_length: longest line of a caption, in characters.
-            max_lines: most lines of a caption.
+            max_lines: largest number of lines of a caption.
 
         Raises:
             NotFound: the session stored no transcript.
-            SessionActive: it is not stored to its end yet.
+            SessionActive: it is not completely stored yet.
         """
         request = pb.ExportTranscriptRequest(
             session_id=session_id,
@@ -204,16 +207,16 @@ class AsyncSessions:
         resume_token: str | None = None,
         on_reconnect: Callable[[Reconnecting], object] | None = None,
     ) -> AsyncIterator[SessionChange]:
-        """First every session as it is, then every change, for ever.
+        """First the current state of every session, then every change, without end.
 
-        A lost connection is made again and goes on after the last change; where it was away for long it begins with
-        the sessions as they are. Ends by an error that trying again does not help against.
+        After a lost connection the watch reconnects and continues after the last change; after a long outage it begins
+        with the current state of every session again. Only an error that a retry cannot resolve ends it.
 
         Args:
-            on_reconnect: is called when there is no connection, before each attempt to make one.
+            on_reconnect: called before each attempt to restore a lost connection.
 
         Raises:
-            Unavailable, Busy: nothing has come yet, and the timeout of the client is over.
+            Unavailable, Busy: nothing has been received within the timeout of the client.
         """
         loop = asyncio.get_running_loop()
         token, attempt = resume_token or "", 0
@@ -244,17 +247,17 @@ class AsyncSessions:
             await asyncio.sleep(pause)
 
     async def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
-        """Starts a batch job that transcribes the stored audio anew. It is tried once."""
+        """Starts a batch job that transcribes the stored audio again. The call is not retried."""
         request = pb.EnhanceSessionRequest(session_id=session_id, model=model or "")
-        return messages.enhancement(await self._calls.once(self._calls.sessions.EnhanceSession, request))
+        return messages.enhancement(await self._calls.call_once(self._calls.sessions.EnhanceSession, request))
 
     async def enhancement(self, session_id: str) -> Enhancement:
         """The state of a session's batch job."""
         request = pb.GetEnhancementRequest(session_id=session_id)
-        return messages.enhancement(await self._calls.again(self._calls.sessions.GetEnhancement, request))
+        return messages.enhancement(await self._calls.call_with_retries(self._calls.sessions.GetEnhancement, request))
 
     async def _document(self, method: object, request: object) -> bytes:
-        """A streamed answer as a whole, from the start again where it breaks."""
+        """Reads a streamed response completely, and starts over if the stream breaks."""
         loop = asyncio.get_running_loop()
         deadline, attempt = loop.time() + self._calls.timeout, 0
         while True:

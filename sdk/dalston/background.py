@@ -1,4 +1,4 @@
-"""One event loop in a thread of its own, on which the synchronous client runs the asynchronous one."""
+"""One event loop on a background thread, on which the synchronous client runs the asynchronous one."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_lock = threading.RLock()  # A signal handler may come while it is held.
+_lock = threading.RLock()  # Reentrant: a signal handler may run while it is held.
 _loop: asyncio.AbstractEventLoop | None = None
 _is_exiting = False
 _closing: set[asyncio.Task[None]] = set()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine there and waits for it; whatever interrupts the waiting cancels it.
+    """Runs a coroutine on that loop and waits for its result; an interrupted wait cancels it.
 
     Raises:
-        RuntimeError: this is the thread of the loop itself.
+        RuntimeError: the caller runs on the thread of that loop.
     """
     loop = _running_loop()
     if loop is _current_loop():
@@ -37,12 +37,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def call_soon(callback: Any, *args: Any) -> None:
-    """Calls a function there, without waiting."""
+    """Schedules a function on that loop without waiting for it."""
     _running_loop().call_soon_threadsafe(callback, *args)
 
 
 def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
-    """An asynchronous iterator as a synchronous one, closed with it."""
+    """Turns an asynchronous iterator into a synchronous one; closing one closes the other."""
     end: Any = object()
 
     async def following() -> T:
@@ -58,7 +58,7 @@ def iterate(items: AsyncIterator[T]) -> Generator[T, None, None]:
 
 def _finish(items: AsyncGenerator[Any, None]) -> None:
     loop = _running_loop()
-    if loop is _current_loop():  # The garbage collector runs wherever it likes.
+    if loop is _current_loop():  # The garbage collector may run on any thread.
         _closing.add(task := loop.create_task(_close(items)))
         task.add_done_callback(_closing.discard)
     else:
@@ -66,25 +66,25 @@ def _finish(items: AsyncGenerator[Any, None]) -> None:
 
 
 async def _close(items: AsyncGenerator[Any, None]) -> None:
-    with suppress(RuntimeError):  # It is running no more, and its last step was cancelled.
+    with suppress(RuntimeError):  # Its last step was cancelled while it ran.
         await items.aclose()
 
 
-def _forget() -> None:
-    """A forked child has the loop without its thread."""
+def _reset_after_fork() -> None:
+    """Discards the loop in a forked child, which lacks the loop's thread."""
     global _loop, _lock
     _loop, _lock = None, threading.RLock()
 
 
 def _exit() -> None:
-    """From now on nobody may wait for the thread, which will not run again."""
+    """Notes that the interpreter exits: the daemon thread will not run again, so nothing may wait for it."""
     global _is_exiting
     _is_exiting = True
 
 
 atexit.register(_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _current_loop() -> asyncio.AbstractEventLoop | None:

@@ -1,4 +1,4 @@
-"""The connection, and calls on it with retries and deadlines."""
+"""The gRPC connection, and calls with retries and deadlines."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from dalston.v1 import key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
 T = TypeVar("T")
 
 ATTEMPT_SECONDS = 10.0
-"""For one attempt of a call that may be made again: a frozen server must not use up the time of the others."""
+"""Deadline of one attempt of a retried call, so that a frozen server leaves time for further attempts."""
 CLOSED = "the client is closed"
 FORKED = (
-    "gRPC does not work in a process that was forked after gRPC was used: start processes with the method 'spawn' or "
-    "'forkserver' of multiprocessing; transcribe(transport='websocket') works in a forked process, too"
+    "gRPC does not work in a process that was forked after gRPC was used: start processes with the multiprocessing "
+    "method 'spawn' or 'forkserver', or use transcribe(transport='websocket'), which works in forked processes"
 )
 _BACKOFF = Backoff()
 _MAX_RESPONSE_BYTES = 16 * 1024 * 1024
-"""A page of a thousand utterances with their words is a few megabytes."""
+"""A page of a thousand utterances with words takes a few megabytes."""
 
 _OPTIONS: list[tuple[str, Any]] = [
-    # gRPC's own pause before it connects again doubles up to two minutes. Who waits here is the caller of each call.
+    # gRPC's pause between connection attempts grows to two minutes by default. Here the retries of each call pause.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # A connection that is dead without having been closed is noticed within 25 s, while calls are on it.
+    # Detects a broken connection that was never closed within 25 s while calls are in progress.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_retries", 0),
     ("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES),
-    # Clients of one process do not share a connection, so that closing one does not disturb another.
+    # Clients in one process do not share a connection, so that closing one does not affect another.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
 class Calls:
-    """One connection to a service, made when it is first needed.
+    """One connection to a service, established when it is first needed.
 
     Args:
-        timeout: seconds for a call with all its attempts.
+        timeout: seconds for a call, including retries.
     """
 
     def __init__(self, endpoint: Endpoint, timeout: float) -> None:
@@ -62,7 +62,7 @@ class Calls:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, of the loop that asks first.
+        """The channel; it belongs to the event loop that first uses it.
 
         Raises:
             RuntimeError: the client is closed, or this process was forked from one that has used gRPC.
@@ -73,7 +73,7 @@ class Calls:
             self._channel = _open(self.endpoint)
         return self._channel
 
-    # A stub is asked for with every call, so that a call on a closed client says that and nothing else.
+    # Every call fetches its stub, so that calls on a closed client raise the error that states so.
 
     @property
     def sessions(self) -> session_pb2_grpc.SessionServiceStub:
@@ -88,7 +88,7 @@ class Calls:
         return transcription_pb2_grpc.TranscriptionServiceStub(self.channel)
 
     def check_open(self) -> None:
-        """Does nothing.
+        """Raises if the client is closed.
 
         Raises:
             RuntimeError: the client is closed.
@@ -97,27 +97,27 @@ class Calls:
             raise RuntimeError(CLOSED)
 
     def metadata(self, *more: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """What each call carries, and `more`."""
+        """The metadata of every call, followed by `more`."""
         key = self.endpoint.api_key
         return (*((("authorization", f"Bearer {key}"),) if key else ()), *more)
 
-    async def once(self, method: Any, request: Any) -> Any:
-        """Makes a call that must not be made twice.
+    async def call_once(self, method: Any, request: Any) -> Any:
+        """Makes a call that must not be repeated.
 
         Raises:
-            DalstonError: it failed. After `Unavailable` it may have happened.
+            DalstonError: it failed. After `Unavailable` it may nevertheless have been executed.
         """
         return await self._attempt(method, request, self.timeout)
 
-    async def again(self, method: Any, request: Any, *, gone_is_done: bool = False) -> Any:
-        """Makes a call that may be made twice, until it is answered or the time is over.
+    async def call_with_retries(self, method: Any, request: Any, *, not_found_is_success: bool = False) -> Any:
+        """Makes an idempotent call, and retries it until it succeeds or the timeout expires.
 
         Args:
-            gone_is_done: NOT_FOUND after an attempt whose answer was lost means that this attempt had done it; the
-                answer is None then.
+            not_found_is_success: NOT_FOUND after an attempt whose response was lost means that this attempt succeeded;
+                the call then returns None.
 
         Raises:
-            DalstonError: the service refused it, or what the last attempt ended with.
+            DalstonError: the service rejected the call, or the error of the last attempt.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
@@ -127,7 +127,7 @@ class Calls:
             try:
                 return await self._attempt(method, request, min(ATTEMPT_SECONDS, deadline - loop.time()))
             except DalstonError as error:
-                if gone_is_done and was_lost and isinstance(error, NotFound):
+                if not_found_is_success and was_lost and isinstance(error, NotFound):
                     return None
                 was_lost = was_lost or isinstance(error, Unavailable)
                 pause = retry_pause(error, attempt)
@@ -138,11 +138,11 @@ class Calls:
     async def stream(
         self, method: Any, request: Any, silence: float, *more: tuple[str, str]
     ) -> AsyncGenerator[Any, None]:
-        """The headers of an answer, a dict, and then its messages.
+        """Yields the headers of the response, a dict, and then its messages.
 
         Args:
-            silence: seconds without a message after which the connection is taken for lost.
-            more: metadata to send.
+            silence: seconds without a message after which the connection counts as lost.
+            more: additional metadata.
 
         Raises:
             DalstonError: the call failed.
@@ -163,34 +163,34 @@ class Calls:
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure) from None
         except TimeoutError:
-            raise DeadlineExceeded(f"the service said nothing for {silence:g} seconds") from None
+            raise DeadlineExceeded(f"the service sent nothing for {silence:g} seconds") from None
         except asyncio.CancelledError:
-            self._check_not_closed_under()
+            self._raise_if_closed()
             raise
         finally:
             call.cancel()
 
     async def close(self) -> None:
-        """Closes the connection; calls that run fail."""
+        """Closes the connection; calls in progress fail."""
         self._is_closed = True
         if self._channel is not None and not _is_forked():
             await self._channel.close(None)
 
     async def _attempt(self, method: Any, request: Any, seconds: float) -> Any:
-        self.check_open()  # It may have been closed since the last attempt.
+        self.check_open()  # The client may have been closed since the last attempt.
         try:
             return await method(request, timeout=seconds, metadata=self.metadata())
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure) from None
         except asyncio.CancelledError:
-            self._check_not_closed_under()
+            self._raise_if_closed()
             raise
 
-    def _check_not_closed_under(self) -> None:
-        """Closing the connection cancels the calls on it, which is not for the caller's task to end by.
+    def _raise_if_closed(self) -> None:
+        """Converts the cancellation of a call by a closing connection, which must not cancel the caller's task.
 
         Raises:
-            RuntimeError: that is what happened.
+            RuntimeError: the client was closed, and the task itself was not cancelled.
         """
         task = asyncio.current_task()
         if self._is_closed and not (task and task.cancelling()):
@@ -198,7 +198,7 @@ class Calls:
 
 
 def retry_pause(error: DalstonError, attempt: int) -> float | None:
-    """Seconds to wait before a call that failed is made again, or None where that is no use."""
+    """Seconds to wait before the next attempt of a failed call, or None if a retry is useless."""
     if isinstance(error, TooManySessions):
         return None
     if isinstance(error, Busy):
@@ -207,8 +207,8 @@ def retry_pause(error: DalstonError, attempt: int) -> float | None:
 
 
 _process_of_grpc: int | None = None
-"""The process that has made a channel. gRPC's threads are in that one only: in a child of it they are missing, and what
-waits for them hangs or aborts."""
+"""The process that created a channel. Only that process has gRPC's threads: in a forked child they are missing, and
+calls that wait for them hang or abort."""
 
 
 def _is_forked() -> bool:

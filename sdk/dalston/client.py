@@ -1,4 +1,4 @@
-"""The client, for code without asyncio: the asynchronous one on a thread of its own."""
+"""The synchronous client: runs the asynchronous one on a background thread."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from dalston.transcription import Transcription
 
 
 class Client:
-    """A client of one service, as one caller. Arguments and errors are those of `AsyncClient`.
+    """A client of one service with one key. It takes the arguments and raises the errors of `AsyncClient`.
 
-    It may be used from several threads. Close it, or use it as a context manager.
+    Several threads may share it. Close it, or use it as a context manager.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Client:
         self.tokens = Tokens(self._client.tokens)
 
     def transcribe(self, audio: AudioSource, **options: Unpack[TranscribeOptions]) -> Transcription:
-        """Transcribes audio while it comes: enter what this returns, and iterate over its events.
+        """Transcribes audio as it arrives: enter the returned object, and iterate over its events.
 
         See `AsyncClient.transcribe`.
         """
         return Transcription(self._client.transcribe(audio, **options))
 
     def close(self) -> None:
-        """Closes the connection. What still runs fails with RuntimeError."""
+        """Closes the connection. Calls in progress fail with RuntimeError."""
         background.run(self._client.close())
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Client:
 
 
 class Sessions:
-    """Sessions of the caller's tenant. Errors are those of `AsyncSessions`."""
+    """The sessions of the caller's tenant. The errors are those of `AsyncSessions`."""
 
     def __init__(self, sessions: AsyncSessions) -> None:
         self._sessions = sessions
@@ -86,7 +86,7 @@ class Sessions:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> Iterator[Session]:
-        """Sessions, newest first; pages are fetched as they are needed."""
+        """Sessions, newest first. Pages are fetched as they are needed."""
         return background.iterate(self._sessions.list(status=status, since=since, until=until, limit=limit))
 
     def page(
@@ -98,7 +98,7 @@ class Sessions:
         limit: int | None = None,
         cursor: str | None = None,
     ) -> SessionPage:
-        """One page of `list`: the first, or the one after the page that `cursor` is the `next_cursor` of."""
+        """One page of `list`: the first, or the page that follows the one whose `next_cursor` is `cursor`."""
         return background.run(self._sessions.page(status=status, since=since, until=until, limit=limit, cursor=cursor))
 
     def get(self, session_id: str) -> Session:
@@ -106,19 +106,19 @@ class Sessions:
         return background.run(self._sessions.get(session_id))
 
     def delete(self, session_id: str) -> None:
-        """Deletes a session with its audio and transcript, for good."""
+        """Deletes a session with its audio and transcript permanently."""
         background.run(self._sessions.delete(session_id))
 
     def end(self, session_id: str) -> Session:
-        """Ends a live session, whichever server runs it; gives it as it is when its server has been asked."""
+        """Ends a live session on whichever server runs it. Returns its state at the time of the request."""
         return background.run(self._sessions.end(session_id))
 
     def audio(self, session_id: str, *, linked: bool = False, start: int = 0) -> Audio:
-        """The stored audio, a WAV file: read it whole, save it, or iterate over it.
+        """The stored audio, a WAV file: read it at once, save it, or iterate over it.
 
         Args:
-            linked: whether the sessions that this one continues are joined with it.
-            start: where in the file to begin, in bytes, such as to go on with a part that is here.
+            linked: whether to join it with the sessions that it continues.
+            start: offset in the file in bytes, for example to continue an incomplete download.
         """
         return Audio(self._sessions.audio(session_id, linked=linked, start=start))
 
@@ -127,13 +127,13 @@ class Sessions:
         return background.run(self._sessions.transcript(session_id, linked=linked))
 
     def utterances(self, session_id: str, *, follow: bool = False, interval: float = 1.0) -> Iterator[Utterance]:
-        """What the session has said so far; with `follow`, whatever it says until it ends."""
+        """The utterances of the session so far; with `follow`, also those that come until it ends."""
         return background.iterate(self._sessions.utterances(session_id, follow=follow, interval=interval))
 
     def export(
         self,
         session_id: str,
-        format: ExportFormat | str,  # noqa: A002 - what it is called
+        format: ExportFormat | str,  # noqa: A002 - the name of the parameter in the API
         *,
         linked: bool = False,
         max_line_length: int | None = None,
@@ -153,17 +153,17 @@ class Sessions:
         resume_token: str | None = None,
         on_reconnect: Callable[[Reconnecting], object] | None = None,
     ) -> Iterator[SessionChange]:
-        """First every session as it is, then every change, for ever.
+        """First the current state of every session, then every change, without end.
 
         Args:
-            on_reconnect: is called, on another thread, when there is no connection, before each attempt to make one.
+            on_reconnect: called on another thread before each attempt to restore a lost connection.
         """
         return background.iterate(
             self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
         )
 
     def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
-        """Starts a batch job that transcribes the stored audio anew. It is tried once."""
+        """Starts a batch job that transcribes the stored audio again. The call is not retried."""
         return background.run(self._sessions.enhance(session_id, model=model))
 
     def enhancement(self, session_id: str) -> Enhancement:
@@ -172,42 +172,42 @@ class Sessions:
 
 
 class Audio:
-    """A WAV file on the service. A download that breaks goes on where it was."""
+    """A WAV file on the service. An interrupted download continues where it stopped."""
 
     def __init__(self, audio: AsyncAudio) -> None:
         self._audio = audio
 
     @property
     def start(self) -> int:
-        """Where in the file it begins, in bytes."""
+        """Offset in the file at which reading begins, in bytes."""
         return self._audio.start
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole file, whatever `start` is; known as soon as its first piece has come."""
+        """Size of the whole file in bytes, regardless of `start`; known once the first piece has arrived."""
         return self._audio.size
 
     def __iter__(self) -> Generator[bytes, None, None]:
-        """The file from `start` on, in pieces of any size."""
+        """Yields the file from `start` on, in pieces of any size."""
         return background.iterate(aiter(self._audio))
 
     def read(self) -> bytes:
-        """The file from `start` on."""
+        """Returns the file from `start` on."""
         return background.run(self._audio.read())
 
     def save(self, path: str | os.PathLike[str]) -> int:
-        """Writes the file from `start` on to `path`, which appears when it is whole; gives the bytes written."""
+        """Writes the file from `start` on to `path`, which appears once it is complete. Returns the bytes written."""
         return background.run(self._audio.save(path))
 
 
 class Keys:
-    """The tenant's API keys. Every method needs a key with the scope `admin`."""
+    """The tenant's API keys. Every method requires a key with the scope `admin`."""
 
     def __init__(self, keys: AsyncKeys) -> None:
         self._keys = keys
 
     def create(self, name: str, scopes: Iterable[Scope | str], *, expires_in_seconds: int | None = None) -> NewKey:
-        """Makes a key. Its secret is in the answer and nowhere else. It is tried once."""
+        """Creates a key. Only the response contains its secret. The call is not retried."""
         return background.run(self._keys.create(name, scopes, expires_in_seconds=expires_in_seconds))
 
     def list(self) -> Iterator[Key]:
@@ -215,16 +215,16 @@ class Keys:
         return background.iterate(self._keys.list())
 
     def revoke(self, key_id: str) -> Key:
-        """Revokes a key: within seconds it is refused everywhere."""
+        """Revokes a key. Within seconds every server rejects it."""
         return background.run(self._keys.revoke(key_id))
 
 
 class Tokens:
-    """Short-lived tokens, for a client that must not hold a key."""
+    """Short-lived tokens, for clients that must not hold a key."""
 
     def __init__(self, tokens: AsyncTokens) -> None:
         self._tokens = tokens
 
     def create(self, *, expires_in_seconds: int | None = None) -> Token:
-        """Makes a token that opens one live session, once. Needs the scope `realtime`."""
+        """Creates a token that opens one live session, once. Requires the scope `realtime`."""
         return background.run(self._tokens.create(expires_in_seconds=expires_in_seconds))

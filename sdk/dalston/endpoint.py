@@ -1,4 +1,4 @@
-"""Where the service is, and as whom to call it."""
+"""The address of the service and the key for it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """`host:port`, as an URL has it."""
+        """`host:port`, as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is on this machine, where the environment's proxies have no say."""
+        """Whether it is on this machine; then the proxies of the environment do not apply."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -37,24 +37,26 @@ class Endpoint:
 
 
 def find_endpoint(url: str | None, api_key: str | None, ca_file: str | os.PathLike[str] | None) -> Endpoint:
-    """The endpoint for arguments, which may be None: then `DALSTON_URL` and `DALSTON_API_KEY` say it.
+    """The endpoint for these arguments; `DALSTON_URL` and `DALSTON_API_KEY` replace those that are None.
 
     Raises:
-        ValueError: the URL or the key cannot be one.
+        ValueError: the URL or the key is malformed.
     """
     url = url or os.environ.get("DALSTON_URL") or DEFAULT_URL
     key = api_key or os.environ.get("DALSTON_API_KEY") or None
     if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
-        raise ValueError("an API key has printable ASCII characters only and no spaces")
+        raise ValueError("an API key consists of printable ASCII characters without spaces")
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
         port = 0
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValueError(f"the service's URL must be http://HOST:PORT or https://HOST:PORT, is {url!r}")
+        raise ValueError(f"the service's URL must be http://HOST:PORT or https://HOST:PORT, not {url!r}")
     if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError("the service's URL must be http://HOST:PORT or https://HOST:PORT, and nothing more")
+        raise ValueError(
+            "the service's URL must be http://HOST:PORT or https://HOST:PORT, without path, query or user name"
+        )
     is_secure = parts.scheme == "https"
     return Endpoint(
         host=parts.hostname,

@@ -1,28 +1,28 @@
-"""Everything the SDK raises of its own accord.
+"""The exceptions of the SDK.
 
 DalstonError
-├── InvalidRequest            a parameter, a message or audio that the service does not take; `parameter`
-├── AuthenticationError       no key, or a wrong, revoked or expired one
+├── InvalidRequest            the service rejects a parameter, a message or the audio; `parameter`
+├── AuthenticationError       the key is missing, wrong, revoked or expired
 ├── PermissionDenied          the key lacks the scope
-├── NotFound                  no such session or key, or nothing of that kind is stored
-├── SessionActive             the session still runs, or is not stored to its end yet
-├── SessionResumed            another session continues it already; `resumed_by`
-├── SessionEnded              somebody ended the session
-├── SessionTimeout            nothing was sent for too long, or the session grew too long
-├── Unsupported               the service does not have this
-├── TooManyKeys               the tenant has as many keys as it may
-├── StorageQuotaExceeded      the tenant stores as much as it may
-├── Busy                      not now; `retry_after`
-│   ├── RateLimited           the tenant's limit of requests
-│   ├── TooManySessions       the tenant's limit of concurrent sessions
+├── NotFound                  the session or key does not exist, or the requested object is not stored
+├── SessionActive             the session is still running, or not completely stored yet
+├── SessionResumed            another session already continues it; `resumed_by`
+├── SessionEnded              the session was ended by a request
+├── SessionTimeout            the session was idle for too long, or reached its maximum length
+├── Unsupported               the service does not support the request
+├── TooManyKeys               the tenant has reached its limit of keys
+├── StorageQuotaExceeded      the tenant has reached its storage quota
+├── Busy                      the service cannot take the request now; `retry_after`
+│   ├── RateLimited           the tenant has reached its rate limit
+│   ├── TooManySessions       the tenant has reached its limit of concurrent sessions
 │   └── NoCapacity            no server takes another stream
-├── Unavailable               the service cannot be reached or does not answer
-│   └── DeadlineExceeded      not within the time given
-├── ConnectionLost            a live session broke and could not be resumed; `session_id`, `finals`
-├── AudioOverflow             a live source came faster than the service took it, and memory is bounded
+├── Unavailable               the service cannot be reached or does not respond
+│   └── DeadlineExceeded      the service did not respond in time
+├── ConnectionLost            a live session was lost and could not be resumed; `session_id`, `finals`
+├── AudioOverflow             a live source outran the service until the buffer was full
 └── ServerError               a bug of the service; the message names the line of its log
 
-`TypeError` and `ValueError` are raised for calls that are wrong whatever the service says.
+Calls that are wrong regardless of the service raise `TypeError` or `ValueError`.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dalston.events import Final
+    from dalston.events import FinalResult
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class DalstonError(Exception):
-    """Any failure of a call. Its text is a sentence for a person."""
+    """Any failure of a call. Its text is a sentence for users."""
 
     def __init__(self, message: str, *, reason: str = "", metadata: Mapping[str, str] = _NOTHING) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
-        """A value of `ErrorReason`, such as `SESSION_NOT_FOUND`; empty where the service did not say one."""
+        """A value of `ErrorReason`, such as `SESSION_NOT_FOUND`; empty if the service sent none."""
         self.metadata = metadata
-        """What the service said about it, as text."""
+        """Details that the service sent with the error, as text."""
 
 
 class InvalidRequest(DalstonError):
-    """The service does not take a parameter, a message or the audio."""
+    """The service rejects a parameter, a message or the audio."""
 
     @property
     def parameter(self) -> str | None:
-        """The parameter that is wrong, where it is one."""
+        """The invalid parameter; None if the error concerns no parameter."""
         return self.metadata.get("parameter")
 
 
 class AuthenticationError(DalstonError):
-    """There is no key, or it is wrong, revoked or expired."""
+    """The key is missing, wrong, revoked or expired."""
 
 
 class PermissionDenied(DalstonError):
@@ -67,40 +67,40 @@ class PermissionDenied(DalstonError):
 
 
 class NotFound(DalstonError):
-    """There is no such session, key or path, or nothing of that kind is stored. `reason` names which."""
+    """The session, key or path does not exist, or the object is not stored; `reason` distinguishes them."""
 
 
 class SessionActive(DalstonError):
-    """The session still runs, or is not stored to its end yet."""
+    """The session is still running, or not completely stored yet."""
 
 
 class SessionResumed(DalstonError):
-    """Another session continues this one already."""
+    """Another session already continues this one."""
 
     @property
     def resumed_by(self) -> str | None:
-        """The session that does."""
+        """The id of that session."""
         return self.metadata.get("resumed_by")
 
 
 class SessionEnded(DalstonError):
-    """Somebody ended the session; it is not resumed."""
+    """The session was ended by a request; it is not resumed."""
 
 
 class SessionTimeout(DalstonError):
-    """Nothing was sent for too long, or the session grew too long."""
+    """The session was idle for too long, or reached its maximum length."""
 
 
 class Unsupported(DalstonError):
-    """The service does not have this, or not in the way it is run."""
+    """The service does not support the request, or not in its configuration."""
 
 
 class Busy(DalstonError):
-    """The same call may be served later."""
+    """The service cannot take the request now; the same call may succeed later."""
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until it is worth trying again, where the service said so."""
+        """Seconds to wait before the next attempt; None if the service did not specify them."""
         try:
             return max(0.0, float(self.metadata["retry_after_seconds"]))
         except (KeyError, ValueError):
@@ -108,46 +108,46 @@ class Busy(DalstonError):
 
 
 class RateLimited(Busy):
-    """The tenant's limit of requests is reached."""
+    """The tenant has reached its rate limit."""
 
 
 class TooManySessions(Busy):
-    """The tenant's limit of concurrent sessions is reached."""
+    """The tenant has reached its limit of concurrent sessions."""
 
 
 class TooManyKeys(DalstonError):
-    """The tenant has as many keys as it may: revoke some."""
+    """The tenant has reached its limit of keys: revoke some."""
 
 
 class StorageQuotaExceeded(DalstonError):
-    """The tenant stores as much as it may: delete sessions, or begin one that stores nothing."""
+    """The tenant has reached its storage quota: delete sessions, or start one that stores nothing."""
 
 
 class NoCapacity(Busy):
-    """No server takes another stream now."""
+    """No server takes another stream at present."""
 
 
 class Unavailable(DalstonError):
-    """The service cannot be reached, or a part of it does not answer."""
+    """The service, or a part of it, cannot be reached or does not respond."""
 
 
 class DeadlineExceeded(Unavailable):
-    """The service did not answer in the time given."""
+    """The service did not respond in time."""
 
 
 class ConnectionLost(DalstonError):
-    """A live session broke, and could not be resumed in the time given."""
+    """A live session was lost and could not be resumed within `give_up_after` seconds."""
 
-    def __init__(self, message: str, *, session_id: str | None, finals: tuple[Final, ...]) -> None:
+    def __init__(self, message: str, *, session_id: str | None, finals: tuple[FinalResult, ...]) -> None:
         super().__init__(message)
         self.session_id = session_id
-        """The last session, to be resumed later; None if none had begun."""
+        """The last session, which can be resumed later; None if none had begun."""
         self.finals = finals
         """All finals so far."""
 
 
 class AudioOverflow(DalstonError):
-    """A live source came faster than the service took it, for longer than the memory allowed for it lasts."""
+    """A live source delivered audio faster than the service took it until the buffer was full."""
 
 
 class ServerError(DalstonError):

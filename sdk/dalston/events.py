@@ -1,7 +1,7 @@
-"""What a live transcription says.
+"""The events of a live transcription.
 
-Times are seconds from the first byte of the caller's audio, silence included, however often the connection was lost and
-the session resumed in between.
+Times are seconds from the first byte of the caller's audio, silence included. Lost connections and resumed sessions do
+not change them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class SessionBegan:
-    """The service takes the audio. Comes once; after a lost connection comes `Resumed`."""
+    """The service has accepted the transcription. Sent once; after a lost connection `Resumed` is sent."""
 
     session_id: str
     language: str
@@ -36,9 +36,9 @@ class SessionBegan:
     resumed_from: str | None = None
     """The session that `resume_session_id` asked to continue."""
     resume_from_seconds: float | None = None
-    """Where in the audio of that session this one starts; times of events do not count from there, but from 0."""
+    """The point in the audio of that session at which this one starts. The times of events still count from 0."""
     idle_timeout_seconds: float = 0.0
-    """Longest time without a message to the service; the SDK sends keep-alives while the audio pauses."""
+    """Longest time without a message to the service. The SDK sends keep-alives while the audio pauses."""
     max_message_bytes: int = 0
 
 
@@ -51,16 +51,16 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechEnded:
-    """Speech ended; the final of this utterance follows, or the warning `speech_suppressed`."""
+    """Speech ended. The final of this utterance follows, or the warning `speech_suppressed`."""
 
     timestamp: float
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """What an unfinished utterance sounds like so far. Replaces the partial before it.
+class PartialResult:
+    """The text of an utterance in progress. It replaces the previous partial, and the final replaces it.
 
-    The final replaces it. An utterance that proves to be no speech has no final, and what its partials said is void.
+    An utterance that turns out not to be speech has no final, and its partials are void.
     """
 
     text: str
@@ -69,8 +69,8 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
-    """What an utterance said. Never changes, comes once, and in the order of the utterances."""
+class FinalResult:
+    """The text of an utterance. Finals are sent once, in the order of the utterances, and never change."""
 
     text: str
     start: float
@@ -82,19 +82,19 @@ class Final:
     words: tuple[Word, ...] = ()
     """Only with `word_timestamps`."""
     language_probability: float | None = None
-    """How likely the language is, 0 to 1, where it was detected; None where it was told."""
+    """Probability of the detected language, 0 to 1; None if the language was requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """All audio sent before a `flush()` is transcribed; its finals have come."""
+    """All audio sent before a `flush()` is transcribed, and its finals have been sent."""
 
     timestamp: float
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """How far the service has come with the audio. None of the three ever decreases."""
+    """Seconds of audio that the service has received, processed and stored. None of the three ever decreases."""
 
     received: float
     processed: float
@@ -104,19 +104,19 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something to know that does not end the transcription.
+    """A condition that does not end the transcription.
 
-    Codes of the service are those of `Warning` in transcription.proto; times in the details of `speech_suppressed` are
-    those of the caller's audio, as everywhere. The SDK's own:
+    The codes of the service are those of `Warning` in transcription.proto. The times in the details of
+    `speech_suppressed` refer to the caller's audio, like all others. The codes of the SDK are:
 
-    * `audio_dropped`: a microphone was not read in time; silence stands where `seconds` of audio are missing.
+    * `audio_dropped`: the microphone was not read in time; silence replaces the missing `seconds` of audio.
     * `damaged_audio`: the file is damaged, and a part of its audio is missing.
-    * `no_audio`: the file has no audio in it.
-    * `partial_sample`: the audio ended within a sample; the last `bytes` were left out.
-    * `session_replaced`: session `session_id` could not be resumed, and a new one goes on without it.
-    * `terminating`: the server stops; the session moves to another.
-    * `truncated_audio`: the file is shorter than its header says, by `missing_seconds`.
-    * `unprotected`: audio that is not in the object store yet had to be let go, because memory is bounded.
+    * `no_audio`: the file contains no audio.
+    * `partial_sample`: the audio ended within a sample; the last `bytes` were omitted.
+    * `session_replaced`: session `session_id` could not be resumed; a new session continues without it.
+    * `terminating`: the server is stopping; the session moves to another.
+    * `truncated_audio`: the file is `missing_seconds` shorter than its header states.
+    * `unprotected`: the buffer was full, and audio that is not stored yet was discarded.
     """
 
     code: str
@@ -126,51 +126,51 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Reconnecting:
-    """There is no connection; another attempt is made in `delay` seconds. At first only with `wait`."""
+    """There is no connection; the next attempt follows in `delay` seconds. At first only with `wait`."""
 
     attempt: int
-    """1 is the first since the last progress."""
+    """Counted from 1 since the last progress."""
     delay: float
     reason: str
-    """What went wrong, for a person."""
+    """The error, as a sentence for users."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A new session goes on in the place of the lost one."""
+    """A new session continues the lost one."""
 
     session_id: str
     previous_session_id: str
     position: float
-    """Where in the caller's audio it starts."""
+    """The point in the caller's audio at which it starts, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The end of a transcription that ended well. Always the last event."""
+    """The transcription is complete. Always the last event."""
 
     session_id: str
     session_ids: tuple[str, ...]
-    """All sessions it took, in their order; `session_id` is the last."""
+    """All sessions of the transcription in order; `session_id` is the last."""
     duration: float
     text: str
     """The texts of all finals, joined by spaces."""
     enhancement_job_id: str | None = None
     audio_uri: str | None = None
-    """Where the last session's audio is stored; set when it is safely there."""
+    """The location of the last session's audio, set once it is stored."""
     transcript_uri: str | None = None
     speech_duration: float = 0.0
-    """How much of the audio was speech."""
-    finals: tuple[Final, ...] = field(default=(), repr=False)
-    """All of them, in their order."""
+    """Seconds of speech in the audio."""
+    finals: tuple[FinalResult, ...] = field(default=(), repr=False)
+    """All finals, in order."""
 
 
 Event: TypeAlias = (
     SessionBegan
     | SpeechStarted
     | SpeechEnded
-    | Partial
-    | Final
+    | PartialResult
+    | FinalResult
     | Flushed
     | Acknowledged
     | Warned

@@ -1,4 +1,4 @@
-"""From the statuses of calls to the errors of this package."""
+"""Converts gRPC statuses and error reasons to the errors of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dalston import errors
 _DOMAIN = "dalston.v1"
 _STATUS_DETAILS = "grpc-status-details-bin"
 
-# Every reason of error_reason.proto. One that only a newer service knows is told by its status.
+# Every reason of error_reason.proto. The status determines the error for a reason of a newer service.
 REASONS: dict[str, type[errors.DalstonError]] = {
     "INVALID_PARAMETERS": errors.InvalidRequest,
     "INVALID_MESSAGE": errors.InvalidRequest,
@@ -50,8 +50,8 @@ REASONS: dict[str, type[errors.DalstonError]] = {
 }
 
 _C = grpc.StatusCode
-# A status without ErrorInfo is made by gRPC itself or a proxy. A killed server's streams end with INTERNAL, and what a
-# proxy cuts with CANCELLED.
+# gRPC itself or a proxy sends a status without ErrorInfo. The streams of a killed server end with INTERNAL, and those
+# that a proxy cuts with CANCELLED.
 _STATUSES: dict[grpc.StatusCode, type[errors.DalstonError]] = {
     _C.UNAVAILABLE: errors.Unavailable,
     _C.INTERNAL: errors.Unavailable,
@@ -70,7 +70,7 @@ _STATUSES: dict[grpc.StatusCode, type[errors.DalstonError]] = {
     _C.FAILED_PRECONDITION: errors.Unsupported,
 }
 
-# gRPC's own words for a connection that cannot be made; where they are other than these they are passed on.
+# gRPC's messages about failed connections. Messages in another form are shown unchanged.
 _NOT_CONNECTED = re.compile(
     r"failed to connect to all addresses; last error: \w+: "
     r"(?:ipv[46]:)?(?P<where>\S+): (?:Failed to connect to remote host: )?(?P<why>.*)",
@@ -82,7 +82,7 @@ _HTTP_STATUS = re.compile(r"(?:http2 header with status: |HTTP status )(\d{3})")
 
 
 def error_of_reason(reason: str, message: str, metadata: Mapping[str, str]) -> errors.DalstonError:
-    """The error for a reason that the service gave, in capitals; `ServerError` for one that is not known here."""
+    """The error for a reason that the service sent, in capitals; `ServerError` for an unknown reason."""
     kind = REASONS.get(reason, errors.ServerError)
     return kind(message or reason.lower().replace("_", " "), reason=reason, metadata=dict(metadata))
 
@@ -95,19 +95,19 @@ def error_of(failure: grpc.aio.AioRpcError) -> errors.DalstonError:
         return error_of_reason(info.reason, details, info.metadata)
     kind = _STATUSES.get(failure.code(), errors.ServerError)
     if issubclass(kind, errors.DeadlineExceeded):
-        return kind("the service did not answer in time")
+        return kind("the service did not respond in time")
     if issubclass(kind, errors.Unavailable):
         return kind(f"the service cannot be reached: {plain(details) or failure.code().name.lower()}")
     if info is None and (status := _HTTP_STATUS.search(details)):
-        return kind(f"no service of this kind answers there, but something with HTTP status {status[1]}")
+        return kind(f"there is no Dalston service at this address; the response was HTTP status {status[1]}")
     if info is None and kind is errors.Unsupported:
-        told = f" ({details})" if details else ""
-        return kind(f"the service does not have this: it may be older than this client{told}")
+        suffix = f" ({details})" if details else ""
+        return kind(f"the service does not support this request; it may be older than this client{suffix}")
     return kind(details or failure.code().name.lower().replace("_", " "), reason=info.reason if info else "")
 
 
 def plain(details: str) -> str:
-    """What gRPC says of a connection that failed, without its own vocabulary."""
+    """Rewrites gRPC's message about a failed connection in plain words."""
     if found := _NOT_CONNECTED.match(details):
         where, why = unquote(found["where"]), found["why"]
         if handshake := _HANDSHAKE.search(why):

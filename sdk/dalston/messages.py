@@ -1,4 +1,4 @@
-"""From the contract's messages to the types of this package."""
+"""Converts protobuf messages to the types of this package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def when(message: Message, name: str) -> datetime | None:
-    """A point in time, or None where it is unset."""
+    """A time in UTC, or None if the field is unset."""
     if not message.HasField(name):
         return None
     time: datetime = getattr(message, name).ToDatetime(tzinfo=UTC)
@@ -119,10 +119,10 @@ def key(message: key_pb2.Key) -> Key:
 
 
 def transcript(document: bytes) -> Transcript:
-    """Reads a stored transcript.
+    """Parses a stored transcript.
 
     Raises:
-        ServerError: it is none.
+        ServerError: the document is not a transcript.
     """
     try:
         content = json.loads(document)
@@ -134,7 +134,7 @@ def transcript(document: bytes) -> Transcript:
             utterances=tuple(_stored_utterance(item) for item in content["utterances"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ServerError("the stored transcript is not in the form of one") from None
+        raise ServerError("the stored transcript is malformed") from None
 
 
 def _stored_utterance(item: dict[str, Any]) -> Utterance:

@@ -1,4 +1,4 @@
-"""The microphone as a source of audio."""
+"""The microphone as an audio source."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 _BLOCK_SECONDS = 0.05
 _WAITING_SECONDS = 30.0
-"""Audio that waits to be taken, before it is dropped."""
+"""Recorded audio that may wait to be read before audio is dropped."""
 
 
 class Microphone:
-    """The default input device, or another. Needs the package `sounddevice`.
+    """An input device. Requires the package `sounddevice`.
 
     Args:
-        device: number or part of the name of an input device. Default: the system's.
+        device: number of an input device, or a part of its name. Default: the system's default device.
         sample_rate: samples per second, 8000 to 48000.
         channels: 1 or 2.
     """
@@ -27,18 +27,20 @@ class Microphone:
         self.channels = channels
 
     def record(self) -> Recording:
-        """Starts to record.
+        """Starts recording.
 
         Raises:
-            RuntimeError: `sounddevice` is not installed, or finds no PortAudio.
-            OSError: there is no such device, or it does not record like that.
+            RuntimeError: `sounddevice` is not installed, or does not find PortAudio.
+            OSError: the device does not exist or does not support this format.
         """
         try:
             import sounddevice
         except ImportError:
-            raise RuntimeError("a microphone needs the Python package sounddevice: pip install sounddevice") from None
+            raise RuntimeError(
+                "recording from a microphone requires the Python package sounddevice: pip install sounddevice"
+            ) from None
         except OSError as error:
-            raise RuntimeError(f"a microphone needs PortAudio: {error}") from None
+            raise RuntimeError(f"recording from a microphone requires PortAudio: {error}") from None
         recording = Recording(int(_WAITING_SECONDS / _BLOCK_SECONDS), 2 * self.channels, self.sample_rate)
         try:
             stream = sounddevice.RawInputStream(
@@ -47,7 +49,7 @@ class Microphone:
                 device=self.device,
                 dtype="int16",
                 blocksize=round(_BLOCK_SECONDS * self.sample_rate),
-                callback=recording.hear,
+                callback=recording.append_block,
             )
             stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
@@ -57,14 +59,14 @@ class Microphone:
 
 
 class Recording:
-    """16-bit PCM that a device gives, to be iterated over by one thread while another fills it.
+    """16-bit PCM from a device: one thread appends blocks while another iterates over them.
 
-    What is not taken in time is dropped. Silence of the same length stands in its place, so that times stay true.
+    Audio that is not read in time is dropped and replaced by silence of the same length, so that times stay correct.
     """
 
     def __init__(self, most_blocks: int, frame_bytes: int, sample_rate: int) -> None:
         self._blocks: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        """Each with the bytes that are missing before it; None at the end."""
+        """Each block with the number of bytes missing before it; None marks the end."""
         self._most_blocks = most_blocks
         self._frame_bytes = frame_bytes
         self._bytes_per_second = frame_bytes * sample_rate
@@ -74,13 +76,13 @@ class Recording:
         self._is_closed = False
         self.on_close: Callable[[], object] | None = None
 
-    def hear(self, data: Any, frames: int, _time: object, status: Any) -> None:
-        """Takes a block from the device, on its own thread: never waits."""
+    def append_block(self, data: Any, frames: int, _time: object, status: Any) -> None:
+        """Appends a block; called on the device's thread, never blocks."""
         with self._lock:
             if self._is_closed:
                 return
             if getattr(status, "input_overflow", False):
-                self._drop(frames * self._frame_bytes)  # As much as a block, for all that is known.
+                self._drop(frames * self._frame_bytes)  # The driver does not report how much; a block is a guess.
             if self._blocks.qsize() >= self._most_blocks:
                 self._drop(len(data))
             else:
@@ -93,13 +95,13 @@ class Recording:
             yield bytes(missing) + block
 
     def dropped_seconds(self) -> float:
-        """Audio lost since the last question."""
+        """Seconds of audio dropped since the last call."""
         with self._lock:
             dropped, self._dropped = self._dropped, 0
         return dropped / self._bytes_per_second
 
     def close(self) -> None:
-        """Stops the device; what was recorded until then is still given."""
+        """Stops the device. Audio recorded before can still be read."""
         with self._lock:
             if self._is_closed:
                 return

@@ -1,4 +1,4 @@
-"""What a live transcription can be asked for."""
+"""The options of a live transcription."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AudioSource: TypeAlias = (
     | AsyncIterable[bytes]
     | Microphone
 )
-"""Bytes are audio, a string or path names a file, a file is read from where it stands. These are raw if `encoding` is
-given, and else say themselves what they are: WAV of any kind, or what an installed decoder reads (PyAV, soundfile or
-ffmpeg). What an iterable gives is raw always, in pieces of any size."""
+"""Bytes are audio, a string or path names a file, and a file object is read from its current position. With `encoding`
+they are raw samples; otherwise their content determines the format: WAV of any kind, or a format that an installed
+decoder reads (PyAV, soundfile or ffmpeg). An iterable yields raw samples in pieces of any size."""
 
 Transport: TypeAlias = Literal["grpc", "websocket"]
 
@@ -30,8 +30,8 @@ Transport: TypeAlias = Literal["grpc", "websocket"]
 class TranscribeOptions(TypedDict, total=False):
     """Keyword arguments of `transcribe`.
 
-    Those of the service mean what `TranscribeConfig` in transcription.proto says; one that is left out has the
-    service's default. Rate, encoding and channels of a file that is not raw are read from it.
+    `TranscribeConfig` in transcription.proto documents the options of the service; the service's default applies to
+    those that are omitted. The rate, encoding and channels of a file that is not raw are read from the file.
     """
 
     language: str
@@ -54,20 +54,20 @@ class TranscribeOptions(TypedDict, total=False):
     resume_from_seconds: float
 
     pace: float | None
-    """How many times as fast as speech the audio is sent: 1 is real time. Default: as fast as the service takes it."""
+    """Sending speed as a multiple of real time. Default: as fast as the service takes the audio."""
     transport: Transport
-    """`grpc` (the default), or `websocket` for networks that let nothing else through."""
+    """`grpc` (the default), or `websocket` for networks that block gRPC."""
     wait: float
-    """Seconds to go on trying when the service has no room or cannot be reached at first. Default 0: raise at once."""
+    """Seconds to retry while the service has no capacity or cannot be reached at first. Default 0: raise at once."""
     give_up_after: float
-    """Seconds without any progress after which a lost connection is given up. Default 300."""
+    """Seconds without progress after which reconnecting is given up. Default 300."""
     max_kept_seconds: float
-    """Audio kept in memory to be sent again after a lost connection, in seconds. Default 900, at least 60."""
+    """Seconds of audio kept in memory for retransmission after a lost connection. Default 900, at least 60."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """The options that are the SDK's own."""
+    """The options that the SDK itself implements."""
 
     pace: float | None = None
     transport: Transport = "grpc"
@@ -83,14 +83,14 @@ class Behaviour:
         if not self.wait >= 0 or not self.give_up_after >= 0:
             raise ValueError("wait and give_up_after must not be negative")
         if not self.max_kept_seconds >= 60:
-            raise ValueError("max_kept_seconds must be at least 60: twice the longest utterance is needed to resume")
+            raise ValueError("max_kept_seconds must be at least 60: resuming needs twice the longest utterance")
 
     @classmethod
     def split(cls, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """The SDK's own options, and the service's.
+        """Separates the options of the SDK from those of the service.
 
         Raises:
-            TypeError: there is no such option.
+            TypeError: an option does not exist.
             ValueError: a value is out of range.
         """
         unknown = sorted(options.keys() - TranscribeOptions.__annotations__.keys())

@@ -1,4 +1,4 @@
-"""What the service keeps: sessions, transcripts, batch jobs and keys."""
+"""The records of the service: sessions, transcripts, batch jobs and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dalston.events import Word
 
 
 class _OpenEnum(StrEnum):
-    """A value that a newer service made up is `UNKNOWN` here, instead of an error."""
+    """Maps a value that only a newer service defines to `UNKNOWN` instead of raising an error."""
 
     @classmethod
     def _missing_(cls, _value: object) -> _OpenEnum | None:
@@ -18,7 +18,7 @@ class _OpenEnum(StrEnum):
 
 
 class SessionStatus(_OpenEnum):
-    """How a session is doing."""
+    """The status of a session."""
 
     ACTIVE = "active"
     COMPLETED = "completed"
@@ -28,7 +28,7 @@ class SessionStatus(_OpenEnum):
 
 
 class EnhancementStatus(_OpenEnum):
-    """How a batch job is doing."""
+    """The status of a batch job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -38,20 +38,20 @@ class EnhancementStatus(_OpenEnum):
 
 
 class ChangeType(_OpenEnum):
-    """What happened to a session that is watched."""
+    """The kinds of changes that a watch reports."""
 
     SNAPSHOT = "snapshot"
-    """A session as it is: the watch begins, or begins anew after it was interrupted for long."""
+    """The current state of a session: the watch starts, or restarts after a long outage."""
     READY = "ready"
-    """The snapshot, or what was missed, is complete."""
+    """The snapshot, or the replay of missed changes, is complete."""
     CHANGED = "changed"
     DELETED = "deleted"
-    """The session is gone, or no longer of the status asked for."""
+    """The session was deleted, or no longer matches the requested status."""
     UNKNOWN = "unknown"
 
 
 class ExportFormat(StrEnum):
-    """What a transcript can be rendered as."""
+    """The export formats of a transcript."""
 
     TXT = "txt"
     SRT = "srt"
@@ -60,7 +60,7 @@ class ExportFormat(StrEnum):
 
 
 class Scope(_OpenEnum):
-    """What a key allows."""
+    """The scopes of a key."""
 
     REALTIME = "realtime"
     SESSIONS_READ = "sessions:read"
@@ -71,7 +71,7 @@ class Scope(_OpenEnum):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session as recorded; `session.proto` says what each field means."""
+    """The record of a session; session.proto documents the fields."""
 
     id: str
     status: SessionStatus
@@ -103,7 +103,7 @@ class Session:
     client_ip: str | None = None
     error: str | None = None
     segment_count: int = 0
-    """The same as `utterance_count`, by the name that other Dalston services use."""
+    """The same as `utterance_count`, under the name that other Dalston services use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +112,27 @@ class SessionPage:
 
     sessions: tuple[Session, ...]
     total: int
-    """How many sessions the filter matches, counted up to a bound."""
+    """The number of sessions that match the filter, counted up to a limit."""
     next_cursor: str | None
-    """For the next page; None on the last."""
+    """Cursor of the next page; None on the last."""
     total_is_exact: bool = True
-    """Whether `total` is all; False: there are more."""
+    """Whether `total` counts all of them; False if there are more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """One change of one session."""
+    """A change of a session."""
 
     type: ChangeType
     session: Session | None
-    """The session after the change, None in `ready`. In `deleted` only its `id` says anything."""
+    """The session after the change; None in `ready`. In `deleted` only its `id` is set."""
     resume_token: str
-    """To go on from here later."""
+    """Continues a watch after this change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What was said between two silences."""
+    """A segment of speech with its text."""
 
     start: float
     end: float
@@ -141,14 +141,14 @@ class Utterance:
     """0 to 1."""
     words: tuple[Word, ...] = ()
     language: str | None = None
-    """ISO 639-1 code; None in a stored transcript that does not say it for each utterance."""
+    """ISO 639-1 code; None in a stored transcript without languages of utterances."""
     index: int | None = None
-    """0 is the session's first; None in a stored transcript."""
+    """Counted from 0 within the session; None in a stored transcript."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in a session. Times are seconds from the first byte of its audio."""
+    """The transcript of a session. Times are seconds from the first byte of its audio."""
 
     session_id: str
     language: str
@@ -182,12 +182,12 @@ class Key:
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     created_by: str | None = None
-    """The key that made it; None for one that the operator made."""
+    """The key that created this one; None if an operator created it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made. The secret is never shown again."""
+    """A new key. The secret is never shown again."""
 
     key: Key
     secret: str = field(repr=False)
@@ -195,7 +195,7 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What opens one live session, once."""
+    """A token that opens one live session, once."""
 
     token: str = field(repr=False)
     expires_at: datetime | None

@@ -1,4 +1,4 @@
-"""Points in time, for the wire."""
+"""Conversion of times to protobuf."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:
-    """The message for a time; one without a zone is local time."""
+    """Converts a time to a message; a time without a zone is local time."""
     if time is None:
         return None
     message = Timestamp()

@@ -1,4 +1,4 @@
-"""A live transcription, for code without asyncio."""
+"""A live transcription with a synchronous interface."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Self
 
 from dalston import background
 from dalston.events import Event
-from dalston.live.stream import AsyncTranscription
+from dalston.live.async_transcription import AsyncTranscription
 from dalston.records import Transcript
 
 
 class Transcription:
-    """Iterate over it for the events; errors are raised there.
+    """Iterate over it for the events; the iteration raises the errors.
 
-    Its other methods may be called from any thread, and `end` from a signal handler.
+    The other methods may be called from any thread, and `end` also from a signal handler.
     """
 
     def __init__(self, stream: AsyncTranscription) -> None:
@@ -23,45 +23,45 @@ class Transcription:
 
     @property
     def session_ids(self) -> tuple[str, ...]:
-        """The sessions it took so far: more than one when a connection was lost."""
+        """The sessions so far; more than one after a lost connection."""
         return self._stream.session_ids
 
     @property
     def audio_seconds(self) -> float | None:
-        """How long the audio is, as far as it says so itself; None before it was entered or iterated over."""
+        """Length of the audio in seconds if its header states it; None before the transcription has started."""
         return self._stream.audio_seconds
 
     @property
     def transcript(self) -> Transcript:
-        """What was said so far."""
+        """The transcript so far."""
         return self._stream.transcript
 
     def flush(self) -> None:
-        """Ends the utterance in progress now; `Flushed` comes once all audio taken so far is transcribed."""
-        self._tell(self._stream.flush)
+        """Ends the utterance in progress; `Flushed` follows once all audio so far is transcribed."""
+        self._schedule(self._stream.flush)
 
     def set_language(self, language: str) -> None:
-        """Changes the language from the next utterance on: an ISO 639-1 code or `auto`."""
-        self._tell(self._stream.set_language, language)
+        """Changes the language from the next utterance on: an ISO 639-1 code, or `auto`."""
+        self._schedule(self._stream.set_language, language)
 
     def end(self) -> None:
-        """Takes no more audio. The last finals and `Ended` follow."""
-        self._tell(self._stream.end)
+        """Ends the audio. The last finals and `Ended` follow."""
+        self._schedule(self._stream.end)
 
     def wait(self) -> Transcript:
-        """Reads all events that are left, and gives the transcript."""
+        """Reads the remaining events and returns the transcript."""
         for _ in self:
             pass
         return self.transcript
 
     def close(self) -> None:
-        """Breaks the transcription off, unless it has ended: the session is `interrupted`."""
+        """Aborts the transcription unless it has ended; its session is recorded as `interrupted`."""
         background.run(self._stream.close())
 
-    def _tell(self, what: Callable[..., None], *args: str) -> None:
+    def _schedule(self, method: Callable[..., None], *args: str) -> None:
         if not self._stream.is_started:
             raise RuntimeError("the transcription has not been started: enter it, or iterate over it")
-        background.call_soon(what, *args)
+        background.call_soon(method, *args)
 
     def __iter__(self) -> Iterator[Event]:
         return background.iterate(aiter(self._stream))

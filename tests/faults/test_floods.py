@@ -202,7 +202,7 @@ async def speak(stack: Stack, key: str, seconds: int, seen: Seen) -> None:
         options: dict[str, Any] = {"language": "en", "store_transcript": True, "encoding": "pcm_s16le"}
         async with client.transcribe(spoken(), **options) as stream:
             async for event in stream:
-                if isinstance(event, dalston.Final):
+                if isinstance(event, dalston.FinalResult):
                     seen.finals.append(event.text)
                     seen.latest = max(seen.latest, time.monotonic() - began - event.end)
                 seen.reconnected += isinstance(event, dalston.Reconnecting)

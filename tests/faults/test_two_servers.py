@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from dalston import AsyncClient, Ended, Event, Final, Resumed, SessionBegan, Warned
+from dalston import AsyncClient, Ended, Event, FinalResult, Resumed, SessionBegan, Warned
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -269,7 +269,7 @@ async def test_the_sdk_streams_on_while_a_server_is_killed(fleet: Fleet, transpo
                 home = fleet.home_of(event.session_id)
             if isinstance(event, Resumed):
                 homes.append(fleet.home_of(event.session_id))
-            if home is not None and isinstance(event, Final) and event.end > SECONDS / 3:
+            if home is not None and isinstance(event, FinalResult) and event.end > SECONDS / 3:
                 await fleet.servers[home].kill()
                 FIGURES.add("kills survived")
                 homes, home = [home], None
@@ -279,7 +279,7 @@ async def test_the_sdk_streams_on_while_a_server_is_killed(fleet: Fleet, transpo
         assert killed != other
         assert not [event for event in events if isinstance(event, Warned) and event.code == "session_replaced"]
         assert ended.duration == pytest.approx(SECONDS)
-        assert not fault_in([(each.text, each.start, each.end) for each in events if isinstance(each, Final)])
+        assert not fault_in([(each.text, each.start, each.end) for each in events if isinstance(each, FinalResult)])
         assert is_source(await fleet.linked(ended.session_id), SECONDS)
         # Finals of the last second were on the killed server's disk alone; it comes back with them.
         async with a_server(fleet.scenario.environment(killed, auth="keys"), fleet.scenario.folder / "again.log"):

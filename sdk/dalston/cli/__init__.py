@@ -1,1 +1,1 @@
-"""The command `dalston`. Its modules are imported by the command line only, never by the package."""
+"""The command `dalston`. The SDK itself never imports this package."""

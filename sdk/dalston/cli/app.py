@@ -1,4 +1,4 @@
-"""Commands as this program shows them."""
+"""Typer groups and commands with the formatting of this program."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from dalston.cli.exits import Unread
+from dalston.cli.exits import OutputClosed
 
 
 class App(typer.Typer):
-    """A group of commands; without one it shows its help."""
+    """A group of commands that shows its help if no command is given."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(no_args_is_help=True, rich_markup_mode=None, **settings)
@@ -23,13 +23,13 @@ class App(typer.Typer):
 
 
 class _Command(TyperCommand):
-    """Arguments by their names alone: `FILE`, where Typer has `{FILE}` and `FILE <str>`."""
+    """Shows arguments by their names alone: `FILE` instead of Typer's `{FILE}` and `FILE <str>`."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # Typer would leave with an exit code of its own.
-            raise Unread from None
+        except BrokenPipeError:  # Typer would exit with its own code.
+            raise OutputClosed from None
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]

@@ -1,4 +1,4 @@
-"""What `dalston transcribe` is given: files, pipes and standard input."""
+"""The input of `dalston transcribe`: files, pipes and standard input."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ STDIN = "-"
 
 
 def check(files: Sequence[str]) -> None:
-    """Refuses what cannot be audio, before anything is sent.
+    """Rejects invalid input before anything is sent.
 
     Raises:
-        CommandError: there is no such file, or it is a folder, or standard input is nothing to read from.
+        CommandError: a file does not exist or is a folder, or standard input is closed or a terminal.
     """
     if files.count(STDIN) > 1:
-        raise usage("standard input can be read once")
+        raise usage("standard input can be given only once")
     for file in files:
         if file == STDIN:
             if sys.stdin is None:
-                raise usage("standard input is closed: pipe audio into it, or name a file")
+                raise usage("standard input is closed: pipe audio into it or name a file")
             if output.is_terminal(sys.stdin):
                 raise usage("standard input is a terminal: pipe audio into it")
         elif Path(file).is_dir():
-            raise usage(f"{file} is a folder, not a file of audio")
+            raise usage(f"{file} is a folder, not an audio file")
         elif not Path(file).exists():
-            raise usage(f"there is no file {file}")
+            raise usage(f"the file {file} does not exist")
 
 
 def open_input(file: str) -> AudioSource:
-    """The source of audio that a name on the command line stands for."""
+    """The audio source for a name on the command line."""
     if file == STDIN:
         return _unbuffered(sys.stdin.fileno())
-    # A named pipe, such as the shell's <(command), is opened here: the interpreter could not leave while a thread of it
-    # waits for the other end.
+    # A named pipe, such as the shell's <(command), is opened here: the interpreter could not exit while a thread waits
+    # for the other end.
     return file if Path(file).is_file() else _unbuffered(os.open(file, os.O_RDONLY))
 
 
 def _unbuffered(descriptor: int) -> BinaryIO:
-    """Gives what is there, instead of waiting for as much as is asked for.
+    """A file whose reads return the available bytes instead of waiting for the requested number.
 
-    It has no lock, which a thread that waits in it would hold when the interpreter leaves, and is never closed, which
-    would wait for that thread.
+    It has no lock, which a blocked thread would hold at interpreter exit, and it is never closed, which would wait for
+    that thread.
     """
     return open(descriptor, "rb", buffering=0, closefd=False)

@@ -1,6 +1,6 @@
-"""Captions of finals as they come: SubRip and WebVTT. Pure.
+"""Captions of finals as they arrive: SubRip and WebVTT. Pure.
 
-What is stored can be exported by the service, which knows more: `dalston sessions export`.
+The service exports stored transcripts with more options: `dalston sessions export`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from itertools import pairwise
 from textwrap import wrap
 
 from dalston.cli import safe_text
-from dalston.events import Final
+from dalston.events import FinalResult
 
 _LINE = 42
-"""Characters of a line, two of which make a caption: what subtitlers hold to."""
+"""Characters per line and lines per caption, as is common for subtitles."""
 _LINES = 2
 _WORD_JOINER = "\u2060"
 
 
 class Captions:
-    """Numbers what it is given.
+    """Renders and numbers captions.
 
     Args:
-        is_vtt: WebVTT, else SubRip.
+        is_vtt: whether to write WebVTT instead of SubRip.
     """
 
     def __init__(self, *, is_vtt: bool) -> None:
@@ -30,11 +30,11 @@ class Captions:
         self._number = 0
 
     def begin(self) -> str:
-        """What comes before the first caption."""
+        """The header of the file."""
         return "WEBVTT\n\n" if self._is_vtt else ""
 
-    def push(self, final: Final) -> str:
-        """The captions of an utterance. Its time is shared out among them by their characters."""
+    def push(self, final: FinalResult) -> str:
+        """The captions of an utterance. Each takes a share of its time by the number of characters."""
         return "".join(self._cue(start, end, lines) for start, end, lines in _split(final))
 
     def _cue(self, start: float, end: float, lines: list[str]) -> str:
@@ -46,7 +46,7 @@ class Captions:
         return f"{self._number}\n{times.replace('.', ',')}\n" + "\n".join(map(_apart, lines)) + "\n\n"
 
 
-def _split(final: Final) -> Iterator[tuple[float, float, list[str]]]:
+def _split(final: FinalResult) -> Iterator[tuple[float, float, list[str]]]:
     lines = wrap(safe_text.line(final.text), _LINE)
     captions = [list(lines[first : first + _LINES]) for first in range(0, len(lines), _LINES)]
     whole = sum(map(len, lines))
@@ -59,7 +59,7 @@ def _split(final: Final) -> Iterator[tuple[float, float, list[str]]]:
 
 
 def _apart(line: str) -> str:
-    """SubRip has no escapes: an invisible character keeps apart what a player might take for markup or times."""
+    """Separates what a player might take for markup or times with an invisible character; SubRip has no escapes."""
     for opening in ("<", "{"):
         line = line.replace(opening, opening + _WORD_JOINER)
     return line.replace("-->", f"--{_WORD_JOINER}>")

@@ -1,4 +1,4 @@
-"""The commands of `dalston`. Nothing that calls a service is imported before a command does."""
+"""The command `dalston`. Modules that call a service are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import typer
 
 from dalston.cli import configuration, connection, keys, output, sessions, status, transcribe
 from dalston.cli.app import App
-from dalston.cli.config import Place
-from dalston.cli.exits import CommandError, ExitCode, Unread, code_of, sentence_of
+from dalston.cli.config import Settings
+from dalston.cli.exits import CommandError, ExitCode, OutputClosed, describe, exit_code_of
 from dalston.errors import DalstonError
 
 _EPILOG = """\b
-Exit codes: 0 done, 1 failed, 2 the command line or a parameter is wrong,
-3 not found, 4 no valid key or not allowed, 5 the service cannot be reached,
-6 not now (full, limited, or the session is still active), 130 interrupted,
-141 whatever read the output has left.
+Exit codes: 0 success, 1 failure, 2 invalid command line or parameter,
+3 not found, 4 invalid key or missing scope, 5 service unavailable,
+6 try again later (capacity, limit, or the session is still active),
+130 interrupted, 141 standard output was closed.
 
 \b
-Environment: DALSTON_URL, DALSTON_API_KEY, NO_COLOR. Configuration: see
-`dalston config path`."""
+Environment: DALSTON_URL, DALSTON_API_KEY, NO_COLOR.
+Configuration file: see `dalston config path`."""
 
 app = App(
     name="dalston",
-    help="Transcribe speech in real time, and work with recorded sessions.",
+    help="Transcribe speech in real time and manage recorded sessions.",
     epilog=_EPILOG,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -46,9 +46,9 @@ def _print_version(wanted: bool) -> None:
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            output.say(f"dalston {version('dalston')}")
+            output.print_line(f"dalston {version('dalston')}")
         except PackageNotFoundError:
-            output.say("dalston (not installed)")
+            output.print_line("dalston (not installed)")
         raise typer.Exit
 
 
@@ -58,42 +58,42 @@ def options(
     url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="The service. Default: DALSTON_URL, the configuration, http://127.0.0.1:8000."
+            metavar="URL", help="URL of the service. Default: DALSTON_URL, the configuration, or http://127.0.0.1:8000."
         ),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option("--profile", "-p", metavar="NAME", help="A profile of the configuration.")
+        str | None, typer.Option("--profile", "-p", metavar="NAME", help="Profile of the configuration file.")
     ] = None,
-    ca_file: Annotated[str | None, typer.Option(metavar="FILE", help="Certificates to trust.")] = None,
+    ca_file: Annotated[str | None, typer.Option(metavar="FILE", help="CA certificates to trust.")] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.1, help="Seconds for a call with all its attempts.")
+        float, typer.Option(metavar="SECONDS", min=0.1, help="Timeout of a call, including retries.")
     ] = 5.0,
     debug: Annotated[  # noqa: ARG001 - read by `run`, which catches what fails
-        bool, typer.Option("--debug", help="Show a traceback when something fails.")
+        bool, typer.Option("--debug", help="Show a traceback on errors.")
     ] = False,
-    version: Annotated[  # noqa: ARG001 - its callback does all
-        bool, typer.Option("--version", help="Show the version and leave.", callback=_print_version, is_eager=True)
+    version: Annotated[  # noqa: ARG001 - its callback prints the version
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    ctx.obj = connection.Options(Place(url, None, ca_file), profile, timeout)
+    ctx.obj = connection.Options(Settings(url, None, ca_file), profile, timeout)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit code. What fails is told in one line on stderr."""
+    """Runs a command and returns its exit code. An error is one line on stderr."""
     output.prepare()
-    arguments = _spelled(sys.argv[1:] if arguments is None else arguments)
+    arguments = _normalized(sys.argv[1:] if arguments is None else arguments)
     if "--debug" not in arguments:
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # It would write its own lines to stderr.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC would write its own lines to stderr.
     try:
         result = app(arguments, prog_name="dalston", standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except (Unread, BrokenPipeError):
-        output.forget(sys.stdout)
-        return ExitCode.UNREAD
+    except (OutputClosed, BrokenPipeError):
+        output.discard(sys.stdout)
+        return ExitCode.OUTPUT_CLOSED
     except typer.Abort:
-        output.note("nothing was done")
+        output.note("aborted")
         return ExitCode.FAILED
     except typer.TyperException as error:
         return _refuse(error)
@@ -101,25 +101,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, arguments)
     except Exception as error:
         if "--debug" not in arguments:
-            output.note("this is a bug of the command: --debug before the command shows more")
+            output.note("this is a bug: `dalston --debug COMMAND` shows a traceback")
         return _fail(error, arguments)
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _spelled(arguments: Sequence[str]) -> list[str]:
-    """Options as they are called here: `--output_format` of other programs for speech is `--output-format`."""
-    spelled: list[str] = []
+def _normalized(arguments: Sequence[str]) -> list[str]:
+    """Converts underscores in option names, as other speech programs spell them: `--output_format`."""
+    normalized: list[str] = []
     for number, argument in enumerate(arguments):
         if argument == "--":
-            return [*spelled, *arguments[number:]]
+            return [*normalized, *arguments[number:]]
         name, equals, value = argument.partition("=")
-        spelled.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
-    return spelled
+        normalized.append((name.replace("_", "-") if name.startswith("--") else name) + equals + value)
+    return normalized
 
 
 def _refuse(error: typer.TyperException) -> int:
     message = error.format_message()
-    if message.startswith("Usage: "):  # Nothing was asked for: this is the help.
+    if message.startswith("Usage: "):  # No command was given; the message is the help.
         sys.stderr.write(f"{message}\n")
     else:
         output.note(f"error: {message.replace('Value error, ', '').rstrip('.')}")
@@ -131,5 +131,5 @@ def _fail(error: Exception, arguments: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exception(error)
-    output.note(f"error: {sentence_of(error)}")
-    return code_of(error)
+    output.note(f"error: {describe(error)}")
+    return exit_code_of(error)

@@ -1,4 +1,4 @@
-"""The configuration file, and what of it, the environment and the command line counts.
+"""The configuration file, and its precedence against the environment and the command line.
 
 url = "https://dalston.example.com"
 api_key = "dk_..."
@@ -24,8 +24,8 @@ _LARGEST_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a service is, and as whom to call it; None for what is not said."""
+class Settings:
+    """The address of a service and the key; None for unset values."""
 
     url: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -34,26 +34,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What the file says."""
+    """The content of the configuration file."""
 
-    default: Place = field(default_factory=Place)
-    profiles: Mapping[str, Place] = field(default_factory=dict)
-    is_open: bool = False
-    """Whether it has a key and others can read it."""
+    default: Settings = field(default_factory=Settings)
+    profiles: Mapping[str, Settings] = field(default_factory=dict)
+    is_exposed: bool = False
+    """Whether it contains a key and other users can read it."""
 
 
 def config_path(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the file is, or would be."""
+    """The path of the configuration file, which need not exist."""
     home = environment.get("XDG_CONFIG_HOME") or ""
     folder = Path(home) if Path(home).is_absolute() else Path("~/.config").expanduser()
     return folder / "dalston" / "config.toml"
 
 
 def read_config(path: Path) -> ConfigFile:
-    """Reads the file; one that is not there says nothing.
+    """Reads the file. A missing file is an empty configuration.
 
     Raises:
-        CommandError: it cannot be read, or says what it cannot say.
+        CommandError: the file cannot be read, or its content is invalid.
     """
     import tomllib
 
@@ -64,47 +64,47 @@ def read_config(path: Path) -> ConfigFile:
     except FileNotFoundError:
         return ConfigFile()
     except OSError as error:
-        raise usage(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:  # What is not TOML, or not UTF-8.
-        raise usage(f"{path} is not TOML: {error}") from None
+        raise usage(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # Invalid TOML or UTF-8.
+        raise usage(f"{path} is not valid TOML: {error}") from None
     tables = content.pop("profiles", {})
     if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
-        raise usage(f"{path}: a profile is a table, such as [profiles.staging]")
-    default = _place(path, "", content)
-    profiles = {name: _place(path, f"profiles.{name}.", each) for name, each in tables.items()}
-    has_key = any(place.api_key for place in (default, *profiles.values()))
+        raise usage(f"{path}: a profile must be a table, such as [profiles.staging]")
+    default = _settings(path, "", content)
+    profiles = {name: _settings(path, f"profiles.{name}.", each) for name, each in tables.items()}
+    has_key = any(settings.api_key for settings in (default, *profiles.values()))
     return ConfigFile(default, profiles, has_key and os.name == "posix" and bool(mode & 0o077))
 
 
-def _place(path: Path, prefix: str, content: Mapping[str, Any]) -> Place:
+def _settings(path: Path, prefix: str, content: Mapping[str, Any]) -> Settings:
     for name, value in content.items():
         if name not in _NAMES:
-            raise usage(f"{path}: there is no setting {prefix}{name}; there are {', '.join(_NAMES)}")
+            raise usage(f"{path}: unknown setting {prefix}{name}; the settings are {', '.join(_NAMES)}")
         if not isinstance(value, str):
             raise usage(f"{path}: {prefix}{name} must be a string")
-    return Place(**content)
+    return Settings(**content)
 
 
-def choose(config: ConfigFile, profile: str | None, given: Place, environment: Mapping[str, str]) -> Place:
-    """What counts: the command line, then a profile that was named, the environment, and the file's own.
+def resolve(config: ConfigFile, profile: str | None, given: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings in effect: the command line, then the selected profile, the environment, and the file's defaults.
 
-    A key in the file belongs to the URL beside it: it is not sent to a URL that was said elsewhere.
+    A key in the file belongs to the URL next to it: it is not sent to a URL from another source.
 
     Raises:
-        CommandError: there is no such profile.
+        CommandError: the profile does not exist.
     """
     if profile is not None and profile not in config.profiles:
         known = ", ".join(sorted(config.profiles)) or "none"
-        raise usage(f"there is no profile {profile!r} in the configuration file; there is {known}")
-    outer = Place(environment.get("DALSTON_URL") or None, environment.get("DALSTON_API_KEY") or None)
+        raise usage(f"the configuration file has no profile {profile!r}; its profiles: {known}")
+    outer = Settings(environment.get("DALSTON_URL") or None, environment.get("DALSTON_API_KEY") or None)
     named = config.profiles[profile] if profile is not None else None
     kept = named or config.default
-    order: tuple[Place, ...] = (given, named, outer) if named else (given, outer, config.default)
-    url = next((place.url for place in order if place.url), None)
+    order: tuple[Settings, ...] = (given, named, outer) if named else (given, outer, config.default)
+    url = next((settings.url for settings in order if settings.url), None)
     if kept.url != url:
-        order = tuple(place for place in order if place is not kept)
+        order = tuple(settings for settings in order if settings is not kept)
 
     def first(name: str) -> str | None:
-        return next((value for place in order if (value := getattr(place, name))), None)
+        return next((value for settings in order if (value := getattr(settings, name))), None)
 
-    return Place(url, first("api_key"), first("ca_file"))
+    return Settings(url, first("api_key"), first("ca_file"))

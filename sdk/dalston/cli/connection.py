@@ -1,4 +1,4 @@
-"""From the options of the command line to a client."""
+"""Creates a client from the options of the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from dalston.cli import output
-from dalston.cli.config import Place, choose, config_path, read_config
+from dalston.cli.config import Settings, config_path, read_config, resolve
 from dalston.cli.exits import usage
-from dalston.cli.interrupts import leaving_at_once
+from dalston.cli.interrupts import exiting_at_once
 
 if TYPE_CHECKING:
     from dalston.calls import Calls
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What stands before the command."""
+    """The options before the command."""
 
-    given: Place = field(default_factory=Place)
+    given: Settings = field(default_factory=Settings)
     profile: str | None = None
     timeout: float = 5.0
     """Seconds."""
 
 
-def place(ctx: typer.Context) -> Place:
-    """The service to call, and as whom.
+def settings(ctx: typer.Context) -> Settings:
+    """The address of the service and the key.
 
     Raises:
-        CommandError: the configuration is wrong.
+        CommandError: the configuration is invalid.
     """
     options: Options = ctx.obj
     path = config_path()
     config = read_config(path)
-    if config.is_open:
-        output.note(f"warning: others can read {path}, and it has a key: chmod 600 {path}")
-    return choose(config, options.profile, options.given, os.environ)
+    if config.is_exposed:
+        output.note(f"warning: {path} contains a key and is readable by other users; run: chmod 600 {path}")
+    return resolve(config, options.profile, options.given, os.environ)
 
 
 def connect(ctx: typer.Context) -> Client:
     """A client of the service.
 
     Raises:
-        CommandError: the URL, the key or the configuration cannot be.
+        CommandError: the URL, the key or the configuration is invalid.
     """
-    with leaving_at_once():
+    with exiting_at_once():
         from dalston.client import Client
 
-    where, options = place(ctx), ctx.obj
+    where, options = settings(ctx), ctx.obj
     _check(where)
     try:
         return Client(where.url, where.api_key, ca_file=where.ca_file, timeout=options.timeout)
@@ -61,12 +61,12 @@ def connect(ctx: typer.Context) -> Client:
 
 
 def calls(ctx: typer.Context) -> Calls:
-    """The calls beneath a client; raises as `connect`."""
-    with leaving_at_once():
+    """The calls of a client, without the client; raises the errors of `connect`."""
+    with exiting_at_once():
         from dalston.calls import Calls
         from dalston.endpoint import find_endpoint
 
-    where, options = place(ctx), ctx.obj
+    where, options = settings(ctx), ctx.obj
     _check(where)
     try:
         return Calls(find_endpoint(where.url, where.api_key, where.ca_file), options.timeout)
@@ -74,6 +74,6 @@ def calls(ctx: typer.Context) -> Calls:
         raise usage(str(error)) from None
 
 
-def _check(where: Place) -> None:
+def _check(where: Settings) -> None:
     if where.ca_file is not None and not Path(where.ca_file).is_file():
-        raise usage(f"there is no file of certificates {where.ca_file}")
+        raise usage(f"the certificate file {where.ca_file} does not exist")

@@ -1,4 +1,4 @@
-"""What programs read: the names and shapes of the REST API, and of the WebSocket for events. Pure."""
+"""JSON output: records as in the REST API, events as in the WebSocket API. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TYPES: dict[type[Any], str] = {
     events.SessionBegan: "session.begin",
     events.SpeechStarted: "vad.speech_start",
     events.SpeechEnded: "vad.speech_end",
-    events.Partial: "transcript.partial",
-    events.Final: "transcript.final",
+    events.PartialResult: "transcript.partial",
+    events.FinalResult: "transcript.final",
     events.Flushed: "flushed",
     events.Acknowledged: "audio.ack",
     events.Warned: "warning",
@@ -26,13 +26,13 @@ _TYPES: dict[type[Any], str] = {
 
 
 def document(value: Any) -> Any:
-    """A record as JSON has it: times in RFC 3339, nothing for what is unset."""
+    """Converts a record to JSON values: times in RFC 3339, unset fields omitted."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     if isinstance(value, events.Word):
-        # The API has the word under both names.
+        # The API has both names.
         return {
             "word": value.word,
             "text": value.word,
@@ -53,9 +53,9 @@ def document(value: Any) -> Any:
 
 
 def event(happened: events.Event) -> dict[str, Any]:
-    """An event as the WebSocket has it, with `type` first.
+    """Converts an event to the message of the WebSocket API, with `type` first.
 
-    `reconnecting` and `resumed` are the SDK's own, and so are `session_ids` of the end and some codes of warnings.
+    The SDK adds `reconnecting`, `resumed`, the `session_ids` of `session.end` and some codes of warnings.
     """
     return {"type": _TYPES[type(happened)], **_content(happened)}
 
@@ -69,12 +69,12 @@ def _content(happened: events.Event) -> dict[str, Any]:
                 name: shown.pop(name) for name in ("max_session_seconds", "idle_timeout_seconds", "max_message_bytes")
             }
             return {"session_id": shown.pop("session_id"), "config": config, **shown, "limits": limits}
-        case events.Final() if not happened.words:
+        case events.FinalResult() if not happened.words:
             del shown["words"]
         case events.Acknowledged():
             return {f"{name}_seconds": value for name, value in shown.items()}
         case events.Warned():
-            # As the service has it: details stand beside code and message, which they must not replace.
+            # As in the API, details are next to code and message, which they must not replace.
             details = {name: value for name, value in happened.details.items() if name != "type"}
             return {**details, "code": happened.code, "message": happened.message}
         case events.Ended():
@@ -96,7 +96,7 @@ def _end(ended: events.Ended) -> dict[str, Any]:
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """JSON that is safe to look at, too."""
+    """Serialises a value as JSON without literal control characters."""
     import json
 
     return safe_text.json(json.dumps(document(value), ensure_ascii=False, indent=indent))

@@ -1,4 +1,4 @@
-"""A session's audio into a file, over several attempts and several runs of the command."""
+"""Downloads a session's audio to a file, and resumes across attempts and runs of the command."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Progress = Callable[[int, int], None]
 
 
 class Download:
-    """One file. What is here of it lies beside the target, under a name that says which file it is of and how long
-    that is, until it is whole.
+    """The download of one file. Until it is complete, a part file next to the target holds the bytes received; its name
+    contains the session and the size of the whole file.
 
     Args:
-        progress: is told the bytes that are here, and the bytes of the whole file.
+        progress: called with the bytes received and the size of the whole file.
     """
 
     def __init__(self, session_id: str, target: Path, *, linked: bool, progress: Progress) -> None:
@@ -33,22 +33,22 @@ class Download:
         self._progress = progress
 
     def run(self, client: Client) -> int:
-        """Gives the size of the file in bytes.
+        """Downloads the file. Returns its size in bytes.
 
         Raises:
-            DalstonError: it did not get further for the timeout of the client. What is here is kept.
-            CommandError: another process fetches the same file.
-            OSError: it cannot be written.
+            DalstonError: there was no progress within the timeout of the client. The part file is kept.
+            CommandError: another process downloads the same file.
+            OSError: the file cannot be written.
         """
         part = self._part()
-        if part is not None and not self._goes_on(client, part):
-            part.unlink()  # It is joined from other sessions than before: one was deleted.
+        if part is not None and not self._resume(client, part):
+            part.unlink()  # The joined recording has changed, because one of its sessions was deleted.
         if (part := self._part()) is None:
             self._fetch(client.sessions.audio(self._session_id, linked=self._linked), None)
         return self._finish()
 
-    def _goes_on(self, client: Client, part: Path) -> bool:
-        """Fetches what is behind a part, unless that is a part of another file."""
+    def _resume(self, client: Client, part: Path) -> bool:
+        """Downloads the rest of a part file. Returns False if it is part of a different file."""
         position, size = part.stat().st_size, _size_in(part)
         if position >= size:
             return False
@@ -61,14 +61,14 @@ class Download:
             return False
 
     def _fetch(self, audio: Audio, part: Path | None) -> bool:
-        """Adds what comes to the part, or to a new one; False if the part is of a file of another size."""
+        """Appends the audio to the part file or a new one. Returns False if the size of the whole file has changed."""
         with closing(iter(audio)) as pieces:
             piece = next(pieces, b"")
             if audio.size is None:
-                raise ServerError("the service does not say how long the audio is")
+                raise ServerError("the service did not state the size of the audio")
             if part is not None and _size_in(part) != audio.size:
                 return False
-            with _alone(part or self._target.with_name(f"{self._prefix}{audio.size}.part")) as file:
+            with _locked(part or self._target.with_name(f"{self._prefix}{audio.size}.part")) as file:
                 position = file.seek(0, os.SEEK_END)
                 while piece:
                     file.write(piece)
@@ -84,7 +84,7 @@ class Download:
         assert part is not None  # noqa: S101 - it was just written
         position, size = part.stat().st_size, _size_in(part)
         if position != size:
-            raise ServerError(f"the service sent {position} bytes and said it would be {size}")
+            raise ServerError(f"the service sent {position} of {size} bytes")
         part.replace(self._target)
         return size
 
@@ -93,20 +93,20 @@ class Download:
 
 
 def _size_in(part: Path) -> int:
-    """The length of the whole file, as the name of its part has it."""
+    """The size of the whole file, from the name of the part file."""
     digits = part.name.split(".")[-2]
     return int(digits) if digits.isdigit() else -1
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[BinaryIO]:
-    """A file to append to that no other process writes."""
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Opens a file for appending and locks it against other processes."""
     with part.open("ab") as file:
-        with contextlib.suppress(ImportError):  # There is no such lock on Windows.
+        with contextlib.suppress(ImportError):  # Windows has no such lock.
             import fcntl
 
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise CommandError("another process fetches this file", ExitCode.NOT_NOW) from None
+                raise CommandError("another process is downloading this file", ExitCode.NOT_NOW) from None
         yield file

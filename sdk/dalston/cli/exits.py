@@ -1,4 +1,4 @@
-"""What the process says to whoever started it: exit codes, and one sentence for what went wrong."""
+"""Exit codes and error messages of the command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dalston import errors
 
 
 class ExitCode(IntEnum):
-    """Documented in `--help`; stable."""
+    """Documented in `--help` and stable."""
 
     OK = 0
     FAILED = 1
@@ -18,11 +18,11 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 5
     NOT_NOW = 6
     INTERRUPTED = 130
-    UNREAD = 141
-    """As of a program that SIGPIPE ends."""
+    OUTPUT_CLOSED = 141
+    """The code of a program that SIGPIPE terminates."""
 
 
-# The first that fits.
+# The first match applies.
 _CODES: tuple[tuple[type[errors.DalstonError], ExitCode], ...] = (
     (errors.InvalidRequest, ExitCode.USAGE),
     (errors.NotFound, ExitCode.NOT_FOUND),
@@ -36,24 +36,24 @@ _CODES: tuple[tuple[type[errors.DalstonError], ExitCode], ...] = (
 
 
 class CommandError(Exception):
-    """A command cannot go on. Its text is a sentence for a person."""
+    """A command failed. The text is a sentence for users."""
 
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.code = code
 
 
-class Unread(Exception):
-    """Whatever read standard output has left."""
+class OutputClosed(Exception):
+    """The reader of standard output has closed it."""
 
 
 def usage(message: str) -> CommandError:
-    """The error of a command line that cannot be."""
+    """The error for an invalid command line."""
     return CommandError(message, ExitCode.USAGE)
 
 
-def code_of(error: BaseException) -> ExitCode:
-    """The exit code for an error that a command ended with."""
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code for an error."""
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, KeyboardInterrupt):
@@ -61,10 +61,10 @@ def code_of(error: BaseException) -> ExitCode:
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 
-def sentence_of(error: BaseException) -> str:
-    """One line for a person."""
+def describe(error: BaseException) -> str:
+    """The error as one line for users."""
     if isinstance(error, errors.AuthenticationError):
-        return f"{error}; a key is taken from DALSTON_API_KEY or the configuration file"
+        return f"{error}; set the key in DALSTON_API_KEY or the configuration file"
     if isinstance(error, errors.Busy) and error.retry_after is not None:
         return f"{error}; try again in {error.retry_after:g} s"
     if isinstance(error, errors.ConnectionLost) and error.session_id:

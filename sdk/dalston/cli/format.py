@@ -1,4 +1,4 @@
-"""What a transcript is written as."""
+"""The formats of transcripts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Format(StrEnum):
-    """`text` and `txt` are the same, under the names that other programs have for it."""
+    """`text` and `txt` are the same format, under the names that other programs use."""
 
     text = "text"
     txt = "txt"
@@ -16,5 +16,5 @@ class Format(StrEnum):
 
     @property
     def extension(self) -> str:
-        """Of a file, and the service's own name of the format."""
+        """The file extension, which is also the service's name of the format."""
         return "txt" if self is Format.text else str(self)

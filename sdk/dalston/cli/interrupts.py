@@ -1,6 +1,6 @@
-"""Ctrl-C while modules are loaded: nothing has begun that were to be ended, so the command leaves at once and is quiet.
+"""Ctrl-C during imports: no work has begun that must be cleaned up, so the process exits at once and prints nothing.
 
-The usual exception would show where in an import it came, or be lost in a callback of the import.
+The usual KeyboardInterrupt would print a traceback of the import, or be lost in one of its callbacks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def leaving_at_once() -> Iterator[None]:
-    """SIGINT ends the process with 130 while the block runs, unless something else was decided about it."""
+def exiting_at_once() -> Iterator[None]:
+    """While the block runs, SIGINT ends the process with exit code 130, unless another handler is installed."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     try:
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    except ValueError:  # This is not the main thread, which alone is interrupted.
+    except ValueError:  # Only the main thread receives signals.
         yield
         return
     try:

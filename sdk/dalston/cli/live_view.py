@@ -1,4 +1,4 @@
-"""What a person sees of a live transcription: the finals so far, what is being said, and how far it has come."""
+"""The terminal view of a live transcription: finals, the current partial and the progress."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dalston.cli import output, safe_text
 from dalston.cli.measures import clock
 
 _LONG_SECONDS = 10.0
-"""From here on a file has a progress bar."""
+"""Longer files show a progress bar."""
 
 
 class LiveView:
-    """On whichever of stdout and stderr is a terminal; on neither it shows nothing.
+    """Shown on stdout or stderr, whichever is a terminal; otherwise nowhere.
 
     Args:
-        total: seconds of audio there are; None if nobody knows.
+        total: length of the audio in seconds; None if it is unknown.
     """
 
     def __init__(self, total: float | None) -> None:
@@ -25,7 +25,7 @@ class LiveView:
         self._partial = ""
         self._processed = 0.0
         self.is_ending = False
-        """Whether the user asked for the end, and it has not come yet. May be set in a signal handler."""
+        """Whether the user has requested the end, which is pending. May be set in a signal handler."""
         self._live: AbstractContextManager[Any] = nullcontext()
         self._console: Any = None
         self._bar: Any = None
@@ -49,11 +49,11 @@ class LiveView:
         )
 
     def partial(self, text: str) -> None:
-        """Shows what is being said."""
+        """Shows a partial."""
         self._partial = safe_text.line(text)
 
     def processed(self, seconds: float) -> None:
-        """Moves the bar."""
+        """Advances the progress bar."""
         self._processed = seconds
 
     def _render(self) -> Any:
@@ -65,7 +65,7 @@ class LiveView:
         if self._partial:
             rows.append(Text(self._partial[-(self._console.width - 1) :], style="dim", no_wrap=True, overflow="crop"))
         if self.is_ending:
-            rows.append(Text("ending: the last words are transcribed; Ctrl-C again leaves at once", style="yellow"))
+            rows.append(Text("finishing the transcript; press Ctrl-C again to exit immediately", style="yellow"))
         elif self._bar is not None and self._total is not None:
             self._bar.update(min(self._processed, self._total))
             rows.append(Columns([self._bar, Text(f"{clock(self._processed)} of {clock(self._total)}")]))

@@ -1,4 +1,4 @@
-"""Times, lengths and sizes, from and for people. Pure."""
+"""Parses and formats times, durations and sizes. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _UNITS = ("kB", "MB", "GB", "TB")
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A point in time as a person writes it; without a zone it is local.
+    """Parses a time or an age; a time without a zone is local time.
 
     Raises:
-        CommandError: it is none.
+        CommandError: the text is neither.
     """
     if text is None:
         return None
@@ -24,23 +24,23 @@ def parse_time(text: str | None) -> datetime | None:
             return datetime.now().astimezone() - timedelta(seconds=int(age[1]) * _AGES[age[2]])
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
-        raise usage(f"{text!r} is no time: write 2026-05-01, 2026-05-01T09:30 or 30m, 12h, 7d") from None
+        raise usage(f"{text!r} is not a time: use 2026-05-01, 2026-05-01T09:30, 30m, 12h or 7d") from None
 
 
 def clock(seconds: float) -> str:
-    """As a player shows it: 0:07, 12:05, 4:00:00."""
+    """Formats a duration as a player does: 0:07, 12:05, 4:00:00."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def length(seconds: float) -> str:
-    """`7.0 s`, and as on a clock from a minute on."""
+    """Formats a duration: `7.0 s`, and from one minute on as `clock` does."""
     return f"{seconds:.1f} s" if seconds < 60 else clock(seconds)
 
 
 def size(count: int) -> str:
-    """`812 bytes`, `938.6 kB`."""
+    """Formats a size: `812 bytes`, `938.6 kB`."""
     if count < 1000:
         return f"{count} bytes"
     amount, units = count / 1000, list(_UNITS)

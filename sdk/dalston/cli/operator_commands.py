@@ -1,4 +1,4 @@
-"""The operator's own commands, which need the server's packages and its database, in a process of their own."""
+"""Runs operator commands, which need the server's packages and its database, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dalston.cli.exits import CommandError
 
 
 def run(module: str, arguments: Sequence[str]) -> int:
-    """Runs a module; gives its exit code. It writes where this process does.
+    """Runs a module with this process's standard streams. Returns its exit code.
 
     Raises:
-        CommandError: it is not installed.
+        CommandError: the module is not installed.
     """
     return subprocess.run(_command(module, arguments), check=False).returncode
 
 
 def answer(module: str, arguments: Sequence[str]) -> tuple[int, str]:
-    """Runs a module; gives its exit code and what it wrote to stdout.
+    """Runs a module. Returns its exit code and its standard output.
 
     Raises:
-        CommandError: it is not installed.
+        CommandError: the module is not installed.
     """
     done = subprocess.run(_command(module, arguments), check=False, stdout=subprocess.PIPE, text=True)
     return done.returncode, done.stdout
@@ -36,7 +36,7 @@ def _command(module: str, arguments: Sequence[str]) -> list[str]:
         is_here = False
     if not is_here:
         raise CommandError(
-            "this needs the server's packages and DALSTON_DATABASE_URL: run it where a server is installed, "
-            f"there it is also python -m {module}"
+            "this command requires the server's packages and DALSTON_DATABASE_URL: run it, or "
+            f"`python -m {module}`, where a server is installed"
         )
     return [sys.executable, "-m", module, *arguments]

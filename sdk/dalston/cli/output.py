@@ -1,4 +1,4 @@
-"""Where a command's words go: answers to stdout, everything about them to stderr."""
+"""Output of the commands: results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LONG_BYTES = 1024 * 1024
-"""From here on a transfer has a progress bar."""
+"""Larger transfers show a progress bar."""
 _LEAST_WIDTH = 20
-"""A column that is wider is cut rather than left out."""
+"""A column that needs at least this width is truncated rather than omitted."""
 
 
 def prepare() -> None:
-    """Makes the standard streams take whatever there is to say.
+    """Prepares the standard streams for text in any language.
 
-    What goes to a file or another program is UTF-8, whatever the locale says: in the encoding of some of them no text
-    can be written but English. A terminal is written to in its own, and a character that it lacks is written as a
-    number. A stream that is closed takes everything and keeps nothing.
+    Files and pipes receive UTF-8 regardless of the locale, whose encoding may not support the text. A terminal receives
+    its own encoding, and unsupported characters are escaped. Output to a closed stream is discarded.
     """
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
@@ -38,9 +37,9 @@ def prepare() -> None:
             stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
-def forget(stream: TextIO) -> None:
-    """Nobody reads it any more: what is still written to it goes nowhere, also at the exit of the interpreter."""
-    with _nowhere() as nowhere, suppress(OSError, ValueError):  # It may be no file at all.
+def discard(stream: TextIO) -> None:
+    """Discards all further output to a stream whose reader has closed it, including that at interpreter exit."""
+    with _nowhere() as nowhere, suppress(OSError, ValueError):  # The stream may not be a file.
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
@@ -49,45 +48,45 @@ def _nowhere() -> TextIO:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at it."""
+    """Whether the stream is a terminal."""
     return stream is not None and stream.isatty()
 
 
-def say(text: object = "") -> None:
-    """Writes a line to stdout, at once."""
+def print_line(text: object = "") -> None:
+    """Writes a line to stdout and flushes it."""
     sys.stdout.write(f"{safe_text.line(text)}\n")
     sys.stdout.flush()
 
 
-def say_text(text: str) -> None:
-    """Writes a document to stdout: as it is to a program, made safe to a terminal."""
+def print_text(text: str) -> None:
+    """Writes a document to stdout: unchanged to a pipe, without control characters to a terminal."""
     sys.stdout.write(safe_text.text(text) if is_terminal(sys.stdout) else text)
     sys.stdout.flush()
 
 
 def note(text: object) -> None:
-    """Writes a line to stderr. That nobody reads it is no reason to do anything else."""
+    """Writes a line to stderr. A closed stderr is not an error."""
     try:
         sys.stderr.write(f"{safe_text.line(text)}\n")
         sys.stderr.flush()
     except BrokenPipeError:
-        forget(sys.stderr)
+        discard(sys.stderr)
 
 
-def say_json(value: Any) -> None:
-    """Writes one JSON document."""
+def print_json(value: Any) -> None:
+    """Writes one JSON document to stdout."""
     sys.stdout.write(documents.dumps(value, indent=2) + "\n")
     sys.stdout.flush()
 
 
-def say_json_line(value: Any) -> None:
-    """Writes one of several JSON documents, each on a line."""
+def print_json_line(value: Any) -> None:
+    """Writes one of several JSON documents to stdout, each on its own line."""
     sys.stdout.write(documents.dumps(value) + "\n")
     sys.stdout.flush()
 
 
 def console(stream: TextIO) -> Console:
-    """Rich, for a stream; it takes nothing for markup and breaks no lines. NO_COLOR is heeded."""
+    """A Rich console for a stream, without markup and line wrapping. It respects NO_COLOR."""
     from rich.console import Console
 
     return Console(
@@ -100,11 +99,11 @@ def console(stream: TextIO) -> Console:
     )
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for a person; for a program a line for each row, with tabs between, and no heading.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Writes a table to a terminal, or tab-separated lines without a heading to a pipe.
 
     Args:
-        columns: the most important first: what a terminal is too narrow for is left out from the end.
+        columns: the most important first; a narrow terminal omits columns from the end.
     """
     if not is_terminal(sys.stdout):
         for row in rows:
@@ -116,7 +115,7 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> Any:
-    """A table of Rich, of text that is safe, with the columns that fit."""
+    """A Rich table of the columns that fit, without control characters."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -128,7 +127,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> 
         needed = max(map(cell_len, (name, *(row[number] for row in cells))))
         if number > 0 and left < min(needed, _LEAST_WIDTH):
             break
-        fitting = max(1, min(needed, left))  # The last gives way: an id that is cut is none.
+        fitting = max(1, min(needed, left))  # The last column is truncated; a truncated id would be useless.
         made.add_column(name, no_wrap=True, overflow="ellipsis", min_width=fitting, max_width=fitting)
         left -= needed + 2
     shown = len(made.columns)
@@ -137,17 +136,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> 
     return made
 
 
-def say_fields(pairs: Iterable[tuple[str, str]]) -> None:
-    """Names and values, one pair a line."""
+def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
+    """Writes names and values, one pair per line."""
     for name, value in pairs:
-        say(f"{name + ':':<24} {value}")
+        print_line(f"{name + ':':<24} {value}")
 
 
 @contextmanager
-def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, where a person looks at it and the transfer is long.
+def transfer(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar if stderr is a terminal and the transfer is long.
 
-    Gives what to call with the bytes that are here and the bytes there are in all.
+    Yields a function to call with the bytes transferred and the total number of bytes.
     """
     if not is_terminal(sys.stderr):
         yield lambda _done, _total: None
@@ -155,7 +154,7 @@ def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.table import Column
 
-    columns = (  # Together less than 80 wide.
+    columns = (  # Narrower than 80 characters in total.
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, max_width=20)),
         BarColumn(bar_width=20),
         DownloadColumn(table_column=Column(no_wrap=True)),
@@ -163,5 +162,5 @@ def transfer(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console(sys.stderr), transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task(safe_text.line(what), visible=False)
+        task = progress.add_task(safe_text.line(label), visible=False)
         yield lambda done, total: progress.update(task, completed=done, total=total, visible=total >= LONG_BYTES)

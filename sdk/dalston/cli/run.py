@@ -1,4 +1,4 @@
-"""One transcription, from the first byte to what is said about it at the end."""
+"""Runs one transcription and reports its progress and summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dalston.cli import output
-from dalston.cli.exits import CommandError, ExitCode, code_of, sentence_of, usage
+from dalston.cli.exits import CommandError, ExitCode, describe, exit_code_of, usage
 
 if TYPE_CHECKING:
     from dalston.cli.live_view import LiveView
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """Of one source of audio.
+    """The transcription of one audio source.
 
     Args:
-        file: its name, for what is wrong with it.
+        file: the name of the file, for error messages.
     """
 
     def __init__(self, writer: Writer, file: str | None = None) -> None:
@@ -32,14 +32,14 @@ class Run:
         self._file = file
         self._interrupts = 0
         self._suppressed = 0
-        self._is_unread = False
+        self._is_output_closed = False
 
     def transcribe(self, client: Client, source: AudioSource, options: dict[str, Any]) -> ExitCode:
-        """Whether all of it was transcribed, or the user ended it, or whoever read the transcript did.
+        """Transcribes the source. Returns whether it completed, was interrupted, or lost its standard output.
 
         Raises:
-            CommandError, DalstonError, OSError: it failed.
-            KeyboardInterrupt: the user did not want to wait for the end.
+            CommandError, DalstonError, OSError: the transcription failed.
+            KeyboardInterrupt: the user interrupted it twice.
         """
         is_whole = False
         try:
@@ -47,8 +47,8 @@ class Run:
             is_whole = True
         finally:
             self._writer.close(is_whole=is_whole)
-        if self._is_unread:
-            return ExitCode.UNREAD
+        if self._is_output_closed:
+            return ExitCode.OUTPUT_CLOSED
         return ExitCode.INTERRUPTED if self._interrupts else ExitCode.OK
 
     def _transcribe(self, client: Client, source: AudioSource, options: dict[str, Any]) -> None:
@@ -62,10 +62,10 @@ class Run:
                 try:
                     for event in stream:
                         self._show(event, view, options)
-                        self._write(stream, self._writer.take, event)
+                        self._write(stream, self._writer.write_event, event)
                 finally:
                     self._write(stream, self._writer.end, stream)
-        except (ValueError, RuntimeError) as error:  # Audio of an impossible kind; a microphone that is not there.
+        except (ValueError, RuntimeError) as error:  # Unsupported audio, or no microphone.
             raise CommandError(
                 str(error), ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
             ) from error
@@ -75,24 +75,24 @@ class Run:
             raise usage(error.message if self._file == "-" else f"{self._file}: {error.message}") from None
         except KeyboardInterrupt:
             if stream.session_ids:
-                # It may have ended in the same moment, so no more is claimed than is known.
-                output.note(f"session {stream.session_ids[-1]} was left before its end was known")
+                # The session may have ended at the same moment, so the message does not state its status.
+                output.note(f"exited before session {stream.session_ids[-1]} had ended")
             raise
         except Exception as error:
             if not stream.session_ids:
                 raise
-            output.note(f"session {stream.session_ids[-1]} broke off")
-            raise CommandError(sentence_of(error), code_of(error)) from error
+            output.note(f"session {stream.session_ids[-1]} failed")
+            raise CommandError(describe(error), exit_code_of(error)) from error
 
-    def _write(self, stream: Transcription, what: Any, *args: Any) -> None:
-        """Writes; if nobody reads it any more, ends the session well: what was sent is stored if it was to be."""
-        if self._is_unread:
+    def _write(self, stream: Transcription, write: Any, *args: Any) -> None:
+        """Writes output. Ends the session if standard output is closed, so that the sent audio is still stored."""
+        if self._is_output_closed:
             return
         try:
-            what(*args)
+            write(*args)
         except BrokenPipeError:
-            self._is_unread = True
-            output.forget(sys.stdout)
+            self._is_output_closed = True
+            output.discard(sys.stdout)
             stream.end()
 
     def _show(self, event: Event, view: LiveView, options: dict[str, Any]) -> None:
@@ -101,9 +101,11 @@ class Run:
         match event:
             case events.SessionBegan():
                 output.note(f"session {event.session_id}")
-            case events.Partial():
+            case events.PartialResult():
                 view.partial(event.text)
-            case events.Final() | events.SpeechStarted():  # An utterance that was no speech has no final.
+            case (
+                events.FinalResult() | events.SpeechStarted()
+            ):  # An utterance that turns out not to be speech has no final.
                 view.partial("")
             case events.Acknowledged():
                 view.processed(event.processed)
@@ -115,11 +117,11 @@ class Run:
             case events.Reconnecting():
                 output.note(f"reconnecting in {event.delay:.1f} s: {event.reason}")
             case events.Resumed():
-                output.note(f"session {event.session_id} goes on at {event.position:.2f} s")
+                output.note(f"resumed as session {event.session_id} at {event.position:.2f} s")
             case events.Ended():
                 if self._suppressed:
                     times = "once" if self._suppressed == 1 else f"{self._suppressed} times"
-                    output.note(f"speech was detected {times} for which there is no text; --json says where and why")
+                    output.note(f"text was suppressed {times} for detected speech; --json shows where and why")
                 output.note(_summary(event, options))
 
     @contextmanager
@@ -141,7 +143,7 @@ class Run:
 
 
 def _summary(ended: Ended, options: dict[str, Any]) -> str:
-    """What happened, and what is kept of it."""
+    """The summary of a session and of the objects stored."""
     kept = [name for name, uri in (("audio", ended.audio_uri), ("transcript", ended.transcript_uri)) if uri]
     asked = [name for name in ("audio", "transcript") if options[f"store_{name}"]]
     late = [name for name in asked if name not in kept]

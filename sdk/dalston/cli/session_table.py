@@ -1,4 +1,4 @@
-"""Sessions as rows, and as a table that changes."""
+"""Sessions as rows and as a live table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ID", "STATUS", "STARTED", "AUDIO", "STORED", "LANGUAGE", "WORDS", "MODEL", "ERROR")
 _MOST_WATCHED = 10_000
-"""Sessions that a watch keeps: more than any screen shows."""
+"""Sessions that a watch keeps in memory: more than a screen shows."""
 
 
 def row(session: Session) -> tuple[str, ...]:
-    """The cells under `COLUMNS`, for whoever reads stdout: for programs the same, whatever the values are."""
+    """The cells under `COLUMNS`: lengths and times for people on a terminal, in fixed formats for programs."""
     stored = [name for name, uri in (("audio", session.audio_uri), ("transcript", session.transcript_uri)) if uri]
     seconds = session.audio_duration_seconds
     return (
@@ -35,7 +35,7 @@ def row(session: Session) -> tuple[str, ...]:
 
 
 def show(changes: Iterator[SessionChange]) -> None:
-    """A table of the newest sessions, as many as fit, until the changes end."""
+    """Shows a table of the newest sessions that fit, until the changes end."""
     from rich.live import Live
 
     screen = output.console(sys.stdout)
@@ -44,7 +44,7 @@ def show(changes: Iterator[SessionChange]) -> None:
         is_complete = False
         for change in changes:
             if change.type.value == "snapshot" and is_complete:
-                sessions.clear()  # The watch was away for long, and begins anew.
+                sessions.clear()  # After a long outage the watch starts again with a snapshot.
                 is_complete = False
             if change.type.value == "ready":
                 is_complete = True
@@ -67,7 +67,7 @@ def _apply(sessions: dict[str, Session], change: SessionChange) -> None:
 
 
 def _local(time: datetime | None) -> str:
-    """For people in their own zone, for programs with it."""
+    """Local time: short on a terminal, with the zone for programs."""
     if time is None:
         return ""
     local = time.astimezone()

@@ -1,4 +1,4 @@
-"""`dalston sessions`: the record of past and running sessions."""
+"""`dalston sessions`: the records of past and running sessions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 
 from dalston.cli import connection, documents, measures, operator_commands, output, safe_text, session_table
 from dalston.cli.app import App
-from dalston.cli.exits import ExitCode, code_of, sentence_of, usage
+from dalston.cli.exits import ExitCode, describe, exit_code_of, usage
 from dalston.cli.format import Format
 from dalston.cli.target import target, write
 from dalston.errors import DalstonError
@@ -36,14 +36,14 @@ class Status(StrEnum):
     interrupted = "interrupted"
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The session, such as sess_0190...", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, in the names of the REST API.")]
-Linked = Annotated[bool, typer.Option("--linked", help="Joined with the sessions that it continues.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the session, such as sess_0190...", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON as in the REST API.")]
+Linked = Annotated[bool, typer.Option("--linked", help="Join it with the sessions that it continues.")]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Where to write: a file, a folder, or - for standard output."),
+    typer.Option("--output", "-o", metavar="FILE", help="Output file or folder, or - for standard output."),
 ]
-StatusFilter = Annotated[Status | None, typer.Option("--status", help="Only sessions of this status.")]
+StatusFilter = Annotated[Status | None, typer.Option("--status", help="Only sessions with this status.")]
 
 
 @app.command("list")
@@ -51,19 +51,20 @@ def list_(
     ctx: typer.Context,
     status: StatusFilter = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Started then or later: 2026-05-01T09:30, or 30m, 12h, 7d ago.")
+        str | None,
+        typer.Option(metavar="TIME", help="Started at or after this time: 2026-05-01T09:30, or 30m, 12h, 7d ago."),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Started before then.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many at most.")] = 50,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Started before this time.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of sessions.")] = 50,
     cursor: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Go on after the page that named this cursor.")
+        str | None, typer.Option(metavar="CURSOR", help="Continue after the page that returned this cursor.")
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="All of them, whatever --limit says.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="List all sessions, regardless of --limit.")] = False,
     json: Json = False,
 ) -> None:
-    """Lists sessions, newest first.
+    """List sessions, newest first.
 
-    Piped, each is a line of fields with tabs between: `dalston sessions list | cut -f1` gives the ids.
+    A pipe receives one line of tab-separated fields per session: `dalston sessions list | cut -f1` prints the ids.
     """
     begin, end = measures.parse_time(since), measures.parse_time(until)
     with connection.connect(ctx) as client:
@@ -79,60 +80,61 @@ def list_(
                 last[:] = [page]
                 yield from map(session_table.row, page.sessions)
 
-        output.say_table(session_table.COLUMNS, rows())
+        output.print_table(session_table.COLUMNS, rows())
     page = last[0]
     if page.next_cursor:
         total = page.total if page.total_is_exact else f"more than {page.total}"
-        output.note(f"there are more, of {total} in all: --all, or --cursor {page.next_cursor}")
+        output.note(f"{total} sessions in total: use --all or --cursor {page.next_cursor} to list more")
     elif page.total == 0:
-        output.note("there are no such sessions" if any(filters.values()) else "there are no sessions yet")
+        output.note("no sessions match" if any(filters.values()) else "there are no sessions")
 
 
 @app.command()
 def get(
     ctx: typer.Context,
     session_id: Id,
-    utterances: Annotated[bool, typer.Option("--utterances", help="What it has said so far, too.")] = False,
+    utterances: Annotated[bool, typer.Option("--utterances", help="Include the utterances so far.")] = False,
     json: Json = False,
 ) -> None:
-    """Shows one session."""
+    """Show a session."""
     with connection.connect(ctx) as client:
         session = client.sessions.get(session_id)
-        said = list(client.sessions.utterances(session_id)) if utterances else None
+        finals = list(client.sessions.utterances(session_id)) if utterances else None
     if json:
-        output.say_json(documents.document(session) | ({} if said is None else {"utterances": said}))
+        output.print_json(documents.document(session) | ({} if finals is None else {"utterances": finals}))
         return
-    output.say_fields((name, _text(name, getattr(session, name))) for name in documents.document(session))
-    if said and output.is_terminal(sys.stdout):
-        output.say()
-    for each in said or ():
-        output.say(f"{each.start:9.2f} {each.end:9.2f}  {each.text}")
+    output.print_fields((name, _text(name, getattr(session, name))) for name in documents.document(session))
+    if finals and output.is_terminal(sys.stdout):
+        output.print_line()
+    for each in finals or ():
+        output.print_line(f"{each.start:9.2f} {each.end:9.2f}  {each.text}")
 
 
 @app.command()
 def delete(
     ctx: typer.Context,
-    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The sessions.", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the sessions.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> None:
-    """Deletes sessions with their audio and transcripts, for good.
+    """Permanently delete sessions with audio and transcript.
 
-    It asks before. One that fails does not keep the others; the exit code is the first failure's.
+    The command asks for confirmation. If one session cannot be deleted, the others still are, and the exit code is that
+    of the first failure.
     """
     session_ids = list(dict.fromkeys(session_ids))
     for session_id in session_ids:
         _check_id(session_id)
-    if not yes and not _is_agreed(session_ids):
+    if not yes and not _confirm(session_ids):
         output.note("nothing was deleted")
         raise typer.Exit(ExitCode.FAILED)
 
     def delete(client: Client, session_id: str) -> None:
         client.sessions.delete(session_id)
         if json:
-            output.say_json_line({"session_id": session_id, "deleted": True})
+            output.print_json_line({"session_id": session_id, "deleted": True})
         else:
-            output.say(f"deleted {session_id}")
+            output.print_line(f"deleted {session_id}")
 
     _for_each(ctx, session_ids, delete)
 
@@ -140,13 +142,14 @@ def delete(
 @app.command()
 def end(
     ctx: typer.Context,
-    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The sessions.", show_default=False)],
+    session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the sessions.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Ends live sessions, whichever server runs them.
+    """End live sessions on whichever servers run them.
 
-    What was received is transcribed and stored, and the client is told that its session was ended. Nothing happens to a
-    session that has ended. One that fails does not keep the others; the exit code is the first failure's.
+    The audio received so far is transcribed and stored, and the client is notified that its session was ended. Sessions
+    that have already ended stay as they are. If one session cannot be ended, the others still are, and the exit code is
+    that of the first failure.
     """
     session_ids = list(dict.fromkeys(session_ids))
     for session_id in session_ids:
@@ -155,26 +158,26 @@ def end(
     def end(client: Client, session_id: str) -> None:
         session = client.sessions.end(session_id)
         if json:
-            output.say_json_line(session)
+            output.print_json_line(session)
         elif session.status == "active":
-            output.say(f"ending {session_id}")
+            output.print_line(f"ending {session_id}")
         else:
-            output.say(f"{session_id} has ended already: {session.status}")
+            output.print_line(f"{session_id} has already ended: {session.status}")
 
     _for_each(ctx, session_ids, end)
 
 
 @app.command()
 def watch(ctx: typer.Context, status: StatusFilter = None, json: Json = False) -> None:
-    """Shows sessions while they change, until Ctrl-C.
+    """Watch sessions change, until Ctrl-C.
 
-    On a terminal they are a table, else each change is a line.
+    A terminal shows a table; a pipe receives one line per change.
     """
     with connection.connect(ctx) as client:
-        changes = client.sessions.watch(status=str(status) if status else None, on_reconnect=_say_reconnecting)
+        changes = client.sessions.watch(status=str(status) if status else None, on_reconnect=_note_reconnecting)
         if json or not output.is_terminal(sys.stdout):
             for change in changes:
-                _say_change(change, json=json)
+                _print_change(change, json=json)
         else:
             session_table.show(changes)
 
@@ -183,20 +186,23 @@ def watch(ctx: typer.Context, status: StatusFilter = None, json: Json = False) -
 def export(
     ctx: typer.Context,
     session_id: Id,
-    format_: Annotated[Format, typer.Option("--format", "-f", "--output-format", help="What to write.")] = Format.text,
+    format_: Annotated[
+        Format, typer.Option("--format", "-f", "--output-format", help="Format of the transcript.")
+    ] = Format.text,
     linked: Linked = False,
     max_line_length: Annotated[
-        int | None, typer.Option(metavar="N", help="Longest line of a caption, in characters.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", help="Maximum length of a caption line in characters.", show_default=False),
     ] = None,
     max_lines: Annotated[
-        int | None, typer.Option(metavar="N", help="Most lines of a caption.", show_default=False)
+        int | None, typer.Option(metavar="N", help="Maximum number of lines per caption.", show_default=False)
     ] = None,
     to: Output = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Writes the stored transcript as text or captions.
+    """Export the stored transcript as text, captions or JSON.
 
-    It goes to standard output, or to a file.
+    It is written to standard output or to a file.
     """
     _check_id(session_id)
     path = target(to, f"{session_id}.{format_.extension}", force=force)
@@ -211,8 +217,8 @@ def export(
 def download(
     ctx: typer.Context,
     session_id: Id,
-    audio: Annotated[bool, typer.Option("--audio", help="The recording, a WAV file: the default.")] = False,
-    transcript: Annotated[bool, typer.Option("--transcript", help="The transcript, a JSON document.")] = False,
+    audio: Annotated[bool, typer.Option("--audio", help="Download the recording, a WAV file (default).")] = False,
+    transcript: Annotated[bool, typer.Option("--transcript", help="Download the transcript, a JSON document.")] = False,
     linked: Linked = False,
     to: Annotated[
         Path | None,
@@ -220,19 +226,19 @@ def download(
             "--output",
             "-o",
             metavar="FILE",
-            help="Where to write; - is standard output. Default: ID.wav, ID.json. Both go to a folder.",
+            help="Output file or folder, or - for standard output. Default: ID.wav or ID.json.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Downloads what is stored.
+    """Download the stored recording or transcript.
 
-    A download of audio that breaks goes on where it was; after a crash or Ctrl-C, when the same command is given again.
+    An interrupted download of audio continues where it stopped; after a crash or Ctrl-C, run the same command again.
     """
     _check_id(session_id)
     both = audio and transcript
     if both and (to is not None and not to.is_dir()):
-        raise usage("--audio and --transcript together need a folder that is there: -o FOLDER")
+        raise usage("--audio and --transcript together require an existing folder: -o FOLDER")
     if transcript:
         path = target(to or Path(f"{session_id}.json"), f"{session_id}.json", force=force)
         with connection.connect(ctx) as client:
@@ -246,31 +252,31 @@ def download(
 
 @app.command()
 def verify(
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired without loss.")] = False,
 ) -> None:
-    """Compares what is stored in Postgres and S3.
+    """Verify that Postgres and S3 agree.
 
-    For operators: it runs where the server is installed, with the server's DALSTON_DATABASE_URL and DALSTON_S3_*
-    variables. The exit code is 1 if something disagrees, and 2 if it could not be compared.
+    For operators: run this where the server is installed, with its DALSTON_DATABASE_URL and DALSTON_S3_* variables. The
+    exit code is 1 if they disagree, and 2 if they could not be compared.
     """
     code = operator_commands.run("persistence.verify", ["--repair"] if repair else [])
     raise typer.Exit(code)
 
 
 def _for_each(ctx: typer.Context, session_ids: Sequence[str], act: Callable[[Client, str], None]) -> None:
-    """Acts on each session; leaves with the code of the first failure, when all have had their turn."""
+    """Calls `act` for each session, and exits with the code of the first failure after the last one."""
     failure: DalstonError | None = None
     with connection.connect(ctx) as client:
         for session_id in session_ids:
             try:
                 act(client, session_id)
             except DalstonError as error:
-                output.note(f"error: {session_id}: {sentence_of(error)}")
+                output.note(f"error: {session_id}: {describe(error)}")
                 failure = failure or error
-                if code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):
-                    break  # It would be the same with the others.
+                if exit_code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):
+                    break  # The other sessions would fail in the same way.
     if failure is not None:
-        raise typer.Exit(code_of(failure))
+        raise typer.Exit(exit_code_of(failure))
 
 
 def _pages(client: Client, filters: dict[str, Any], limit: int | None, cursor: str | None) -> Iterator[SessionPage]:
@@ -285,7 +291,7 @@ def _pages(client: Client, filters: dict[str, Any], limit: int | None, cursor: s
 
 
 def _write_list(pages: Iterator[SessionPage]) -> None:
-    """One document, written while its pages come: a long list is never in memory as a whole."""
+    """Writes one JSON document page by page, so that a long list is never completely in memory."""
     separator, last = "\n  ", None
     for page in pages:
         if last is None:
@@ -301,7 +307,7 @@ def _write_list(pages: Iterator[SessionPage]) -> None:
 
 
 def _text(name: str, value: Any) -> str:
-    """For people in their own zone and units, for programs as in JSON."""
+    """Formats a value: local time and units for people, as in JSON for programs."""
     if output.is_terminal(sys.stdout):
         if isinstance(value, datetime):
             return f"{value.astimezone():%Y-%m-%d %H:%M:%S %z}"
@@ -311,12 +317,12 @@ def _text(name: str, value: Any) -> str:
     return str(shown).lower() if isinstance(shown, bool) else str(shown)
 
 
-def _is_agreed(session_ids: Sequence[str]) -> bool:
-    """Asks; Ctrl-C is no answer, but the end of the command."""
+def _confirm(session_ids: Sequence[str]) -> bool:
+    """Asks for confirmation; Ctrl-C aborts the command."""
     if not output.is_terminal(sys.stdin):
-        raise usage("there is nobody to ask whether to delete them: --yes does it without asking")
+        raise usage("standard input is not a terminal, so deletion cannot be confirmed: use --yes")
     what = session_ids[0] if len(session_ids) == 1 else f"{len(session_ids)} sessions"
-    sys.stderr.write(f"Delete {safe_text.line(what)} with audio and transcript, for good? [y/N] ")
+    sys.stderr.write(f"Permanently delete {safe_text.line(what)} with audio and transcript? [y/N] ")
     sys.stderr.flush()
     try:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -325,13 +331,13 @@ def _is_agreed(session_ids: Sequence[str]) -> bool:
         raise
 
 
-def _say_reconnecting(event: Reconnecting) -> None:
+def _note_reconnecting(event: Reconnecting) -> None:
     output.note(f"reconnecting in {event.delay:.1f} s: {event.reason}")
 
 
-def _say_change(change: SessionChange, *, json: bool) -> None:
+def _print_change(change: SessionChange, *, json: bool) -> None:
     if json:
-        output.say_json_line({"type": change.type, "session": change.session})
+        output.print_json_line({"type": change.type, "session": change.session})
     elif change.session is not None:
         row = session_table.row(change.session) if change.type.value != "deleted" else (change.session.id,)
         sys.stdout.write("\t".join(safe_text.line(cell) for cell in (change.type.value, *row)) + "\n")
@@ -339,15 +345,15 @@ def _say_change(change: SessionChange, *, json: bool) -> None:
 
 
 def _check_id(session_id: str) -> None:
-    """It becomes a part of a file's name."""
+    """Rejects a malformed id, because ids become part of file names."""
     if not re.fullmatch(r"sess_[0-9a-f]{32}", session_id):
-        raise usage(f"{session_id!r} is no session id, which is sess_ and 32 hexadecimal digits")
+        raise usage(f"{session_id!r} is not a session id, which is sess_ followed by 32 hexadecimal digits")
 
 
 def _download_audio(client: Client, session_id: str, path: Path | None, *, linked: bool) -> None:
     if path is None:
         if output.is_terminal(sys.stdout):
-            raise usage("audio does not go to a terminal: name a file with -o, or a pipe")
+            raise usage("refusing to write audio to a terminal: use -o FILE or a pipe")
         for piece in client.sessions.audio(session_id, linked=linked):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
@@ -358,6 +364,6 @@ def _download_audio(client: Client, session_id: str, path: Path | None, *, linke
         with output.transfer(path.name) as progress:
             size = Download(session_id, path, linked=linked, progress=progress).run(client)
     except KeyboardInterrupt:
-        output.note("stopped; the same command goes on from here")
+        output.note("interrupted; run the same command again to continue")
         raise
     output.note(f"wrote {path}, {measures.size(size)}")

@@ -1,4 +1,4 @@
-"""`dalston status`: whether the service is there, door by door."""
+"""`dalston status`: checks the interfaces of the service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LARGEST_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class InterfaceStatus:
-    """One of the ways in."""
+    """The state of one interface."""
 
     name: str
     is_open: bool
@@ -35,15 +35,16 @@ class InterfaceStatus:
 def status(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Says whether the service is there, door by door.
+    """Check the interfaces of the service.
 
-    The exit code is 0 if all doors are open and 1 if not. No key is needed; if there is one, it is tried.
+    The exit code is 0 if gRPC, REST and WebSocket are available, and 1 otherwise. No key is required; a configured key
+    is verified.
     """
     from dalston import background
 
     calls = connection.calls(ctx)
     try:
-        interfaces, key, version = background.run(_look(calls))
+        interfaces, key, version = background.run(_check_interfaces(calls))
     finally:
         background.run(calls.close())
     scheme = "https" if calls.endpoint.is_secure else "http"
@@ -53,18 +54,19 @@ def status(
         shown = [
             {"name": interface.name, "open": interface.is_open, "detail": interface.detail} for interface in interfaces
         ]
-        output.say_json({"url": url, "healthy": is_healthy, "version": version, "key": key, "doors": shown})
+        output.print_json({"url": url, "healthy": is_healthy, "version": version, "key": key, "interfaces": shown})
     else:
         rows = [("url", url), ("healthy", "yes" if is_healthy else "no"), ("version", version or "unknown")]
         rows += [
-            (interface.name, "open" if interface.is_open else f"closed: {interface.detail}") for interface in interfaces
+            (interface.name, "open" if interface.is_open else f"unavailable: {interface.detail}")
+            for interface in interfaces
         ]
-        output.say_fields([*rows, ("key", key)])
+        output.print_fields([*rows, ("key", key)])
     if not is_healthy:
         raise typer.Exit(ExitCode.FAILED)
 
 
-async def _look(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None]:
+async def _check_interfaces(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None]:
     grpc_interface, (rest, version), websocket, key = await asyncio.gather(
         _grpc(calls),
         asyncio.to_thread(_rest, calls.endpoint, calls.timeout),
@@ -75,7 +77,7 @@ async def _look(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None]:
 
 
 async def _grpc(calls: Calls) -> InterfaceStatus:
-    """The standard health service, whose messages are too small to need its package."""
+    """Calls the standard health service. Its messages are simple enough to decode without its package."""
     import grpc
 
     from dalston.failures import plain
@@ -85,35 +87,35 @@ async def _grpc(calls: Calls) -> InterfaceStatus:
         answer: bytes = await check(b"", timeout=calls.timeout)
     except grpc.aio.AioRpcError as error:
         return InterfaceStatus("grpc", is_open=False, detail=plain(error.details() or error.code().name.lower()))
-    return InterfaceStatus("grpc", answer == _SERVING, "" if answer == _SERVING else "the server takes no calls")
+    return InterfaceStatus("grpc", answer == _SERVING, "" if answer == _SERVING else "the server is not serving")
 
 
 def _rest(endpoint: Endpoint, timeout: float) -> tuple[InterfaceStatus, str | None]:
     try:
         with _get(endpoint, "/v1/openapi.json", timeout) as answer:
             if answer.status != 200:
-                return InterfaceStatus("rest", is_open=False, detail=f"it answers {answer.status}"), None
+                return InterfaceStatus("rest", is_open=False, detail=f"HTTP status {answer.status}"), None
             version = json_module.loads(answer.read(_LARGEST_BYTES))["info"]["version"]
         return InterfaceStatus("rest", is_open=True), str(version)
     except (OSError, HTTPException) as error:
-        return InterfaceStatus("rest", is_open=False, detail=_why(error)), None
+        return InterfaceStatus("rest", is_open=False, detail=_reason(error)), None
     except (ValueError, KeyError, TypeError):
-        return InterfaceStatus("rest", is_open=False, detail="something else answers there"), None
+        return InterfaceStatus("rest", is_open=False, detail="another service responds at this address"), None
 
 
 def _websocket(endpoint: Endpoint, timeout: float) -> InterfaceStatus:
-    """Asked without an upgrade, the bridge says that it wants one, and begins no session."""
+    """Sends a request without an upgrade, which the bridge rejects without beginning a session."""
     try:
         with _get(endpoint, "/v1/audio/transcriptions/stream", timeout) as answer:
             is_open = answer.status == _UPGRADE_REQUIRED
-            return InterfaceStatus("websocket", is_open, "" if is_open else f"it answers {answer.status}")
+            return InterfaceStatus("websocket", is_open, "" if is_open else f"HTTP status {answer.status}")
     except (OSError, HTTPException) as error:
-        return InterfaceStatus("websocket", is_open=False, detail=_why(error))
+        return InterfaceStatus("websocket", is_open=False, detail=_reason(error))
 
 
-def _why(error: OSError | HTTPException) -> str:
-    told = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
-    return told or str(error) or type(error).__name__
+def _reason(error: OSError | HTTPException) -> str:
+    reason = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+    return reason or str(error) or type(error).__name__
 
 
 def _get(endpoint: Endpoint, path: str, timeout: float) -> HTTPResponse:
@@ -127,7 +129,7 @@ def _get(endpoint: Endpoint, path: str, timeout: float) -> HTTPResponse:
 
 
 async def _key(calls: Calls) -> str:
-    """Whether the key is taken: a session that cannot be is asked for."""
+    """Verifies the key by requesting a session that cannot exist."""
     import grpc
 
     from dalston.errors import AuthenticationError, DalstonError, PermissionDenied
@@ -141,8 +143,8 @@ async def _key(calls: Calls) -> str:
     except grpc.aio.AioRpcError as failure:
         error: DalstonError = error_of(failure)
         if isinstance(error, AuthenticationError):
-            return "refused" if calls.endpoint.api_key else "none, and one is needed"
+            return "rejected" if calls.endpoint.api_key else "none, but required"
         if isinstance(error, PermissionDenied) or error.reason in ("SESSION_NOT_FOUND", "INVALID_PARAMETERS"):
-            return "accepted" if calls.endpoint.api_key else "none, and none is needed"
+            return "accepted" if calls.endpoint.api_key else "none, and not required"
         return "unknown"
     return "accepted"

@@ -1,4 +1,4 @@
-"""The file that a command writes."""
+"""The output file of a command."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from dalston.cli.exits import usage
 
 
 def target(to: Path | None, name: str, *, force: bool) -> Path | None:
-    """Where to write, None for standard output: `to`, which may be a folder for a file of this name, or `-`.
+    """The path of the output file; None for standard output.
+
+    Args:
+        to: a file, a folder for a file called `name`, or `-` for standard output.
+        force: whether to overwrite an existing file.
 
     Raises:
-        CommandError: there is a file already and `force` does not say to replace it, or there is no folder for it.
+        CommandError: the file exists and `force` is not set, or its folder does not exist.
     """
     if to is None or str(to) == "-":
         return None
@@ -20,16 +24,16 @@ def target(to: Path | None, name: str, *, force: bool) -> Path | None:
     if path.is_dir():
         raise usage(f"{path} is a folder")
     if path.exists() and not force:
-        raise usage(f"{path} is there already: --force replaces it")
+        raise usage(f"{path} already exists: use --force to overwrite it")
     if not path.parent.is_dir():
-        raise usage(f"there is no folder {path.parent}")
+        raise usage(f"the folder {path.parent} does not exist")
     return path
 
 
 def write(path: Path | None, content: str) -> None:
-    """Writes a document, as a whole or not at all."""
+    """Writes a document atomically."""
     if path is None:
-        output.say_text(content)
+        output.print_text(content)
         return
     partial = path.with_name(f".{path.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""Where the transcript of a file goes, and in what shape."""
+"""Writes transcripts to standard output or files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 def targets(files: Sequence[str], to: str | None, extension: str, *, force: bool) -> list[Path | None]:
-    """Where to write the transcript of each file; None for standard output.
+    """The path of the transcript of each file; None for standard output.
 
-    A folder gets a file for each, called as the audio is; for several files it is made if it is not there.
+    A folder receives one file for each, named like the audio; for several files it is created if it does not exist.
 
     Raises:
-        CommandError: a file is there already and `force` does not say to replace it, two would be the same, or it
-            cannot be a folder.
+        CommandError: a file exists and `force` is not set, two transcripts would have the same name, or `to` is not a
+            folder.
     """
     if to is None or to == "-":
         return [None] * len(files)
     folder = Path(to)
     is_folder = folder.is_dir() or len(files) > 1 or to.endswith("/")
     if is_folder and folder.exists() and not folder.is_dir():
-        raise usage(f"{to} is a file: the transcripts of several files go to a folder")
+        raise usage(f"{to} is a file: several transcripts require a folder")
     names = _names(files, extension) if is_folder else [folder.name]
     parent = folder if is_folder else folder.parent
     if is_folder and not folder.exists():
@@ -40,27 +40,27 @@ def targets(files: Sequence[str], to: str | None, extension: str, *, force: bool
     paths = [target(parent / name, name, force=force) for name in names]
     for file, path in zip(files, paths, strict=True):
         if path is not None and path.exists() and file != "-" and path.samefile(file):
-            raise usage(f"{path} is the audio itself")
+            raise usage(f"{path} is the audio file itself")
     return paths
 
 
 def _names(files: Sequence[str], extension: str) -> list[str]:
-    """Called as the audio is: `speech.txt`, or `speech.wav.txt` where there are a `speech.wav` and a `speech.mp3`."""
+    """Names like the audio: `speech.txt`, or `speech.wav.txt` if there are a `speech.wav` and a `speech.mp3`."""
     paths = [Path("stdin" if file == "-" else file) for file in files]
     stems = [path.stem for path in paths]
     names = [f"{path.stem if stems.count(path.stem) == 1 else path.name}.{extension}" for path in paths]
     for name in names:
         if names.count(name) > 1:
-            raise usage(f"the transcripts of two files would both be called {name}: transcribe them into two folders")
+            raise usage(f"two transcripts would be named {name}: transcribe the files into separate folders")
     return names
 
 
 class Writer:
-    """Writes what was said, to standard output or to a file that appears when it is whole.
+    """Writes a transcript to standard output, or to a file that appears once it is complete.
 
     Args:
-        json: every event as a line, instead of a format.
-        file: the name of the audio, to be said with each event where there are several.
+        json: whether to write every event as a line instead of the format.
+        file: the name of the audio file, added to every event if there are several files.
     """
 
     def __init__(self, format_: Format, path: Path | None = None, *, json: bool = False, file: str | None = None):
@@ -72,7 +72,7 @@ class Writer:
         self._file: TextIO | None = None
 
     def begin(self) -> None:
-        """Before the first event."""
+        """Opens the output; called before the first event."""
         if self._path is not None:
             self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         if not self._json and self._format in (Format.srt, Format.vtt):
@@ -81,13 +81,13 @@ class Writer:
             self._captions = Captions(is_vtt=self._format is Format.vtt)
             self._write(self._captions.begin())
 
-    def take(self, event: Event) -> None:
-        """Writes what there is to be written of an event, at once."""
-        from dalston.events import Final
+    def write_event(self, event: Event) -> None:
+        """Writes the output for an event immediately."""
+        from dalston.events import FinalResult
 
         if self._json:
             self._write(documents.dumps(documents.event(event) | self._named) + "\n")
-        elif not isinstance(event, Final):
+        elif not isinstance(event, FinalResult):
             return
         elif self._captions is not None:
             self._write(self._captions.push(event))
@@ -95,13 +95,13 @@ class Writer:
             self._write(f"{safe_text.line(event.text)}\n")
 
     def end(self, stream: Transcription) -> None:
-        """However it ended: what there is is written."""
+        """Writes the transcript so far; called whether or not the transcription completed."""
         if not self._json and self._format is Format.json and stream.session_ids:
             document = documents.document(stream.transcript) | {"session_ids": stream.session_ids}
             self._write(documents.dumps(document, indent=2) + "\n")
 
     def close(self, *, is_whole: bool) -> None:
-        """Gives the file its name, if the transcript is whole; a part of one keeps another."""
+        """Renames the file if the transcript is complete; an incomplete one keeps the name of a part file."""
         if self._file is None or self._path is None:
             return
         self._file.close()
@@ -109,7 +109,7 @@ class Writer:
             self._part.replace(self._path)
             output.note(f"wrote {self._path}")
         elif self._part.stat().st_size:
-            output.note(f"what was said until then is in {self._part}")
+            output.note(f"the incomplete transcript is in {self._part}")
         else:
             self._part.unlink()
 

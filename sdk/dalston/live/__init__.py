@@ -1,1 +1,1 @@
-"""Live transcription: the audio, the session that takes it, and those that take its place."""
+"""Live transcription: audio sources, and sessions that survive lost connections."""

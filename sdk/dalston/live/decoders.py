@@ -1,4 +1,4 @@
-"""Audio that is no WAV file, by whichever program for it is installed: PyAV, soundfile or ffmpeg."""
+"""Decodes audio other than WAV with an installed decoder: PyAV, soundfile or ffmpeg."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ from dalston.live.wav import Reader, invalid, read_at_most, read_header
 _READ_BYTES = 32_768
 _READ_FRAMES = 4096
 _MOST_BEFORE = 1024 * 1024
-"""Bytes of a box before the audio of an MP4."""
-_MOST_SAID = 200
-"""Characters of what a decoder says of a damaged file."""
-# Containers of audio, by libav's names. Playlists are not among them: they name other files, and hosts, to be read.
+"""Largest box before the audio of an MP4, in bytes."""
+_MAX_ERROR_CHARACTERS = 200
+"""Length of a decoder's error message in a warning."""
+# Audio containers, by libav's names. Playlists are excluded because they refer to other files and hosts.
 _CONTAINERS = (
     "aac,ac3,aiff,amr,ape,asf,ast,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,m4v,matroska,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,"
     "nut,ogg,opus,rm,sox,spx,tta,voc,w64,wav,webm,wv"
 )
-# Gaps are filled with silence, and the nearest of these formats is taken.
+# ffmpeg fills gaps with silence and chooses the nearest of these formats.
 _RATES = "8000|11025|12000|16000|22050|24000|32000|44100|48000"
 _FFMPEG_FORMATS = f"aresample=async=1,aformat=channel_layouts=mono|stereo:sample_rates={_RATES}"
-# Of these libav estimates the length by the size and the first bits.
+# libav estimates the length of these formats from the file size and the bit rate.
 _ESTIMATED = {"aac", "ac3", "amr", "dts", "eac3", "mp3", "mpeg", "mpegts"}
 _TOLERANCE_OF_GAPS = 0.1
 _LONGEST_GAP = 600.0
-"""Seconds between two frames that are filled with silence, so that times stay true. More is no gap, but nonsense."""
+"""Longest gap in seconds that is filled with silence, so that times stay correct. A longer one is a wrong timestamp."""
 _TOLERANCE = 1.0
-"""Seconds that a container may name more than there are: its other streams may be a little longer."""
+"""Seconds by which a container's length may exceed the audio, because other streams may be longer."""
 INSTALL = "install ffmpeg, or the Python package PyAV: pip install av"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Audio while it is decoded."""
+    """Audio that is being decoded."""
 
     samples: Samples
     pieces: Iterator[bytes]
-    """Of whole frames or not."""
+    """Pieces of any size, not necessarily of whole sample frames."""
     seconds: float | None
-    """How long it is, if the file says so."""
+    """Length in seconds if the file states it."""
     close: Callable[[], None]
-    """Called by whoever reads `pieces`, when that is over."""
+    """Releases the decoder; the reader of `pieces` calls it at the end."""
     warnings: list[Warned] = field(default_factory=list)
-    """What went wrong on the way without ending it; complete when `pieces` are at their end."""
+    """Defects that did not end the decoding; complete when `pieces` are exhausted."""
     interrupt: Callable[[], None] | None = None
-    """Ends a step of `pieces` that waits; called from another thread."""
+    """Interrupts a blocked step of `pieces`; called from another thread."""
 
 
-class Rereadable:
-    """A file that can be read from its first byte again, until `settle` is called, even if it is a pipe.
+class RewindableFile:
+    """A file or pipe that can be rewound to its first byte until `stop_buffering` is called.
 
     Args:
-        path: where it lies, if it is known to be a file.
+        path: the path of a regular file; None for a pipe.
     """
 
     def __init__(self, file: BinaryIO, path: Path | None = None) -> None:
@@ -72,15 +72,15 @@ class Rereadable:
         self._read = bytearray()
         self._start = _position(file)
         self._is_kept = self._start is None
-        self._again = io.BytesIO()
+        self._replay = io.BytesIO()
 
     @property
     def is_seekable(self) -> bool:
-        """Whether `file` can be read from its beginning at any time, and is audio from there on."""
+        """Whether `file` is seekable and its audio starts at its first byte."""
         return self._start == 0
 
     def read(self, size: int, /) -> bytes:
-        if piece := self._again.read(size):
+        if piece := self._replay.read(size):
             return piece
         piece = self.file.read(size)
         if self._is_kept:
@@ -88,41 +88,41 @@ class Rereadable:
         return piece
 
     def rewind(self) -> None:
-        """Goes back to the first byte."""
+        """Rewinds to the first byte."""
         if self._start is not None:
             self.file.seek(self._start)
         else:
-            self._again = io.BytesIO(bytes(self._read))
+            self._replay = io.BytesIO(bytes(self._read))
 
-    def settle(self) -> None:
-        """Lets go of what was kept: nobody will ask for it again."""
+    def stop_buffering(self) -> None:
+        """Discards the buffered bytes; the file is not rewound any more."""
         self._is_kept = False
         self._read.clear()
 
 
-def decode(source: Rereadable) -> Decoded:
-    """Opens audio of any kind that is known to something installed here.
+def decode(source: RewindableFile) -> Decoded:
+    """Opens audio in any format that an installed decoder reads.
 
     Raises:
-        InvalidRequest: nothing installed can read it; `reason` is `INVALID_AUDIO`.
+        InvalidRequest: no installed decoder can read it; `reason` is `INVALID_AUDIO`.
     """
     if source.is_seekable or not _has_table_last(source):
         return _decode(source)
     with contextlib.ExitStack() as stack:
-        # Not in memory: it is as long as it is.
+        # A temporary file, because the length is not bounded.
         whole = stack.enter_context(tempfile.NamedTemporaryFile(prefix="dalston-"))
         source.rewind()
-        source.settle()
+        source.stop_buffering()
         shutil.copyfileobj(cast(BinaryIO, source), whole, _READ_BYTES)
         whole.flush()
         whole.seek(0)
-        decoded = _decode(Rereadable(cast(BinaryIO, whole), Path(whole.name)))
+        decoded = _decode(RewindableFile(cast(BinaryIO, whole), Path(whole.name)))
         stack.callback(decoded.close)
         return replace(decoded, close=stack.pop_all().close)
 
 
-def _has_table_last(source: Rereadable) -> bool:
-    """Whether it is an MP4 whose table stands behind its audio, and which therefore cannot be read from a pipe."""
+def _has_table_last(source: RewindableFile) -> bool:
+    """Whether it is an MP4 with its index after the audio, which therefore cannot be read from a pipe."""
     source.rewind()
     box, length, position = b"ftyp", 0, 0
     while box in (b"ftyp", b"free", b"skip", b"wide", b"uuid") and length <= _MOST_BEFORE:
@@ -135,40 +135,40 @@ def _has_table_last(source: Rereadable) -> bool:
     return box == b"mdat"
 
 
-def _decode(source: Rereadable) -> Decoded:
-    tried: list[str] = []
+def _decode(source: RewindableFile) -> Decoded:
+    attempted: list[str] = []
     for name, opened in (("PyAV", _by_pyav), ("soundfile", _by_soundfile), ("ffmpeg", _by_ffmpeg)):
         source.rewind()
         try:
             decoded = opened(source)
-        except _NotHere:
+        except _DecoderMissing:
             continue
         except _Unreadable:
-            tried.append(name)
+            attempted.append(name)
             continue
         return decoded
-    if "PyAV" in tried or "ffmpeg" in tried:
-        raise invalid("the file is of no kind of audio that is known, or it is damaged")
-    raise MissingDecoder(f"the audio is no WAV file; to read other kinds, {INSTALL}", reason="INVALID_AUDIO")
+    if "PyAV" in attempted or "ffmpeg" in attempted:
+        raise invalid("the file is damaged or not in a supported audio format")
+    raise MissingDecoder(f"the audio is not a WAV file; to read other formats, {INSTALL}", reason="INVALID_AUDIO")
 
 
 class MissingDecoder(InvalidRequest):
-    """What reads most kinds of audio is not installed."""
+    """No decoder for common formats is installed."""
 
 
-class _NotHere(Exception):
-    """What would read it is not installed, or not for a pipe."""
+class _DecoderMissing(Exception):
+    """The decoder is not installed, or cannot read from a pipe."""
 
 
 class _Unreadable(Exception):
-    """It is here, and does not know what this is."""
+    """The decoder is installed and does not support the file."""
 
 
-def _by_pyav(source: Rereadable) -> Decoded:
+def _by_pyav(source: RewindableFile) -> Decoded:
     try:
         import av
     except ImportError:
-        raise _NotHere from None
+        raise _DecoderMissing from None
     file: Any = source.file if source.is_seekable else source
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     warnings: list[Warned] = []
@@ -189,7 +189,7 @@ def _by_pyav(source: Rereadable) -> Decoded:
     resampler = av.AudioResampler(format="s16", layout="stereo" if channels == 2 else "mono", rate=rate)
     seconds = None if container.duration is None else container.duration / av.time_base
     is_estimate = container.format.name in _ESTIMATED
-    source.settle()
+    source.stop_buffering()
 
     def pieces() -> Iterator[bytes]:
         frame, decoded, due = first, 0.0, first.time
@@ -217,7 +217,7 @@ def _silence(size: int) -> Iterator[bytes]:
 
 
 def _frames(container: Any, stream: Any, warnings: list[Warned]) -> Iterator[Any]:
-    """What can be decoded; a damaged packet is left out and complained of once."""
+    """Yields the frames that can be decoded. Damaged packets are skipped; the first adds a warning."""
     from av import FFmpegError
 
     try:
@@ -226,38 +226,38 @@ def _frames(container: Any, stream: Any, warnings: list[Warned]) -> Iterator[Any
                 yield from packet.decode()
             except FFmpegError as error:
                 if not warnings and packet.size:
-                    warnings.append(_damaged("a part of it was left out", error.strerror))
+                    warnings.append(_damaged("a part of it was skipped", error.strerror))
     except FFmpegError as error:
         warnings.append(_damaged("the rest of it could not be read", error.strerror))
 
 
 def truncated(seconds: float) -> Warned:
-    """The warning of a file that is so much shorter than its header says."""
-    message = f"the file is incomplete: it ends {seconds:.1f} s before the end that its header gives"
+    """The warning about a file that is `seconds` shorter than its header states."""
+    message = f"the file is incomplete: it ends {seconds:.1f} s before the end that its header states"
     return Warned("truncated_audio", message, {"missing_seconds": f"{seconds:.3f}"})
 
 
 def _gap(at: float, seconds: float) -> Warned:
-    message = f"{seconds:.1f} s of audio are missing at {at:.1f} s; silence stands in their place"
+    message = f"{seconds:.1f} s of audio are missing at {at:.1f} s; silence replaces them"
     return Warned("damaged_audio", message, {"missing_seconds": f"{seconds:.3f}"})
 
 
 def _damaged(what: str, why: object) -> Warned:
-    return Warned("damaged_audio", f"the file is damaged: {what} ({str(why)[:_MOST_SAID]})")
+    return Warned("damaged_audio", f"the file is damaged: {what} ({str(why)[:_MAX_ERROR_CHARACTERS]})")
 
 
 def _bytes_of(frame: Any) -> bytes:
-    # A plane is longer than what is in it.
+    # A plane may be longer than its samples.
     return bytes(frame.planes[0])[: frame.samples * frame.layout.nb_channels * 2]
 
 
-def _by_soundfile(source: Rereadable) -> Decoded:
+def _by_soundfile(source: RewindableFile) -> Decoded:
     if not source.is_seekable:
-        raise _NotHere
+        raise _DecoderMissing
     try:
         import soundfile
-    except (ImportError, OSError):  # The latter: the package is here, and libsndfile is not.
-        raise _NotHere from None
+    except (ImportError, OSError):  # OSError: libsndfile is missing.
+        raise _DecoderMissing from None
     try:
         file = soundfile.SoundFile(source.file)
         samples = Samples("pcm", 16, file.samplerate, file.channels)
@@ -276,11 +276,11 @@ def _by_soundfile(source: Rereadable) -> Decoded:
     return Decoded(samples, pieces(), seconds, file.close, warnings)
 
 
-def _by_ffmpeg(source: Rereadable) -> Decoded:
+def _by_ffmpeg(source: RewindableFile) -> Decoded:
     program = shutil.which("ffmpeg")
     if program is None:
-        raise _NotHere
-    # A container whose table stands at its end cannot be read from a pipe, so a file is named where there is one.
+        raise _DecoderMissing
+    # ffmpeg cannot read a container with its index at the end from a pipe, so it is given the path if there is one.
     name = "pipe:0" if source.path is None else f"file:{source.path}"
     command = [
         program, "-nostdin", "-hide_banner", "-v", "error", "-protocol_whitelist", "file,pipe",
@@ -289,9 +289,9 @@ def _by_ffmpeg(source: Rereadable) -> Decoded:
     ]  # fmt: skip
     warnings: list[Warned] = []
     with contextlib.ExitStack() as stack:
-        said = stack.enter_context(tempfile.TemporaryFile())
+        log = stack.enter_context(tempfile.TemporaryFile())
         stdin = subprocess.PIPE if source.path is None else subprocess.DEVNULL
-        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=log)
         stack.callback(_end, process)
         if process.stdin is not None:
             threading.Thread(target=_copy, args=(source, process.stdin), name="dalston ffmpeg", daemon=True).start()
@@ -306,23 +306,23 @@ def _by_ffmpeg(source: Rereadable) -> Decoded:
         if not first and process.wait() != 0:
             raise _Unreadable
         opened = stack.pop_all()
-    source.settle()
+    source.stop_buffering()
 
     def pieces() -> Iterator[bytes]:
         piece = first
         while piece:
             yield piece
             piece = output.read(_READ_BYTES)
-        if process.wait() != 0 or said.tell():
-            said.seek(0)
-            lines = said.read(4096).decode(errors="replace").strip().splitlines() or ["it ended with an error"]
+        if process.wait() != 0 or log.tell():
+            log.seek(0)
+            lines = log.read(4096).decode(errors="replace").strip().splitlines() or ["ffmpeg failed"]
             warnings.append(_damaged("a part of it may be missing", lines[-1]))
 
     return Decoded(header.samples, pieces(), None, opened.close, warnings, opened.close)
 
 
 def _copy(source: Reader, sink: IO[bytes]) -> None:
-    with contextlib.suppress(OSError, ValueError), sink:  # ffmpeg has ended, or the source was closed.
+    with contextlib.suppress(OSError, ValueError), sink:  # ffmpeg has exited, or the source was closed.
         while piece := source.read(_READ_BYTES):
             sink.write(piece)
             sink.flush()
@@ -336,7 +336,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _position(file: BinaryIO) -> int | None:
-    """Where a file stands; None for what cannot go back there."""
+    """The current position of a file; None if it is not seekable."""
     try:
         return file.tell() if file.seekable() else None
     except (AttributeError, OSError, ValueError):

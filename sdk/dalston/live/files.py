@@ -1,4 +1,4 @@
-"""Audio in files and pipes: raw, WAV, or of a kind that needs a decoder. By what is in it, not by its name."""
+"""Audio in files and pipes: raw, WAV, or a format that needs a decoder. The content determines which, not the name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from dalston.errors import InvalidRequest
 from dalston.events import Warned
-from dalston.live.decoders import INSTALL, MissingDecoder, Rereadable, decode, truncated
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
+from dalston.live.decoders import INSTALL, MissingDecoder, RewindableFile, decode, truncated
 from dalston.live.wav import STARTS, Reader, WavHeader, invalid, read_at_most, read_header
 
 _READ_BYTES = 32_768
@@ -20,20 +20,20 @@ _READ_BYTES = 32_768
 
 @dataclass(frozen=True)
 class FileAudio:
-    """Audio as the service takes it, while it is read."""
+    """Audio in a format that the service supports, read on demand."""
 
     format: AudioFormat
     pieces: Iterator[bytes]
     seconds: float | None = None
-    """How long it is, as far as can be told before it is read."""
+    """Length in seconds if it is known before reading."""
     warnings: list[Warned] = field(default_factory=list)
-    """What is wrong with it; complete when `pieces` are at their end."""
+    """Defects of the audio; complete when `pieces` are exhausted."""
     interrupt: Callable[[], None] | None = None
-    """Ends a step of `pieces` that waits; called from another thread."""
+    """Interrupts a blocked step of `pieces`; called from another thread."""
 
 
 def open_raw(file: BinaryIO, format_: AudioFormat) -> FileAudio:
-    """Audio without a header, to the end of the file."""
+    """Opens audio without a header; it extends to the end of the file."""
     try:
         seconds = format_.seconds(os.fstat(file.fileno()).st_size) or None
     except (AttributeError, OSError):
@@ -42,41 +42,41 @@ def open_raw(file: BinaryIO, format_: AudioFormat) -> FileAudio:
 
 
 def open_file(file: BinaryIO, path: Path | None) -> FileAudio:
-    """Audio that says what it is.
+    """Opens audio whose content determines its format.
 
     Args:
-        path: where the file lies, if it is known to be one.
+        path: the path of a regular file; None for a pipe.
 
     Raises:
-        InvalidRequest: it is empty, or nothing here can read it; `reason` is `INVALID_AUDIO`.
+        InvalidRequest: it is empty, or no installed decoder can read it; `reason` is `INVALID_AUDIO`.
     """
-    source = Rereadable(file, path)
+    source = RewindableFile(file, path)
     start = read_at_most(source, len(STARTS[0]))
     if not start:
-        raise invalid("the audio is empty: there is not a byte of it")
+        raise invalid("the audio is empty: it has no bytes")
     if start not in STARTS:
         return _decoded(source)
     try:
         header = read_header(source, start)
-    except InvalidRequest as error:  # Perhaps it is a WAV file all the same, of a kind that is not read here.
+    except InvalidRequest as error:  # A decoder may support this kind of WAV file.
         try:
             return _decoded(source)
         except MissingDecoder:
-            raise invalid(f"{error.message}; to read it all the same, {INSTALL}") from None
+            raise invalid(f"{error.message}; to read it, {INSTALL}") from None
         except InvalidRequest:
             raise error from None
-    source.settle()
+    source.stop_buffering()
     return _wav(source, header)
 
 
-def _wav(source: Rereadable, header: WavHeader) -> FileAudio:
+def _wav(source: RewindableFile, header: WavHeader) -> FileAudio:
     samples, warnings = header.samples, list[Warned]()
     if header.size == 0:
-        warnings.append(Warned("no_audio", "the WAV file has no audio in it"))
+        warnings.append(Warned("no_audio", "the WAV file contains no audio"))
 
     def read() -> Iterator[bytes]:
         missing: list[int] = []
-        yield from chain((header.ahead,) if header.ahead else (), _read(source, header.size, missing))
+        yield from chain((header.lookahead,) if header.lookahead else (), _read(source, header.size, missing))
         if missing:
             warnings.append(truncated(samples.seconds(missing[0])))
 
@@ -84,7 +84,7 @@ def _wav(source: Rereadable, header: WavHeader) -> FileAudio:
     return FileAudio(samples.format, samples.converted(read()), seconds, warnings)
 
 
-def _decoded(source: Rereadable) -> FileAudio:
+def _decoded(source: RewindableFile) -> FileAudio:
     decoded = decode(source)
 
     def read() -> Iterator[bytes]:
@@ -97,7 +97,7 @@ def _decoded(source: Rereadable) -> FileAudio:
 
 
 def _read(file: Reader, size: int | None, missing: list[int]) -> Iterator[bytes]:
-    """Reads so many bytes, or to the end; puts into `missing` how many there were too few."""
+    """Reads `size` bytes, or to the end of the file; appends the number of missing bytes to `missing`."""
     left = size
     while left is None or left > 0:
         piece = file.read(_READ_BYTES if left is None else min(_READ_BYTES, left))

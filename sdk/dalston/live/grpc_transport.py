@@ -16,18 +16,18 @@ from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, Tr
 T = TypeVar("T")
 
 _STATUS_SECONDS = 1.0
-"""For the service's status to arrive after the end of its messages."""
+"""Longest wait for the service's status after its last message."""
 
 
 class GrpcTransport:
-    """Streams on the client's connection."""
+    """Opens streams on the client's connection."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     async def open(self, config: TranscribeConfig) -> GrpcConnection:
-        """See `Transport.open`. Why it was not taken says `receive`."""
-        transcribe: Any = self._calls.transcription.Transcribe  # Its type wants all requests at once.
+        """See `Transport.open`. `receive` raises the error of a rejected stream."""
+        transcribe: Any = self._calls.transcription.Transcribe  # Its type requires an iterator of all requests.
         connection = GrpcConnection(transcribe(metadata=self._calls.metadata()))
         await connection.send(TranscribeRequest(config=config))
         return connection
@@ -36,9 +36,9 @@ class GrpcTransport:
 class GrpcConnection:
     """One stream.
 
-    When a write fails because the service has ended the stream, grpc.aio replaces the service's status by an INTERNAL
-    of its own (grpc/grpc#36066), and `read` gives up what was not read yet. So messages are read by iteration, which
-    goes to their end, and the first status that is the service's is kept.
+    When a write fails because the service has ended the stream, grpc.aio replaces the service's status with its own
+    INTERNAL (grpc/grpc#36066), and `read` discards messages that were not read yet. Therefore messages are read by
+    iteration, which reads all of them, and the first status that the service sent is kept.
     """
 
     def __init__(self, call: Any) -> None:
@@ -58,7 +58,7 @@ class GrpcConnection:
         return is_sent
 
     async def send(self, request: TranscribeRequest) -> bool:
-        """Sends a message; False when the stream is over."""
+        """Sends a message. Returns False if the stream is over."""
         if self._call.done():
             return False
         try:
@@ -76,11 +76,11 @@ class GrpcConnection:
 
     async def close(self) -> None:
         self._call.cancel()
-        with suppress(RuntimeError):  # Its reading was cancelled in the middle of a step.
+        with suppress(RuntimeError):  # A read was cancelled while it was in progress.
             await self._responses.aclose()
 
     def _keep(self, _call: object) -> None:
-        # The status is there, so none of these has anything to wait for; a task of its own would come too late.
+        # The status has arrived, so these coroutines finish without waiting; a separate task would run too late.
         code = _finished(self._call.code())
         if code is grpc.StatusCode.OK or self._kept is not None:
             return
@@ -104,7 +104,7 @@ class GrpcConnection:
 
 
 def _finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that needs not wait."""
+    """The result of a coroutine that finishes without waiting."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

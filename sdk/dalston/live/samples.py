@@ -1,4 +1,4 @@
-"""Samples as files have them, and how they become samples that the service takes. Pure, and plain Python."""
+"""Converts the samples of files to samples that the service supports. Pure, without dependencies."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from functools import partial
 from operator import mul
 from typing import Any, Literal
 
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 
 Kind = Literal["pcm", "float", "alaw", "mulaw"]
 
-_TAKEN = {("pcm", 16): "pcm_s16le", ("float", 32): "pcm_f32le", ("alaw", 8): "alaw", ("mulaw", 8): "mulaw"}
-_READ = {*_TAKEN, ("pcm", 8), ("pcm", 24), ("pcm", 32), ("float", 64)}
+_SERVICE_ENCODINGS = {("pcm", 16): "pcm_s16le", ("float", 32): "pcm_f32le", ("alaw", 8): "alaw", ("mulaw", 8): "mulaw"}
+_READABLE = {*_SERVICE_ENCODINGS, ("pcm", 8), ("pcm", 24), ("pcm", 32), ("float", 64)}
 _LEAST_RATE, _MOST_RATE = 8_000, 48_000
 _MOST_CHANNELS = 64
 _CROSSINGS = 6
-"""Zero crossings of the filter on each side. It passes what is below 0.7 of the new band and lets nothing audible of
-what is above 1.3 of it through; the service hears up to 8 kHz."""
+"""Zero crossings of the filter on each side. It passes frequencies below 0.7 of the new band and attenuates those above
+1.3 of it below audibility; the service uses frequencies up to 8 kHz."""
 _SIGN = bytes(value ^ 0x80 for value in range(256))
 
-# The one of Python 3.12 is several times as fast.
+# math.sumprod of Python 3.12 is several times faster.
 _sumprod: Callable[[Sequence[float], Iterable[float]], float] = getattr(
     math, "sumprod", lambda one, other: sum(map(mul, one, other))
 )
@@ -32,64 +32,66 @@ _sumprod: Callable[[Sequence[float], Iterable[float]], float] = getattr(
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What the bytes of audio in a file are: little-endian, interleaved, 8-bit PCM unsigned.
+    """The sample format of a file: little-endian and interleaved; 8-bit PCM is unsigned.
 
     Raises:
-        ValueError: audio like that is not read here.
+        ValueError: the format is not supported.
     """
 
     kind: Kind
     bits: int
-    """Of the room that a sample takes."""
+    """Bits that a sample occupies."""
     sample_rate: int
     channels: int
 
     def __post_init__(self) -> None:
-        if (self.kind, self.bits) not in _READ:
-            raise ValueError(f"{self.bits} bits of {self.kind} is no kind of sample that is known here")
+        if (self.kind, self.bits) not in _READABLE:
+            raise ValueError(f"{self.bits}-bit {self.kind} samples are not supported")
         if not 1 <= self.channels <= _MOST_CHANNELS:
-            raise ValueError(f"it has {self.channels} channels")
+            raise ValueError(f"{self.channels} channels are not supported")
         if self.sample_rate < _LEAST_RATE or (self._factor is None):
-            raise ValueError(f"its sample rate is {self.sample_rate} Hz")
-        if not self.is_taken and self.kind in ("alaw", "mulaw"):
-            raise ValueError(f"it has {self.channels} channels of {self.kind} at {self.sample_rate} Hz")
+            raise ValueError(f"the sample rate {self.sample_rate} Hz is not supported")
+        if not self.is_supported and self.kind in ("alaw", "mulaw"):
+            raise ValueError(f"{self.channels} channels of {self.kind} at {self.sample_rate} Hz are not supported")
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame: a sample of every channel."""
+        """Bytes of a sample frame: one sample of every channel."""
         return self.bits // 8 * self.channels
 
     @property
-    def is_taken(self) -> bool:
-        """Whether the service takes them as they are."""
-        return (self.kind, self.bits) in _TAKEN and self.channels <= 2 and self.sample_rate <= _MOST_RATE
+    def is_supported(self) -> bool:
+        """Whether the service supports the samples without conversion."""
+        return (self.kind, self.bits) in _SERVICE_ENCODINGS and self.channels <= 2 and self.sample_rate <= _MOST_RATE
 
     @property
     def format(self) -> AudioFormat:
-        """What is sent to the service."""
-        encoding = _TAKEN.get((self.kind, self.bits)) or ("pcm_f32le" if self.kind == "float" else "pcm_s16le")
+        """The format in which the samples are sent."""
+        encoding = _SERVICE_ENCODINGS.get((self.kind, self.bits)) or (
+            "pcm_f32le" if self.kind == "float" else "pcm_s16le"
+        )
         return AudioFormat(
             encoding, self.sample_rate // (self._factor or 1), self.channels if self.channels <= 2 else 1
         )
 
     def seconds(self, size: int) -> float:
-        """How long so many bytes last."""
+        """The duration of `size` bytes in seconds."""
         return size / self.frame_bytes / self.sample_rate
 
     @property
     def _factor(self) -> int | None:
-        """By how much the rate is divided; None where no whole number leads to a rate that is taken."""
+        """The divisor of the sample rate; None if no whole number yields a supported rate."""
         least = -(-self.sample_rate // _MOST_RATE)
         most = self.sample_rate // _LEAST_RATE
         return next((each for each in range(least, most + 1) if self.sample_rate % each == 0), None)
 
     def converted(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """Audio of this kind, in pieces of any size, as the service takes it.
+        """Converts audio in pieces of any size to a format that the service supports.
 
-        Nothing is done to what is taken as it is. Integers become 16-bit ones, a 64-bit float a 32-bit one; more than
-        two channels are mixed into one, and a rate above 48 kHz is divided by a whole number.
+        Supported samples are passed on unchanged. Integers become 16-bit, 64-bit floats become 32-bit, more than two
+        channels are mixed to one, and a rate above 48 kHz is divided by a whole number.
         """
-        if self.is_taken:
+        if self.is_supported:
             yield from pieces
             return
         converter, rest = _Converter(self), b""
@@ -146,18 +148,18 @@ class _Converter:
 
 
 class _Decimator:
-    """Divides the rate of one channel by a whole number: a low-pass filter that is asked for every n-th value only."""
+    """Divides the rate of one channel by a whole number: a low-pass filter evaluated at every n-th sample only."""
 
     def __init__(self, factor: int) -> None:
-        reach = _CROSSINGS * factor
-        taps = [_windowed_sinc(offset / factor, reach / factor) for offset in range(-reach, reach + 1)]
+        half_width = _CROSSINGS * factor
+        taps = [_windowed_sinc(offset / factor, half_width / factor) for offset in range(-half_width, half_width + 1)]
         self._offsets = [offset for offset, tap in enumerate(taps) if tap]
         whole = sum(taps)
         self._taps = [taps[offset] / whole for offset in self._offsets]
         self._factor = factor
         self._length = len(taps)
-        self._reach = reach
-        self._kept: list[float] = [0.0] * reach
+        self._half_width = half_width
+        self._kept: list[float] = [0.0] * half_width
 
     def push(self, plane: Sequence[float]) -> list[float]:
         kept = [*self._kept, *plane]
@@ -169,16 +171,16 @@ class _Decimator:
         return [_sumprod(taps, frame) for frame in zip(*columns, strict=True)]
 
     def flush(self) -> list[float]:
-        return self.push([0.0] * self._reach)
+        return self.push([0.0] * self._half_width)
 
 
-def _windowed_sinc(position: float, reach: float) -> float:
-    """The ideal filter, cut off softly; exactly 0 where that is."""
+def _windowed_sinc(position: float, half_width: float) -> float:
+    """The ideal low-pass filter with a Hann window; exactly 0 at its zero crossings."""
     if position == 0:
         return 1.0
     if position == int(position):
         return 0.0
-    return math.sin(math.pi * position) / (math.pi * position) * (0.5 + 0.5 * math.cos(math.pi * position / reach))
+    return math.sin(math.pi * position) / (math.pi * position) * (0.5 + 0.5 * math.cos(math.pi * position / half_width))
 
 
 def _little_endian(code: str, audio: bytes | bytearray) -> array[Any]:
@@ -189,7 +191,7 @@ def _little_endian(code: str, audio: bytes | bytearray) -> array[Any]:
 
 
 def _upper(width: int, code: str, audio: bytes) -> array[Any]:
-    """The upper 16 bits of integers of so many bytes."""
+    """The upper 16 bits of integers of `width` bytes."""
     upper = bytearray(len(audio) // width * 2)
     upper[0::2], upper[1::2] = audio[width - 2 :: width], audio[width - 1 :: width]
     return _little_endian(code, upper)

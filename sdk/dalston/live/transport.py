@@ -1,4 +1,4 @@
-"""How a session reaches the service: messages of the contract in and out, whatever carries them."""
+"""The interface of the transports that carry the messages of a session."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Protocol
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeResponse
 
 OPEN_SECONDS = 30.0
-"""For the service to take a session. One that is resumed may be waited for."""
+"""Longest time to begin a session; resuming may have to wait for the earlier one."""
 
 
 class Connection(Protocol):
-    """One session's stream. One task sends, one receives."""
+    """The stream of one session. One task sends, another receives."""
 
     async def send_audio(self, audio: bytes) -> bool:
-        """Sends audio once there is room for it; False when the stream is over, and `receive` says why."""
+        """Sends audio once there is room for it. Returns False if the stream is over; `receive` raises the reason."""
 
     async def send_control(self, control: TranscribeControl) -> bool:
-        """Sends an instruction, as `send_audio` does. Nothing may be sent after `end`."""
+        """Sends a control, as `send_audio` does. Nothing may be sent after `end`."""
 
     async def receive(self) -> TranscribeResponse | None:
-        """The next message, or None when the stream has ended well.
+        """Returns the next message, or None if the stream ended without an error.
 
         Raises:
-            DalstonError: it failed.
+            DalstonError: the stream failed.
         """
 
     async def close(self) -> None:
-        """Breaks the stream off, unless it is over."""
+        """Aborts the stream unless it is over."""
 
 
 class Transport(Protocol):
-    """What opens connections."""
+    """Opens connections."""
 
     async def open(self, config: TranscribeConfig) -> Connection:
-        """Opens a stream and sends the config; `session_begin` is still to be received.
+        """Opens a stream and sends the config; the caller receives `session_begin`.
 
         Raises:
-            DalstonError: it cannot be opened.
+            DalstonError: the stream cannot be opened.
         """

@@ -1,4 +1,4 @@
-"""The header of a WAV file: pure but for the reading."""
+"""Reads the headers of WAV files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dalston.live.samples import Kind, Samples
 _KINDS: dict[int, Kind] = {1: "pcm", 3: "float", 6: "alaw", 7: "mulaw"}
 _EXTENSIBLE = 0xFFFE
 _LONG = 0xFFFFFFFF
-"""A length that stands in the chunk `ds64`, or nowhere."""
+"""Placeholder for a length that the chunk `ds64` contains, or that is unknown."""
 _MAX_SKIPPED_BYTES = 16 * 1024 * 1024
-"""Cover art and the like before the audio."""
+"""Largest chunk before the audio, such as cover art."""
 _OTHER_CHUNKS = (b"LIST", b"bext", b"cue ", b"fact", b"id3 ", b"ID3 ", b"iXML", b"JUNK", b"PEAK", b"_PMX", b"smpl")
 
 STARTS = (b"RIFF", b"RF64", b"BW64")
-"""The first four bytes of a WAV file; the latter two are of those that may be longer than 4 GiB."""
+"""The first four bytes of a WAV file; RF64 and BW64 files may exceed 4 GiB."""
 
 
 class Reader(Protocol):
@@ -29,52 +29,52 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WavHeader:
-    """What comes before the audio of a WAV file."""
+    """The header of a WAV file."""
 
     samples: Samples
     size: int | None
-    """Bytes of audio; None if the file does not say it and the audio goes on to its end."""
-    ahead: bytes = b""
-    """The first bytes of the audio, where they had to be read to know that they are audio."""
+    """Bytes of audio; None if the header does not state it and the audio extends to the end of the file."""
+    lookahead: bytes = b""
+    """The first bytes of the audio if they were read to recognise them as audio."""
 
 
 def read_header(file: Reader, start: bytes = b"RIFF") -> WavHeader:
-    """Reads a file from behind its first four bytes, `start`, up to the first byte of audio.
+    """Reads the header after the first four bytes, `start`, up to the first byte of audio.
 
     Raises:
-        InvalidRequest: it is no WAV file, or one of a kind that is not read here; `reason` is `INVALID_AUDIO`.
+        InvalidRequest: it is not a WAV file, or its format is not supported; `reason` is `INVALID_AUDIO`.
     """
     length, form = struct.unpack("<I4s", _exactly(file, 8))
     if form != b"WAVE":
-        raise invalid("the file begins like a WAV file and is none")
-    end = None if _is_unknown(length) else length + 8  # Where the file ends, as it says.
+        raise invalid("the file begins like a WAV file but is not one")
+    end = None if _is_unknown(length) else length + 8  # The end of the file according to its header.
     position, has_data = 12, False
     samples: Samples | None = None
     long_size: int | None = None
-    ahead = b""
+    lookahead = b""
     while True:
-        head = ahead + read_at_most(file, 8 - len(ahead))
+        head = lookahead + read_at_most(file, 8 - len(lookahead))
         if len(head) < 8 and has_data and samples is not None:
-            return WavHeader(samples, 0)  # Other chunks were all that came behind audio of no length.
+            return WavHeader(samples, 0)  # Only other chunks follow the empty audio.
         if len(head) < 8:
             raise invalid("the WAV file ends before its audio")
         name, size = struct.unpack("<4sI", head)
-        position, ahead = position + 8, b""
+        position, lookahead = position + 8, b""
         if name == b"data":
             if samples is None:
-                raise invalid("the WAV file does not say what its audio is")
+                raise invalid("the WAV file does not state the format of its audio")
             if size == _LONG and start != b"RIFF" and long_size is not None:
                 size = long_size
             elif _is_placeholder(size):
                 return WavHeader(samples, None)
             if size:
                 return WavHeader(samples, size)
-            ahead, has_data = read_at_most(file, 8), True
-            if ahead and not _is_chunk(ahead, position, end):
-                return WavHeader(samples, None, ahead)  # Whoever wrote the header did not know the length yet.
+            lookahead, has_data = read_at_most(file, 8), True
+            if lookahead and not _is_chunk(lookahead, position, end):
+                return WavHeader(samples, None, lookahead)  # The header was written before the length was known.
             continue
         if size > _MAX_SKIPPED_BYTES:
-            raise invalid("the WAV file has no audio where it should be")
+            raise invalid("the WAV file has no audio at the expected position")
         content = read_at_most(file, size + size % 2) if has_data else _exactly(file, size + size % 2)
         position += len(content)
         if name == b"fmt ":
@@ -92,8 +92,8 @@ def invalid(message: str) -> InvalidRequest:
 
 
 def _is_placeholder(size: int) -> bool:
-    """Whether a program wrote this that streams and does not know the length: the most there can be, of 31 or 32 bits,
-    or a little less, to leave room for the header."""
+    """Whether a streaming program wrote this in place of an unknown length: the largest value of 31 or 32 bits, or
+    slightly less to leave room for the header."""
     return size >= 0xFFFFF000 or 0x7FFFF000 <= size <= 0x80000000
 
 
@@ -102,10 +102,10 @@ def _is_unknown(length: int) -> bool:
 
 
 def _is_chunk(head: bytes, position: int, end: int | None) -> bool:
-    """Whether what comes behind audio of no length is another chunk, and not audio after all.
+    """Whether another chunk, and not audio, follows a `data` chunk of length 0.
 
     Args:
-        end: where the file ends, as its header says.
+        end: the end of the file according to its header.
     """
     if len(head) < 8:
         return False
@@ -117,13 +117,13 @@ def _is_chunk(head: bytes, position: int, end: int | None) -> bool:
 
 def _samples_of(content: bytes) -> Samples:
     if len(content) < 16:
-        raise invalid("the WAV file does not say what its audio is")
+        raise invalid("the WAV file does not state the format of its audio")
     tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", content)
     if tag == _EXTENSIBLE and len(content) >= 26:
         (tag,) = struct.unpack_from("<H", content, 24)
     kind = _KINDS.get(tag)
     if kind is None:
-        raise invalid(f"the WAV file holds audio of a compressed format (number {tag})")
+        raise invalid(f"the WAV file contains compressed audio (format tag {tag})")
     try:
         return Samples(kind, (bits + 7) // 8 * 8, rate, channels)
     except ValueError as error:
@@ -138,7 +138,7 @@ def _exactly(file: Reader, size: int) -> bytes:
 
 
 def read_at_most(file: Reader, size: int) -> bytes:
-    """Reads so many bytes, or fewer where the file ends before."""
+    """Reads `size` bytes, or fewer if the file ends first."""
     content = bytearray()
     while len(content) < size:
         piece = file.read(size - len(content))

@@ -11,18 +11,18 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dalston import errors
 from dalston.endpoint import Endpoint
-from dalston.live.frames import decode_response, encode_config, encode_control
+from dalston.live.websocket_codec import decode_response, encode_config, encode_control
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeResponse
 
 _PATH = "/v1/audio/transcriptions/stream"
 _OPEN_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""`session.end` has the whole transcript."""
+"""`session.end` contains the whole transcript."""
 
 
 class WebSocketTransport:
-    """A connection for each session."""
+    """Opens a connection for each session."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -43,7 +43,7 @@ class WebSocketTransport:
                 max_size=_MAX_FRAME_BYTES,
                 open_timeout=_OPEN_SECONDS,
                 close_timeout=_CLOSE_SECONDS,
-                # A pong waits behind the audio. The service's `audio.ack` is the sign of life.
+                # A pong would wait behind queued audio. The service's `audio.ack` messages prove that it is alive.
                 ping_interval=None,
             )
         except InvalidStatus as error:
@@ -54,7 +54,7 @@ class WebSocketTransport:
 
 
 class WebSocketConnection:
-    """One session's socket."""
+    """The socket of one session."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -96,15 +96,15 @@ class WebSocketConnection:
 
 
 def _refusal(status: int) -> errors.DalstonError:
-    """The error for a handshake that was answered with an HTTP status, by whatever stands before the service."""
+    """The error for a handshake that the service or a proxy rejected with an HTTP status."""
     if status == 401:
-        return errors.AuthenticationError("the key was not accepted")
+        return errors.AuthenticationError("the API key was rejected")
     if status == 403:
-        return errors.PermissionDenied("the key does not allow this")
+        return errors.PermissionDenied("the API key lacks the required scope")
     if status in (404, 405, 426):
-        return errors.Unsupported("there is no transcription service at this address")
+        return errors.Unsupported("there is no Dalston service at this address")
     if status in (400, 414, 431):
-        return errors.InvalidRequest("the parameters are too long, or no request to this address is taken")
+        return errors.InvalidRequest("the parameters are too long, or the address does not accept this request")
     if status == 429:
         return errors.NoCapacity("the service is busy")
-    return errors.Unavailable(f"the service is not available: it answered with HTTP status {status}")
+    return errors.Unavailable(f"the service is unavailable: it responded with HTTP status {status}")

@@ -1,4 +1,4 @@
-"""The command, run as a user runs it: another process, and its exit code."""
+"""Runs the command as a user does: in a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def environment(home: Path, url: str, **more: str) -> dict[str, str]:
-    """Nothing of the machine's own configuration, and `dalston` on the path."""
+    """An environment without the configuration of this machine, with `dalston` on the path."""
     path = os.pathsep.join((str(command_folder(home)), os.environ["PATH"]))
     modules = os.pathsep.join(each for each in sys.path if each)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DALSTON_")}
@@ -29,7 +29,7 @@ def environment(home: Path, url: str, **more: str) -> dict[str, str]:
 
 
 def command_folder(home: Path) -> Path:
-    """The command of this checkout, whichever is installed."""
+    """A folder with the command of this checkout, whatever is installed."""
     folder = home / "bin"
     if not folder.exists():
         folder.mkdir()
@@ -56,8 +56,8 @@ def runner(env: dict[str, str], folder: Path) -> Run:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def ctrl_c_is_heard() -> Iterator[None]:
-    """What runs the tests may ignore Ctrl-C, as a job in a shell's background does, and children inherit that."""
+def ctrl_c_is_received() -> Iterator[None]:
+    """Restores the handling of Ctrl-C, which a background job of a shell ignores and its children inherit."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

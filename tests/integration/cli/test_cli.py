@@ -25,7 +25,7 @@ from tests.integration.cli.conftest import SECONDS, Run, environment, runner
 
 pytestmark = pytest.mark.timeout(120)
 SESSIONS = "/v1/realtime/sessions"
-NOBODYS = "sess_" + "0" * 32
+UNKNOWN_ID = "sess_" + "0" * 32
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def transcribed(dalston: Run) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def told(transcribed: subprocess.CompletedProcess[str]) -> str:
+def session_id(transcribed: subprocess.CompletedProcess[str]) -> str:
     """The id of a stored session."""
-    (session_id,) = re.findall(r"^session (sess_[0-9a-f]{32})$", transcribed.stderr, re.MULTILINE)
-    return str(session_id)
+    (found,) = re.findall(r"^session (sess_[0-9a-f]{32})$", transcribed.stderr, re.MULTILINE)
+    return str(found)
 
 
 @pytest.fixture(scope="module")
@@ -56,33 +56,33 @@ def http(stack: Stack) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_a_transcript_is_all_that_goes_to_stdout(transcribed: subprocess.CompletedProcess[str], told: str) -> None:
+def test_stdout_contains_only_the_transcript(transcribed: subprocess.CompletedProcess[str], session_id: str) -> None:
     assert transcribed.returncode == 0, transcribed.stderr
     assert "Dashwood" in transcribed.stdout
     assert "sess_" not in transcribed.stdout
-    assert f"session {told} ended: {SECONDS}.0 s of audio, stored: audio and transcript" in transcribed.stderr
+    assert f"session {session_id} ended: {SECONDS}.0 s of audio, stored: audio and transcript" in transcribed.stderr
     assert "\x1b" not in transcribed.stdout + transcribed.stderr
 
 
-def test_sessions_are_shown_to_programs_as_rest_shows_them(dalston: Run, told: str, http: httpx.Client) -> None:
-    shown = dalston("sessions", "get", told, "--json", "--utterances")
+def test_json_of_sessions_equals_the_rest_api(dalston: Run, session_id: str, http: httpx.Client) -> None:
+    shown = dalston("sessions", "get", session_id, "--json", "--utterances")
     content = json.loads(shown.stdout)
     utterances = content.pop("utterances")
-    assert content == http.get(f"{SESSIONS}/{told}").json()
+    assert content == http.get(f"{SESSIONS}/{session_id}").json()
     assert utterances[0]["index"] == 0
     listed = json.loads(dalston("sessions", "list", "--json", "--status", "completed", "--since", "1h").stdout)
     assert content in listed["sessions"]
     assert listed["pagination"]["total"] >= 1
 
 
-def test_piped_lists_are_lines_without_colours(dalston: Run, told: str) -> None:
+def test_piped_lists_are_lines_without_colours(dalston: Run, session_id: str) -> None:
     listed = dalston("sessions", "list", "--all", FORCE_COLOR="1")
-    assert told in [row.split("\t")[0] for row in listed.stdout.splitlines()]
+    assert session_id in [row.split("\t")[0] for row in listed.stdout.splitlines()]
     assert "\x1b" not in listed.stdout
-    assert told in dalston("sessions", "get", told).stdout
+    assert session_id in dalston("sessions", "get", session_id).stdout
 
 
-def test_a_list_goes_on_at_its_cursor(dalston: Run, told: str) -> None:
+def test_list_continues_at_its_cursor(dalston: Run, session_id: str) -> None:
     assert dalston("transcribe", "-", "--encoding", "pcm_s16le", stdin="\0" * 3200).returncode == 0
     everything = dalston("sessions", "list", "--all").stdout.splitlines()
     first = dalston("sessions", "list", "--limit", "1")
@@ -91,33 +91,36 @@ def test_a_list_goes_on_at_its_cursor(dalston: Run, told: str) -> None:
     assert [*first.stdout.splitlines(), *second.stdout.splitlines()] == everything[:2]
 
 
-def test_an_export_is_what_the_service_exports(dalston: Run, told: str, http: httpx.Client, tmp_path: Path) -> None:
+def test_export_equals_the_rest_api(dalston: Run, session_id: str, http: httpx.Client, tmp_path: Path) -> None:
     target = tmp_path / "session.srt"
-    assert dalston("sessions", "export", told, "--format", "srt", "--linked", "-o", str(target)).returncode == 0
-    assert target.read_text() == http.get(f"{SESSIONS}/{told}/export/srt?linked=true").text
-    assert dalston("sessions", "export", told, "--format", "srt").stdout == target.read_text()
-    assert dalston("sessions", "export", told, "-o", str(target)).returncode == 2
+    assert dalston("sessions", "export", session_id, "--format", "srt", "--linked", "-o", str(target)).returncode == 0
+    assert target.read_text() == http.get(f"{SESSIONS}/{session_id}/export/srt?linked=true").text
+    assert dalston("sessions", "export", session_id, "--format", "srt").stdout == target.read_text()
+    assert dalston("sessions", "export", session_id, "-o", str(target)).returncode == 2
 
 
-def test_a_download_is_the_recording_to_the_byte_and_goes_on_where_it_was(
-    dalston: Run, told: str, http: httpx.Client, tmp_path: Path, folder: Path
+def test_download_is_byte_exact_and_resumes(
+    dalston: Run, session_id: str, http: httpx.Client, tmp_path: Path, folder: Path
 ) -> None:
-    recording = http.get(f"{SESSIONS}/{told}/audio").content
+    recording = http.get(f"{SESSIONS}/{session_id}/audio").content
     assert (folder / "speech.raw").read_bytes() in recording
     target = tmp_path / "session.wav"
-    marked = b"\xff" * 1000  # What is here is not fetched again.
-    (tmp_path / f".session.wav.{told}.alone.{len(recording)}.part").write_bytes(marked)
-    done = dalston("sessions", "download", told, "--audio", "-o", str(target))
+    marked = b"\xff" * 1000  # Bytes of the part file are not downloaded again.
+    (tmp_path / f".session.wav.{session_id}.alone.{len(recording)}.part").write_bytes(marked)
+    done = dalston("sessions", "download", session_id, "--audio", "-o", str(target))
     assert done.returncode == 0, done.stderr
     assert target.read_bytes() == marked + recording[1000:]
-    (tmp_path / f".session.wav.{told}.alone.{len(recording) + 2}.part").write_bytes(marked)
-    assert dalston("sessions", "download", told, "-o", str(target), "--force").returncode == 0
+    (tmp_path / f".session.wav.{session_id}.alone.{len(recording) + 2}.part").write_bytes(marked)
+    assert dalston("sessions", "download", session_id, "-o", str(target), "--force").returncode == 0
     assert target.read_bytes() == recording
     assert [path.name for path in tmp_path.iterdir()] == ["session.wav"]
-    assert json.loads(dalston("sessions", "download", told, "--transcript", "-o", "-").stdout)["session_id"] == told
+    assert (
+        json.loads(dalston("sessions", "download", session_id, "--transcript", "-o", "-").stdout)["session_id"]
+        == session_id
+    )
 
 
-def test_a_session_that_stored_nothing_has_nothing_to_download(dalston: Run, tmp_path: Path) -> None:
+def test_session_without_stored_objects_has_nothing_to_download(dalston: Run, tmp_path: Path) -> None:
     done = dalston("transcribe", "-", "--encoding", "pcm_s16le", "--json", stdin="\0" * 3200)
     session_id = json.loads(done.stdout.splitlines()[0])["session_id"]
     for what in ("--audio", "--transcript"):
@@ -127,7 +130,7 @@ def test_a_session_that_stored_nothing_has_nothing_to_download(dalston: Run, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_sample_of_the_repository_is_read_as_it_is(dalston: Run, tmp_path: Path) -> None:
+def test_sample_recording_is_transcribed_without_conversion(dalston: Run, tmp_path: Path) -> None:
     sample = ROOT / "samples" / "sense-and-sensibility.flac"
     done = dalston("transcribe", str(sample), "-l", "en", "-f", "json", "--word-timestamps", "-o", f"{tmp_path}/")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
@@ -137,25 +140,21 @@ def test_the_sample_of_the_repository_is_read_as_it_is(dalston: Run, tmp_path: P
     assert " ".join(words) == content["text"]
 
 
-def test_several_files_are_transcribed_and_one_that_fails_keeps_none(
-    dalston: Run, folder: Path, tmp_path: Path
-) -> None:
+def test_failed_file_does_not_stop_the_others(dalston: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "noise.mp3").write_bytes(os.urandom(20_000))
     done = dalston("transcribe", "speech.wav", "noise.mp3", "speech.raw.wav", "--output_format", "txt", "-o", "texts")
-    assert (done.returncode, done.stderr) == (2, "error: there is no file speech.raw.wav\n")
+    assert (done.returncode, done.stderr) == (2, "error: the file speech.raw.wav does not exist\n")
     command = ("transcribe", "noise.mp3", "speech.wav", "--output_format", "txt", "--output_dir", str(tmp_path / "new"))
     done = dalston(*command)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert "error: noise.mp3: the file is of no kind of audio that is known" in done.stderr
+    assert "error: noise.mp3: the file is damaged or not in a supported audio format" in done.stderr
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["speech.txt"]
     assert "Dashwood" in (tmp_path / "new" / "speech.txt").read_text()
     again = dalston(*command)
-    assert (again.returncode, "--force replaces it" in again.stderr) == (2, True)
+    assert (again.returncode, "use --force to overwrite it" in again.stderr) == (2, True)
 
 
-def test_whoever_reads_the_transcript_may_leave_and_the_session_ends_well(
-    env: dict[str, str], folder: Path, http: httpx.Client
-) -> None:
+def test_closed_stdout_ends_the_session_as_completed(env: dict[str, str], folder: Path, http: httpx.Client) -> None:
     command = "dalston transcribe speech.wav --store --json --realtime | head -n 1; exit ${PIPESTATUS[0]}"
     done = subprocess.run(
         ["bash", "-c", command], env=env, cwd=folder, capture_output=True, text=True, timeout=60, check=False
@@ -167,7 +166,7 @@ def test_whoever_reads_the_transcript_may_leave_and_the_session_ends_well(
     assert http.get(f"{SESSIONS}/{begin['session_id']}").json()["status"] == "completed"
 
 
-def test_events_are_those_of_the_websocket(dalston: Run) -> None:
+def test_json_events_equal_the_websocket_api(dalston: Run) -> None:
     done = dalston("transcribe", "speech.wav", "--json", "-l", "en")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     begin, end = events[0], events[-1]
@@ -182,7 +181,7 @@ def test_events_are_those_of_the_websocket(dalston: Run) -> None:
     assert end["transcript"] == " ".join(final["text"] for final in finals)
 
 
-def test_what_another_command_writes_is_transcribed(env: dict[str, str], folder: Path) -> None:
+def test_process_substitution_is_transcribed(env: dict[str, str], folder: Path) -> None:
     done = subprocess.run(
         ["bash", "-c", "dalston transcribe <(cat speech.wav)"],
         env=env,
@@ -196,7 +195,7 @@ def test_what_another_command_writes_is_transcribed(env: dict[str, str], folder:
     assert "Dashwood" in done.stdout
 
 
-def test_ctrl_c_ends_a_watch_without_a_word(env: dict[str, str], folder: Path, told: str) -> None:
+def test_ctrl_c_ends_a_watch_silently(env: dict[str, str], folder: Path, session_id: str) -> None:
     with subprocess.Popen(
         ["dalston", "sessions", "watch", "--json"],
         env=env,
@@ -209,18 +208,18 @@ def test_ctrl_c_ends_a_watch_without_a_word(env: dict[str, str], folder: Path, t
         while (change := json.loads(process.stdout.readline()))["type"] != "ready":
             assert change["type"] == "snapshot"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
-    assert (process.returncode, said) == (130, "")
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "")
 
 
-def test_ctrl_c_is_no_answer_to_a_question(env: dict[str, str], folder: Path, told: str, http: httpx.Client) -> None:
-    code, seen = on_terminal(env, folder, "sessions", "delete", told, answer=b"\x03")
+def test_ctrl_c_aborts_the_confirmation(env: dict[str, str], folder: Path, session_id: str, http: httpx.Client) -> None:
+    code, seen = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"\x03")
     assert code == 130
     assert "Traceback" not in seen
-    assert http.get(f"{SESSIONS}/{told}").status_code == 200
+    assert http.get(f"{SESSIONS}/{session_id}").status_code == 200
 
 
-def test_ctrl_c_ends_a_session_well_and_says_what_is_stored(env: dict[str, str], folder: Path) -> None:
+def test_ctrl_c_completes_the_session_and_reports_stored_objects(env: dict[str, str], folder: Path) -> None:
     command = ["dalston", "transcribe", "speech.wav", "--realtime", "--store"]
     with subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -229,12 +228,12 @@ def test_ctrl_c_ends_a_session_well_and_says_what_is_stored(env: dict[str, str],
         session_id = process.stderr.readline().split()[-1]
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert re.search(rf"session {session_id} ended: \d\.\d s of audio, stored: audio and transcript", said)
+    assert re.search(rf"session {session_id} ended: \d\.\d s of audio, stored: audio and transcript", stderr)
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_says_so(env: dict[str, str], folder: Path) -> None:
+def test_second_ctrl_c_exits_immediately(env: dict[str, str], folder: Path) -> None:
     command = ["dalston", "transcribe", "speech.wav", "--realtime"]
     with subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -245,13 +244,13 @@ def test_a_second_ctrl_c_leaves_at_once_and_says_so(env: dict[str, str], folder:
         process.send_signal(signal.SIGINT)
         time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    # The record says `interrupted`, or `completed` if the end was there already: neither is claimed here.
-    assert said == f"session {session_id} was left before its end was known\n"
+    # The session is `interrupted`, or `completed` if it ended first; the message claims neither.
+    assert stderr == f"exited before session {session_id} had ended\n"
 
 
-def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
+def test_terminal_shows_a_live_view_and_confirms_deletion(
     env: dict[str, str], folder: Path, http: httpx.Client
 ) -> None:
     code, seen = on_terminal(env, folder, "transcribe", "speech.wav", "--store-transcript")
@@ -260,7 +259,7 @@ def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
     assert "consider how much there might be prudently in his power to do for them.\r\n" in seen
     session_id = re.findall(r"sess_[0-9a-f]{32}", seen)[0]
     code, seen = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"n\n")
-    assert (code, "for good?" in seen) == (1, True)
+    assert (code, "Permanently delete" in seen) == (1, True)
     assert http.get(f"{SESSIONS}/{session_id}").status_code == 200
     code, _ = on_terminal(env, folder, "sessions", "delete", session_id, answer=b"y\n")
     assert code == 0
@@ -268,7 +267,7 @@ def test_a_terminal_shows_it_live_and_is_asked_before_a_deletion(
 
 
 def on_terminal(env: dict[str, str], folder: Path, *arguments: str, answer: bytes = b"") -> tuple[int, str]:
-    """Runs the command on a terminal; gives its exit code and what was on the screen."""
+    """Runs the command on a terminal. Returns its exit code and the output."""
     inside, outside = pty.openpty()
     seen, deadline = b"", time.monotonic() + 60
     with subprocess.Popen(
@@ -289,47 +288,47 @@ def on_terminal(env: dict[str, str], folder: Path, *arguments: str, answer: byte
                 seen += os.read(inside, 65536)
             except OSError:  # The other end is closed.
                 break
-            if answer and b"for good?" in seen:
+            if answer and b"[y/N]" in seen:
                 os.write(inside, answer)
                 answer = b""
     os.close(inside)
     return process.returncode, seen.decode(errors="replace")
 
 
-def test_a_deletion_without_a_terminal_needs_yes(dalston: Run, http: httpx.Client) -> None:
+def test_deletion_without_a_terminal_requires_yes(dalston: Run, http: httpx.Client) -> None:
     done = dalston("transcribe", "-", "--encoding", "pcm_s16le", "--json", "--store", stdin="\0" * 3200)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [events[0]["type"], events[-1]["type"]] == ["session.begin", "session.end"]
     session_id = events[0]["session_id"]
     refused = dalston("sessions", "delete", session_id)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    deleted = dalston("sessions", "delete", NOBODYS, session_id, "--yes")
+    deleted = dalston("sessions", "delete", UNKNOWN_ID, session_id, "--yes")
     assert (deleted.returncode, deleted.stdout) == (3, f"deleted {session_id}\n")
     assert http.get(f"{SESSIONS}/{session_id}").status_code == 404
 
 
-def test_a_live_session_is_ended_by_another_command(env: dict[str, str], folder: Path, dalston: Run) -> None:
+def test_live_session_is_ended_by_another_command(env: dict[str, str], folder: Path, dalston: Run) -> None:
     command = ["dalston", "transcribe", "speech.wav", "--realtime", "--store"]
     with subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         session_id = process.stderr.readline().split()[-1]
-        ending = dalston("sessions", "end", session_id, NOBODYS)
+        ending = dalston("sessions", "end", session_id, UNKNOWN_ID)
         assert (ending.returncode, ending.stdout) == (3, f"ending {session_id}\n")
-        assert ending.stderr == f"error: {NOBODYS}: session {NOBODYS} was not found\n"
-        _, said = process.communicate(timeout=30)
+        assert ending.stderr == f"error: {UNKNOWN_ID}: session {UNKNOWN_ID} was not found\n"
+        _, stderr = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "ended on request" in said
+    assert "ended on request" in stderr
     again = dalston("sessions", "end", session_id)
-    assert (again.returncode, again.stdout) == (0, f"{session_id} has ended already: interrupted\n")
+    assert (again.returncode, again.stdout) == (0, f"{session_id} has already ended: interrupted\n")
     assert json.loads(dalston("sessions", "end", session_id, "--json").stdout)["status"] == "interrupted"
 
 
-def test_what_goes_wrong_is_one_line_and_an_exit_code(dalston: Run, folder: Path) -> None:
+def test_error_is_one_line_with_an_exit_code(dalston: Run, folder: Path) -> None:
     (folder / "broken.flac").write_bytes(b"fLaC")
     wrong = {
-        ("sessions", "get", NOBODYS): 3,
+        ("sessions", "get", UNKNOWN_ID): 3,
         ("sessions", "get", "nonsense"): 2,
         ("sessions", "list", "--no-such"): 2,
         ("sessions", "list", "--since", "yesterday"): 2,
@@ -350,7 +349,7 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(dalston: Run, folder: Path
         assert done.stdout == ""
 
 
-def test_a_service_that_is_away_is_told_within_seconds(dalston: Run) -> None:
+def test_unavailable_service_is_reported_within_seconds(dalston: Run) -> None:
     away = f"http://127.0.0.1:{free_port()}"
     began = time.monotonic()
     for arguments in (("sessions", "list"), ("transcribe", "speech.wav")):
@@ -361,15 +360,19 @@ def test_a_service_that_is_away_is_told_within_seconds(dalston: Run) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_the_status_names_the_doors(dalston: Run) -> None:
+def test_status_lists_the_interfaces(dalston: Run) -> None:
     done = dalston("status", "--json")
     content = json.loads(done.stdout)
     assert done.returncode == 0, done.stdout
-    assert {door["name"]: door["open"] for door in content["doors"]} == {"grpc": True, "rest": True, "websocket": True}
+    assert {each["name"]: each["open"] for each in content["interfaces"]} == {
+        "grpc": True,
+        "rest": True,
+        "websocket": True,
+    }
     assert (content["healthy"], content["version"]) == (True, "0.1.0")
 
 
-def test_what_the_guide_shows_runs(env: dict[str, str], folder: Path) -> None:
+def test_guide_commands_run(env: dict[str, str], folder: Path) -> None:
     guide = (ROOT / "docs" / "cli.md").read_text()
     script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE))
     assert script.count("dalston ") >= 10

@@ -1,4 +1,4 @@
-"""Keys and tokens, by the command, on a stack that asks for them."""
+"""Keys and tokens through the command, on a stack that requires keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.cli.conftest import Run, environment, runner
 
 @dataclass(frozen=True)
 class Keyed:
-    """A stack, and its first key."""
+    """A stack that requires keys, with its first key."""
 
     env: dict[str, str]
     run: Run
@@ -34,7 +34,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, keyed_stack: Stack, folder: 
     return Keyed(env, runner(env, folder))
 
 
-def test_the_secret_is_alone_on_stdout_and_opens_what_it_may(keyed: Keyed) -> None:
+def test_secret_is_alone_on_stdout_and_grants_its_scopes(keyed: Keyed) -> None:
     made = keyed.run("keys", "create", "reader", "--scope", "sessions:read", "--expires-in-seconds", "600")
     secret = made.stdout.removesuffix("\n")
     assert re.fullmatch(r"\S+", secret)
@@ -49,7 +49,7 @@ def test_the_secret_is_alone_on_stdout_and_opens_what_it_may(keyed: Keyed) -> No
     assert json.loads(keyed.run("keys", "revoke", key["id"], "--json").stdout)["revoked_at"].endswith("Z")
 
 
-def test_a_revocation_names_the_keys_that_were_made_with_the_key(keyed: Keyed) -> None:
+def test_revocation_lists_keys_created_with_the_key(keyed: Keyed) -> None:
     maker = keyed.run("keys", "create", "maker", "--scope", "admin").stdout.strip()
     keyed.run("keys", "create", "made", "--scope", "realtime", DALSTON_API_KEY=maker)
     ids = {key["name"]: key["id"] for key in json.loads(keyed.run("keys", "list", "--json").stdout)["keys"]}
@@ -61,7 +61,7 @@ def test_a_revocation_names_the_keys_that_were_made_with_the_key(keyed: Keyed) -
     assert ids["made"] in revoked.stderr
 
 
-def test_a_wrong_key_is_told_without_being_shown(keyed: Keyed) -> None:
+def test_wrong_key_is_reported_without_being_shown(keyed: Keyed) -> None:
     wrong = "dk_" + "w" * 43
     for arguments in (("sessions", "list"), ("transcribe", "speech.wav")):
         done = keyed.run(*arguments, DALSTON_API_KEY=wrong)
@@ -69,11 +69,11 @@ def test_a_wrong_key_is_told_without_being_shown(keyed: Keyed) -> None:
         assert "DALSTON_API_KEY" in done.stderr
         assert wrong not in done.stderr + done.stdout
     status = json.loads(keyed.run("status", "--json", DALSTON_API_KEY=wrong).stdout)
-    assert (status["healthy"], status["key"]) == (True, "refused")
+    assert (status["healthy"], status["key"]) == (True, "rejected")
     assert json.loads(keyed.run("status", "--json").stdout)["key"] == "accepted"
 
 
-def test_a_profile_has_its_own_key_which_is_never_shown(keyed: Keyed) -> None:
+def test_profile_has_its_own_key_which_is_never_shown(keyed: Keyed) -> None:
     path = Path(keyed.env["XDG_CONFIG_HOME"]) / "dalston" / "config.toml"
     path.parent.mkdir()
     key, url = keyed.env["DALSTON_API_KEY"], keyed.env["DALSTON_URL"]
@@ -90,13 +90,13 @@ def test_a_profile_has_its_own_key_which_is_never_shown(keyed: Keyed) -> None:
     path.unlink()
 
 
-def test_the_operators_command_runs_where_the_server_is_installed(keyed: Keyed) -> None:
+def test_operator_command_runs_where_the_server_is_installed(keyed: Keyed) -> None:
     without = keyed.run("sessions", "verify", DALSTON_DATABASE_URL="postgresql://nobody@127.0.0.1:9/none")
     assert without.returncode != 0
     assert "cannot verify" in without.stderr
 
 
-def test_what_the_guide_shows_of_keys_runs(keyed: Keyed, folder: Path) -> None:
+def test_key_examples_of_the_guide_run(keyed: Keyed, folder: Path) -> None:
     guide = (ROOT / "docs" / "cli.md").read_text()
     (script,) = re.findall(r"^```sh keys\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
     command = ["bash", "-c", f"set -eu\n{script}\ntest -n $TOKEN"]

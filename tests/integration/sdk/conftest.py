@@ -1,4 +1,4 @@
-"""What the tests of the SDK share: a client of the running stack, and speech."""
+"""Fixtures of the SDK's tests: clients of the running stack, and speech."""
 
 import io
 import wave

@@ -1,4 +1,4 @@
-"""Keys, tokens and TLS, as the SDK uses them."""
+"""Keys, tokens and TLS through the SDK."""
 
 import json
 import os
@@ -38,7 +38,7 @@ SECOND = bytes(32_000)
 
 @dataclass(frozen=True)
 class Keyed:
-    """A stack that asks for keys, over TLS, and a key that may do everything."""
+    """A stack with TLS that requires keys, and a key with all scopes."""
 
     url: str
     ca_file: Path
@@ -68,17 +68,17 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_without_a_key_or_with_a_wrong_one_nothing_is_open(keyed: Keyed, transport: Transport) -> None:
+def test_missing_or_wrong_key_is_rejected(keyed: Keyed, transport: Transport) -> None:
     for key in (None, "dk_" + "w" * 43):
-        with keyed.client(key) as nobody:
+        with keyed.client(key) as unauthenticated:
             with pytest.raises(AuthenticationError):
-                list(nobody.sessions.list())
+                list(unauthenticated.sessions.list())
             with pytest.raises(AuthenticationError):
-                nobody.transcribe(iter([SECOND]), transport=transport).wait()
+                unauthenticated.transcribe(iter([SECOND]), transport=transport).wait()
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(keyed: Keyed, transport: Transport) -> None:
+def test_key_grants_its_scopes_until_it_is_revoked(keyed: Keyed, transport: Transport) -> None:
     with keyed.client(keyed.admin) as admin:
         made = admin.keys.create("laptop", [Scope.REALTIME], expires_in_seconds=600)
         assert made.key.scopes == {Scope.REALTIME}
@@ -95,7 +95,7 @@ def test_a_key_opens_what_its_scopes_say_until_it_is_revoked(keyed: Keyed, trans
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_session_that_is_ended_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
+def test_session_ended_on_request_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
     def forever() -> Iterator[bytes]:
         while True:
             yield SECOND[:3200]
@@ -116,7 +116,7 @@ def test_a_session_that_is_ended_is_not_resumed(keyed: Keyed, transport: Transpo
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
+def test_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transport: Transport) -> None:
     def forever() -> Iterator[bytes]:
         while True:
             yield SECOND[:3200]
@@ -132,7 +132,7 @@ def test_a_session_of_a_revoked_key_ends_and_is_not_resumed(keyed: Keyed, transp
                     admin.keys.revoke(made.key.id)
 
 
-def test_a_token_opens_one_session_once(keyed: Keyed) -> None:
+def test_token_opens_one_session_once(keyed: Keyed) -> None:
     with keyed.client(keyed.admin) as admin:
         token = admin.tokens.create(expires_in_seconds=60)
     with keyed.client(token.token) as page:
@@ -142,7 +142,7 @@ def test_a_token_opens_one_session_once(keyed: Keyed) -> None:
 
 
 @pytest.mark.parametrize("block", ABOUT_KEYS, ids=range(len(ABOUT_KEYS)))
-def test_what_the_guide_shows_of_keys_runs(keyed: Keyed, block: str) -> None:
+def test_key_examples_of_the_guide_run(keyed: Keyed, block: str) -> None:
     own = {
         "DALSTON_URL": keyed.url,
         "DALSTON_API_KEY": keyed.admin,

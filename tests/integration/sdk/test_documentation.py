@@ -1,4 +1,4 @@
-"""What docs/sdk.md shows runs as it stands there."""
+"""The examples of docs/sdk.md run unchanged."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from tests.integration.sdk.conftest import Speech, wav_of
 GUIDE = (ROOT / "docs" / "sdk.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
 ABOUT_KEYS = [block for block in BLOCKS if "client.keys" in block]
-"""They run in test_access.py, where there are keys."""
+"""They run in test_access.py, whose stack requires keys."""
 OTHERS = [block for block in BLOCKS if block not in ABOUT_KEYS]
 
 
@@ -23,9 +23,7 @@ def test_the_guide_has_examples() -> None:
 
 @pytest.mark.parametrize("block", OTHERS, ids=range(len(OTHERS)))
 @pytest.mark.timeout(120)
-def test_an_example_of_the_guide_runs(
-    block: str, stack: Stack, speech: Speech, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_guide_examples_run(block: str, stack: Stack, speech: Speech, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("example")
     (folder / "speech.wav").write_bytes(wav_of(speech.pcm[: 20 * 32_000]))
     path = ":".join(each for each in sys.path if each)

@@ -1,10 +1,10 @@
-"""A connection that is cut between the SDK and Envoy, on both transports."""
+"""Connections that are cut between the SDK and Envoy, on both transports."""
 
 import asyncio
 from itertools import pairwise
 
 import pytest
-from dalston import Acknowledged, AsyncClient, Ended, Event, Final, Resumed
+from dalston import Acknowledged, AsyncClient, Ended, Event, FinalResult, Resumed
 from dalston.options import Transport
 
 from stack.supervisor import Stack
@@ -14,7 +14,7 @@ from tests.integration.sdk.conftest import RATE, Speech, frames_of
 
 @pytest.mark.parametrize("transport", ["grpc", "websocket"])
 @pytest.mark.timeout(180)
-async def test_a_cut_connection_is_not_noticed_in_what_is_told_and_stored(
+async def test_cut_connection_affects_neither_transcript_nor_recording(
     stack: Stack, speech: Speech, transport: Transport
 ) -> None:
     events: list[Event] = []
@@ -32,7 +32,7 @@ async def test_a_cut_connection_is_not_noticed_in_what_is_told_and_stored(
         assert isinstance(ended, Ended)
         assert len(ended.session_ids) == 1 + len([event for event in events if isinstance(event, Resumed)]) >= 3
         assert ended.duration == pytest.approx(speech.seconds)
-        finals = [event for event in events if isinstance(event, Final)]
+        finals = [event for event in events if isinstance(event, FinalResult)]
         assert all(one.end <= other.start + 0.5 for one, other in pairwise(finals))
         assert ended.text == " ".join(final.text for final in finals)
         joined = bytearray()

@@ -1,4 +1,4 @@
-"""The record of sessions by the SDK, through Envoy."""
+"""Records of sessions through the SDK and Envoy."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ SHORT = 8 * RATE
 
 @pytest.fixture(scope="module")
 def stored(client: Client, speech: Speech) -> list[str]:
-    """Three sessions, oldest first, stored to their end."""
+    """Three completely stored sessions, oldest first."""
     ids = []
     for _ in range(3):
         wav = wav_of(speech.pcm[: 2 * SHORT])
@@ -42,7 +42,7 @@ def test_sessions_are_listed_newest_first_over_pages(
     assert client.sessions.page(limit=1, cursor=page.next_cursor).sessions[0].id == listed[1]
 
 
-def test_a_list_is_filtered(client: Client, stored: list[str]) -> None:
+def test_list_is_filtered(client: Client, stored: list[str]) -> None:
     middle = client.sessions.get(stored[1])
     assert middle.started_at is not None
     since = [session.id for session in client.sessions.list(since=middle.started_at)]
@@ -57,7 +57,7 @@ def test_a_list_is_filtered(client: Client, stored: list[str]) -> None:
     assert refused.value.parameter == "status"
 
 
-def test_a_session_has_its_figures(client: Client, stored: list[str]) -> None:
+def test_session_has_its_statistics(client: Client, stored: list[str]) -> None:
     session = client.sessions.get(stored[0])
     assert session.status is SessionStatus.COMPLETED
     assert session.audio_duration_seconds == 8.0
@@ -81,7 +81,7 @@ def test_audio_is_read_saved_and_iterated_over(
     assert [path.name for path in tmp_path.iterdir()] == ["audio.wav"]
 
 
-def test_audio_is_read_from_where_it_is_wanted(client: Client, stored: list[str]) -> None:
+def test_audio_is_read_from_an_offset(client: Client, stored: list[str]) -> None:
     whole = client.sessions.audio(stored[0]).read()
     rest = client.sessions.audio(stored[0], start=1000)
     assert (rest.read(), rest.start, rest.size) == (whole[1000:], 1000, len(whole))
@@ -90,13 +90,13 @@ def test_audio_is_read_from_where_it_is_wanted(client: Client, stored: list[str]
     assert refused.value.reason == "INVALID_RANGE"
 
 
-def test_what_the_server_cannot_do_yet_is_unsupported(client: Client, stored: list[str]) -> None:
+def test_unimplemented_method_raises_unsupported(client: Client, stored: list[str]) -> None:
     for call in (client.sessions.enhance, client.sessions.enhancement):
         with pytest.raises(Unsupported):
             call(stored[0])
 
 
-def test_a_transcript_is_read(client: Client, stored: list[str]) -> None:
+def test_transcript_is_read(client: Client, stored: list[str]) -> None:
     transcript = client.sessions.transcript(stored[0])
     assert transcript.session_id == stored[0]
     assert transcript.language == "en"
@@ -105,7 +105,7 @@ def test_a_transcript_is_read(client: Client, stored: list[str]) -> None:
     assert all(0 <= u.start < u.end <= 8.0 and 0 < u.confidence <= 1 for u in transcript.utterances)
 
 
-def test_what_is_deleted_is_gone(client: Client, speech: Speech) -> None:
+def test_deleted_session_is_not_found(client: Client, speech: Speech) -> None:
     with client.transcribe(wav_of(speech.pcm[: 2 * RATE]), store_audio=True) as stream:
         stream.wait()
     (session_id,) = stream.session_ids
@@ -118,7 +118,7 @@ def test_what_is_deleted_is_gone(client: Client, speech: Speech) -> None:
         client.sessions.audio(session_id).read()
 
 
-def test_what_was_never_there_is_not_found_and_what_is_no_id_is_refused(client: Client, tmp_path: Path) -> None:
+def test_unknown_session_is_not_found_and_malformed_id_is_rejected(client: Client, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         client.sessions.get(UNKNOWN)
     with pytest.raises(NotFound):

@@ -1,4 +1,4 @@
-"""Live transcription by the SDK, through Envoy."""
+"""Live transcription through the SDK and Envoy."""
 
 import asyncio
 import time
@@ -11,10 +11,10 @@ from dalston import (
     Client,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
     InvalidRequest,
-    Partial,
+    PartialResult,
     SessionBegan,
     SpeechEnded,
     SpeechStarted,
@@ -34,7 +34,9 @@ def of(kind: type[Event], events: list[Event]) -> list[Event]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_file_is_told_whole_over_both_transports(client: Client, speech: Speech, transport: Transport) -> None:
+def test_file_is_transcribed_completely_by_both_transports(
+    client: Client, speech: Speech, transport: Transport
+) -> None:
     options = {"store_audio": True, "store_transcript": True, "language": "en", "transport": transport}
     with client.transcribe(speech.wav, **options) as stream:
         events = list(stream)
@@ -46,7 +48,7 @@ def test_a_file_is_told_whole_over_both_transports(client: Client, speech: Speec
     assert ended.session_ids == stream.session_ids == (begun.session_id,)
     assert ended.duration == pytest.approx(speech.seconds)
     assert word_error_rate(speech.text, ended.text) <= 0.1
-    finals = of(Final, events)
+    finals = of(FinalResult, events)
     assert transcript.text == ended.text
     assert [(u.start, u.end, u.text) for u in transcript.utterances] == [(f.start, f.end, f.text) for f in finals]
     assert [s.timestamp for s in of(SpeechStarted, events)] == [final.start for final in finals]
@@ -72,16 +74,16 @@ async def test_pieces_of_any_size_are_audio(async_client: AsyncClient, speech: S
     async with async_client.transcribe(pieces(), language="en") as stream:
         events = [event async for event in stream]
     assert events[-1].duration == 5.0
-    assert of(Final, events)
+    assert of(FinalResult, events)
 
 
-def test_an_iterator_may_end_within_a_sample(client: Client, speech: Speech) -> None:
+def test_iterator_may_end_within_a_sample(client: Client, speech: Speech) -> None:
     events = list(client.transcribe(iter([speech.pcm[:16_001]])))
     assert [event.code for event in events if hasattr(event, "code")] == ["partial_sample"]
     assert events[-1].duration == 0.5
 
 
-def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, speech: Speech) -> None:
+def test_flush_is_answered_in_order_and_end_stops_reading(client: Client, speech: Speech) -> None:
     taken = 0
 
     def microphone() -> Iterator[bytes]:
@@ -94,14 +96,14 @@ def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, 
     with client.transcribe(microphone(), language="en") as stream:
         events: list[Event] = []
         for event in stream:
-            # What has hardly begun may be no speech, and have no final.
-            if isinstance(event, Partial) and not of(Partial, events):
+            # An utterance that has hardly begun may not be speech and have no final.
+            if isinstance(event, PartialResult) and not of(PartialResult, events):
                 stream.flush()
             if isinstance(event, Flushed):
                 stream.end()
             events.append(event)
     (flushed,) = of(Flushed, events)
-    before = [event for event in events[: events.index(flushed)] if isinstance(event, Final)]
+    before = [event for event in events[: events.index(flushed)] if isinstance(event, FinalResult)]
     assert before
     assert before[-1].end <= flushed.timestamp + 0.1
     assert isinstance(events[-1], Ended)
@@ -110,7 +112,7 @@ def test_a_flush_is_answered_in_its_place_and_end_takes_no_more(client: Client, 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_is_refused_says_why(client: Client, speech: Speech, transport: Transport) -> None:
+def test_rejected_parameter_error_states_the_reason(client: Client, speech: Speech, transport: Transport) -> None:
     with pytest.raises(InvalidRequest, match="no model") as refused:
         list(client.transcribe(speech.wav, model="none-such", transport=transport))
     assert refused.value.reason == "INVALID_MODEL"
@@ -121,19 +123,22 @@ def test_what_is_refused_says_why(client: Client, speech: Speech, transport: Tra
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_no_service_is_an_error_at_once(speech: Speech, transport: Transport) -> None:
-    with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(Unavailable, match="cannot be reached"):
-        list(nobody.transcribe(speech.wav, transport=transport))
+def test_unavailable_service_is_an_error_immediately(speech: Speech, transport: Transport) -> None:
+    with (
+        Client(f"http://127.0.0.1:{free_port()}") as client,
+        pytest.raises(Unavailable, match="cannot be reached"),
+    ):
+        list(client.transcribe(speech.wav, transport=transport))
 
 
-def test_a_service_may_be_waited_for(speech: Speech) -> None:
+def test_wait_retries_an_unavailable_service(speech: Speech) -> None:
     began = time.monotonic()
-    with Client(f"http://127.0.0.1:{free_port()}") as nobody, pytest.raises(Unavailable):
-        list(nobody.transcribe(speech.wav, wait=1.0))
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(Unavailable):
+        list(client.transcribe(speech.wav, wait=1.0))
     assert 0.5 < time.monotonic() - began < 5
 
 
-async def test_a_stream_that_is_closed_is_interrupted(async_client: AsyncClient, speech: Speech) -> None:
+async def test_closed_stream_is_recorded_as_interrupted(async_client: AsyncClient, speech: Speech) -> None:
     async with async_client.transcribe(speech.wav, pace=1.0) as stream:
         async for event in stream:
             if isinstance(event, Acknowledged):
@@ -152,7 +157,7 @@ async def test_pace_is_kept(async_client: AsyncClient, speech: Speech) -> None:
     assert time.monotonic() - began >= 0.95
 
 
-async def test_what_the_source_raises_is_raised(async_client: AsyncClient, speech: Speech) -> None:
+async def test_error_of_the_source_is_raised(async_client: AsyncClient, speech: Speech) -> None:
     def broken() -> Iterator[bytes]:
         yield speech.pcm[:3200]
         raise OSError("unplugged")

@@ -1,7 +1,7 @@
-"""A service of its own that follows the contract for live sessions, and breaks wherever it is told to.
+"""A fake service that implements the protocol of live sessions and fails where a script requires it.
 
-Its speech is made of runs: utterance number n is a stretch of samples of the value n + 1, and zeros are silence. So
-what was said can be read off the audio, whichever session got it.
+Its speech consists of runs: utterance number n is a run of samples of the value n + 1, and zeros are silence. The
+utterances can therefore be read from the audio, whichever session received it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def speech(lengths: Iterable[tuple[float, float]]) -> bytes:
 
 @dataclass
 class Recorded:
-    """One session."""
+    """A session of the fake service."""
 
     id: str
     config: pb.TranscribeConfig
@@ -52,7 +52,7 @@ class Recorded:
     next: Recorded | None = None
 
     def runs(self) -> list[tuple[int, int, bool]]:
-        """Start and end of each utterance not told yet, in samples, and whether silence has ended it."""
+        """Start and end in samples of each utterance without a final, and whether silence has ended it."""
         first = round(self.finals[-1].end * RATE) if self.finals else 0
         samples = np.frombuffer(bytes(self.audio[first * FRAME :]), "<i2")
         edges = np.flatnonzero(np.diff(samples, prepend=0, append=0))
@@ -63,7 +63,7 @@ class Recorded:
         ]
 
     def joined(self) -> bytes:
-        """The recording with those that this one continues."""
+        """The recording joined with those of the sessions that this one continues."""
         before = self.previous.joined_up_to(self.resume_from) if self.previous else b""
         return before + bytes(self.audio)
 
@@ -90,10 +90,10 @@ def no_script(_service: Service, _session: Recorded | None, _moment: str) -> Fai
 
 
 class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Counts what it is asked. `script` is asked at `config`, `begun` and each `audio`, and may name a failure.
+    """Records its requests. `script` is called at `config`, `begun`, `audio` and `final`, and may return a failure.
 
     Args:
-        stored_lag: bytes that are not stored yet, and lost with the server.
+        stored_lag: bytes that are received and not stored yet, and lost with the server.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
         self.idle_timeout_seconds = idle_timeout_seconds
         self.keep_alives = 0
         self.text = "{}"
-        """What finals say, around the number and length of their utterance."""
+        """Text of finals, a template for the number and length of their utterance."""
         self.stored_lag = stored_lag
         self.max_session_seconds = max_session_seconds
         self.sessions: list[Recorded] = []
@@ -129,7 +129,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
             session = self._begin(config)
             self._break(session, "begun")
             await context.write(pb.TranscribeResponse(session_begin=self._begin_message(session)))
-            await self._talk(session, requests, context)
+            await self._run(session, requests, context)
         except Failure as failure:
             await abort(context, failure)
         finally:
@@ -138,24 +138,26 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                 if not session.is_completed:
                     del session.audio[max(session.stored, 0) if session.config.store_audio else len(session.audio) :]
 
-    async def _talk(self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
+    async def _run(self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
         acknowledging = asyncio.create_task(self._acknowledge(session, context))
         try:
-            await self._follow(session, requests, context)
+            await self._read_requests(session, requests, context)
         finally:
             acknowledging.cancel()
             await asyncio.wait((acknowledging,))
-        await self._say(session, context, to_the_end=True)
+        await self._send_finals(session, context, to_the_end=True)
         session.is_completed = True
         await context.write(pb.TranscribeResponse(session_end=_end_message(session)))
 
     async def _acknowledge(self, session: Recorded, context: Any) -> None:
-        """Also without news, as the real one does."""
+        """Acknowledges periodically even without progress, as the real service does."""
         while True:
             await asyncio.sleep(self.idle_timeout_seconds / 12)
             await context.write(pb.TranscribeResponse(audio_ack=_ack(session)))
 
-    async def _follow(self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:
+    async def _read_requests(
+        self, session: Recorded, requests: AsyncIterator[pb.TranscribeRequest], context: Any
+    ) -> None:
         while True:
             try:
                 async with asyncio.timeout(self.idle_timeout_seconds):
@@ -166,10 +168,10 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                 case None:
                     break
                 case "audio":
-                    await self._hear(session, request.audio, context)
+                    await self._receive(session, request.audio, context)
                     continue
                 case "control" if request.control.HasField("flush"):
-                    await self._say(session, context, to_the_end=True)
+                    await self._send_finals(session, context, to_the_end=True)
                     flushed = pb.Flushed(timestamp=len(session.audio) / FRAME / RATE)
                     await context.write(pb.TranscribeResponse(flushed=flushed))
                 case "control" if request.control.HasField("set_language"):
@@ -179,19 +181,19 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
                 case "control" if request.control.HasField("end"):
                     break
 
-    async def _hear(self, session: Recorded, audio: bytes, context: Any) -> None:
+    async def _receive(self, session: Recorded, audio: bytes, context: Any) -> None:
         session.audio += audio
         if self.terminates_at is not None and sum(len(each.audio) for each in self.sessions) > self.terminates_at:
             self.terminates_at = None
             terminating = pb.SessionTerminating(reason="shutdown", grace_seconds=5, resume_session_id=session.id)
             await context.write(pb.TranscribeResponse(session_terminating=terminating))
         self._break(session, "audio")
-        await self._say(session, context)
+        await self._send_finals(session, context)
         if session.config.store_audio:
             session.stored = max(session.stored, len(session.audio) - self.stored_lag)
         await context.write(pb.TranscribeResponse(audio_ack=_ack(session)))
 
-    async def _say(self, session: Recorded, context: Any, *, to_the_end: bool = False) -> None:
+    async def _send_finals(self, session: Recorded, context: Any, *, to_the_end: bool = False) -> None:
         for start, end, ended in session.runs():
             if not (ended or to_the_end):
                 continue
@@ -248,7 +250,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
 
 @asynccontextmanager
 async def serving(service: Service) -> AsyncIterator[str]:
-    """Runs the service; gives its URL."""
+    """Runs the service and yields its URL."""
     server = grpc.aio.server()
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(service, server)
     service.port = server.add_insecure_port("127.0.0.1:0")
@@ -261,10 +263,10 @@ async def serving(service: Service) -> AsyncIterator[str]:
 
 def _ack(session: Recorded) -> pb.AudioAck:
     received = len(session.audio) / FRAME / RATE
-    unsaid = [start for start, _, ended in session.runs() if not ended]
+    pending = [start for start, _, ended in session.runs() if not ended]
     return pb.AudioAck(
         received_seconds=received,
-        processed_seconds=min([received, *(start / RATE for start in unsaid)]),
+        processed_seconds=min([received, *(start / RATE for start in pending)]),
         stored_seconds=session.stored / FRAME / RATE,
     )
 

@@ -1,4 +1,4 @@
-"""Calls that fail on the way, against a service that fails as it is told to."""
+"""Calls against a fake service that fails in prescribed ways."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ GONE = Failure(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
 
 
 class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceServicer):
-    """Answers the n-th call with the n-th of `failures`, or well."""
+    """Fails the n-th call with the n-th of `failures`, if there is one."""
 
     def __init__(self, *failures: Failure | None) -> None:
         self.failures = list(failures)
@@ -84,8 +84,8 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
 
     async def ListUtterances(self, request: Any, context: Any) -> session_pb2.ListUtterancesResponse:  # type: ignore[override]
         await self.take(request, context)
-        said = [session_pb2.Utterance(index=i, start=i, end=i + 1, text=f"u{i}") for i in range(len(self.calls))]
-        return session_pb2.ListUtterancesResponse(utterances=said[request.offset :], has_more=len(self.calls) < 3)
+        utterances = [session_pb2.Utterance(index=i, start=i, end=i + 1, text=f"u{i}") for i in range(len(self.calls))]
+        return session_pb2.ListUtterancesResponse(utterances=utterances[request.offset :], has_more=len(self.calls) < 3)
 
     async def GetAudio(self, request: Any, context: Any) -> None:  # type: ignore[override]
         await self.take(request, context)
@@ -140,7 +140,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dalston.async_sessions._WATCH_BACKOFF", quick)
 
 
-async def test_a_call_that_may_be_repeated_is() -> None:
+async def test_idempotent_calls_are_retried() -> None:
     limited = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_seconds="0.2")
     records = Records(LOST, Failure(grpc.StatusCode.INTERNAL), limited)
     began = time.monotonic()
@@ -152,7 +152,7 @@ async def test_a_call_that_may_be_repeated_is() -> None:
     assert time.monotonic() - began >= 0.2
 
 
-async def test_what_is_refused_is_not_repeated() -> None:
+async def test_rejected_call_is_not_retried() -> None:
     records = Records(GONE)
     async with serving(records) as client:
         with pytest.raises(NotFound):
@@ -160,7 +160,7 @@ async def test_what_is_refused_is_not_repeated() -> None:
     assert len(records.calls) == 1
 
 
-async def test_a_call_that_makes_something_is_made_once() -> None:
+async def test_creating_calls_are_not_retried() -> None:
     for failure in (LOST, Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")):
         records = Records(failure, failure)
         async with serving(records) as client:
@@ -171,7 +171,7 @@ async def test_a_call_that_makes_something_is_made_once() -> None:
         assert len(records.calls) == 2
 
 
-async def test_time_is_over_when_it_is_over() -> None:
+async def test_retries_end_with_the_timeout() -> None:
     records = Records(*[LOST] * 1000)
     began = time.monotonic()
     async with serving(records, timeout=0.3) as client:
@@ -181,27 +181,27 @@ async def test_time_is_over_when_it_is_over() -> None:
     assert len(records.calls) > 3
 
 
-async def test_a_service_that_does_not_answer_is_not_waited_for() -> None:
-    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_unresponsive_service_times_out() -> None:
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
         await writer.wait_closed()
 
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        hearing.append(task := asyncio.create_task(hear(reader, writer)))
+        connections.append(task := asyncio.create_task(receive(reader, writer)))
         await asyncio.wait((task,))
 
-    hearing: list[asyncio.Task[None]] = []
+    connections: list[asyncio.Task[None]] = []
     server = await asyncio.start_server(silence, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with AsyncClient(f"http://127.0.0.1:{port}", timeout=0.3) as client:
         with pytest.raises(Unavailable):
             await client.sessions.get("sess_1")
     server.close()
-    await asyncio.gather(*hearing, return_exceptions=True)
+    await asyncio.gather(*connections, return_exceptions=True)
 
 
-async def test_a_delete_whose_answer_was_lost_is_done() -> None:
+async def test_delete_succeeds_after_a_lost_response() -> None:
     records = Records(LOST, GONE)
     async with serving(records) as client:
         await client.sessions.delete("sess_1")
@@ -214,7 +214,7 @@ async def test_a_delete_whose_answer_was_lost_is_done() -> None:
             await client.sessions.delete("sess_1")
 
 
-async def test_a_list_follows_its_cursor_as_far_as_it_is_read() -> None:
+async def test_list_fetches_pages_only_as_far_as_it_is_read() -> None:
     records = Records()
     async with serving(records) as client:
         assert [session.id async for session in client.sessions.list()] == [str(number) for number in range(250)]
@@ -229,7 +229,7 @@ async def test_a_list_follows_its_cursor_as_far_as_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(("counted", "is_exact"), [(1000, True), (200, False)])
-async def test_a_page_says_whether_its_total_is_all_there_is(counted: int, is_exact: bool) -> None:
+async def test_page_reports_whether_its_total_is_exact(counted: int, is_exact: bool) -> None:
     records = Records()
     records.counted = counted
     async with serving(records) as client:
@@ -238,7 +238,7 @@ async def test_a_page_says_whether_its_total_is_all_there_is(counted: int, is_ex
 
 
 @pytest.mark.parametrize("takes_ranges", [True, False])
-async def test_a_broken_download_goes_on_where_it_was(takes_ranges: bool, tmp_path: Path) -> None:
+async def test_broken_download_continues_where_it_stopped(takes_ranges: bool, tmp_path: Path) -> None:
     records = Records()
     records.takes_ranges = takes_ranges
     async with serving(records) as client:
@@ -255,7 +255,7 @@ async def test_a_broken_download_goes_on_where_it_was(takes_ranges: bool, tmp_pa
     assert (tmp_path / "a.wav").read_bytes() == WAV
 
 
-async def test_a_download_may_begin_in_the_middle_and_says_how_long_the_whole_is() -> None:
+async def test_download_from_an_offset_reports_the_size_of_the_file() -> None:
     records = Records()
     async with serving(records) as client:
         audio = client.sessions.audio("sess_1", start=4000)
@@ -267,21 +267,21 @@ async def test_a_download_may_begin_in_the_middle_and_says_how_long_the_whole_is
             client.sessions.audio("sess_1", start=-1)
 
 
-async def test_a_recording_that_changes_while_it_is_fetched_is_not_put_together(
+async def test_recording_that_changes_during_download_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serving(Records()) as client:
         audio = client.sessions.audio("sess_1")
         pieces = aiter(audio)
-        for _ in range(5):  # 3000 bytes come before it breaks for the first time.
+        for _ in range(5):  # The first response breaks after 3000 bytes.
             await anext(pieces)
         assert await client.sessions.audio("sess_1", start=3000).read() == WAV[3000:]
         monkeypatch.setattr(audio, "size", len(WAV) + 1)
-        with pytest.raises(ServerError, match="has changed"):
+        with pytest.raises(ServerError, match="changed during the download"):
             await anext(pieces)
 
 
-async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
+async def test_failed_download_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"before")
     async with serving(Records(ACTIVE)) as client:
         with pytest.raises(SessionActive):
@@ -292,12 +292,12 @@ async def test_a_download_that_fails_leaves_no_file(tmp_path: Path) -> None:
 async def test_utterances_are_followed_to_their_end() -> None:
     records = Records()
     async with serving(records) as client:
-        said = [each async for each in client.sessions.utterances("sess_1", follow=True, interval=0.01)]
-    assert [each.text for each in said] == ["u0", "u1", "u2"]
-    assert [each.index for each in said] == [0, 1, 2]
+        utterances = [each async for each in client.sessions.utterances("sess_1", follow=True, interval=0.01)]
+    assert [each.text for each in utterances] == ["u0", "u1", "u2"]
+    assert [each.index for each in utterances] == [0, 1, 2]
 
 
-async def test_a_watch_goes_on_after_the_last_change() -> None:
+async def test_watch_continues_after_the_last_change() -> None:
     def message(kind: str, token: str, session_id: str = "") -> session_pb2.WatchSessionsResponse:
         session = session_pb2.Session(id=session_id, status="active") if session_id else None
         return session_pb2.WatchSessionsResponse(type=kind, session=session, resume_token=token)
@@ -325,7 +325,7 @@ async def test_a_watch_goes_on_after_the_last_change() -> None:
     assert {call.status for call in records.calls} == {"active"}
 
 
-async def test_a_watch_tells_that_there_is_no_connection() -> None:
+async def test_watch_reports_reconnecting() -> None:
     records = Records(None, LOST, LOST)
     records.messages = [
         [session_pb2.WatchSessionsResponse(type="ready", resume_token="t1"), None],
@@ -333,21 +333,21 @@ async def test_a_watch_tells_that_there_is_no_connection() -> None:
         [],
         [session_pb2.WatchSessionsResponse(type="ready", resume_token="t2")],
     ]
-    told: list[Reconnecting] = []
+    reports: list[Reconnecting] = []
     async with serving(records) as client:
-        changes = client.sessions.watch(on_reconnect=told.append)
+        changes = client.sessions.watch(on_reconnect=reports.append)
         assert [(await anext(changes)).resume_token for _ in range(2)] == ["t1", "t2"]
-    assert [each.attempt for each in told] == [1, 2, 3]
-    assert "cannot be reached" in told[0].reason
+    assert [each.attempt for each in reports] == [1, 2, 3]
+    assert "cannot be reached" in reports[0].reason
 
 
-async def test_a_watch_of_a_service_that_is_away_from_the_beginning_fails() -> None:
+async def test_watch_fails_if_the_service_was_never_available() -> None:
     async with serving(Records(*[LOST] * 1000), timeout=0.2) as client:
         with pytest.raises(Unavailable):
             await anext(client.sessions.watch())
 
 
-async def test_what_runs_when_the_client_is_closed_fails_and_cancels_nobody() -> None:
+async def test_closing_the_client_fails_calls_in_progress_without_cancelling_tasks() -> None:
     async def failing(run: Callable[[AsyncClient], Awaitable[object]]) -> None:
         records = Records()
         records.messages = [[]]
@@ -362,7 +362,7 @@ async def test_what_runs_when_the_client_is_closed_fails_and_cancels_nobody() ->
     await failing(lambda client: client.keys.create("slow", ["admin"]))
 
 
-async def test_a_caller_that_is_cancelled_is_cancelled() -> None:
+async def test_cancelling_the_caller_cancels_the_call() -> None:
     records = Records()
     records.messages = [[]]
     async with serving(records) as client:
@@ -371,14 +371,14 @@ async def test_a_caller_that_is_cancelled_is_cancelled() -> None:
                 await anext(client.sessions.watch())
 
 
-async def test_a_watch_ends_by_what_trying_again_does_not_help_against() -> None:
+async def test_watch_ends_with_an_error_that_a_retry_cannot_resolve() -> None:
     async with serving(Records(Failure(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"))) as client:
         with pytest.raises(Unsupported):
             async for _ in client.sessions.watch():
                 pass
 
 
-async def test_the_key_travels_with_every_call_and_secrets_are_not_shown() -> None:
+async def test_key_is_sent_with_every_call_and_secrets_are_hidden() -> None:
     records = Records()
     async with serving(records, api_key="k3y") as client:
         made = await client.keys.create("mine", [Scope.REALTIME, "admin"], expires_in_seconds=60)
@@ -389,7 +389,7 @@ async def test_the_key_travels_with_every_call_and_secrets_are_not_shown() -> No
     assert made.key.scopes == {Scope.REALTIME, Scope.UNKNOWN}
 
 
-async def test_a_silent_stream_is_given_up() -> None:
+async def test_silent_stream_times_out() -> None:
     records = Records()
     records.messages = [[]]
     async with serving(records) as client:
@@ -399,7 +399,7 @@ async def test_a_silent_stream_is_given_up() -> None:
                 pass
 
 
-async def test_the_synchronous_client_is_the_asynchronous_one() -> None:
+async def test_synchronous_client_runs_the_asynchronous_one() -> None:
     records = Records(LOST)
 
     def use(url: str) -> list[Session]:
@@ -418,7 +418,7 @@ async def test_the_synchronous_client_is_the_asynchronous_one() -> None:
     assert len([thread for thread in threading.enumerate() if thread.name == "dalston"]) == 1
 
 
-def test_what_interrupts_the_waiting_cancels_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_wait_cancels_the_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = threading.Event()
 
     async def endless() -> None:
@@ -437,7 +437,7 @@ def test_what_interrupts_the_waiting_cancels_what_is_waited_for(monkeypatch: pyt
     assert cancelled.wait(5)
 
 
-def test_the_synchronous_client_does_not_wait_for_itself() -> None:
+def test_synchronous_client_rejects_calls_on_its_own_loop() -> None:
     async def inside() -> None:
         background.run(asyncio.sleep(0))
 
@@ -445,7 +445,7 @@ def test_the_synchronous_client_does_not_wait_for_itself() -> None:
         background.run(inside())
 
 
-def test_whoever_leaves_everything_open_can_exit(tmp_path: Path) -> None:
+def test_interpreter_exits_with_open_transcriptions(tmp_path: Path) -> None:
     program = """
 import threading
 from dalston import Client, Unavailable
@@ -467,7 +467,7 @@ print(next(stream).attempt)
     assert "Traceback" not in done.stderr
 
 
-async def test_a_transcription_that_has_not_begun_takes_no_orders() -> None:
+async def test_methods_of_an_unstarted_transcription_raise() -> None:
     with Client() as client:
         stream = client.transcribe(b"")
         for order in (stream.flush, stream.end, lambda: stream.set_language("en")):
@@ -520,7 +520,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 
 @pytest.mark.parametrize("call", ASYNC_CALLS)
 @pytest.mark.parametrize("was_used", [True, False])
-async def test_a_closed_client_says_so(call: str, was_used: bool) -> None:
+async def test_closed_client_raises(call: str, was_used: bool) -> None:
     async with serving(Records()) as client:
         if was_used:
             await client.sessions.get("sess_1")
@@ -530,9 +530,9 @@ async def test_a_closed_client_says_so(call: str, was_used: bool) -> None:
         await client.close()
 
 
-async def test_a_closed_client_without_asyncio_says_so() -> None:
+async def test_closed_synchronous_client_raises() -> None:
     def use(url: str) -> list[str]:
-        told = []
+        messages = []
         client = Client(url)
         waiting = client.transcribe(b"12", encoding="pcm_s16le", transport="websocket")
         client.sessions.get("sess_1")
@@ -541,20 +541,20 @@ async def test_a_closed_client_without_asyncio_says_so() -> None:
         for call in (*CALLS.values(), lambda _client: waiting.wait(), lambda _client: waiting.__enter__()):
             with pytest.raises(RuntimeError) as refused:
                 call(client)
-            told.append(str(refused.value))
-        return told
+            messages.append(str(refused.value))
+        return messages
 
     async with serving(Records()) as client:
-        told = await asyncio.to_thread(use, f"http://{client._calls.endpoint.address}")
-    assert set(told) == {"the client is closed"}
+        messages = await asyncio.to_thread(use, f"http://{client._calls.endpoint.address}")
+    assert set(messages) == {"the client is closed"}
 
 
 FORKING = """
 import os, signal, sys
-from dalston import Client, DalstonError, Final
+from dalston import Client, DalstonError, FinalResult
 
 used, address = sys.argv[1:]
-signal.alarm(25)  # What hangs is ended.
+signal.alarm(25)  # Ends a hanging process.
 parent = Client(used, timeout=0.5)
 try:
     parent.sessions.get("sess_1")
@@ -573,14 +573,14 @@ if child == 0:
         client.close()
     with Client(address) as client:
         events = list(client.transcribe(b"12", encoding="pcm_s16le", transport="websocket"))
-    print("heard:", events[-1].text, flush=True)
+    print("text:", events[-1].text, flush=True)
     sys.exit(7)
 print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
 @pytest.mark.parametrize("closes", [True, False])
-async def test_a_forked_process_is_told_that_grpc_does_not_work_in_it_and_websocket_does(closes: bool) -> None:
+async def test_forked_process_rejects_grpc_and_supports_websocket(closes: bool) -> None:
     async def answer(socket: ServerConnection) -> None:
         await socket.send('{"type":"session.begin","session_id":"s1","limits":{}}')
         async for frame in socket:
@@ -601,11 +601,11 @@ async def test_a_forked_process_is_told_that_grpc_does_not_work_in_it_and_websoc
             stderr=subprocess.PIPE,
         )
         out, err = await process.communicate()
-    said = out.decode().splitlines()
+    lines = out.decode().splitlines()
     closed = "the client is closed"
-    assert [line for line in said if line == closed] == [closed] * (2 if closes else 0), (said, err)
-    assert len([line for line in said if "gRPC does not work in a process that was forked" in line]) == (
+    assert [line for line in lines if line == closed] == [closed] * (2 if closes else 0), (lines, err)
+    assert len([line for line in lines if "gRPC does not work in a process that was forked" in line]) == (
         2 if closes else 4
     )
-    assert said[-2:] == ["heard: hello", "child: 7"], err.decode()
+    assert lines[-2:] == ["text: hello", "child: 7"], err.decode()
     assert len(records.calls) == 1

@@ -1,4 +1,4 @@
-"""Statuses become errors."""
+"""Conversion of statuses to errors."""
 
 import grpc
 import pytest
@@ -22,12 +22,12 @@ def failure(
     return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, "in words", None)
 
 
-def test_every_reason_of_the_contract_has_an_error() -> None:
+def test_every_error_reason_has_an_exception() -> None:
     names = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.DESCRIPTOR.values_by_name} - {"UNSPECIFIED"}
     assert set(REASONS) == names
 
 
-def test_the_reason_counts_not_the_status() -> None:
+def test_reason_takes_precedence_over_status() -> None:
     error = error_of(failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_after_seconds="2.5"))
     assert isinstance(error, RateLimited)
     assert (error.message, error.reason, error.retry_after) == ("in words", "RATE_LIMITED", 2.5)
@@ -35,24 +35,24 @@ def test_the_reason_counts_not_the_status() -> None:
 
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED"])
-def test_a_status_that_nobody_gave_a_reason_for_is_a_lost_connection(code: str) -> None:
+def test_status_without_reason_is_a_lost_connection(code: str) -> None:
     assert type(error_of(failure(grpc.StatusCode[code]))) is Unavailable
     assert type(error_of(failure(grpc.StatusCode[code], "INTERNAL", "another.v1"))) is Unavailable
 
 
-def test_a_reason_of_a_newer_service_is_told_by_its_status() -> None:
+def test_unknown_reason_is_mapped_by_status() -> None:
     error = error_of(failure(grpc.StatusCode.PERMISSION_DENIED, "WRONG_MOON"))
     assert isinstance(error, errors.PermissionDenied)
     assert error.reason == "WRONG_MOON"
 
 
-def test_every_status_is_an_error_of_ours() -> None:
+def test_every_status_maps_to_a_dalston_error() -> None:
     for code in grpc.StatusCode:
         assert isinstance(error_of(failure(code)), DalstonError)
     assert isinstance(error_of(failure(grpc.StatusCode.DEADLINE_EXCEEDED)), DeadlineExceeded)
 
 
-def test_what_is_tried_again_and_when() -> None:
+def test_retryable_errors_have_a_pause() -> None:
     limited = error_of_reason("RATE_LIMITED", "", {"retry_after_seconds": "7"})
     pause = retry_pause(limited, 1)
     assert pause is not None
@@ -64,19 +64,22 @@ def test_what_is_tried_again_and_when() -> None:
     assert TooManySessions("full", metadata={"retry_after_seconds": "soon"}).retry_after is None
 
 
-def told(code: grpc.StatusCode, details: str) -> DalstonError:
+def error_for(code: grpc.StatusCode, details: str) -> DalstonError:
     return error_of(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details, None))
 
 
-def test_a_call_that_an_older_service_does_not_know_is_told_as_that() -> None:
-    error = told(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+def test_unimplemented_call_of_an_older_service_is_unsupported() -> None:
+    error = error_for(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
     assert isinstance(error, errors.Unsupported)
-    assert error.message == "the service does not have this: it may be older than this client (Method not found!)"
+    assert (
+        error.message
+        == "the service does not support this request; it may be older than this client (Method not found!)"
+    )
     assert error.reason == ""
-    stranger = told(grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404")
-    assert stranger.message == "no service of this kind answers there, but something with HTTP status 404"
-    said = error_of(failure(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"))
-    assert (said.message, said.reason) == ("in words", "UNIMPLEMENTED")
+    other_service = error_for(grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404")
+    assert other_service.message == "there is no Dalston service at this address; the response was HTTP status 404"
+    explicit = error_of(failure(grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"))
+    assert (explicit.message, explicit.reason) == ("in words", "UNIMPLEMENTED")
 
 
 @pytest.mark.parametrize(
@@ -119,10 +122,10 @@ def test_a_call_that_an_older_service_does_not_know_is_told_as_that() -> None:
             ),
             "127.0.0.1:80: it does not speak gRPC (HTTP status 404)",
         ),
-        ("something that nobody has seen yet", "something that nobody has seen yet"),
+        ("an unknown message", "an unknown message"),
     ],
 )
-def test_why_there_is_no_connection_is_told_in_plain_words(details: str, plain: str) -> None:
-    error = told(grpc.StatusCode.UNAVAILABLE, details)
+def test_connection_error_is_described_in_plain_words(details: str, plain: str) -> None:
+    error = error_for(grpc.StatusCode.UNAVAILABLE, details)
     assert isinstance(error, Unavailable)
     assert error.message == f"the service cannot be reached: {plain}"

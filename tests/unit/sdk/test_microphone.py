@@ -1,4 +1,4 @@
-"""A microphone, with a device that is played by the test."""
+"""A microphone with a fake device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUDIO = speech([(0.2, 0.5)] * 4)
 
 
 class Device(ModuleType):
-    """Plays the audio fifty times as fast as it is, and then silence."""
+    """Plays the audio at fifty times its speed, and then silence."""
 
     class PortAudioError(Exception):
         pass
@@ -58,7 +58,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     return device
 
 
-async def test_it_is_heard_until_the_end_and_nothing_of_it_is_lost(device: Device) -> None:
+async def test_microphone_audio_is_sent_completely_until_the_end(device: Device) -> None:
     service = Service()
     events = []
     async with serving(service) as url, AsyncClient(url) as client:
@@ -75,14 +75,14 @@ async def test_it_is_heard_until_the_end_and_nothing_of_it_is_lost(device: Devic
     assert len(recorded) > len(AUDIO) // 2
 
 
-async def test_closing_lets_go_of_the_device(device: Device) -> None:
+async def test_closing_releases_the_device(device: Device) -> None:
     async with serving(Service()) as url, AsyncClient(url) as client, client.transcribe(Microphone()) as stream:
         async for _ in stream:
             break
     assert device.stopped.is_set()
 
 
-async def test_a_device_that_is_not_there_is_said(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_device_or_package_is_an_error(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     async with AsyncClient("http://127.0.0.1:9") as client:
         with pytest.raises(OSError, match="no such device"):
             await client.transcribe(Microphone("none")).wait()

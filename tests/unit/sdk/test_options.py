@@ -1,4 +1,4 @@
-"""What is wrong with a call is said before anything is sent."""
+"""Invalid arguments are rejected before anything is sent."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from dalston.options import Behaviour
 from dalston.v1.transcription_pb2 import TranscribeConfig
 
 
-def test_every_parameter_of_the_contract_is_an_option() -> None:
+def test_every_parameter_of_the_api_is_an_option() -> None:
     own = set(Behaviour.__dataclass_fields__)
     assert set(TranscribeOptions.__annotations__) - own == set(TranscribeConfig.DESCRIPTOR.fields_by_name) - {"acks"}
 
@@ -28,7 +28,7 @@ def test_every_parameter_of_the_contract_is_an_option() -> None:
         ({"sample_rate": 1 << 40}, ValueError),
     ],
 )
-def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], error: type[Exception]) -> None:
+def test_invalid_option_is_rejected_immediately(options: dict[str, Any], error: type[Exception]) -> None:
     with Client() as client, pytest.raises(error):
         client.transcribe(b"", **options)
 
@@ -46,14 +46,12 @@ def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], error: type[
         (Path("/nowhere/at/all.wav"), {}, OSError),
     ],
 )
-def test_what_is_no_audio_is_refused_before_the_service_is_asked(
-    audio: Any, options: Any, error: type[Exception]
-) -> None:
+def test_invalid_audio_is_rejected_before_connecting(audio: Any, options: Any, error: type[Exception]) -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(error):
         list(client.transcribe(audio, **options))
 
 
-def test_the_environment_says_where_and_as_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_sets_url_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DALSTON_URL", raising=False)
     monkeypatch.delenv("DALSTON_API_KEY", raising=False)
     assert find_endpoint(None, None, None).address == "127.0.0.1:8000"
@@ -71,12 +69,12 @@ def test_the_environment_says_where_and_as_whom(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "url", ["localhost:8000", "ftp://a", "http://", "http://a:0", "http://a:99999", "http://a/v1", "http://u@a"]
 )
-def test_what_is_no_url_of_a_service_is_refused(url: str) -> None:
+def test_malformed_url_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match="URL"):
         find_endpoint(url, None, None)
 
 
-def test_a_key_that_cannot_be_one_is_refused_without_being_repeated() -> None:
+def test_malformed_key_is_rejected_without_being_shown() -> None:
     with pytest.raises(ValueError, match="key") as error:
         find_endpoint("http://a", "se cret\n", None)
     assert "cret" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Whatever breaks, the caller gets one transcription: the SDK against a service that breaks as it is told to."""
+"""The SDK resumes a transcription after failures of a fake service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dalston import (
     ConnectionLost,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
     InvalidRequest,
     NoCapacity,
@@ -36,12 +36,12 @@ from tests.unit.sdk.service import FRAME, LOST, RATE, Failure, Recorded, Service
 
 UTTERANCES = [(0.5 + n % 3 * 0.4, 0.6 + n % 5 * 0.7) for n in range(40)]
 AUDIO = speech(UTTERANCES)
-SAID = [f"{n}:{round(length * RATE)}" for n, (_, length) in enumerate(UTTERANCES)]
+TEXTS = [f"{n}:{round(length * RATE)}" for n, (_, length) in enumerate(UTTERANCES)]
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dalston.live.conversation._BACKOFF", Backoff(first=0.005, longest=0.02))
+    monkeypatch.setattr("dalston.live.resumable_session._BACKOFF", Backoff(first=0.005, longest=0.02))
 
 
 def pieces(audio: bytes = AUDIO) -> Iterator[bytes]:
@@ -55,9 +55,9 @@ async def transcribe(service: Service, audio: Any = None, **options: Any) -> lis
 
 
 def check_whole(events: list[Event], service: Service, *, stores_audio: bool = True) -> None:
-    """Nothing is missing, doubled or moved."""
-    finals = [event for event in events if isinstance(event, Final)]
-    assert [final.text for final in finals] == SAID
+    """Asserts that nothing is missing, duplicated or shifted."""
+    finals = [event for event in events if isinstance(event, FinalResult)]
+    assert [final.text for final in finals] == TEXTS
     time = 0.0
     for final, (silence, length) in zip(finals, UTTERANCES, strict=True):
         assert final.start == pytest.approx(time + silence, abs=1e-4)
@@ -65,14 +65,14 @@ def check_whole(events: list[Event], service: Service, *, stores_audio: bool = T
         time += silence + length
     ended = events[-1]
     assert isinstance(ended, Ended)
-    assert ended.text == " ".join(SAID)
+    assert ended.text == " ".join(TEXTS)
     assert ended.duration == pytest.approx(len(AUDIO) / FRAME / RATE)
     if stores_audio:
         assert service.last.joined() == AUDIO
 
 
 def breaking(*moments: tuple[str, int, Failure]) -> Any:
-    """Fails at the n-th of some moments of all sessions together."""
+    """A script that fails at the n-th occurrence of a moment, counted over all sessions."""
     counts: dict[str, int] = {}
 
     def script(_service: Service, _session: Recorded | None, moment: str) -> Failure | None:
@@ -82,7 +82,7 @@ def breaking(*moments: tuple[str, int, Failure]) -> Any:
     return script
 
 
-async def test_without_a_fault_there_is_one_session() -> None:
+async def test_transcription_without_faults_takes_one_session() -> None:
     service = Service()
     events = await transcribe(service, store_audio=True)
     check_whole(events, service)
@@ -93,7 +93,7 @@ async def test_without_a_fault_there_is_one_session() -> None:
 
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED", "DEADLINE_EXCEEDED"])
 @pytest.mark.parametrize("stores_audio", [True, False])
-async def test_a_status_of_nobody_is_a_lost_connection(code: str, stores_audio: bool) -> None:
+async def test_status_without_reason_resumes_the_session(code: str, stores_audio: bool) -> None:
     service = Service(breaking(("audio", 100, Failure(grpc.StatusCode[code]))), stored_lag=RATE)
     events = await transcribe(service, store_audio=stores_audio)
     check_whole(events, service, stores_audio=stores_audio)
@@ -104,7 +104,7 @@ async def test_a_status_of_nobody_is_a_lost_connection(code: str, stores_audio: 
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_cut_anywhere_and_often_nothing_is_lost_or_doubled(seed: int) -> None:
+async def test_repeated_cuts_neither_lose_nor_duplicate_results(seed: int) -> None:
     dice = random.Random(seed)
 
     def script(service: Service, _session: Recorded | None, _moment: str) -> Failure | None:
@@ -122,7 +122,7 @@ async def test_cut_anywhere_and_often_nothing_is_lost_or_doubled(seed: int) -> N
         assert one.stored <= other.stored
 
 
-async def test_a_session_that_is_not_taken_for_dead_yet_is_tried_again() -> None:
+async def test_resume_is_retried_while_the_earlier_session_is_active() -> None:
     active = Failure(grpc.StatusCode.ABORTED, "SESSION_ACTIVE")
     service = Service(breaking(("audio", 50, LOST), ("config", 2, active), ("config", 3, active)))
     events = await transcribe(service, store_audio=True)
@@ -130,24 +130,24 @@ async def test_a_session_that_is_not_taken_for_dead_yet_is_tried_again() -> None
     assert [event.attempt for event in events if isinstance(event, Reconnecting)] == [1, 2, 3]
 
 
-async def test_a_session_whose_begin_got_lost_is_no_obstacle() -> None:
+async def test_session_whose_begin_was_lost_is_replaced() -> None:
     service = Service(breaking(("audio", 50, LOST), ("begun", 2, LOST)))
     events = await transcribe(service, store_audio=True)
     check_whole(events, service)
     assert len(service.sessions) == 3
 
 
-async def test_a_session_that_began_without_our_knowing_is_gone_on_with() -> None:
-    asked = 0
+async def test_unconfirmed_session_is_continued() -> None:
+    audio_messages = 0
 
     def script(service: Service, session: Recorded | None, moment: str) -> Failure | None:
-        nonlocal asked
-        asked += moment == "audio"
-        if asked == 50 and moment == "audio":
+        nonlocal audio_messages
+        audio_messages += moment == "audio"
+        if audio_messages == 50 and moment == "audio":
             return LOST
         if moment == "begun" and session is not None and len(service.sessions) == 2:
             session.stored = FRAME
-            session.audio += bytes(FRAME)  # It looks as if it had received something.
+            session.audio += bytes(FRAME)  # The session appears to have received audio.
             return LOST
         return None
 
@@ -157,21 +157,21 @@ async def test_a_session_that_began_without_our_knowing_is_gone_on_with() -> Non
     assert service.last.previous is service.sessions[1]
 
 
-async def test_a_session_that_began_without_our_knowing_and_has_no_name_gives_way() -> None:
+async def test_unconfirmed_session_without_id_is_waited_for() -> None:
     """Over WebSocket an error has no metadata."""
     taken = Failure(grpc.StatusCode.ABORTED, "SESSION_RESUMED")
     service = Service(breaking(("audio", 50, LOST), ("begun", 2, LOST), ("config", 3, taken), ("config", 4, taken)))
     check_whole(await transcribe(service, store_audio=True), service)
 
 
-async def test_a_session_that_another_client_has_taken_over_is_left_to_it() -> None:
+async def test_session_resumed_by_another_client_raises_session_resumed() -> None:
     taken = Failure(grpc.StatusCode.ABORTED, "SESSION_RESUMED", resumed_by="sess_" + "9" * 32)
     with pytest.raises(SessionResumed) as error:
         await transcribe(Service(breaking(("audio", 50, LOST), ("config", 2, taken))))
     assert error.value.resumed_by == "sess_" + "9" * 32
 
 
-async def test_a_session_that_is_gone_is_replaced_and_the_timeline_goes_on() -> None:
+async def test_missing_session_is_replaced_on_the_same_timeline() -> None:
     gone = Failure(grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
     service = Service(breaking(("audio", 50, LOST), ("config", 2, gone)))
     events = await transcribe(service)
@@ -181,7 +181,7 @@ async def test_a_session_that_is_gone_is_replaced_and_the_timeline_goes_on() -> 
     assert not service.configs[2].resume_session_id
 
 
-async def test_a_transcription_does_not_look_ended_when_its_client_is_closed() -> None:
+async def test_closing_the_client_raises_in_its_transcriptions() -> None:
     async with serving(Service()) as url, AsyncClient(url) as client:
         events = aiter(client.transcribe(pieces(), pace=1))
         assert isinstance(await anext(events), SessionBegan)
@@ -192,25 +192,25 @@ async def test_a_transcription_does_not_look_ended_when_its_client_is_closed() -
 
 
 @pytest.mark.parametrize("piece", ["text", 1])
-async def test_audio_that_is_not_bytes_is_refused_by_its_type(piece: object) -> None:
-    with pytest.raises(TypeError, match=f"pieces of bytes, not of {type(piece).__name__}"):
+async def test_audio_of_a_wrong_type_is_rejected(piece: object) -> None:
+    with pytest.raises(TypeError, match=f"must yield bytes, not {type(piece).__name__}"):
         await transcribe(Service(), audio=[piece])
 
 
-async def test_audio_of_no_bytes_is_told_from_audio_of_another_kind() -> None:
+async def test_empty_audio_and_unsupported_audio_have_different_errors() -> None:
     with pytest.raises(InvalidRequest, match="is empty"):
         await transcribe(Service(), audio=io.BytesIO())
-    with pytest.raises(InvalidRequest, match="no kind of audio that is known"):
+    with pytest.raises(InvalidRequest, match="not in a supported audio format"):
         await transcribe(Service(), audio=b"ID3")
 
 
-def test_an_option_of_a_wrong_type_is_named() -> None:
+def test_error_for_a_wrong_option_type_names_the_option() -> None:
     with Client() as client, pytest.raises(TypeError, match="language cannot be of type int"):
         client.transcribe(b"", language=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("at", [0.9, 20.0, 31.7, 40.0])
-async def test_a_server_that_stops_is_left_at_once_and_no_word_is_cut(at: float) -> None:
+async def test_session_moves_from_a_stopping_server_without_cutting_words(at: float) -> None:
     service = Service()
     service.terminates_at = round(at * RATE) * FRAME
     events = await transcribe(service, store_audio=True)
@@ -219,7 +219,7 @@ async def test_a_server_that_stops_is_left_at_once_and_no_word_is_cut(at: float)
     assert [event.delay for event in events if isinstance(event, Reconnecting)] == [0.0]
 
 
-async def test_a_transcription_may_be_longer_than_a_session() -> None:
+async def test_transcription_may_exceed_the_length_of_a_session() -> None:
     service = Service(max_session_seconds=20.0)
     events = await transcribe(service, store_audio=True)
     check_whole(events, service)
@@ -228,13 +228,13 @@ async def test_a_transcription_may_be_longer_than_a_session() -> None:
 
 
 @pytest.mark.parametrize(("reason", "error"), [("UNAUTHENTICATED", AuthenticationError), ("INTERNAL", ServerError)])
-async def test_what_trying_again_does_not_help_is_raised(reason: str, error: type[Exception]) -> None:
+async def test_error_that_a_retry_cannot_resolve_is_raised(reason: str, error: type[Exception]) -> None:
     code = grpc.StatusCode.UNAUTHENTICATED if reason == "UNAUTHENTICATED" else grpc.StatusCode.INTERNAL
     with pytest.raises(error):
         await transcribe(Service(breaking(("audio", 50, Failure(code, reason)))))
 
 
-async def test_a_full_service_refuses_at_first_and_is_waited_for_later() -> None:
+async def test_service_at_capacity_raises_at_first_and_is_retried_later() -> None:
     full = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY")
     with pytest.raises(NoCapacity):
         await transcribe(Service(breaking(("config", 1, full))))
@@ -244,7 +244,7 @@ async def test_a_full_service_refuses_at_first_and_is_waited_for_later() -> None
     check_whole(await transcribe(service), service, stores_audio=False)
 
 
-async def test_without_progress_it_is_given_up_and_what_was_said_is_not_lost() -> None:
+async def test_connection_lost_without_progress_keeps_the_finals() -> None:
     def script(service: Service, _session: Recorded | None, moment: str) -> Failure | None:
         return LOST if len(service.configs) > 1 or (moment == "audio" and len(service.last.audio) > 400_000) else None
 
@@ -254,16 +254,16 @@ async def test_without_progress_it_is_given_up_and_what_was_said_is_not_lost() -
         events: list[Event] = []
         with pytest.raises(ConnectionLost) as error:
             async for event in stream:
-                events.append(event)  # noqa: PERF401 - what came before the error counts
-    finals = tuple(event for event in events if isinstance(event, Final))
+                events.append(event)  # noqa: PERF401 - the events before the error are needed
+    finals = tuple(event for event in events if isinstance(event, FinalResult))
     assert error.value.finals == finals
-    assert [final.text for final in finals] == SAID[: len(finals)]
+    assert [final.text for final in finals] == TEXTS[: len(finals)]
     assert finals
     assert error.value.session_id == service.sessions[0].id
     assert stream.transcript.text == " ".join(final.text for final in finals)
 
 
-async def test_a_flush_and_a_language_are_not_lost_with_the_connection() -> None:
+async def test_flush_and_language_survive_a_lost_connection() -> None:
     service = Service(breaking(("audio", 60, LOST)))
     asked = False
 
@@ -288,20 +288,20 @@ async def test_a_flush_and_a_language_are_not_lost_with_the_connection() -> None
     assert service.last.joined() == AUDIO
 
 
-async def test_audio_that_the_service_is_done_with_is_let_go() -> None:
+async def test_audio_that_the_service_has_stored_is_discarded() -> None:
     long = speech([(1.0, 2.0)] * 100)
     service = Service()
     async with serving(service) as url, AsyncClient(url) as client:
         stream = client.transcribe(pieces(long), store_audio=True, max_kept_seconds=60)
         most = 0
         async for _ in stream:
-            assert stream._outgoing is not None
-            most = max(most, stream._outgoing.audio.size)
+            assert stream._send_queue is not None
+            most = max(most, stream._send_queue.audio.size)
     assert most <= (60 + 5) * RATE * FRAME
     assert service.last.joined() == long
 
 
-async def test_a_source_waits_while_nothing_is_acknowledged_as_stored() -> None:
+async def test_source_waits_while_nothing_is_acknowledged_as_stored() -> None:
     long = speech([(1.0, 2.0)] * 100)
     taken = 0
 
@@ -320,8 +320,8 @@ async def test_a_source_waits_while_nothing_is_acknowledged_as_stored() -> None:
         assert taken <= 62 * RATE * FRAME
 
 
-async def test_a_source_that_pauses_stays_with_its_session() -> None:
-    """Longer than the idle timeout, while acknowledgements without news come in between."""
+async def test_paused_source_keeps_its_session() -> None:
+    """The pause exceeds the idle timeout, while acknowledgements without progress arrive."""
     times = 3
     service = Service(idle_timeout_seconds=0.6)
 
@@ -337,11 +337,11 @@ async def test_a_source_that_pauses_stays_with_its_session() -> None:
     check_whole(events, service)
     assert len(service.sessions) == 1
     assert not [event for event in events if isinstance(event, Reconnecting)]
-    # Not more than one in a third of the timeout, however often the service says something.
+    # At most one keep-alive in a third of the timeout, however often the service acknowledges.
     assert 3 * times <= service.keep_alives <= 8 * times
 
 
-async def test_a_source_that_pauses_for_ever_can_be_left() -> None:
+async def test_transcription_of_a_paused_source_can_be_cancelled() -> None:
     service = Service(idle_timeout_seconds=0.3)
 
     async def silent() -> AsyncIterator[bytes]:
@@ -354,10 +354,12 @@ async def test_a_source_that_pauses_for_ever_can_be_left() -> None:
                 await client.transcribe(silent()).wait()
     assert len(service.sessions) == 1
     assert service.keep_alives > 3
-    assert not service.last.is_running
+    async with asyncio.timeout(20):  # The server learns of the cancellation a moment later.
+        while service.last.is_running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
-async def test_a_callers_generator_can_be_read_further_after_the_end() -> None:
+async def test_caller_can_read_its_generator_after_the_end() -> None:
     service = Service()
     source = pieces()
     async with serving(service) as url, AsyncClient(url) as client, client.transcribe(source, pace=50.0) as stream:

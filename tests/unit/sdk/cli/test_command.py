@@ -1,4 +1,4 @@
-"""The command line itself, with a client that answers from memory."""
+"""The command line with a fake client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import dalston
 import pytest
 from dalston import errors
 from dalston.cli import connection, operator_commands, output
-from dalston.cli.exits import ExitCode, code_of
+from dalston.cli.exits import ExitCode, exit_code_of
 from dalston.cli.main import main
 from dalston.events import Reconnecting
 from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus
@@ -34,7 +34,7 @@ BASE = Session(
 
 
 class FakeClient:
-    """`sessions` of it is itself."""
+    """A client whose `sessions` is itself."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sessions = self
@@ -93,7 +93,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeClient:
 
 @pytest.fixture
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Runs the command; gives what it wrote to a terminal."""
+    """Runs the command and returns its output to a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
 
     def run(*arguments: str, code: int = 0, **environment: str) -> str:
@@ -108,39 +108,37 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_limit_is_of_all_pages_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_limit_applies_to_all_pages_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sessions", "list", "--limit", "150"]) == 0
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 150
-    assert "of 250 in all: --all, or --cursor 150" in said.err
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 150
+    assert "250 sessions in total: use --all or --cursor 150" in captured.err
     assert main(["sessions", "list", "--all", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert len({session["id"] for session in listed["sessions"]}) == 250
     assert listed["pagination"] == {"total": 250, "total_is_exact": True}
 
 
-def test_a_total_that_was_not_counted_to_its_end_is_told_as_that(
-    fake: FakeClient, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inexact_total_is_shown_as_such(fake: FakeClient, capsys: pytest.CaptureFixture[str]) -> None:
     fake.total_is_exact = False
     assert main(["sessions", "list", "--limit", "1"]) == 0
-    assert "of more than 250 in all" in capsys.readouterr().err
+    assert "more than 250 sessions in total" in capsys.readouterr().err
     assert main(["sessions", "list", "--limit", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pagination"]["total_is_exact"] is False
 
 
-def test_that_there_is_nothing_is_said(
+def test_empty_list_is_reported(
     fake: FakeClient, on_terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.total = 0
     assert on_terminal("sessions", "list") == ""
-    assert capsys.readouterr().err == "there are no sessions yet\n"
+    assert capsys.readouterr().err == "there are no sessions\n"
     assert main(["sessions", "list", "--status", "error"]) == 0
-    assert capsys.readouterr().err == "there are no such sessions\n"
+    assert capsys.readouterr().err == "no sessions match\n"
 
 
 @pytest.mark.usefixtures("fake")
-def test_what_a_session_says_is_neither_markup_nor_movement(on_terminal: Callable[..., str]) -> None:
+def test_session_text_is_not_interpreted_as_markup_or_control_characters(on_terminal: Callable[..., str]) -> None:
     shown = on_terminal("sessions", "list", "--limit", "2")
     assert "[bold]no[2J worse" in shown
     assert "\x1b[2J" not in shown
@@ -148,19 +146,19 @@ def test_what_a_session_says_is_neither_markup_nor_movement(on_terminal: Callabl
 
 
 @pytest.mark.usefixtures("fake")
-def test_colours_are_off_where_they_are_not_wanted(on_terminal: Callable[..., str]) -> None:
+def test_no_color_disables_colours(on_terminal: Callable[..., str]) -> None:
     assert "\x1b[3" not in on_terminal("sessions", "list", "--limit", "2", NO_COLOR="1")
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_narrow_terminal_has_whole_ids(on_terminal: Callable[..., str]) -> None:
+def test_narrow_terminal_shows_whole_ids(on_terminal: Callable[..., str]) -> None:
     heading, row = on_terminal("sessions", "list", "--limit", "1", COLUMNS="60").splitlines()
     assert f"sess_{0:032x}  active" in row
     assert "ERROR" not in heading
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_terminal_has_times_in_its_own_zone_and_lengths_as_on_a_clock(
+def test_terminal_shows_local_times_and_readable_durations(
     on_terminal: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = on_terminal("sessions", "get", ID)
@@ -170,7 +168,7 @@ def test_a_terminal_has_times_in_its_own_zone_and_lengths_as_on_a_clock(
     assert "2026-05-01T00:00:00Z\n" in capsys.readouterr().out
 
 
-def test_an_id_is_whole_before_another_column_has_room() -> None:
+def test_table_truncates_other_columns_before_the_id() -> None:
     rows = [("key_" + "a" * 32, "name", "admin,realtime,sessions:read,sessions:write", "2026-05-01")]
     screen = output.console(Terminal())
     with screen.capture() as captured:
@@ -178,7 +176,7 @@ def test_an_id_is_whole_before_another_column_has_room() -> None:
     assert captured.get().splitlines()[1].rstrip() == f"{rows[0][0]}  name  admin,realtime,sessions:read,sessio…"
 
 
-def test_a_transfer_has_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transfer_shows_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     screen = Terminal()
@@ -189,11 +187,11 @@ def test_a_transfer_has_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_watch_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_prints_a_line_per_change(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sessions", "watch"]) == ExitCode.INTERRUPTED
-    said = capsys.readouterr()
-    assert said.err == "reconnecting in 0.5 s: gone\n"
-    lines = [line.split("\t")[:3] for line in said.out.splitlines()]
+    captured = capsys.readouterr()
+    assert captured.err == "reconnecting in 0.5 s: gone\n"
+    lines = [line.split("\t")[:3] for line in captured.out.splitlines()]
     assert lines == [["snapshot", ID, "active"], ["changed", ID, "completed"], ["deleted", ID]]
     assert main(["sessions", "watch", "--json"]) == ExitCode.INTERRUPTED
     changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -201,11 +199,11 @@ def test_a_watch_is_a_line_for_each_change(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.usefixtures("fake")
-def test_a_watch_on_a_terminal_is_a_table(on_terminal: Callable[..., str]) -> None:
+def test_watch_on_a_terminal_is_a_table(on_terminal: Callable[..., str]) -> None:
     assert "completed" in on_terminal("sessions", "watch", code=ExitCode.INTERRUPTED)
 
 
-def test_nothing_is_deleted_unasked(
+def test_deletion_requires_confirmation(
     fake: FakeClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -233,17 +231,17 @@ def test_nothing_is_deleted_unasked(
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_an_error_is_a_line_and_a_code(
+def test_error_is_one_line_and_an_exit_code(
     error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(connection, "connect", lambda _ctx: FakeClient(error))  # type: ignore[arg-type]
     assert main(["sessions", "get", ID]) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "Traceback" not in said.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
     if isinstance(error, errors.DalstonError):
-        assert said.err.startswith(f"error: {error.message}")
-        assert said.err.count("\n") == 1
+        assert captured.err.startswith(f"error: {error.message}")
+        assert captured.err.count("\n") == 1
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +250,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_every_kind_of_error_has_a_code() -> None:
+def test_every_kind_of_error_has_an_exit_code() -> None:
     kinds = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.DalstonError)]
     failed = {
         "AudioOverflow",
@@ -267,10 +265,10 @@ def test_every_kind_of_error_has_a_code() -> None:
     }
     for kind in kinds:
         error = kind.__new__(kind)
-        assert (code_of(error) is ExitCode.FAILED) == (kind.__name__ in failed), kind
+        assert (exit_code_of(error) is ExitCode.FAILED) == (kind.__name__ in failed), kind
 
 
-def test_an_operators_command_says_where_to_run_it(
+def test_operator_command_error_states_where_to_run_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(operator_commands, "find_spec", lambda _name: None)
@@ -280,18 +278,18 @@ def test_an_operators_command_says_where_to_run_it(
     assert "DALSTON_DATABASE_URL" in capsys.readouterr().err
 
 
-def test_a_missing_microphone_says_what_to_install(
+def test_missing_microphone_error_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert main(["listen"]) == 1
-    said = capsys.readouterr().err
-    assert "pip install sounddevice" in said
-    assert "dalston[" not in said  # Whoever owns that name on PyPI may be anybody.
+    message = capsys.readouterr().err
+    assert "pip install sounddevice" in message
+    assert "dalston[" not in message  # The package of that name on PyPI may be another.
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["sessions", "list", "--help"]])
-def test_help_loads_nothing_that_calls(arguments: list[str]) -> None:
+def test_help_imports_no_client_modules(arguments: list[str]) -> None:
     code = (
         "import sys; from dalston.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'grpc', 'google', 'websockets', 'sounddevice', 'rich'} & set(sys.modules);"
@@ -323,15 +321,15 @@ def test_an_interrupt_while_modules_are_loaded_ends_the_command_quietly(module: 
 
 
 @pytest.mark.parametrize("arguments", [[], ["sessions"]])
-def test_no_command_at_all_gets_the_help_as_it_is(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_command_shows_the_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("Usage: dalston ")
-    assert "\n\nCommands:\n" in said.err
-    assert said.out == ""
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Usage: dalston ")
+    assert "\n\nCommands:\n" in captured.err
+    assert captured.out == ""
 
 
-def test_the_help_says_each_thing_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_not_truncated(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["sessions"], ["keys"], ["tokens"], ["config"]):
         assert main([*arguments, "--help"]) == 0
         commands = capsys.readouterr().out.partition("\nCommands:\n")[2]
@@ -346,21 +344,19 @@ def test_the_help_says_each_thing_in_full(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("arguments", [["sessions", "list", "--status", "bogus"], ["bogus"], ["sessions", "get"]])
-def test_a_wrong_command_line_is_told_without_the_parsers_own_words(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_command_line_is_a_plain_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert "Value error" not in said
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Value error" not in message
 
 
 @pytest.mark.parametrize(
-    ("to", "told"), [("there.srt", "--force replaces it"), ("no/a.srt", "there is no folder"), ("whole", "a folder")]
+    ("to", "expected"), [("there.srt", "use --force"), ("no/a.srt", "does not exist"), ("whole", "a folder")]
 )
 @pytest.mark.usefixtures("fake")
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_fetched(
-    to: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unwritable_output_file_is_rejected_before_the_download(
+    to: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "there.srt").touch()
     (tmp_path / "whole" / f"{ID}.srt").mkdir(parents=True)
@@ -368,30 +364,30 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_fetched(
         if to == "whole" and command[0] == "download":
             continue
         assert main(["sessions", *command, ID, "-o", str(tmp_path / to)]) == 2
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"", "is empty"), (b"ID3", "install ffmpeg, or the Python package PyAV")]
+    ("content", "expected"), [(b"", "is empty"), (b"ID3", "install ffmpeg, or the Python package PyAV")]
 )
-def test_a_file_of_another_kind_is_told_with_what_helps(
-    content: bytes, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_unsupported_file_error_names_a_remedy(
+    content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setattr("shutil.which", lambda _name: None)
     path = tmp_path / "my speech.mp3"
     path.write_bytes(content)
     assert main(["transcribe", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {path}: ")
-    assert told in said
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {path}: ")
+    assert expected in message
     assert main(["transcribe", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("arguments", [["sessions", "export", ID], ["sessions", "list"], ["sessions", "get", ID]])
-def test_what_is_piped_is_utf_8_whatever_the_locale(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_piped_output_is_utf_8_in_every_locale(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr("tests.unit.sdk.cli.test_command.BASE", replace(BASE, error=RUSSIAN))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252", errors="strict"))
@@ -401,19 +397,19 @@ def test_what_is_piped_is_utf_8_whatever_the_locale(arguments: list[str], monkey
 
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize("arguments", [["list", "--all"], ["list", "--all", "--json"], ["get", ID], ["export", ID]])
-def test_a_reader_that_leaves_is_no_error(
+def test_closed_stdout_is_not_an_error(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        assert main(["sessions", *arguments]) == ExitCode.UNREAD
+        assert main(["sessions", *arguments]) == ExitCode.OUTPUT_CLOSED
     assert "error" not in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fake")
-def test_text_may_be_called_txt_and_txt_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_and_txt_are_the_same_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("text", "txt"):
         assert main(["sessions", "export", ID, "-f", name]) == 0
         assert capsys.readouterr().out.startswith("txt: ")
@@ -421,8 +417,8 @@ def test_text_may_be_called_txt_and_txt_text(tmp_path: Path, capsys: pytest.Capt
     assert [path.name for path in tmp_path.iterdir()] == [f"{ID}.txt"]
 
 
-def test_the_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "5 the service cannot be reached" in shown
+    assert "5 service unavailable" in shown
     assert "141" in shown

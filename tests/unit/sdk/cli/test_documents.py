@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from dalston import events
 from dalston.cli import documents
-from dalston.live.conversation import Conversation
-from dalston.live.format import AudioFormat
-from dalston.live.outgoing import Outgoing
+from dalston.live.audio_format import AudioFormat
+from dalston.live.resumable_session import ResumableSession
+from dalston.live.send_queue import SendQueue
 from dalston.options import Behaviour
 from dalston.records import Key, Scope
 from dalston.v1 import transcription_pb2 as pb
@@ -16,7 +16,7 @@ from dalston.v1 import transcription_pb2 as pb
 from bridge.frames import encode_response
 
 
-def test_times_are_rfc_3339_scopes_a_list_and_what_is_unset_is_left_out() -> None:
+def test_times_are_rfc_3339_and_unset_fields_are_omitted() -> None:
     made = datetime(2026, 5, 1, 9, 30, tzinfo=UTC)
     key = Key("key_1", "ci", "dk_ab", frozenset({Scope.SESSIONS_READ, Scope.REALTIME}), made)
     assert documents.document(key) == {
@@ -28,8 +28,8 @@ def test_times_are_rfc_3339_scopes_a_list_and_what_is_unset_is_left_out() -> Non
     }
 
 
-def test_events_have_the_names_of_the_websocket() -> None:
-    final = events.Final("Hello.", 0.5, 1.0, 0.9, "en", (events.Word("Hello.", 0.5, 1.0, 0.8),))
+def test_events_have_the_names_of_the_websocket_api() -> None:
+    final = events.FinalResult("Hello.", 0.5, 1.0, 0.9, "en", (events.Word("Hello.", 0.5, 1.0, 0.8),))
     assert documents.event(final) == {
         "type": "transcript.final",
         "text": "Hello.",
@@ -86,9 +86,9 @@ MESSAGES = [
 ]
 
 
-async def test_every_event_is_printed_as_the_websocket_has_it() -> None:
-    """What the service says, by the bridge's frames, and by the SDK and the command."""
-    told: list[events.Event] = []
+async def test_every_event_equals_the_websocket_message() -> None:
+    """Compares the bridge's frames for the same messages with the command's output."""
+    emitted: list[events.Event] = []
 
     class Connection:
         def __init__(self) -> None:
@@ -112,13 +112,13 @@ async def test_every_event_is_printed_as_the_websocket_has_it() -> None:
             return Connection()
 
     async def emit(event: events.Event) -> None:
-        told.append(event)
+        emitted.append(event)
 
-    outgoing = Outgoing(AudioFormat("alaw", 8000, 2), "en")
-    outgoing.finish()
+    send_queue = SendQueue(AudioFormat("alaw", 8000, 2), "en")
+    send_queue.finish()
     config = pb.TranscribeConfig()
-    await Conversation(Transport(), config, Behaviour(), outgoing, emit).run()
-    printed = [json.loads(documents.dumps(documents.event(event))) for event in told]
+    await ResumableSession(Transport(), config, Behaviour(), send_queue, emit).run()
+    printed = [json.loads(documents.dumps(documents.event(event))) for event in emitted]
     assert printed[-1].pop("session_ids") == ["s1"]
     assert printed == [json.loads(encode_response(message)) for message in MESSAGES]
 
@@ -128,7 +128,7 @@ def test_every_event_has_a_name() -> None:
     assert {kind.__name__ for kind in kinds} == {kind.__name__ for kind in documents._TYPES}
 
 
-def test_json_of_what_was_said_moves_no_terminal() -> None:
+def test_json_escapes_control_characters() -> None:
     written = documents.dumps({"text": "\x1b[31m\x9b\u202e"})
     assert written.isascii()
     assert json.loads(written) == {"text": "\x1b[31m\x9b\u202e"}

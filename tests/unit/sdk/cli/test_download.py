@@ -6,7 +6,7 @@ from typing import Self, cast
 
 import pytest
 from dalston import Client
-from dalston.cli.download import Download, _alone
+from dalston.cli.download import Download, _locked
 from dalston.cli.exits import CommandError
 from dalston.errors import DalstonError, InvalidRequest, NotFound, Unavailable
 
@@ -15,15 +15,15 @@ FILE = bytes(range(256)) * 40
 
 
 class Recording:
-    """`sessions` of it is itself, and so is the audio: a file that breaks off after so many bytes each time.
+    """A client, its `sessions` and the audio in one: a file whose downloads break after some bytes.
 
     Args:
-        after: bytes of each answer; what comes after the last is whole.
+        after: bytes of each response; later responses are complete.
     """
 
     def __init__(self, *after: int, file: bytes = FILE, error: DalstonError | None = None) -> None:
         self.sessions = self
-        self.asked: list[int] = []
+        self.offsets: list[int] = []
         self.size: int | None = None
         self._file = file
         self._after = list(after)
@@ -31,13 +31,13 @@ class Recording:
 
     def audio(self, session_id: str, *, linked: bool, start: int = 0) -> Self:
         assert (session_id, linked) == (ID, False)
-        self.asked.append(start)
+        self.offsets.append(start)
         return self
 
     def __iter__(self) -> Iterator[bytes]:
         if self._error:
             raise self._error
-        first, size = self.asked[-1], len(self._file)
+        first, size = self.offsets[-1], len(self._file)
         if first >= size:
             raise InvalidRequest("no such bytes", reason="INVALID_RANGE")
         until = first + self._after.pop(0) if self._after else size
@@ -61,7 +61,7 @@ def fetch(recording: Recording, target: Path) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """Where a download broke off after 3000 bytes."""
+    """The target of a download that broke after 3000 bytes."""
     target = tmp_path / "a.wav"
     with pytest.raises(Unavailable):
         fetch(Recording(3000), target)
@@ -69,33 +69,33 @@ def broken(tmp_path: Path) -> Path:
     return target
 
 
-def test_a_download_is_the_file_and_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_download_reports_progress(tmp_path: Path) -> None:
     seen = fetch(Recording(), tmp_path / "a.wav")
     assert (tmp_path / "a.wav").read_bytes() == FILE
     assert (seen[0], seen[-1]) == ((1000, len(FILE)), (len(FILE), len(FILE)))
     assert names(tmp_path) == ["a.wav"]
 
 
-def test_the_same_command_goes_on_where_it_broke(broken: Path) -> None:
+def test_same_command_resumes_an_interrupted_download(broken: Path) -> None:
     recording = Recording()
     fetch(recording, broken)
-    assert (broken.read_bytes(), recording.asked) == (FILE, [3000])
+    assert (broken.read_bytes(), recording.offsets) == (FILE, [3000])
 
 
 @pytest.mark.parametrize("file", [FILE[::-1] + b"more", FILE[:2000]], ids=["longer", "shorter"])
-def test_a_recording_that_has_changed_is_fetched_anew(broken: Path, file: bytes) -> None:
+def test_changed_recording_is_downloaded_from_the_start(broken: Path, file: bytes) -> None:
     recording = Recording(file=file)
     fetch(recording, broken)
-    assert (broken.read_bytes(), recording.asked) == (file, [3000, 0])
+    assert (broken.read_bytes(), recording.offsets) == (file, [3000, 0])
     assert names(broken.parent) == ["a.wav"]
 
 
-def test_a_session_without_audio_leaves_nothing_and_says_so(tmp_path: Path) -> None:
+def test_download_without_stored_audio_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         fetch(Recording(error=NotFound("no audio")), tmp_path / "a.wav")
     assert names(tmp_path) == []
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
-    with _alone(tmp_path / "a"), pytest.raises(CommandError, match="another process"), _alone(tmp_path / "a"):
+    with _locked(tmp_path / "a"), pytest.raises(CommandError, match="another process"), _locked(tmp_path / "a"):
         pass

@@ -1,4 +1,4 @@
-"""`dalston transcribe` as a process of its own, against a service that says what it is told to."""
+"""`dalston transcribe` as a separate process, against a fake service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from tests.integration.sdk.conftest import wav_of
 from tests.unit.sdk.service import LOST, Failure, Recorded, Service, serving, speech
 
-SAID = "Привет, 世界 🙂 naïve"
+TEXT = "Привет, 世界 🙂 naïve"
 SPEECH = speech([(0.2, 0.5), (0.5, 0.7)])
 
 
@@ -35,13 +35,13 @@ Command = Callable[..., Awaitable[Done]]
 @pytest.fixture
 async def service() -> Service:
     service = Service()
-    service.text = SAID
+    service.text = TEXT
     return service
 
 
 @pytest.fixture
 async def command(service: Service, tmp_path: Path) -> AsyncIterator[Command]:
-    """Runs a command line of bash in a folder with `speech.wav`, where `dalston` is this checkout's."""
+    """Runs a bash command line in a folder with `speech.wav`, where `dalston` is the command of this checkout."""
     (tmp_path / "speech.wav").write_bytes(wav_of(SPEECH))
     async with serving(service) as url:
         environment = {
@@ -77,19 +77,19 @@ async def command(service: Service, tmp_path: Path) -> AsyncIterator[Command]:
     ],
 )
 @pytest.mark.parametrize("options", ["", "--json", "-f json"])
-async def test_no_locale_loses_what_was_said(
+async def test_transcript_is_complete_in_every_locale(
     environment: dict[str, str], options: str, command: Command, service: Service
 ) -> None:
     done = await command(f"dalston transcribe speech.wav {options}", **environment)
-    assert (done.code, SAID in done.out) == (0, True), done.err
+    assert (done.code, TEXT in done.out) == (0, True), done.err
     if "json" in options:
         lines = done.out.splitlines() if options == "--json" else [done.out]
-        assert SAID in json.dumps([json.loads(line) for line in lines], ensure_ascii=False)
+        assert TEXT in json.dumps([json.loads(line) for line in lines], ensure_ascii=False)
     assert service.last.is_completed
 
 
 @pytest.mark.parametrize("options", ["", "--json"])
-async def test_a_reader_that_leaves_is_no_error_and_ends_the_session_well(
+async def test_closed_stdout_ends_the_session_without_an_error(
     options: str, command: Command, service: Service
 ) -> None:
     done = await command(f"dalston transcribe speech.wav {options} | true; exit ${{PIPESTATUS[0]}}")
@@ -99,35 +99,35 @@ async def test_a_reader_that_leaves_is_no_error_and_ends_the_session_well(
     assert service.last.is_completed
 
 
-async def test_nobody_needs_to_read_what_is_said_about_it(command: Command, service: Service) -> None:
+async def test_closed_stderr_is_not_an_error(command: Command, service: Service) -> None:
     done = await command("dalston transcribe speech.wav 2> >(true)")
-    assert (done.code, done.out) == (0, f"{SAID}\n{SAID}\n")
+    assert (done.code, done.out) == (0, f"{TEXT}\n{TEXT}\n")
     assert service.last.is_completed
 
 
 async def test_standard_streams_may_be_closed(command: Command, service: Service) -> None:
     done = await command("dalston transcribe - <&-")
-    assert (done.code, done.err) == (2, "error: standard input is closed: pipe audio into it, or name a file\n")
-    assert (await command("dalston transcribe speech.wav <&- 2>&-")).out == f"{SAID}\n{SAID}\n"
+    assert (done.code, done.err) == (2, "error: standard input is closed: pipe audio into it or name a file\n")
+    assert (await command("dalston transcribe speech.wav <&- 2>&-")).out == f"{TEXT}\n{TEXT}\n"
     assert (await command("dalston transcribe speech.wav >&-")).code == 0
     assert (await command("dalston sessions delete sess_00000000000000000000000000000000 <&-")).code == 2
     assert len(service.sessions) == 2
 
 
-async def test_audio_comes_from_a_file_a_pipe_or_standard_input(command: Command, service: Service) -> None:
+async def test_audio_is_read_from_a_file_a_pipe_or_standard_input(command: Command, service: Service) -> None:
     for line in ("transcribe - <speech.wav", "transcribe <(cat speech.wav)", "transcribe speech.wav"):
-        assert (await command(f"dalston {line}")).out == f"{SAID}\n{SAID}\n"
-    assert (await command("cat speech.wav | dalston transcribe -")).out == f"{SAID}\n{SAID}\n"
+        assert (await command(f"dalston {line}")).out == f"{TEXT}\n{TEXT}\n"
+    assert (await command("cat speech.wav | dalston transcribe -")).out == f"{TEXT}\n{TEXT}\n"
     assert {bytes(session.audio) for session in service.sessions} == {SPEECH}
 
 
-async def test_a_truncated_file_is_told(command: Command) -> None:
+async def test_truncated_file_has_a_warning(command: Command) -> None:
     done = await command("head -c 30000 speech.wav >cut.wav; dalston transcribe cut.wav")
-    assert (done.code, done.out) == (0, f"{SAID}\n")
+    assert (done.code, done.out) == (0, f"{TEXT}\n")
     assert "warning: the file is incomplete: it ends " in done.err
 
 
-async def test_what_was_asked_for_is_asked_for(command: Command, service: Service, tmp_path: Path) -> None:
+async def test_options_are_sent_in_the_config(command: Command, service: Service, tmp_path: Path) -> None:
     (tmp_path / "terms.txt").write_text("\ufeffNorland Park\n\nDashwood\n", encoding="utf-8")
     options = "--vocabulary 'Dashwood, Marianne' --vocabulary Elinor --vocabulary-file terms.txt --word-timestamps"
     assert (await command(f"dalston transcribe speech.wav {options} -l en -m accurate")).code == 0
@@ -138,7 +138,7 @@ async def test_what_was_asked_for_is_asked_for(command: Command, service: Servic
     assert (service.configs[-1].word_timestamps, list(service.configs[-1].vocabulary)) == (True, [])
 
 
-async def test_a_format_and_events_do_not_go_together(command: Command, service: Service) -> None:
+async def test_format_and_json_exclude_each_other(command: Command, service: Service) -> None:
     for format_ in ("srt", "json", "text"):
         done = await command(f"dalston transcribe speech.wav -f {format_} --json")
         assert (done.code, done.err.count("\n")) == (2, 1)
@@ -153,11 +153,11 @@ async def test_text_is_written_to_a_file_or_a_folder(name: str, command: Command
         done = await command(f"dalston transcribe speech.wav -f {name} -o {to}", PYTHONIOENCODING="cp1252")
         assert (done.code, done.out) == (0, ""), done.err
         assert f"wrote {path}\n" in done.err
-        assert (tmp_path / path).read_text(encoding="utf-8") == f"{SAID}\n{SAID}\n"
+        assert (tmp_path / path).read_text(encoding="utf-8") == f"{TEXT}\n{TEXT}\n"
     assert not [name for _, _, names in os.walk(tmp_path) for name in names if name.endswith(".part")]
 
 
-async def test_several_files_have_a_transcript_each(command: Command, service: Service, tmp_path: Path) -> None:
+async def test_each_of_several_files_has_a_transcript(command: Command, service: Service, tmp_path: Path) -> None:
     prepared = "cp speech.wav other.wav; mkdir sub; cp speech.wav sub/speech.wav;"
     done = await command(f"{prepared} dalston transcribe speech.wav other.wav --json -o out")
     assert done.code == 0, done.err
@@ -165,41 +165,39 @@ async def test_several_files_have_a_transcript_each(command: Command, service: S
     events = [json.loads(line) for line in (tmp_path / "out" / "other.jsonl").read_text().splitlines()]
     assert {event["file"] for event in events} == {"other.wav"}
     done = await command("dalston transcribe speech.wav other.wav")
-    assert done.out == f"{SAID}\n" * 4
+    assert done.out == f"{TEXT}\n" * 4
     assert "other.wav (2 of 2)\n" in done.err
     wrong = {
-        "speech.wav sub/speech.wav -o elsewhere": "two files would both be called speech.wav.txt",
+        "speech.wav sub/speech.wav -o elsewhere": "two transcripts would be named speech.wav.txt",
         "speech.wav other.wav -f srt": "name a folder with -o",
         "speech.wav other.wav -o speech.wav": "speech.wav is a file",
-        "speech.wav other.wav --json -o out": "--force replaces it",
-        "- -": "standard input can be read once",
+        "speech.wav other.wav --json -o out": "use --force to overwrite it",
+        "- -": "standard input can be given only once",
     }
     sessions = len(service.sessions)
-    for arguments, told in wrong.items():
+    for arguments, message in wrong.items():
         done = await command(f"dalston transcribe {arguments}")
-        assert (done.code, done.out, told in done.err) == (2, "", True), done.err
+        assert (done.code, done.out, message in done.err) == (2, "", True), done.err
     assert len(service.sessions) == sessions
     assert not (tmp_path / "elsewhere").exists()
     assert (await command("cp speech.wav speech.wave; dalston transcribe speech.wav speech.wave -o both")).code == 0
     assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["speech.wav.txt", "speech.wave.txt"]
 
 
-async def test_a_file_that_fails_keeps_no_other_and_gives_the_exit_code(command: Command, tmp_path: Path) -> None:
+async def test_failed_file_sets_the_exit_code_and_others_are_transcribed(command: Command, tmp_path: Path) -> None:
     done = await command("head -c 9000 /dev/urandom >noise.mp3; dalston transcribe noise.mp3 speech.wav -o out")
     assert done.code == 2
-    assert "error: noise.mp3: the file is of no kind of audio that is known" in done.err
+    assert "error: noise.mp3: the file is damaged or not in a supported audio format" in done.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["speech.txt"]
 
 
-async def test_a_service_that_goes_away_is_not_asked_for_every_file(command: Command, service: Service) -> None:
+async def test_unavailable_service_is_not_called_for_every_file(command: Command, service: Service) -> None:
     service.script = lambda _service, _session, moment: LOST if moment == "config" else None
     done = await command("cp speech.wav other.wav; dalston transcribe speech.wav other.wav")
     assert (done.code, done.err.count("error: ")) == (5, 1)
 
 
-async def test_a_part_of_a_transcript_is_not_called_as_the_whole(
-    command: Command, service: Service, tmp_path: Path
-) -> None:
+async def test_incomplete_transcript_keeps_a_part_file_name(command: Command, service: Service, tmp_path: Path) -> None:
     finals = 0
 
     def script(_service: Service, _session: Recorded | None, moment: str) -> Failure | None:
@@ -211,13 +209,13 @@ async def test_a_part_of_a_transcript_is_not_called_as_the_whole(
     done = await command("dalston transcribe speech.wav -o out.txt")
     assert done.code == 4, done.err
     assert not (tmp_path / "out.txt").exists()
-    assert "what was said until then is in out.txt.part" in done.err
-    assert (tmp_path / "out.txt.part").read_text().startswith(SAID)
+    assert "the incomplete transcript is in out.txt.part" in done.err
+    assert (tmp_path / "out.txt.part").read_text().startswith(TEXT)
 
 
-async def test_ctrl_c_writes_what_was_said(command: Command, service: Service, tmp_path: Path) -> None:
+async def test_ctrl_c_writes_the_transcript_so_far(command: Command, service: Service, tmp_path: Path) -> None:
     (tmp_path / "long.wav").write_bytes(wav_of(SPEECH * 20))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A child would inherit that it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A child would inherit an ignored signal.
     try:
         run = '"$PYTHON" -m dalston.cli.main transcribe --realtime -o out long.wav speech.wav'
         done = await command(f"timeout --preserve-status --foreground -s INT 4 {run}", PYTHON=sys.executable)
@@ -231,7 +229,7 @@ async def test_ctrl_c_writes_what_was_said(command: Command, service: Service, t
 
 
 @pytest.mark.parametrize("content", ["", "head -c 1000 speech.wav;", "head -c 10 speech.wav;"])
-async def test_ctrl_c_does_not_wait_for_input_that_does_not_come(content: str, command: Command) -> None:
+async def test_ctrl_c_does_not_wait_for_blocked_input(content: str, command: Command) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         run = '"$PYTHON" -m dalston.cli.main transcribe -'

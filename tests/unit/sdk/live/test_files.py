@@ -1,4 +1,4 @@
-"""Audio as people have it: made by ffmpeg or libsndfile, read by whichever decoder is there."""
+"""Audio in common formats: encoded by ffmpeg or libsndfile, read by any installed decoder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BY_SNDFILE = {"flac": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS", "aiff"
 
 
 class Pipe:
-    """Cannot go back, and gives little at a time."""
+    """A file that is not seekable and returns few bytes at a time."""
 
     def __init__(self, content: bytes) -> None:
         self._file = io.BytesIO(content)
@@ -89,7 +89,7 @@ def without_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["av", "soundfile", "ffmpeg"])
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The only one there is."""
+    """The only decoder that the test can use."""
     name = str(request.param)
     if name == "ffmpeg" and FFMPEG is None:
         pytest.skip("ffmpeg is not installed here")
@@ -112,7 +112,7 @@ def by_ffmpeg(folder: Path, kind: str) -> Path:
 
 @pytest.mark.usefixtures("without_decoders")
 @pytest.mark.parametrize("kind", WAVS)
-def test_wav_of_every_kind_needs_no_decoder(kind: str, tmp_path: Path) -> None:
+def test_every_kind_of_wav_needs_no_decoder(kind: str, tmp_path: Path) -> None:
     subtype, rate, channels = WAVS[kind]
     wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(SECONDS * rate) / rate)
     file = io.BytesIO()
@@ -125,7 +125,7 @@ def test_wav_of_every_kind_needs_no_decoder(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BY_SNDFILE)
-def test_files_are_read_by_whichever_decoder_there_is(kind: str, folder: Path, decoder: str) -> None:
+def test_files_are_read_by_any_installed_decoder(kind: str, folder: Path, decoder: str) -> None:
     check_tone(*read_path(folder / f"tone.{kind}"))
 
 
@@ -141,7 +141,7 @@ def test_containers_are_read_by_pyav_or_ffmpeg(kind: str, folder: Path, decoder:
 
 @pytest.mark.parametrize("kind", ["flac", "mp3", "ogg"])
 @pytest.mark.parametrize("only", ["av", "ffmpeg"])
-def test_a_pipe_is_read_as_a_file_is(kind: str, only: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipe_is_read_like_a_file(kind: str, only: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if only == "ffmpeg":
         if FFMPEG is None:
             pytest.skip("ffmpeg is not installed here")
@@ -152,12 +152,12 @@ def test_a_pipe_is_read_as_a_file_is(kind: str, only: str, folder: Path, monkeyp
 
 @pytest.mark.parametrize("only", ["av", "ffmpeg"])
 @pytest.mark.parametrize("kind", ["m4a", "mp4"])
-def test_an_mp4_is_read_from_a_pipe_wherever_its_table_stands(
+def test_mp4_is_read_from_a_pipe_wherever_its_index_is(
     kind: str, only: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = by_ffmpeg(folder, kind).read_bytes()
     assert (content.index(b"moov") < content.index(b"mdat")) == (kind == "mp4")
-    # Longer than what libav keeps of a pipe, so that it cannot go back.
+    # Longer than libav's buffer for pipes, so that it cannot seek back.
     size = 200_000
     filler = (size + 8).to_bytes(4, "big") + b"free" + bytes(size)
     if kind == "m4a":
@@ -169,14 +169,14 @@ def test_an_mp4_is_read_from_a_pipe_wherever_its_table_stands(
     check_tone(audio, read(audio))
 
 
-def test_a_file_is_what_is_in_it_and_not_what_it_is_called(folder: Path, tmp_path: Path) -> None:
+def test_file_format_is_detected_by_content_not_by_name(folder: Path, tmp_path: Path) -> None:
     renamed = tmp_path / "-i speech.wav"
     shutil.copyfile(folder / "tone.flac", renamed)
     check_tone(*read_path(renamed))
 
 
 @pytest.mark.usefixtures("without_decoders")
-def test_a_file_that_is_shorter_than_its_header_is_read_and_told(folder: Path) -> None:
+def test_truncated_file_is_read_with_a_warning(folder: Path) -> None:
     whole = (folder / "tone.wav").read_bytes()
     audio = open_file(io.BytesIO(whole[: len(whole) // 2]), None)
     assert len(read(audio)) == pytest.approx(RATE, abs=50)
@@ -187,7 +187,7 @@ def test_a_file_that_is_shorter_than_its_header_is_read_and_told(folder: Path) -
 
 
 @pytest.mark.usefixtures("without_decoders")
-def test_a_wav_file_without_audio_has_none_whatever_comes_behind() -> None:
+def test_wav_file_without_audio_yields_none_despite_later_chunks() -> None:
     content = b"WAVE" + fmt(1, 1, RATE, 16) + chunk(b"data", b"") + chunk(b"LIST", b"INFO" + b"q" * 3000)
     audio = open_file(io.BytesIO(b"RIFF" + len(content).to_bytes(4, "little") + content), None)
     assert list(audio.pieces) == []
@@ -195,7 +195,7 @@ def test_a_wav_file_without_audio_has_none_whatever_comes_behind() -> None:
 
 
 @pytest.mark.parametrize("only", ["av", "ffmpeg"])
-def test_a_damaged_file_is_read_as_far_as_it_goes_and_told(
+def test_damaged_file_is_read_as_far_as_possible_with_a_warning(
     only: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if only == "ffmpeg":
@@ -211,7 +211,7 @@ def test_a_damaged_file_is_read_as_far_as_it_goes_and_told(
 
 
 @pytest.mark.parametrize("only", ["av", "ffmpeg"])
-def test_a_gap_in_a_file_is_silence_so_that_times_stay_true(
+def test_gap_in_a_file_is_filled_with_silence(
     only: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if FFMPEG is None:
@@ -230,7 +230,7 @@ def test_a_gap_in_a_file_is_silence_so_that_times_stay_true(
     assert [warned.code for warned in audio.warnings] == (["damaged_audio"] if only == "av" else [])
 
 
-def test_noise_and_text_are_no_audio(decoder: str, tmp_path: Path) -> None:
+def test_noise_and_text_are_rejected(decoder: str, tmp_path: Path) -> None:
     path = tmp_path / "noise.mp3"
     noise = np.random.default_rng(7).integers(0, 256, 50_000, "u1").tobytes()
     for content in (noise, b"# Notes\n" * 1000, b"RIFF" + noise, b"x"):
@@ -240,7 +240,7 @@ def test_noise_and_text_are_no_audio(decoder: str, tmp_path: Path) -> None:
         assert refused.value.reason == "INVALID_AUDIO"
 
 
-def test_a_playlist_reads_no_other_file(folder: Path, decoder: str, tmp_path: Path) -> None:
+def test_playlist_reads_no_other_file(folder: Path, decoder: str, tmp_path: Path) -> None:
     lists = {
         "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2,\nfile://{folder}/tone.mp3\n#EXT-X-ENDLIST\n",
         "list.ffconcat": f"ffconcat version 1.0\nfile '{folder}/tone.wav'\n",
@@ -253,12 +253,12 @@ def test_a_playlist_reads_no_other_file(folder: Path, decoder: str, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("without_decoders")
-def test_without_a_decoder_it_is_told_what_to_install(folder: Path) -> None:
-    with pytest.raises(InvalidRequest, match="to read other kinds, install ffmpeg, or the Python package PyAV"):
+def test_missing_decoder_error_names_what_to_install(folder: Path) -> None:
+    with pytest.raises(InvalidRequest, match="to read other formats, install ffmpeg, or the Python package PyAV"):
         read_path(folder / "tone.flac")
 
 
-def test_a_file_left_in_the_middle_leaves_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_decoding_leaves_no_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if FFMPEG is None:
         pytest.skip("ffmpeg is not installed here")
     for name in ("av", "soundfile"):

@@ -1,10 +1,10 @@
-"""Samples of every kind become samples that the service takes."""
+"""Conversion of samples to formats that the service supports."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 from dalston.live.samples import Kind, Samples
 
 RATE = 16_000
@@ -16,7 +16,7 @@ def pieces(audio: bytes, size: int = 1001) -> list[bytes]:
 
 
 def packed(wave: np.ndarray, kind: Kind, bits: int) -> bytes:
-    """A wave of values from -1 to 1 as a WAV file has it."""
+    """Encodes a wave of values from -1 to 1 as in a WAV file."""
     if kind == "float":
         return wave.astype(f"<f{bits // 8}").tobytes()
     scaled = np.round(wave * (1 << (bits - 1))).astype("<i4")
@@ -27,7 +27,7 @@ def packed(wave: np.ndarray, kind: Kind, bits: int) -> bytes:
     return scaled.astype(f"<i{bits // 8}").tobytes()
 
 
-def heard(audio: bytes, format_: AudioFormat) -> np.ndarray:
+def decoded(audio: bytes, format_: AudioFormat) -> np.ndarray:
     if format_.encoding == "pcm_f32le":
         return np.frombuffer(audio, "<f4").reshape(-1, format_.channels)
     return np.frombuffer(audio, "<i2").reshape(-1, format_.channels) / 32768
@@ -35,31 +35,31 @@ def heard(audio: bytes, format_: AudioFormat) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "bits"), [("pcm", 8), ("pcm", 24), ("pcm", 32), ("float", 64)])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_other_widths_sound_the_same(kind: Kind, bits: int, channels: int) -> None:
+def test_other_sample_widths_are_converted(kind: Kind, bits: int, channels: int) -> None:
     samples = Samples(kind, bits, RATE, channels)
     wave = np.stack([WAVE] * channels, 1)
-    assert (samples.format.sample_rate, samples.format.channels, samples.is_taken) == (RATE, channels, False)
-    out = heard(b"".join(samples.converted(pieces(packed(wave, kind, bits)))), samples.format)
+    assert (samples.format.sample_rate, samples.format.channels, samples.is_supported) == (RATE, channels, False)
+    out = decoded(b"".join(samples.converted(pieces(packed(wave, kind, bits)))), samples.format)
     assert out.shape == wave.shape
     assert np.abs(out - wave).max() < (0.01 if bits == 8 else 0.0001)
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("pcm", 16), ("float", 32)])
-def test_more_channels_are_mixed(kind: Kind, bits: int) -> None:
+def test_more_than_two_channels_are_mixed(kind: Kind, bits: int) -> None:
     samples = Samples(kind, bits, RATE, 6)
     wave = np.stack([WAVE * share for share in (0, 0.2, 0.4, 0.6, 0.8, 1)], 1)
     assert samples.format.channels == 1
-    out = heard(b"".join(samples.converted(pieces(packed(wave, kind, bits)))), samples.format)
+    out = decoded(b"".join(samples.converted(pieces(packed(wave, kind, bits)))), samples.format)
     assert np.abs(out[:, 0] - WAVE / 2).max() < 0.0001
 
 
 @pytest.mark.parametrize("rate", [88_200, 96_000, 176_400, 192_000])
 @pytest.mark.parametrize("kind", ["pcm", "float"])
-def test_a_high_rate_is_divided_and_what_was_above_is_not_heard(rate: int, kind: Kind) -> None:
+def test_high_sample_rate_is_divided_without_aliasing(rate: int, kind: Kind) -> None:
     samples = Samples(kind, 32, rate, 2)
     time = np.arange(rate // 4) / rate
     voice, whistle = 0.5 * np.sin(2 * np.pi * 3000 * time), 0.4 * np.sin(2 * np.pi * 41_000 * time)
-    out = heard(
+    out = decoded(
         b"".join(samples.converted(pieces(packed(np.stack([voice + whistle, voice], 1), kind, 32)))), samples.format
     )
     lower = samples.format.sample_rate
@@ -71,7 +71,7 @@ def test_a_high_rate_is_divided_and_what_was_above_is_not_heard(rate: int, kind:
     assert np.abs(out[inside, 1] - expected[inside]).max() < 0.01
 
 
-def test_loud_sound_is_cut_off_and_does_not_turn_over() -> None:
+def test_loud_samples_are_clipped_without_overflow() -> None:
     samples = Samples("pcm", 16, 96_000, 1)
     square = np.where(np.arange(9600) // 48 % 2, 32767, -32768).astype("<i2")
     out = np.frombuffer(b"".join(samples.converted([square.tobytes()])), "<i2")
@@ -79,5 +79,5 @@ def test_loud_sound_is_cut_off_and_does_not_turn_over() -> None:
     assert np.sign(out[10:14]).tolist() == [-1] * 4
 
 
-def test_what_is_taken_is_not_touched() -> None:
+def test_supported_samples_are_not_converted() -> None:
     assert list(Samples("pcm", 16, 48_000, 2).converted([b"1", b"", b"23"])) == [b"1", b"", b"23"]

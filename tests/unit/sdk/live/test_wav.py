@@ -1,4 +1,4 @@
-"""WAV headers as programs write them."""
+"""WAV headers as various programs write them."""
 
 import contextlib
 import io
@@ -6,7 +6,7 @@ import struct
 
 import pytest
 from dalston import InvalidRequest
-from dalston.live.format import AudioFormat
+from dalston.live.audio_format import AudioFormat
 from dalston.live.samples import Samples
 from dalston.live.wav import WavHeader, read_header
 from hypothesis import given
@@ -30,7 +30,7 @@ def wav(*chunks: bytes, data: bytes = b"abcd", size: int | None = None) -> io.By
 
 
 @pytest.mark.parametrize(
-    ("header", "encoding", "is_taken"),
+    ("header", "encoding", "is_supported"),
     [
         (fmt(1, 1, 16_000, 16), "pcm_s16le", True),
         (fmt(3, 1, 16_000, 32), "pcm_f32le", True),
@@ -44,12 +44,12 @@ def wav(*chunks: bytes, data: bytes = b"abcd", size: int | None = None) -> io.By
         (fmt(3, 1, 16_000, 64), "pcm_f32le", False),
     ],
 )
-def test_every_kind_of_sample_is_read(header: bytes, encoding: str, is_taken: bool) -> None:
+def test_every_kind_of_sample_is_read(header: bytes, encoding: str, is_supported: bool) -> None:
     read = read_header(wav(header))
-    assert (read.samples.format, read.samples.is_taken, read.size) == (AudioFormat(encoding), is_taken, 4)
+    assert (read.samples.format, read.samples.is_supported, read.size) == (AudioFormat(encoding), is_supported, 4)
 
 
-def test_the_audio_begins_behind_whatever_comes_before_it() -> None:
+def test_chunks_before_the_audio_are_skipped() -> None:
     file = wav(chunk(b"LIST", b"odd"), fmt(1, 2, 44_100, 16), chunk(b"JUNK", b"\0" * 1000), data=b"12345678")
     assert read_header(file) == WavHeader(Samples("pcm", 16, 44_100, 2), 8)
     assert file.read() == b"12345678"
@@ -59,8 +59,8 @@ MONO = Samples("pcm", 16, 8_000, 1)
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFDB, 0x7FFFFFFF, 0x7FFFF000, 0x80000000])
-def test_a_length_that_was_not_known_is_to_the_end(size: int) -> None:
-    """What ffmpeg, sox and arecord write into a pipe."""
+def test_unknown_length_extends_to_the_end(size: int) -> None:
+    """The placeholders that ffmpeg, sox and arecord write to a pipe."""
     assert read_header(wav(fmt(1, 1, 8_000, 16), size=size)) == WavHeader(MONO, None)
 
 
@@ -69,10 +69,10 @@ def wav_without_length(riff: int, behind: bytes) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF])
-def test_audio_behind_a_length_of_nothing_is_audio_of_a_recorder_that_did_not_know_it(riff: int) -> None:
+def test_zero_length_followed_by_audio_means_unknown_length(riff: int) -> None:
     file = wav_without_length(riff, b"\1\0\2\0" * 10)
     header = read_header(file)
-    assert (header.size, header.ahead + file.read()) == (None, b"\1\0\2\0" * 10)
+    assert (header.size, header.lookahead + file.read()) == (None, b"\1\0\2\0" * 10)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_audio_behind_a_length_of_nothing_is_audio_of_a_recorder_that_did_not_kn
         (36 + 28, chunk(b"abcd", b"q" * 20)),
     ],
 )
-def test_what_stands_behind_no_audio_is_not_taken_for_audio(riff: int, behind: bytes) -> None:
+def test_chunks_after_empty_audio_are_not_read_as_audio(riff: int, behind: bytes) -> None:
     assert read_header(wav_without_length(riff, behind)) == WavHeader(MONO, 0)
 
 
-def test_audio_may_come_behind_no_audio() -> None:
+def test_audio_may_follow_an_empty_data_chunk() -> None:
     file = wav_without_length(100, chunk(b"LIST", b"q" * 20) + chunk(b"data", b"abcd"))
     assert (read_header(file).size, file.read()) == (4, b"abcd")
 
@@ -104,24 +104,24 @@ def test_lengths_beyond_4_gib_are_read(start: bytes, size: int, read: int | None
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (wav(fmt(1, 1, 16_000, 48)), "48 bits"),
-        (wav(fmt(2, 1, 16_000, 4)), "compressed format"),
+        (wav(fmt(1, 1, 16_000, 48)), "48-bit"),
+        (wav(fmt(2, 1, 16_000, 4)), "compressed audio"),
         (wav(fmt(1, 0, 16_000, 16)), "0 channels"),
-        (wav(fmt(1, 1, 6_000, 16)), "sample rate is 6000 Hz"),
-        (wav(fmt(1, 1, 48_001, 16)), "sample rate is 48001 Hz"),
-        (wav(), "does not say"),
-        (io.BytesIO(b"\0\0\0\0AVI "), "is none"),
+        (wav(fmt(1, 1, 6_000, 16)), "sample rate 6000 Hz"),
+        (wav(fmt(1, 1, 48_001, 16)), "sample rate 48001 Hz"),
+        (wav(), "does not state"),
+        (io.BytesIO(b"\0\0\0\0AVI "), "is not one"),
         (io.BytesIO(b"\0\0\0\0WAVEfmt "), "ends before"),
         (wav(b"JUNK" + b"\xff" * 4), "no audio"),
     ],
 )
-def test_what_is_not_read_says_why(file: io.BytesIO, message: str) -> None:
+def test_unsupported_wav_error_states_the_reason(file: io.BytesIO, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         read_header(file)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_do_anything_but_be_refused_or_read(content: bytes) -> None:
+def test_arbitrary_bytes_are_read_or_rejected(content: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
         read_header(io.BytesIO(content))
     with contextlib.suppress(InvalidRequest):
