@@ -1,6 +1,6 @@
 """The decoder loop that keeps several ways to go on, and takes the best one in the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,8 +23,6 @@ class Beam:
     """Which of the beams before the last step it goes on from."""
     is_greedy: bool = True
     """Whether it has taken the likeliest token each time."""
-    is_extra: bool = False
-    """Whether it was once less likely than all that there are places for, and goes on because it is greedy."""
 
     @property
     def came_to_an_end(self) -> bool:
@@ -53,63 +51,49 @@ class Search:
     """The beams of one row."""
 
     width: int
-    """Beams to go on with, and ends to choose from. The greedy beam has one more place once it is not among them."""
+    """Beams to go on with, and ends to choose from."""
     going: list[Beam]
-    words: Callable[[Sequence[int]], int] = len
-    """How many words some text tokens are."""
     finished: list[Beam] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
         """Not before the greedy beam is: texts that leave much out are the first to end."""
-        return not self.going or (self._has_enough and not any(beam.is_greedy for beam in self.going))
+        if any(beam.is_greedy for beam in self.going):
+            return False
+        return not self.going or sum(beam.came_to_an_end for beam in self.finished) >= self.width
 
     @property
     def best(self) -> RowDecoding:
         """The likeliest text, and never fewer words than the greedy one has at a better probability of its words."""
-        ranked = [beam for beam in self.finished or self.going if not beam.is_extra]
-        best = max(ranked or self.finished or self.going, key=lambda beam: beam.rank)
+        best = max(self.finished or self.going, key=lambda beam: beam.rank)
         greedy = next((beam for beam in self.finished if beam.is_greedy and beam.came_to_an_end), best)
-        if greedy is best or _mean(greedy.row) < _mean(best.row):
-            return best.row
-        # Tokens are no measure: a misspelt word has more of them than the right one.
-        return greedy.row if self.words(greedy.row.text) > self.words(best.row.text) else best.row
+        says_more = len(greedy.row.text) > len(best.row.text)
+        return greedy.row if says_more and _mean(greedy.row) >= _mean(best.row) else best.row
 
     def advance(self, choices: Sequence[Sequence[tuple[int, float]]]) -> None:
         """Takes the tokens that each beam may go on with and their log probabilities; keeps the likeliest ways.
 
-        The greedy one is among them, however unlikely it is for now: beside the others, so that it takes the place of
-        none.
+        The greedy one is among them, however unlikely it is for now.
         """
         ways = [
             _Way(beam.log_probability + chance, source, token, chance, beam.is_greedy and not rank)
             for source, (beam, offered) in enumerate(zip(self.going, choices, strict=True))
             for rank, (token, chance) in enumerate(offered)
-            if not rank or not beam.is_extra
         ]
         before, self.going = self.going, []
         greedy = next((way for way in ways if way.is_greedy), None)
-        is_extra = greedy is not None and before[greedy.source].is_extra
-        if not self._has_enough:
-            others = (way for way in ways if not (is_extra and way is greedy))
-            for way in sorted(others, key=lambda way: -way.log_probability):
-                self._keep(before[way.source], way)
-                if way is greedy:
-                    greedy = None
-                if len(self.going) == self.width:
-                    break
-        if greedy is not None:
-            self._keep(before[greedy.source], greedy, is_extra=True)
-
-    def _keep(self, before: Beam, way: _Way, *, is_extra: bool = False) -> None:
-        row = before.row.branch()
-        row.accept(way.token, way.chance)
-        beam = Beam(row, way.log_probability, before.steps + 1, way.source, way.is_greedy, is_extra)
-        (self.finished if row.ending else self.going).append(beam)
-
-    @property
-    def _has_enough(self) -> bool:
-        return sum(beam.came_to_an_end and not beam.is_extra for beam in self.finished) >= self.width
+        for way in sorted(ways, key=lambda way: -way.log_probability):
+            # The last place is the greedy one's as long as it has none.
+            if way is not greedy and greedy is not None and len(self.going) == self.width - 1:
+                continue
+            row = before[way.source].row.branch()
+            row.accept(way.token, way.chance)
+            beam = Beam(row, way.log_probability, before[way.source].steps + 1, way.source, way.is_greedy)
+            (self.finished if row.ending else self.going).append(beam)
+            if way is greedy:
+                greedy = None
+            if len(self.going) == self.width:
+                return
 
 
 _KEPT = 0.75
@@ -119,11 +103,6 @@ _IDLE = Allowed(text=True, opens_text=False, end=True, stamps=range(0))
 """For the places of a search that has fewer beams than it may have."""
 
 
-def places(width: int) -> int:
-    """Rows that the decoder has for each utterance: one for the greedy beam, when it is none of the likeliest."""
-    return width + 1 if width > 1 else 1
-
-
 def search(
     decoder: Decoder,
     state: DecoderState,
@@ -131,23 +110,21 @@ def search(
     logits: torch.Tensor,
     rows: Sequence[RowDecoding],
     width: int,
-    words: Callable[[Sequence[int]], int],
 ) -> list[RowDecoding]:
     """Decodes with `width` beams a row until every row is done, and gives the best one of each.
 
     Args:
         logits: of each row's last prompt token, [rows, vocabulary].
         rows: each with nothing written yet.
-        words: how many words some text tokens are.
     """
-    searches = going = [Search(width, [Beam(row)], words) for row in rows]
-    decoder.fan_out(state, places(width))
-    logits = logits.repeat_interleave(places(width), dim=0)
+    searches = going = [Search(width, [Beam(row)]) for row in rows]
+    decoder.fan_out(state, width)
+    logits = logits.repeat_interleave(width, dim=0)
     while True:
         beams = [beam for each in going for beam in _places(each)]
         allowed = [beam.row.allowed() if beam else _IDLE for beam in beams]
         choices = choose.several(logits, allowed, width)
-        for first, each in zip(range(0, len(beams), places(width)), going, strict=True):
+        for first, each in zip(range(0, len(beams), width), going, strict=True):
             if not each.done:
                 each.advance(choices[first : first + len(each.going)])
         left = [number for number, each in enumerate(going) if not each.done]
@@ -164,7 +141,7 @@ def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], wid
     sources, tokens = [], []
     for number, each in enumerate(searches):
         for beam in _places(each):
-            sources.append(number * places(width) + (beam.source if beam else 0))
+            sources.append(number * width + (beam.source if beam else 0))
             tokens.append(beam.row.tokens[-1] if beam else 0)
     device = state.tokens.device
     decoder.follow(state, torch.tensor(sources, device=device))
@@ -178,4 +155,4 @@ def _mean(row: RowDecoding) -> float:
 
 def _places(search: Search) -> list[Beam | None]:
     going = [] if search.done else search.going
-    return [*going, *[None] * (places(search.width) - len(going))]
+    return [*going, *[None] * (search.width - len(going))]

@@ -11,7 +11,7 @@ import torch
 
 from server.inference import metrics
 from server.inference.decoding.batch_memory import BatchMemory, ValueBytes, batch_memory
-from server.inference.decoding.beam import places, search
+from server.inference.decoding.beam import search
 from server.inference.decoding.bias_terms import prompt_tokens, terms_alone, within_one
 from server.inference.decoding.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
 from server.inference.decoding.generation import TokenChooser, capacity, generate
@@ -20,7 +20,7 @@ from server.inference.decoding.language import BEST_KNOWN, Detected, detected
 from server.inference.decoding.repetition import EAGER, PATIENT
 from server.inference.decoding.token_rules import RowDecoding
 from server.inference.decoding.word_timer import Said, WordTimer
-from server.inference.decoding.words import certain_beginning, timed_words, word_count
+from server.inference.decoding.words import certain_beginning, timed_words
 from server.inference.whisper.checkpoint import read_checkpoint
 from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.encoder import Encoder
@@ -110,7 +110,7 @@ class Transcriber:
     @property
     def memory(self) -> BatchMemory:
         """What its batches take."""
-        return batch_memory(self._shape, self._watched_heads, places(self._beams), self._values)
+        return batch_memory(self._shape, self._watched_heads, self._beams, self._values)
 
     @torch.inference_mode()
     def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]:
@@ -223,14 +223,11 @@ class Transcriber:
         hidden = writing.hidden[:, -1:]
         if self._beams > 1:
             logits = self._decoder.logits(hidden[:, 0])
-            rows = search(self._decoder, writing.state, self._choose, logits, writing.rows, self._beams, self._words)
+            rows = search(self._decoder, writing.state, self._choose, logits, writing.rows, self._beams)
         else:
             rows = writing.rows
             generate(self._decoder, writing.state, self._choose, hidden, rows, writing.drafts)
         return [self._hypothesis(each, row) for each, row in zip(heard, rows, strict=True)]
-
-    def _words(self, tokens: Sequence[int]) -> int:
-        return word_count(self._tokenizer.decode(tokens))
 
     def _prompt(self, asked: _Asked, with_terms: bool) -> list[int]:
         asking = self.vocabulary.prompt(asked.language)

@@ -1,7 +1,6 @@
 """Words and when they were said, from tokens and when those were. Pure."""
 
 import math
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,18 +12,6 @@ UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 Decode = Callable[[list[int]], str]
 """Text of some tokens; a character cut in two gives the replacement character."""
-
-
-_COUNTED = re.compile(
-    # A character is a word where a script puts no spaces: Thai, Lao, Myanmar, Khmer, kana, Han.
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-    r"|[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
-)
-
-
-def word_count(text: str) -> int:
-    """The words of a text in any language, numbers included: characters, where the script puts no spaces."""
-    return len(_COUNTED.findall(text))
 
 
 @dataclass(slots=True)

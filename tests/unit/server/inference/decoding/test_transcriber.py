@@ -9,10 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from server.inference.decoding import beam
 from server.inference.decoding.beam import search
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.repetition import PATIENT, RepetitionGuard
-from server.inference.decoding.token_rules import RowDecoding, beam
+from server.inference.decoding.token_rules import RowDecoding
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
 from server.inference.whisper.decoder import Decoder, DecoderState
@@ -146,16 +147,16 @@ def test_beams_of_rows_that_are_done_are_dropped_and_those_that_go_on_write_the_
         rows = [RowDecoding(transcriber.vocabulary, 29.0, cap, PATIENT) for cap in (12, 3, 24, 6)]
         state = decoder.start(audio, 64, padding=[0, 1, 0, 0])
         logits = decoder.logits(decoder.step(state, prompts)[:, -1])
-        return [row.tokens for row in search(decoder, state, transcriber._choose, logits, rows, 3, len)]
+        return [row.tokens for row in search(decoder, state, transcriber._choose, logits, rows, 3)]
 
     step = decoder.step
     monkeypatch.setattr(decoder, "step", lambda state, tokens: (sizes.append(len(tokens)), step(state, tokens))[1])
     dropped = written()
-    assert {4, 12, 16} <= set(sizes[1:])
+    assert {3, 9, 12} <= set(sizes[1:])
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
     monkeypatch.setattr(beam, "_KEPT", 0.0)
     assert written() == dropped
-    assert set(sizes[1:]) == {16}
+    assert set(sizes[1:]) == {12}
 
 
 def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:

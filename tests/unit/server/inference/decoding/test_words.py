@@ -3,7 +3,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from server.inference.decoding.words import TimedTokens, certain_beginning, timed_words, word_count
+from server.inference.decoding.words import TimedTokens, certain_beginning, timed_words
 from server.inference.recognition import Word
 
 
@@ -95,20 +95,3 @@ def test_a_text_is_certain_up_to_the_first_word_with_a_token_that_is_not(
 ) -> None:
     logs = [math.log(chance) for chance in chances]
     assert certain_beginning(range(len(pieces)), logs, 0.6, decoder(pieces), "en") == certain
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [
-        ("", 0),
-        (" Para bloquear, o desbloquear.", 4),
-        ("siete o nueve", 3),
-        ("7 o 9", 3),
-        ("don't", 2),
-        ("今日は", 3),
-        ("中文 ok", 3),
-        ("...", 0),
-    ],
-)
-def test_words_are_counted_in_any_script(text: str, count: int) -> None:
-    assert word_count(text) == count
