@@ -35,6 +35,21 @@ def speech(lengths: Iterable[tuple[float, float]]) -> bytes:
     return np.concatenate([*parts, np.zeros(RATE, "<i2")]).tobytes()
 
 
+class SerialContext:
+    """The context of a call whose tasks write one message at a time, as grpc.aio requires."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._writing = asyncio.Lock()
+
+    async def write(self, message: pb.TranscribeResponse) -> None:
+        async with self._writing:
+            await self._context.write(message)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
 @dataclass
 class Recorded:
     """A session of the fake service."""
@@ -122,6 +137,7 @@ class Service(transcription_pb2_grpc.TranscriptionServiceServicer):
 
     async def Transcribe(self, requests: AsyncIterator[pb.TranscribeRequest], context: Any) -> None:  # type: ignore[override]
         session: Recorded | None = None
+        context = SerialContext(context)
         try:
             config = (await anext(requests)).config
             self.configs.append(config)
