@@ -1,4 +1,4 @@
-"""The WebSocket as the contract wants it: no connection fails without an `error` message that says why."""
+"""The WebSocket of a client. No connection fails without the error message of its protocol."""
 
 import asyncio
 import select
@@ -13,61 +13,83 @@ from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
 from bridge.closing import CloseReason, close_reason_for
-from bridge.frames import MAX_MESSAGE_BYTES, TOO_BIG, encode_error
+from bridge.protocols.interface import ClientProtocol
+from bridge.refusal import too_big
 
 MAX_HEAD_BYTES = 128 * 1024
 """Largest HTTP request, line and headers together."""
 
 KERNEL_BUFFER_BYTES = 256 * 1024
-"""What the kernel may hold for one connection each way, where by itself it would take megabytes for a stuck reader. It
-is eight seconds of audio of the default format."""
+"""What the kernel may buffer for one connection each way; by default it buffers megabytes for a client that does not
+read. It is eight seconds of audio of the default format."""
 
-LOOK_SECONDS = 1.0
-"""Between two looks whether a client is still connected."""
-
-# The library fails a connection by itself on a frame that is too long, which is never read, and on text that is not
-# UTF-8. In its own words that is a bare close frame, and 1007 is no code of the contract.
-_REFUSALS: dict[int, CloseReason] = {
-    CloseCode.MESSAGE_TOO_BIG: close_reason_for("MESSAGE_TOO_BIG", TOO_BIG),
-    CloseCode.INVALID_DATA: close_reason_for("INVALID_MESSAGE", "a text message must be JSON in UTF-8"),
-}
+POLL_SECONDS = 1.0
+"""Between two checks whether a client is still connected."""
 
 
-class _Protocol(ServerProtocol):
-    """A protocol that tells the client why it fails, and its owner that it did."""
+class _WebSocketProtocol(ServerProtocol):
+    """Sends the client an error before the library fails the connection, and reports the refusal to its owner.
+
+    The library fails a connection by itself on a frame that is too long, which it never reads, and on text that is not
+    UTF-8. It would send a bare close frame with a code that need not be the protocol's.
+    """
 
     def __init__(self, refuse: Callable[[CloseReason], None], **options: Any) -> None:
         super().__init__(**options)
         self._refuse = refuse
+        self.client_protocol: ClientProtocol | None = None
 
     def fail(self, code: CloseCode | int, reason: str = "") -> None:
-        refusal = _REFUSALS.get(code)
-        if refusal is not None and self.state is OPEN:
-            self.send_text(encode_error(refusal).encode())
+        refusal = self._refusal(code)
+        if refusal is not None and self.client_protocol is not None and self.state is OPEN:
+            closing = self.client_protocol.close(refusal)
+            if closing.message is not None:
+                self.send_text(closing.message.encode())
             self._refuse(refusal)
-            code, reason = refusal.close_code, refusal.code
+            code, reason = closing.code, closing.reason
         super().fail(code, reason)
+
+    def _refusal(self, code: CloseCode | int) -> CloseReason | None:
+        if code == CloseCode.MESSAGE_TOO_BIG and self.client_protocol is not None:
+            refused = too_big(self.client_protocol.max_frame_bytes)
+            return close_reason_for(refused.reason, refused.message)
+        if code == CloseCode.INVALID_DATA:
+            return close_reason_for("INVALID_MESSAGE", "a text message must be JSON in UTF-8")
+        return None
 
 
 class ClientSocket(ServerConnection):
     """One client's connection, from TCP accept to TCP close."""
 
-    def __init__(self, protocol: ServerProtocol, server: Server, *, max_connections: int, **options: Any) -> None:
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        server: Server,
+        *,
+        max_connections: int,
+        on_lost: Callable[["ClientSocket"], None],
+        **options: Any,
+    ) -> None:
         self._max_connections = max_connections
+        self._on_lost = on_lost
         self._refusal: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
         self._head_bytes = 0
         self.has_begun = False
-        """Whether it has been sent `session.begin`."""
-        super().__init__(
-            _Protocol(
-                self._refuse,
-                origins=protocol.origins,
-                max_size=MAX_MESSAGE_BYTES,
-                logger=protocol.logger,
-            ),
-            server,
-            **options,
-        )
+        """Whether the server has begun its session."""
+        self._websocket = _WebSocketProtocol(self._refuse, origins=protocol.origins, logger=protocol.logger)
+        super().__init__(self._websocket, server, **options)
+
+    @property
+    def client_protocol(self) -> ClientProtocol:
+        """The protocol that the client speaks."""
+        if self._websocket.client_protocol is None:
+            raise RuntimeError("the handshake is not done")
+        return self._websocket.client_protocol
+
+    @client_protocol.setter
+    def client_protocol(self, client_protocol: ClientProtocol) -> None:
+        self._websocket.client_protocol = client_protocol
+        self._websocket.max_message_size = client_protocol.max_frame_bytes
 
     def _refuse(self, close_reason: CloseReason) -> None:
         # A client may send more than one frame that is refused; the first counts.
@@ -75,12 +97,12 @@ class ClientSocket(ServerConnection):
             self._refusal.set_result(close_reason)
 
     async def refused(self) -> CloseReason:
-        """Waits until the client sent a frame that the socket refuses. It has been told, and is being closed."""
+        """Waits until the client sends a frame that the socket refuses. The error is sent by then, and the close."""
         return await asyncio.shield(self._refusal)
 
     @property
     def is_refused(self) -> bool:
-        """Whether `refused` has come true."""
+        """Whether the client has sent a frame that the socket refuses."""
         return self._refusal.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -91,6 +113,10 @@ class ClientSocket(ServerConnection):
         if len(self.server.handler_tasks) > self._max_connections:
             self.transport.abort()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_lost(self)
+
     def data_received(self, data: bytes) -> None:
         if self.request is None:
             self._head_bytes += len(data)
@@ -99,8 +125,13 @@ class ClientSocket(ServerConnection):
                 return
         super().data_received(data)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is not known to be lost."""
+        return self.state is not CLOSED and not self.transport.is_closing()
+
     def abort(self) -> None:
-        """Drops the connection without a word."""
+        """Drops the connection without a close frame."""
         # asyncio of Python 3.11 fails to abort a transport that was closed with unsent data and has sent it since.
         if self.state is not CLOSED:
             self.transport.abort()
@@ -108,8 +139,8 @@ class ClientSocket(ServerConnection):
     async def lost(self) -> None:
         """Waits until the other end has closed the connection.
 
-        asyncio finds that out by reading, and nothing is read while frames wait to be taken. Behind data that the
-        kernel has no room for, a close comes as the answer to the next ping.
+        asyncio notices it by reading, and reads nothing while frames are queued. A close that is behind data for which
+        the kernel has no room arrives as the answer to the next ping.
         """
         connection = self.transport.get_extra_info("socket")
         while (descriptor := connection.fileno()) >= 0:
@@ -117,7 +148,7 @@ class ClientSocket(ServerConnection):
             poll.register(descriptor, select.POLLRDHUP)
             if poll.poll(0):
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     @property
     def opening_request(self) -> Request:

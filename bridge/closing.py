@@ -1,80 +1,58 @@
-"""How a WebSocket ends: from the status of the gRPC stream to an `error` message and a close code."""
+"""Why a connection ends: from the status of the gRPC stream to a reason, which each protocol shows in its own way."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from dalston.v1.error_reason_pb2 import ErrorReason
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 ERROR_DOMAIN = "dalston.v1"
 STATUS_DETAILS = "grpc-status-details-bin"
+_PREFIX = "ERROR_REASON_"
+_REASONS = frozenset(ErrorReason.keys())
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """The last words to a client: an `error` message, where there is one, and a close frame."""
+    """Why a connection ends."""
 
-    close_code: int
-    """The WebSocket close code. 1006 is never sent: nobody is there to hear it."""
-    code: str = ""
-    """The `code` of the `error` message; empty when the end is no error."""
+    reason: str
+    """`COMPLETED`, `DISCONNECTED`, or a reason of error_reason.proto without its prefix."""
     message: str = ""
     """What went wrong, for a person."""
-    recoverable: bool = False
-    """Whether the same request may succeed when it is made again, after a while."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What ErrorInfo adds to its reason, such as the parameter that is wrong."""
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the client is sent an error."""
+        return self.reason not in ("COMPLETED", "DISCONNECTED")
 
-COMPLETED = CloseReason(1000)
-GONE = CloseReason(1006)
+    @property
+    def code(self) -> str:
+        """The reason in lower case; empty when it is no error."""
+        return self.reason.lower() if self.is_error else ""
 
-# Every reason of error_reason.proto: the close code, and whether trying again may help.
-_REASONS: dict[str, tuple[int, bool]] = {
-    "INVALID_PARAMETERS": (4400, False),
-    "INVALID_MESSAGE": (4400, False),
-    "INVALID_AUDIO": (4400, False),
-    "INVALID_MODEL": (4400, False),
-    "UNIMPLEMENTED": (4400, False),
-    "MESSAGE_TOO_BIG": (1009, False),
-    "UNAUTHENTICATED": (4001, False),
-    "PERMISSION_DENIED": (4003, False),
-    "SESSION_NOT_FOUND": (4404, False),
-    "AUDIO_NOT_STORED": (4404, False),
-    "TRANSCRIPT_NOT_STORED": (4404, False),
-    "KEY_NOT_FOUND": (4404, False),
-    "PATH_NOT_FOUND": (4404, False),
-    "SESSION_ACTIVE": (4409, True),
-    "SESSION_RESUMED": (4409, False),
-    "SESSION_ENDED": (4410, False),
-    "AUTHENTICATION_OFF": (4400, False),
-    "INVALID_RANGE": (4400, False),
-    "IDLE_TIMEOUT": (4408, True),
-    "SESSION_TIMEOUT": (4408, True),
-    "TOO_MANY_SESSIONS": (4429, True),
-    "TOO_MANY_KEYS": (4429, False),
-    "STORAGE_QUOTA_EXCEEDED": (4429, False),
-    "RATE_LIMITED": (4429, True),
-    "NO_CAPACITY": (4503, True),
-    "UNAVAILABLE": (4503, True),
-    "SERVER_SHUTDOWN": (1012, True),
-    "INTERNAL": (1011, False),
-}
+
+COMPLETED = CloseReason("COMPLETED")
+DISCONNECTED = CloseReason("DISCONNECTED")
+"""Nothing can be sent any more, or the client does not take it."""
 
 _LOST = ("UNAVAILABLE", "the transcription server cannot be reached; try again shortly")
 
-# A status without ErrorInfo was made by gRPC or a proxy. Its text is about their insides and stays here.
+# gRPC or a proxy made a status without ErrorInfo. Its text is about their internals and is not sent to the client.
 _BARE_STATUSES: dict[grpc.StatusCode, tuple[str, str]] = {
     grpc.StatusCode.UNAVAILABLE: _LOST,
-    # A killed server's streams end with INTERNAL, a proxy's resets with CANCELLED or DEADLINE_EXCEEDED, and what comes
-    # while a server closes its port with CANCELLED.
+    # The streams of a killed server end with INTERNAL, those that a proxy resets with CANCELLED or DEADLINE_EXCEEDED,
+    # and those that arrive while a server closes its port with CANCELLED.
     grpc.StatusCode.INTERNAL: _LOST,
     grpc.StatusCode.CANCELLED: _LOST,
     grpc.StatusCode.DEADLINE_EXCEEDED: _LOST,
-    # The other end is no transcription server, or one of another version: a matter of deployment, not of the client.
+    # The peer is no transcription server, or one of another version: an error of the deployment, not of the client.
     grpc.StatusCode.UNIMPLEMENTED: _LOST,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("NO_CAPACITY", "the transcription server is busy; try again shortly"),
     grpc.StatusCode.UNAUTHENTICATED: ("UNAUTHENTICATED", "the key was not accepted"),
@@ -83,15 +61,14 @@ _BARE_STATUSES: dict[grpc.StatusCode, tuple[str, str]] = {
 
 
 def close_reason_for(reason: str, message: str, metadata: Mapping[str, str] | None = None) -> CloseReason:
-    """The ending for a reason of error_reason.proto; one that a newer server knows and we do not is `internal`."""
-    if reason not in _REASONS:
+    """The close reason for a reason of error_reason.proto; INTERNAL for one that only a newer server knows."""
+    if _PREFIX + reason not in _REASONS:
         reason = "INTERNAL"
-    close_code, recoverable = _REASONS[reason]
-    return CloseReason(close_code, reason.lower(), message, recoverable, metadata or {})
+    return CloseReason(reason, message, metadata or {})
 
 
 def close_reason_of_failure(error: grpc.aio.AioRpcError) -> CloseReason:
-    """The ending for a stream that failed."""
+    """The close reason for a stream that failed."""
     info = error_info(error.trailing_metadata() or ())
     if info is not None:
         return close_reason_for(info.reason, error.details() or info.reason.lower(), dict(info.metadata))
@@ -100,7 +77,7 @@ def close_reason_of_failure(error: grpc.aio.AioRpcError) -> CloseReason:
 
 
 def error_info(trailing: Iterable[Any]) -> ErrorInfo | None:
-    """Our ErrorInfo out of trailing metadata, pairs of key and value; None where there is none that can be read."""
+    """The ErrorInfo of the contract in trailing metadata, pairs of key and value; None if none can be read."""
     details = next((value for key, value in trailing if key == STATUS_DETAILS), None)
     if not isinstance(details, bytes):
         return None

@@ -16,6 +16,8 @@ from telemetry.origins import Origins, split_origins
 class RelayLimits:
     """How long one connection waits for either end, in seconds."""
 
+    configure_seconds: float = 60.0
+    """For the client to configure its session, where its protocol does that by a message."""
     begin_seconds: float = 20.0
     """For the server to accept the session."""
     stall_seconds: float = 60.0
@@ -23,17 +25,17 @@ class RelayLimits:
     stuck_seconds: float = 30.0
     """For the client to take one message of the server."""
     settle_seconds: float = 10.0
-    """For the server to take what a client sent right before it left without asking for the end."""
+    """For the server to take what a client sent right before it disconnected without an end."""
     finish_seconds: float = 120.0
-    """For the server to finish a session whose client asked for the end and did not wait for it."""
+    """For the server to finish a session whose client sent the end and disconnected."""
     close_seconds: float = 5.0
     """For the client to answer the close."""
     ping_interval_seconds: float = 20.0
     """Between two pings to the client."""
     ping_timeout_seconds: float = 20.0
-    """For any sign of life after a ping."""
+    """For any frame after a ping."""
     grace_seconds: float = 30.0
-    """For a stream to go on when the bridge is told to stop."""
+    """For running streams to finish when the bridge stops."""
 
 
 _DEFAULTS = RelayLimits()
@@ -49,22 +51,24 @@ class BridgeSettings(BaseSettings):
     bridge_port: int = Field(default=8081, ge=0, le=65535)
     """The port to listen on; 0 takes a free one and logs it."""
     bridge_socket: Path | None = None
-    """A Unix socket to listen on instead: only who may open it is served."""
+    """A Unix socket to listen on instead: its permissions decide which processes are served."""
     server_target: str = "127.0.0.1:50051"
-    """The transcription server as a gRPC target; a name with several addresses is used in turn."""
+    """The transcription server as a gRPC target; the addresses of a name are used in turn."""
     auth: Literal["none", "keys"] = "none"
-    """How callers prove who they are. The server checks it; here it decides where the bridge may listen, and which
-    pages it lets in."""
+    """How callers authenticate. The server checks it; here it decides where the bridge may listen, and which pages it
+    admits."""
     allowed_origins: Origins = ""
-    """Pages that may open WebSockets although another host serves them: origins, with commas between."""
+    """Pages that may open WebSockets although another host serves them: origins, separated by commas."""
     allow_unauthenticated: bool = False
     """Whether an unauthenticated service may be reached from other machines."""
     bridge_max_connections: int = Field(default=500, ge=1)
-    """WebSockets served at once; more are told `no_capacity`. Each takes one file descriptor."""
+    """WebSockets served at once; more are closed with NO_CAPACITY. Each takes one file descriptor."""
     bridge_handshake_seconds: float = Field(default=10.0, gt=0)
     """Longest time a client may take for its HTTP request."""
     shutdown_seconds: float = Field(default=_DEFAULTS.grace_seconds, ge=0)
-    """Time that running streams may go on when the process is told to stop. The server has it under the same name."""
+    """Time for running streams to finish when the process stops. The server has a setting of the same name."""
+    bridge_configure_seconds: float = Field(default=_DEFAULTS.configure_seconds, gt=0)
+    """Time a client gets to configure its session, where its protocol does that by a message."""
     bridge_begin_seconds: float = Field(default=_DEFAULTS.begin_seconds, gt=0)
     """Time the server gets to accept a session."""
     bridge_stall_seconds: float = Field(default=_DEFAULTS.stall_seconds, gt=0)
@@ -72,15 +76,16 @@ class BridgeSettings(BaseSettings):
     bridge_stuck_seconds: float = Field(default=_DEFAULTS.stuck_seconds, gt=0)
     """Time a client gets to take one message."""
     bridge_settle_seconds: float = Field(default=_DEFAULTS.settle_seconds, gt=0)
-    """Time the server gets to take what a client sent before it left. A session that stores something gets more."""
+    """Time the server gets to take what a client sent before it disconnected. A session that stores something gets
+    more."""
     bridge_finish_seconds: float = Field(default=_DEFAULTS.finish_seconds, gt=0)
-    """Time a session gets to complete after its client asked for the end and left."""
+    """Time a session gets to complete after its client sent the end and disconnected."""
     bridge_close_seconds: float = Field(default=_DEFAULTS.close_seconds, gt=0)
     """Time a client gets to answer the close."""
     bridge_ping_interval_seconds: float = Field(default=_DEFAULTS.ping_interval_seconds, gt=0)
     """Time between two pings to a client."""
     bridge_ping_timeout_seconds: float = Field(default=_DEFAULTS.ping_timeout_seconds, gt=0)
-    """Time a client gets to give a sign of life after a ping."""
+    """Time a client gets to send any frame after a ping."""
     bridge_metrics_port: int = Field(default=0, ge=0, le=65535)
     """Where Prometheus metrics are served, on loopback; 0 means not at all."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -90,7 +95,7 @@ class BridgeSettings(BaseSettings):
 
     @property
     def pages(self) -> Pages:
-        """The web pages that are let in."""
+        """The web pages that are admitted."""
         return Pages(
             allowed=frozenset(split_origins(self.allowed_origins)),
             local_only=self.auth == "none" and not self.allow_unauthenticated,
@@ -99,8 +104,9 @@ class BridgeSettings(BaseSettings):
 
     @property
     def relay_limits(self) -> RelayLimits:
-        """The limits that each connection is held to."""
+        """The limits of each connection."""
         return RelayLimits(
+            configure_seconds=self.bridge_configure_seconds,
             begin_seconds=self.bridge_begin_seconds,
             stall_seconds=self.bridge_stall_seconds,
             stuck_seconds=self.bridge_stuck_seconds,

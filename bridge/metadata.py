@@ -1,4 +1,4 @@
-"""What of the handshake travels with the gRPC stream: who calls, from where, with what."""
+"""The metadata of the gRPC stream: the key, the address and the user agent of the client."""
 
 import re
 
@@ -10,40 +10,44 @@ Metadata = tuple[tuple[str, str], ...]
 
 MAX_VALUE_BYTES = 4096
 
-# What gRPC takes as the value of a header; anything else fails the call with a status that explains nothing.
+# gRPC fails a call with a header value of any other form, with a status that explains nothing.
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 
 
-def call_metadata(headers: Headers, peer: str, key: str | None) -> Metadata:
+def call_metadata(headers: Headers, peer: str, authorization: str) -> Metadata:
     """The metadata of the stream for a handshake.
 
-    * `authorization`: as the header has it, or `Bearer` and the key of the query string.
-    * `x-forwarded-for`: as the proxy in front has it, or the address of the socket's other end. Whoever runs the
-      bridge without a proxy must not trust it, for then a client writes it.
+    * `authorization`: as the protocol read it.
+    * `x-forwarded-for`: the header that the proxy in front of the bridge set, or the address of the peer. Without such
+      a proxy it must not be trusted, because then the client writes it.
     * `x-user-agent`: the client's `User-Agent`; gRPC puts its own into `user-agent`.
 
     Raises:
-        Refused: UNAUTHENTICATED, two different keys, or one that cannot be one.
+        Refused: UNAUTHENTICATED, the key has characters or a length that no key has.
     """
+    if authorization and not _is_sendable(authorization):
+        raise Refused("UNAUTHENTICATED", "the key was not accepted")
     forwarded = ", ".join(headers.get_all("X-Forwarded-For"))
     optional = {
-        "authorization": _authorization(headers.get_all("Authorization"), key),
+        "authorization": authorization,
         "x-forwarded-for": forwarded if _is_sendable(forwarded) else peer,
         "x-user-agent": _first_sendable(headers.get_all("User-Agent")),
     }
     return tuple((name, value) for name, value in optional.items() if value)
 
 
-def _authorization(headers: list[str], key: str | None) -> str:
+def authorization(headers: list[str], key: str | None) -> str:
+    """The one `authorization` that `Authorization` headers and a key from elsewhere amount to; empty without a key.
+
+    Raises:
+        Refused: UNAUTHENTICATED, there are two different ones.
+    """
     given = {header.strip() for header in headers}
     if key is not None:
         given.add(f"Bearer {key}")
     if len(given) > 1:
         raise Refused("UNAUTHENTICATED", "more than one key was given")
-    value = given.pop() if given else ""
-    if value and not _is_sendable(value):
-        raise Refused("UNAUTHENTICATED", "the key was not accepted")
-    return value
+    return given.pop() if given else ""
 
 
 def _first_sendable(values: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Several things that may end a connection, of which one does."""
+"""Waits for the first of several coroutines that may end a connection."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -8,14 +8,14 @@ from bridge.closing import CloseReason
 
 
 async def first_close_reason(*sides: Coroutine[Any, Any, CloseReason | None]) -> CloseReason:
-    """Runs all sides at once until one returns an ending; the others are cancelled and awaited.
+    """Runs all sides at once until one returns a close reason; the others are cancelled and awaited.
 
-    A side that returns None has no more to say and lets the others go on. Where two end together, the one named
-    first counts.
+    A side that returns None has finished, and the others continue. Of two that finish together, the one named first
+    counts.
 
     Raises:
         ExceptionGroup: a side failed.
-        RuntimeError: no side had an ending.
+        RuntimeError: no side returned a close reason.
     """
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(side) for side in sides]

@@ -1,17 +1,30 @@
-"""What the bridge itself refuses, in the words of the contract."""
+"""Refusals by the bridge itself, with reasons of the contract."""
 
 from typing import Literal
 
-Reason = Literal["INVALID_PARAMETERS", "INVALID_MESSAGE", "MESSAGE_TOO_BIG", "UNAUTHENTICATED"]
+Reason = Literal[
+    "INVALID_PARAMETERS",
+    "INVALID_MESSAGE",
+    "INVALID_AUDIO",
+    "INVALID_MODEL",
+    "MESSAGE_TOO_BIG",
+    "UNAUTHENTICATED",
+    "UNIMPLEMENTED",
+]
 
 
 class Refused(Exception):
-    """What a client sent is none of the contract's.
+    """A client sent something that its protocol does not allow.
 
-    `reason` is an `ErrorReason` without its prefix, `message` says to the client what was wrong and how it must be.
+    `reason` is an `ErrorReason` without its prefix; `message` is for the client: what was wrong, and what is right.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason: Reason = reason
         self.message = message
+
+
+def too_big(max_bytes: int) -> Refused:
+    """The refusal of a WebSocket frame over the limit."""
+    return Refused("MESSAGE_TOO_BIG", f"a message is over {max_bytes} bytes; send audio in smaller pieces")

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import grpc
 import httpx
+from dalston.grpc_call import GrpcCall
 from dalston.v1 import key_pb2, session_pb2, transcription_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -22,7 +23,6 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from bridge.call import ServerCall
 from domain.credentials import Scope
 from persistence.config import PersistenceSettings
 from persistence.postgres.api_keys import KeyStore
@@ -208,7 +208,7 @@ class Harness:
 
     async def _stream(self, raw: Any) -> list[Any]:
         """A session without audio. As the bridge calls: grpc.aio loses the status of a call that is written to."""
-        pb, call = transcription_pb2, ServerCall(raw)
+        pb, call = transcription_pb2, GrpcCall(raw)
         await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
         await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
         responses: list[Any] = []

@@ -13,11 +13,11 @@ from uuid import UUID
 import asyncpg
 import grpc
 import pytest
+from dalston.grpc_call import GrpcCall
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 from websockets.exceptions import ConnectionClosed
 
-from bridge.call import ServerCall
 from bridge.closing import close_reason_of_failure
 from stack import parts
 from stack.envoy import Envoy
@@ -135,7 +135,7 @@ class Talker:
 async def native(stack: Stack, sample: Sample) -> tuple[str, str, str]:
     """A gRPC client that does not care: its session's id, and status and error code of its end."""
     async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
-        call = ServerCall(TranscriptionServiceStub(channel).Transcribe())
+        call = GrpcCall(TranscriptionServiceStub(channel).Transcribe())
         config = TranscribeConfig(language="en", store_audio=True, store_transcript=True)
         await call.write(TranscribeRequest(config=config))
         begin = await call.read()

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from dalston.grpc_call import GrpcCall
 from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 
-from bridge.call import ServerCall
 from tests.faults.pattern import BYTES_PER_SECOND, MARK_BYTES, audio
 
 _TURN_SECONDS = 0.1
@@ -60,7 +60,7 @@ class PatternClient:
     call: Any = None
     _sent_at: list[tuple[int, float]] = field(default_factory=list)
     _reading: asyncio.Task[None] | None = None
-    _server: ServerCall | None = None
+    _server: GrpcCall | None = None
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_ended: bool = False
 
@@ -72,7 +72,7 @@ class PatternClient:
         )
         wanted.MergeFrom(pb.TranscribeConfig(**config))
         # What the bridge reads by: the server's own status, and every message before it.
-        self._server = ServerCall(self.call)
+        self._server = GrpcCall(self.call)
         await self.write(pb.TranscribeRequest(config=wanted))
         response = await self._server.read()
         if response is None:
@@ -172,7 +172,7 @@ class PatternClient:
         """What the stream ended with: a status' name, or OK."""
         return "OK" if self.error is None else self.error.code().name
 
-    async def _read(self, server: ServerCall) -> None:
+    async def _read(self, server: GrpcCall) -> None:
         try:
             while (response := await server.read()) is not None:
                 self._take(response)

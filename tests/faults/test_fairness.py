@@ -15,11 +15,11 @@ from urllib.request import urlopen
 import grpc
 import pytest
 import soundfile
+from dalston.grpc_call import GrpcCall
 from dalston.v1 import transcription_pb2 as pb
 from dalston.v1 import transcription_pb2_grpc
 from pydantic import SecretStr
 
-from bridge.call import ServerCall
 from persistence.config import PersistenceSettings
 from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.database import open_database
@@ -102,7 +102,7 @@ class Speaker:
         self.call = transcription_pb2_grpc.TranscriptionServiceStub(self.channel).Transcribe(
             metadata=(("authorization", f"Bearer {self.key}"),)
         )
-        self._server = ServerCall(self.call)
+        self._server = GrpcCall(self.call)
         await self._server.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en", **config)))
         assert await self._server.read() is not None
         self._began = asyncio.get_running_loop().time()

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
-from bridge.responses import STREAM_PATH
+from bridge.protocols.native.protocol import PATH as STREAM_PATH
 from tests.faults.client import PatternClient
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES

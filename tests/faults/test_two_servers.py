@@ -23,7 +23,7 @@ from dalston import AsyncClient, Ended, Event, FinalResult, Resumed, SessionBega
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from bridge.responses import STREAM_PATH
+from bridge.protocols.native.protocol import PATH as STREAM_PATH
 from stack.envoy import Certificate, Endpoints, envoy
 from stack.ports import free_port
 from stack.process import running

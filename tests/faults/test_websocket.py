@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
-from bridge.responses import STREAM_PATH
+from bridge.protocols.native.protocol import PATH as STREAM_PATH
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio

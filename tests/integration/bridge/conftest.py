@@ -26,6 +26,8 @@ from websockets.exceptions import ConnectionClosed
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
+from bridge.protocols.interface import Protocols
+from bridge.protocols.registry import PROTOCOLS
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 
@@ -227,10 +229,11 @@ async def start_bridge(backend: Backend) -> AsyncIterator[Callable[..., Awaitabl
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
 
-        async def start(**settings: Any) -> Bridge:
+        async def start(protocols: Protocols = PROTOCOLS, **settings: Any) -> Bridge:
             channel = await stack.enter_async_context(open_channel(f"127.0.0.1:{backend.port}"))
             defaults = {"bridge_port": 0, "shutdown_seconds": 0.5, "bridge_close_seconds": 1}
-            port = await stack.enter_async_context(open_listener(BridgeSettings(**(defaults | settings)), channel))
+            listening = open_listener(BridgeSettings(**(defaults | settings)), channel, protocols)
+            port = await stack.enter_async_context(listening)
             return Bridge(port, backend)
 
         yield start

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
-from bridge import inquiry
+from bridge import readiness
 from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
@@ -148,7 +148,7 @@ async def test_a_bug_in_the_relay_is_told_by_the_number_of_its_log_line(bridge, 
     def broken(_text):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("bridge.relay.encode_response", broken)
+    monkeypatch.setattr("bridge.protocols.native.protocol.encode_response", broken)
     async with bridge.connect() as client:
         messages, code = await client.rest()
     assert (messages[0]["code"], code) == ("internal", 1011)
@@ -331,7 +331,7 @@ async def test_what_happens_is_counted(bridge):
 
 
 async def test_health_is_that_of_the_server_behind(bridge, backend, monkeypatch):
-    monkeypatch.setattr(inquiry, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
     status, headers, body = await request(bridge.port, "GET /health HTTP/1.1\nHost: x\n\n")
     assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "healthy"})
     status, _, body = await request(bridge.port, "HEAD /health HTTP/1.1\nHost: x\n\n")

@@ -5,7 +5,8 @@ from websockets.http11 import Request
 
 from bridge.config import BridgeSettings
 from bridge.pages import Pages
-from bridge.responses import STREAM_PATH, answer
+from bridge.protocols.native.protocol import PATH
+from bridge.responses import answer
 
 LOCAL = BridgeSettings().pages
 KEYS = BridgeSettings(auth="keys", allowed_origins="https://app.example, http://localhost:3000").pages
@@ -13,15 +14,15 @@ KEYS = BridgeSettings(auth="keys", allowed_origins="https://app.example, http://
 
 def handshake(*origins: str, query: str = "", host: str = "api.example", **more: str) -> Request:
     headers = [("Upgrade", "websocket"), ("Host", host), *(("Origin", origin) for origin in origins), *more.items()]
-    return Request(STREAM_PATH + query, Headers(headers))
+    return Request(PATH + query, Headers(headers))
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:8324", "https://127.0.0.1", "http://[::1]:3000"])
-def test_without_authentication_pages_of_this_machine_are_let_in(origin: str) -> None:
+def test_without_authentication_pages_of_this_machine_are_admitted(origin: str) -> None:
     assert LOCAL.allows(handshake(origin))
 
 
-def test_programs_send_no_origin_and_are_let_in() -> None:
+def test_programs_send_no_origin_and_are_admitted() -> None:
     assert LOCAL.allows(handshake())
     assert KEYS.allows(handshake(query="?token=x"))
 
@@ -29,8 +30,8 @@ def test_programs_send_no_origin_and_are_let_in() -> None:
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "", "http://localhost.evil.example", "http://[", "https://evil@x:1"]
 )
-def test_without_authentication_pages_of_other_origins_are_refused_unless_all_are_let_in(origin: str) -> None:
-    refusal = answer(handshake(origin), LOCAL)
+def test_without_authentication_pages_of_other_origins_are_refused_unless_all_are_admitted(origin: str) -> None:
+    refusal = answer(handshake(origin), LOCAL, [PATH])
     assert refusal is not None
     assert refusal.status_code == 403
     assert BridgeSettings(allow_unauthenticated=True).pages.allows(handshake(origin))
@@ -64,7 +65,7 @@ def test_the_same_host_is_host_and_port_and_scheme() -> None:
     assert not KEYS.allows(handshake("http://api.example", **token, **{"X-Forwarded-Proto": "https"}))
 
 
-def test_whoever_has_a_key_needs_no_page() -> None:
+def test_a_client_with_a_key_may_use_any_page() -> None:
     assert KEYS.allows(handshake("https://evil.example", query="?api_key=x"))
     assert KEYS.allows(handshake("https://evil.example", Authorization="Bearer x"))
 

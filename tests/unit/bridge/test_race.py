@@ -2,11 +2,11 @@ import asyncio
 
 import pytest
 
-from bridge.closing import COMPLETED, GONE
+from bridge.closing import COMPLETED, DISCONNECTED
 from bridge.race import first_close_reason
 
 
-async def test_the_first_ending_counts_and_the_others_are_cancelled_before_it_is_returned():
+async def test_the_first_close_reason_counts_and_the_others_are_cancelled_before_it_is_returned():
     cancelled = []
 
     async def forever():
@@ -24,25 +24,25 @@ async def test_the_first_ending_counts_and_the_others_are_cancelled_before_it_is
     assert cancelled == [True, True]
 
 
-async def test_of_two_endings_at_once_the_one_named_first_counts():
+async def test_of_two_close_reasons_at_once_the_one_named_first_counts():
     async def end(close_reason):
         return close_reason
 
-    assert await first_close_reason(end(None), end(COMPLETED), end(GONE)) is COMPLETED
+    assert await first_close_reason(end(None), end(COMPLETED), end(DISCONNECTED)) is COMPLETED
 
 
-async def test_a_side_without_an_ending_lets_the_others_go_on():
+async def test_a_side_without_a_close_reason_does_not_end_the_others():
     async def nothing():
         return None
 
     async def later():
         await asyncio.sleep(0.01)
-        return GONE
+        return DISCONNECTED
 
-    assert await first_close_reason(nothing(), later()) is GONE
+    assert await first_close_reason(nothing(), later()) is DISCONNECTED
 
 
-async def test_no_ending_at_all_is_an_error():
+async def test_no_close_reason_at_all_is_an_error():
     async def nothing():
         return None
 
@@ -61,7 +61,7 @@ async def test_a_failure_is_raised_and_the_others_are_cancelled():
         await first_close_reason(forever(), fail())
 
 
-async def test_a_side_that_was_cancelled_by_what_it_used_says_nothing():
+async def test_a_side_that_its_callee_cancelled_has_no_close_reason():
     async def cancelled():
         raise asyncio.CancelledError
 

@@ -13,7 +13,7 @@ from dalston.options import Behaviour
 from dalston.records import Key, Scope
 from dalston.v1 import transcription_pb2 as pb
 
-from bridge.frames import encode_response
+from bridge.protocols.native.frames import encode_response
 
 
 def test_times_are_rfc_3339_and_unset_fields_are_omitted() -> None:

@@ -7,8 +7,8 @@ from dalston.live.websocket_codec import decode_response, encode_config, encode_
 from dalston.v1 import transcription_pb2 as pb
 
 from bridge.closing import close_reason_for
-from bridge.frames import decode_frame, encode_error, encode_response
-from bridge.parameters import parse_query
+from bridge.protocols.native.frames import decode_frame, encode_error, encode_response
+from bridge.protocols.native.parameters import parse_query
 
 CONFIG = pb.TranscribeConfig(
     language="de",

@@ -1,4 +1,7 @@
-"""What clients ask before they stream: whether the service works, and how many of their own sessions run."""
+"""Readiness: whether the bridge and the server behind it take new sessions, and how many of its own a client runs.
+
+Liveness, which asks no server, is `LIVENESS_PATH` in `bridge.responses`.
+"""
 
 import asyncio
 import time
@@ -11,7 +14,7 @@ from dalston.v1.session_pb2_grpc import SessionServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.http11 import Request, Response
 
-from bridge.metadata import call_metadata
+from bridge.metadata import authorization, call_metadata
 from bridge.refusal import Refused
 from bridge.responses import error_response, json_response
 
@@ -20,8 +23,8 @@ STATUS_PATH = "/v1/realtime/status"
 
 ANSWER_SECONDS = 2.0
 """How long the server may take."""
-REMEMBERED_SECONDS = 1.0
-"""How long what the server said of its health holds: however many ask, the server is asked once a second."""
+CACHE_SECONDS = 1.0
+"""How long the server's health is cached: the server is asked at most once a second, whatever the number of clients."""
 
 _NOT_ACCEPTED = "the key was not accepted"
 
@@ -34,18 +37,18 @@ class Capacity:
     most: int
 
 
-class Inquiry:
-    """Answers `HEALTH_PATH` and `STATUS_PATH` from what the server says."""
+class Readiness:
+    """Answers `HEALTH_PATH` and `STATUS_PATH` from the health of the server."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._health = health_pb2_grpc.HealthStub(channel)
         self._sessions = SessionServiceStub(channel)
-        self._asking = asyncio.Lock()
+        self._checking = asyncio.Lock()
         self._is_serving = False
-        self._asked_at = float("-inf")
+        self._checked_at = float("-inf")
 
     async def answer(self, request: Request, peer: str, capacity: Capacity) -> Response | None:
-        """The answer to a request, or None for one that asks something else."""
+        """The response to a request, or None for any other path."""
         path = request.path.partition("?")[0]
         if path not in (HEALTH_PATH, STATUS_PATH) or request.method not in ("GET", "HEAD"):
             return None
@@ -58,30 +61,30 @@ class Inquiry:
         else:
             content = {"status": "ready" if capacity.open < capacity.most else "at_capacity"}
             try:
-                # A tenant's own: what others do is not for everyone.
+                # Only the tenant's own sessions: those of others are not for everyone.
                 content |= await self._own_sessions(request, peer)
             except Refused as refused:
                 return error_response(HTTPStatus.UNAUTHORIZED, refused.message)
         return json_response(status, content, with_body=request.method == "GET")
 
     async def _serves(self) -> bool:
-        async with self._asking:
-            if time.monotonic() - self._asked_at >= REMEMBERED_SECONDS:
+        async with self._checking:
+            if time.monotonic() - self._checked_at >= CACHE_SECONDS:
                 try:
-                    said = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
-                    self._is_serving = said.status == health_pb2.HealthCheckResponse.SERVING
+                    response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
+                    self._is_serving = response.status == health_pb2.HealthCheckResponse.SERVING
                 except grpc.aio.AioRpcError:
                     self._is_serving = False
-                self._asked_at = time.monotonic()
+                self._checked_at = time.monotonic()
             return self._is_serving
 
     async def _own_sessions(self, request: Request, peer: str) -> dict[str, object]:
-        """How many sessions of the caller's tenant run; nothing where the caller may not know, or it is not known.
+        """How many sessions of the caller's tenant run; empty if the key lacks the scope or the server does not answer.
 
         Raises:
-            Refused: the caller's key is none.
+            Refused: the key is not valid.
         """
-        metadata = call_metadata(request.headers, peer, None)
+        metadata = call_metadata(request.headers, peer, authorization(request.headers.get_all("Authorization"), None))
         wanted = ListSessionsRequest(status="active", limit=1)
         try:
             page = await self._sessions.ListSessions(wanted, metadata=metadata, timeout=ANSWER_SECONDS)

@@ -1,7 +1,7 @@
 """The query string of the handshake: parameters of the session, and the key of a client that cannot set headers.
 
-Only the form is judged here: that a name exists, is given once, and has a value of its type. What a value may be is
-the server's business, for all doors alike.
+This module checks the form only: that a name exists, is given once, and has a value of its type. The server checks the
+values, for all protocols alike.
 """
 
 import json
@@ -15,32 +15,28 @@ from urllib.parse import unquote_plus
 from dalston.v1.transcription_pb2 import TranscribeConfig
 from google.protobuf.descriptor import FieldDescriptor
 
+from bridge.protocols.interface import MAX_QUERY_BYTES
 from bridge.refusal import Refused
-
-MAX_QUERY_BYTES = 60 * 1024
-"""Longest query string. The largest vocabulary of the contract fits in most scripts, percent-encoded; Envoy takes no
-larger request head either."""
 
 KEY_NAMES = ("api_key", "token")
 UNSUPPORTED = ("retention",)
-"""Parameters of other Dalston services that this one takes and does not act upon; the client is warned."""
+"""Parameters of other Dalston services that this one accepts and ignores; the client is warned."""
 MAY_BE_EMPTY = ("language", "model", "encoding", "vocabulary")
-"""Parameters of which an empty value means the default: clients send what a form has."""
-TOKEN_PREFIX = "dt_"  # noqa: S105 - what tells a token from a key
+"""Parameters of which an empty value means the default: clients send all fields of a form."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """What the query string asked for."""
+class Parameters:
+    """The content of a query string."""
 
     config: TranscribeConfig
     key: str | None = field(default=None, repr=False)
     """The caller's key, which must not be logged."""
     unsupported: tuple[str, ...] = ()
-    """Names of parameters that are not acted upon."""
+    """Names of parameters that are ignored."""
 
 
-def parse_query(query: str) -> Opening:
+def parse_query(query: str) -> Parameters:
     """Reads the part of the address after `?`, still percent-encoded.
 
     Raises:
@@ -59,19 +55,9 @@ def parse_query(query: str) -> Opening:
         raise _refused("give either api_key or token, not both")
     key = values.pop(given_keys[0]) if given_keys else None
     unsupported = tuple(name for name in values if name in UNSUPPORTED)
-    return Opening(
+    return Parameters(
         _config({name: value for name, value in values.items() if value and name in _PARSERS}), key, unsupported
     )
-
-
-def carries_token(query: str) -> bool:
-    """Whether a query string has a token in it, by its name or by what it looks like."""
-    return any(_is_token(*pair.partition("=")[::2]) for pair in query.split("&"))
-
-
-def _is_token(raw_name: str, raw_value: str) -> bool:
-    # The server takes no notice of blanks about a secret.
-    return unquote_plus(raw_name) == "token" or unquote_plus(raw_value).strip().startswith(TOKEN_PREFIX)
 
 
 def _split(pair: str) -> tuple[str, str]:
@@ -82,7 +68,7 @@ def _split(pair: str) -> tuple[str, str]:
     except UnicodeDecodeError:
         raise _refused("the query string is not UTF-8, percent-encoded") from None
     if name not in _PARSERS and name not in KEY_NAMES and name not in UNSUPPORTED:
-        # Without `=` it may be a bare key: what was given is not repeated.
+        # Without `=` it may be a bare key, so the message does not repeat it.
         shown = f"unknown parameter {_shown(name)}; " if equals else "a part of the query string is not NAME=VALUE; "
         raise _refused(f"{shown}known are {', '.join((*_PARSERS, *KEY_NAMES))}")
     if not value and name not in (*MAY_BE_EMPTY, *UNSUPPORTED):
@@ -133,7 +119,7 @@ def _refused(message: str) -> Refused:
 
 
 def _shown(value: str) -> str:
-    """A value as it may stand in an error message: quoted, and cut where it is long."""
+    """A value for an error message: quoted, and cut where it is long."""
     return json.dumps(value if len(value) <= 60 else value[:60] + "…", ensure_ascii=False)
 
 
@@ -148,5 +134,5 @@ def _parser_of(descriptor: FieldDescriptor) -> Callable[[str, str], Any]:
     }[descriptor.type]
 
 
-# The parameters are the fields of the message: a new field is a new parameter without a word here.
+# The parameters are the fields of the message, so a new field is a new parameter without a change here.
 _PARSERS = {descriptor.name: _parser_of(descriptor) for descriptor in TranscribeConfig.DESCRIPTOR.fields}

@@ -17,57 +17,42 @@ from dalston.v1.transcription_pb2 import (
 )
 
 from bridge.closing import CloseReason
-from bridge.parameters import UNSUPPORTED
-from bridge.refusal import Refused
-
-MAX_MESSAGE_BYTES = 65536
-"""Largest frame a client may send, audio or text."""
-
-TOO_BIG = f"a message is over {MAX_MESSAGE_BYTES} bytes; send audio in smaller pieces"
-
-FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
+from bridge.protocols.interface import MAX_FRAME_BYTES
+from bridge.protocols.native.close_codes import RECOVERABLE
+from bridge.protocols.native.parameters import UNSUPPORTED
+from bridge.refusal import Refused, too_big
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a client."""
+class ClientFrame:
+    """One decoded WebSocket frame of a client."""
 
     request: TranscribeRequest
-    """What it means to the server."""
     unsupported: tuple[str, ...] = ()
-    """What it asks for that other Dalston services do and this one does not. The session goes on with a warning."""
+    """Requested parameters and messages that other Dalston services support and this one does not. The session
+    continues with a warning."""
 
 
-def decode_frame(frame: bytes | str) -> Frame:
-    """Translates one frame of a client: binary is audio, text is an instruction in JSON.
+def decode_frame(frame: bytes | str) -> ClientFrame:
+    """Translates one WebSocket frame of a client: a binary frame is audio, a text frame is an instruction in JSON.
 
     Raises:
         Refused: MESSAGE_TOO_BIG or INVALID_MESSAGE, saying what was wrong.
     """
     if isinstance(frame, bytes):
-        if len(frame) > MAX_MESSAGE_BYTES:
-            raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
-        return Frame(TranscribeRequest(audio=frame))
+        if len(frame) > MAX_FRAME_BYTES:
+            raise too_big(MAX_FRAME_BYTES)
+        return ClientFrame(TranscribeRequest(audio=frame))
     return _decode_text(frame)
 
 
 def unsupported_warning(name: str) -> TranscribeResponse:
-    """Tells a client that something it asked for is not done. The session goes on."""
+    """The warning that a requested feature is not supported. The session continues."""
     why = _UNSUPPORTED.get(name, "it cannot be changed in mid-stream; open another session with it")
     message = f"{name} is not supported: {why}"
     return TranscribeResponse(warning=Warning(code="unsupported", message=message, details={"name": name}))
-
-
-def is_end(request: TranscribeRequest) -> bool:
-    """Whether the request ends the session."""
-    return request.WhichOneof("request") == "control" and request.control.HasField("end")
-
-
-def is_flush(request: TranscribeRequest) -> bool:
-    """Whether the server will answer the request by `flushed`."""
-    return request.WhichOneof("request") == "control" and request.control.HasField("flush")
 
 
 def encode_response(response: TranscribeResponse) -> str | None:
@@ -88,14 +73,14 @@ def encode_error(close_reason: CloseReason) -> str:
         "type": "error",
         "code": close_reason.code,
         "message": close_reason.message,
-        "recoverable": close_reason.recoverable,
+        "recoverable": close_reason.reason in RECOVERABLE,
     }
     return _dump({**close_reason.metadata, **own})
 
 
-def _decode_text(text: str) -> Frame:
-    if len(text) > MAX_MESSAGE_BYTES:
-        raise Refused("MESSAGE_TOO_BIG", TOO_BIG)
+def _decode_text(text: str) -> ClientFrame:
+    if len(text) > MAX_FRAME_BYTES:
+        raise too_big(MAX_FRAME_BYTES)
     try:
         message = json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):
@@ -118,7 +103,7 @@ def _decode_text(text: str) -> Frame:
     if unknown:
         allowed = f"only {', '.join(keys)}" if keys else "nothing"
         raise _invalid(f"{kind} has an unknown key {_shown(unknown[0])}; beside type it takes {allowed}")
-    return Frame(TranscribeRequest(control=build(message)), unsupported)
+    return ClientFrame(TranscribeRequest(control=build(message)), unsupported)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
@@ -148,7 +133,7 @@ def _invalid(message: str) -> Refused:
 
 
 def _shown(value: str) -> str:
-    """A value as it may stand in an error message: quoted, cut where it is long, and always valid Unicode."""
+    """A value for an error message: quoted, cut where it is long, and always valid Unicode."""
     return json.dumps(value if len(value) <= 60 else value[:60] + "...")
 
 
@@ -159,25 +144,25 @@ _CONTROLS: dict[str, tuple[tuple[str, ...], Callable[[Json], TranscribeControl]]
     "end": ((), lambda _: TranscribeControl(end=TranscribeControl.End())),
 }
 _KNOWN_TYPES = ", ".join(_CONTROLS)
-# A sign of life, and nothing else: what was received is recorded.
+# It only keeps the session alive: the audio before it is recorded.
 _CONTROLS["clear"] = ((), _keep_alive)
 
 _UNSUPPORTED = {
     "clear": "what was received is transcribed and recorded",
     "retention": "what is stored is kept until it is deleted",
 }
-"""What other Dalston services have and this one has not, with the reason."""
+"""Features of other Dalston services that this one does not have, with the reason."""
 
 _CRUCIAL = {
     *("encoding", "sample_rate", "channels"),
     *("store_audio", "store_transcript", "enhance_on_end"),
     *("resume_session_id", "resume_from_seconds"),
 }
-"""No change of these is ignored: a client that believes in one would send noise, or be recorded as it does not expect.
-It is refused."""
+"""A change of these is refused rather than ignored: a client that relied on it would send audio that is decoded as
+noise, or be recorded against its will."""
 
 _FIXED = {field.name for field in TranscribeConfig.DESCRIPTOR.fields} - {"language"} - _CRUCIAL | {*UNSUPPORTED}
-"""Parameters that hold for a whole session, and without which it goes on as it was."""
+"""Parameters that hold for a whole session. A change of these is ignored with a warning."""
 
 
 def _numbers(*names: str) -> Callable[[Any], Json]:
@@ -225,13 +210,13 @@ def _final(final: Final) -> Json:
         result["language_probability"] = _rounded(final.language_probability)
     if final.words:
         encode = _texts_and_numbers(("word", "text"), ("start", "end", "confidence"))
-        # Of a server that is older than `text`, too.
+        # A server that is older than `text` does not send it.
         result["words"] = [encode(word) | {"text": word.word} for word in final.words]
     return result
 
 
 def _warning(warning: Warning) -> Json:
-    # The details stand beside code and message, which they must not replace.
+    # The details are keys of the same object as code and message, which they must not replace.
     details = {key: value for key, value in warning.details.items() if key != "type"}
     return {**details, "code": warning.code, "message": warning.message}
 

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.closing import CloseReason
-from bridge.frames import (
-    MAX_MESSAGE_BYTES,
-    Frame,
+from bridge.protocols.interface import MAX_FRAME_BYTES
+from bridge.protocols.native.frames import (
+    ClientFrame,
     decode_frame,
     encode_error,
     encode_response,
-    is_end,
     unsupported_warning,
 )
 from bridge.refusal import Refused
@@ -36,12 +35,12 @@ def refusal(frame: str | bytes) -> Refused:
 
 @given(st.binary(max_size=300))
 def test_binary_is_audio(audio: bytes):
-    assert decode_frame(audio) == Frame(pb.TranscribeRequest(audio=audio))
+    assert decode_frame(audio) == ClientFrame(pb.TranscribeRequest(audio=audio))
 
 
 def test_audio_up_to_the_limit_passes_and_beyond_it_does_not():
-    assert len(decode_frame(bytes(MAX_MESSAGE_BYTES)).request.audio) == MAX_MESSAGE_BYTES
-    assert refusal(bytes(MAX_MESSAGE_BYTES + 1)).reason == "MESSAGE_TOO_BIG"
+    assert len(decode_frame(bytes(MAX_FRAME_BYTES)).request.audio) == MAX_FRAME_BYTES
+    assert refusal(bytes(MAX_FRAME_BYTES + 1)).reason == "MESSAGE_TOO_BIG"
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,6 @@ def test_audio_up_to_the_limit_passes_and_beyond_it_does_not():
 def test_each_instruction_becomes_its_control(text: str, control: pb.TranscribeControl):
     request = decode_frame(text).request
     assert request.control == control
-    assert is_end(request) == (control.WhichOneof("control") == "end")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +70,7 @@ def test_each_instruction_becomes_its_control(text: str, control: pb.TranscribeC
         ),
     ],
 )
-def test_what_other_services_do_in_mid_stream_is_named_and_not_refused(
+def test_unsupported_features_of_other_services_are_named_and_not_refused(
     text: str, control: str, unsupported: tuple[str, ...]
 ):
     frame = decode_frame(text)
@@ -85,10 +83,6 @@ def test_a_warning_names_what_is_not_supported(name: str):
     warning = decoded(unsupported_warning(name))
     assert (warning["type"], warning["code"], warning["name"]) == ("warning", "unsupported", name)
     assert warning["message"].startswith(f"{name} is not supported: ")
-
-
-def test_audio_is_no_end():
-    assert not is_end(pb.TranscribeRequest(audio=b""))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +112,7 @@ def test_audio_is_no_end():
         ('{"type":"flush","type":"end"}', "twice"),
     ],
 )
-def test_what_is_wrong_with_a_text_is_said(text: str, words: str):
+def test_the_refusal_of_a_text_names_its_mistake(text: str, words: str):
     refused = refusal(text)
     assert refused.reason == "INVALID_MESSAGE"
     assert words in refused.message
@@ -298,14 +292,14 @@ def test_any_text_arrives_as_it_was(text: str):
     assert decoded(pb.TranscribeResponse(final={"text": text}))["text"] == text
 
 
-def test_an_error_says_what_its_reason_is_about() -> None:
-    close_reason = CloseReason(4409, "session_resumed", "no", False, {"resumed_by": "sess_1", "code": "not this"})
+def test_an_error_has_the_metadata_of_its_reason() -> None:
+    close_reason = CloseReason("SESSION_RESUMED", "no", {"resumed_by": "sess_1", "code": "not this"})
     message = json.loads(encode_error(close_reason))
     assert (message["resumed_by"], message["code"]) == ("sess_1", "session_resumed")
 
 
 def test_the_error_message():
-    assert json.loads(encode_error(CloseReason(4400, "invalid_message", "no", False))) == {
+    assert json.loads(encode_error(CloseReason("INVALID_MESSAGE", "no"))) == {
         "type": "error",
         "code": "invalid_message",
         "message": "no",

@@ -7,7 +7,8 @@ from dalston.v1.transcription_pb2 import TranscribeConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.parameters import MAX_QUERY_BYTES, parse_query
+from bridge.protocols.interface import MAX_QUERY_BYTES
+from bridge.protocols.native.parameters import parse_query
 from bridge.refusal import Refused
 
 CONTRACT_NAMES = {

@@ -1,0 +1,1 @@
+"""Client protocols: `interface` says what one is, `registry` lists them, every other module is one."""

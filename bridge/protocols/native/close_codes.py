@@ -1,0 +1,41 @@
+"""The close code of every reason, and whether the client may try again."""
+
+CLOSE_CODES: dict[str, int] = {
+    "COMPLETED": 1000,
+    "INVALID_PARAMETERS": 4400,
+    "INVALID_MESSAGE": 4400,
+    "INVALID_AUDIO": 4400,
+    "INVALID_MODEL": 4400,
+    "UNIMPLEMENTED": 4400,
+    "MESSAGE_TOO_BIG": 1009,
+    "UNAUTHENTICATED": 4001,
+    "PERMISSION_DENIED": 4003,
+    "SESSION_NOT_FOUND": 4404,
+    "AUDIO_NOT_STORED": 4404,
+    "TRANSCRIPT_NOT_STORED": 4404,
+    "KEY_NOT_FOUND": 4404,
+    "PATH_NOT_FOUND": 4404,
+    "SESSION_ACTIVE": 4409,
+    "SESSION_RESUMED": 4409,
+    "SESSION_ENDED": 4410,
+    "AUTHENTICATION_OFF": 4400,
+    "INVALID_RANGE": 4400,
+    "IDLE_TIMEOUT": 4408,
+    "SESSION_TIMEOUT": 4408,
+    "TOO_MANY_SESSIONS": 4429,
+    "TOO_MANY_KEYS": 4429,
+    "STORAGE_QUOTA_EXCEEDED": 4429,
+    "RATE_LIMITED": 4429,
+    "NO_CAPACITY": 4503,
+    "UNAVAILABLE": 4503,
+    "SERVER_SHUTDOWN": 1012,
+    "INTERNAL": 1011,
+}
+
+RECOVERABLE = frozenset(
+    {
+        *("SESSION_ACTIVE", "IDLE_TIMEOUT", "SESSION_TIMEOUT", "TOO_MANY_SESSIONS", "RATE_LIMITED"),
+        *("NO_CAPACITY", "UNAVAILABLE", "SERVER_SHUTDOWN"),
+    }
+)
+"""Reasons after which the same request may succeed when it is made again, after a while."""
