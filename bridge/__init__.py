@@ -1,1 +1,1 @@
-"""The WebSocket door: one WebSocket in, one `Transcribe` stream out, and nothing decided in between."""
+"""The WebSocket bridge: each WebSocket is relayed to one `Transcribe` stream. The server makes all decisions."""

@@ -1,4 +1,4 @@
-"""`python -m bridge`: exit code 0 after SIGTERM or SIGINT, 1 when a port cannot be had, 2 for wrong settings."""
+"""`python -m bridge`: exit code 0 after SIGTERM or SIGINT, 1 if the port cannot be opened, 2 for invalid settings."""
 
 import asyncio
 import sys

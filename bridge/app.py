@@ -1,4 +1,4 @@
-"""The bridge process: what it is made of, and when it stops."""
+"""The bridge process: its components, and when it stops."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,8 +17,8 @@ log = get_logger(__name__)
 METRICS_HOST = "127.0.0.1"
 
 _CHANNEL_OPTIONS = (
-    # A frozen server is noticed within 8 seconds. It must allow pings this frequent, by its option
-    # grpc.http2.min_ping_interval_without_data_ms, or it breaks off every stream that is quiet for 15 seconds.
+    # A frozen server is noticed within 8 seconds. Its option grpc.http2.min_ping_interval_without_data_ms must allow
+    # pings this frequent, or it cancels every stream that is idle for 15 seconds.
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 3000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -26,13 +26,13 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # Let HTTP/2 keep its window of 64 KiB for what a stream was sent and has not read. A window that adapts grows to
-    # megabytes, which a client that reads slowly would fill.
+    # The HTTP/2 window of a stream stays at 64 KiB. An adaptive window grows to megabytes, which a client that reads
+    # slowly would fill.
     ("grpc.http2.bdp_probe", 0),
-    # The server is on this machine or this network; a proxy of the environment is for elsewhere.
+    # The server is on this machine or in this network; the environment's proxy is for other hosts.
     ("grpc.enable_http_proxy", 0),
-    # Where the target is a name with several addresses, streams are spread over all that say they serve: one that is
-    # about to stop keeps the streams it has and gets no other.
+    # If the target name has several addresses, streams are spread over all servers whose health is SERVING: one that
+    # drains keeps its streams and gets no further ones.
     (
         "grpc.service_config",
         json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}),
@@ -41,7 +41,7 @@ _CHANNEL_OPTIONS = (
 
 
 async def run(settings: BridgeSettings) -> None:
-    """Serves until SIGTERM or SIGINT, and lets the streams finish; a second signal ends the process at once.
+    """Serves until SIGTERM or SIGINT, then shuts down gracefully; a second signal ends the process at once.
 
     Raises:
         OSError: a port is taken, or the address is none of this machine's.
@@ -60,6 +60,6 @@ async def run(settings: BridgeSettings) -> None:
 
 @asynccontextmanager
 async def open_channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
-    """The way to the server at `target`. All streams share one connection to each of its addresses."""
+    """A channel to the server at `target`. All streams share one connection to each of its addresses."""
     async with grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
         yield channel

@@ -1,1 +1,1 @@
-"""Client protocols: `interface` says what one is, `registry` lists them, every other module is one."""
+"""Client protocols: `interface` defines what one is, `registry` lists them, and every other package is one."""

@@ -1,4 +1,4 @@
-"""What a client protocol is to the relay and the listener, which know no dialect.
+"""The interface of client protocols. The relay and the listener know this interface only.
 
 A protocol translates: frames of a client to requests of `Transcribe`, and its responses to text frames. It does no I/O
 and knows no clock, so that it can be tested with recorded dialogues. The relay does the rest: flow control, pings,

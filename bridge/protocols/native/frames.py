@@ -39,7 +39,7 @@ def decode_frame(frame: bytes | str) -> ClientFrame:
     """Translates one WebSocket frame of a client: a binary frame is audio, a text frame is an instruction in JSON.
 
     Raises:
-        Refused: MESSAGE_TOO_BIG or INVALID_MESSAGE, saying what was wrong.
+        Refused: MESSAGE_TOO_BIG or INVALID_MESSAGE, with the mistake in the message.
     """
     if isinstance(frame, bytes):
         if len(frame) > MAX_FRAME_BYTES:
@@ -109,7 +109,7 @@ def _decode_text(text: str) -> ClientFrame:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> Json:
     result = dict(pairs)
     if len(result) < len(pairs):
-        raise _invalid("a key stands twice in one JSON object")
+        raise _invalid("a JSON object has the same key twice")
     return result
 
 

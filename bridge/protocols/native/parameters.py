@@ -40,7 +40,7 @@ def parse_query(query: str) -> Parameters:
     """Reads the part of the address after `?`, still percent-encoded.
 
     Raises:
-        Refused: INVALID_PARAMETERS, saying which parameter is wrong and what it must be.
+        Refused: INVALID_PARAMETERS, with the wrong parameter and its valid values in the message.
     """
     if len(query) > MAX_QUERY_BYTES:
         raise _refused(f"the query string is longer than {MAX_QUERY_BYTES} bytes")

@@ -18,7 +18,7 @@ def handshake(*origins: str, query: str = "", host: str = "api.example", **more:
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:8324", "https://127.0.0.1", "http://[::1]:3000"])
-def test_without_authentication_pages_of_this_machine_are_admitted(origin: str) -> None:
+def test_without_authentication_local_pages_are_admitted(origin: str) -> None:
     assert LOCAL.allows(handshake(origin))
 
 
@@ -30,7 +30,7 @@ def test_programs_send_no_origin_and_are_admitted() -> None:
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "", "http://localhost.evil.example", "http://[", "https://evil@x:1"]
 )
-def test_without_authentication_pages_of_other_origins_are_refused_unless_all_are_admitted(origin: str) -> None:
+def test_without_authentication_pages_of_other_origins_are_refused_unless_allowed(origin: str) -> None:
     refusal = answer(handshake(origin), LOCAL, [PATH])
     assert refusal is not None
     assert refusal.status_code == 403

@@ -6,7 +6,7 @@ from bridge.closing import COMPLETED, DISCONNECTED
 from bridge.race import first_close_reason
 
 
-async def test_the_first_close_reason_counts_and_the_others_are_cancelled_before_it_is_returned():
+async def test_the_first_close_reason_counts_after_the_others_are_cancelled():
     cancelled = []
 
     async def forever():

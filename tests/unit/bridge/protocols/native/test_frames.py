@@ -34,7 +34,7 @@ def refusal(frame: str | bytes) -> Refused:
 
 
 @given(st.binary(max_size=300))
-def test_binary_is_audio(audio: bytes):
+def test_a_binary_frame_is_audio(audio: bytes):
     assert decode_frame(audio) == ClientFrame(pb.TranscribeRequest(audio=audio))
 
 
@@ -120,7 +120,7 @@ def test_the_refusal_of_a_text_names_its_mistake(text: str, words: str):
 
 
 @given(st.text(max_size=50) | st.recursive(st.none() | st.text(max_size=5), st.lists, max_leaves=5).map(json.dumps))
-def test_empty_does_anything_but_decode_or_be_refused(text: str):
+def test_any_text_frame_is_decoded_or_refused(text: str):
     with suppress(Refused):
         decode_frame(text)
 
@@ -262,14 +262,14 @@ def test_each_message_has_its_json(response: pb.TranscribeResponse, expected: di
     assert decoded(response) == expected
 
 
-def test_every_kind_of_message_has_a_json():
+def test_every_kind_of_response_has_an_encoder():
     for field in pb.TranscribeResponse.DESCRIPTOR.fields:
         response = pb.TranscribeResponse()
         getattr(response, field.name).SetInParent()
         assert decoded(response)["type"]
 
 
-def test_a_kind_of_a_newer_server_is_passed_over():
+def test_an_unknown_response_of_a_newer_server_is_ignored():
     assert encode_response(pb.TranscribeResponse()) is None
 
 
@@ -282,13 +282,13 @@ def test_a_time_is_a_microsecond_exact_and_has_no_float_noise(seconds: float):
 
 
 @given(st.integers(0, 10 * 3600 * 48000))
-def test_a_time_gives_its_sample_back(sample: int):
+def test_a_rounded_time_identifies_its_sample(sample: int):
     message = decoded(pb.TranscribeResponse(speech_start={"timestamp": sample / 48000}))
     assert round(message["timestamp"] * 48000) == sample
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_arrives_as_it_was(text: str):
+def test_any_text_is_unchanged(text: str):
     assert decoded(pb.TranscribeResponse(final={"text": text}))["text"] == text
 
 

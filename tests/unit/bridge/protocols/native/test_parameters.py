@@ -69,12 +69,12 @@ def test_the_key_is_taken_out_and_not_shown(name: str):
     assert "s3cret" not in repr(opening)
 
 
-def test_what_a_form_left_empty_is_the_default() -> None:
+def test_an_empty_field_of_a_form_is_the_default() -> None:
     assert parse_query("model=&language=&encoding=&vocabulary=&acks=true").config == TranscribeConfig(acks=True)
 
 
 @pytest.mark.parametrize("value", ["30", "-1", "", "forever"])
-def test_a_retention_is_taken_and_named_as_not_supported(value: str) -> None:
+def test_a_retention_is_accepted_and_named_as_unsupported(value: str) -> None:
     opening = parse_query(f"retention={value}&language=en")
     assert opening.config == TranscribeConfig(language="en")
     assert opening.unsupported == ("retention",)
@@ -114,7 +114,7 @@ def test_a_retention_is_taken_and_named_as_not_supported(value: str) -> None:
         ("x" * (MAX_QUERY_BYTES + 1), "longer than"),
     ],
 )
-def test_what_is_wrong_is_said(query: str, words: str):
+def test_the_refusal_of_a_query_names_its_mistake(query: str, words: str):
     assert words in refusal(query)
 
 
@@ -127,20 +127,20 @@ def test_a_long_value_is_not_repeated_in_full():
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=50), max_size=100))
-def test_any_vocabulary_arrives_as_it_was(terms: list[str]):
+def test_any_vocabulary_is_unchanged(terms: list[str]):
     query = urlencode({"vocabulary": json.dumps(terms, ensure_ascii=False)})
     if len(query) <= MAX_QUERY_BYTES:
         assert list(parse_query(query).config.vocabulary) == terms
 
 
 @given(st.integers(-(2**31), 2**31 - 1), st.floats(allow_nan=False, allow_infinity=False))
-def test_any_number_arrives_as_it_was(whole: int, number: float):
+def test_any_number_is_unchanged(whole: int, number: float):
     config = parse_query(urlencode({"sample_rate": whole, "vad_threshold": repr(number)})).config
     assert config.sample_rate == whole
     assert config.vad_threshold == number
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=200))
-def test_no_query_does_anything_but_parse_or_be_refused(query: str):
+def test_any_query_is_parsed_or_refused(query: str):
     with suppress(Refused):
         parse_query(query)
