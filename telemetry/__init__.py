@@ -1,1 +1,1 @@
-"""Logs and metrics, set up alike in every process."""
+"""Logs and metrics, configured alike in every process."""

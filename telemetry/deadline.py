@@ -1,16 +1,16 @@
-"""The moment by which a process that stops is gone."""
+"""The deadline of a graceful shutdown."""
 
 import time
 
 
 class Deadline:
-    """Shared by all steps of stopping: each gets what those before it have left."""
+    """Shared by all steps of a shutdown: each gets the time that the steps before it have left."""
 
     def __init__(self) -> None:
         self._end: float | None = None
 
     def begin(self, seconds: float) -> None:
-        """Everything is to be over in so many seconds. The first call counts."""
+        """Sets the deadline to so many seconds from now. Only the first call counts."""
         if self._end is None:
             self._end = time.monotonic() + seconds
 

@@ -1,4 +1,4 @@
-"""The rules that keep an unauthenticated service, and keys that anyone can read on their way, off the network."""
+"""Rules that keep an unauthenticated service, and keys in plain text, off the network."""
 
 import ipaddress
 
@@ -17,7 +17,7 @@ def refusal_to_expose(host: str, auth: str, allowed: bool) -> str | None:
     """Why a process must not listen on `host`, or None if it may.
 
     Without authentication anyone who reaches the port reads and deletes every session, so only loopback is served
-    unless the operator said otherwise.
+    unless the operator allows it.
     """
     if auth != "none" or allowed or is_loopback(host):
         return None
@@ -30,12 +30,12 @@ def refusal_to_expose(host: str, auth: str, allowed: bool) -> str | None:
 def refusal_of_plaintext(host: str, auth: str, encrypted: bool, allowed: bool) -> str | None:
     """Why the public port must not be on `host`, or None if it may.
 
-    Keys and audio that travel in the clear are whoever's is on the way, so beyond loopback they need TLS, here or by
-    the operator's word in front.
+    Anyone in between can read keys and audio that are sent in plain text, so beyond loopback they need TLS: here, or
+    terminated upstream if the operator states it.
     """
     if auth == "none" or encrypted or allowed or is_loopback(host):
         return None
     return (
-        f"refusing to take keys on {host} without TLS: anyone on the way could read them. Set DALSTON_TLS_CERT and "
-        "DALSTON_TLS_KEY, or DALSTON_ALLOW_PLAINTEXT=true if TLS ends in front of this port."
+        f"refusing to take keys on {host} without TLS: anyone in between could read them. Set DALSTON_TLS_CERT and "
+        "DALSTON_TLS_KEY, or DALSTON_ALLOW_PLAINTEXT=true if TLS is terminated upstream."
     )

@@ -11,7 +11,7 @@ import structlog
 
 LogFormat = Literal["auto", "json", "text"]
 
-# Local variables hold what must not be logged: keys, transcripts, addresses.
+# Local variables hold keys, transcripts and addresses, which must not be logged.
 _traceback_without_locals = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
@@ -58,11 +58,11 @@ def configure_logging(level: str = "INFO", log_format: LogFormat = "auto") -> No
 
 
 def note_caller(**fields: str) -> None:
-    """Puts these fields into every line that is logged on behalf of this call from here on."""
+    """Adds these fields to every line that is logged for this call from now on."""
     structlog.contextvars.bind_contextvars(**fields)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger that carries `name` in every line."""
+    """A logger with `name` in every line."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger

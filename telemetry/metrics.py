@@ -33,7 +33,7 @@ def serve_metrics(host: str, port: int, path: Path | None = None) -> Iterator[No
 
 def _start_on_socket(path: Path) -> tuple[WSGIServer, threading.Thread]:
     path.unlink(missing_ok=True)
-    server = _UnixServer(str(path), _Handler)  # type: ignore[arg-type]  # a path where it says host and port
+    server = _UnixServer(str(path), _Handler)  # type: ignore[arg-type]  # a path where the type has host and port
     server.set_app(make_wsgi_app())
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -41,7 +41,7 @@ def _start_on_socket(path: Path) -> tuple[WSGIServer, threading.Thread]:
 
 
 class _UnixServer(ThreadingMixIn, WSGIServer):
-    """The standard library's, on a socket that has a path and whose clients have no address."""
+    """The standard library's server on a Unix socket, whose clients have no address."""
 
     address_family = socket.AF_UNIX
     daemon_threads = True
@@ -60,4 +60,4 @@ class _Handler(WSGIRequestHandler):
     timeout = 10
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
-        """Nothing: a line for each scrape helps nobody."""
+        """Logs nothing: a line per scrape is of no use."""

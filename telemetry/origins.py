@@ -16,7 +16,7 @@ def split_origins(text: str) -> tuple[str, ...]:
 def _checked(text: str) -> str:
     for origin in split_origins(text):
         if _FORM.fullmatch(origin) is None:
-            raise ValueError("must be origins such as https://app.example.com, in lower case, with commas between")
+            raise ValueError("must be origins such as https://app.example.com, in lower case, separated by commas")
     return text
 
 

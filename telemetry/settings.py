@@ -1,4 +1,4 @@
-"""Settings from the environment, or one sentence about what is wrong with them."""
+"""Settings from the environment, or one sentence about the mistake in them."""
 
 import re
 from typing import TypeVar
@@ -12,7 +12,7 @@ _FIELD = re.compile(r'field "(\w+)"')
 
 
 class InvalidSettings(Exception):
-    """The environment cannot be served. The message names the variables; it shows no value, which may be a secret."""
+    """The environment is invalid. The message names the variables and shows no value, which may be a secret."""
 
 
 def read_settings(kind: type[S]) -> S:
@@ -32,9 +32,9 @@ def read_settings(kind: type[S]) -> S:
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
-    # Pydantic begins the words of our own validators with this.
+    # Pydantic begins the messages of our own validators with this.
     message = message.removeprefix("Value error, ")
-    # What is wrong between several variables is nowhere, and names them itself.
+    # An error that concerns several variables has no location, and its message names them.
     return f"{_variable(*location)}: {message}" if location else message
 
 

@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT, which end a process that starts, ask one that serves to stop, and end one that is stopping.
+"""SIGTERM and SIGINT: they end a process that starts, shut down one that serves, and end one that is shutting down.
 
-One that does not come to its end ends all the same.
+A shutdown that takes too long is cut short.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_TELL_SECONDS = 0.2
+_LOG_SECONDS = 0.2
 
 
 def exit_on_signals() -> None:
-    """Lets either signal end the process at once, with exit code 0: for one that has only begun to start.
+    """Makes either signal end the process at once, with exit code 0: for a process that is still starting.
 
-    Nothing is flushed or awaited. The kernel's default will not do: process 1 of a container is spared by it.
+    Nothing is flushed or awaited. The kernel's default is not enough: it does not end process 1 of a container.
     """
     for number in _SIGNALS:
         signal.signal(number, lambda _number, _frame: os._exit(0))
@@ -43,27 +43,27 @@ def stop_on_signals(at_once: Callable[[], None] = lambda: None) -> asyncio.Event
         at_once()
         loop.call_soon_threadsafe(stop.set)
 
-    # No handlers of the loop's, which may be busy.
+    # Not the loop's own handlers: the loop may be busy.
     for number in _SIGNALS:
         signal.signal(number, ask)
     return stop
 
 
 class LastResort:
-    """Ends the process some time after `begin` if it is still there: nothing is flushed or awaited.
+    """Ends the process some time after `begin` if it still runs: nothing is flushed or awaited.
 
-    Only native code that keeps the interpreter to itself can hold that up.
+    Only native code that holds the GIL can delay that.
     """
 
     def __init__(self, code: Callable[[], int]) -> None:
         self._seconds = 0.0
         self._code = code
         self._begun = threading.Event()
-        # A thread, for what holds the process up may hold its loop up; started now, for a signal must not start one.
+        # A thread, because the loop may be blocked. It starts now: a signal handler must not start it.
         threading.Thread(target=self._run, name="last resort", daemon=True).start()
 
     def begin(self, seconds: float) -> None:
-        """The process ends in so many seconds. The first call counts."""
+        """Ends the process in so many seconds. Only the first call counts."""
         if not self._begun.is_set():
             self._seconds = seconds
             self._begun.set()
@@ -71,14 +71,14 @@ class LastResort:
     def _run(self) -> None:
         self._begun.wait()
         time.sleep(self._seconds)
-        # Whoever reads the log may be what it hangs on.
-        threading.Thread(target=_tell, daemon=True).start()
-        time.sleep(_TELL_SECONDS)
+        # The process may hang because nothing reads its log.
+        threading.Thread(target=_log_timeout, daemon=True).start()
+        time.sleep(_LOG_SECONDS)
         os._exit(self._code())
 
 
-def _tell() -> None:
-    log.warning("stopping takes too long: the process ends where it stands")
+def _log_timeout() -> None:
+    log.warning("shutdown takes too long: the process ends now")
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

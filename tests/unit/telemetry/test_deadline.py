@@ -1,11 +1,11 @@
-"""What the steps of stopping have left."""
+"""The time that the steps of a shutdown have left."""
 
 import pytest
 
 from telemetry.deadline import Deadline
 
 
-def test_what_is_kept_for_later_steps_is_not_for_this_one() -> None:
+def test_time_kept_for_later_steps_is_not_returned() -> None:
     deadline = Deadline()
     deadline.begin(10)
     assert deadline.left() == pytest.approx(10, abs=0.1)
@@ -13,12 +13,12 @@ def test_what_is_kept_for_later_steps_is_not_for_this_one() -> None:
     assert deadline.left(11) == 0
 
 
-def test_only_its_first_beginning_counts() -> None:
+def test_only_the_first_begin_counts() -> None:
     deadline = Deadline()
     deadline.begin(1)
     deadline.begin(100)
     assert deadline.left() <= 1
 
 
-def test_nothing_is_left_of_one_that_has_not_begun() -> None:
+def test_a_deadline_that_has_not_begun_has_no_time_left() -> None:
     assert Deadline().left() == 0

@@ -41,7 +41,7 @@ def test_a_traceback_shows_no_local_variables(
     assert "sk-very-secret" not in text
 
 
-def test_a_json_line_carries_message_fields_and_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_json_line_has_message_fields_and_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     line = json.loads(logged(monkeypatch, "json"))
     assert (line["event"], line["session"], line["logger"], line["level"]) == (
         "something failed",

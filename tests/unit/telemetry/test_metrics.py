@@ -24,7 +24,7 @@ def served(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-def test_they_are_served_as_on_a_port(served: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_metrics_are_served_on_a_unix_socket(served: Path, capfd: pytest.CaptureFixture[str]) -> None:
     answer = get(served)
     assert answer.startswith(b"HTTP/1.0 200 OK")
     assert b"python_info{" in answer
@@ -32,7 +32,7 @@ def test_they_are_served_as_on_a_port(served: Path, capfd: pytest.CaptureFixture
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_the_socket_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "metrics.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))

@@ -52,13 +52,13 @@ def test_a_wrong_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_the_words_of_a_validator_stand_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_validator_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DALSTON_COLOUR", "green")
     with pytest.raises(InvalidSettings, match=r"^DALSTON_COLOUR: must be red or blue$"):
         read_settings(Example)
 
 
-def test_what_is_wrong_between_two_variables_names_both_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_two_variables_names_both_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DALSTON_COLOUR", "blue")
     monkeypatch.setenv("DALSTON_PORT", "2")
     with pytest.raises(InvalidSettings, match=r"^DALSTON_COLOUR and DALSTON_PORT do not go together$"):

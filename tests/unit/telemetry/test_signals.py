@@ -34,21 +34,21 @@ def start(*, busy: bool = False, starting: bool = False) -> "subprocess.Popen[st
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_that_starts_is_ended(number: signal.Signals) -> None:
+def test_a_signal_ends_a_starting_process(number: signal.Signals) -> None:
     with start(starting=True) as process:
         process.send_signal(number)
         assert process.wait(3) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_asks(number: signal.Signals) -> None:
+def test_the_first_signal_starts_the_shutdown(number: signal.Signals) -> None:
     with start() as process:
         process.send_signal(number)
         assert process.wait(5) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.Signals) -> None:
+def test_the_second_signal_ends_a_process_during_its_shutdown(number: signal.Signals) -> None:
     with start(busy=True) as process:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
@@ -57,7 +57,7 @@ def test_the_second_signal_ends_a_process_that_is_busy_stopping(number: signal.S
         assert process.wait(3) == 128 + number
 
 
-def test_a_process_that_does_not_stop_is_ended_at_last() -> None:
+def test_a_process_that_does_not_stop_is_ended() -> None:
     program = "import time; from telemetry.signals import LastResort; LastResort(lambda: 3).begin(0.2); time.sleep(30)"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.wait(10) == 3
@@ -71,13 +71,13 @@ async def main():
     last_resort = LastResort(lambda: 3)
     stop_on_signals(lambda: last_resort.begin(0.5))
     print("ready", flush=True)
-    time.sleep(30)  # the loop is held up before it hears of any signal
+    time.sleep(30)  # blocks the loop before it can handle a signal
 
 asyncio.run(main())
 """
 
 
-def test_a_signal_reaches_a_process_whose_loop_is_held_up() -> None:
+def test_a_signal_ends_a_process_whose_loop_is_blocked() -> None:
     with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -85,8 +85,8 @@ def test_a_signal_reaches_a_process_whose_loop_is_held_up() -> None:
         assert process.wait(10) == 3
 
 
-def test_a_log_that_nobody_reads_does_not_hold_the_end_up() -> None:
-    stuck = "import telemetry.signals\ntelemetry.signals._tell = lambda: time.sleep(30)\n"
+def test_a_blocked_log_does_not_delay_the_end() -> None:
+    stuck = "import telemetry.signals\ntelemetry.signals._log_timeout = lambda: time.sleep(30)\n"
     program = BUSY.replace("async def main", stuck + "async def main")
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
