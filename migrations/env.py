@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 from persistence.config import PersistenceSettings
 from persistence.postgres.tables import metadata
 
-# Any number will do, as long as nothing else in the database uses it for an advisory lock.
+# Any number that nothing else in the database uses for an advisory lock.
 _ADVISORY_LOCK = 0x64616C73746F6E
 _WAIT_FOR_OTHERS = "120s"
 # A statement that waits for a table's lock holds up every query behind it: give up soon and let the operator repeat.
@@ -25,7 +25,7 @@ def _settings() -> PersistenceSettings:
 
 
 def _include(name: str | None, kind: str, _parents: Any) -> bool:
-    """Tables that others keep in the same schema are none of ours."""
+    """Leaves out tables of other programs in the same schema."""
     return kind != "table" or name in metadata.tables
 
 

@@ -1,6 +1,7 @@
 """Changes of sessions, for those who watch
 
-Triggers note them, so that whoever writes, a server of the release before or an operator included, is seen.
+Triggers note them, so that the changes of every writer are noted: also those of a server of the release before, and of
+an operator.
 
 Revision: 0006
 Follows: 0005
@@ -16,7 +17,7 @@ down_revision: str | Sequence[str] | None = "0005"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# What a session shows of itself. Whether it is continued is in the row of the session that continues it.
+# The columns that clients see. Whether a session is resumed is in the row of the session that resumes it.
 _SHOWN = (
     "status language model encoding sample_rate channels store_audio store_transcript enhance_on_end audio_uri"
     " transcript_uri enhancement_job_id audio_duration_seconds utterance_count word_count worker_id client_ip"

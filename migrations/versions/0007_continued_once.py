@@ -21,7 +21,7 @@ _LINKED = "previous_session_id IS NOT NULL AND deleted_at IS NULL"
 
 
 def upgrade() -> None:
-    # No release has linked sessions, but whoever did so by hand keeps the first link: the index takes no second.
+    # No release has linked sessions. Of links that were made by hand the first is kept: the index allows no second.
     op.execute(f"""
         UPDATE realtime_sessions AS s SET previous_session_id = NULL
         WHERE {_LINKED} AND EXISTS (

@@ -1,8 +1,8 @@
 """What was deleted is remembered
 
 A session without a row is not a deleted one: a failover of Postgres to an asynchronous standby loses the last rows.
-From here on whoever removes what belongs to a session asks for its entry in this table. A trigger writes it, so that a
-delete by a server of the release before counts, too. It fires for statements that set `deleted_at` and for no others.
+From here on, code that removes the objects of a session requires its entry in this table. A trigger writes it, so that
+a delete by a server of the release before counts, too. It fires for statements that set `deleted_at` and for no others.
 
 Revision: 0009
 Follows: 0008
