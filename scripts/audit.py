@@ -1,6 +1,6 @@
-"""Asks the database of known vulnerabilities (osv.dev) about everything in `lock/`: `python scripts/audit.py`.
+"""Looks up everything in `lock/` in the database of known vulnerabilities (osv.dev): `python scripts/audit.py`.
 
-Exits 0 when there are none, 1 when there are, 2 when it could not be asked.
+Exits with 0 if there are none, 1 if there are some, 2 if the database cannot be reached.
 """
 
 import subprocess
@@ -27,8 +27,8 @@ def main() -> int:
     if "Found " in done.stderr:
         print(done.stdout)
         return 1
-    said = done.stderr.strip().splitlines() or ["no message"]
-    print(f"known vulnerabilities could not be asked for, which takes api.osv.dev over HTTPS: {said[-1][:200]}")
+    messages = done.stderr.strip().splitlines() or ["no message"]
+    print(f"known vulnerabilities could not be looked up, which needs api.osv.dev over HTTPS: {messages[-1][:200]}")
     return 2
 
 

@@ -1,4 +1,4 @@
-"""Checks that `proto/` breaks no client of what main has: `buf breaking`, where there is a main to compare with."""
+"""Checks that `proto/` breaks no client of the main branch, with `buf breaking`, if there is one to compare with."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ BASES = ("origin/main", "main")
 
 
 def base() -> str | None:
-    """The newest main there is that has protos; None in an export, a first commit or a clone of one branch."""
+    """The newest main branch that has protos; None in an export, a first commit or a clone of one branch."""
     if shutil.which("git") is None:
         return None
     for name in BASES:

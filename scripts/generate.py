@@ -79,7 +79,7 @@ def _version() -> str:
 
 
 def differences(fresh: Path) -> list[str]:
-    """Names of generated files that differ from the committed ones, or stand on one side only."""
+    """Names of generated files that differ from the committed ones, or exist on one side only."""
     names = {str(p.relative_to(fresh)) for p in fresh.rglob("*") if p.is_file()}
     committed = {str(p.relative_to(ROOT)) for p in (ROOT / STUBS).glob("*_pb2*")}
     return sorted(

@@ -1,11 +1,11 @@
 """Makes `.venv` and installs this repository into it: `python3 scripts/install.py stack`, or `dev`, by `lock/NAME.txt`.
 
-Everything that is fetched is compared with the hashes in the lock, and nothing that is fetched is built here. Runs on
-nothing but Python. What pip says goes to `.venv/install.log`; here a line appears for what takes long, and one
-sentence for what went wrong.
+Every file that is fetched is compared with the hashes in the lock, and none is built here. The script needs nothing but
+Python. The output of pip goes to `.venv/install.log`; this script prints a line for each step that takes long, and one
+sentence for an error.
 """
 
-from __future__ import annotations  # an old Python is to get as far as being told so
+from __future__ import annotations  # an old Python must get as far as the message about it
 
 import os
 import re
@@ -27,10 +27,10 @@ LOCK = ROOT / "lock"
 OWN = ["sdk", "."]
 LEAST_PYTHON = (3, 11)
 
-# Prints what torch needs where it is a build for CUDA: nothing of that is in the locks that all machines use.
+# Prints the dependencies of torch; those of a CUDA build are not in the locks that all machines use.
 TORCH_NEEDS = "from importlib.metadata import requires; print(*requires('torch') or (), sep='\\n')"
 
-# What pip says -> what is wrong; the first that fits.
+# A pattern in the output of pip -> the error message; the first match counts.
 FAILURES = [
     (r"No space left on device|Errno 28", f"the disk of {ROOT} is full"),
     (
@@ -43,7 +43,7 @@ FAILURES = [
     (r"Permission denied|Errno 13", f"{VENV} cannot be written to"),
     (
         r"DO NOT MATCH THE HASHES",
-        "a downloaded file is not the one that was locked, and nothing was installed; SECURITY.md says what that means",
+        "a downloaded file is not the one that was locked, and nothing was installed; SECURITY.md explains this",
     ),
 ]
 
@@ -53,7 +53,7 @@ class CannotInstall(Exception):
 
 
 class NotOffered(CannotInstall):
-    """No index has it."""
+    """No index has the package."""
 
 
 def main(locks: list[str]) -> int:
@@ -70,7 +70,7 @@ def main(locks: list[str]) -> int:
         print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the next run goes on from here", file=sys.stderr)
+        print("\ninterrupted; the next run continues from here", file=sys.stderr)
         return 130
     return 0
 
@@ -92,16 +92,16 @@ def make_venv() -> None:
         raise CannotInstall(f"{VENV} is in the way: it is no virtual environment")
     print(f"making {VENV}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    said: list[str] = []
+    output: list[str] = []
     complete = False
     try:
-        complete = run([sys.executable, "-m", "venv", VENV], said.append) == 0
+        complete = run([sys.executable, "-m", "venv", VENV], output.append) == 0
     finally:
         if not complete:
-            # Half of one could pass for a whole one the next time.
+            # The next run could take an incomplete one for a complete one.
             shutil.rmtree(VENV, ignore_errors=True)
     if not complete:
-        raise CannotInstall(explain("".join(said)))
+        raise CannotInstall(explain("".join(output)))
 
 
 def quiet(command: list[object]) -> bool:
@@ -109,7 +109,7 @@ def quiet(command: list[object]) -> bool:
 
 
 def install(lock: str) -> None:
-    """Runs pip, telling of it what is worth telling."""
+    """Runs pip, and prints its slow steps."""
     print(f"installing what lock/{lock}.txt lists; the first time this takes minutes", flush=True)
     began = time.monotonic()
     locked = ["--require-hashes", "--only-binary=:all:"]
@@ -119,39 +119,39 @@ def install(lock: str) -> None:
         pip(log, *locked, "-r", LOCK / f"{lock}.txt")
         if needs_cuda():
             pip(log, *locked, "-r", LOCK / "cuda.txt")
-        # What builds these two is installed by now, from the lock.
+        # The build dependencies of these two are installed by now, from the lock.
         pip(log, "--no-build-isolation", *(word for path in OWN for word in ("-e", path)))
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def pip(log: TextIO, *words: object) -> None:
-    """Installs what is named and nothing besides; the locks name all that is needed.
+    """Installs the given packages without their dependencies; the locks list all that is needed.
 
     Raises:
         NotOffered: no index that pip knows has a package of that version.
         CannotInstall: pip failed otherwise.
     """
-    said: list[str] = []
+    output: list[str] = []
 
     def take(line: str) -> None:
-        said.append(line)
+        output.append(line)
         log.write(line)
-        tell(line)
+        print_progress(line)
 
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=3", "--no-deps"]
     if run([PYTHON, "-m", "pip", "install", *options, *words], take) != 0:
-        sentence = explain("".join(said))
-        # The latter where a constraint of the user's names the same package.
+        sentence = explain("".join(output))
+        # The second message appears if a constraint of the user names the same package.
         offered = not re.search(r"No matching distribution|ResolutionImpossible", sentence)
         failure = CannotInstall if offered else NotOffered
-        raise failure(f"{sentence}\n  all that pip said: {LOG}")
+        raise failure(f"{sentence}\n  the output of pip: {LOG}")
 
 
 def needs_cuda() -> bool:
-    """Whether the torch that was installed is one that needs the packages in `lock/cuda.txt`."""
-    said: list[str] = []
-    run([PYTHON, "-c", TORCH_NEEDS], said.append)
-    return any(re.match(r"nvidia-|cuda-|triton\b", line) and "extra ==" not in line for line in said)
+    """Whether the installed torch needs the packages in `lock/cuda.txt`."""
+    output: list[str] = []
+    run([PYTHON, "-c", TORCH_NEEDS], output.append)
+    return any(re.match(r"nvidia-|cuda-|triton\b", line) and "extra ==" not in line for line in output)
 
 
 def run(command: list[object], take: Callable[[str], None]) -> int:
@@ -172,14 +172,14 @@ def run(command: list[object], take: Callable[[str], None]) -> int:
                 take(line)
         return process.wait()
     except BaseException:
-        # With what it started itself: pip runs pip to build, venv runs pip to install pip.
+        # And its children: pip runs pip to build, venv runs pip to install pip.
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
 
 
-def tell(line: str) -> None:
-    """Prints the lines that stand for minutes: large downloads, and the unpacking at the end."""
+def print_progress(line: str) -> None:
+    """Prints the steps that take minutes: large downloads, and the unpacking at the end."""
     if match := re.match(r"\s*Downloading \S*?([^/\s]+) \(([\d.]+) ([MG])B\)", line):
         if match[3] == "G" or float(match[2]) >= 5:
             print(f"  downloading {match[1]} ({match[2]} {match[3]}B)", flush=True)
@@ -187,11 +187,11 @@ def tell(line: str) -> None:
         print(f"  unpacking {line.count(',') + 1} packages", flush=True)
 
 
-def explain(said: str) -> str:
+def explain(output: str) -> str:
     for pattern, sentence in FAILURES:
-        if re.search(pattern, said):
+        if re.search(pattern, output):
             return sentence
-    errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
+    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
     return (errors[-1] if errors else "pip failed").removeprefix("ERROR: ")
 
 

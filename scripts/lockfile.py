@@ -27,7 +27,7 @@ ENVIRONMENTS = [
     for minor in (11, 12, 13, 14)
     for machine in ("x86_64", "aarch64")
 ]
-"""Where the locks hold: the machines and versions of Python that the service supports."""
+"""The environments of the locks: the machines and versions of Python that the service supports."""
 
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})")
 
@@ -37,7 +37,7 @@ class Pin:
     """One version of one package, for the environments that the marker names."""
 
     name: str
-    """Canonical, as `canonicalize_name` has it."""
+    """Canonical, as `canonicalize_name` returns it."""
     version: str
     marker: Marker | None
     hashes: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""The REST door as an OpenAPI 3.1 document, read off the descriptors of `proto/` and their comments.
+"""The REST API as an OpenAPI 3.1 document, made from the descriptors of `proto/` and their comments.
 
-Run by generate.py. What a comment says of a number, `1 to 100. Default 50.`, becomes its bounds and its default.
+generate.py runs it. A comment such as `1 to 100. Default 50.` becomes the bounds and the default of a number.
 """
 
 import json
@@ -28,7 +28,7 @@ _SCALARS: Final[dict[int, dict[str, Any]]] = {
     FieldDescriptorProto.TYPE_INT32: {"type": "integer", "format": "int32"},
     FieldDescriptorProto.TYPE_STRING: {"type": "string"},
 }
-# What HttpBody carries is in no descriptor.
+# No descriptor has the content of an HttpBody.
 _BODIES: Final = {
     "GetAudio": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
     "GetTranscript": {"application/json": {"schema": {"$ref": "#/components/schemas/Transcript"}}},
@@ -88,18 +88,18 @@ _STATUS: Final = {
     },
 }
 _ERRORS: Final = {
-    "400": "The request is wrong; the message says where.",
+    "400": "The request is invalid; the message names the mistake.",
     "401": "No key, or one that is not accepted.",
     "403": "The key lacks the scope.",
-    "404": "There is none of this id.",
-    "409": "The session is not in the state for it.",
+    "404": "No object has this id.",
+    "409": "The session is in a state that does not allow it.",
     "413": "The body is larger than 16 KiB.",
     "416": "No byte of the file is in the range.",
-    "429": "Too many requests or sessions; `retry-after` says when to try again.",
+    "429": "Too many requests or sessions; `retry-after` has the seconds to wait.",
     "431": "Headers and query are larger than 64 KiB.",
-    "500": "A mistake of the service. The message names its log line.",
-    "501": "The contract has it, this service does not have it yet.",
-    "503": "A part that the request needs does not answer; try again shortly.",
+    "500": "An error of the service. The message has the number of its log line.",
+    "501": "The contract defines it, and this service does not implement it yet.",
+    "503": "A dependency of the request is unavailable; try again shortly.",
     "504": "The service did not answer in time.",
 }
 _EXAMPLES: Final = {
@@ -120,14 +120,14 @@ _IDS: Final = {
     "session_id": "The session's id: `sess_` and 32 hexadecimal digits.",
     "key_id": "The key's id: `key_` and 32 hexadecimal digits.",
 }
-"""What needs no comment in the contract, where it stands in a message of that name."""
+"""Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
 _HEADERS: Final = {
     "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),
     "if-range": ("The `etag` that the range is of; the whole file is sent where it has another.", '"0123456789abcdef"'),
     "if-none-match": ("The `etag` of the file that the client has already.", '"0123456789abcdef"'),
 }
-"""Headers that a download reads: what they mean, and an example."""
+"""Request headers of a download: description and example."""
 _ALWAYS: Final = ("400", "401", "403", "429", "431", "500", "503", "504")
 
 
@@ -183,7 +183,7 @@ def _messages(file: FileDescriptorProto) -> Iterator[tuple[str, DescriptorProto]
 
 
 def _comments(file: FileDescriptorProto, *, whole: bool = False) -> Iterator[tuple[str, str]]:
-    """Full name of a message, field, service or method, and what stands above it: its first paragraph, or all."""
+    """Full name of a message, field, service or method, and its comment: the first paragraph, or all."""
     for location in file.source_code_info.location:
         name = _name_at(file, list(location.path))
         paragraphs = [
@@ -195,7 +195,7 @@ def _comments(file: FileDescriptorProto, *, whole: bool = False) -> Iterator[tup
 
 
 def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
-    """The full name of what a path of descriptor.proto's field numbers and indexes leads to."""
+    """The full name at a path of field numbers and indexes of descriptor.proto."""
     node: Any = file
     names: list[str] = []
     for number, index in zip(path[::2], path[1::2], strict=False):
@@ -210,10 +210,10 @@ def _name_at(file: FileDescriptorProto, path: list[int]) -> str | None:
 
 
 class _Writer:
-    """Turns methods into operations and remembers the messages that they need."""
+    """Turns methods into operations and collects the messages that they need."""
 
     def __init__(self, messages: dict[str, DescriptorProto], comments: dict[str, str], texts: dict[str, str]) -> None:
-        """`comments` has the first paragraph above each name of the contract, `texts` all of them."""
+        """`comments` has the first paragraph of the comment of each name, `texts` all paragraphs."""
         self._messages = messages
         self._comments = comments
         self._texts = texts
@@ -249,7 +249,7 @@ class _Writer:
         return path, verb, operation
 
     def schemas(self) -> dict[str, Any]:
-        """All messages that operations have named so far, with those that they name."""
+        """All messages that the operations so far refer to, directly or indirectly."""
         written: dict[str, Any] = {}
         while missing := [name for name in self._wanted if _short(name) not in written]:
             for name in missing:
@@ -261,7 +261,7 @@ class _Writer:
         if method.name in _BODIES:
             content: dict[str, Any] = _BODIES[method.name]
         elif method.server_streaming:
-            # The first is what a client gets that asks for nothing: an object a line, which is no JSON document.
+            # The first is the default without an Accept header: one object per line, which is no JSON document.
             message = self._ref(method.output_type)
             content = {"application/x-ndjson": {"schema": message}, "text/event-stream": {"schema": {"type": "string"}}}
         else:
@@ -294,7 +294,7 @@ class _Writer:
 
     def _object(self, message: str, fields: list[FieldDescriptorProto], *, is_request: bool) -> dict[str, Any]:
         properties = {field.name: self._property(message, field) for field in fields}
-        # Envoy prints every field that is not marked as optional, messages that are not set excepted.
+        # Envoy prints every field that is not optional, except messages that are not set.
         always = [field.name for field in fields if not (field.proto3_optional or _is_single_message(field))]
         schema = {"type": "object", "properties": properties}
         return schema if is_request or not always else {**schema, "required": always}

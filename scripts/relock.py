@@ -4,8 +4,8 @@ python scripts/relock.py                 keep the versions that still fit, and r
 python scripts/relock.py --upgrade       take the newest versions that the two files allow
 python scripts/relock.py --outdated      change nothing, and list what has a newer version
 
-It asks the package index that uv is configured with. The files name no index: pip takes them from wherever it is
-configured to, and the hashes say whether they are the same ones.
+It uses the package index that uv is configured with. The files name no index: pip uses the one that it is configured
+with, and the hashes prove that the packages are the same.
 """
 
 import argparse
@@ -46,12 +46,12 @@ def main() -> int:
 
 
 def locked() -> list[Pin]:
-    """The pins of now; none where there is no lock yet."""
+    """The current pins; none if there is no lock yet."""
     return [*read_lock("dev"), *read_lock("cuda")] if (LOCK / "dev.txt").exists() else []
 
 
 def requirements(extra: str) -> list[str]:
-    """What both distributions need with that extra, and to be built."""
+    """The requirements of both distributions with that extra, and of their builds."""
     service, sdk = (tomllib.loads((ROOT / path).read_text()) for path in ("pyproject.toml", "sdk/pyproject.toml"))
     extras = service["project"]["optional-dependencies"]
     wanted = [*service["project"]["dependencies"], *sdk["project"]["dependencies"]]
@@ -70,17 +70,17 @@ def requirements(extra: str) -> list[str]:
 
 
 def resolve(extra: str, preferred: Iterable[Pin]) -> list[Pin]:
-    """What is to be installed, in the environments that are supported; `preferred` versions are kept where they fit."""
+    """The pins for all supported environments; `preferred` versions are kept if they fit."""
     options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
     return narrowed(compiled(requirements(extra), *options, preferred=preferred))
 
 
 def compiled(wanted: Iterable[str], *options: str, preferred: Iterable[Pin] = ()) -> list[Pin]:
-    """What uv makes of requirements."""
+    """The pins that uv resolves requirements to."""
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, "wanted.in"), Path(scratch, "locked.txt")
         source.write_text("\n".join(wanted))
-        # uv keeps the versions of an output that is there.
+        # uv keeps the versions of an existing output file.
         target.write_text("\n".join(map(str, preferred)))
         command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", "--no-annotate", "--no-header"]
         subprocess.run([*command, *options, "--output-file", target, source], check=True, stdout=subprocess.DEVNULL)
@@ -88,7 +88,7 @@ def compiled(wanted: Iterable[str], *options: str, preferred: Iterable[Pin] = ()
 
 
 def narrowed(pins: Iterable[Pin]) -> list[Pin]:
-    """Without what other systems need, and without markers that always hold."""
+    """Drops the pins of other systems, and markers that are always true."""
     result = []
     for pin in pins:
         holds = [pin.holds_in(environment) for environment in ENVIRONMENTS]
@@ -98,7 +98,7 @@ def narrowed(pins: Iterable[Pin]) -> list[Pin]:
 
 
 def check_cpu_builds(pins: Iterable[Pin]) -> None:
-    """Stops where the hashes of torch's CPU builds, which are kept by hand, are of another version than torch's."""
+    """Exits if the hashes of torch's CPU builds, which are maintained by hand, are of another version than torch."""
     torch = next(pin for pin in pins if pin.name == "torch")
     (cpu,) = read_lock("torch-cpu")
     if cpu.version != f"{torch.version}+cpu":
@@ -113,9 +113,9 @@ def write(name: str, pins: Iterable[Pin]) -> None:
 
 
 def outdated() -> int:
-    """Compares the lock with the newest versions that there are, whatever pyproject.toml pins."""
+    """Compares the lock with the newest versions, whatever pyproject.toml pins."""
     pins = {pin.name: pin for pin in locked()}
-    # Each for itself: what holds a package back is for a person to find out.
+    # Each package alone: a person must find out which requirement excludes the newer version.
     newest = {pin.name: pin.version for pin in compiled(pins, "--no-deps", "--python-version", "3.11")}
     newer = {name: (pin.version, newest[name]) for name, pin in pins.items() if is_newer(newest[name], pin.version)}
     for name, (now, then) in sorted(newer.items()):

