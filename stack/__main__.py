@@ -6,7 +6,7 @@ from stack.interruption import Interruption
 
 
 def main() -> int:
-    # What the commands need takes a second to import: Ctrl-C is to be in good hands before.
+    # The imports of the commands take a second: the handlers of Ctrl-C are installed before.
     with Interruption() as interruption:
         from stack.cli import run
 

@@ -1,4 +1,4 @@
-"""The two commands, and what they say when something stands in the way."""
+"""The two commands, and their error messages."""
 
 import argparse
 import shlex
@@ -28,12 +28,12 @@ _DESCRIPTION = "The local stack: Postgres, S3, server, bridge and Envoy as one p
 _EPILOGUE = (
     "Settings come from the environment: DALSTON_PORT (8000), DALSTON_HOST (127.0.0.1), DALSTON_HOME (.dalston in the "
     "checkout), DALSTON_AUTH (none), DALSTON_TLS_CERT and DALSTON_TLS_KEY, DALSTON_DATABASE_URL and "
-    "DALSTON_S3_ENDPOINT_URL or DALSTON_S3_BUCKET to use outer ones."
+    "DALSTON_S3_ENDPOINT_URL or DALSTON_S3_BUCKET to use external ones."
 )
 
 
 def run(arguments: Sequence[str], interruption: Interruption, programs: Programs | None = None) -> int:
-    """Runs a command; gives the exit code."""
+    """Runs a command and returns the exit code."""
     commands: dict[str, Callable[[_Session], int]] = {"up": _up, "demo": _demo}
     parser = argparse.ArgumentParser(prog="python -m stack", description=_DESCRIPTION, epilog=_EPILOGUE)
     parser.add_argument("command", choices=commands, help="`up`: run until Ctrl-C; `demo`: stream the sample and stop")
@@ -68,7 +68,7 @@ def _tell(console: Console, sentence: str, style: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What both commands work with."""
+    """The settings and the console of a command."""
 
     settings: StackSettings
     interruption: Interruption
@@ -100,7 +100,7 @@ def _demo(session: _Session) -> int:
     with session.start() as stack:
         demo(stack, session.interruption.pause, session.console)
     session.console.print(
-        "\nTo go on: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded."
+        "\nNext: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded."
     )
     return 0
 
@@ -125,13 +125,13 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
 
 
 def _without_password(url: str) -> str:
-    """What is printed stays in the logs of whatever runs the stack."""
+    """The printed address ends up in the logs of the program that runs the stack."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{parts.username}@{parts.hostname}:{parts.port}").geturl()
 
 
 def _first_steps(stack: Stack, settings: StackSettings, here: str) -> list[str]:
-    """What to type next; `here` is the address without the first letters of its scheme."""
+    """The first commands to type; `here` is the address without the first letters of its scheme."""
     header = ""
     steps = []
     if settings.auth == "keys":

@@ -1,4 +1,4 @@
-"""Certificates by which the servers inside an S3 server know each other, and nobody else knows them."""
+"""Certificates with which the servers inside an S3 server authenticate to each other."""
 
 import datetime
 import ipaddress
@@ -14,20 +14,20 @@ from cryptography.x509.oid import NameOID
 from stack.files import write_private
 from stack.identity import Identity, give
 
-# Made anew at each start.
+# They are created again at each start.
 _VALID = datetime.timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
 class MutualTls:
-    """Files of one authority, which nobody can sign with any more, and of the one certificate that it has signed."""
+    """Files of one authority, whose key is discarded, and of the one certificate that it has signed."""
 
     authority: Path
     certificate: Path
     private_key: Path
 
     def context(self) -> ssl.SSLContext:
-        """For a client that shows the certificate."""
+        """The context of a client that presents the certificate."""
         context = ssl.create_default_context(cafile=str(self.authority))
         context.load_cert_chain(self.certificate, self.private_key)
         return context

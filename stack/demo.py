@@ -1,4 +1,4 @@
-"""What `make demo` shows: speech goes in, text comes out live, and afterwards the session is there for curl."""
+"""`make demo`: streams speech, prints the text live, and fetches the stored session as curl would."""
 
 import io
 import json
@@ -23,14 +23,14 @@ _SESSIONS = "/v1/realtime/sessions"
 
 
 class DemoFailed(StackError):
-    """The stack runs, but did not do what it should."""
+    """The stack runs, but a result is wrong."""
 
 
 def demo(stack: Stack, pause: Pause, console: Console) -> None:
     """Streams the sample and fetches what was stored.
 
     Raises:
-        StackError: anything was not as it should be.
+        StackError: a step failed, or a result is wrong.
     """
     samples, rate = soundfile.read(_SAMPLE, dtype="int16")
     pcm: bytes = samples.tobytes()
@@ -44,7 +44,7 @@ def demo(stack: Stack, pause: Pause, console: Console) -> None:
 
 
 def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console) -> tuple[str, str]:
-    """Shows the stream; gives the session's id and its text."""
+    """Shows the stream; returns the session's id and its text."""
     url = f"ws://{stack.public_name}:{stack.port}{_STREAM}"
     total = len(pcm) / 2 / rate
     console.print(
@@ -61,7 +61,7 @@ def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console)
                     session_id = message["session_id"]
                     status.update("listening")
                 case "vad.speech_start":
-                    status.update("hearing speech")
+                    status.update("speech")
                 case "vad.speech_end":
                     status.update("recognising")
                 case "transcript.partial":
@@ -79,7 +79,7 @@ def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console)
 
 
 class _Walk:
-    """The requests of the README, made as curl would make them and shown with their answers."""
+    """The requests of the README, made as curl would make them, and shown with their responses."""
 
     def __init__(self, stack: Stack, session_id: str, console: Console) -> None:
         self._stack = stack
@@ -88,7 +88,7 @@ class _Walk:
         self._console = console
 
     def through(self, pcm: bytes, rate: int, text: str) -> None:
-        """Makes them all and checks the answers against what was streamed."""
+        """Makes all of them and compares the responses with what was streamed."""
         self._console.print("\nThe session is stored. The same is seen with curl:")
         listed = self._get("?limit=1")
         self._show(listed.json())
@@ -111,7 +111,7 @@ class _Walk:
         url = f"{self._url}{path}"
         self._console.print(f"\n[bold]$ curl {_quoted(url)}{more}[/bold]", highlight=False, soft_wrap=True)
         try:
-            # A proxy from the environment has no say about this machine.
+            # A proxy of the environment is not for this machine.
             answer = httpx.get(f"{self._stack.base_url}{_SESSIONS}{path}", timeout=30, trust_env=False)
         except httpx.TransportError as error:
             raise DemoFailed(f"no answer from {url}: {error}") from error

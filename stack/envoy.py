@@ -30,7 +30,7 @@ _CERTIFICATE = "certificate.json"
 _ACCESS_LOG = "access.pipe"
 READY_SECONDS = 30.0
 _IDLE_SECONDS = 60
-# A load balancer keeps connections for its next request, some for 10 minutes. Where Envoy closes first, the balancer
+# A load balancer keeps connections for its next request, some for 10 minutes. If Envoy closes one first, the balancer
 # answers 502 now and then.
 _PROXIED_IDLE_SECONDS = 620
 _STOP = ((signal.SIGTERM, 5.0),)
@@ -40,7 +40,7 @@ _PLAIN = {
     "name": "plain",
     "typed_config": {"@type": f"{_TYPES}.raw_buffer.v3.RawBuffer"},
 }
-# By way of a file that names the files: only such are read again when they are replaced.
+# A file that names the files: Envoy reads only such files again when they are replaced.
 _TLS = {
     "name": "tls",
     "typed_config": {
@@ -70,7 +70,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where Envoy listens and what stands behind it. All hosts are IP addresses or names, without a port."""
+    """Where Envoy listens, and its upstreams. All hosts are IP addresses or names, without a port."""
 
     hosts: Sequence[str]
     """The addresses to listen on, at least one."""
@@ -80,50 +80,51 @@ class Endpoints:
     server_host: str = "127.0.0.1"
     bridge_host: str = "127.0.0.1"
     more_servers: Sequence[Address] = ()
-    """Others like the first, that share its Postgres and its bucket."""
+    """Further servers that share the Postgres and the bucket of the first."""
     more_bridges: Sequence[Address] = ()
     server_socket: Path | None = None
-    """The server's Unix socket, where it has one; its host and port mean nothing then."""
+    """The server's Unix socket, if it has one; its host and port are ignored then."""
     bridge_socket: Path | None = None
-    """The same of the bridge."""
+    """The bridge's Unix socket, likewise."""
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
-    """Web pages of other hosts that may read what is answered."""
+    """Web pages of other hosts that may read responses."""
     proxies: Sequence[Network] = ()
-    """Where the proxies in front connect from; they append to `x-forwarded-for` whom they were asked by."""
+    """The addresses of the proxies in front; they append the address of their client to `x-forwarded-for`."""
     connections: int = 5000
-    """The most there may be."""
+    """The highest number of connections."""
     connections_each: int = 1000
-    """Of these, for an eighth of all addresses. Proxies may have all: clients share their address."""
+    """How many of them one bucket, an eighth of all addresses, may use. Proxies may use all: clients share their
+    addresses."""
     requests_each: int = 100
-    """Of calls with one request, how many one address may begin in a second; twice as many at once. A fifth of that
-    of what is answered without asking who it is: documents, health, and that there is nothing at a path."""
+    """How many unary calls one address may begin per second; twice as many at once. A fifth of that applies to responses
+    without authentication: documents, health, and unknown paths."""
     heap_bytes: int = 512 << 20
-    """The most memory that requests may take; the program itself and its configuration take 100 MB besides."""
+    """The most memory that requests may use; the program itself and its configuration use 100 MB besides."""
     certificate: Certificate | None = None
-    """What the public port shows; None for no TLS."""
+    """The certificate of the public port; None for no TLS."""
     call_seconds: int = 30
-    """The longest call of one request and one answer, the time in which its request arrives included."""
+    """The longest unary call, including the time in which its request arrives."""
     stall_seconds: int = 120
-    """How long a download or watch may go without a byte."""
+    """How long a download or watch may be idle."""
 
 
 class Envoy:
-    """Envoy's folder with its configuration, the same however often it is started."""
+    """Envoy's folder with its configuration, which stays the same across restarts."""
 
     def __init__(
         self, folder: Path, endpoints: Endpoints, identity: Identity | None, *, log: Path | None = None
     ) -> None:
         """
         Args:
-            folder: for the filled-in configuration and the admin socket; made if it is not there.
-            identity: who it runs as, and whose the folder will be.
-            doors: addresses.
+            folder: for the rendered configuration and the admin socket; created if it does not exist.
+            identity: the user that it runs as and that will own the folder.
+            endpoints: addresses.
             log: Envoy's own messages; requests go to `access.log` beside it. Default: `envoy.log` in `folder`.
 
         Raises:
-            StackError: it cannot be started; the message says why.
+            StackError: it cannot be started, with the reason.
         """
         self._folder = folder.resolve()
         self._log = log or self._folder / "envoy.log"
@@ -158,11 +159,11 @@ class Envoy:
     def launch(self) -> Iterator[Process]:
         """Runs it while the block runs."""
         (self._folder / _ADMIN_SOCKET).unlink(missing_ok=True)
-        # Hot restart uses shared memory under a machine-wide number, so that two Envoys would meet.
+        # Hot restart uses shared memory under a machine-wide number, which two Envoys would share.
         command = [str(self._program), "-c", str(self._folder / "envoy.yaml"), "--disable-hot-restart"]
-        # What somebody looks for in the access log is a second old, not ten.
+        # Lines are in the access log after a second, not after ten.
         command += ["--log-level", "warning", "--file-flush-interval-msec", "1000"]
-        # Both ends are held, so that Envoy finds a reader and a restart of it is no end.
+        # Both ends stay open, so that Envoy finds a reader and its restart does not end the pipe.
         pump = Pump(os.open(self._folder / _ACCESS_LOG, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), self._access_log)
         try:
             with running(
@@ -176,7 +177,7 @@ class Envoy:
         return answers_on_socket(self._folder / _ADMIN_SOCKET, "/ready", timeout=2)
 
     def check_certificate(self) -> None:
-        """Hands a certificate that was replaced on to Envoy, where it may not read the files itself."""
+        """Copies a certificate that was replaced for Envoy, if Envoy may not read the files itself."""
         if self._copied is not None:
             self._copied.refresh()
 
@@ -196,7 +197,7 @@ class _CopiedCertificate:
         self._write()
 
     def refresh(self) -> None:
-        # Half of a pair, or none for a moment: the next look will see the rest.
+        # One of the two files is missing for a moment: the next check will find both.
         with suppress(OSError):
             if self._look() != self._seen:
                 self._write()
@@ -276,7 +277,7 @@ def render(endpoints: Endpoints, access_log: Path) -> str:
 
 
 def _endpoints(*addresses: Address | Path) -> list[dict[str, Any]]:
-    """What Envoy shares calls among."""
+    """The endpoints among which Envoy balances calls."""
     return [{"endpoint": {"address": _address(each)}} for each in addresses]
 
 
@@ -293,7 +294,7 @@ def _discovery(socket: Path | None) -> str:
 
 
 def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
-    """How Envoy learns where a client is: from the proxies alone, passing over those that stand behind each other."""
+    """How Envoy determines the client's address: from trusted proxies only, skipping proxies behind proxies."""
     if not proxies:
         return []
     cidrs = [{"address_prefix": str(each.network_address), "prefix_len": each.prefixlen} for each in proxies]
@@ -309,7 +310,7 @@ def _address_detection(proxies: Sequence[Network]) -> list[dict[str, Any]]:
 
 
 def _secret(certificate: Certificate | None) -> str:
-    """The file by which Envoy finds the certificate."""
+    """The file that names the files of the certificate."""
     if certificate is None:
         return json.dumps({"resources": []})
     return json.dumps(
@@ -329,5 +330,5 @@ def _secret(certificate: Certificate | None) -> str:
 
 
 def _quotable(path: Path) -> str:
-    """As it stands between double quotes; in YAML they mean what they mean in JSON."""
+    """The path for use between double quotes, which have the same rules in YAML and JSON."""
     return json.dumps(str(path))[1:-1]

@@ -1,4 +1,4 @@
-"""What goes wrong when the local stack is started or runs. Each message is a sentence for the person at the terminal.
+"""Errors while the local stack starts or runs. Each message is a sentence for the person at the terminal.
 
 StackError
  ├── CannotStart     the machine or the configuration does not allow it
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """The stack cannot start or go on; the message says why."""
+    """The stack cannot start or continue, with the reason."""
 
 
 class CannotStart(StackError):
@@ -20,13 +20,13 @@ class CannotStart(StackError):
 
 
 class ProcessDied(StackError):
-    """A part ended though nobody asked it to."""
+    """A part ended without having been stopped."""
 
     def __init__(self, name: str, exit_code: int, log: Path, last_lines: list[str]) -> None:
         how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
         quoted = "".join(f"\n    {line}" for line in last_lines)
-        said = f"; its last words were:{quoted}" if quoted else ""
-        super().__init__(f"{name} {how}{said}\n  its log: {log}")
+        output = f"; the end of its log:{quoted}" if quoted else ""
+        super().__init__(f"{name} {how}{output}\n  its log: {log}")
         self.reason = f"{name} {how}"
         self.name = name
         self.exit_code = exit_code
@@ -39,4 +39,4 @@ class NotReady(StackError):
 
 
 class Interrupted(StackError):
-    """Somebody pressed Ctrl-C or sent SIGTERM."""
+    """Ctrl-C was pressed, or SIGTERM was sent."""

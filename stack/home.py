@@ -1,4 +1,4 @@
-"""The folder in which a stack keeps everything, and the lock that lets one stack use it at a time."""
+"""The folder of all files of a stack, and the lock that allows one stack to use it at a time."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from stack.identity import Identity, own, unprivileged
 from stack.logs import rotate
 
 _LEAST_FREE_BYTES = 500 * 1024 * 1024
-# The path of a Unix socket may have no more than 107 characters; this many are for its name.
+# The path of a Unix socket has at most 107 characters; so many of them are for its name.
 _SOCKETS_PATH_BYTES = 107 - 27
 _SOCKETS_PREFIX = "dalston-"
 
@@ -27,31 +27,31 @@ class Home:
 
     @property
     def spool(self) -> Path:
-        """Audio on its way to S3."""
+        """Audio that is not in S3 yet."""
         return self.path / "spool"
 
     @property
     def identity(self) -> Identity | None:
-        """Who the parts run as; None for whoever starts them."""
+        """The user that the parts run as; None for the user that starts them."""
         return unprivileged(self.path)
 
     def socket(self, name: str) -> Path:
-        """A Unix socket that only the parts and whoever started them can open."""
+        """A Unix socket that only the parts and the user that started them can open."""
         folder = self.path / "run"
         return (folder.readlink() if folder.is_symlink() else folder) / f"{name}.sock"
 
     def data(self, part: str) -> Path:
-        """What a part keeps for the next time."""
+        """The data of a part, which it uses again at the next start."""
         return self.path / part
 
     def log(self, part: str) -> Path:
-        """What a part says; what is older, that of the start before too, is beside it, ending in `.1` and up."""
+        """The log of a part; older files, also of earlier starts, are beside it and end in `.1` and up."""
         return self.path / "logs" / f"{part}.log"
 
 
 @contextmanager
 def occupied(path: Path) -> Iterator[Home]:
-    """Makes the folder if need be and keeps other stacks out of it while the block runs.
+    """Creates the folder if necessary, and locks it against other stacks while the block runs.
 
     Raises:
         CannotStart: it cannot be written to, is full, or another stack uses it.
@@ -78,19 +78,18 @@ def occupied(path: Path) -> Iterator[Home]:
 
 
 def _make(path: Path) -> None:
-    """A folder that holds something stays as open as it is: it may be there for more. Those in it are not."""
+    """Creates the folder. One that is not empty keeps its mode, as it may have other uses."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not any(path.iterdir()):
-        # Root's stays root's, so that no part can put something else in the place of what root writes to; the parts
-        # pass through it.
+        # Root keeps its folder, so that no part can replace the files that root writes to. The parts may enter it.
         path.chmod(0o700 if unprivileged(path) is None else 0o711)
 
 
 def _prepare(home: Home) -> None:
-    """Makes the folders private and sets aside what was logged before."""
+    """Makes the folders private, and rotates the logs of the start before."""
     try:
         logs = home.log("any").parent
-        # Written by who starts the stack. An ordinary user reads his own even after root has started it once.
+        # The user that starts the stack writes them. An ordinary user can read them even after a start by root.
         is_of_root = home.path.stat().st_uid == 0
         own(logs, None if is_of_root else home.identity)
         for log in logs.glob("*.log"):
@@ -104,7 +103,7 @@ def _prepare(home: Home) -> None:
 
 
 def _make_sockets(folder: Path, identity: Identity | None) -> None:
-    """Makes the folder of the sockets; where its path is too long for them, a short one that it leads to."""
+    """Creates the folder of the sockets; if its path is too long for them, a short one that it links to."""
     if len(os.fsencode(folder)) > _SOCKETS_PATH_BYTES:
         short = Path(tempfile.mkdtemp(prefix=_SOCKETS_PREFIX))
         own(short, identity)
@@ -114,7 +113,7 @@ def _make_sockets(folder: Path, identity: Identity | None) -> None:
 
 
 def _remove_sockets(folder: Path) -> None:
-    """Also what a stack left that was killed."""
+    """Also those of a stack that was killed."""
     if folder.is_symlink():
         target = folder.readlink()
         folder.unlink()

@@ -1,5 +1,5 @@
-"""Who the parts run as when the stack is started by root, as in a container: a user that owns what they keep and has
-no right to anything else."""
+"""The user that the parts run as when root starts the stack, as in a container: it owns their data and has no other
+rights."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ from pathlib import Path
 from stack.errors import CannotStart
 
 _NAME = "dalston"
-"""The user, on a machine that has one of this name."""
-# Numbers that neither distributions nor systemd give to anybody; within what rootless containers have.
+"""The user, if the machine has one of this name."""
+# Numbers that neither distributions nor systemd assign to users; within the range of rootless containers.
 _FIRST, _COUNT = 60578, 606
 
 
@@ -24,8 +24,8 @@ class Identity:
     uid: int
     gid: int
     keep: tuple[str, ...] = ()
-    """Rights of root that are kept, as `stack/tether.py` names them: `search` where a folder on the way is closed to
-    this user (a project below /root has its programs and data there), `bind` for a port below 1024."""
+    """Rights of root that are kept, by their names in `stack/tether.py`: `search` if a folder of the path is closed to
+    this user (for example the programs and data of a project below /root), `bind` for a port below 1024."""
 
     def reaching(self, *paths: Path) -> "Identity":
         """The same, with the right to pass through closed folders if one of `paths` cannot be read without it."""
@@ -41,15 +41,15 @@ class Identity:
 
 
 def unprivileged(folder: Path) -> Identity | None:
-    """Who the programs that keep their data in `folder` run as, or None when we are not root ourselves.
+    """The user that programs with data in `folder` run as, or None if this process does not run as root.
 
-    The owner of the folder: it may be an ordinary user's, who goes on with it tomorrow. For one that is root's or new
-    the user `dalston` where there is one, or else a number that is nobody's and always the same for a folder. `nobody`
-    is not nobody: other services run as it too.
+    It is the owner of the folder, so that an ordinary user can continue to use it. For a folder that is new or root's
+    it is the user `dalston` if it exists, or else an unassigned number that is always the same for a folder. It is
+    never `nobody`, because other services run as `nobody` too.
     """
     if os.geteuid() != 0:
         return None
-    if folder.exists() and (status := folder.stat()).st_uid not in (0, _uid_of_nobody()):
+    if folder.exists() and (status := folder.stat()).st_uid not in (0, _uid_of_shared_user()):
         return Identity(status.st_uid, status.st_gid)
     try:
         entry = pwd.getpwnam(_NAME)
@@ -59,11 +59,11 @@ def unprivileged(folder: Path) -> Identity | None:
     return Identity(entry.pw_uid, entry.pw_gid)
 
 
-def nobody() -> Identity:
-    """A user with a name, which some programs want theirs to have.
+def named_user() -> Identity:
+    """The user `nobody`, for programs whose user must have a name.
 
     Raises:
-        CannotStart: there is none.
+        CannotStart: it does not exist.
     """
     try:
         entry = pwd.getpwnam("nobody")
@@ -72,7 +72,7 @@ def nobody() -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid)
 
 
-def _uid_of_nobody() -> int | None:
+def _uid_of_shared_user() -> int | None:
     try:
         return pwd.getpwnam("nobody").pw_uid
     except KeyError:
@@ -80,16 +80,16 @@ def _uid_of_nobody() -> int | None:
 
 
 def own(folder: Path, identity: Identity | None) -> None:
-    """Makes `folder`, if it is not there, its user's alone, with all that is in it.
+    """Creates `folder` if it does not exist, and makes it and its content private to its user.
 
-    What is in it is looked at when the folder is not private yet, as those of earlier versions.
+    The content is changed only if the folder is not private yet, as folders of earlier versions are not.
 
     Raises:
         OSError: it cannot be made, or belongs to another user.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink():
-        # One of the parts may have put it there, for root to give it what it leads to.
+        # One of the parts may have made the link, so that root would make its target the part's.
         raise OSError(errno.ENOTDIR, "it is a link where a folder should be", str(folder))
     uid, gid = (os.geteuid(), os.getegid()) if identity is None else (identity.uid, identity.gid)
     if _is_private(folder, uid):
@@ -99,14 +99,14 @@ def own(folder: Path, identity: Identity | None) -> None:
             _give(Path(path, name), uid, gid, 0o600)
         for name in folders:
             _give(Path(path, name), uid, gid, 0o700)
-    # The folder itself last: a walk that was cut short is begun again.
+    # The folder itself comes last, so that an interrupted walk starts again.
     _give(folder, uid, gid, 0o700)
 
 
 def give(path: Path, identity: Identity | None) -> None:
-    """Makes a file that we wrote `identity`'s."""
+    """Makes `identity` the owner of a file that this process wrote."""
     if identity is not None:
-        # Of a link itself: it may be planted by one of the parts, whose folder this is in.
+        # A link is not followed: one of the parts may have planted it in its folder.
         os.chown(path, identity.uid, identity.gid, follow_symlinks=False)
 
 
@@ -124,7 +124,7 @@ def _give(path: Path, uid: int, gid: int, mode: int) -> None:
 
 
 def _reads(path: Path, uid: int, gid: int) -> bool:
-    """Whether this user may read `path`, as far as there is one, and enter every folder above it."""
+    """Whether this user may read `path`, as far as it exists, and enter every folder above it."""
     path = path.resolve()
     for each in (path, *path.parents):
         if not each.exists():

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, turned into an end of waiting: nothing is torn down in the middle of a step."""
+"""Ctrl-C and SIGTERM end the waiting for a step: nothing is stopped in the middle of a step."""
 
 import contextlib
 import signal
@@ -16,7 +16,7 @@ class Interruption:
     """Takes over the signals while the block runs.
 
     The first makes `pause` raise Interrupted, so that what was started is stopped in order. The next kills every child
-    process, so that the stopping has nothing left to wait for.
+    process, so that the shutdown has nothing left to wait for.
     """
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._restore.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself gave
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() itself returned
 
     def pause(self, seconds: float) -> None:
         """Sleeps.
 
         Raises:
-            Interrupted: a signal came, now or earlier.
+            Interrupted: a signal has arrived, now or earlier.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -57,7 +57,7 @@ class Interruption:
 
 def kill_children() -> None:
     """Kills every process below this one."""
-    import psutil  # here, for it is slow, and the handlers are to stand before anything else is imported
+    import psutil  # here, because it is slow, and the handlers are installed before anything else is imported
 
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

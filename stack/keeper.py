@@ -1,4 +1,4 @@
-"""Keeps the parts of a stack running: one that dies is started again, and one that keeps dying ends the stack."""
+"""Keeps the parts of a stack running: a part that dies is restarted, and one that keeps dying ends the stack."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from stack.process import Pause, Process, Stopping
 from stack.progress import Progress
 
 MAX_FAILURES = 5
-"""A part that fails so often, without running well for `STABLE_SECONDS` in between, is given up."""
+"""A part that fails so often, without running for `STABLE_SECONDS` in between, is not restarted again."""
 STABLE_SECONDS = 60.0
 _FIRST_DELAY_SECONDS = 0.25
 _MAX_DELAY_SECONDS = 15.0
@@ -21,17 +21,17 @@ _MAX_DELAY_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How a part is started, as often as need be, always on the same addresses."""
+    """How a part is started and restarted, always on the same addresses."""
 
     name: str
     launch: Callable[[], AbstractContextManager[Process]]
-    """Runs it while the block runs; it need not be ready when the block begins."""
+    """Runs the part while the block runs; it need not be ready when the block begins."""
     is_ready: Callable[[], bool]
-    """Asked while it starts, some times a second: it must not take longer than a second or two."""
+    """The readiness check, called several times a second while the part starts; it must return within two seconds."""
     ready_seconds: float
-    """How long it may take until it is."""
+    """How long the part may take to become ready."""
     needs: Sequence[str] = ()
-    """Parts that are to be ready before it is started again."""
+    """Parts that must be ready before it is restarted."""
 
 
 class _State(Enum):
@@ -40,7 +40,7 @@ class _State(Enum):
     STOPPING = auto()
     """Not ready in time, and told to end; to be started again when it has."""
     WAITING = auto()
-    """Not running; to be started when it is time and what it needs is ready."""
+    """Not running; started after the back-off, once the parts that it needs are ready."""
 
 
 class _Part:
@@ -69,10 +69,10 @@ class _Part:
         self._stack.close()
 
     def tend(self, missing: set[str]) -> None:
-        """Takes the next step, if there is one to take; `missing` are the parts that are not ready.
+        """Takes the next step, if one is due; `missing` are the parts that are not ready.
 
         Raises:
-            StackError: it has failed too often; the message says how the last time.
+            StackError: the part has failed too often, with the last failure.
         """
         seconds = time.monotonic() - self._since
         try:
@@ -171,12 +171,12 @@ class Keeper:
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """In the order the parts were started; of one that is not running, the one that was."""
+        """In the order in which the parts were started; for a part that is not running, its last process."""
         return tuple(part.process for part in self._parts if part.process is not None)
 
     @property
     def is_whole(self) -> bool:
-        """Whether every part is ready, as far as is known."""
+        """Whether every part was ready at its last check."""
         return all(part.state is _State.READY for part in self._parts)
 
     def launch(self, service: Service) -> Process:
@@ -193,7 +193,7 @@ class Keeper:
         """Waits until a part that was launched is ready.
 
         Raises:
-            StackError: it is not, or one of those before it has died: nothing is started again until all is up.
+            StackError: it does not become ready, or an earlier part has died: none is restarted until all have started.
         """
         part = next(each for each in self._parts if each.service is service)
 
@@ -214,7 +214,7 @@ class Keeper:
             process.check()
 
     def check(self) -> None:
-        """Starts again what has ended; to be called some times a second.
+        """Restarts parts that have ended; must be called several times a second.
 
         Raises:
             GivenUp: a part keeps failing.

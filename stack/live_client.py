@@ -1,4 +1,4 @@
-"""A client as a user would write it: sends a recording at the pace of speech and reads messages meanwhile."""
+"""A client as a user would write it: sends a recording in real time, and reads messages meanwhile."""
 
 import json
 import time
@@ -13,25 +13,25 @@ from stack.process import Pause
 
 CHUNK_SECONDS = 0.1
 _OPEN_SECONDS = 30.0
-_SILENCE_SECONDS = 60.0
+_IDLE_SECONDS = 60.0
 """Longest time without a message after the last of the audio."""
 
 Message = dict[str, Any]
 
 
 class StreamFailed(StackError):
-    """The service refused the stream or broke it off."""
+    """The service refused or aborted the stream."""
 
 
 def transcribe(url: str, pcm: bytes, rate: int, pause: Pause) -> Iterator[Message]:
-    """Streams 16-bit mono audio in real time; yields each message as it comes, `session.end` last.
+    """Streams 16-bit mono audio in real time; yields each message as it arrives, `session.end` last.
 
     Raises:
-        StreamFailed: with what the service said.
+        StreamFailed: with the message of the service.
     """
     step = int(rate * CHUNK_SECONDS) * 2
     try:
-        # A proxy from the environment has no say about this machine.
+        # A proxy of the environment is not for this machine.
         with connect(url, proxy=None, open_timeout=_OPEN_SECONDS) as socket:
             yield _parse(socket.recv(timeout=_OPEN_SECONDS))
             began = time.monotonic()
@@ -56,14 +56,14 @@ def _read_until(socket: ClientConnection, deadline: float, pause: Pause) -> Iter
 
 
 def _read_to_the_end(socket: ClientConnection, pause: Pause) -> Iterator[Message]:
-    heard = time.monotonic()
-    while time.monotonic() - heard < _SILENCE_SECONDS:
+    received_at = time.monotonic()
+    while time.monotonic() - received_at < _IDLE_SECONDS:
         for message in _read_until(socket, time.monotonic() + CHUNK_SECONDS, pause):
-            heard = time.monotonic()
+            received_at = time.monotonic()
             yield message
             if message["type"] == "session.end":
                 return
-    raise StreamFailed(f"the service said nothing for {_SILENCE_SECONDS:.0f} s after the end of the audio")
+    raise StreamFailed(f"the service sent nothing for {_IDLE_SECONDS:.0f} s after the end of the audio")
 
 
 def _parse(text: str | bytes) -> Message:

@@ -1,5 +1,5 @@
-"""Log files with a bound: what a process says is read from a pipe and written here, so that nothing has to reopen a
-file, and a file is set aside between two lines."""
+"""Bounded log files: the output of a process is read from a pipe and written here, so that no process has to reopen a
+file, and a file is rotated between two lines."""
 
 import os
 import select
@@ -8,22 +8,22 @@ import time
 from pathlib import Path
 
 FILE_BYTES = 10 * 1024 * 1024
-"""A log file this long is set aside at the end of its line."""
+"""A log file of this size is rotated at the end of its line."""
 OLD_FILES = 4
-"""How many that were set aside are kept: `.1` is the newest."""
+"""How many rotated files are kept: `.1` is the newest."""
 MAX_LINE_BYTES = 1024 * 1024
-"""Beyond it a line is divided between two files, so that one without an end has a bound too."""
+"""A longer line is divided between two files, so that a line without an end is bounded too."""
 
 _CHUNK_BYTES = 64 * 1024
 _TAIL_BYTES = 64 * 1024
 _DRAIN_SECONDS = 2.0
-# Of all files of this process: two pumps may write to one file, that of a process and that of the next of the same name
-# while a child of the former lives on.
+# For all files of this process: two pumps may write to one file, that of a process and that of its successor, while a
+# child of the former still runs.
 _writing = threading.Lock()
 
 
 def rotate(path: Path) -> None:
-    """Sets a file aside as `.1`, what was that as `.2`, and so on; the oldest is removed."""
+    """Renames a file to `.1`, the file that had this name to `.2`, and so on; the oldest is removed."""
     for number in range(OLD_FILES, 0, -1):
         newer = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
         if newer.exists():
@@ -31,9 +31,9 @@ def rotate(path: Path) -> None:
 
 
 def append(path: Path, data: bytes, limit: int = FILE_BYTES) -> None:
-    """Writes to the end of a file, which is set aside when it is full and its line complete.
+    """Writes to the end of a file, which is rotated when it is full and its line complete.
 
-    It is opened each time: a file that somebody has moved or removed is no trouble.
+    It is opened each time, so a file may be moved or removed meanwhile.
 
     Raises:
         OSError: the disk is full, or the folder is gone.
@@ -61,10 +61,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 class Pump:
-    """Carries what comes out of a pipe to a log file, in a thread, until the pipe ends or `close`.
+    """Copies the output of a pipe to a log file, in a thread, until the pipe ends or `close`.
 
-    A disk that is full stops nobody: lines are dropped meanwhile, and how many bytes they had is written when it takes
-    something again.
+    A full disk stops no process: lines are dropped meanwhile, and their number of bytes is written once there is space
+    again.
     """
 
     def __init__(self, source: int, path: Path) -> None:
@@ -84,17 +84,17 @@ class Pump:
         self._thread.start()
 
     def tail(self) -> bytes:
-        """The end of what came."""
+        """The end of the output."""
         return self._tail
 
     def drain(self) -> None:
-        """Waits for the rest after the process has ended; not for long, for a child of it may hold the pipe open."""
+        """Waits for the rest after the process has ended; not for long, as a child of it may keep the pipe open."""
         if not self._is_drained:
             self._is_drained = True
             self._thread.join(_DRAIN_SECONDS)
 
     def close(self) -> None:
-        """Writes what is in the pipe and ends."""
+        """Writes the content of the pipe and ends."""
         self._is_closing.set()
         self._thread.join(_DRAIN_SECONDS)
 

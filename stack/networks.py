@@ -1,4 +1,4 @@
-"""IP networks as a setting has them."""
+"""IP networks in a setting."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def split_networks(text: str) -> Sequence[Network]:
     """The networks in `10.0.3.7, 10.0.4.0/24, fd00::/64`; an address is a network of one.
 
     Raises:
-        ValueError: a part is none.
+        ValueError: a part is no network.
     """
     return tuple(ipaddress.ip_network(part) for each in text.split(",") if (part := each.strip()))
 
@@ -23,7 +23,7 @@ def _checked(text: str) -> str:
         networks = split_networks(text)
     except ValueError as error:
         raise ValueError(
-            f"must be IP addresses or networks such as 10.0.4.0/24, with commas between: {error}"
+            f"must be IP addresses or networks such as 10.0.4.0/24, separated by commas: {error}"
         ) from None
     if any(network.prefixlen == 0 for network in networks):
         raise ValueError("must not hold every address: a client could then write any address for its own")

@@ -18,13 +18,13 @@ from stack.identity import Identity
 from stack.keeper import Service
 from stack.probe import answers_on_socket
 from stack.process import PRIVATE, PUBLIC, Pause, Process, running
-from stack.progress import Tell
+from stack.progress import Report
 from stack.settings import ROOT
 
 _SERVER_READY_SECONDS = 180.0
 _BRIDGE_READY_SECONDS = 30.0
-# Envoy has stopped before these two, so their clients are gone. What those had sent is transcribed and stored within
-# the grace period and 20 s; a second signal leaves the rest of a longer one to the next start.
+# Envoy has stopped before these two, so their clients are disconnected. The audio that they had sent is transcribed and
+# stored within the grace period and 20 s; a second signal leaves the rest of a longer session to the next start.
 _SERVER_STOP = ((signal.SIGTERM, 50.0), (signal.SIGTERM, 5.0))
 _BRIDGE_STOP = ((signal.SIGTERM, 15.0), (signal.SIGTERM, 5.0))
 
@@ -35,7 +35,7 @@ def _module(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """What is run; tests put stand-ins here."""
+    """The commands of the parts; tests put substitutes here."""
 
     weights: Sequence[str] = field(default=_module("server.inference.weights"))
     migrate: Sequence[str] = field(default=_module("persistence.migrate"))
@@ -49,15 +49,15 @@ def run_once(
     home: Home,
     env: Mapping[str, str],
     pause: Pause,
-    tell: Tell | None = None,
+    report: Report | None = None,
     *,
     as_root: bool = False,
 ) -> None:
-    """Runs a command that ends by itself; `tell` gets what it says.
+    """Runs a command that ends by itself; `report` gets its last line of output.
 
     Args:
-        as_root: where root starts the stack, whether it is still root: what it writes is for everybody to read and for
-            nobody to change.
+        as_root: if root starts the stack, whether the command stays root: everybody may read what it writes, and no
+            other user may change it.
 
     Raises:
         CannotStart: it failed; the message is its last line.
@@ -73,26 +73,26 @@ def run_once(
         umask=umask,
     ) as process:
 
-        def pause_and_tell(seconds: float) -> None:
+        def pause_and_report(seconds: float) -> None:
             pause(seconds)
-            if tell is not None:
+            if report is not None:
                 for line in process.last_lines(1):
-                    tell(line)
+                    report(line)
 
-        if process.finish(pause_and_tell) != 0:
+        if process.finish(pause_and_report) != 0:
             last = process.last_lines(1)
             raise CannotStart(f"{last[0] if last else f'{name} failed'}\n  its log: {process.log}")
 
 
 def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
-    """The gRPC server, ready when its health service says so."""
+    """The gRPC server, ready when its health service answers SERVING."""
     path = home.socket("server")
     models = _models()
     own = {
         **({"DALSTON_MODELS": json.dumps(models)} if models else {}),
         "DALSTON_SERVER_HOST": "127.0.0.1",
         "DALSTON_SERVER_SOCKET": str(path),
-        # The weights were fetched before: the hub need not be there for a server to start.
+        # The weights were fetched before: a server starts without the hub.
         "HF_HUB_OFFLINE": "1",
     }
     return Service(
@@ -142,25 +142,25 @@ def _identity(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Ide
 
 
 def _aws_files() -> dict[str, str]:
-    """Where the user who starts the stack keeps the credentials of an S3 that is not ours, if anywhere."""
+    """The files with the credentials of an external S3, of the user that starts the stack, if they exist."""
     names = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
     files = {name: Path(os.environ.get(name) or usual).expanduser() for name, usual in names.items()}
     return {name: str(path) for name, path in files.items() if path.exists()}
 
 
 def _models() -> dict[str, str]:
-    """The weights by model that the environment names, with the folders of the user who starts the stack in full."""
+    """The weights by model in the environment, with the home folder of the user that starts the stack expanded."""
     try:
         named = json.loads(os.environ.get("DALSTON_MODELS") or "{}")
         return {name: os.path.expanduser(weights) for name, weights in named.items()}  # noqa: PTH111 - or no path at all
     except (ValueError, AttributeError, TypeError):
-        return {}  # the server says what is wrong
+        return {}  # the server reports the mistake
 
 
 def _environment(env: Mapping[str, str], home: Home, identity: Identity | None) -> dict[str, str]:
     user = {}
     if identity is not None:
-        # Libraries look for the user's name and folder, and theirs has none.
+        # Libraries look up the user's name and home folder, and this user has none.
         user = {"HOME": str(home.socket("any").parent), "USER": "dalston", "LOGNAME": "dalston", **_aws_files()}
     return {**os.environ, "PYTHONUNBUFFERED": "1", **user, **env}
 

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-# Below the range from which Linux takes the local ports of outgoing connections, which would race with ours.
+# Below the range from which Linux takes the local ports of outgoing connections, which would race with these.
 _LOWEST, _HIGHEST = 18000, 32000
 _BLOCK = 100
 _lock = threading.Lock()
@@ -25,7 +25,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on; given once, by this process, and by no other while this one lives.
+    """A port of 127.0.0.1 without a listener; returned once by this process, and by no other while this one lives.
 
     Raises:
         OSError: none found.
@@ -38,17 +38,17 @@ def free_port() -> int:
 
 
 def _own_ports() -> Iterator[int]:
-    """The ports of one block after another, each block this process's alone."""
+    """The ports of one block after another; each block is used by this process only."""
     blocks = list(range(_LOWEST, _HIGHEST, _BLOCK))
     random.shuffle(blocks)
     return (port for first in blocks if _take(first) for port in range(first, first + _BLOCK))
 
 
 def _take(block: int) -> bool:
-    """Makes a block this process's until its end, unless it is another's.
+    """Reserves a block for this process until it ends; False if another process has it.
 
-    Between choosing a port and listening on it there is time for another stack to choose the same. An abstract name has
-    one owner, goes with its process, and is known exactly as far as the ports are: in this network.
+    Between choosing a port and listening on it another stack could choose the same. An abstract socket name has one
+    owner, ends with its process, and has the scope of the ports: this network namespace.
     """
     owner = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:

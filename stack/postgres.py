@@ -17,7 +17,7 @@ import psutil
 from stack import postgres_roles as roles
 from stack.errors import CannotStart, ProcessDied
 from stack.files import write_private
-from stack.identity import Identity, give, nobody, own, unprivileged
+from stack.identity import Identity, give, named_user, own, unprivileged
 from stack.ports import free_port
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
@@ -47,12 +47,12 @@ class PostgresServer:
 
     @property
     def admin_url(self) -> str:
-        """The same as the superuser."""
+        """The same for the superuser."""
         return roles.url(self.port, roles.ADMIN, self.admin_password)
 
 
 class Postgres:
-    """A server's folder and its port, which stays the same however often it is started."""
+    """A server's folder and its port, which stay the same across restarts."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class Postgres:
     ) -> None:
         """
         Args:
-            folder: made if it is not there.
-            identity: who it runs as, and whose the folder will be.
+            folder: created if it does not exist.
+            identity: the user that it runs as and that will own the folder.
             log: the server's own messages. Default: `postgres.log` in `folder`.
             durable: False trades safety against a power cut for speed; for tests.
-            rights: of the role that owns the database, when it is made; as SQL has them.
+            rights: SQL attributes of the role that owns the database, when it is created.
             pause: how to wait.
 
         Raises:
-            StackError: it cannot be started; the message says why.
+            StackError: it cannot be started, with the reason.
         """
         self._folder = folder.resolve()
         self._log = log or self._folder / "postgres.log"
@@ -86,13 +86,13 @@ class Postgres:
             own(self._folder, identity)
             self.password = _password(self._folder / "password")
             is_new = not self._data.exists()
-            # Without its own file the superuser is the one role of earlier versions.
+            # Without a file of its own the superuser is the one role of earlier versions.
             self._is_of_old = not is_new and not (self._folder / roles.ADMIN_PASSWORD).exists()
             self.admin_password = _password(
                 self._folder / (roles.ADMIN_PASSWORD_TO_BE if self._is_of_old else roles.ADMIN_PASSWORD)
             )
             if identity is not None and self._folder.parent.stat().st_uid == identity.uid:
-                # An ordinary user's, who goes on with it without root. Elsewhere the parts need not read these.
+                # The folder of an ordinary user, who may use it without root later. Other parts need not read these.
                 for name in ("password", roles.ADMIN_PASSWORD, roles.ADMIN_PASSWORD_TO_BE):
                     if (path := self._folder / name).exists():
                         give(path, identity)
@@ -102,7 +102,7 @@ class Postgres:
             statements = roles.creation(self.password, rights)
             _initialise(self._folder, self._data, statements, self.admin_password, identity, self._log, pause)
         try:
-            # In a folder that was private before, the data may be another's still: of a start that was cut short.
+            # In a folder that was private before, an interrupted start may have left data of another user.
             own(self._data, identity)
         except OSError as error:
             raise CannotStart(f"Postgres cannot own its data in {self._data}: {error.strerror}") from error
@@ -138,7 +138,7 @@ class Postgres:
                 address.unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
-        """Whether it answers. What an earlier version left is brought up to date by then.
+        """Whether it answers. Data of an earlier version is migrated before.
 
         Raises:
             CannotStart: that is not possible.
@@ -157,9 +157,9 @@ class Postgres:
 def postgres(
     folder: Path, *, log: Path | None = None, durable: bool = True, pause: Pause = time.sleep
 ) -> Iterator[PostgresServer]:
-    """Runs a server on a free loopback port while the block runs; the data stays below `folder` for the next time.
+    """Runs a server on a free loopback port while the block runs; the data stays below `folder`.
 
-    For tests and benchmarks, which make more databases. Arguments and errors are those of `Postgres`.
+    For tests and benchmarks, which create more databases. Arguments and errors are those of `Postgres`.
     """
     server = Postgres(folder, unprivileged(folder), log=log, durable=durable, rights="CREATEDB", pause=pause)
     with server.launch() as process:
@@ -183,7 +183,7 @@ def _options(durable: bool) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the caller's: PGDATA, PGPORT or a locale would change what the programs do."""
+    """Without the caller's variables: PGDATA, PGPORT or a locale would change what the programs do."""
     return {"PATH": os.defpath, "LC_ALL": "C"}
 
 
@@ -204,9 +204,9 @@ def _check_owner(data: Path) -> None:
 def _initialise(
     folder: Path, data: Path, statements: str, admin_password: str, identity: Identity | None, log: Path, pause: Pause
 ) -> None:
-    """Creates the cluster and the database beside its place and moves it there when complete.
+    """Creates the cluster and the database in another folder, and moves it to its place when complete.
 
-    The programs that do so want their user to have a name. They learn of the passwords what checks them, no more.
+    The programs for it need a user with a name. They get verifiers instead of the passwords.
     """
     if identity is None:
         _check_name(os.geteuid())
@@ -216,7 +216,7 @@ def _initialise(
     fresh.mkdir(mode=0o700)
     write_private(password_file, roles.verifier(admin_password))
     write_private(sql_file, statements)
-    creator = None if identity is None else nobody().reaching(fresh, _BIN / "initdb")
+    creator = None if identity is None else named_user().reaching(fresh, _BIN / "initdb")
     _give(creator, fresh, password_file, sql_file)
     arguments = ["--username", roles.ADMIN, "--auth", "scram-sha-256", "--pwfile", str(password_file)]
     arguments += ["--encoding", "UTF8"]
@@ -239,7 +239,7 @@ def _check_name(uid: int) -> None:
     except KeyError:
         raise CannotStart(
             f"Postgres creates its data only as a user with a name, and user {uid} has none in /etc/passwd: "
-            "start the stack as one that has"
+            "start the stack as a user with a name"
         ) from None
 
 
@@ -249,7 +249,7 @@ def _give(identity: Identity | None, *paths: Path) -> None:
             give(path, identity)
     except PermissionError:
         raise CannotStart(
-            "Postgres does not run as root, and this root has not the right to run it as another user: "
+            "Postgres does not run as root, and this root may not run it as another user: "
             "start the stack as an ordinary user"
         ) from None
 
@@ -262,9 +262,9 @@ def _run(name: str, command: list[str], identity: Identity | None, log: Path, pa
 
 
 def _clear_stale_pid_file(data: Path, pause: Pause) -> None:
-    """Removes what a killed server left.
+    """Removes the pid file of a killed server.
 
-    Postgres does so itself unless another process has the number by now, which in a container is soon.
+    Postgres does so itself unless another process has the same pid by now, which happens soon in a container.
     """
     pid_file = data / "postmaster.pid"
     deadline = time.monotonic() + _ORPHAN_SECONDS

@@ -1,5 +1,5 @@
-"""The two roles of the local stack's Postgres: one that may do everything, and the application's, which owns its
-database and nothing else."""
+"""The two roles of the local stack's Postgres: the superuser, and the application's role, which owns its database and
+nothing else."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from stack.errors import CannotStart
 
 ADMIN = "postgres"
 OWNER = "dalston"
-"""Of the role and of the database."""
+"""The name of the role and of the database."""
 ADMIN_PASSWORD = "admin-password"  # noqa: S105 - the name of a file
 ADMIN_PASSWORD_TO_BE = "admin-password.new"  # noqa: S105
 
@@ -30,7 +30,7 @@ def url(port: int, role: str, password: str) -> str:
 
 
 def verifier(password: str) -> str:
-    """What Postgres keeps of a password (RFC 5803); it cannot be turned back into it."""
+    """The verifier that Postgres stores for a password (RFC 5803); it does not reveal the password."""
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, _ITERATIONS)
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
@@ -40,15 +40,15 @@ def verifier(password: str) -> str:
 
 
 def creation(password: str, rights: str) -> str:
-    """The statements that make role and database in a new cluster; `rights` are the role's, as SQL has them."""
+    """The statements that create role and database in a new cluster; `rights` are SQL attributes of the role."""
     role = f"CREATE ROLE {OWNER} LOGIN {rights} PASSWORD '{verifier(password)}'"
     return f"{role};\n\nCREATE DATABASE {OWNER} OWNER {OWNER};\n\n"
 
 
 def separate(port: int, password: str, admin_password: str) -> None:
-    """Takes what an earlier version made, whose one role is superuser and owner, to the two roles.
+    """Migrates a cluster of an earlier version, whose one role is superuser and owner, to the two roles.
 
-    May be repeated after any part of it.
+    It can be repeated after any of its steps.
 
     Raises:
         CannotStart: it cannot be done.
@@ -59,7 +59,7 @@ def separate(port: int, password: str, admin_password: str) -> None:
 async def _separate(port: int, password: str, admin_password: str) -> None:
     try:
         if not await _connects(port, ADMIN, admin_password):
-            # A role cannot rename itself, and the first of a cluster can be nothing but superuser.
+            # A role cannot rename itself, and the first role of a cluster must stay superuser.
             await _execute(port, OWNER, password, _MAKE_HELPER.format(verifier=verifier(admin_password)))
             await _execute(
                 port,
@@ -77,7 +77,7 @@ _MAKE_HELPER = f"""
     CREATE ROLE {_HELPER} SUPERUSER LOGIN PASSWORD '{{verifier}}';
 """
 
-# In one transaction. Sequences that belong to a column go with their table.
+# In one transaction. The owner of a sequence that belongs to a column follows that of the table.
 _SEPARATE = f"""
     BEGIN;
     ALTER ROLE {OWNER} RENAME TO {ADMIN};
@@ -133,7 +133,7 @@ async def _execute(port: int, role: str, password: str, statements: str) -> None
 
 
 def _in_own_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Whoever calls may be in a loop of his own."""
+    """Runs in a thread, because the caller may run in a loop."""
     errors: list[BaseException] = []
 
     def run() -> None:

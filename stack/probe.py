@@ -1,4 +1,4 @@
-"""Whether a part answers over HTTP."""
+"""Readiness checks of parts over HTTP."""
 
 import http.client
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def answers(port: int, path: str, timeout: float = 5.0, tls: ssl.SSLContext | None = None) -> bool:
-    """Whether what listens on `port` of 127.0.0.1 says 200 to a GET of `path`.
+    """Whether the listener on `port` of 127.0.0.1 answers 200 to a GET of `path`.
 
-    It is asked many times a second: httpx would read the machine's certificates each time, and ask its proxy.
+    It is called many times a second: httpx would read the machine's certificates each time, and use its proxy.
     """
     if tls is None:
         return _is_ok(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout), path)
@@ -19,7 +19,7 @@ def answers(port: int, path: str, timeout: float = 5.0, tls: ssl.SSLContext | No
 
 
 def answers_on_socket(socket_path: Path, path: str, timeout: float = 5.0) -> bool:
-    """The same of what listens on a Unix socket, however long its path is."""
+    """The same for a Unix socket, however long its path is."""
     return _is_ok(_UnixConnection(socket_path, timeout), path)
 
 
@@ -38,7 +38,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        # The path of a Unix socket may have no more than 107 characters; an open folder has a short name.
+        # The path of a Unix socket has at most 107 characters; an open folder has a short name.
         handle = os.open(self._path.parent, os.O_RDONLY)
         try:
             self.sock = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""One process of the stack: started with its output in a log file, watched, stopped, and gone when its parent is."""
+"""One process of the stack: its output is in a log file, it is watched and stopped, and it ends with its parent."""
 
 import os
 import signal
@@ -17,18 +17,18 @@ from stack.identity import Identity
 from stack.logs import Pump
 
 Pause = Callable[[float], None]
-"""Sleeps for some seconds; may raise to end the waiting, e.g. `Interrupted`."""
+"""Sleeps for some seconds; may raise to end the waiting, for example `Interrupted`."""
 
 Stop = Sequence[tuple[signal.Signals, float]]
-"""Signals to send in turn, each with the seconds that it is given to work."""
+"""Signals to send in turn, each with the seconds to wait for the exit."""
 
 _TETHER = Path(__file__).with_name("tether.py")
 _POLL_SECONDS = 0.02
 _KILL_SECONDS = 10.0
 PRIVATE = 0o077
-"""The umask under which what a part writes is its user's alone."""
+"""The umask with which only the user of a part can read its files."""
 PUBLIC = 0o022
-"""The umask under which everybody may read it, and its user alone may write."""
+"""The umask with which everybody may read the files, and only their user may write them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,17 @@ class Process:
     """Size of the log before this process wrote to it."""
     pump: Pump
     stop_signals: Stop = ()
-    """How it is stopped, before it is killed."""
+    """The signals that stop the process before it is killed."""
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative when a signal ended it. By then its last words are in the log."""
+        """None while it runs; negative if a signal ended it. Its last output is in the log by then."""
         code = self.popen.poll()
         if code is not None:
             self.pump.drain()
         return code
 
     def last_lines(self, count: int = 12) -> list[str]:
-        """The end of what this process wrote to its log."""
+        """The last lines that this process wrote to its log."""
         return self.pump.tail().decode(errors="replace").splitlines()[-count:]
 
     def check(self) -> None:
@@ -74,7 +74,7 @@ class Process:
             if time.monotonic() > deadline:
                 quoted = "".join(f"\n    {line}" for line in self.last_lines())
                 raise NotReady(
-                    f"{self.name} was not ready within {timeout:.0f} s; its last words were:{quoted}\n"
+                    f"{self.name} was not ready within {timeout:.0f} s; the end of its log:{quoted}\n"
                     f"  its log: {self.log}"
                 )
             pause(_POLL_SECONDS)
@@ -86,7 +86,7 @@ class Process:
         return code
 
     def stop(self) -> None:
-        """Stops it as `stop_signals` say, then kills it, and waits meanwhile."""
+        """Sends `stop_signals` in turn, waits the given seconds after each, then kills the process."""
         for number, seconds in (*self.stop_signals, (signal.SIGKILL, _KILL_SECONDS)):
             if self.exit_code() is not None:
                 return
@@ -134,15 +134,15 @@ def running(
 ) -> Iterator[Process]:
     """Runs `command` while the block runs.
 
-    It is in a session of its own, so that Ctrl-C at the terminal reaches the caller alone, who decides in which order
-    to stop. If the caller dies without stopping it (`kill -9`), the kernel sends it `death_signal`.
+    It has a session of its own, so that Ctrl-C at the terminal reaches only the caller, which decides the order of the
+    shutdown. If the caller dies without stopping it (`kill -9`), the kernel sends it `death_signal`.
 
     Raises:
         CannotStart: the program or the log file cannot be opened.
     """
     # The kernel watches the thread that forked, not the process.
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("processes of the stack are started from the main thread, or they die with the other")
+        raise RuntimeError("processes of the stack are started from the main thread, or they end with the other thread")
     who = ("-1", "-1", "-")
     if identity is not None:
         who = (str(identity.uid), str(identity.gid), ",".join(identity.keep) or "-")

@@ -1,4 +1,4 @@
-"""What the stack tells the person who started it."""
+"""The progress that the stack shows at the terminal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,30 +8,30 @@ from typing import Protocol
 from rich.console import Console
 from rich.markup import escape
 
-Tell = Callable[[str], None]
-"""Takes a few words about how a step goes on; may be called with the same words again."""
+Report = Callable[[str], None]
+"""Shows the progress of a step in a few words; may be called with the same words again."""
 
 
 class Progress(Protocol):
-    def step(self, name: str, doing: str = "starting") -> AbstractContextManager[Tell]:
-        """Around each step."""
+    def step(self, name: str, doing: str = "starting") -> AbstractContextManager[Report]:
+        """Shows a step while the block runs."""
 
     def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:
-        """What happened by itself."""
+        """Shows an event outside of the steps."""
 
 
 class Terminal:
-    """One line a step, with the time it took; at a terminal a spinner stands in for the line until then."""
+    """One line per step, with its duration; at a terminal a spinner is shown until then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     @contextmanager
-    def step(self, name: str, doing: str = "starting") -> Iterator[Tell]:
+    def step(self, name: str, doing: str = "starting") -> Iterator[Report]:
         began = time.monotonic()
         steps = self._spin(name, doing) if self._console.is_terminal else self._print(name, doing)
-        with steps as tell:
-            yield tell
+        with steps as report:
+            yield report
         seconds = time.monotonic() - began
         self._console.print(f"  [green]✓[/green] {name} [dim]({seconds:.1f} s)[/dim]", highlight=False)
 
@@ -41,29 +41,29 @@ class Terminal:
         self._console.print(f"  {mark} {escape(words)}{took}", highlight=False, soft_wrap=True)
 
     @contextmanager
-    def _spin(self, name: str, doing: str) -> Iterator[Tell]:
+    def _spin(self, name: str, doing: str) -> Iterator[Report]:
         with self._console.status(f"{name}: {doing}") as status:
             yield lambda words: status.update(escape(f"{name}: {words}"))
 
     @contextmanager
-    def _print(self, name: str, doing: str) -> Iterator[Tell]:
-        said = doing
+    def _print(self, name: str, doing: str) -> Iterator[Report]:
+        shown = doing
 
-        def tell(words: str) -> None:
-            nonlocal said
-            if words != said:
-                said = words
+        def report(words: str) -> None:
+            nonlocal shown
+            if words != shown:
+                shown = words
                 self._console.print(f"  {name}: {words}", highlight=False, markup=False, soft_wrap=True)
 
         self._console.print(f"  {name}: {doing}", highlight=False, markup=False, soft_wrap=True)
-        yield tell
+        yield report
 
 
 class Silent:
     """For tests."""
 
     @contextmanager
-    def step(self, name: str, doing: str = "starting") -> Iterator[Tell]:
+    def step(self, name: str, doing: str = "starting") -> Iterator[Report]:
         yield self._ignore
 
     def note(self, words: str, *, is_good: bool, seconds: float | None = None) -> None:

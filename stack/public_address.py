@@ -1,4 +1,4 @@
-"""Where the stack may be reached: checked before anything is started."""
+"""The public address, checked before anything is started."""
 
 import errno
 import ipaddress
@@ -20,7 +20,7 @@ def addresses(settings: StackSettings) -> list[str]:
     By default both of `localhost`: some clients, older Node.js among them, try the IPv6 one alone.
 
     Raises:
-        CannotStart: the address is none of this machine's, may not be served, or its port is taken.
+        CannotStart: the address is not of this machine, may not be served, or its port is taken.
     """
     if refusal := refusal_to_expose(settings.host, settings.auth, settings.allow_unauthenticated):
         raise CannotStart(refusal)
@@ -45,7 +45,7 @@ def addresses(settings: StackSettings) -> list[str]:
 
 
 def certificate(settings: StackSettings) -> Certificate | None:
-    """What the public port shows, None where it speaks no TLS.
+    """The certificate of the public port; None without TLS.
 
     Raises:
         CannotStart: a file cannot be read, or Envoy could not use it.
@@ -57,7 +57,7 @@ def certificate(settings: StackSettings) -> Certificate | None:
             path.expanduser().read_bytes()
         except OSError as error:
             raise CannotStart(f"{variable}: cannot read {path}: {error.strerror}") from error
-    # Envoy starts with whatever it is given, and then breaks off every connection.
+    # Envoy starts with any files, and then aborts every connection.
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
             settings.tls_cert.expanduser(), settings.tls_key.expanduser(), password=""
@@ -73,8 +73,8 @@ def certificate(settings: StackSettings) -> Certificate | None:
 def names(settings: StackSettings) -> Sequence[str]:
     """The Host headers to answer to.
 
-    A page in a browser can make its own name mean 127.0.0.1 and then read what is served there without a key; the name
-    is what gives it away.
+    A web page can make its own host name resolve to 127.0.0.1 and then read what is served there without a key (DNS
+    rebinding). Its Host header reveals it.
     """
     if settings.auth == "none" and is_loopback(settings.host) and not settings.allow_unauthenticated:
         return _LOCAL_NAMES

@@ -23,8 +23,8 @@ from stack.wheels import script
 
 READY_SECONDS = 60.0
 _SERVERS = ("master", "volume", "filer", "s3")
-# SIGTERM makes the filer wait 15 s for its own subscriptions to end before it does anything. What was acknowledged has
-# left the process by then, so a kill loses none of it: docs/adr/0031.
+# SIGTERM makes the filer wait 15 s for its own subscriptions to end before it does anything. Acknowledged writes have
+# left the process by then, so a kill loses none of them: docs/adr/0031.
 _STOP = ((signal.SIGKILL, 10.0),)
 
 
@@ -40,20 +40,20 @@ class S3Server:
 
 
 class SeaweedFS:
-    """A server's folder and its ports, which stay the same however often it is started."""
+    """A server's folder and its ports, which stay the same across restarts."""
 
     def __init__(
         self, folder: Path, identity: Identity | None, *, bucket: str = "dalston", log: Path | None = None
     ) -> None:
         """
         Args:
-            folder: made if it is not there.
-            identity: who it runs as, and whose the folder will be.
-            bucket: made if it is not there.
+            folder: created if it does not exist.
+            identity: the user that it runs as and that will own the folder.
+            bucket: created if it does not exist.
             log: the server's own messages. Default: `seaweedfs.log` in `folder`.
 
         Raises:
-            StackError: it cannot be started; the message says why.
+            StackError: it cannot be started, with the reason.
         """
         self._folder = folder.resolve()
         self._log = log or self._folder / "seaweedfs.log"
@@ -76,12 +76,12 @@ class SeaweedFS:
 
     @contextmanager
     def launch(self) -> Iterator[Process]:
-        """Runs it while the block runs; it takes two seconds to be ready, mostly of waiting."""
+        """Runs it while the block runs; it is ready after about two seconds."""
         try:
             _forget_masters(self._folder / "data")
             command = [str(self._program), "-logtostderr=true", "server", *_options(self._ports)]
-            # Relative paths in the options: those of Unix sockets may have no more than 107 characters. Nothing of the
-            # caller's environment: WEED_* would change what security.toml says.
+            # The options have relative paths, because those of Unix sockets have at most 107 characters. The caller's
+            # environment is left out, because WEED_* would override security.toml.
             with running(
                 "seaweedfs",
                 command,
@@ -97,12 +97,12 @@ class SeaweedFS:
                 _socket_of(server, grpc_port).unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
-        """Whether it can be written to. The bucket is there then.
+        """Whether it takes writes. The bucket exists then.
 
         Raises:
-            CannotStart: the bucket cannot be made.
+            CannotStart: the bucket cannot be created.
         """
-        # S3 answers before there is a volume to write to; asking for a place in one creates it.
+        # S3 answers before a volume exists; a request for a place in one creates it.
         assign = f"/dir/assign?collection={self.server.bucket}"
         if not answers(self._ports["s3"][0], "/healthz") or not answers(
             self._ports["master"][0], assign, tls=self._tls
@@ -112,25 +112,25 @@ class SeaweedFS:
         return True
 
     def _make_bucket(self) -> None:
-        """A bucket is a folder of the filer; asking there needs no signed request."""
+        """A bucket is a folder of the filer, which needs no signed request."""
         connection = http.client.HTTPSConnection("127.0.0.1", self._ports["filer"][0], timeout=10, context=self._tls)
         with closing(connection):
             try:
                 connection.request("POST", f"/buckets/{self.server.bucket}/", headers={"Content-Length": "0"})
                 answer = connection.getresponse()
-                said = answer.read().decode(errors="replace")
+                body = answer.read().decode(errors="replace")
             except (OSError, http.client.HTTPException) as error:
-                raise CannotStart(f"SeaweedFS cannot make the bucket {self.server.bucket}: {error}") from error
+                raise CannotStart(f"SeaweedFS cannot create the bucket {self.server.bucket}: {error}") from error
         if answer.status not in (http.HTTPStatus.CREATED, http.HTTPStatus.CONFLICT):
-            raise CannotStart(f"SeaweedFS cannot make the bucket {self.server.bucket}: {said}")
+            raise CannotStart(f"SeaweedFS cannot create the bucket {self.server.bucket}: {body}")
 
 
 @contextmanager
 def seaweedfs(folder: Path, *, pause: Pause = time.sleep) -> Iterator[S3Server]:
-    """Runs a server on free loopback ports while the block runs; the data stays below `folder` for the next time.
+    """Runs a server on free loopback ports while the block runs; the data stays below `folder`.
 
     Raises:
-        StackError: it cannot start; the message says why.
+        StackError: it cannot start, with the reason.
     """
     seaweed = SeaweedFS(folder, unprivileged(folder))
     with seaweed.launch() as process:
@@ -139,9 +139,9 @@ def seaweedfs(folder: Path, *, pause: Pause = time.sleep) -> Iterator[S3Server]:
 
 
 def _security(authority: Path, certificate: Path, key: Path) -> str:
-    """What its servers ask of each other and of everybody: a certificate, by HTTP as well as by gRPC.
+    """Makes its servers require a certificate of every client, over HTTP and over gRPC.
 
-    The S3 gateway alone is left, which asks for signed requests.
+    The S3 gateway is the exception: it requires signed requests.
     """
     shown = f"cert = {json.dumps(str(certificate))}\nkey = {json.dumps(str(key))}\n"
     ca = f"ca = {json.dumps(str(authority))}\n"
@@ -157,7 +157,7 @@ def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
         "dir": "data",
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
-        # One master that leads at once, instead of looking for others.
+        # One master that leads at once, instead of searching for others.
         "master.peers": "none",
         "master.telemetry": "false",
         "master.volumeSizeLimitMB": 1024,
@@ -169,7 +169,7 @@ def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
         "s3.localSocket": "s3.sock",
         "s3.config": "identities.json",
         "s3.iam": "false",
-        # No page of a browser reads what it answers.
+        # No web page may read its responses.
         "s3.allowedOrigins": "http://none.invalid",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
@@ -180,15 +180,15 @@ def _options(ports: dict[str, tuple[int, int]]) -> list[str]:
 
 
 def _socket_of(server: str, grpc_port: int) -> Path:
-    """Where one of its servers listens for the others, beside the port."""
+    """The Unix socket on which one of its servers listens for the others, beside the port."""
     return Path(f"/tmp/seaweedfs-{server}-grpc-{grpc_port}.sock")  # noqa: S108 - its choice
 
 
 def _grpc_port(server: str) -> int:
-    """A free port whose socket nobody has left behind or put there.
+    """A free port whose Unix socket does not exist.
 
-    A server that was killed leaves its socket in a folder in which no other user can remove it. The servers of the next
-    one on that port would connect to it for as long as they wait for each other.
+    A killed server leaves its socket in a folder in which no other user can remove it. The servers of a later stack on
+    that port would try to connect to it until they give up.
 
     Raises:
         OSError: none found.
@@ -199,13 +199,13 @@ def _grpc_port(server: str) -> int:
 
 
 def _forget_masters(data: Path) -> None:
-    """Removes what masters on earlier ports knew: the volumes tell the next one what there is."""
+    """Removes the state of masters on earlier ports: the volumes report their content to the next one."""
     for stale in data.glob("m[0-9]*"):
         shutil.rmtree(stale)
 
 
 def _credentials(path: Path) -> tuple[str, str]:
-    """Reads the one identity the server knows; makes it the first time."""
+    """Reads the one identity of the server; creates it the first time."""
     if not path.exists():
         key = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_hex(20)}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]

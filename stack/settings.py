@@ -22,36 +22,35 @@ class StackSettings(BaseSettings):
     host: str = "127.0.0.1"
     """IP address of the public port."""
     port: int = Field(default=8000, ge=1, le=65535)
-    """The public port. All others are internal, on loopback, picked free, and ask for a password or a certificate."""
+    """The public port. All others are internal, free ones on loopback, and need a password or a certificate."""
     auth: Literal["none", "keys"] = "none"
-    """How callers prove who they are."""
+    """How callers authenticate."""
     allowed_origins: Origins = ""
-    """Web pages that may use the service although another host serves them: origins, with commas between."""
+    """Web pages that may use the service although another host serves them: origins, separated by commas."""
     tls_cert: Path | None = None
-    """A certificate chain in PEM: the public port speaks TLS. Replaced files are taken up without a restart."""
+    """A certificate chain in PEM: the public port speaks TLS. Replaced files are used without a restart."""
     tls_key: Path | None = None
     """Its private key in PEM."""
     allow_unauthenticated: bool = False
     """Whether `auth=none` may be served beyond loopback."""
     allow_plaintext: bool = False
-    """Whether `auth=keys` may be served beyond loopback without TLS, which then ends in front."""
+    """Whether `auth=keys` may be served beyond loopback without TLS, which is terminated upstream then."""
     trusted_proxies: Networks = ""
-    """Where the load balancers in front connect from: addresses or networks, with commas between. What they write about
-    a client's address is believed, and of nobody else."""
+    """The addresses of the load balancers in front: addresses or networks, separated by commas. The client address that
+    they report is trusted, and that of no other peer."""
     address_requests_per_second: int = Field(default=100, ge=1)
-    """Of calls with one request, how many one address may begin in a second; twice as many at once. Live streams do not
-    count."""
+    """How many unary calls one address may begin per second; twice as many at once. Live streams do not count."""
     cache_dir: Path | None = None
-    """Where converted weights are kept. Default: `cache` in `home`."""
+    """The folder of converted weights. Default: `cache` in `home`."""
     database_url: str | None = Field(default=None, repr=False)
     """A Postgres to use instead of starting one."""
     s3_endpoint_url: str | None = None
-    """An S3 server to use instead of starting one. This and the other names of S3 are read by the server itself."""
+    """An S3 server to use instead of starting one. The server reads this and the other settings of S3 itself."""
     s3_bucket: str | None = None
-    """The same, on AWS."""
+    """A bucket on AWS to use instead."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the server's `/metrics` on loopback, for every user of the machine; 0 for none. Default: a Unix socket in
-    `home`, for whoever started the stack."""
+    `home`, for the user that started the stack."""
 
     @model_validator(mode="after")
     def _has_certificate_and_key_or_none(self) -> Self:
@@ -71,5 +70,5 @@ class StackSettings(BaseSettings):
 
     @property
     def external_s3(self) -> bool:
-        """Whether no S3 server is started, because one was named."""
+        """Whether an external S3 is configured, so that none is started."""
         return bool(self.s3_endpoint_url or self.s3_bucket)

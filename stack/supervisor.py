@@ -1,4 +1,4 @@
-"""The local stack: every part started in order, kept running, and stopped in reverse."""
+"""The local stack: its parts are started in order, kept running, and stopped in reverse order."""
 
 import shlex
 import time
@@ -26,29 +26,29 @@ class Stack:
     """A running stack and its addresses."""
 
     host: str
-    """Where the public port is reached from this machine."""
+    """The host of the public port, as seen from this machine."""
     port: int
     is_encrypted: bool
     """Whether the public port speaks TLS."""
     endpoints: Endpoints
-    """Where Envoy listens and what stands behind it."""
+    """Where Envoy listens, and its upstreams."""
     database_url: str = field(repr=False)
     s3: S3Server | None
-    """None when an outer one is used."""
+    """None if an external one is used."""
     metrics: str | None
-    """Of the server: the words for curl."""
+    """The arguments with which curl reads the server's metrics."""
     home: Home
     keeper: Keeper = field(repr=False)
     envoy: Envoy = field(repr=False)
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """Those that run now, in the order they were started first."""
+        """The running ones, in the order in which they were started first."""
         return self.keeper.processes
 
     @property
     def public_name(self) -> str:
-        """The host as a person would write it."""
+        """The host as a person would type it."""
         return "localhost" if self.host == "127.0.0.1" else self.host
 
     @property
@@ -64,16 +64,16 @@ class Stack:
         return f"{self.host}:{self.port}"
 
     def check(self) -> None:
-        """Starts a part again that has ended.
+        """Restarts parts that have ended.
 
         Raises:
-            GivenUp: one that keeps failing.
+            GivenUp: a part keeps failing.
         """
         self.keeper.check()
         self.envoy.check_certificate()
 
     def watch(self, pause: Pause) -> None:
-        """Returns never.
+        """Checks the parts forever.
 
         Raises:
             GivenUp: a part keeps failing.
@@ -94,7 +94,7 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Runs the stack while the block runs; it is ready when the block begins.
 
-    The block is to call `check` or `watch` now and then: a part that dies is noticed and started again there.
+    The block must call `check` or `watch` regularly: they notice a part that has died, and restart it.
 
     Raises:
         StackError: it cannot start; what was started has been stopped again.
@@ -133,7 +133,7 @@ def _start(
     )
 
     def wait(seconds: float) -> None:
-        """While one part starts, those before it are watched too."""
+        """Watches the parts before it while one part starts."""
         keeper.check_starting()
         pause(seconds)
 
@@ -144,11 +144,11 @@ def _start(
 
     env: dict[str, str] = {"DALSTON_SPOOL_DIR": str(home.spool)}
     env["DALSTON_CACHE_DIR"] = str((settings.cache_dir or home.data("cache")).expanduser().absolute())
-    with progress.step("weights", "fetching and converting, once") as tell:
-        parts.run_once("weights", programs.weights, home, env, wait, tell, as_root=True)
+    with progress.step("weights", "fetching and converting, once") as report:
+        parts.run_once("weights", programs.weights, home, env, wait, report, as_root=True)
     s3 = s3_service = None
     if not settings.external_s3:
-        # It is waited for when all that does not need it is done.
+        # The parts that do not need it start meanwhile.
         seaweed = SeaweedFS(home.data("s3"), home.identity, log=home.log("s3"))
         s3 = seaweed.server
         s3_service = Service("seaweedfs", seaweed.launch, seaweed.is_ready, seaweedfs.READY_SECONDS)
@@ -193,7 +193,7 @@ def _start(
 
 
 def _metrics(settings: StackSettings, home: Home) -> tuple[dict[str, str], str | None]:
-    """The server's environment for them, and where they are."""
+    """The environment of the server for its metrics, and the arguments with which curl reads them."""
     match settings.metrics_port:
         case None:
             path = home.socket("metrics")
@@ -217,7 +217,7 @@ def _s3_environment(s3: S3Server) -> Mapping[str, str]:
 
 
 def _reachable(host: str) -> str:
-    """What a client on this machine connects to."""
+    """The host that a client on this machine connects to."""
     match host:
         case "0.0.0.0":  # noqa: S104 - compared, not bound
             return "127.0.0.1"

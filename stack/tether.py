@@ -1,14 +1,14 @@
 """Becomes another program that dies with its parent and, if asked, runs as another user.
 
-Started by path, as a program of its own, before the real one: doing this between fork and exec instead would run
-Python in the forked copy of a process that may have threads (gRPC has), where it can deadlock.
+Started by path, as a program of its own, before the real one: between fork and exec it would run Python in the
+forked copy of a process that may have threads (gRPC has), where it can deadlock.
 
     python -I -S tether.py PARENT_PID SIGNAL UMASK UID GID KEEP COMMAND [ARGUMENT ...]
 
 PARENT_PID, SIGNAL: send SIGNAL when the process PARENT_PID has ended (Linux only; elsewhere nothing happens).
 UMASK: the file mode creation mask, in octal.
 UID, GID: become this user first; -1 for neither.
-KEEP: the rights of root to keep, with commas between: `search`, to pass through folders that are closed to that user,
+KEEP: the rights of root to keep, separated by commas: `search`, to pass through folders that are closed to that user,
     such as /root; `bind`, to listen on ports below 1024. `-` for none.
 """
 
@@ -25,7 +25,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
 CAP_NET_BIND_SERVICE = 10
-# For each right the capabilities that give it, the narrowest first. A container has CAP_DAC_OVERRIDE by default.
+# For each right the capabilities that grant it, the narrowest first. A container has CAP_DAC_OVERRIDE by default.
 RIGHTS = {"search": (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE), "bind": (CAP_NET_BIND_SERVICE,)}
 MISSING = {
     "search": "the project or its data lies in a folder closed to other users, such as /root, and this root may not "
@@ -43,9 +43,9 @@ class _Sets(ctypes.Structure):
 
 
 def become(libc: ctypes.CDLL, uid: int, gid: int, rights: list[str]) -> None:
-    """Changes the user for good. Everything root may do is lost, but for `rights`."""
+    """Changes the user permanently. All rights of root are lost except `rights`."""
     if rights:
-        # Capabilities outlive the change of user, and count in access(2) too, by which Postgres looks at its files.
+        # Capabilities survive the change of user, and apply in access(2) too, with which Postgres checks its files.
         libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     try:
         os.setgroups([])

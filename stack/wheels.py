@@ -1,4 +1,4 @@
-"""Where the wheels of the stack put their programs."""
+"""The programs in the wheels of the stack."""
 
 import sys
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ from stack.errors import CannotStart
 
 
 def package_folder(package: str) -> Path:
-    """The folder of an installed package, which is not imported: some do work then that we have no use for.
+    """The folder of an installed package. The package is not imported, because some do unwanted work on import.
 
     Raises:
         CannotStart: it is not installed.
@@ -20,10 +20,10 @@ def package_folder(package: str) -> Path:
 
 
 def script(name: str) -> Path:
-    """A program that a wheel put beside the interpreter.
+    """A program that a wheel installed beside the interpreter.
 
     Raises:
-        CannotStart: it is not there.
+        CannotStart: it is not installed.
     """
     path = Path(sys.executable).parent / name
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The filled-in configuration. What it does is tested on Envoy itself."""
+"""The rendered configuration. Its effects are tested on Envoy itself."""
 
 import re
 from ipaddress import ip_network
@@ -27,7 +27,7 @@ def test_paths_with_odd_characters_stay_paths() -> None:
 
 
 def route_of(method: MethodDescriptor) -> dict[str, Any]:
-    """The gRPC route that Envoy takes a method by: the first that matches."""
+    """The gRPC route of a method: the first that matches."""
     whole = yaml.safe_load(render(Endpoints(["127.0.0.1"], 8000, 1, 2), Path("/logs/access.log")))
     chain = whole["static_resources"]["listeners"][0]["filter_chains"][0]
     manager = chain["filters"][1]["typed_config"]
@@ -36,7 +36,7 @@ def route_of(method: MethodDescriptor) -> dict[str, Any]:
     for route in routes:
         match = route["match"]
         if any(header["name"] == ":method" for header in match.get("headers", ())):
-            continue  # what a browser asks first
+            continue  # the preflight of a browser
         pattern = match.get("safe_regex", {}).get("regex")
         if match.get("path") == path or path.startswith(match.get("prefix", "no")):
             return dict(route)
@@ -72,7 +72,7 @@ def listener(endpoints: Endpoints) -> dict[str, Any]:
     return dict(whole["static_resources"]["listeners"][0])
 
 
-def test_every_crowd_has_its_chain_and_all_are_alike() -> None:
+def test_every_address_bucket_has_its_filter_chain_and_all_are_alike() -> None:
     public = listener(Endpoints(["127.0.0.1"], 8000, 1, 2))
     matcher, chains = public["filter_chain_matcher"], public["filter_chains"]
     named = [each["on_match"]["action"] for each in matcher["matcher_list"]["matchers"]] + [

@@ -1,4 +1,4 @@
-"""When a part is started again, and when it is not."""
+"""When a part is restarted, and when it is not."""
 
 import signal
 import sys
@@ -79,7 +79,7 @@ def tend_until(keeper: Keeper, ready: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-def test_what_dies_is_started_again_and_told_once(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
+def test_a_part_that_dies_is_restarted_and_noted_once(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
     program = Program(tmp_path, "server")
     kill(program.up(keeper))
     tend_until(keeper, lambda: len(program.launched) == 2 and keeper.is_whole)
@@ -90,7 +90,7 @@ def test_what_dies_is_started_again_and_told_once(tmp_path: Path, keeper: Keeper
     ]
 
 
-def test_the_pauses_grow(tmp_path: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_back_off_grows(tmp_path: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "_FIRST_DELAY_SECONDS", 0.2)
     program = Program(tmp_path, "server")
     kill(program.up(keeper))
@@ -101,7 +101,7 @@ def test_the_pauses_grow(tmp_path: Path, keeper: Keeper, monkeypatch: pytest.Mon
     assert [round(pause / 0.2) for pause in pauses] == [2, 4, 8]
 
 
-def test_what_keeps_failing_ends_with_the_last_reason(tmp_path: Path, keeper: Keeper) -> None:
+def test_a_part_that_keeps_failing_ends_with_its_last_error(tmp_path: Path, keeper: Keeper) -> None:
     program = Program(tmp_path, "server")
     kill(program.up(keeper))
     program.code = "import sys; sys.exit('no such model')"
@@ -111,7 +111,7 @@ def test_what_keeps_failing_ends_with_the_last_reason(tmp_path: Path, keeper: Ke
     assert len(program.launched) == keeper_module.MAX_FAILURES
 
 
-def test_what_ran_well_for_a_while_has_all_its_tries_again(
+def test_a_part_that_ran_for_a_while_has_all_restarts_again(
     tmp_path: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keeper_module, "STABLE_SECONDS", 0)
@@ -124,7 +124,7 @@ def test_what_ran_well_for_a_while_has_all_its_tries_again(
         tend_until(keeper, lambda: keeper.is_whole)
 
 
-def test_what_is_never_ready_again_is_started_anew(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
+def test_a_part_that_does_not_become_ready_is_restarted(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
     program = Program(tmp_path, "server")
     program.service = Service("server", program._launch, lambda: program.is_ready, 0.3)
     first = program.up(keeper)
@@ -134,8 +134,8 @@ def test_what_is_never_ready_again_is_started_anew(tmp_path: Path, keeper: Keepe
     assert any("was not ready within 0 s; starting it again" in line for line in notes.lines)
 
 
-def test_while_a_part_that_hangs_is_stopped_the_others_are_tended(tmp_path: Path, keeper: Keeper) -> None:
-    """It takes no notice of SIGTERM, for which it has ten seconds."""
+def test_other_parts_are_supervised_while_a_hung_part_is_stopped(tmp_path: Path, keeper: Keeper) -> None:
+    """The hung part ignores SIGTERM, which has ten seconds."""
     hanging, other, is_deaf = Program(tmp_path, "server"), Program(tmp_path, "bridge"), tmp_path / "deaf"
 
     @contextmanager
@@ -161,7 +161,7 @@ def test_while_a_part_that_hangs_is_stopped_the_others_are_tended(tmp_path: Path
     tend_until(keeper, lambda: len(hanging.launched) == 3 and keeper.is_whole)
 
 
-def test_what_needs_another_waits_for_it(tmp_path: Path, keeper: Keeper) -> None:
+def test_a_part_waits_for_the_parts_that_it_needs(tmp_path: Path, keeper: Keeper) -> None:
     database, server = Program(tmp_path, "postgres"), Program(tmp_path, "server", "postgres", "not ours")
     both = database.up(keeper), server.up(keeper)
     database.is_ready = False
@@ -177,7 +177,7 @@ def test_what_needs_another_waits_for_it(tmp_path: Path, keeper: Keeper) -> None
     assert len(server.launched) == 2
 
 
-def test_at_the_first_start_a_failure_is_the_end(tmp_path: Path, keeper: Keeper) -> None:
+def test_a_failure_at_the_first_start_ends_the_stack(tmp_path: Path, keeper: Keeper) -> None:
     program = Program(tmp_path, "server")
     program.code = "import sys; sys.exit('no such model')"
     program.is_ready = False
@@ -186,7 +186,7 @@ def test_at_the_first_start_a_failure_is_the_end(tmp_path: Path, keeper: Keeper)
     assert len(program.launched) == 1
 
 
-def test_one_that_dies_while_another_starts_is_the_end(tmp_path: Path, keeper: Keeper) -> None:
+def test_a_part_that_dies_during_the_start_ends_the_stack(tmp_path: Path, keeper: Keeper) -> None:
     database, server = Program(tmp_path, "postgres"), Program(tmp_path, "server")
     kill(database.up(keeper))
     server.is_ready = False
@@ -194,7 +194,7 @@ def test_one_that_dies_while_another_starts_is_the_end(tmp_path: Path, keeper: K
         server.up(keeper)
 
 
-def test_a_signal_while_it_is_started_again_is_no_failure(tmp_path: Path, notes: Notes) -> None:
+def test_a_signal_during_a_restart_is_no_failure(tmp_path: Path, notes: Notes) -> None:
     program = Program(tmp_path, "server")
 
     @contextmanager
@@ -212,7 +212,7 @@ def test_a_signal_while_it_is_started_again_is_no_failure(tmp_path: Path, notes:
     assert len(notes.lines) == 1
 
 
-def test_all_are_stopped_the_last_one_first(tmp_path: Path, notes: Notes) -> None:
+def test_parts_are_stopped_in_reverse_order(tmp_path: Path, notes: Notes) -> None:
     ended: list[str] = []
 
     def service(name: str) -> Service:

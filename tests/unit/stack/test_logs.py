@@ -1,4 +1,4 @@
-"""Log files that are bounded, and that lose no line by it."""
+"""Log files are bounded and lose no line."""
 
 import os
 import sys
@@ -23,12 +23,12 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(log: Path) -> list[Path]:
-    """The oldest first."""
+    """The files of a log, the oldest first."""
     numbered = sorted(log.parent.glob(f"{log.name}.*"), key=lambda path: -int(path.suffix[1:]))
     return [*numbered, log]
 
 
-def said(log: Path) -> list[str]:
+def lines_of(log: Path) -> list[str]:
     return b"".join(path.read_bytes() for path in files(log) if path.exists()).decode().splitlines()
 
 
@@ -37,43 +37,43 @@ def speak(log: Path, program: str) -> None:
         assert process.finish() == 0
 
 
-def test_no_line_is_lost_or_divided_while_files_are_set_aside(tmp_path: Path) -> None:
+def test_no_line_is_lost_or_divided_by_rotation(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     speak(log, "for number in range(2500): print('line', number, flush=number % 7 == 0)")
     assert len(files(log)) > 2
-    assert said(log) == [f"line {number}" for number in range(2500)]
+    assert lines_of(log) == [f"line {number}" for number in range(2500)]
     assert all(path.read_bytes().endswith(b"\n") for path in files(log) if path.exists())
 
 
-def test_a_flood_takes_no_more_than_its_share_of_the_disk(tmp_path: Path) -> None:
+def test_a_flood_of_lines_is_bounded_on_disk(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     speak(log, "for number in range(100_000): print('line', number)")
     assert len(files(log)) == OLD_FILES + 1
     assert sum(path.stat().st_size for path in files(log) if path.exists()) <= (OLD_FILES + 1) * (LIMIT + CHUNK)
-    assert said(log)[-1] == "line 99999"
+    assert lines_of(log)[-1] == "line 99999"
 
 
-def test_a_line_without_an_end_has_a_bound_too(tmp_path: Path) -> None:
+def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     speak(log, "import sys; sys.stdout.write('x' * 200_000)")
     assert sum(path.stat().st_size for path in files(log) if path.exists()) < (OLD_FILES + 1) * (2 * LIMIT + CHUNK)
 
 
-def test_a_process_started_again_goes_on_in_the_same_file(tmp_path: Path) -> None:
+def test_a_restarted_process_writes_to_the_same_file(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     for number in range(3):
         speak(log, f"print({number})")
     assert log.read_text() == "0\n1\n2\n"
 
 
-def test_nobody_else_reads_it(tmp_path: Path) -> None:
+def test_a_log_is_private_to_its_user(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "server.log"
     speak(log, "for number in range(3000): print('line', number)")
     assert {path.stat().st_mode & 0o777 for path in files(log) if path.exists()} == {0o600}
     assert log.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_is_created_again(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     source, sink = os.pipe()
     pump = Pump(source, log)
@@ -88,7 +88,7 @@ def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     assert log.read_text() == "second\n"
 
 
-def test_a_link_that_a_part_put_there_is_not_written_to(tmp_path: Path) -> None:
+def test_a_link_planted_by_a_part_is_not_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.touch()
     (tmp_path / "server.log").symlink_to(elsewhere)
@@ -97,7 +97,7 @@ def test_a_link_that_a_part_put_there_is_not_written_to(tmp_path: Path) -> None:
     assert elsewhere.read_text() == ""
 
 
-def test_a_disk_that_is_full_stops_nobody_and_is_told_of_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_no_process_and_is_logged_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "server.log"
     is_full = threading.Event()
     has_failed = threading.Event()

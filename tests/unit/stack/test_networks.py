@@ -18,12 +18,12 @@ def test_addresses_and_networks_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["lb.example.com", "10.0.4.1/24", "10.0.0.0/33", "10.0.0.1 10.0.0.2", "*"])
-def test_what_is_no_network_is_refused(text: str) -> None:
+def test_text_that_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="must be IP addresses or networks"):
         settings(text)
 
 
 @pytest.mark.parametrize("text", ["0.0.0.0/0", "10.0.0.1, ::/0"])
-def test_everybody_is_no_proxy(text: str) -> None:
+def test_a_network_of_all_addresses_is_refused(text: str) -> None:
     with pytest.raises(ValidationError, match="must not hold every address"):
         settings(text)

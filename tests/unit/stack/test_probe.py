@@ -30,21 +30,21 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-def test_only_ok_is_an_answer(port: int) -> None:
+def test_only_the_status_200_is_ready(port: int) -> None:
     assert answers(port, "/healthz")
     assert not answers(port, "/busy")
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_a_port_without_a_listener_is_not_ready() -> None:
     assert not answers(free_port(), "/healthz")
 
 
-def test_no_proxy_is_asked(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     assert answers(port, "/healthz")
 
 
-def test_a_unix_socket_is_asked_however_long_its_path_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unix_socket_with_a_long_path_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     path = folder / "part.sock"

@@ -14,7 +14,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-u", "-c", code]
 
 
-def test_its_output_goes_to_the_log_after_what_was_there(tmp_path: Path) -> None:
+def test_output_is_appended_to_the_log(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "part.log"
     for word in ("first", "second"):
         with running("part", python(f"print('{word}')"), log=log) as process:
@@ -23,7 +23,7 @@ def test_its_output_goes_to_the_log_after_what_was_there(tmp_path: Path) -> None
     assert log.read_text() == "first\nsecond\n"
 
 
-def test_one_that_ends_before_it_is_ready_says_why(tmp_path: Path) -> None:
+def test_a_process_that_ends_before_it_is_ready_is_reported(tmp_path: Path) -> None:
     failing = python("import sys; print('no such model'); sys.exit(3)")
     with (
         pytest.raises(ProcessDied, match=r"part ended with exit code 3(.|\n)*no such model"),
@@ -32,7 +32,7 @@ def test_one_that_ends_before_it_is_ready_says_why(tmp_path: Path) -> None:
         process.wait_until(lambda: False, 10)
 
 
-def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+def test_a_process_that_does_not_become_ready_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(NotReady, match="part was not ready within 0 s"),
         running("part", python("import time; time.sleep(60)"), log=tmp_path / "log") as process,
@@ -41,7 +41,7 @@ def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     assert process.exit_code() == -signal.SIGTERM
 
 
-def test_an_interruption_while_it_starts_stops_it(tmp_path: Path) -> None:
+def test_an_interrupted_start_stops_the_process(tmp_path: Path) -> None:
     def pause(seconds: float) -> None:
         raise Interrupted
 
@@ -53,15 +53,15 @@ def test_an_interruption_while_it_starts_stops_it(tmp_path: Path) -> None:
     assert process.exit_code() is not None
 
 
-def test_one_that_will_not_stop_is_killed(tmp_path: Path) -> None:
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     stubborn = python("import signal, time; signal.signal(15, signal.SIG_IGN); print('ready'); time.sleep(60)")
     with running("part", stubborn, log=tmp_path / "log", stop=((signal.SIGTERM, 0.2),)) as process:
         process.wait_until(lambda: process.last_lines() == ["ready"], 10)
     assert process.exit_code() == -signal.SIGKILL
 
 
-def test_it_dies_with_whoever_started_it(tmp_path: Path) -> None:
-    """The parent is killed, and has no chance to clean up."""
+def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
+    """The parent is killed and cannot clean up."""
     parent = f"""
 import os, signal, sys, pathlib
 from stack.process import running
@@ -87,7 +87,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(ProcessDied, match="cannot run /no/such/program"),
         running("part", ["/no/such/program"], log=tmp_path / "log") as process,
@@ -95,7 +95,7 @@ def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
         process.wait_until(lambda: False, 10)
 
 
-def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(CannotStart, match="cannot start part"),
@@ -104,7 +104,7 @@ def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         pass
 
 
-def test_ctrl_c_at_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
+def test_ctrl_c_at_the_terminal_stays_with_the_parent(tmp_path: Path) -> None:
     with running("part", python("import time; time.sleep(60)"), log=tmp_path / "log") as process:
         assert isinstance(process, Process)
         assert os.getsid(process.popen.pid) != os.getsid(0)

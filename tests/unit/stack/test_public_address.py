@@ -29,7 +29,7 @@ def test_a_machine_without_ipv6_is_served_without_it(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_port_taken_on_either_address_is_refused_with_another_to_try(
+def test_a_port_in_use_on_either_address_is_refused_with_an_alternative(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     with_problems(monkeypatch, {host: errno.EADDRINUSE})
@@ -37,7 +37,7 @@ def test_a_port_taken_on_either_address_is_refused_with_another_to_try(
         public_address.addresses(settings(port=8000))
 
 
-def test_a_low_port_is_refused_to_an_ordinary_user_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_low_port_is_refused_to_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     with_problems(monkeypatch, {"127.0.0.1": errno.EACCES})
     with pytest.raises(CannotStart, match="above 1023"):
         public_address.addresses(settings(port=80))
@@ -53,7 +53,7 @@ def test_nothing_is_served_to_the_network_without_authentication_unless_allowed(
     assert public_address.addresses(allowed) == ["192.0.2.1"]
 
 
-def test_keys_are_not_taken_from_the_network_in_the_clear_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_in_plain_text_are_refused_beyond_loopback_unless_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with_problems(monkeypatch, {})
     with pytest.raises(CannotStart, match=r"without TLS.*DALSTON_ALLOW_PLAINTEXT"):
         public_address.addresses(settings(host="192.0.2.1", auth="keys"))
@@ -68,7 +68,7 @@ def test_a_name_is_no_address() -> None:
         public_address.addresses(settings(host="example.com", allow_unauthenticated=True))
 
 
-def test_on_loopback_without_authentication_only_local_names_are_answered() -> None:
+def test_without_authentication_only_local_host_names_are_answered() -> None:
     assert "*" not in public_address.names(settings())
     assert public_address.names(settings(allow_unauthenticated=True)) == ("*",)
 
