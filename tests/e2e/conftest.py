@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the sample recording and a client like a user's."""
+"""Fixtures of the end-to-end tests: the sample recording and a client."""
 
 import io
 import json
@@ -27,7 +27,7 @@ PATH = "/v1/audio/transcriptions/stream"
 
 @dataclass(frozen=True)
 class Sample:
-    """A recording and what is said in it."""
+    """A recording and its text."""
 
     pcm: np.ndarray
     text: str
@@ -47,7 +47,7 @@ def sample() -> Sample:
 
 @dataclass
 class Outcome:
-    """Everything a WebSocket said, and how it closed."""
+    """All messages of a WebSocket, and how it closed."""
 
     messages: list[dict[str, Any]]
     close_code: int | None
@@ -62,14 +62,14 @@ class Outcome:
 
 
 class Client:
-    """The doors of a running stack."""
+    """A client of the WebSocket and REST interfaces of a running stack."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.http = httpx.AsyncClient(base_url=stack.base_url, timeout=20)
 
     def open(self, query: str = "", **parameters: Any) -> connect:
-        # A library's own proxy settings have no say on loopback.
+        # The proxy settings of a library are not for loopback.
         return connect(f"{self.stack.ws_url}{PATH}?{query or urlencode(parameters)}", proxy=None, max_size=None)
 
     async def transcribe(self, *frames: bytes | str, end: bool = True, **parameters: Any) -> Outcome:
@@ -78,7 +78,7 @@ class Client:
             return await self.talk(socket, messages, *frames, *(['{"type":"end"}'] if end else []))
 
     async def talk(self, socket: ClientConnection, messages: list[dict[str, Any]], *frames: bytes | str) -> Outcome:
-        """Sends frames, then reads until the socket closes."""
+        """Sends frames, then reads until the socket is closed."""
         try:
             for frame in frames:
                 await socket.send(frame)
@@ -99,7 +99,7 @@ async def client(stack: Stack) -> Any:
 
 
 def audio_bytes(wav: bytes) -> bytes:
-    """The frames of a 16-bit PCM file."""
+    """The samples of a 16-bit PCM file."""
     with wave.open(io.BytesIO(wav)) as file:
         return file.readframes(file.getnframes())
 
@@ -130,6 +130,6 @@ async def harness(keyed_stack: Stack) -> AsyncIterator[Harness]:
                 await socket.wait_closed()
         async with harness.connect(STORED, harness.admin) as socket:
             harness.sessions["active"] = json.loads(await socket.recv())["session_id"]
-            await until(harness.are_as_named)
+            await until(harness.are_in_their_states)
             yield harness
         await database.close()

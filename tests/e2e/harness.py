@@ -1,4 +1,4 @@
-"""A stack with DALSTON_AUTH=keys, its doors, and a client of each."""
+"""A stack with DALSTON_AUTH=keys, and clients of its gRPC, REST and WebSocket interfaces."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from stack.supervisor import Stack
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
-NOBODYS = "key_" + "0" * 32
+UNKNOWN_KEY_ID = "key_" + "0" * 32
 
 
 @dataclass(frozen=True)
 class Route:
-    """One way to a method: gRPC, or its REST route."""
+    """One interface to a method: gRPC, or a REST route."""
 
     method: MethodDescriptor
     verb: str = ""
@@ -54,11 +54,11 @@ class Route:
         return self.method.name == "WatchSessions"
 
     @property
-    def is_built(self) -> bool:
+    def is_implemented(self) -> bool:
         return self.method.name not in unimplemented.METHODS
 
 
-def methods() -> Iterator[MethodDescriptor]:
+def all_methods() -> Iterator[MethodDescriptor]:
     for module in (transcription_pb2, session_pb2, key_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             assert service.full_name in SERVICES
@@ -66,7 +66,7 @@ def methods() -> Iterator[MethodDescriptor]:
 
 
 def routes() -> Iterator[Route]:
-    for method in methods():
+    for method in all_methods():
         yield Route(method)
         rule = method.GetOptions().Extensions[annotations_pb2.http]
         for one in (rule, *rule.additional_bindings):
@@ -78,8 +78,8 @@ ROUTES = list(routes())
 
 
 @dataclass
-class Answer:
-    """What came of one try, in gRPC's words whatever the door."""
+class CallResult:
+    """The result of one call, as a gRPC status, over gRPC and over REST."""
 
     code: str
     reason: str = ""
@@ -106,7 +106,7 @@ NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 @dataclass
 class Harness:
-    """The stack, its doors, and what a test makes in it."""
+    """The stack, its clients, and the tenants, keys and sessions of the tests."""
 
     stack: Stack
     http: httpx.AsyncClient
@@ -114,12 +114,12 @@ class Harness:
     database: asyncpg.Connection
     admin: str = ""
     sessions: dict[str, str] = field(default_factory=dict)
-    """Of the first tenant: one in each state, stored to its end unless it runs or is deleted."""
+    """Sessions of the first tenant by state, completely stored unless active or deleted."""
     key: str = ""
     """The id of a key of the first tenant."""
 
     async def make_tenant(self, name: str, *scopes: Scope, **limits: float | None) -> str:
-        """A key of a tenant, which is made if it is not there, as the operator's command makes both."""
+        """Creates a key as the operator's command does, and its tenant unless it exists. Returns the secret."""
         settings = PersistenceSettings(database_url=SecretStr(self.stack.database_url))
         async with open_database(settings) as database:
             tenant = await TenantStore(database).ensure(name, limits)
@@ -137,22 +137,22 @@ class Harness:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
 
-    async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> Answer:
+    async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> CallResult:
         ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
         if route.verb:
             return await self._rest(route, secret, ids)
         return await self._grpc(route, secret, ids)
 
-    async def _rest(self, route: Route, secret: str | None, ids: dict[str, str]) -> Answer:
-        body = {"name": "walked", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
+    async def _rest(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
+        body = {"name": "called", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
         more = {"json": body} if route.verb == "POST" else {}
         if route.is_endless:
             return await self._rest_lines(route, secret)
         answer = await self.http.request(route.verb, route.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
         return self._rest_answer(answer)
 
-    async def _rest_lines(self, route: Route, secret: str | None) -> Answer:
-        """As much of an endless answer as there is at once."""
+    async def _rest_lines(self, route: Route, secret: str | None) -> CallResult:
+        """The first part of an endless response."""
         async with self.http.stream(route.verb, route.path, headers=bearer(secret)) as answer:
             if answer.status_code != 200:
                 await answer.aread()
@@ -162,27 +162,27 @@ class Harness:
                 body += line.encode()
                 if json.loads(line)["type"] == "ready":
                     break
-            return Answer("OK", headers=dict(answer.headers), body=body)
+            return CallResult("OK", headers=dict(answer.headers), body=body)
 
-    def _rest_answer(self, answer: httpx.Response) -> Answer:
+    def _rest_answer(self, answer: httpx.Response) -> CallResult:
         if answer.status_code == 200:
-            return Answer("OK", headers=dict(answer.headers), body=answer.content)
+            return CallResult("OK", headers=dict(answer.headers), body=answer.content)
         assert answer.headers["content-type"] == "application/json"
-        said = answer.json()
-        code = NAMES[said["code"]]
+        body = answer.json()
+        code = NAMES[body["code"]]
         assert answer.status_code == HTTP_STATUS[code]
-        info = next(each for each in said["details"] if each["@type"].endswith("ErrorInfo"))
+        info = next(each for each in body["details"] if each["@type"].endswith("ErrorInfo"))
         metadata = info.get("metadata", {})
-        return Answer(code, info["reason"], said["message"], metadata, dict(answer.headers))
+        return CallResult(code, info["reason"], body["message"], metadata, dict(answer.headers))
 
-    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, str]) -> Answer:
+    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
         method = route.method
         request = GetMessageClass(method.input_type)()
         for name in method.input_type.fields_by_name:
             if name in ids:
                 setattr(request, name, ids[name])
         if method.name == "CreateKey":
-            request.name = "walked"
+            request.name = "called"
             request.scopes.append("realtime")
         path = f"/{method.containing_service.full_name}/{method.name}"
         codecs = {
@@ -192,7 +192,7 @@ class Harness:
         options: dict[str, Any] = {"metadata": grpc_bearer(secret), "timeout": 20}
         try:
             if method.client_streaming:
-                return Answer("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
+                return CallResult("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
             if method.server_streaming:
                 call = self.channel.unary_stream(path, **codecs)(request, **options)
                 responses = []
@@ -201,13 +201,13 @@ class Harness:
                     if route.is_endless and response.type == "ready":
                         call.cancel()
                         break
-                return Answer("OK", body=responses)
-            return Answer("OK", body=await self.channel.unary_unary(path, **codecs)(request, **options))
+                return CallResult("OK", body=responses)
+            return CallResult("OK", body=await self.channel.unary_unary(path, **codecs)(request, **options))
         except grpc.aio.AioRpcError as error:
-            return told(error)
+            return result_of_error(error)
 
     async def _stream(self, raw: Any) -> list[Any]:
-        """A session without audio. As the bridge calls: grpc.aio loses the status of a call that is written to."""
+        """A session without audio, with the status that the server sent."""
         pb, call = transcription_pb2, GrpcCall(raw)
         await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
         await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
@@ -216,8 +216,8 @@ class Harness:
             responses.append(response)
         return responses
 
-    async def are_as_named(self) -> bool:
-        """Whether all sessions are in their states, and stored where they are over."""
+    async def are_in_their_states(self) -> bool:
+        """Whether all sessions are in their states, and the ended ones are stored."""
         rows = await self.database.fetch("SELECT id, status, audio_uri FROM realtime_sessions")
         found = {
             f"sess_{row['id'].hex}": row["status"] for row in rows if row["audio_uri"] or row["status"] == "active"
@@ -248,10 +248,10 @@ def grpc_bearer(secret: str | None) -> tuple[tuple[str, str], ...]:
     return tuple(bearer(secret).items())
 
 
-def told(error: grpc.aio.AioRpcError) -> Answer:
+def result_of_error(error: grpc.aio.AioRpcError) -> CallResult:
     trailing = dict(error.trailing_metadata() or ())
     status = Status.FromString(trailing.get("grpc-status-details-bin", b""))  # type: ignore[arg-type]
-    answer = Answer(error.code().name, message=error.details() or "")
+    answer = CallResult(error.code().name, message=error.details() or "")
     for detail in status.details:
         info, retry = ErrorInfo(), RetryInfo()
         if detail.Unpack(info):
@@ -262,7 +262,7 @@ def told(error: grpc.aio.AioRpcError) -> Answer:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
-    """Waits for what nothing announces."""
+    """Polls a condition until it is true."""
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.1)

@@ -1,6 +1,6 @@
-"""Who may, on every door of a stack with DALSTON_AUTH=keys, through Envoy.
+"""Authentication and authorization on every interface of a stack with DALSTON_AUTH=keys, through Envoy.
 
-The walk takes its methods and routes from the descriptors: one that is added is walked without a word here.
+The tests take methods and routes from the descriptors, so that they cover a new one without a change here.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from server.app import SERVICES
 from server.rpc import unimplemented
 from tests.e2e.harness import (
     EVERYTHING,
-    NOBODYS,
     ROUTES,
     STREAM,
+    UNKNOWN_KEY_ID,
     Harness,
     Route,
+    all_methods,
     bearer,
-    methods,
     until,
 )
 
-each_route = pytest.mark.parametrize("door", ROUTES, ids=str)
+each_route = pytest.mark.parametrize("route", ROUTES, ids=str)
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +49,21 @@ async def expired(harness: Harness) -> str:
 
 @pytest.fixture(scope="module")
 async def others(harness: Harness) -> str:
-    """A key of another tenant that may do everything."""
+    """A key of another tenant with all scopes."""
     return await harness.make_tenant("rival", *EVERYTHING, requests_per_second=1000)
 
 
 WRONG = "dk_" + "w" * 43
 
 
-def test_every_method_of_every_service_has_a_scope_and_a_name_of_its_own() -> None:
-    names = [method.name for method in methods()]
+def test_every_method_has_a_scope_and_a_unique_name() -> None:
+    names = [method.name for method in all_methods()]
     assert sorted(names) == sorted(NEEDED)
-    assert len(SERVICES) == len({method.containing_service.full_name for method in methods()})
+    assert len(SERVICES) == len({method.containing_service.full_name for method in all_methods()})
 
 
 @each_route
-async def test_no_key_and_a_wrong_and_a_revoked_and_an_expired_one_are_refused_alike(
+async def test_missing_wrong_revoked_and_expired_keys_are_refused_alike(
     harness: Harness, route: Route, revoked: str, expired: str
 ) -> None:
     secrets = None, WRONG, "nonsense", revoked, expired, harness.admin[:-1] + ("A" if harness.admin[-1] != "A" else "Q")
@@ -76,7 +76,7 @@ async def test_no_key_and_a_wrong_and_a_revoked_and_an_expired_one_are_refused_a
 
 
 @each_route
-async def test_a_key_without_the_scope_is_told_which_it_lacks(harness: Harness, route: Route) -> None:
+async def test_a_key_without_the_scope_gets_its_name(harness: Harness, route: Route) -> None:
     needed = NEEDED[route.method.name]
     lacking = await harness.make_key(*(scope for scope in EVERYTHING if scope != needed))
     answer = await harness.call_route(route, lacking["secret"])
@@ -89,26 +89,26 @@ async def test_a_key_without_the_scope_is_told_which_it_lacks(harness: Harness, 
 
 
 @each_route
-async def test_what_is_another_tenant_s_is_not_there(harness: Harness, route: Route, others: str) -> None:
+async def test_sessions_and_keys_of_another_tenant_are_not_found(harness: Harness, route: Route, others: str) -> None:
     fields = route.method.input_type.fields_by_name
     if not {"session_id", "key_id"} & set(fields):
         answer = await harness.call_route(route, others)
-        assert answer.code == ("OK" if route.is_built else "UNIMPLEMENTED")
+        assert answer.code == ("OK" if route.is_implemented else "UNIMPLEMENTED")
         seen = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
         for mine in (*harness.sessions.values(), harness.key):
             assert mine.encode() not in (seen or b"")
         return
     for session_id in harness.sessions.values():
         answer = await harness.call_route(route, others, session_id)
-        if not route.is_built:
+        if not route.is_implemented:
             assert answer.code == "UNIMPLEMENTED"
             continue
         assert (answer.code, answer.reason) in {("NOT_FOUND", "SESSION_NOT_FOUND"), ("NOT_FOUND", "KEY_NOT_FOUND")}
-    nobodys = await harness.call_route(route, others, "sess_" + "0" * 32)
-    assert nobodys.code == ("NOT_FOUND" if route.is_built else "UNIMPLEMENTED")
+    unknown = await harness.call_route(route, others, "sess_" + "0" * 32)
+    assert unknown.code == ("NOT_FOUND" if route.is_implemented else "UNIMPLEMENTED")
 
 
-async def test_the_owner_sees_what_the_others_do_not(harness: Harness) -> None:
+async def test_a_tenant_finds_its_own_sessions(harness: Harness) -> None:
     for state, session_id in harness.sessions.items():
         answer = await harness.http.get(f"/v1/realtime/sessions/{session_id}", headers=bearer(harness.admin))
         assert answer.status_code == (404 if state == "deleted" else 200)
@@ -124,7 +124,7 @@ async def test_health_and_reflection_are_open(harness: Harness) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_grpc_web_asks_for_a_key_too(harness: Harness) -> None:
+async def test_grpc_web_needs_a_key(harness: Harness) -> None:
     headers = {"content-type": "application/grpc-web+proto", "accept": "application/grpc-web+proto"}
     path = "/dalston.v1.SessionService/ListSessions"
     refused = await harness.http.post(path, content=bytes(5), headers=headers)
@@ -136,7 +136,7 @@ async def test_grpc_web_asks_for_a_key_too(harness: Harness) -> None:
 # --- the WebSocket
 
 
-async def test_the_websocket_takes_a_key_in_the_header_and_in_the_query(harness: Harness) -> None:
+async def test_the_websocket_accepts_a_key_in_header_and_query(harness: Harness) -> None:
     for query, headers in (
         (f"api_key={harness.admin}", {}),
         ("", bearer(harness.admin)),
@@ -146,7 +146,9 @@ async def test_the_websocket_takes_a_key_in_the_header_and_in_the_query(harness:
         assert (code, messages[0]["type"]) == (1000, "session.begin")
 
 
-async def test_the_websocket_refuses_who_has_no_right_to_it(harness: Harness, revoked: str, expired: str) -> None:
+async def test_the_websocket_refuses_invalid_keys_and_missing_scopes(
+    harness: Harness, revoked: str, expired: str
+) -> None:
     for query in ("", f"api_key={WRONG}", f"api_key={revoked}", f"token={expired}", "token=nonsense"):
         code, messages = await harness.socket(query)
         assert (code, messages[-1]["code"]) == (4001, "unauthenticated"), query
@@ -156,7 +158,7 @@ async def test_the_websocket_refuses_who_has_no_right_to_it(harness: Harness, re
     assert "realtime" in messages[-1]["message"]
 
 
-async def test_the_websocket_does_not_go_on_with_another_tenant_s_session(harness: Harness, others: str) -> None:
+async def test_the_websocket_does_not_resume_a_session_of_another_tenant(harness: Harness, others: str) -> None:
     for session_id in harness.sessions.values():
         _, messages = await harness.socket(f"resume_session_id={session_id}&api_key={others}")
         if "resume_session_id" in unimplemented.CONFIG_FIELDS:
@@ -165,7 +167,7 @@ async def test_the_websocket_does_not_go_on_with_another_tenant_s_session(harnes
             assert messages[-1]["code"] == "session_not_found"
 
 
-async def test_what_is_logged_of_a_call_names_its_tenant_and_key(harness: Harness) -> None:
+async def test_the_log_of_a_call_names_its_tenant_and_key(harness: Harness) -> None:
     made = await harness.make_key("sessions:read")
     await harness.http.get("/v1/realtime/sessions", headers=bearer(made["secret"]))
 
@@ -175,12 +177,12 @@ async def test_what_is_logged_of_a_call_names_its_tenant_and_key(harness: Harnes
 
     await until(is_logged)
     ended = [line for line in harness.stack.home.log("server").read_text().splitlines() if "call ended" in line]
-    # Who a call that lasts belongs to was known when its key was revoked.
+    # The key of a long call may have been revoked after its tenant was known.
     at_once = [line for line in ended if '"ListSessions"' in line or '"ListKeys"' in line]
     assert not [line for line in at_once if "UNAUTHENTICATED" in line and "tenant_id" in line]
 
 
-async def test_the_log_names_keys_that_are_made_and_revoked_and_by_which(harness: Harness) -> None:
+async def test_the_log_names_created_and_revoked_keys(harness: Harness) -> None:
     made = (await harness.make_key("sessions:read"))["key"]["id"]
     await harness.http.delete(f"/v1/keys/{made}", headers=bearer(harness.admin))
 
@@ -198,7 +200,7 @@ async def test_a_token_opens_one_live_session_once_and_nothing_else(harness: Har
     assert (await harness.http.get("/v1/realtime/sessions", headers=bearer(token))).status_code == 401
     assert (await harness.http.post("/v1/realtime/tokens", json={}, headers=bearer(token))).status_code == 401
     code, messages = await harness.socket(f"token={token}&sample_rate=1")
-    assert (code, messages[-1]["code"]) == (4400, "invalid_parameters"), "it is not spent by a session that never began"
+    assert (code, messages[-1]["code"]) == (4400, "invalid_parameters"), "a session that never began does not spend it"
     code, _ = await harness.socket(f"token={token}")
     assert code == 1000
     code, messages = await harness.socket(f"token={token}")
@@ -258,7 +260,7 @@ async def test_keys_over_rest(harness: Harness) -> None:
     assert key["id"] not in older.text
     gone = await harness.http.delete(f"/v1/keys/{key['id']}", headers=bearer(harness.admin))
     assert gone.json()["revoked_at"]
-    assert (await harness.http.delete(f"/v1/keys/{NOBODYS}", headers=bearer(harness.admin))).status_code == 404
+    assert (await harness.http.delete(f"/v1/keys/{UNKNOWN_KEY_ID}", headers=bearer(harness.admin))).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,7 @@ async def test_keys_over_rest(harness: Harness) -> None:
         ("/v1/realtime/tokens", {"expires_in_seconds": 0}, "expires_in_seconds"),
     ],
 )
-async def test_what_is_wrong_with_a_key_is_named(
+async def test_the_error_names_the_invalid_parameter_of_a_key(
     harness: Harness, path: str, body: dict[str, Any], parameter: str
 ) -> None:
     answer = await harness.http.post(path, json=body, headers=bearer(harness.admin))
@@ -288,12 +290,10 @@ async def test_a_body_too_large_is_refused(harness: Harness) -> None:
     assert answer.status_code == 413
 
 
-# --- what is not said
+# --- secrets
 
 
-async def test_no_key_and_no_token_is_in_any_log_or_in_the_database(
-    harness: Harness, revoked: str, expired: str
-) -> None:
+async def test_no_secret_is_in_a_log_or_in_the_database(harness: Harness, revoked: str, expired: str) -> None:
     fresh = (await harness.make_key(*EVERYTHING))["secret"]
     token = await harness.make_token(fresh)
     await harness.http.get("/v1/realtime/sessions", headers=bearer(fresh))
@@ -327,7 +327,7 @@ async def test_no_key_and_no_token_is_in_any_log_or_in_the_database(
 # --- pages of other hosts
 
 
-async def test_pages_of_named_hosts_may_ask_and_no_others(harness: Harness) -> None:
+async def test_only_pages_of_listed_hosts_may_send_requests(harness: Harness) -> None:
     ask = {"access-control-request-method": "GET", "access-control-request-headers": "authorization"}
     path = "/v1/realtime/sessions"
     allowed = await harness.http.request("OPTIONS", path, headers={"origin": "https://app.example", **ask})
@@ -344,7 +344,7 @@ async def test_pages_of_named_hosts_may_ask_and_no_others(harness: Harness) -> N
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_walk_covers_all_three_services() -> None:
+def test_the_routes_cover_all_three_services() -> None:
     assert {route.method.containing_service.name for route in ROUTES} == {
         "TranscriptionService",
         "SessionService",

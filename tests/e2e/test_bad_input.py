@@ -1,4 +1,4 @@
-"""What a user is told when something is wrong, on the door they came by. Nothing else may be harmed by it."""
+"""Invalid input on every interface gets a clear error and harms nothing else."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ SESSION = "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"
         ({"resume_session_id": "sess_0"}, "invalid_parameters", "resume_session_id"),
     ],
 )
-async def test_a_wrong_parameter_closes_the_socket_with_the_reason(
+async def test_an_invalid_parameter_closes_the_socket_with_the_reason(
     client: Client, parameters: dict[str, Any], code: str, words: str
 ) -> None:
     outcome = await client.transcribe(**parameters)
@@ -52,14 +52,14 @@ async def test_a_wrong_parameter_closes_the_socket_with_the_reason(
         (b"a" * 65_538, 1009, "message_too_big"),
     ],
 )
-async def test_a_wrong_message_closes_the_socket_with_the_reason(
+async def test_an_invalid_message_closes_the_socket_with_the_reason(
     client: Client, frame: bytes | str, close: int, code: str
 ) -> None:
     outcome = await client.transcribe(frame)
     assert (outcome.close_code, outcome.one("error")["code"]) == (close, code)
 
 
-async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: Sample) -> None:
+async def test_audio_before_an_invalid_message_is_stored(client: Client, sample: Sample) -> None:
     outcome = await client.transcribe(
         *chunks(sample.pcm[: 16_000 * 5].tobytes()),
         b"abc",
@@ -99,7 +99,7 @@ async def test_what_came_before_a_wrong_message_is_kept(client: Client, sample: 
         ("/", 404, ""),
     ],
 )
-async def test_rest_answers_in_json_what_is_wrong(client: Client, path: str, status: int, words: str) -> None:
+async def test_errors_of_rest_are_json(client: Client, path: str, status: int, words: str) -> None:
     response = await client.http.get(path)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
@@ -110,19 +110,19 @@ async def test_rest_answers_in_json_what_is_wrong(client: Client, path: str, sta
 
 
 @pytest.mark.parametrize("path", ["/v1/realtime/sessions?status=%ff", "/v1/realtime/sessions/%c3%28"])
-async def test_what_cannot_be_decoded_is_the_client_s_error(client: Client, path: str) -> None:
+async def test_an_undecodable_body_is_an_error_of_the_client(client: Client, path: str) -> None:
     response = await client.http.get(path)
     assert response.status_code == 400
     assert response.json()["message"]
 
 
-async def test_a_client_has_no_say_in_the_proxy_s_timeouts_and_retries(client: Client) -> None:
+async def test_a_client_does_not_control_timeouts_and_retries_of_envoy(client: Client) -> None:
     headers = {"x-envoy-upstream-rq-timeout-ms": "1", "x-envoy-max-retries": "30", "x-envoy-retry-on": "5xx"}
     response = await client.http.get("/v1/realtime/sessions", headers=headers)
     assert response.status_code == 200
 
 
-async def test_a_plain_get_of_the_stream_says_it_is_a_websocket(client: Client) -> None:
+async def test_a_plain_get_of_the_stream_is_a_426(client: Client) -> None:
     response = await client.http.get(PATH)
     assert response.status_code == 426
     assert "websocket" in json.dumps(response.json()).lower()

@@ -1,4 +1,4 @@
-"""What an administrator of a tenant does and sees: sessions ended, keys revoked, who read what."""
+"""Administration of a tenant: ending sessions, revoking keys, and the audit log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def to_end(socket: Any) -> list[dict[str, Any]]:
     return messages
 
 
-async def test_a_session_is_ended_by_rest_and_its_websocket_says_so(harness: Harness) -> None:
+async def test_a_session_ended_by_rest_closes_its_websocket(harness: Harness) -> None:
     async with harness.connect(STORED, harness.admin) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
         await socket.send(bytes(32_000))
@@ -50,7 +50,7 @@ async def test_a_session_is_ended_by_rest_and_its_websocket_says_so(harness: Har
     assert answer.json()["error"] == "session_ended: the session was ended on request"
 
 
-async def test_a_revoked_key_takes_its_live_sessions_with_it(harness: Harness) -> None:
+async def test_a_revoked_key_ends_its_live_sessions(harness: Harness) -> None:
     made = await harness.make_key("realtime")
     token = await harness.make_token(made["secret"])
     page = connect(f"{harness.stack.ws_url}{STREAM}?token={token}", proxy=None)
@@ -63,13 +63,13 @@ async def test_a_revoked_key_takes_its_live_sessions_with_it(harness: Harness) -
             assert (socket.close_code, last["code"]) == (4001, "unauthenticated")
 
 
-async def test_a_key_that_was_revoked_makes_no_other_while_it_is_remembered(harness: Harness) -> None:
+async def test_a_revoked_key_creates_no_other_while_it_is_cached(harness: Harness) -> None:
     made = await harness.make_key("admin", "realtime", "sessions:read")
     mine = bearer(made["secret"])
     assert (await harness.http.get("/v1/keys", headers=mine)).status_code == 200
     await harness.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(harness.admin))
     for path, body in (
-        ("/v1/keys", {"name": "for ever", "scopes": ["admin"]}),
+        ("/v1/keys", {"name": "forever", "scopes": ["admin"]}),
         ("/v1/realtime/tokens", {"expires_in_seconds": 60}),
     ):
         answer = await harness.http.post(path, json=body, headers=mine)
@@ -78,18 +78,18 @@ async def test_a_key_that_was_revoked_makes_no_other_while_it_is_remembered(harn
     assert answer.status_code == 401
 
 
-async def test_a_key_shows_who_made_it(harness: Harness) -> None:
+async def test_a_key_names_the_key_that_created_it(harness: Harness) -> None:
     made = await harness.make_key("realtime")
     keys = (await harness.http.get("/v1/keys?limit=100", headers=bearer(harness.admin))).json()["keys"]
     by_id = {key["id"]: key for key in keys}
     maker = made["key"]["created_by"]
     assert by_id[made["key"]["id"]]["created_by"] == maker
-    assert "created_by" not in by_id[maker], "the operator made the first"
+    assert "created_by" not in by_id[maker], "the operator created the first key"
     row = await harness.database.fetchrow("SELECT name FROM api_keys WHERE id = $1", parse_key_id(maker))
     assert row["name"] == "test"
 
 
-async def test_one_line_of_the_log_says_who_read_or_deleted_which_session_and_what_became_of_it(
+async def test_one_log_line_names_key_session_and_result_of_an_access(
     harness: Harness,
 ) -> None:
     made = await harness.make_key("sessions:read", "sessions:write", "realtime")
@@ -145,7 +145,7 @@ def a_cursor(microseconds: int) -> str:
         "status=%00",
     ],
 )
-async def test_no_number_in_a_list_s_query_is_more_than_a_wrong_parameter(harness: Harness, query: str) -> None:
+async def test_any_number_in_the_query_of_a_list_is_handled(harness: Harness, query: str) -> None:
     answer = await harness.http.get(f"{SESSIONS}?{query}", headers=bearer(harness.admin))
     assert answer.status_code == 400, answer.text
     if "cursor" in query:
@@ -153,7 +153,7 @@ async def test_no_number_in_a_list_s_query_is_more_than_a_wrong_parameter(harnes
 
 
 @pytest.mark.parametrize("microseconds", [-62135596800000000, 0, 253402300799999999])
-async def test_the_first_and_the_last_moment_there_is_are_places_in_a_list(harness: Harness, microseconds: int) -> None:
+async def test_the_first_and_last_timestamps_are_valid_cursors(harness: Harness, microseconds: int) -> None:
     for path in (SESSIONS, "/v1/keys"):
         answer = await harness.http.get(f"{path}?cursor={a_cursor(microseconds)}", headers=bearer(harness.admin))
         assert answer.status_code == 200, answer.text
@@ -162,12 +162,12 @@ async def test_the_first_and_the_last_moment_there_is_are_places_in_a_list(harne
 @pytest.mark.parametrize(
     "query", ["offset=-1", "offset=-2147483648", "limit=0", "limit=-1", "limit=1001", "limit=2147483647"]
 )
-async def test_no_number_in_a_query_of_utterances_is_more_than_a_wrong_parameter(harness: Harness, query: str) -> None:
+async def test_any_number_in_the_query_of_utterances_is_handled(harness: Harness, query: str) -> None:
     path = f"{SESSIONS}/{harness.sessions['completed']}/utterances"
     assert (await harness.http.get(f"{path}?{query}", headers=bearer(harness.admin))).status_code == 400
 
 
-async def test_utterances_beyond_the_last_are_none(harness: Harness) -> None:
+async def test_a_page_after_the_last_utterance_is_empty(harness: Harness) -> None:
     path = f"{SESSIONS}/{harness.sessions['completed']}/utterances?offset=2147483647"
     answer = await harness.http.get(path, headers=bearer(harness.admin))
     assert (answer.status_code, answer.json()["utterances"]) == (200, [])
@@ -191,7 +191,7 @@ async def test_a_watch_token_with_its_numbers_out_of_order_gets_a_snapshot(harne
     assert set(kinds) == {"snapshot", "ready"}
 
 
-async def test_a_tenant_that_stores_what_it_may_is_told_so_and_may_still_speak(harness: Harness) -> None:
+async def test_a_tenant_at_its_quota_is_warned_and_may_still_stream(harness: Harness) -> None:
     key = await harness.make_tenant("full", "realtime", max_storage_bytes=0)
     code, messages = await harness.socket(STORED, **bearer(key))
     assert (code, messages[-1]["code"], messages[-1]["recoverable"]) == (4429, "storage_quota_exceeded", False)

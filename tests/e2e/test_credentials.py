@@ -1,4 +1,4 @@
-"""The embedded parts let in who reads the files that docs/operations.md names."""
+"""The embedded parts accept the credentials in the files that docs/operations.md names."""
 
 import json
 import stat
@@ -13,7 +13,7 @@ from stack.supervisor import Stack
 GUIDE = (ROOT / "docs/operations.md").read_text()
 
 
-async def test_the_address_of_the_database_is_where_the_guide_says(stack: Stack) -> None:
+async def test_the_documented_file_has_the_database_address(stack: Stack) -> None:
     assert "`postgres/url`" in GUIDE
     file = stack.home.path / "postgres/url"
     assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
@@ -22,7 +22,7 @@ async def test_the_address_of_the_database_is_where_the_guide_says(stack: Stack)
     await connection.close()
 
 
-def test_the_keys_of_the_object_store_are_where_the_guide_says(stack: Stack) -> None:
+def test_the_documented_file_has_the_object_store_keys(stack: Stack) -> None:
     assert "`s3/identities.json`" in GUIDE
     assert stack.s3 is not None
     file = stack.home.path / "s3/identities.json"

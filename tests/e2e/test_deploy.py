@@ -1,4 +1,4 @@
-"""A server, and then the bridge, are told to stop under streams that come through Envoy."""
+"""Graceful shutdown of the server, and of the bridge, while streams run through Envoy."""
 
 import asyncio
 import json
@@ -45,23 +45,23 @@ def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def own_bridge(stack: Stack, tmp_path: Path) -> Iterator[tuple[Stack, Process]]:
-    """The stack of all tests by way of an Envoy and a bridge of the test's own, which may be stopped."""
+    """The shared stack behind an Envoy and a bridge of the test's own, which may be stopped."""
     env = {
-        "DALSTON_SERVER_TARGET": f"unix:{stack.routes.server_socket}",
+        "DALSTON_SERVER_TARGET": f"unix:{stack.endpoints.server_socket}",
         "DALSTON_SHUTDOWN_SECONDS": str(GRACE),
     }
-    # Next to the sockets of the stack, for the same user.
+    # Beside the sockets of the stack, for the same user.
     home = stack.home
     path = home.socket("own")
-    routes = replace(stack.routes, port=free_port(), bridge_socket=path)
+    endpoints = replace(stack.endpoints, port=free_port(), bridge_socket=path)
     with ExitStack() as parts_of_its_own:
         own = parts.bridge(Programs().bridge, home, env, path)
         process = parts_of_its_own.enter_context(own.launch())
         process.wait_until(own.is_ready, own.ready_seconds)
-        proxy = Envoy(home.data("own-envoy"), routes, home.identity, log=tmp_path / "envoy.log")
+        proxy = Envoy(home.data("own-envoy"), endpoints, home.identity, log=tmp_path / "envoy.log")
         front = parts_of_its_own.enter_context(proxy.launch())
         front.wait_until(proxy.is_ready, 30)
-        yield replace(stack, port=routes.port), process
+        yield replace(stack, port=endpoints.port), process
 
 
 def part(stack: Stack, name: str) -> Process:
@@ -76,7 +76,7 @@ async def exit_code(process: Process, seconds: float) -> int:
 
 
 async def row(stack: Stack, session_id: str) -> dict[str, Any]:
-    """What Postgres says, now that there is no server to ask."""
+    """The row of a session, read from Postgres because the server has stopped."""
     connection = await asyncpg.connect(stack.database_url)
     try:
         found = await connection.fetchrow(
@@ -87,8 +87,8 @@ async def row(stack: Stack, session_id: str) -> dict[str, Any]:
     return dict(found)
 
 
-class Talker:
-    """A WebSocket client that sends speech at its pace until it is told something or the socket closes."""
+class LiveClient:
+    """A WebSocket client that sends speech in real time until it is notified of the shutdown or the socket closes."""
 
     def __init__(self, client: Client, sample: Sample) -> None:
         self._client = client
@@ -96,7 +96,7 @@ class Talker:
         self.messages: list[dict[str, Any]] = []
         self.code: int | None = None
         self.begun = asyncio.Event()
-        self.told = asyncio.Event()
+        self.notified = asyncio.Event()
 
     @property
     def session_id(self) -> str:
@@ -105,14 +105,14 @@ class Talker:
     def kinds(self) -> list[str]:
         return [message["type"] for message in self.messages]
 
-    async def run(self, *, ends_when_told: bool) -> None:
+    async def run(self, *, ends_when_notified: bool) -> None:
         async with self._client.open(**STORED) as socket:
             reading = asyncio.create_task(self._read(socket))
             try:
                 for piece in self._pieces:
                     await socket.send(piece)
                     await asyncio.sleep(0.1)
-                    if ends_when_told and self.told.is_set():
+                    if ends_when_notified and self.notified.is_set():
                         await socket.send('{"type":"end"}')
                         break
             except ConnectionClosed:
@@ -127,13 +127,13 @@ class Talker:
                 self.messages.append(message)
                 self.begun.set()
                 if message["type"] == "session.terminating":
-                    self.told.set()
+                    self.notified.set()
         except ConnectionClosed:
             pass
 
 
 async def native(stack: Stack, sample: Sample) -> tuple[str, str, str]:
-    """A gRPC client that does not care: its session's id, and status and error code of its end."""
+    """A gRPC client that ignores the notice. Returns its session's id, and status and error code of its end."""
     async with grpc.aio.insecure_channel(stack.grpc_target) as channel:
         call = GrpcCall(TranscriptionServiceStub(channel).Transcribe())
         config = TranscribeConfig(language="en", store_audio=True, store_transcript=True)
@@ -156,14 +156,12 @@ async def native(stack: Stack, sample: Sample) -> tuple[str, str, str]:
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
-    own_stack: Stack, sample: Sample
-) -> None:
+async def test_a_stopping_server_lets_streams_finish_and_stores_all(own_stack: Stack, sample: Sample) -> None:
     client = Client(own_stack)
-    polite, stubborn = Talker(client, sample), Talker(client, sample)
+    polite, stubborn = LiveClient(client, sample), LiveClient(client, sample)
     async with client.http, asyncio.TaskGroup() as group:
-        group.create_task(polite.run(ends_when_told=True))
-        group.create_task(stubborn.run(ends_when_told=False))
+        group.create_task(polite.run(ends_when_notified=True))
+        group.create_task(stubborn.run(ends_when_notified=False))
         careless = group.create_task(native(own_stack, sample))
         await polite.begun.wait()
         await stubborn.begun.wait()
@@ -171,8 +169,8 @@ async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
         server = part(own_stack, "server")
         server.popen.send_signal(signal.SIGTERM)
         async with asyncio.timeout(3):
-            await polite.told.wait()
-            await stubborn.told.wait()
+            await polite.notified.wait()
+            await stubborn.notified.wait()
         await asyncio.sleep(0.5)
         refused = await client.transcribe(*chunks(sample.pcm[:16_000].tobytes()))
     assert refused.messages[-1]["code"] in ("unavailable", "server_shutdown")
@@ -182,7 +180,7 @@ async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
     assert polite.code == 1000
     assert polite.kinds()[-1] == "session.end"
     assert (stubborn.code, stubborn.messages[-1]["code"]) == (1012, "server_shutdown")
-    assert stubborn.kinds()[-2] == "transcript.final"  # the words it was saying when it was cut off
+    assert stubborn.kinds()[-2] == "transcript.final"  # the utterance in progress at the end
     terminating = next(m for m in stubborn.messages if m["type"] == "session.terminating")
     assert terminating["resume_session_id"] == stubborn.session_id
     assert GRACE - 1 < terminating["grace_seconds"] <= GRACE
@@ -199,21 +197,19 @@ async def test_a_server_that_stops_lets_its_streams_finish_and_stores_them_all(
         assert found["status"] == expected
         assert found["audio_uri"]
         assert found["transcript_uri"]
-    # It was heard before the signal and through the grace period; a busy machine's client sends a little slower.
+    # It was received before the signal and during the grace period; a client on a busy machine sends a little slower.
     assert (await row(own_stack, stubborn.session_id))["audio_duration_seconds"] > GRACE + 1
 
 
 @pytest.mark.timeout(120)
-async def test_a_bridge_that_stops_lets_its_websockets_finish(
-    own_bridge: tuple[Stack, Process], sample: Sample
-) -> None:
+async def test_a_stopping_bridge_lets_websockets_finish(own_bridge: tuple[Stack, Process], sample: Sample) -> None:
     stack, bridge = own_bridge
     client = Client(stack)
-    polite, stubborn = Talker(client, sample), Talker(client, sample)
+    polite, stubborn = LiveClient(client, sample), LiveClient(client, sample)
     async with client.http:
         async with asyncio.TaskGroup() as group:
-            group.create_task(polite.run(ends_when_told=True))
-            group.create_task(stubborn.run(ends_when_told=False))
+            group.create_task(polite.run(ends_when_notified=True))
+            group.create_task(stubborn.run(ends_when_notified=False))
             await polite.begun.wait()
             await stubborn.begun.wait()
             await asyncio.sleep(3)

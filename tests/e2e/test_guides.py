@@ -1,4 +1,4 @@
-"""The programs of the guides run as they stand there."""
+"""The programs in the guides run unchanged."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def save(pcm: bytes, path: Path) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A web server for the files of a folder; gives its origin, as a browser on this machine sees it."""
+    """Serves the files of a folder, and yields the origin for a browser on this machine."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-            """Says nothing: the browser tells what goes wrong."""
+            """Logs nothing: the browser reports errors."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         thread = Thread(target=server.serve_forever)
@@ -58,8 +58,8 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-def said(output: str) -> str:
-    """The finals that a program printed, behind the line with the session's id."""
+def finals_in(output: str) -> str:
+    """The finals that a program printed after the line with the session's id."""
     session_id, *lines = output.splitlines()
     assert re.fullmatch(r"sess_[0-9a-f]{32}", session_id)
     return " ".join(line.strip().split(maxsplit=1)[1] for line in lines)
@@ -69,7 +69,7 @@ def said(output: str) -> str:
 def test_the_python_program_of_the_websocket_guide(stack: Stack, sample: Sample, tmp_path: Path) -> None:
     save(sample.pcm.tobytes(), tmp_path / "speech.wav")
     text = program("websocket.md", "python").replace("ws://localhost:8000", stack.ws_url)
-    # As the guide says: a recording may be sent without it.
+    # The guide allows it: a recording may be sent faster than real time.
     text = text.replace("        await asyncio.sleep(0.1)\n", "").replace(
         "compression=None", "compression=None, proxy=None"
     )
@@ -77,7 +77,7 @@ def test_the_python_program_of_the_websocket_guide(stack: Stack, sample: Sample,
         [sys.executable, "-c", text, "speech.wav"], cwd=tmp_path, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    assert word_error_rate(sample.text, said(done.stdout)) < 0.05
+    assert word_error_rate(sample.text, finals_in(done.stdout)) < 0.05
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here")
@@ -109,10 +109,11 @@ def test_the_page_of_the_websocket_guide_in_a_browser(stack: Stack, sample: Samp
         expect(page.locator("#partial")).to_be_empty()
         with page.expect_console_message(lambda message: message.text == "closed with 1000", timeout=30_000):
             page.click("#stop")
-        heard = page.inner_text("#text")
+        shown = page.inner_text("#text")
         browser.close()
     assert partials
-    assert word_error_rate(sample.text.splitlines()[0], heard) < 0.25  # the browser's noise suppression is in it
+    # The noise suppression of the browser changes the audio.
+    assert word_error_rate(sample.text.splitlines()[0], shown) < 0.25
 
 
 @pytest.mark.skipif(NODE is None or NPM is None, reason="Node.js is not installed here")
@@ -122,7 +123,7 @@ def test_the_node_program_of_the_grpc_guide(stack: Stack, sample: Sample, tmp_pa
     assert NPM is not None
     for name in ("package.json", "package-lock.json"):
         shutil.copy(NODE_LOCK / name, tmp_path)
-    # By the hashes of the lock, and without running what the packages bring to be run.
+    # With the hashes of the lock, and without the install scripts of the packages.
     install = [NPM, "ci", "--ignore-scripts", "--no-fund", "--no-audit"]
     if subprocess.run(install, cwd=tmp_path, capture_output=True, timeout=100).returncode:
         pytest.skip("npm cannot install packages here")
@@ -138,4 +139,4 @@ def test_the_node_program_of_the_grpc_guide(stack: Stack, sample: Sample, tmp_pa
         [NODE, "client.js", "speech.raw"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    assert word_error_rate(sample.text, said(done.stdout)) < 0.05
+    assert word_error_rate(sample.text, finals_in(done.stdout)) < 0.05

@@ -1,4 +1,4 @@
-"""What live clients send that is no plain speech: nothing at all, noise, inverted channels, files, language tags."""
+"""Unusual input of live clients: nothing at all, noise, inverted channels, files, language tags."""
 
 import asyncio
 import io
@@ -23,13 +23,13 @@ async def until(socket: Any, kind: str, messages: list[dict[str, Any]]) -> dict[
 
 
 @pytest.mark.timeout(120)
-async def test_speech_of_a_client_that_is_muted_gets_its_final(client: Client, sample: Sample) -> None:
-    """In mid-sentence nothing but keepalives comes any more; what is said later is another utterance."""
-    heard = sample.pcm[: 5 * sample.rate // 2]
+async def test_speech_before_a_mute_gets_its_final(client: Client, sample: Sample) -> None:
+    """In mid-sentence the client sends nothing but keepalives; later speech is another utterance."""
+    before_mute = sample.pcm[: 5 * sample.rate // 2]
     async with client.open(language="en", interim_results="false") as socket:
         messages: list[dict[str, Any]] = []
         await until(socket, "session.begin", messages)
-        for frame in chunks(heard.tobytes()):
+        for frame in chunks(before_mute.tobytes()):
             await socket.send(frame)
         muted = asyncio.create_task(_keep_alive(socket))
         final = await until(socket, "transcript.final", messages)
@@ -41,7 +41,7 @@ async def test_speech_of_a_client_that_is_muted_gets_its_final(client: Client, s
         ]
         assert final["start"] < final["end"] <= 2.5
         outcome = await client.talk(
-            socket, messages, *chunks(sample.pcm[len(heard) : 6 * sample.rate].tobytes()), '{"type":"end"}'
+            socket, messages, *chunks(sample.pcm[len(before_mute) : 6 * sample.rate].tobytes()), '{"type":"end"}'
         )
     assert outcome.close_code == 1000
     first, second, *_ = outcome.of("transcript.final")
@@ -56,8 +56,8 @@ async def _keep_alive(socket: Any) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_a_flush_is_answered_after_what_it_ended_was_told_or_found_to_be_no_speech(client: Client) -> None:
-    """Noise is speech to a detector that is told to take everything for it, and none to the model."""
+async def test_a_flush_is_answered_after_the_result_of_its_utterance(client: Client) -> None:
+    """With the lowest threshold the VAD takes noise for speech, and the model finds none."""
     noise = np.random.default_rng(5).normal(0, 30, 4 * 16_000).astype("<i2").tobytes()
     outcome = await client.transcribe(*chunks(noise), '{"type":"flush"}', vad_threshold=0.001, interim_results="false")
     kinds = [message["type"] for message in outcome.messages]
@@ -80,13 +80,13 @@ async def test_a_recording_with_one_channel_inverted_is_transcribed_as_the_other
         client.transcribe(*chunks(mono.tobytes()), language="en"),
         client.transcribe(*chunks(stereo.tobytes()), language="en", channels=2),
     )
-    said = [outcome.one("session.end")["transcript"] for outcome in (as_mono, as_stereo)]
-    assert said[0]
-    assert word_error_rate(*said) <= 0.1
+    transcripts = [outcome.one("session.end")["transcript"] for outcome in (as_mono, as_stereo)]
+    assert transcripts[0]
+    assert word_error_rate(*transcripts) <= 0.1
 
 
 @pytest.mark.timeout(120)
-async def test_a_file_sent_as_raw_samples_is_warned_about(client: Client, sample: Sample) -> None:
+async def test_a_container_sent_as_raw_samples_gets_a_warning(client: Client, sample: Sample) -> None:
     file = io.BytesIO()
     soundfile.write(file, sample.pcm[: 2 * sample.rate], sample.rate, format="WAV")
     outcome = await client.transcribe(*chunks(file.getvalue()))
@@ -107,9 +107,7 @@ async def test_a_language_tag_counts_as_its_language(client: Client) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_the_shortest_speech_and_the_longest_utterance_do_not_make_a_session_deaf(
-    client: Client, sample: Sample
-) -> None:
+async def test_extreme_speech_durations_do_not_suppress_speech(client: Client, sample: Sample) -> None:
     outcome = await client.transcribe(
         *chunks(sample.pcm[: 6 * sample.rate].tobytes()),
         language="en",

@@ -1,4 +1,4 @@
-"""The REST door does what its OpenAPI document says, whatever it is sent."""
+"""The REST API conforms to its OpenAPI document for any request."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tests.conftest import THOROUGH
 from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
-NOT_BUILT = ("EnhanceSession", "GetEnhancement")
-"""They answer 501, as the document says."""
+UNIMPLEMENTED = ("EnhanceSession", "GetEnhancement")
+"""They answer 501, as documented."""
 ENDLESS = ("WatchSessions",)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 EXAMPLES = 40 if settings.get_current_profile_name() == THOROUGH else 12
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
-schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(NOT_BUILT + ENDLESS))
+schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(UNIMPLEMENTED + ENDLESS))
 
 
 def test_the_document_is_served(stack: Stack) -> None:
@@ -42,7 +42,7 @@ def test_the_document_is_served(stack: Stack) -> None:
 
 @pytest.fixture(scope="session")
 async def stored(client: Client, sample: Sample) -> str:
-    """A session with everything."""
+    """A session with audio, transcript and words."""
     frames = chunks(sample.pcm[: 4 * sample.rate].tobytes())
     outcome = await client.transcribe(*frames, store_audio="true", store_transcript="true")
     return str(outcome.one("session.end")["session_id"])
@@ -50,12 +50,12 @@ async def stored(client: Client, sample: Sample) -> str:
 
 @schema.parametrize()
 @SETTINGS
-def test_any_request_gets_an_answer_of_the_document(case: Any, stack: Stack) -> None:
+def test_any_request_gets_a_documented_response(case: Any, stack: Stack) -> None:
     case.call_and_validate(base_url=stack.base_url, checks=CHECKS, timeout=30)
 
 
 @schema.include(path_regex="{session_id}").exclude(method="DELETE").parametrize()
 @SETTINGS
-def test_any_request_about_a_session_gets_an_answer_of_the_document(case: Any, stack: Stack, stored: str) -> None:
+def test_any_request_about_a_session_gets_a_documented_response(case: Any, stack: Stack, stored: str) -> None:
     case.path_parameters["session_id"] = stored
     case.call_and_validate(base_url=stack.base_url, checks=CHECKS, timeout=30)

@@ -1,4 +1,4 @@
-"""A client of another Dalston service, as its users run it, works here without a change."""
+"""A client of another Dalston service works unchanged."""
 
 import json
 from collections.abc import AsyncIterator
@@ -14,9 +14,9 @@ from tests.e2e.conftest import Sample, chunks
 
 
 class OtherClient:
-    """Knows the names that other Dalston services use, and nothing of this one.
+    """Uses the names of other Dalston services only.
 
-    It raises where a name is missing, as such clients do.
+    It raises if a name is missing, as such clients do.
     """
 
     def __init__(self, base_url: str, ws_url: str) -> None:
@@ -36,7 +36,7 @@ class OtherClient:
         return dict(answer.json())
 
     async def transcribe(self, audio: list[bytes]) -> tuple[str, list[str], list[dict[str, Any]]]:
-        """The session's id, the words as they were said, and the warnings."""
+        """The session's id, the words in order, and the warnings."""
         query = urlencode(
             {
                 "model": "",
@@ -51,7 +51,7 @@ class OtherClient:
         )
         words: list[str] = []
         warnings: list[dict[str, Any]] = []
-        # A library's own proxy settings have no say on loopback.
+        # The proxy settings of a library are not for loopback.
         async with connect(f"{self._ws_url}/v1/audio/transcriptions/stream?{query}", proxy=None) as socket:
             session_id = json.loads(await socket.recv())["session_id"]
             await socket.send(json.dumps({"type": "clear"}))
@@ -114,9 +114,9 @@ async def test_a_client_of_another_dalston_service_runs_unmodified(other: OtherC
         }
         if seconds == 4:
             assert words
-            said = words
+            first_words = words
 
     found = {session["id"]: session async for session in other.sessions()}
     assert set(made) <= set(found)
     assert found[made[0]]["segment_count"] == found[made[0]]["utterance_count"] > 0
-    assert await other.stored_words(made[0]) == said
+    assert await other.stored_words(made[0]) == first_words

@@ -1,4 +1,4 @@
-"""Partials, from real speech at the pace it was spoken, through everything."""
+"""Partials of real speech in real time, through the whole stack."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ SECONDS = 9
 
 
 async def spoken(client: Client, sample: Sample, **parameters: str) -> Outcome:
-    """The first sentence of the sample, sent as it is spoken."""
+    """The outcome of the first sentence of the sample, sent in real time."""
     async with client.open(language="en", **parameters) as socket:
         begin = json.loads(await socket.recv())
 
@@ -31,7 +31,7 @@ async def spoken(client: Client, sample: Sample, **parameters: str) -> Outcome:
 
 @pytest.fixture(scope="module")
 async def outcomes(client: Client, sample: Sample) -> list[Outcome]:
-    """With partials and without, spoken at the same time."""
+    """Outcomes with and without partials, streamed at the same time."""
     return await asyncio.gather(
         spoken(client, sample, store_transcript="true"), spoken(client, sample, interim_results="false")
     )
@@ -41,19 +41,19 @@ async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, o
     outcome = outcomes[0]
     assert outcome.close_code == 1000
     kinds = [message["type"] for message in outcome.messages]
-    until_final = kinds[: kinds.index("transcript.final") + 1]  # the second sentence has begun behind it
-    told = [at for at, kind in enumerate(until_final) if kind == "transcript.partial"]
-    assert until_final.index("vad.speech_start") < told[0]
-    assert told[-1] < until_final.index("vad.speech_end")
+    until_final = kinds[: kinds.index("transcript.final") + 1]  # the second sentence begins after it
+    positions = [at for at, kind in enumerate(until_final) if kind == "transcript.partial"]
+    assert until_final.index("vad.speech_start") < positions[0]
+    assert positions[-1] < until_final.index("vad.speech_end")
     final = outcome.of("transcript.final")[0]
-    partials = outcome.of("transcript.partial")[: len(told)]
+    partials = outcome.of("transcript.partial")[: len(positions)]
     lengths = [len(partial["text"].split()) for partial in partials]
     assert lengths == sorted(lengths)
     assert len(partials) >= 2
     for partial in partials:
         assert partial["start"] == final["start"] < partial["end"] <= final["end"]
-    said = " ".join(final["text"].split()[: lengths[-1]])
-    assert word_error_rate(said, partials[-1]["text"]) <= 0.3
+    final_prefix = " ".join(final["text"].split()[: lengths[-1]])
+    assert word_error_rate(final_prefix, partials[-1]["text"]) <= 0.3
     session_id = outcome.messages[0]["session_id"]
     stored = (await client.http.get(f"/v1/realtime/sessions/{session_id}/transcript")).json()
     assert [utterance["text"] for utterance in stored["utterances"]] == [
@@ -61,7 +61,7 @@ async def test_partials_grow_into_the_final_and_are_not_stored(client: Client, o
     ]
 
 
-def test_without_interim_results_there_are_none(outcomes: list[Outcome]) -> None:
+def test_interim_results_false_means_no_partials(outcomes: list[Outcome]) -> None:
     outcome = outcomes[1]
     assert outcome.of("transcript.partial") == []
     assert outcome.of("transcript.final")

@@ -1,4 +1,4 @@
-"""A stack behind a load balancer: whom the limits of an address count, and what is recorded of it."""
+"""A stack behind a load balancer: limits per address, and the recorded address."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ SESSIONS = "/v1/realtime/sessions"
 
 @pytest.fixture(scope="module")
 def named_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that knows its balancer."""
+    """A stack that trusts its load balancer."""
     settings = StackSettings(
         home=tmp_path_factory.mktemp("behind"),
         port=free_port(),
@@ -40,20 +40,20 @@ def named_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(params=["named_stack", "keyed_stack"], ids=["named", "not named"])
 def stack(request: pytest.FixtureRequest) -> Stack:
-    """With a balancer in front, of which the other one has not been told."""
+    """A stack behind a load balancer that it trusts, and one that does not trust it."""
     stack: Stack = request.getfixturevalue(request.param)
     return stack
 
 
 @pytest.fixture
 def is_named(request: pytest.FixtureRequest) -> bool:
-    """Whether the stack knows its balancer."""
+    """Whether the stack trusts its load balancer."""
     return "not named" not in request.node.name
 
 
 @pytest.fixture
 async def balancer(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
-    """What connects as the balancer does."""
+    """A client that connects from the address of the load balancer."""
     transport = httpx.AsyncHTTPTransport(local_address=BALANCER)
     async with httpx.AsyncClient(base_url=stack.base_url, transport=transport, timeout=20) as http:
         yield http
@@ -67,7 +67,7 @@ async def database(stack: Stack) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def guess(balancer: httpx.AsyncClient, client: str, count: int) -> list[int]:
-    """The answers to wrong keys that a client shows at once."""
+    """The statuses of simultaneous requests with wrong keys."""
 
     async def show() -> int:
         headers = {"x-forwarded-for": client, **bearer("dk_" + secrets.token_urlsafe(32))}
@@ -79,31 +79,31 @@ async def guess(balancer: httpx.AsyncClient, client: str, count: int) -> list[in
 async def test_two_clients_behind_one_balancer_are_counted_apart(
     balancer: httpx.AsyncClient, database: asyncpg.Connection, is_named: bool
 ) -> None:
-    """Those who guess ask Postgres two at a time; so it is held, to see who waits for a turn."""
+    """Failed authentications query Postgres two at a time per client, so a lock shows which client is limited."""
     for _ in range(5):
         await guess(balancer, ONE, 45)
         async with database.transaction():
             await database.execute("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE")
-            guilty = asyncio.create_task(guess(balancer, ONE, 6))
-            innocent = asyncio.create_task(guess(balancer, OTHER, 6))
+            guessing = asyncio.create_task(guess(balancer, ONE, 6))
+            other_client = asyncio.create_task(guess(balancer, OTHER, 6))
             await asyncio.sleep(2.5)
-        refused = (await guilty).count(429), (await innocent).count(429)
+        refused = (await guessing).count(429), (await other_client).count(429)
         if any(refused):
             break
-        # A second went by before the lock was there, and the guilty one had guesses free.
+        # It took a second to get the lock, so the guessing client had attempts left.
     assert refused == (4, 0) if is_named else sum(refused) == 10
 
 
-async def test_the_address_that_is_recorded_is_the_client_s_and_no_log_has_it(
+async def test_the_client_address_is_recorded_and_not_logged(
     stack: Stack, database: asyncpg.Connection, is_named: bool
 ) -> None:
-    harness = Harness(stack, None, None, database)  # type: ignore[arg-type]  # speaks to the operator's command alone
+    harness = Harness(stack, None, None, database)  # type: ignore[arg-type]  # it needs the database only
     key = await harness.make_tenant("behind", "realtime")
-    for source, told, recorded in (
+    for source, forwarded, recorded in (
         (BALANCER, f"192.0.2.99, {ONE}", ONE if is_named else BALANCER),
         ("127.0.0.1", f"192.0.2.99, {ONE}", "127.0.0.1"),
     ):
-        headers = {"x-forwarded-for": told, **bearer(key)}
+        headers = {"x-forwarded-for": forwarded, **bearer(key)}
         url = f"{stack.ws_url}{STREAM}?{STORED}"
         async with connect(url, proxy=None, additional_headers=headers, local_addr=(source, 0)) as socket:
             session_id = json.loads(await socket.recv())["session_id"]

@@ -1,4 +1,4 @@
-"""A WebSocket that breaks in mid-sentence, and the next one that goes on: real speech, nothing lost, nothing twice."""
+"""A WebSocket that is lost in mid-sentence is resumed by another: real speech, nothing lost, nothing twice."""
 
 import asyncio
 import json
@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Client, Sample, audio_bytes, chunks
-from tests.e2e.test_whole_road import STORED
+from tests.e2e.test_transcription import STORED
 from tests.guides import resumed, resuming_parameters
 from tests.words import word_error_rate
 
 _BYTES_PER_SECOND = 32_000
 
 
-async def broken(client: Client, audio: bytes) -> dict[str, Any]:
-    """Sends audio, hears two finals and loses its connection without a word; gives what the guide says to keep.
+async def lost_connection(client: Client, audio: bytes) -> dict[str, Any]:
+    """Sends audio, receives two finals and loses its connection. Returns the state that the guide requires to keep.
 
-    More finals may be on their way.
+    More finals may be in transit.
     """
     finals: list[dict[str, Any]] = []
     ack: dict[str, Any] = {}
@@ -36,20 +36,20 @@ async def broken(client: Client, audio: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_socket_that_breaks_is_continued_by_the_next(client: Client, sample: Sample) -> None:
+async def test_a_lost_connection_is_resumed_by_the_next(client: Client, sample: Sample) -> None:
     source = sample.pcm.tobytes()
-    lost = await broken(client, source[: int(0.6 * sample.seconds) * _BYTES_PER_SECOND])
-    first, heard = lost["session_id"], lost["finals"]
+    lost = await lost_connection(client, source[: int(0.6 * sample.seconds) * _BYTES_PER_SECOND])
+    first, received = lost["session_id"], lost["finals"]
     names = {"rate": 16_000, "frame_bytes": 2, "kept_from": 0}
     parameters = await resuming_parameters(**lost, **names, store_audio=True)
     async with client.open(**STORED, language="en", **parameters) as socket:
-        left = await resumed(socket=socket, kept=source, finals=heard, **names)
+        left = await resumed(socket=socket, kept=source, finals=received, **names)
         begin = left["begin"]
         assert begin["resumed_from"] == first
         point = begin["resume_from_seconds"]
-        assert heard[1]["end"] <= point <= 0.6 * sample.seconds
+        assert received[1]["end"] <= point <= 0.6 * sample.seconds
         assert point == pytest.approx(left["finals"][-1]["end"], abs=1e-4)
-        assert left["finals"] == [final for final in heard if final["end"] <= lost["ack"]["stored_seconds"]]
+        assert left["finals"] == [final for final in received if final["end"] <= lost["ack"]["stored_seconds"]]
         assert left["backlog"] == source[round(point * 16_000) * 2 :]
         outcome = await client.talk(socket, [begin], *chunks(left["backlog"]), '{"type":"end"}')
     assert outcome.close_code == 1000
@@ -61,8 +61,8 @@ async def test_a_socket_that_breaks_is_continued_by_the_next(client: Client, sam
         audio_bytes((await client.http.get(f"/v1/realtime/sessions/{each}/audio")).content) for each in (first, second)
     ]
     assert recordings[0][: round(point * 16_000) * 2] + recordings[1] == source
-    said = [final["text"] for final in left["finals"]]
-    assert word_error_rate(sample.text, " ".join([*said, outcome.one("session.end")["transcript"]])) <= 0.1
+    texts = [final["text"] for final in left["finals"]]
+    assert word_error_rate(sample.text, " ".join([*texts, outcome.one("session.end")["transcript"]])) <= 0.1
 
 
 async def test_a_session_is_resumed_once(client: Client, sample: Sample) -> None:

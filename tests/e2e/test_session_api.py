@@ -30,8 +30,8 @@ async def stored_session(client: Client, pcm: np.ndarray[Any, Any], **parameters
 
 
 @dataclass
-class Told:
-    """A stored session and what was sent."""
+class StoredSession:
+    """A stored session and its audio."""
 
     id: str
     pcm: np.ndarray[Any, Any]
@@ -42,9 +42,9 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-async def told(client: Client, sample: Sample) -> Told:
+async def stored(client: Client, sample: Sample) -> StoredSession:
     pcm = sample.pcm[: 16_000 * 12]
-    return Told(await stored_session(client, pcm), pcm)
+    return StoredSession(await stored_session(client, pcm), pcm)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def key(session_id: str) -> uuid.UUID:
 
 
 async def link(database: asyncpg.Connection, session_id: str, previous: str, seconds: float) -> None:
-    """Makes one session continue another, as if it had been resumed."""
+    """Links one session to another, as if it had resumed it."""
     await database.execute(
         "UPDATE realtime_sessions SET previous_session_id = $2, resume_from_seconds = $3 WHERE id = $1",
         key(session_id),
@@ -79,11 +79,11 @@ async def link(database: asyncpg.Connection, session_id: str, previous: str, sec
         ("bytes=384000-99999999", 384_000, None),
     ],
 )
-async def test_a_range_of_the_audio_is_a_206_of_exactly_that(
-    told: Told, client: Client, header: str, begin: int, end: int | None
+async def test_a_range_of_the_audio_is_a_206_with_exactly_it(
+    stored: StoredSession, client: Client, header: str, begin: int, end: int | None
 ) -> None:
-    whole = (await client.http.get(f"{told.path}/audio")).content
-    answer = await client.http.get(f"{told.path}/audio", headers={"range": header})
+    whole = (await client.http.get(f"{stored.path}/audio")).content
+    answer = await client.http.get(f"{stored.path}/audio", headers={"range": header})
     assert answer.status_code == 206
     assert answer.content == whole[begin:end]
     first = begin % len(whole)
@@ -93,50 +93,50 @@ async def test_a_range_of_the_audio_is_a_206_of_exactly_that(
 
 
 @pytest.mark.parametrize("header", ["bytes=0-1,5-6", "bytes=oops", "bytes=9-3", "seconds=0-1", ""])
-async def test_a_header_that_is_no_single_range_gives_the_whole_file(told: Told, client: Client, header: str) -> None:
-    answer = await client.http.get(f"{told.path}/audio", headers={"range": header})
+async def test_a_header_without_a_single_range_returns_the_whole_file(
+    stored: StoredSession, client: Client, header: str
+) -> None:
+    answer = await client.http.get(f"{stored.path}/audio", headers={"range": header})
     assert answer.status_code == 200
     assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["content-length"] == str(len(answer.content))
-    assert audio_bytes(answer.content) == told.pcm.tobytes()
+    assert audio_bytes(answer.content) == stored.pcm.tobytes()
 
 
-async def test_a_part_is_given_of_the_file_that_the_client_has_a_part_of_and_of_no_other(
-    told: Told, client: Client
-) -> None:
-    whole = await client.http.get(f"{told.path}/audio")
+async def test_if_range_returns_a_part_of_the_same_file_only(stored: StoredSession, client: Client) -> None:
+    whole = await client.http.get(f"{stored.path}/audio")
     part = {"range": "bytes=100-199"}
-    same = await client.http.get(f"{told.path}/audio", headers={**part, "if-range": whole.headers["etag"]})
+    same = await client.http.get(f"{stored.path}/audio", headers={**part, "if-range": whole.headers["etag"]})
     assert (same.status_code, same.content) == (206, whole.content[100:200])
     assert same.headers["etag"] == whole.headers["etag"]
     for other in ('"0"', "Mon, 30 Nov 2026 12:00:00 GMT"):
-        answer = await client.http.get(f"{told.path}/audio", headers={**part, "if-range": other})
+        answer = await client.http.get(f"{stored.path}/audio", headers={**part, "if-range": other})
         assert (answer.status_code, answer.content) == (200, whole.content)
 
 
 @pytest.mark.parametrize("path", ["audio", "transcript", "export/txt", "export/srt", "export/vtt", "export/json"])
-async def test_a_file_that_the_client_has_is_not_sent_again(told: Told, client: Client, path: str) -> None:
-    first = await client.http.get(f"{told.path}/{path}")
+async def test_if_none_match_returns_a_304(stored: StoredSession, client: Client, path: str) -> None:
+    first = await client.http.get(f"{stored.path}/{path}")
     assert first.status_code == 200
-    again = await client.http.get(f"{told.path}/{path}", headers={"if-none-match": f'"0", {first.headers["etag"]}'})
+    again = await client.http.get(f"{stored.path}/{path}", headers={"if-none-match": f'"0", {first.headers["etag"]}'})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]
-    other = await client.http.get(f"{told.path}/{path}", headers={"if-none-match": '"0"'})
+    other = await client.http.get(f"{stored.path}/{path}", headers={"if-none-match": '"0"'})
     assert (other.status_code, other.content) == (200, first.content)
 
 
 @pytest.mark.parametrize("header", ["bytes=99999999-", "bytes=-0"])
-async def test_a_range_outside_the_audio_is_a_416_in_json(told: Told, client: Client, header: str) -> None:
-    answer = await client.http.get(f"{told.path}/audio", headers={"range": header})
+async def test_a_range_outside_the_audio_is_a_416_in_json(stored: StoredSession, client: Client, header: str) -> None:
+    answer = await client.http.get(f"{stored.path}/audio", headers={"range": header})
     assert answer.status_code == 416
     assert re.fullmatch(r"bytes \*/\d+", answer.headers["content-range"])
     assert answer.json()["details"][0]["reason"] == "INVALID_RANGE"
 
 
 @pytest.mark.parametrize("path", ["audio", "transcript", "export/srt", "export/json"])
-async def test_head_says_what_get_would_send(told: Told, client: Client, path: str) -> None:
-    body = await client.http.get(f"{told.path}/{path}")
-    head = await client.http.head(f"{told.path}/{path}")
+async def test_head_has_the_headers_of_get(stored: StoredSession, client: Client, path: str) -> None:
+    body = await client.http.get(f"{stored.path}/{path}")
+    head = await client.http.head(f"{stored.path}/{path}")
     assert head.status_code == 200
     assert head.content == b""
     for name in ("content-length", "content-type", "content-disposition"):
@@ -144,8 +144,8 @@ async def test_head_says_what_get_would_send(told: Told, client: Client, path: s
     assert body.headers["content-length"] == str(len(body.content))
 
 
-async def test_every_export_has_its_type_and_name_and_all_the_words(told: Told, client: Client) -> None:
-    transcript = (await client.http.get(f"{told.path}/transcript")).json()
+async def test_every_export_has_its_type_and_name_and_all_the_words(stored: StoredSession, client: Client) -> None:
+    transcript = (await client.http.get(f"{stored.path}/transcript")).json()
     types = {
         "txt": "text/plain; charset=utf-8",
         "srt": "application/x-subrip",
@@ -153,10 +153,10 @@ async def test_every_export_has_its_type_and_name_and_all_the_words(told: Told, 
         "json": "application/json",
     }
     for name, content_type in types.items():
-        answer = await client.http.get(f"{told.path}/export/{name}")
+        answer = await client.http.get(f"{stored.path}/export/{name}")
         assert answer.status_code == 200
         assert answer.headers["content-type"] == content_type
-        assert answer.headers["content-disposition"] == f'attachment; filename="{told.id}.{name}"'
+        assert answer.headers["content-disposition"] == f'attachment; filename="{stored.id}.{name}"'
         if name == "json":
             assert answer.json() == transcript
             continue
@@ -164,9 +164,9 @@ async def test_every_export_has_its_type_and_name_and_all_the_words(told: Told, 
         assert " ".join(text.split()) == transcript["text"]
 
 
-async def test_caption_options_are_kept(told: Told, client: Client) -> None:
+async def test_caption_options_apply(stored: StoredSession, client: Client) -> None:
     options = {"max_line_length": 20, "max_lines": 1}
-    captions = (await client.http.get(f"{told.path}/export/vtt", params=options)).text
+    captions = (await client.http.get(f"{stored.path}/export/vtt", params=options)).text
     lines = [line for line in captions.splitlines()[2:] if line and "-->" not in line]
     assert lines
     assert max(map(len, lines)) <= 20
@@ -184,8 +184,10 @@ async def test_caption_options_are_kept(told: Told, client: Client) -> None:
         ("utterances?offset=-1", "offset"),
     ],
 )
-async def test_what_is_out_of_range_is_named(told: Told, client: Client, path: str, parameter: str) -> None:
-    answer = await client.http.get(f"{told.path}/{path}")
+async def test_the_error_names_a_parameter_out_of_range(
+    stored: StoredSession, client: Client, path: str, parameter: str
+) -> None:
+    answer = await client.http.get(f"{stored.path}/{path}")
     assert answer.status_code == 400
     assert answer.json()["details"][0]["metadata"]["parameter"] == parameter
     if parameter == "format":
@@ -193,14 +195,14 @@ async def test_what_is_out_of_range_is_named(told: Told, client: Client, path: s
 
 
 @pytest.mark.parametrize("path", ["", "/audio", "/transcript", "/export/srt", "/utterances", "/audio?linked=true"])
-async def test_an_unknown_session_and_a_bad_id_are_errors_in_json_on_every_route(client: Client, path: str) -> None:
+async def test_unknown_and_invalid_ids_are_json_errors_on_every_route(client: Client, path: str) -> None:
     unknown = await client.http.get(f"{SESSIONS}/sess_{'0' * 32}{path}")
     assert (unknown.status_code, unknown.json()["details"][0]["reason"]) == (404, "SESSION_NOT_FOUND")
     bad = await client.http.get(f"{SESSIONS}/nonsense{path}")
     assert (bad.status_code, bad.json()["details"][0]["reason"]) == (400, "INVALID_PARAMETERS")
 
 
-async def test_what_was_not_stored_is_a_404_that_says_so(client: Client) -> None:
+async def test_an_object_that_was_not_stored_is_a_404(client: Client) -> None:
     outcome = await client.transcribe()
     path = f"{SESSIONS}/{outcome.one('session.end')['session_id']}"
     for name, reason in (("audio", "AUDIO"), ("transcript", "TRANSCRIPT"), ("export/vtt", "TRANSCRIPT"),
@@ -209,7 +211,7 @@ async def test_what_was_not_stored_is_a_404_that_says_so(client: Client) -> None
         assert (answer.status_code, answer.json()["details"][0]["reason"]) == (404, f"{reason}_NOT_STORED")
 
 
-async def test_utterances_of_a_running_session_are_there_while_it_runs(client: Client, sample: Sample) -> None:
+async def test_utterances_of_a_running_session_are_listed(client: Client, sample: Sample) -> None:
     async with client.open(**STORED) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
         for chunk in chunks(sample.pcm[: 16_000 * 9].tobytes()):
@@ -239,16 +241,18 @@ async def test_utterances_of_a_running_session_are_there_while_it_runs(client: C
 
 
 @pytest.fixture(scope="module")
-async def chain(client: Client, sample: Sample, database: asyncpg.Connection) -> list[Told]:
-    """A recording that broke off at 12 s and was resumed from 9 s on, and once more."""
+async def chain(client: Client, sample: Sample, database: asyncpg.Connection) -> list[StoredSession]:
+    """A recording that was lost at 12 s and resumed from 9 s on, and once more."""
     pieces = [sample.pcm[: 16_000 * 12], sample.pcm[16_000 * 9 : 16_000 * 20], sample.pcm[16_000 * 18 : 16_000 * 24]]
-    found = [Told(await stored_session(client, piece), piece) for piece in pieces]
+    found = [StoredSession(await stored_session(client, piece), piece) for piece in pieces]
     await link(database, found[1].id, found[0].id, 9.0)
     await link(database, found[2].id, found[1].id, 9.0)
     return found
 
 
-async def test_a_resumed_recording_is_joined_to_the_sample(chain: list[Told], client: Client, sample: Sample) -> None:
+async def test_a_resumed_recording_is_joined_to_the_sample(
+    chain: list[StoredSession], client: Client, sample: Sample
+) -> None:
     path = f"{chain[2].path}/audio?linked=true"
     answer = await client.http.get(path)
     assert answer.headers["content-length"] == str(len(answer.content))
@@ -261,15 +265,15 @@ async def test_a_resumed_recording_is_joined_to_the_sample(chain: list[Told], cl
     assert (await client.http.get(chain[1].path)).json()["next_session_id"] == chain[2].id
 
 
-async def test_a_joined_transcript_is_on_the_joined_time(chain: list[Told], client: Client) -> None:
+async def test_a_joined_transcript_has_the_joined_time_axis(chain: list[StoredSession], client: Client) -> None:
     joined = (await client.http.get(f"{chain[2].path}/transcript?linked=true")).json()
     assert joined["session_id"] == chain[2].id
     assert joined["duration"] == 24.0
     assert joined["language"] == "en"
     assert joined["text"] == " ".join(utterance["text"] for utterance in joined["utterances"])
     expected = []
-    for told, offset, cut in zip(chain, (0.0, 9.0, 18.0), (9.0, 9.0, 99.0), strict=True):
-        own = (await client.http.get(f"{told.path}/transcript")).json()["utterances"]
+    for stored, offset, cut in zip(chain, (0.0, 9.0, 18.0), (9.0, 9.0, 99.0), strict=True):
+        own = (await client.http.get(f"{stored.path}/transcript")).json()["utterances"]
         expected += [(pytest.approx(u["start"] + offset), u["text"]) for u in own if (u["start"] + u["end"]) / 2 < cut]
     assert [(u["start"], u["text"]) for u in joined["utterances"]] == expected
     text = (await client.http.get(f"{chain[2].path}/export/txt?linked=true")).text
@@ -278,7 +282,7 @@ async def test_a_joined_transcript_is_on_the_joined_time(chain: list[Told], clie
 
 
 async def test_a_member_without_audio_is_named(
-    client: Client, sample: Sample, database: asyncpg.Connection, told: Told
+    client: Client, sample: Sample, database: asyncpg.Connection, stored: StoredSession
 ) -> None:
     silent = (await client.transcribe()).one("session.end")["session_id"]
     last = await stored_session(client, sample.pcm[:16_000])
@@ -289,7 +293,7 @@ async def test_a_member_without_audio_is_named(
     assert (await client.http.get(f"{SESSIONS}/{last}/audio")).status_code == 200
 
 
-async def test_audio_that_is_gone_is_an_error_and_never_a_short_file(
+async def test_missing_audio_is_an_error_and_never_a_short_file(
     client: Client, sample: Sample, database: asyncpg.Connection
 ) -> None:
     pcm = sample.pcm[: 16_000 * 30]
@@ -331,7 +335,7 @@ async def remove_audio(client: Client, session_id: str) -> None:
         await objects.delete_object(Bucket=client.stack.s3.bucket, Key=f"sessions/{session_id}/audio.wav")
 
 
-async def test_a_transcript_that_was_stored_before_has_both_names_of_a_word(client: Client, sample: Sample) -> None:
+async def test_a_transcript_of_an_earlier_version_has_both_names_of_a_word(client: Client, sample: Sample) -> None:
     session_id = await stored_session(client, sample.pcm[: 16_000 * 6], word_timestamps="true")
     path = f"{SESSIONS}/{session_id}"
     now = await client.http.get(f"{path}/transcript")

@@ -22,7 +22,7 @@ Message = dict[str, Any]
 
 
 class Lines:
-    """What came over REST."""
+    """The messages of a watch over REST."""
 
     def __init__(self, response: httpx.Response, is_events: bool) -> None:
         self.response = response
@@ -63,7 +63,7 @@ def is_ready(messages: list[Message]) -> bool:
 
 
 @pytest.mark.parametrize("events", [True, False], ids=["server-sent events", "lines of JSON"])
-async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(harness: Harness, events: bool) -> None:
+async def test_a_watch_shows_a_session_from_begin_to_deletion(harness: Harness, events: bool) -> None:
     key = await harness.make_tenant(f"watched {events}", "realtime", "sessions:read", "sessions:write")
     async with watching(harness, key, events=events) as lines:
         wanted = "text/event-stream" if events else "application/x-ndjson"
@@ -85,7 +85,7 @@ async def test_a_live_session_is_seen_from_its_first_second_to_its_deletion(harn
         assert lines.messages[-1]["session"]["id"] == session_id
 
 
-async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(harness: Harness) -> None:
+async def test_a_watch_begins_with_a_snapshot_and_resumes_without_one(harness: Harness) -> None:
     async with watching(harness, harness.admin) as lines:
         messages = await lines.until(is_ready)
         snapshot = {message["session"]["id"]: message["session"]["status"] for message in messages[:-1]}
@@ -93,10 +93,10 @@ async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(harness: H
         assert not any(message["resume_token"] for message in messages[:-1])
         for state, session_id in harness.sessions.items():
             assert snapshot.get(session_id, "deleted") == state
-    _, said = await harness.socket("", **bearer(harness.admin))
+    _, session_messages = await harness.socket("", **bearer(harness.admin))
     async with watching(harness, harness.admin, resume_token=messages[-1]["resume_token"]) as lines:
         again = await lines.until(is_ready)
-        assert said[-1]["session_id"] in {message["session"]["id"] for message in again[:-1]}
+        assert session_messages[-1]["session_id"] in {message["session"]["id"] for message in again[:-1]}
         assert {message["type"] for message in again[:-1]} == {"changed"}
         assert not {message["session"]["id"] for message in again[:-1]} & set(harness.sessions.values())
     async with watching(harness, harness.admin, resume_token="nonsense", status="active") as lines:
@@ -106,16 +106,16 @@ async def test_a_snapshot_comes_first_and_a_token_goes_on_without_one(harness: H
         ]
 
 
-async def test_over_grpc_progress_is_seen_within_two_seconds(harness: Harness) -> None:
+async def test_a_grpc_watch_shows_progress_within_two_seconds(harness: Harness) -> None:
     key = await harness.make_tenant("native", "realtime", "sessions:read")
     watcher = Watcher(harness.channel, metadata=grpc_bearer(key))
-    await watcher.until(lambda told: "ready" in told.kinds)
+    await watcher.until(lambda each: "ready" in each.kinds)
     async with harness.connect("sample_rate=16000", key) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
-        await watcher.until(lambda told: session_id in told.known, 5)
+        await watcher.until(lambda each: session_id in each.known, 5)
         await socket.send('{"type":"end"}')
         await socket.wait_closed()
-    await watcher.until(lambda told: told.statuses == {session_id: "completed"}, 2)
+    await watcher.until(lambda each: each.statuses == {session_id: "completed"}, 2)
     await watcher.close()
 
 
@@ -124,7 +124,7 @@ async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(harness
     native = Watcher(harness.channel, metadata=grpc_bearer(made["secret"]))
     async with watching(harness, made["secret"]) as lines:
         await lines.until(is_ready)
-        await native.until(lambda told: "ready" in told.kinds)
+        await native.until(lambda each: "ready" in each.kinds)
         await harness.http.delete(f"/v1/keys/{made['key']['id']}", headers=bearer(harness.admin))
         error = await native.ended(14)
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -134,7 +134,7 @@ async def test_a_key_that_is_revoked_ends_its_watches_within_ten_seconds(harness
 
 @pytest.mark.parametrize("headers", [EVENTS, {}], ids=["server-sent events", "lines of JSON"])
 @pytest.mark.parametrize(("query", "word"), [("status=asleep", "status"), ("colour=red", "colour")])
-async def test_what_is_wrong_with_a_request_is_said_in_json(
+async def test_errors_of_a_watch_request_are_json(
     harness: Harness, headers: dict[str, str], query: str, word: str
 ) -> None:
     answer = await harness.http.get(f"{WATCH}?{query}", headers=bearer(harness.admin) | headers)
@@ -153,7 +153,7 @@ async def test_what_is_wrong_with_a_request_is_said_in_json(
         ("text/event-stream", "text/event-stream"),
     ],
 )
-async def test_what_is_sent_is_called_what_the_document_calls_it(harness: Harness, accept: str, kind: str) -> None:
+async def test_the_content_type_of_a_watch_is_the_documented_one(harness: Harness, accept: str, kind: str) -> None:
     declared = json.loads((ROOT / "envoy/openapi.json").read_text())["paths"][WATCH]["get"]["responses"]["200"][
         "content"
     ]
@@ -163,7 +163,7 @@ async def test_what_is_sent_is_called_what_the_document_calls_it(harness: Harnes
         assert kind in declared
     head = await harness.http.head(WATCH, headers=headers)
     assert (head.status_code, head.headers["content-type"], head.content) == (200, kind, b"")
-    # Refusals are documents, whatever was asked for.
+    # Refusals are JSON documents, whatever the Accept header is.
     refused = await harness.http.get(f"{WATCH}?status=odd", headers=headers)
     assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
     assert (await harness.http.head(WATCH)).status_code == 401

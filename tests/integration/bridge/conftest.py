@@ -1,4 +1,4 @@
-"""A bridge between a real WebSocket client and a real gRPC server whose servicer follows a script."""
+"""A bridge between a real WebSocket client and a real gRPC server with a scripted servicer."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ from bridge.protocols.registry import PROTOCOLS
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 
-# What the bridge's keepalive needs of a server.
+# The keepalive of the bridge needs these options of a server.
 SERVER_OPTIONS = (("grpc.http2.min_ping_interval_without_data_ms", 4000), ("grpc.so_reuseport", 0))
 
 
@@ -82,7 +82,7 @@ Script = Callable[[Stream], Awaitable[None]]
 
 
 async def transcribe(stream: Stream) -> None:
-    """The script of a session as it should be: languages come back as finals, flushes as flushed."""
+    """The script of a normal session: languages come back as finals, flushes as flushed."""
     await stream.begin()
     while request := await stream.read():
         match request.control.WhichOneof("control"):
@@ -117,14 +117,14 @@ class Servicer(TranscriptionServiceServicer):
             stream.ended.set()
 
     async def stream(self, number: int = 0) -> Stream:
-        """The stream of this number, once it is there."""
+        """The stream of this number, once it exists."""
         async with asyncio.timeout(5), self.arrived:
             await self.arrived.wait_for(lambda: len(self.streams) > number)
         return self.streams[number]
 
 
 class Sessions(SessionServiceServicer):
-    """Knows how many sessions run for whom, if it knows anything."""
+    """Returns how many sessions a caller has, if a test has set it."""
 
     def __init__(self) -> None:
         self.own: dict[str, int] | None = None
@@ -140,7 +140,7 @@ class Sessions(SessionServiceServicer):
 
 
 class Backend:
-    """A gRPC server that can be killed and started again on its port."""
+    """A gRPC server that can be killed and restarted on its port."""
 
     def __init__(self) -> None:
         self.servicer = Servicer()
@@ -159,7 +159,7 @@ class Backend:
         await self._server.start()
 
     async def drain(self) -> None:
-        """Says that it does not serve any more; streams go on."""
+        """Sets the health to NOT_SERVING; streams continue."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
@@ -169,7 +169,7 @@ class Backend:
 
 
 class Client:
-    """A WebSocket client that remembers what it was told."""
+    """A WebSocket client that decodes messages."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -180,11 +180,11 @@ class Client:
         assert isinstance(message, dict)
         return message
 
-    async def say(self, **message: Any) -> None:
+    async def send(self, **message: Any) -> None:
         await self.socket.send(json.dumps(message))
 
     async def rest(self) -> tuple[list[dict[str, Any]], int]:
-        """What comes until the connection is closed, and the close code."""
+        """The messages until the connection is closed, and the close code."""
         messages = []
         try:
             while True:
@@ -225,7 +225,7 @@ async def backend() -> AsyncIterator[Backend]:
 
 @pytest.fixture
 async def start_bridge(backend: Backend) -> AsyncIterator[Callable[..., Awaitable[Bridge]]]:
-    """Starts a bridge with the given settings; it is stopped, and owns no task then, when the test ends."""
+    """Starts a bridge with the given settings; it is stopped when the test ends, and must not leak a task."""
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
 

@@ -13,13 +13,13 @@ FINAL = pb.Final(text="x" * 16000)
 
 
 async def flood(stream):
-    """Finals without an end, from a server that is happy to write them."""
+    """The script of a server that writes finals without end."""
     await stream.begin()
     try:
         while True:
             await stream.write(final=FINAL)
     except Exception:
-        # A cancel that meets a write shows as a failed write.
+        # A cancel during a write appears as a failed write.
         raise asyncio.CancelledError from None
 
 
@@ -46,20 +46,20 @@ async def connect_slow_reader(bridge, query=""):
 
 
 async def round_trip_seconds(bridge):
-    """The median time that a flush takes on a stream of its own."""
+    """The median time of a flush on another stream."""
     times = []
     async with bridge.connect() as client:
         await client.receive()
         for _ in range(11):
             await client.socket.send(CHUNK)
             started = time.monotonic()
-            await client.say(type="flush")
+            await client.send(type="flush")
             assert (await client.receive())["type"] == "flushed"
             times.append(time.monotonic() - started)
     return sorted(times)[5]
 
 
-async def test_a_reader_that_does_not_read_is_buffered_within_bounds_and_harms_no_other(bridge):
+async def test_a_client_that_does_not_read_is_buffered_within_bounds(bridge):
     echo, bridge.servicer.script = bridge.servicer.script, flood
     async with await connect_slow_reader(bridge) as stuck:
         stream = await bridge.servicer.stream()
@@ -67,13 +67,13 @@ async def test_a_reader_that_does_not_read_is_buffered_within_bounds_and_harms_n
         buffered = await settled(lambda: stream.written) * len(FINAL.text)
         assert buffered < 2_000_000
         assert await round_trip_seconds(bridge) < 0.5
-        # It is slow, not lost: all is there as soon as it reads.
+        # It is slow, not lost: everything arrives as soon as it reads.
         for _ in range(100):
             await stuck.receive()
         stuck.socket.transport.abort()
 
 
-async def test_a_reader_that_is_stuck_for_too_long_is_dropped(start_bridge, backend):
+async def test_a_client_that_does_not_read_for_too_long_is_dropped(start_bridge, backend):
     backend.servicer.script = flood
     bridge = await start_bridge(bridge_stuck_seconds=0.3)
     async with await connect_slow_reader(bridge) as client:
@@ -84,7 +84,7 @@ async def test_a_reader_that_is_stuck_for_too_long_is_dropped(start_bridge, back
         client.socket.transport.abort()
 
 
-async def test_a_server_that_does_not_read_holds_the_client_back_and_nobody_else(bridge):
+async def test_backpressure_of_the_server_slows_only_its_client(bridge):
     release = asyncio.Event()
 
     async def busy(stream):
@@ -106,7 +106,7 @@ async def test_a_server_that_does_not_read_holds_the_client_back_and_nobody_else
             while sent < 2000:
                 await client.socket.send(bytes(60000))
                 sent += 1
-            await client.say(type="end")
+            await client.send(type="end")
 
         sending = asyncio.create_task(send())
         held_back_at = await settled(lambda: sent)
@@ -120,7 +120,7 @@ async def test_a_server_that_does_not_read_holds_the_client_back_and_nobody_else
     assert len(bridge.servicer.streams[0].audio) == 2000 * 60000
 
 
-async def test_a_server_that_takes_nothing_for_too_long_is_given_up(start_bridge, backend):
+async def test_a_server_that_reads_nothing_for_too_long_is_unavailable(start_bridge, backend):
     async def busy(stream):
         await stream.begin()
         await asyncio.Event().wait()
@@ -142,9 +142,7 @@ async def test_a_server_that_takes_nothing_for_too_long_is_given_up(start_bridge
 
 
 @pytest.mark.parametrize(("query", "is_dropped"), [("", True), ("store_audio=true", False)])
-async def test_audio_that_waits_after_its_client_was_lost_is_taken_only_to_be_stored(
-    start_bridge, backend, query, is_dropped
-):
+async def test_audio_queued_at_a_disconnect_is_relayed_only_to_be_stored(start_bridge, backend, query, is_dropped):
     goes_on = asyncio.Event()
 
     async def busy(stream):
@@ -175,12 +173,12 @@ async def test_audio_that_waits_after_its_client_was_lost_is_taken_only_to_be_st
     goes_on.set()
     async with asyncio.timeout(5):
         await stream.ended.wait()
-    # The buffers between here and there hold more than one message.
+    # The buffers on the path hold more than one message.
     assert len(stream.audio) > 60000
 
 
 class RawClient:
-    """A client that has done its handshake and answers nothing, pings included."""
+    """A client that answers nothing after its handshake, not even pings."""
 
     def __init__(self, reader, writer):
         self.reader = reader
@@ -207,7 +205,7 @@ async def raw_client(bridge) -> RawClient:
     return RawClient(reader, writer)
 
 
-async def test_a_client_that_answers_no_ping_and_sends_nothing_is_dropped(start_bridge, backend):
+async def test_a_client_without_pongs_and_frames_is_dropped(start_bridge, backend):
     bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.2)
     client = await raw_client(bridge)
     stream = await backend.servicer.stream()
@@ -218,7 +216,7 @@ async def test_a_client_that_answers_no_ping_and_sends_nothing_is_dropped(start_
     client.writer.close()
 
 
-async def test_a_client_that_sends_audio_is_alive_without_a_pong(start_bridge, backend):
+async def test_a_client_that_sends_audio_needs_no_pong(start_bridge, backend):
     bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.2)
     client = await raw_client(bridge)
     for _ in range(12):
@@ -231,12 +229,12 @@ async def test_a_client_that_sends_audio_is_alive_without_a_pong(start_bridge, b
     await stream.ended.wait()
 
 
-async def test_a_client_that_answers_pings_may_be_silent(start_bridge, backend):
+async def test_a_client_that_answers_pings_may_send_nothing(start_bridge, backend):
     bridge = await start_bridge(bridge_ping_interval_seconds=0.1, bridge_ping_timeout_seconds=0.1)
     async with bridge.connect(ping_interval=None) as client:
         await client.receive()
         await asyncio.sleep(0.8)
-        await client.say(type="end")
+        await client.send(type="end")
         _, code = await client.rest()
     assert code == 1000
 

@@ -1,4 +1,4 @@
-"""The port: handshakes, plain HTTP, limits, and the end of the process."""
+"""The listener: handshakes, plain HTTP, limits, and graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ STREAM_PATH = "/v1/audio/transcriptions/stream"
 
 
 async def request(port: int, head: str) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer to a request."""
+    """Status, headers and body of the response to a request."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.replace("\n", "\r\n").encode())
     async with asyncio.timeout(5):
@@ -37,7 +37,7 @@ async def request(port: int, head: str) -> tuple[int, dict[str, str], bytes]:
     return int(status.split()[1]), headers, body
 
 
-async def test_health(bridge):
+async def test_liveness(bridge):
     status, headers, body = await request(bridge.port, "GET /healthz HTTP/1.1\nHost: x\n\n")
     assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "ok"})
     status, _, body = await request(bridge.port, "HEAD /healthz HTTP/1.1\nHost: x\n\n")
@@ -48,7 +48,7 @@ UPGRADE = "Host: x\nConnection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: 
 
 
 def handshake(origin: str) -> str:
-    """What a browser sends for a page of that origin."""
+    """The handshake of a browser for a page of that origin."""
     return (
         "GET /v1/audio/transcriptions/stream HTTP/1.1\nHost: x\nUpgrade: websocket\nConnection: Upgrade\n"
         f"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nOrigin: {origin}\n\n"
@@ -70,7 +70,7 @@ def handshake(origin: str) -> str:
         (f"GET {STREAM_PATH} HTTP/1.1\nHost: x\nConnection: Upgrade\nUpgrade: websocket\n\n", 400),
     ],
 )
-async def test_anything_else_gets_an_error_in_json(bridge, head, status):
+async def test_other_requests_get_an_error_in_json(bridge, head, status):
     got, headers, body = await request(bridge.port, head)
     assert got == status
     assert headers["Content-Type"] == "application/json"
@@ -89,7 +89,7 @@ async def test_anything_else_gets_an_error_in_json(bridge, head, status):
         (f"GET {STREAM_PATH} HTTP/1.1\nContent-Length: 5\n\nhello", 0),
     ],
 )
-async def test_a_request_that_is_too_big_or_none_is_turned_away(bridge, head, status):
+async def test_invalid_and_oversized_requests_are_refused(bridge, head, status):
     assert (await request(bridge.port, head))[0] == status
     assert (await request(bridge.port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
 
@@ -113,7 +113,7 @@ async def test_a_handshake_that_takes_too_long_is_dropped(start_bridge):
     writer.close()
 
 
-async def test_beyond_the_limit_of_connections_clients_are_told(start_bridge):
+async def test_clients_beyond_the_connection_limit_get_no_capacity(start_bridge):
     bridge = await start_bridge(bridge_max_connections=2)
     async with bridge.connect() as first, bridge.connect():
         await first.receive()
@@ -121,7 +121,7 @@ async def test_beyond_the_limit_of_connections_clients_are_told(start_bridge):
             messages, code = await third.rest()
         assert (messages[0]["code"], messages[0]["recoverable"], code) == ("no_capacity", True, 4503)
         assert (await request(bridge.port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
-        await first.say(type="end")
+        await first.send(type="end")
         await first.rest()
         async with bridge.connect() as fourth:
             assert (await fourth.receive())["type"] == "session.begin"
@@ -144,7 +144,7 @@ async def test_the_bridge_offers_no_compression(bridge):
         assert "Sec-WebSocket-Extensions" not in socket_.response.headers
 
 
-async def test_a_bug_in_the_relay_is_told_by_the_number_of_its_log_line(bridge, monkeypatch):
+async def test_a_bug_in_the_relay_is_reported_with_its_incident_number(bridge, monkeypatch):
     def broken(_text):
         raise ZeroDivisionError("secret")
 
@@ -180,7 +180,7 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int, str]:
 
 
 async def start_ready_process(backend, **environment: str) -> tuple[asyncio.subprocess.Process, str]:
-    """A bridge and the address of its door."""
+    """A bridge process and the address of its WebSockets."""
     target = {"DALSTON_SERVER_TARGET": f"127.0.0.1:{backend.port}", "DALSTON_BRIDGE_PORT": "0"}
     process = await start_process(**target, **environment)
     async with asyncio.timeout(15):
@@ -189,14 +189,14 @@ async def start_ready_process(backend, **environment: str) -> tuple[asyncio.subp
     return process, f"ws://127.0.0.1:{ready['port']}{STREAM_PATH}"
 
 
-async def test_sigterm_tells_running_streams_and_ends_with_0(backend):
+async def test_sigterm_notifies_running_streams_and_exits_with_0(backend):
     process, url = await start_ready_process(backend, DALSTON_SHUTDOWN_SECONDS="0.5")
     try:
         async with connect(f"{url}?token=s3cret", proxy=None) as client:
             assert "session.begin" in await client.recv()
             process.send_signal(signal.SIGTERM)
-            told = json.loads(await client.recv())
-            assert told == {
+            terminating = json.loads(await client.recv())
+            assert terminating == {
                 "type": "session.terminating",
                 "reason": "shutdown",
                 "resume_session_id": "sess_0",
@@ -218,7 +218,7 @@ async def test_sigterm_tells_running_streams_and_ends_with_0(backend):
             process.kill()
 
 
-async def test_a_client_may_finish_in_the_grace_after_sigterm(backend):
+async def test_a_client_may_finish_within_the_grace_period(backend):
     process, url = await start_ready_process(backend, DALSTON_SHUTDOWN_SECONDS="20")
     try:
         async with connect(url, proxy=None) as client:
@@ -252,7 +252,7 @@ async def test_a_second_sigterm_ends_the_process_at_once(backend):
     assert code == 128 + signal.SIGTERM
 
 
-async def test_a_session_that_has_not_begun_when_the_bridge_stops_is_sent_elsewhere(backend):
+async def test_a_session_that_has_not_begun_at_shutdown_is_refused(backend):
     async def silent(_stream):
         await asyncio.Event().wait()
 
@@ -276,7 +276,7 @@ async def test_a_session_that_has_not_begun_when_the_bridge_stops_is_sent_elsewh
         ({}, 1, "cannot listen on 127.0.0.1"),
     ],
 )
-async def test_a_process_that_cannot_start_says_why_in_one_sentence(environment, code, words):
+async def test_a_process_that_cannot_start_reports_one_sentence(environment, code, words):
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -287,7 +287,7 @@ async def test_a_process_that_cannot_start_says_why_in_one_sentence(environment,
     assert words in log
 
 
-async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backend):
+async def test_a_client_that_stays_after_the_grace_period_is_dropped(backend):
     settings = BridgeSettings(bridge_port=0, shutdown_seconds=0.3, bridge_close_seconds=1)
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
         async with open_listener(settings, channel) as port:
@@ -302,7 +302,7 @@ async def test_at_the_end_a_client_that_does_not_leave_is_dropped_in_time(backen
     writer.close()
 
 
-async def test_after_the_end_nobody_is_let_in(backend):
+async def test_no_connection_is_accepted_after_the_shutdown(backend):
     async with open_channel(f"127.0.0.1:{backend.port}") as channel:
         async with open_listener(BridgeSettings(bridge_port=0), channel) as port:
             assert (await request(port, "GET /healthz HTTP/1.1\n\n"))[0] == 200
@@ -310,7 +310,7 @@ async def test_after_the_end_nobody_is_let_in(backend):
             await request(port, "GET /healthz HTTP/1.1\n\n")
 
 
-async def test_what_happens_is_counted(bridge):
+async def test_metrics_are_counted(bridge):
     def value(name: str, **labels: str) -> float:
         return REGISTRY.get_sample_value(f"dalston_bridge_{name}", labels) or 0.0
 
@@ -320,7 +320,7 @@ async def test_what_happens_is_counted(bridge):
         await client.receive()
         assert value("open_connections") == 1
         await client.socket.send(bytes(3200))
-        await client.say(type="end")
+        await client.send(type="end")
         await client.rest()
     assert {name: value(name) - was for name, was in before.items()} == {
         "audio_bytes_total": 3200,
@@ -330,7 +330,7 @@ async def test_what_happens_is_counted(bridge):
     assert value("closed_total", code="1000") == completed + 1
 
 
-async def test_health_is_that_of_the_server_behind(bridge, backend, monkeypatch):
+async def test_readiness_is_the_health_of_the_server(bridge, backend, monkeypatch):
     monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
     status, headers, body = await request(bridge.port, "GET /health HTTP/1.1\nHost: x\n\n")
     assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "healthy"})
@@ -344,9 +344,9 @@ async def test_health_is_that_of_the_server_behind(bridge, backend, monkeypatch)
     assert (status, json.loads(body)) == (503, {"status": "unavailable"})
 
 
-async def test_status_counts_the_callers_own_sessions_and_nobody_elses(bridge, backend):
+async def test_status_counts_only_sessions_of_the_caller(bridge, backend):
     ask = "GET /v1/realtime/status HTTP/1.1\nHost: x\n"
-    # A server that does not say how many run.
+    # A server that does not count sessions.
     assert json.loads((await request(bridge.port, f"{ask}\n"))[2]) == {"status": "ready"}
     backend.sessions.own = {"Bearer a": 2, "": 0}
     status, _, body = await request(bridge.port, f"{ask}Authorization: Bearer a\n\n")
@@ -357,7 +357,7 @@ async def test_status_counts_the_callers_own_sessions_and_nobody_elses(bridge, b
     assert json.loads((await request(bridge.port, f"{ask}\n"))[2]) == {"status": "ready"}
 
 
-async def test_a_full_bridge_says_so(start_bridge):
+async def test_a_full_bridge_is_at_capacity(start_bridge):
     bridge = await start_bridge(bridge_max_connections=1)
     async with bridge.connect() as client:
         await client.receive()

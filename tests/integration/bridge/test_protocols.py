@@ -87,7 +87,7 @@ async def test_a_session_configured_by_message_runs_to_its_end(bridge):
     assert [r.control.WhichOneof("control") for r in stream.received if r.HasField("control")] == ["flush", "end"]
 
 
-async def test_frames_may_be_as_large_as_the_protocol_says(bridge):
+async def test_the_frame_limit_is_that_of_the_protocol(bridge):
     async with dictation(bridge) as socket:
         await send(socket, do="start", model="fast")
         await receive(socket)
@@ -222,7 +222,7 @@ async def test_the_servers_refusal_is_the_response_to_the_handshake(bridge):
         assert (response.status_code, response.body) == (404, b"no model is named x")
 
 
-async def test_a_client_that_disconnects_during_the_handshake_frees_its_place_and_its_stream(start_bridge):
+async def test_a_disconnect_during_the_handshake_frees_the_place_and_the_stream(start_bridge):
     bridge = await start_bridge(protocols=BOTH, bridge_max_connections=1)
     go = asyncio.Event()
 

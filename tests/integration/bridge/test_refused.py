@@ -1,4 +1,4 @@
-"""Clients that are refused and do not go: they take nothing from others, and nothing they send is an error of ours."""
+"""Clients that are refused and stay connected use no capacity, and nothing they send is an error of the bridge."""
 
 import asyncio
 import contextlib
@@ -33,15 +33,15 @@ async def refuse(stream):
     await stream.fail(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "no key")
 
 
-async def turned_away(port, stack):
-    """A client that is refused, and does not answer the close. Gives what it hears."""
+async def refused_reader(port, stack):
+    """Connects a client that is refused and does not answer the close. Returns its reader."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     stack.callback(writer.close)
     writer.write(HANDSHAKE.encode())
     return reader
 
 
-async def hears_why(reader):
+async def receives_error(reader):
     async with asyncio.timeout(10):
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readuntil(b'"type":"error"')
@@ -49,7 +49,7 @@ async def hears_why(reader):
     return False
 
 
-async def test_refused_clients_that_stay_leave_the_places_to_others(start_bridge):
+async def test_refused_clients_that_stay_use_no_places(start_bridge):
     bridge = await start_bridge(bridge_max_connections=3, bridge_close_seconds=10)
 
     async def by_name(stream):
@@ -58,20 +58,20 @@ async def test_refused_clients_that_stay_leave_the_places_to_others(start_bridge
     bridge.servicer.script = by_name
     async with AsyncExitStack() as staying:
         for _ in range(10):
-            readers = [await turned_away(bridge.port, staying) for _ in range(20)]
+            readers = [await refused_reader(bridge.port, staying) for _ in range(20)]
             for reader in readers:
-                await hears_why(reader)
-            # Others get in at once, while the refused ones are still there.
+                await receives_error(reader)
+            # Others are admitted at once, while the refused ones are still connected.
             async with bridge.connect() as client:
                 assert (await client.receive())["type"] == "session.begin"
 
 
-async def test_the_last_to_be_refused_hear_why(start_bridge):
+async def test_the_last_refused_clients_receive_the_error(start_bridge):
     bridge = await start_bridge(bridge_close_seconds=10)
     bridge.servicer.script = refuse
     async with AsyncExitStack() as staying:
-        readers = [await turned_away(bridge.port, staying) for _ in range(100)]
-        assert all([await hears_why(reader) for reader in readers[-50:]])
+        readers = [await refused_reader(bridge.port, staying) for _ in range(100)]
+        assert all([await receives_error(reader) for reader in readers[-50:]])
 
 
 @pytest.mark.parametrize("when", ["at once", "after the error", "after the close"])
@@ -91,7 +91,7 @@ async def test_the_last_to_be_refused_hear_why(start_bridge):
         frame(TEXT, b"\xff") + frame(TEXT, b"\xff") + b"\x82\xff" + struct.pack(">Q", 1 << 40) + bytes(4),
     ],
 )
-async def test_whatever_a_refused_client_sends_is_no_error_of_the_bridge(bridge, caplog, capfd, when, junk):
+async def test_frames_of_a_refused_client_are_no_error_of_the_bridge(bridge, caplog, capfd, when, junk):
     caplog.set_level(logging.INFO)
     bridge.servicer.script = refuse
     reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
@@ -120,7 +120,7 @@ async def test_whatever_a_refused_client_sends_is_no_error_of_the_bridge(bridge,
         os.urandom(500),
     ],
 )
-async def test_whatever_a_client_with_a_session_sends_is_no_error_of_the_bridge(bridge, caplog, capfd, junk):
+async def test_frames_of_a_running_session_are_no_error_of_the_bridge(bridge, caplog, capfd, junk):
     caplog.set_level(logging.INFO)
     reader, writer = await asyncio.open_connection("127.0.0.1", bridge.port)
     writer.write(HANDSHAKE.encode())
@@ -136,7 +136,7 @@ async def test_whatever_a_client_with_a_session_sends_is_no_error_of_the_bridge(
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/audio/transcriptions/stream/"])
-async def test_a_wrong_path_is_told_where_websockets_are(bridge, path):
+async def test_the_error_of_a_wrong_path_names_the_path_of_websockets(bridge, path):
     with pytest.raises((InvalidHandshake, InvalidMessage)) as caught:
         async with connect(f"ws://127.0.0.1:{bridge.port}{path}", proxy=None):
             pass

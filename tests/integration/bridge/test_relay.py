@@ -16,13 +16,13 @@ async def test_a_session_from_begin_to_end(bridge):
         assert begin["session_id"] == "sess_0"
         for _ in range(10):
             await client.socket.send(CHUNK)
-        await client.say(type="flush")
+        await client.send(type="flush")
         assert await client.receive() == {"type": "flushed", "timestamp": 1.0}
-        await client.say(type="config", language="es")
+        await client.send(type="config", language="es")
         assert (await client.receive())["text"] == "es"
-        await client.say(type="keepalive")
+        await client.send(type="keepalive")
         await client.socket.send(b"")
-        await client.say(type="end")
+        await client.send(type="end")
         messages, code = await client.rest()
     assert [message["type"] for message in messages] == ["session.end"]
     assert code == 1000
@@ -37,7 +37,7 @@ async def test_a_session_from_begin_to_end(bridge):
     assert kinds == ["flush", "set_language", "keep_alive", "end"]
 
 
-async def test_the_clients_address_is_the_one_a_proxy_names(bridge):
+async def test_the_client_address_comes_from_the_proxy_header(bridge):
     async with bridge.connect(additional_headers={"X-Forwarded-For": "203.0.113.7"}) as client:
         await client.receive()
     assert (await bridge.servicer.stream()).metadata["x-forwarded-for"] == "203.0.113.7"
@@ -54,7 +54,7 @@ async def test_audio_sent_before_session_begin_waits_and_is_not_lost(bridge):
     async with bridge.connect() as client:
         for _ in range(40):
             await client.socket.send(CHUNK)
-        await client.say(type="end")
+        await client.send(type="end")
         await asyncio.sleep(0.1)
         stream = await bridge.servicer.stream()
         assert stream.received == []
@@ -65,7 +65,7 @@ async def test_audio_sent_before_session_begin_waits_and_is_not_lost(bridge):
     assert stream.audio == CHUNK * 40
 
 
-async def test_a_server_that_does_not_begin_is_given_up(start_bridge, backend):
+async def test_a_server_that_does_not_begin_is_unavailable(start_bridge, backend):
     async def silent(_stream):
         await asyncio.Event().wait()
 
@@ -77,7 +77,7 @@ async def test_a_server_that_does_not_begin_is_given_up(start_bridge, backend):
     await (await backend.servicer.stream()).ended.wait()
 
 
-async def test_what_comes_after_end_is_ignored(bridge):
+async def test_frames_after_the_end_are_ignored(bridge):
     async def slow(stream):
         await stream.begin()
         await stream.read()
@@ -88,7 +88,7 @@ async def test_what_comes_after_end_is_ignored(bridge):
     bridge.servicer.script = slow
     async with bridge.connect() as client:
         await client.receive()
-        await client.say(type="end")
+        await client.send(type="end")
         await client.socket.send("nonsense")
         await client.socket.send(CHUNK)
         messages, code = await client.rest()
@@ -103,7 +103,7 @@ async def wait_ended(stream):
 
 
 @pytest.mark.parametrize("manner", ["close", "abort"])
-async def test_a_client_that_leaves_without_end_cancels_the_stream(bridge, manner):
+async def test_a_disconnect_without_an_end_cancels_the_stream(bridge, manner):
     async with bridge.connect() as client:
         await client.receive()
         await client.socket.send(CHUNK)
@@ -117,7 +117,7 @@ async def test_a_client_that_leaves_without_end_cancels_the_stream(bridge, manne
     assert not any(request.control.HasField("end") for request in stream.received)
 
 
-async def test_a_client_that_leaves_before_the_session_began_cancels_the_stream(bridge):
+async def test_a_disconnect_before_session_begin_cancels_the_stream(bridge):
     async def silent(_stream):
         await asyncio.Event().wait()
 
@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_before_the_session_began_cancels_the_stream(
     assert stream.cancelled
 
 
-async def test_a_client_that_asks_for_the_end_and_leaves_gets_its_session_completed(bridge):
+async def test_a_session_completes_after_an_end_and_a_disconnect(bridge):
     finished = asyncio.Event()
 
     async def slow(stream):
@@ -145,7 +145,7 @@ async def test_a_client_that_asks_for_the_end_and_leaves_gets_its_session_comple
     async with bridge.connect() as client:
         await client.receive()
         await client.socket.send(CHUNK)
-        await client.say(type="end")
+        await client.send(type="end")
     async with asyncio.timeout(5):
         await finished.wait()
     stream = await bridge.servicer.stream()
@@ -163,7 +163,7 @@ async def test_a_server_that_dies_in_mid_stream_is_unavailable(bridge):
     assert code == 4503
 
 
-async def test_a_server_that_comes_back_is_found_again(bridge):
+async def test_a_restarted_server_is_used_again(bridge):
     await bridge.backend.stop()
     async with bridge.connect() as client:
         messages, code = await client.rest()
@@ -177,19 +177,19 @@ async def test_a_server_that_comes_back_is_found_again(bridge):
             await asyncio.sleep(0.1)
 
 
-async def test_a_server_that_drains_keeps_its_streams_and_gets_no_other(bridge):
+async def test_a_draining_server_keeps_its_streams_and_gets_no_others(bridge):
     async with bridge.connect() as client:
         await client.receive()
         await bridge.backend.drain()
-        await asyncio.sleep(0.5)  # for the news to travel
+        await asyncio.sleep(0.5)  # for the health status to arrive
         async with bridge.connect() as latecomer:
             messages, code = await latecomer.rest()
         assert (messages[0]["code"], messages[0]["recoverable"], code) == ("unavailable", True, 4503)
-        await client.say(type="flush")
+        await client.send(type="flush")
         assert (await client.receive())["type"] == "flushed"
 
 
-async def test_a_drain_of_the_server_reaches_the_client_and_then_its_end(bridge):
+async def test_a_client_is_notified_of_a_drain_and_then_closed(bridge):
     async def drain(stream):
         await stream.begin()
         await stream.write(
@@ -243,7 +243,7 @@ async def test_a_refusal_of_the_server_reaches_the_client(bridge, status, reason
     assert messages[0]["message"] == "this is why"
 
 
-async def test_a_refusal_in_mid_stream_reaches_a_client_that_only_sends(bridge):
+async def test_a_refusal_in_mid_stream_reaches_a_client_that_does_not_read(bridge):
     async def refuse(stream):
         await stream.begin()
         await stream.read()
@@ -269,7 +269,7 @@ async def test_a_stream_that_ends_without_session_end_is_a_bug(bridge):
     assert (messages[-1]["code"], code) == ("internal", 1011)
 
 
-async def test_the_text_of_a_failure_of_grpc_stays_inside(bridge):
+async def test_the_text_of_a_grpc_failure_is_not_sent(bridge):
     async def broken(_stream):
         raise ValueError("secret")
 
@@ -288,7 +288,7 @@ async def test_the_text_of_a_failure_of_grpc_stays_inside(bridge):
         ("vocabulary=" + "x" * 20000, "JSON array"),
     ],
 )
-async def test_bad_parameters_are_refused_with_what_was_wrong(bridge, query, words):
+async def test_the_refusal_of_parameters_names_the_mistake(bridge, query, words):
     async with bridge.connect(query) as client:
         messages, code = await client.rest()
     assert code == 4400
@@ -313,11 +313,11 @@ async def test_two_different_keys_are_refused(bridge):
         ("x" * 65537, "message_too_big", 1009),
     ],
 )
-async def test_a_bad_frame_is_refused_and_the_server_learns_that_it_was(bridge, frame, error, code):
+async def test_an_invalid_frame_is_refused_and_fails_the_servers_stream(bridge, frame, error, code):
     async with bridge.connect() as client:
         await client.receive()
         await client.socket.send(CHUNK)
-        await client.say(type="flush")
+        await client.send(type="flush")
         await client.receive()
         await client.socket.send(frame)
         messages, close_code = await client.rest()
@@ -337,7 +337,7 @@ async def test_text_that_is_not_utf8_is_refused(bridge):
     assert (messages[0]["code"], code) == ("invalid_message", 4400)
 
 
-async def test_a_bad_frame_before_the_session_began_is_refused_at_once(bridge):
+async def test_an_invalid_frame_before_session_begin_is_refused_at_once(bridge):
     async def silent(_stream):
         await asyncio.Event().wait()
 
@@ -352,7 +352,7 @@ async def test_a_message_in_fragments_is_one_message(bridge):
     async with bridge.connect() as client:
         await client.receive()
         await client.socket.send([CHUNK, CHUNK, b"\x01\x02"])
-        await client.say(type="end")
+        await client.send(type="end")
         await client.rest()
     stream = await bridge.servicer.stream()
     assert [len(request.audio) for request in stream.received if request.audio] == [6402]
@@ -368,7 +368,7 @@ async def test_a_huge_frame_is_refused_before_it_is_sent(bridge):
 
 
 @pytest.mark.parametrize("pause", [0, 0.001])
-async def test_a_client_that_sends_while_it_is_refused_learns_why_every_time(bridge, pause):
+async def test_a_client_that_sends_during_a_refusal_always_receives_the_reason(bridge, pause):
     async def refuse(stream):
         await stream.begin()
         for number in range(5):
@@ -393,19 +393,19 @@ async def test_a_client_that_sends_while_it_is_refused_learns_why_every_time(bri
         assert (messages[-1]["code"], code) == ("session_timeout", 4408)
 
 
-async def test_what_is_not_supported_is_named_and_the_session_goes_on(bridge):
+async def test_unsupported_features_are_named_and_the_session_continues(bridge):
     async with bridge.connect("model=&retention=30&language=en") as client:
-        await client.say(type="clear")
+        await client.send(type="clear")
         assert (await client.receive())["type"] == "session.begin"
-        told = [await client.receive(), await client.receive()]
-        assert [(message["type"], message["code"], message["name"]) for message in told] == [
+        warnings = [await client.receive(), await client.receive()]
+        assert [(message["type"], message["code"], message["name"]) for message in warnings] == [
             ("warning", "unsupported", "retention"),
             ("warning", "unsupported", "clear"),
         ]
-        await client.say(type="config", language="es", vad_threshold=0.3, min_silence_duration_ms=800)
+        await client.send(type="config", language="es", vad_threshold=0.3, min_silence_duration_ms=800)
         named = {message.get("name") or message["text"] for message in [await client.receive() for _ in range(3)]}
         assert named == {"es", "vad_threshold", "min_silence_duration_ms"}
-        await client.say(type="end")
+        await client.send(type="end")
         messages, code = await client.rest()
     assert [message["type"] for message in messages] == ["session.end"]
     assert code == 1000

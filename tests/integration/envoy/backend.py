@@ -1,4 +1,4 @@
-"""What stands behind Envoy in these tests: a SessionService that answers by recipe and keeps what it was asked."""
+"""The upstream of Envoy in these tests: a SessionService with fixed responses that keeps its requests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +46,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if request.session_id == "sess_limit":
             _refuse(context, code_pb2.RESOURCE_EXHAUSTED, "not now", "RATE_LIMITED")
         if request.session_id == "sess_stopping":
-            # gRPC's own answer to a call that comes while it closes its port.
+            # gRPC's own status for a call that arrives while it closes its port.
             context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
         _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
 
@@ -109,7 +109,7 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
     def Transcribe(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-        """Answers every message, so that a test sees that neither direction is held back."""
+        """Answers every message, so that a test notices if a direction is buffered."""
         for request in requests:
             if request.WhichOneof("request") == "config":
                 yield transcription_pb2.TranscribeResponse(

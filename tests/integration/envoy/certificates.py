@@ -1,4 +1,4 @@
-"""Certificates for localhost that sign themselves."""
+"""Self-signed certificates for localhost."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from stack.envoy import Certificate
 
 
 def make_certificate(folder: Path, serial: int) -> Certificate:
-    """Writes a certificate and its key as a renewal does: beside the old ones, then renamed over them."""
+    """Writes a certificate and its key as a renewal does: into new files, which then replace the old ones."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

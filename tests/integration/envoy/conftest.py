@@ -20,7 +20,7 @@ NAMES = ("localhost", "127.0.0.1")
 
 @dataclass(frozen=True)
 class Front:
-    """Envoy with the stand-ins behind it."""
+    """Envoy with substitutes as its upstreams."""
 
     port: int
     access_log: Path
@@ -33,7 +33,7 @@ class Front:
 
 @contextmanager
 def bridge(port: int) -> Iterator[None]:
-    """Echoes; the first message says what the handshake asked for."""
+    """An echo server; its first message is the path of the handshake."""
 
     def healthz(connection: ServerConnection, request: Request) -> Response | None:
         return connection.respond(HTTPStatus.OK, "ok") if request.path == "/healthz" else None

@@ -23,7 +23,7 @@ def test_the_access_log_has_neither_query_nor_addresses(http: httpx.Client, fron
     assert "127.0.0.1" not in text
 
 
-def test_what_a_client_writes_is_cut(http: httpx.Client, front: Front) -> None:
+def test_texts_of_a_client_are_truncated(http: httpx.Client, front: Front) -> None:
     marker = "/v1/realtime/sessions/sess_long"
     long = "x" * 60_000
     assert http.get(marker + long, headers={"user-agent": "curl"}).status_code == 404

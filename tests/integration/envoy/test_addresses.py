@@ -1,4 +1,4 @@
-"""Whose word is taken for a client's address, with no proxy in front and with some."""
+"""Which peer is trusted for a client's address, with and without proxies in front."""
 
 import ipaddress
 import json
@@ -33,14 +33,14 @@ PROXIES = (ipaddress.ip_network(f"{PROXY}/32"), ipaddress.ip_network("127.1.2.0/
 
 @dataclass(frozen=True)
 class Watched:
-    """Envoy, what it tells those behind it, and its log."""
+    """Envoy, the headers that its upstreams receive, and its log."""
 
     port: int
     sessions: SessionServicer
     access_log: Path
     tls: ssl.SSLContext | None = None
 
-    def told_by_rest(self, source: str, headers: dict[str, str]) -> dict[str, Any]:
+    def upstream_of_rest(self, source: str, headers: dict[str, str]) -> dict[str, Any]:
         """The metadata of a call made from an address of this machine."""
         scheme = "https" if self.tls else "http"
         transport = httpx.HTTPTransport(local_address=source, verify=self.tls or False)
@@ -49,7 +49,7 @@ class Watched:
         assert answer.status_code == 200
         return {**self.sessions.metadata[-1], "answered": dict(answer.headers)}
 
-    def told_by_websocket(self, source: str, headers: dict[str, str]) -> dict[str, str]:
+    def upstream_of_websocket(self, source: str, headers: dict[str, str]) -> dict[str, str]:
         """The headers of a handshake."""
         url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{STREAM}"
         with connect(
@@ -57,7 +57,7 @@ class Watched:
         ) as websocket:
             return dict(json.loads(websocket.recv()))
 
-    def told_by_grpc(self, headers: dict[str, str]) -> dict[str, Any]:
+    def upstream_of_grpc(self, headers: dict[str, str]) -> dict[str, Any]:
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             stub = session_pb2_grpc.SessionServiceStub(channel)
             stub.ListSessions(session_pb2.ListSessionsRequest(), metadata=tuple(headers.items()), timeout=10)
@@ -66,16 +66,16 @@ class Watched:
 
 @contextmanager
 def bridge(port: int) -> Iterator[None]:
-    """Says which headers the handshake had."""
+    """Sends the headers of the handshake to the client."""
 
     def healthz(connection: ServerConnection, request: Request) -> Response | None:
         return connection.respond(HTTPStatus.OK, "ok") if request.path == "/healthz" else None
 
-    def tell(connection: ServerConnection) -> None:
+    def send_headers(connection: ServerConnection) -> None:
         assert connection.request is not None
         connection.send(json.dumps(dict(connection.request.headers.raw_items())))
 
-    with serve(tell, "127.0.0.1", port, process_request=healthz) as server:
+    with serve(send_headers, "127.0.0.1", port, process_request=healthz) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield
@@ -114,15 +114,15 @@ def either(request: pytest.FixtureRequest) -> Watched:
 @pytest.mark.parametrize("forged", ["203.0.113.9", f"203.0.113.9, {PROXY}", f"203.0.113.9, {CLIENT}", "x", ""])
 def test_a_client_does_not_choose_its_address(either: Watched, forged: str) -> None:
     headers = {"x-forwarded-for": forged}
-    assert either.told_by_rest(CLIENT, headers)["x-forwarded-for"] == CLIENT
-    assert either.told_by_grpc(headers)["x-forwarded-for"] == CLIENT
-    assert either.told_by_websocket(CLIENT, headers)["x-forwarded-for"] == CLIENT
+    assert either.upstream_of_rest(CLIENT, headers)["x-forwarded-for"] == CLIENT
+    assert either.upstream_of_grpc(headers)["x-forwarded-for"] == CLIENT
+    assert either.upstream_of_websocket(CLIENT, headers)["x-forwarded-for"] == CLIENT
 
 
-def test_nobody_is_a_proxy_who_was_not_named(first: Watched) -> None:
+def test_an_unlisted_peer_is_no_proxy(first: Watched) -> None:
     headers = {"x-forwarded-for": "203.0.113.9"}
-    assert first.told_by_rest(PROXY, headers)["x-forwarded-for"] == PROXY
-    assert first.told_by_websocket(PROXY, headers)["x-forwarded-for"] == PROXY
+    assert first.upstream_of_rest(PROXY, headers)["x-forwarded-for"] == PROXY
+    assert first.upstream_of_websocket(PROXY, headers)["x-forwarded-for"] == PROXY
 
 
 @pytest.mark.parametrize(
@@ -130,25 +130,25 @@ def test_nobody_is_a_proxy_who_was_not_named(first: Watched) -> None:
     [
         ("203.0.113.9", "203.0.113.9"),
         ("2001:db8::7", "2001:db8::7"),
-        # What a client wrote stands before what its proxy added.
+        # The part of the client comes before the part that its proxy added.
         ("198.51.100.1, 203.0.113.9", "203.0.113.9"),
         (f"{PROXY}, 203.0.113.9", "203.0.113.9"),
         ("nonsense, 203.0.113.9", "203.0.113.9"),
-        # Two proxies of ours, one behind the other.
+        # Two trusted proxies, one behind the other.
         (f"198.51.100.1, 203.0.113.9, {INNER_PROXY}", "203.0.113.9"),
-        # A proxy that says nothing of use is what is known.
+        # If the header of a proxy is of no use, the address of the proxy is used.
         ("203.0.113.9:4711", PROXY),
         ("unknown", PROXY),
         ("", PROXY),
     ],
 )
-def test_a_named_proxy_says_where_a_client_is(behind: Watched, forwarded: str, address: str) -> None:
+def test_a_listed_proxy_is_trusted_for_the_client_address(behind: Watched, forwarded: str, address: str) -> None:
     headers = {"x-forwarded-for": forwarded}
-    assert behind.told_by_rest(PROXY, headers)["x-forwarded-for"] == address
-    assert behind.told_by_websocket(PROXY, headers)["x-forwarded-for"] == address
+    assert behind.upstream_of_rest(PROXY, headers)["x-forwarded-for"] == address
+    assert behind.upstream_of_websocket(PROXY, headers)["x-forwarded-for"] == address
 
 
-def test_a_proxy_s_header_may_come_in_lines(behind: Watched) -> None:
+def test_the_header_of_a_proxy_may_have_several_lines(behind: Watched) -> None:
     transport = httpx.HTTPTransport(local_address=PROXY)
     with httpx.Client(transport=transport, timeout=10) as http:
         lines = [("x-forwarded-for", "198.51.100.1"), ("x-forwarded-for", "203.0.113.9")]
@@ -156,7 +156,7 @@ def test_a_proxy_s_header_may_come_in_lines(behind: Watched) -> None:
     assert behind.sessions.metadata[-1]["x-forwarded-for"] == "203.0.113.9"
 
 
-def test_only_a_named_proxy_says_what_scheme_a_page_used(first: Watched, behind: Watched) -> None:
+def test_only_a_listed_proxy_is_trusted_for_the_scheme(first: Watched, behind: Watched) -> None:
     headers = {"x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
     for front, source, scheme in (
         (first, CLIENT, "http"),
@@ -164,19 +164,19 @@ def test_only_a_named_proxy_says_what_scheme_a_page_used(first: Watched, behind:
         (behind, CLIENT, "http"),
         (behind, PROXY, "https"),
     ):
-        assert front.told_by_websocket(source, headers)["x-forwarded-proto"] == scheme
+        assert front.upstream_of_websocket(source, headers)["x-forwarded-proto"] == scheme
 
 
 @pytest.mark.parametrize("proxies", [(), PROXIES])
 def test_with_tls_the_scheme_is_https(tmp_path: Path, proxies: tuple[Any, ...]) -> None:
     certificate = make_certificate(tmp_path, 1)
     with watched(tmp_path / "envoy", certificate=certificate, proxies=proxies) as front:
-        told = front.told_by_websocket(CLIENT, {"x-forwarded-proto": "http", "x-forwarded-for": "203.0.113.9"})
-        assert (told["x-forwarded-proto"], told["x-forwarded-for"]) == ("https", CLIENT)
+        upstream = front.upstream_of_websocket(CLIENT, {"x-forwarded-proto": "http", "x-forwarded-for": "203.0.113.9"})
+        assert (upstream["x-forwarded-proto"], upstream["x-forwarded-for"]) == ("https", CLIENT)
 
 
 @pytest.mark.parametrize("source", [CLIENT, PROXY])
-def test_nobody_tells_envoy_about_retries_and_timeouts_or_names_its_request(either: Watched, source: str) -> None:
+def test_no_client_controls_retries_timeouts_or_the_request_id(either: Watched, source: str) -> None:
     own = {
         "x-request-id": "11111111-1111-4111-8111-111111111111",
         "x-envoy-upstream-rq-timeout-ms": "1",
@@ -186,21 +186,21 @@ def test_nobody_tells_envoy_about_retries_and_timeouts_or_names_its_request(eith
         "x-envoy-external-address": "203.0.113.9",
         "x-forwarded-for": "10.0.0.1",
     }
-    told = either.told_by_rest(source, own)
-    # The transcoder's are its own.
-    assert (told["x-envoy-original-method"], told["x-envoy-original-path"]) == ("GET", SESSIONS)
-    others = {name for name in told if name.startswith("x-envoy-")} - {
+    upstream = either.upstream_of_rest(source, own)
+    # The transcoder sets these itself.
+    assert (upstream["x-envoy-original-method"], upstream["x-envoy-original-path"]) == ("GET", SESSIONS)
+    others = {name for name in upstream if name.startswith("x-envoy-")} - {
         "x-envoy-original-method",
         "x-envoy-original-path",
     }
     assert not others - {"x-envoy-external-address"}
-    assert told.get("x-envoy-external-address") != "203.0.113.9"
-    assert told["x-request-id"] != own["x-request-id"]
-    assert told["answered"]["x-request-id"] == told["x-request-id"]
+    assert upstream.get("x-envoy-external-address") != "203.0.113.9"
+    assert upstream["x-request-id"] != own["x-request-id"]
+    assert upstream["answered"]["x-request-id"] == upstream["x-request-id"]
 
 
-def test_the_access_log_has_no_address_that_a_proxy_said(behind: Watched) -> None:
-    request_id = behind.told_by_rest(PROXY, {"x-forwarded-for": "203.0.113.77"})["x-request-id"]
+def test_the_access_log_has_no_address_from_a_proxy(behind: Watched) -> None:
+    request_id = behind.upstream_of_rest(PROXY, {"x-forwarded-for": "203.0.113.77"})["x-request-id"]
     deadline = time.monotonic() + 15
     while request_id not in (text := behind.access_log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""gRPC-Web from pages of other hosts, in a real browser: it asks first, and hides what it is not told to show."""
+"""gRPC-Web from pages of other hosts in a real browser, which enforces CORS."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.integration.envoy.backend import backend
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SERVICE = "/dalston.v1.SessionService"
-# What Connect-Web and grpc-web send; each but the last makes a browser ask first.
+# The headers of Connect-Web and grpc-web; all but the last cause a preflight.
 HEADERS = {
     "content-type": "application/grpc-web+proto",
     "x-grpc-web": "1",
@@ -44,7 +44,7 @@ CALL = """async ([url, headers, message]) => {
 
 @contextmanager
 def page_server() -> Iterator[str]:
-    """Serves an empty page; gives its origin."""
+    """Serves an empty page and yields its origin."""
 
     class Empty(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,7 +54,7 @@ def page_server() -> Iterator[str]:
             self.wfile.write(b"<!doctype html><title>a page</title>")
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
-            """Says nothing."""
+            """Logs nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
         thread = Thread(target=server.serve_forever)
@@ -68,7 +68,7 @@ def page_server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """Where Envoy is, a page that it lists, and one that it does not."""
+    """The address of Envoy, the origin of a page that it lists, and that of one that it does not."""
     with page_server() as listed, page_server() as other:
         endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), origins=(listed,))
         with backend(endpoints.server_port), envoy(tmp_path_factory.mktemp("envoy"), endpoints):
@@ -109,7 +109,7 @@ def test_a_listed_page_calls_by_grpc_web_and_reads_answers_and_errors(page: Page
     assert refused["headers"]["grpc-message"]
     assert refused["headers"]["grpc-status-details-bin"]
 
-    # What Envoy refuses by itself is read by the page, too.
+    # The page can read refusals by Envoy itself, too.
     too_long = call(page, f"{url}{SERVICE}/ListSessions", bytes(70_000))
     assert too_long["headers"]["grpc-status"] == "3"
     unknown = call(page, f"{url}{SERVICE}/Nothing")

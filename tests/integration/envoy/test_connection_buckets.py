@@ -1,4 +1,4 @@
-"""One address opens as many connections as it can, and says nothing."""
+"""One address opens as many idle connections as it can."""
 
 import socket
 import time
@@ -26,18 +26,18 @@ def is_answered(port: int, source: str) -> bool:
             return False
 
 
-@pytest.mark.parametrize("says", [b"", b"GET / HTTP/1.1\r\nhost: a\r\nx-a: ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
-def test_one_address_that_holds_connections_leaves_most_to_others(tmp_path: Path, says: bytes) -> None:
-    shares = fill(tmp_path, says)
-    # Its crowd is an eighth of all addresses; so few of them are not divided evenly.
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nhost: a\r\nx-a: ", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+def test_one_address_that_holds_connections_leaves_most_to_others(tmp_path: Path, data: bytes) -> None:
+    shares = fill(tmp_path, data)
+    # Its bucket is an eighth of all addresses; so few addresses are not divided evenly.
     assert 0.6 < shares < 1
 
 
-def test_a_proxy_has_no_share(tmp_path: Path) -> None:
+def test_a_proxy_has_no_bucket(tmp_path: Path) -> None:
     assert fill(tmp_path, b"", proxies=(ip_network("127.0.0.1/32"),)) == 0
 
 
-def fill(folder: Path, says: bytes, **more: Any) -> float:
+def fill(folder: Path, data: bytes, **more: Any) -> float:
     """The share of other addresses that are answered."""
     endpoints = Endpoints(
         ["127.0.0.1"], free_port(), free_port(), free_port(), connections=ALL, connections_each=EACH, **more
@@ -46,6 +46,6 @@ def fill(folder: Path, says: bytes, **more: Any) -> float:
         for _ in range(2 * ALL):
             connection = held.enter_context(socket.create_connection(("127.0.0.1", endpoints.port), 10))
             with suppress(ConnectionError):
-                connection.sendall(says)
+                connection.sendall(data)
         time.sleep(0.5)
         return sum(is_answered(endpoints.port, each) for each in OTHERS) / len(OTHERS)

@@ -1,4 +1,4 @@
-"""What Envoy makes of a download: an HTTP answer that a player can seek in and that does not lie about its end."""
+"""A download through Envoy is an HTTP response in which a player can seek, and whose end is never silent."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def test_a_whole_file_has_its_length(http: httpx.Client) -> None:
     assert answer.content == b"".join(AUDIO_CHUNKS)
 
 
-def test_a_part_is_a_206(http: httpx.Client) -> None:
+def test_a_range_is_a_206(http: httpx.Client) -> None:
     answer = http.get(AUDIO, headers={"range": "bytes=0-59999"})
     assert answer.status_code == 206
     assert answer.headers["content-range"] == f"bytes 0-59999/{AUDIO_BYTES}"
@@ -39,7 +39,7 @@ def test_a_part_is_a_206(http: httpx.Client) -> None:
     assert answer.content == AUDIO_CHUNKS[0]
 
 
-def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: httpx.Client) -> None:
+def test_a_range_outside_the_file_is_a_416_with_its_size(http: httpx.Client) -> None:
     answer = http.get(AUDIO, headers={"range": "bytes=9000000-"})
     assert answer.status_code == 416
     assert answer.headers["content-range"] == f"bytes */{AUDIO_BYTES}"
@@ -50,7 +50,7 @@ def test_a_part_that_is_not_there_is_a_416_that_says_how_much_there_is(http: htt
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_file_that_the_client_has_is_a_304_without_a_body(front: Front, protocol: str, method: str) -> None:
     options = ("--include", *(("--head",) if method == "HEAD" else ()), "--header", f"if-none-match: {AUDIO_TAG}")
-    # A second request shows that the connection is left as HTTP wants it. Some versions of curl cannot reuse HTTP/2
+    # A second request proves that the connection is still valid HTTP. Some versions of curl cannot reuse HTTP/2
     # connections at all.
     again = [f"{front.http}{AUDIO}"] if protocol == "--http1.1" else []
     answer = curl(front, AUDIO, protocol, *options, *again)
@@ -67,7 +67,7 @@ def test_a_file_that_the_client_has_is_a_304_without_a_body(front: Front, protoc
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
-def test_head_gives_the_headers_and_no_body(front: Front, protocol: str) -> None:
+def test_head_returns_the_headers_without_a_body(front: Front, protocol: str) -> None:
     answer = curl(front, AUDIO, "--head", protocol)
     assert answer.returncode == 0, answer.stderr
     assert b" 200" in answer.stdout.splitlines()[0]
@@ -76,19 +76,19 @@ def test_head_gives_the_headers_and_no_body(front: Front, protocol: str) -> None
     assert front.sessions.metadata[-1]["x-head"] == "1"
 
 
-def test_a_client_cannot_say_head_by_a_header(http: httpx.Client, front: Front) -> None:
+def test_a_client_cannot_request_head_by_a_header(http: httpx.Client, front: Front) -> None:
     assert http.get(AUDIO, headers={"x-head": "1"}).content
     assert "x-head" not in front.sessions.metadata[-1]
 
 
 @pytest.mark.parametrize("protocol", ["--http1.1", "--http2-prior-knowledge"])
-def test_a_download_that_breaks_off_is_an_error_at_once(front: Front, protocol: str) -> None:
+def test_an_aborted_download_is_an_error_at_once(front: Front, protocol: str) -> None:
     answer = curl(front, BROKEN, protocol)
     assert answer.returncode in (18, 92), answer.stderr
     assert 0 < len(answer.stdout) < AUDIO_BYTES
 
 
-def test_a_grpc_client_gets_the_length_as_metadata_and_no_http_of_it(channel: grpc.Channel) -> None:
+def test_a_grpc_client_gets_the_length_as_metadata_only(channel: grpc.Channel) -> None:
     stub = session_pb2_grpc.SessionServiceStub(channel)
     call = stub.GetAudio(session_pb2.GetAudioRequest(session_id="sess_1"), timeout=10)
     assert dict(call.initial_metadata())["x-content-length"] == str(AUDIO_BYTES)

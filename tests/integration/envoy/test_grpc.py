@@ -1,4 +1,4 @@
-"""gRPC clients reach the service as if Envoy were not there."""
+"""gRPC clients use the service through Envoy as they would directly."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def test_a_call_and_its_rich_error_pass(channel: grpc.Channel) -> None:
     assert len(status.details) == 1
 
 
-def test_metadata_up_to_the_limit_is_taken_and_a_cookie_is_not_passed_on(channel: grpc.Channel, front: Front) -> None:
+def test_metadata_up_to_the_limit_is_accepted_and_cookies_are_removed(channel: grpc.Channel, front: Front) -> None:
     stub = session_pb2_grpc.SessionServiceStub(channel)
     for size in (1_000, 10_000, 14_000):
         metadata = (("x-any", "x" * size), ("cookie", "a" * 30_000))
@@ -44,7 +44,7 @@ def test_metadata_up_to_the_limit_is_taken_and_a_cookie_is_not_passed_on(channel
         assert "cookie" not in front.sessions.metadata[-1]
 
 
-def test_metadata_beyond_the_limit_is_refused_in_words(channel: grpc.Channel) -> None:
+def test_metadata_beyond_the_limit_is_refused_with_a_message(channel: grpc.Channel) -> None:
     stub = session_pb2_grpc.SessionServiceStub(channel)
     with pytest.raises(grpc.RpcError) as caught:
         stub.ListSessions(session_pb2.ListSessionsRequest(), timeout=5, metadata=(("x-any", "x" * 20_000),))
@@ -52,7 +52,7 @@ def test_metadata_beyond_the_limit_is_refused_in_words(channel: grpc.Channel) ->
     assert caught.value.details() == "the request's headers are larger than 16 KiB"
 
 
-def test_reflection_without_a_key_has_a_bound_and_calls_go_on(tmp_path: Path) -> None:
+def test_reflection_without_a_key_is_limited_and_calls_continue(tmp_path: Path) -> None:
     endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port())
     with (
         backend(endpoints.server_port),
@@ -84,8 +84,8 @@ def test_a_request_larger_than_any_of_the_contract_is_refused(channel: grpc.Chan
     assert caught.value.details() == "the request is larger than 16 KiB"
 
 
-def test_a_bidirectional_stream_is_not_held_back(channel: grpc.Channel) -> None:
-    """Each message is sent only after the answer to the one before it has come."""
+def test_a_bidirectional_stream_is_not_buffered(channel: grpc.Channel) -> None:
+    """Each message is sent after the response to the one before."""
     answers: list[str] = []
 
     def requests() -> Iterator[transcription_pb2.TranscribeRequest]:
@@ -117,7 +117,7 @@ def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "grpcweb"])
-def test_a_foreign_client_finds_the_service_by_reflection(front: Front, protocol: str) -> None:
+def test_a_client_without_stubs_finds_the_service_by_reflection(front: Front, protocol: str) -> None:
     buf = Path(sys.executable).parent / "buf"
     url = f"{front.http}/dalston.v1.SessionService/ListSessions"
     flags = ["--http2-prior-knowledge", "--reflect-protocol", "grpc-v1alpha"]

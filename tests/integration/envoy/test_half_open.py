@@ -1,4 +1,4 @@
-"""Requests that never end, by callers without a key: they hold nothing that others need, and are gone in time."""
+"""Requests without an end, from callers without a key: they block no others and are ended in time."""
 
 import json
 import queue
@@ -26,9 +26,9 @@ SERVICE = "/dalston.v1.SessionService"
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def short_limits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """An Envoy with limits short enough to wait for."""
-    folder = tmp_path_factory.mktemp("hasty")
+    folder = tmp_path_factory.mktemp("short_limits")
     limits = {"call_seconds": CALL_SECONDS, "stall_seconds": STALL_SECONDS}
     endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), **limits)
     with backend(endpoints.server_port) as sessions, bridge(endpoints.bridge_port), envoy(folder, endpoints):
@@ -56,15 +56,15 @@ NEVER_ENDING = {
     f"{SERVICE}/WatchSessions": CALL_SECONDS,
     "/grpc.health.v1.Health/Check": CALL_SECONDS,
 }
-"""Paths, and after how many seconds such a request is ended."""
+"""Paths, and the seconds after which such a request is ended."""
 
 
-def test_requests_that_never_end_are_ended_and_never_reach_the_server(hasty: Front) -> None:
+def test_requests_without_an_end_are_ended_before_the_server(short_limits: Front) -> None:
     done = threading.Event()
-    asked = len(hasty.sessions.metadata)
+    asked = len(short_limits.sessions.metadata)
     started = time.monotonic()
     ended: queue.Queue[tuple[str, float]] = queue.Queue()
-    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{short_limits.port}") as channel:
         calls = [
             (path, channel.stream_stream(path)(silence(done), timeout=20)) for path in NEVER_ENDING for _ in range(20)
         ]
@@ -76,9 +76,9 @@ def test_requests_that_never_end_are_ended_and_never_reach_the_server(hasty: Fro
         (path, grpc.StatusCode.DEADLINE_EXCEEDED) for path in NEVER_ENDING
     }
     assert [each for each in took if not -0.5 < each[1] - NEVER_ENDING[each[0]] < 4] == []
-    assert len(hasty.sessions.metadata) == asked
+    assert len(short_limits.sessions.metadata) == asked
     for path in NEVER_ENDING:
-        assert {entry["attempts"] for entry in log_entries(hasty, path, 20)} == {0}
+        assert {entry["attempts"] for entry in log_entries(short_limits, path, 20)} == {0}
 
 
 @pytest.mark.parametrize("method", ["ListSessions", "GetAudio", "WatchSessions"])
@@ -124,7 +124,7 @@ def test_a_stream_of_audio_lasts_longer_than_a_request_may_take_to_arrive(hasty:
 
 
 def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:
-    """Of calls to a path, once there are as many; Envoy writes them every second."""
+    """The log entries of a path, once there are as many; Envoy writes them every second."""
     deadline = time.monotonic() + 15
     while True:
         entries = [json.loads(line) for line in front.access_log.read_text().splitlines()]
@@ -134,7 +134,7 @@ def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:
         time.sleep(0.2)
 
 
-def test_a_body_that_never_ends_is_answered_408_in_json(hasty: Front) -> None:
+def test_a_body_without_an_end_is_a_408_in_json(short_limits: Front) -> None:
     def body() -> Iterator[bytes]:
         yield b"{"
         time.sleep(CALL_SECONDS + 3)
@@ -142,35 +142,35 @@ def test_a_body_that_never_ends_is_answered_408_in_json(hasty: Front) -> None:
 
     started = time.monotonic()
     try:
-        answer = httpx.post(f"{hasty.http}/v1/keys", content=body(), timeout=20)
+        answer = httpx.post(f"{short_limits.http}/v1/keys", content=body(), timeout=20)
     except httpx.TransportError:
-        # Written to after it was closed.
+        # The client writes after the server has closed.
         assert time.monotonic() - started > CALL_SECONDS
     else:
         assert answer.status_code == 408
         assert answer.json()["code"] == 4
 
 
-def test_watches_without_a_key_take_no_place_from_calls(hasty: Front) -> None:
-    """Many more than their share of the connection to the server."""
+def test_watches_without_a_key_block_no_calls(short_limits: Front) -> None:
+    """There are many more watches than one connection to the server may have."""
     with ExitStack() as channels:
         watches = []
         for _ in range(4):
-            # A connection has 100 streams, and a channel keeps to its connection.
+            # A connection has 100 streams, and a channel uses one connection.
             options = [("grpc.use_local_subchannel_pool", 1)]
-            channel = channels.enter_context(grpc.insecure_channel(f"127.0.0.1:{hasty.port}", options=options))
+            channel = channels.enter_context(grpc.insecure_channel(f"127.0.0.1:{short_limits.port}", options=options))
             watch = health_pb2_grpc.HealthStub(channel).Watch
             watches += [watch(health_pb2.HealthCheckRequest(), timeout=30) for _ in range(75)]
         refused = [call for call in watches if ended_with(call) is grpc.StatusCode.UNAVAILABLE]
-        # More while Envoy connects anew: what counts is that calls are served beside them.
+        # There are more while Envoy reconnects; calls must be served meanwhile.
         assert len(refused) >= 300 - 256
-        assert httpx.get(f"{hasty.http}/v1/realtime/sessions").status_code == 200
+        assert httpx.get(f"{short_limits.http}/v1/realtime/sessions").status_code == 200
         for call in watches:
             call.cancel()
 
 
 def ended_with(call: Any) -> grpc.StatusCode | None:
-    """The status of a watch that is over; None if it says something first."""
+    """The status of a watch that is over; None if it receives a message first."""
     try:
         next(call)
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""Behind nginx, as docs/operations.md configures it, every door works; with nginx's defaults the reason is told."""
+"""Behind nginx, configured as in docs/operations.md, all interfaces work; by default its errors have a reason."""
 
 import re
 import shutil
@@ -56,7 +56,7 @@ def nginx(folder: Path, servers: str, port: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def documented(front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """The port of nginx, and the certificate that it shows."""
+    """The port of nginx, and its certificate."""
     folder = tmp_path_factory.mktemp("nginx")
     certificate = make_certificate(folder, 1)
     guide = (ROOT / "docs" / "operations.md").read_text()
@@ -111,7 +111,7 @@ def test_grpc_in_both_directions_at_once(documented: tuple[int, Path]) -> None:
     assert answers == ["session_begin", *["final"] * 10]
 
 
-def test_with_the_defaults_of_nginx_the_reason_is_told(front: Front, tmp_path: Path) -> None:
+def test_with_the_defaults_of_nginx_the_error_has_a_reason(front: Front, tmp_path: Path) -> None:
     port = free_port()
     server = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{front.port}; }} }}"
     with nginx(tmp_path, server, port):

@@ -1,4 +1,4 @@
-"""Nothing behind Envoy."""
+"""Envoy without a running upstream."""
 
 import time
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
         "/v1/audio/transcriptions/stream",
     ],
 )
-def test_a_server_that_is_not_there_is_a_503_in_json(endpoints: Endpoints, path: str) -> None:
+def test_a_missing_server_is_a_503_in_json(endpoints: Endpoints, path: str) -> None:
     answer = httpx.get(f"http://127.0.0.1:{endpoints.port}{path}", timeout=10)
     assert answer.status_code == 503
     assert answer.json() == {
@@ -54,7 +54,7 @@ def test_a_grpc_client_sees_unavailable(endpoints: Endpoints) -> None:
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_server_that_comes_up_is_used_within_seconds(endpoints: Endpoints) -> None:
+def test_a_server_that_starts_is_used_within_seconds(endpoints: Endpoints) -> None:
     deadline = time.monotonic() + 8
     with backend(endpoints.server_port), httpx.Client(timeout=5) as client:
         answer = client.get(f"http://127.0.0.1:{endpoints.port}/v1/realtime/sessions")

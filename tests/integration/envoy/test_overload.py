@@ -1,4 +1,4 @@
-"""More requests that never end than Envoy has memory for: new ones are refused, and streams that run go on."""
+"""More requests without an end than Envoy has memory for: new ones are refused, and running streams continue."""
 
 import queue
 import socket
@@ -19,17 +19,17 @@ from tests.faults.http2 import RawHttp2
 from tests.integration.envoy.backend import backend
 
 HEAP = 48 << 20
-"""Envoy itself takes 14 MiB, and each of the requests below about 220 KB."""
+"""Envoy itself uses 14 MiB, and each of the requests below about 220 KB."""
 NEVER_ENDING = (
     b"POST /v1/realtime/tokens HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     b"x-a: " + b"a" * 50_000 + b"\r\ncontent-length: 16000\r\n\r\n" + b'{"' + b"b" * 15_000
 )
 SESSIONS = "/v1/realtime/sessions"
 MOST = 800
-"""Twice as many as there is memory for."""
+"""Twice as many as fit in the memory."""
 
 
-def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Path) -> None:
+def test_a_full_heap_refuses_new_requests_and_keeps_streams(tmp_path: Path) -> None:
     endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), heap_bytes=HEAP, requests_each=5 * MOST)
     with (
         backend(endpoints.server_port),
@@ -43,7 +43,7 @@ def test_a_full_heap_refuses_new_requests_and_leaves_streams_alone(tmp_path: Pat
         answers = transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe(requests(speech), timeout=60)
         speech.put(transcription_pb2.TranscribeRequest(config=transcription_pb2.TranscribeConfig()))
         next(answers)
-        # A connection from before: near the limit new ones wait.
+        # An existing connection, because new ones wait near the limit.
         assert client.get("/v1/openapi.json").status_code == 200
 
         with ExitStack() as held:
@@ -109,11 +109,11 @@ def requests(speech: queue.SimpleQueue[transcription_pb2.TranscribeRequest]) -> 
 
 
 def fill(held: ExitStack, port: int, sessions: session_pb2_grpc.SessionServiceStub) -> grpc.StatusCode | None:
-    """Opens requests that never end until others are refused; gives how these are."""
+    """Opens requests without an end until others are refused, and returns the status of these."""
     for number in range(MOST):
         connection = held.enter_context(socket.create_connection(("127.0.0.1", port), 10))
         connection.sendall(NEVER_ENDING)
-        # Envoy looks ten times a second.
+        # Envoy checks its memory ten times a second.
         if number % 10 == 9:
             time.sleep(0.2)
             if refused := refusal_of(sessions):

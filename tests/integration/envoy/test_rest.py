@@ -1,4 +1,4 @@
-"""REST is a translation of the gRPC service: what a client writes arrives, and what goes wrong is told in JSON."""
+"""REST is a translation of the gRPC service: parameters are passed on, and errors are JSON."""
 
 import json
 import re
@@ -57,14 +57,14 @@ def test_since_and_until_are_times(http: httpx.Client, front: Front, text: str) 
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2026-01-02", "1767323045", ""])
-def test_a_since_that_is_no_time_is_refused_in_words(http: httpx.Client, text: str) -> None:
+def test_a_since_that_is_no_time_is_refused_with_a_message(http: httpx.Client, text: str) -> None:
     answer = http.get(SESSIONS, params={"since": text})
     assert answer.status_code == 400, answer.text
     assert answer.json()["code"] == 3
     assert answer.json()["message"]
 
 
-def test_a_limit_of_zero_is_there_and_no_limit_is_not(http: httpx.Client, front: Front) -> None:
+def test_a_limit_of_zero_is_set_and_a_missing_one_is_not(http: httpx.Client, front: Front) -> None:
     http.get(f"{SESSIONS}?limit=0")
     assert front.sessions.requests[-1].HasField("limit")
     assert front.sessions.requests[-1].limit == 0
@@ -73,7 +73,7 @@ def test_a_limit_of_zero_is_there_and_no_limit_is_not(http: httpx.Client, front:
 
 
 @pytest.mark.parametrize("query", ["limit=many", "limit=1.5", "limit=99999999999"])
-def test_a_limit_that_is_no_number_is_refused_in_words(http: httpx.Client, query: str) -> None:
+def test_a_limit_that_is_no_number_is_refused_with_a_message(http: httpx.Client, query: str) -> None:
     answer = http.get(f"{SESSIONS}?{query}")
     assert answer.status_code == 400
     assert answer.json()["code"] == 3
@@ -110,18 +110,18 @@ def test_a_header_that_only_grpc_reads_does_no_harm(http: httpx.Client, path: st
 
 
 @pytest.mark.parametrize("size", [7_000, 10_000, 14_000, 30_000, 55_000])
-def test_headers_up_to_the_limit_are_always_taken(http: httpx.Client, size: int) -> None:
+def test_headers_up_to_the_limit_are_accepted(http: httpx.Client, size: int) -> None:
     headers = {"x-any": "x" * size}
     assert {http.get(SESSIONS, headers=headers).status_code for _ in range(10)} == {200}
 
 
-def test_headers_beyond_the_limit_are_refused_in_words(http: httpx.Client) -> None:
+def test_headers_beyond_the_limit_are_refused_with_a_message(http: httpx.Client) -> None:
     answer = http.get(SESSIONS, headers={"x-any": "x" * 70_000})
     assert answer.status_code == 431
     assert "64 KiB" in answer.json()["message"]
 
 
-def test_cookies_do_not_travel_to_the_server(http: httpx.Client, front: Front) -> None:
+def test_cookies_are_not_passed_to_the_server(http: httpx.Client, front: Front) -> None:
     assert http.get(SESSIONS, headers={"cookie": "a=b"}).status_code == 200
     assert "cookie" not in front.sessions.metadata[-1]
 
@@ -157,13 +157,13 @@ def test_aborted_is_a_conflict(http: httpx.Client) -> None:
         ("GET", f"{SESSIONS}:watch"),
     ],
 )
-def test_what_is_not_built_answers_501(http: httpx.Client, method: str, path: str) -> None:
+def test_an_unimplemented_method_is_a_501(http: httpx.Client, method: str, path: str) -> None:
     answer = http.request(method, path)
     assert answer.status_code == 501
     assert answer.json()["code"] == 12
 
 
-def test_a_download_streams_whole_with_its_type(http: httpx.Client) -> None:
+def test_a_download_is_complete_and_has_its_type(http: httpx.Client) -> None:
     answer = http.get(f"{SESSIONS}/sess_1/audio")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "audio/wav"
@@ -192,7 +192,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("method", "path", "headers", "status", "reason"), REFUSALS)
-def test_what_envoy_refuses_has_a_reason_in_json(
+def test_a_refusal_of_envoy_has_a_reason_in_json(
     http: httpx.Client, method: str, path: str, headers: dict[str, str], status: int, reason: str
 ) -> None:
     answer = http.request(method, path, headers=headers)
@@ -209,7 +209,7 @@ def test_what_envoy_refuses_has_a_reason_in_json(
     assert f"ERROR_REASON_{reason}" in ErrorReason.keys()  # noqa: SIM118 - an enum of protobuf
 
 
-def test_http_1_0_is_told_what_to_ask_with(front: Front) -> None:
+def test_http_1_0_is_answered_with_426(front: Front) -> None:
     with socket.create_connection(("127.0.0.1", front.port), 10) as client:
         client.sendall(f"GET {SESSIONS} HTTP/1.0\r\nhost: localhost\r\n\r\n".encode())
         answer = b""
@@ -242,7 +242,7 @@ def test_head_is_get_without_a_body(http: httpx.Client, path: str) -> None:
         assert asked.headers[name] == got.headers[name]
     if "content-length" in asked.headers:
         assert int(asked.headers["content-length"]) in (len(got.content), 0)
-    # The connection is as it was.
+    # The connection can still be used.
     assert http.get(path).content == got.content
 
 
@@ -364,7 +364,7 @@ def test_another_host_name_is_not_answered(http: httpx.Client) -> None:
     assert http.get(SESSIONS, headers={"host": "localhost:8000"}).status_code == 200
 
 
-def test_answers_are_neither_sniffed_nor_cached(http: httpx.Client) -> None:
+def test_responses_are_neither_sniffed_nor_cached(http: httpx.Client) -> None:
     for path in (SESSIONS, "/", f"{SESSIONS}?colour=red"):
         headers = http.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"

@@ -1,4 +1,4 @@
-"""What is tried on another server, and what is not."""
+"""Which calls are retried on another server, and which are not."""
 
 import grpc
 import httpx
@@ -12,9 +12,7 @@ def asked(front: Front, session_id: str) -> int:
     return sum(getattr(request, "session_id", "") == session_id for request in front.sessions.requests)
 
 
-def test_a_full_server_s_call_goes_elsewhere_and_a_tenant_at_its_limit_does_not(
-    channel: grpc.Channel, front: Front
-) -> None:
+def test_no_capacity_is_retried_elsewhere_and_a_tenant_limit_is_not(channel: grpc.Channel, front: Front) -> None:
     stub = session_pb2_grpc.SessionServiceStub(channel)
     for session_id, tries in (("sess_full", 3), ("sess_limit", 1)):
         before = asked(front, session_id)
@@ -24,7 +22,7 @@ def test_a_full_server_s_call_goes_elsewhere_and_a_tenant_at_its_limit_does_not(
         assert asked(front, session_id) - before == tries
 
 
-def test_a_call_that_meets_a_server_just_as_it_stops_goes_elsewhere(channel: grpc.Channel, front: Front) -> None:
+def test_a_call_to_a_stopping_server_is_retried_elsewhere(channel: grpc.Channel, front: Front) -> None:
     before = asked(front, "sess_stopping")
     with pytest.raises(grpc.RpcError) as refused:
         session_pb2_grpc.SessionServiceStub(channel).GetSession(
@@ -34,7 +32,7 @@ def test_a_call_that_meets_a_server_just_as_it_stops_goes_elsewhere(channel: grp
     assert asked(front, "sess_stopping") - before == 3
 
 
-def test_the_same_by_rest_and_the_header_stays_inside(http: httpx.Client, front: Front) -> None:
+def test_rest_is_retried_and_the_header_is_removed(http: httpx.Client, front: Front) -> None:
     for session_id, tries in (("sess_full", 3), ("sess_limit", 1)):
         before = asked(front, session_id)
         answer = http.get(f"/v1/realtime/sessions/{session_id}")

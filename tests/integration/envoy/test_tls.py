@@ -1,4 +1,4 @@
-"""All doors by TLS, with a certificate that is replaced while Envoy runs."""
+"""All interfaces over TLS, with a certificate that is replaced while Envoy runs."""
 
 import ssl
 import time
@@ -32,7 +32,7 @@ class Secured:
         return ssl.create_default_context(cafile=str(self.certificate.chain))
 
     def serial(self) -> int:
-        """Of the certificate that is shown now."""
+        """The serial number of the current certificate."""
         pem = ssl.get_server_certificate(("127.0.0.1", self.port))
         return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
@@ -68,7 +68,7 @@ def test_http_without_tls_is_not_served(secured: Secured) -> None:
         httpx.get(f"http://127.0.0.1:{secured.port}/v1/realtime/sessions", timeout=5, trust_env=False)
 
 
-def test_a_new_certificate_is_shown_without_a_restart(secured: Secured, tmp_path: Path) -> None:
+def test_a_new_certificate_is_used_without_a_restart(secured: Secured, tmp_path: Path) -> None:
     assert secured.serial() == 1
     make_certificate(secured.certificate.chain.parent, 2)
     deadline = time.monotonic() + 20

@@ -17,7 +17,7 @@ def test_a_websocket_reaches_the_bridge_with_its_query(front: Front) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/realtime/sessions", "/nothing", "/v1/realtime/stream"])
-def test_a_websocket_anywhere_else_is_told_that_nothing_is_there(http: httpx.Client, path: str) -> None:
+def test_a_websocket_at_another_path_is_a_404(http: httpx.Client, path: str) -> None:
     upgrade = {
         "connection": "Upgrade",
         "upgrade": "websocket",
@@ -31,7 +31,7 @@ def test_a_websocket_anywhere_else_is_told_that_nothing_is_there(http: httpx.Cli
     assert answer.json()["details"][0]["reason"] == "PATH_NOT_FOUND"
 
 
-def test_envoy_does_not_warn_at_a_websocket(front: Front) -> None:
+def test_envoy_logs_no_warning_for_a_websocket(front: Front) -> None:
     with connect(f"ws://127.0.0.1:{front.port}{PATH}", proxy=None) as socket:
         socket.recv()
     assert "deprecated" not in front.access_log.with_name("envoy.log").read_text()
@@ -39,7 +39,7 @@ def test_envoy_does_not_warn_at_a_websocket(front: Front) -> None:
 
 def test_the_longest_query_of_the_contract_passes(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary of 100 terms of 50 three-byte characters."""
-    monkeypatch.setattr(http11, "MAX_LINE_LENGTH", 65536)  # of the stand-in
+    monkeypatch.setattr(http11, "MAX_LINE_LENGTH", 65536)  # of the substitute
     path = f"{PATH}?vocabulary={'%E6%96%87' * 5000}"
     with connect(f"ws://127.0.0.1:{front.port}{path}", proxy=None) as socket:
         assert socket.recv() == path

@@ -60,7 +60,7 @@ async def opened(stub: TranscriptionServiceStub, model: str) -> GrpcCall:
     return call
 
 
-async def test_a_client_that_writes_while_it_is_refused_gets_all_messages_and_the_servers_status(stub):
+async def test_a_client_that_writes_during_a_refusal_gets_the_servers_status(stub):
     for _ in range(20):
         call = await opened(stub, "refused")
         async with asyncio.timeout(20):

@@ -16,13 +16,13 @@ from tests.integration.stack import substitute
 
 
 def _as_at_a_terminal() -> None:
-    """What runs the tests may ignore Ctrl-C, as a job in a shell's background does, and children inherit that."""
+    """Resets SIGINT: a background job of a shell ignores it, and its children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
 class Command:
-    """`python -m stack up`, on stand-ins for server and bridge, in a process of its own."""
+    """`python -m stack up` with substitutes for server and bridge, in a process of its own."""
 
     home: Path
     port: int = field(default_factory=free_port)
@@ -46,11 +46,11 @@ class Command:
 
     def wait_until_up(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        said = iter(process.stdout.readline, "")
-        assert any("The stack is up" in line for line in said), process.communicate()
+        lines = iter(process.stdout.readline, "")
+        assert any("The stack is up" in line for line in lines), process.communicate()
 
     def left(self) -> list[str]:
-        """Processes of this stack that run: told by a mark in their environment, or by the folder they are in."""
+        """Running processes of this stack, identified by a mark in their environment or by their folder."""
         found = []
         for process in psutil.process_iter():
             try:

@@ -1,9 +1,9 @@
-"""Another user of the machine, who tries every way into a stack that the network and the disk leave open.
+"""Attacks a stack as another user of the machine, over the network and on the disk.
 
 python intruder.py UID GID
 
-Started by root, it becomes this user first. Reads from stdin what there is, as JSON: {"tcp": [ports], "unix": [paths],
-"folders": [paths], "bucket": name}. Prints what it got at, as a JSON list of sentences.
+Started by root, it becomes this user first. It reads its targets from stdin, as JSON: {"tcp": [ports], "unix": [paths],
+"folders": [paths], "bucket": name}. It prints its successes, as a JSON list of sentences.
 """
 
 import json
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import grpc
 
-TELLS_NOTHING = ("/healthz", "/status")
-"""Paths that anybody may ask for: they say that the part lives, and have nothing in their answer."""
+PUBLIC_PATHS = ("/healthz", "/status")
+"""Public paths: they report that the part runs, and their responses have no content."""
 METHODS = (
     "/grpc.health.v1.Health/Check",
     "/dalston.v1.SessionService/ListSessions",
@@ -32,11 +32,11 @@ METHODS = (
 )
 UNREACHED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.DEADLINE_EXCEEDED}
 _INVALID_PASSWORD = b"R\x00\x00\x00\x08\x00\x00\x00\x00"
-"""What Postgres says to who needs none."""
+"""The authentication request of Postgres for users without a password."""
 
 
 def requests(bucket: str) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Method, path and headers; those of a page are what a browser sends without asking the server first."""
+    """Method, path and headers; those of a page are what a browser sends without a preflight."""
     page = {"Origin": "https://evil.example", "Content-Type": "text/plain"}
     for path in ("/", "/healthz", "/metrics", "/status", "/ui/index.html", "/debug/pprof/", "/stats", "/config_dump"):
         yield "GET", path, page
@@ -64,7 +64,7 @@ def requests(bucket: str) -> Iterator[tuple[str, str, dict[str, str]]]:
 
 
 def by_http(port: int, bucket: str) -> Iterator[str]:
-    anybody = ssl._create_unverified_context()  # noqa: S323 - an intruder trusts whoever answers
+    anybody = ssl._create_unverified_context()  # noqa: S323 - an intruder trusts any server
     for method, path, headers in requests(bucket):
         for kind in ("http", "https"):
             connection = HTTPConnection("127.0.0.1", port, timeout=3)
@@ -73,13 +73,13 @@ def by_http(port: int, bucket: str) -> Iterator[str]:
             try:
                 connection.request(method, path, b"x" if method in ("POST", "PUT") else None, headers)
                 answer = connection.getresponse()
-                said = answer.read(200)
+                body = answer.read(200)
             except (OSError, HTTPException):
                 continue
             finally:
                 connection.close()
-            if answer.status < 400 and (said or path not in TELLS_NOTHING):
-                yield f"{kind} port {port}: {method} {path} answered {answer.status}: {said!r}"
+            if answer.status < 400 and (body or path not in PUBLIC_PATHS):
+                yield f"{kind} port {port}: {method} {path} answered {answer.status}: {body!r}"
 
 
 def by_grpc(target: str) -> Iterator[str]:
@@ -87,12 +87,12 @@ def by_grpc(target: str) -> Iterator[str]:
         with grpc.insecure_channel(target) as channel:
             call = channel.unary_unary(method, lambda data: data, lambda data: data)
             try:
-                said = call(b"", timeout=2)
+                body = call(b"", timeout=2)
             except grpc.RpcError as error:
                 if error.code() not in UNREACHED:
-                    yield f"gRPC {target}: {method} was refused by what it reached: {error.code().name}"
+                    yield f"gRPC {target}: {method} was refused by the service itself: {error.code().name}"
             else:
-                yield f"gRPC {target}: {method} answered {said[:100]!r}"
+                yield f"gRPC {target}: {method} answered {body[:100]!r}"
 
 
 def by_postgres(port: int) -> Iterator[str]:
@@ -101,11 +101,11 @@ def by_postgres(port: int) -> Iterator[str]:
             with socket.create_connection(("127.0.0.1", port), 3) as connection:
                 words = f"user\0{user}\0database\0dalston\0\0".encode()
                 connection.sendall(struct.pack("!ii", len(words) + 8, 196608) + words)
-                said = connection.recv(100)
+                body = connection.recv(100)
         except OSError:
             continue
-        if said.startswith(_INVALID_PASSWORD):
-            yield f"port {port}: Postgres lets {user} in without a password"
+        if body.startswith(_INVALID_PASSWORD):
+            yield f"port {port}: Postgres admits {user} without a password"
 
 
 def by_socket(path: str) -> Iterator[str]:
@@ -130,7 +130,7 @@ def by_disk(folder: str) -> Iterator[str]:
 
 
 def main() -> None:
-    # After all imports, the late ones too: the interpreter may be in a folder closed to that user.
+    # After all imports, also lazy ones: the interpreter may be in a folder closed to that user.
     list(by_http(9, "none"))
     list(by_grpc("127.0.0.1:9"))
     uid, gid = map(int, sys.argv[1:])

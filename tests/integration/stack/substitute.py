@@ -1,7 +1,7 @@
 """Programs that take the place of the server and the bridge, and the stack's own command on top of them.
 
-python stand_in.py server|bridge [stubborn|broken|broken_later]
-python stand_in.py up [server words...]      the command `up` with these stand-ins
+python substitute.py server|bridge [stubborn|broken|broken_later]
+python substitute.py up [server words...]      the command `up` with these substitutes
 """
 
 import os

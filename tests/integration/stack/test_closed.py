@@ -1,4 +1,4 @@
-"""What another user of the machine gets at while a stack runs: the public port, and nothing else."""
+"""Another user of the machine can use the public port of a running stack, and nothing else."""
 
 import asyncio
 import io
@@ -31,13 +31,13 @@ from tests.integration.stack import intruder
 
 SECONDS = 3
 SEARCH = 1 << 1 | 1 << 2
-"""To pass through folders that are closed to the user of the parts, for what is in such a folder."""
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
+"""The right to pass through folders that are closed to the user of the parts."""
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @pytest.fixture(scope="module")
 def own_stack() -> Iterator[Stack]:
-    """In a folder that others may enter: what is in it is closed by itself."""
+    """A stack in a folder that others may enter: its own folders are private."""
     with tempfile.TemporaryDirectory(prefix="dalston-open-") as folder:
         home = Path(folder)
         home.chmod(0o755)
@@ -50,7 +50,7 @@ def own_stack() -> Iterator[Stack]:
 
 
 async def record(stack: Stack) -> str:
-    """Leaves a recording to be stolen; gives its session."""
+    """Makes a recording and returns its session id."""
     audio = pattern.audio(1, 0, SECONDS * pattern.BYTES_PER_SECOND)
     async with AsyncClient(stack.base_url) as client:
         async with client.transcribe(
@@ -83,7 +83,7 @@ def listening(stack: Stack) -> tuple[list[int], list[str]]:
     return sorted(ports), sorted(paths)
 
 
-async def test_another_user_reads_forges_and_deletes_nothing(own_stack: Stack) -> None:
+async def test_another_user_cannot_read_forge_or_delete_anything(own_stack: Stack) -> None:
     session_id = await record(own_stack)
     ports, paths = listening(own_stack)
     assert own_stack.port in ports
@@ -96,10 +96,10 @@ async def test_another_user_reads_forges_and_deletes_nothing(own_stack: Stack) -
         "folders": [str(path) for path in own_stack.home.path.iterdir() if path.is_dir()],
         "bucket": own_stack.s3.bucket,
     }
-    nobody = pwd.getpwnam("nobody")
+    as_nobody = pwd.getpwnam("nobody")
     done = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, intruder.__file__, str(nobody.pw_uid), str(nobody.pw_gid)],
+        [sys.executable, intruder.__file__, str(as_nobody.pw_uid), str(as_nobody.pw_gid)],
         input=json.dumps(there),
         capture_output=True,
         text=True,
@@ -127,9 +127,9 @@ def is_open(path: Path) -> bool:
     return all(each.stat().st_mode & 0o001 for each in path.parents)
 
 
-def test_envoy_shows_a_certificate_of_root_and_its_successor_on_a_low_port(tmp_path: Path) -> None:
+def test_envoy_serves_a_certificate_of_root_and_its_renewal(tmp_path: Path) -> None:
     port = next(port for port in range(1023, 900, -1) if is_free("127.0.0.1", port))
-    secret = tmp_path / "live"  # as certbot has it
+    secret = tmp_path / "live"  # as certbot stores it
     secret.mkdir(mode=0o700)
     certificate = make_certificate(secret, 1)
     with tempfile.TemporaryDirectory(prefix="dalston-open-") as folder:
@@ -151,6 +151,6 @@ def test_envoy_shows_a_certificate_of_root_and_its_successor_on_a_low_port(tmp_p
 
 
 def serial(port: int) -> int:
-    """Of the certificate that is shown."""
+    """The serial number of the certificate."""
     pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=10)
     return x509.load_pem_x509_certificate(pem.encode()).serial_number

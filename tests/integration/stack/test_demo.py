@@ -13,7 +13,7 @@ from stack.settings import ROOT
 from stack.supervisor import Stack
 
 
-def test_it_shows_the_text_and_the_stored_session(
+def test_the_demo_shows_the_text_and_the_stored_session(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     speech, rate = soundfile.read(ROOT / "samples" / "sense-and-sensibility.flac", dtype="int16", frames=8 * 16_000)

@@ -1,4 +1,4 @@
-"""The demo's client against a bridge that behaves by recipe."""
+"""The demo's client against a scripted bridge."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ def bridge(handler: Callable[[ServerConnection], None]) -> Iterator[str]:
         thread.join()
 
 
-def test_audio_goes_out_at_the_pace_of_speech_and_messages_come_meanwhile() -> None:
+def test_audio_is_sent_in_real_time_and_messages_arrive_meanwhile() -> None:
     received: list[bytes] = []
 
     def handler(connection: ServerConnection) -> None:
@@ -49,7 +49,7 @@ def test_audio_goes_out_at_the_pace_of_speech_and_messages_come_meanwhile() -> N
     assert 0.9 < time.monotonic() - began < 3
 
 
-def test_an_error_is_told_in_the_words_of_the_service() -> None:
+def test_an_error_has_the_message_of_the_service() -> None:
     def handler(connection: ServerConnection) -> None:
         connection.send(json.dumps({"type": "error", "code": "no_capacity", "message": "all places are taken"}))
         connection.close(4503)
@@ -58,7 +58,7 @@ def test_an_error_is_told_in_the_words_of_the_service() -> None:
         list(transcribe(url, SECOND, 16_000, time.sleep))
 
 
-def test_a_stream_that_is_cut_is_told() -> None:
+def test_an_aborted_stream_is_an_error() -> None:
     def handler(connection: ServerConnection) -> None:
         connection.send(BEGIN)
         connection.recv()
@@ -68,12 +68,12 @@ def test_a_stream_that_is_cut_is_told() -> None:
         list(transcribe(url, SECOND, 16_000, time.sleep))
 
 
-def test_nobody_there_is_told() -> None:
+def test_an_unreachable_service_is_an_error() -> None:
     with pytest.raises(StreamFailed, match="cannot stream to"):
         list(transcribe(f"ws://127.0.0.1:{free_port()}/", SECOND, 16_000, time.sleep))
 
 
-def test_ctrl_c_ends_it_between_two_chunks() -> None:
+def test_ctrl_c_ends_the_stream_between_two_chunks() -> None:
     def handler(connection: ServerConnection) -> None:
         connection.send(BEGIN)
         for _ in connection:

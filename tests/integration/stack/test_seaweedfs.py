@@ -1,4 +1,4 @@
-"""The launcher of SeaweedFS, and what its way of stopping it costs."""
+"""The launcher of SeaweedFS, which stops it by a kill."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ def client(server: S3Server, **other: str) -> Any:
 
 
 def test_nothing_acknowledged_is_lost_when_the_server_is_killed_at_once(tmp_path: Path) -> None:
-    """That is how it is stopped. The second start is on other ports, and has new volumes to make."""
+    """The launcher stops it by a kill. The second start is on other ports, and creates new volumes."""
     written: dict[str, str] = {}
 
     def put(s3: Any, bucket: str, key: str, body: bytes) -> None:
@@ -66,16 +66,16 @@ def test_a_wrong_key_is_refused(s3: S3Server) -> None:
         client(s3, aws_secret_access_key="guess").list_buckets()
 
 
-def test_nothing_stays_in_tmp(tmp_path: Path) -> None:
+def test_no_file_stays_in_tmp(tmp_path: Path) -> None:
     with seaweedfs(tmp_path):
         pass
     sockets = re.findall(r"/tmp/seaweedfs-\S+\.sock", (tmp_path / "seaweedfs.log").read_text())  # noqa: S108
-    assert sockets, "it makes some, with names of its own choice"
+    assert sockets, "the server creates sockets with names of its own"
     assert not any(Path(name).exists() for name in sockets)
 
 
-def test_a_port_whose_socket_a_killed_server_has_left_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user's cannot be removed, and the servers would connect to it instead of each other."""
+def test_a_port_with_a_socket_of_a_killed_server_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket of another user cannot be removed, and the servers would connect to it instead of each other."""
     left = socket.socket(socket.AF_UNIX)
     taken, free = free_port(), free_port()
     path = seaweedfs_module._socket_of("master", taken)

@@ -1,4 +1,4 @@
-"""The process tree: complete when it is up, and gone when it is not, whatever ends it."""
+"""The process tree: complete while the stack is up, and gone afterwards, whatever ended it."""
 
 import signal
 import socket
@@ -27,13 +27,13 @@ from tests.integration.stack.substitute import programs
 PARTS = ["seaweedfs", "postgres", "server", "bridge", "envoy"]
 
 
-# Not asked by the stand-ins; it saves the seconds that an own S3 server takes to start.
+# The substitutes do not use it; it saves the start of an S3 server.
 OUTER_S3 = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def outer(postgres_server: PostgresServer) -> dict[str, str]:
-    """The environment of a stack whose stores are not its own."""
+def external(postgres_server: PostgresServer) -> dict[str, str]:
+    """The environment of a stack with external stores."""
     return {"DALSTON_DATABASE_URL": postgres_server.url, "DALSTON_S3_ENDPOINT_URL": OUTER_S3}
 
 
@@ -42,7 +42,7 @@ def settings(home: Path, **more: object) -> StackSettings:
     return StackSettings(**(values | more))
 
 
-def test_all_parts_run_and_are_gone_afterwards(tmp_path: Path) -> None:
+def test_all_parts_run_and_end_with_the_stack(tmp_path: Path) -> None:
     with running_stack(settings(tmp_path), programs=programs()) as stack:
         stack.check()
         assert [process.name for process in stack.processes] == PARTS
@@ -51,7 +51,7 @@ def test_all_parts_run_and_are_gone_afterwards(tmp_path: Path) -> None:
         assert all(psutil.pid_exists(pid) for pid in pids)
         logs = tmp_path / "logs"
         assert {path.name for path in logs.iterdir()} >= {"server.log", "postgres.log"}
-        # Envoy writes what it has served once a second.
+        # Envoy writes its access log once a second.
         deadline = time.monotonic() + 20
         while not (logs / "access.log").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -59,18 +59,18 @@ def test_all_parts_run_and_are_gone_afterwards(tmp_path: Path) -> None:
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_outer_stores_are_used_instead_of_own_ones(
+def test_external_stores_are_used_instead_of_embedded_ones(
     tmp_path: Path, postgres_server: PostgresServer, s3: S3Server
 ) -> None:
-    outer = settings(tmp_path, database_url=postgres_server.url, s3_endpoint_url=s3.endpoint_url)
-    with running_stack(outer, programs=programs()) as stack:
+    external = settings(tmp_path, database_url=postgres_server.url, s3_endpoint_url=s3.endpoint_url)
+    with running_stack(external, programs=programs()) as stack:
         assert [process.name for process in stack.processes] == ["server", "bridge", "envoy"]
         assert stack.database_url == postgres_server.url
         assert stack.s3 is None
 
 
 class Notes(Silent):
-    """What a person at the terminal is told."""
+    """The notes that a person at the terminal reads."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -80,7 +80,7 @@ class Notes(Silent):
 
 
 def kill(stack: Stack, part: str) -> None:
-    """And waits until that is noticed."""
+    """Kills a part and waits until the stack notices it."""
     process = process_of(stack, part)
     process.popen.kill()
     process.popen.wait()
@@ -100,7 +100,7 @@ def wait_until_whole(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_dies_is_started_again_where_it_was(
+def test_a_part_that_dies_is_restarted_on_its_address(
     tmp_path: Path, postgres_server: PostgresServer, part: str
 ) -> None:
     s3 = None if part == "seaweedfs" else OUTER_S3
@@ -131,13 +131,13 @@ def listening(stack: Stack) -> set[int]:
     return found
 
 
-def test_a_part_that_keeps_dying_stops_the_stack_with_the_reason(
+def test_a_part_that_keeps_dying_stops_the_stack_with_its_error(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
-    outer = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
+    external = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
     with (
         pytest.raises(GivenUp, match=r"server failed 5 times in a row(.|\n)*killed by signal 9") as caught,
-        running_stack(outer, programs=programs()) as stack,
+        running_stack(external, programs=programs()) as stack,
     ):
         pids = []
         while True:
@@ -149,27 +149,25 @@ def test_a_part_that_keeps_dying_stops_the_stack_with_the_reason(
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
-def test_a_server_that_cannot_start_any_more_stops_the_stack_with_its_last_words(
-    command: Command, outer: dict[str, str]
-) -> None:
-    """The person at the terminal sees a line for each time, and at the end why."""
-    process = command.start("broken_later", **outer, STAND_IN_MARK=str(command.home.with_name("mark")))
+def test_a_server_that_cannot_restart_stops_the_stack_with_its_log(command: Command, external: dict[str, str]) -> None:
+    """The terminal shows a line per failure, and the reason at the end."""
+    process = command.start("broken_later", **external, STAND_IN_MARK=str(command.home.with_name("mark")))
     command.wait_until_up(process)
     (server,) = (each for each in psutil.Process(process.pid).children() if "server" in each.cmdline())
     command.home.with_name("mark").touch()
     server.kill()
-    said, complaint = process.communicate(timeout=60)
+    output, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said.count("; starting it again in ") == 4
-    assert "server was killed by signal 9; starting it again" in said
-    assert "server ended with exit code 1; starting it again" in said
+    assert output.count("; starting it again in ") == 4
+    assert "server was killed by signal 9; starting it again" in output
+    assert "server ended with exit code 1; starting it again" in output
     assert "server failed 5 times in a row" in complaint
     assert "the configuration makes no sense any more" in complaint
     assert command.left() == []
 
 
-def test_ctrl_c_while_a_part_is_started_again_stops_everything(command: Command, outer: dict[str, str]) -> None:
-    process = command.start(**outer)
+def test_ctrl_c_during_a_restart_stops_all_parts(command: Command, external: dict[str, str]) -> None:
+    process = command.start(**external)
     command.wait_until_up(process)
     assert process.stdout is not None
     (server,) = (each for each in psutil.Process(process.pid).children() if "server" in each.cmdline())
@@ -181,16 +179,16 @@ def test_ctrl_c_while_a_part_is_started_again_stops_everything(command: Command,
     assert command.left() == []
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path: Path, postgres_server: PostgresServer) -> None:
-    outer = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
+def test_the_error_of_a_server_that_cannot_start_is_shown(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    external = settings(tmp_path, s3_endpoint_url=OUTER_S3, database_url=postgres_server.url)
     with (
         pytest.raises(ProcessDied, match=r"exit code 1(.|\n)*the configuration makes no sense"),
-        running_stack(outer, programs=programs("broken")),
+        running_stack(external, programs=programs("broken")),
     ):
         pass
 
 
-def test_weights_that_cannot_be_had_are_one_sentence(tmp_path: Path) -> None:
+def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:
     failing = ("/bin/sh", "-c", "echo fetching; echo there is no model of this name >&2; exit 1")
     with (
         pytest.raises(CannotStart, match=r"^there is no model of this name"),
@@ -199,15 +197,15 @@ def test_weights_that_cannot_be_had_are_one_sentence(tmp_path: Path) -> None:
         pass
 
 
-def test_a_mistyped_setting_is_told_with_the_one_that_was_meant(command: Command) -> None:
+def test_a_mistyped_setting_is_reported_with_the_likely_name(command: Command) -> None:
     with socket.create_server(("127.0.0.1", command.port)):
         process = command.start(DALSTON_ALOWED_ORIGINS="hunter2")
-        _, said = process.communicate(timeout=60)
-    assert "DALSTON_ALOWED_ORIGINS is no setting and is ignored; did you mean DALSTON_ALLOWED_ORIGINS?" in said
-    assert "hunter2" not in said
+        _, log = process.communicate(timeout=60)
+    assert "DALSTON_ALOWED_ORIGINS is no setting and is ignored; did you mean DALSTON_ALLOWED_ORIGINS?" in log
+    assert "hunter2" not in log
 
 
-def test_a_busy_port_is_told_before_anything_starts(command: Command) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(command: Command) -> None:
     with socket.create_server(("127.0.0.1", command.port)):
         process = command.start()
         _, complaint = process.communicate(timeout=20)
@@ -217,8 +215,8 @@ def test_a_busy_port_is_told_before_anything_starts(command: Command) -> None:
     assert not command.home.exists()
 
 
-def test_a_second_stack_on_the_same_home_is_refused(command: Command, outer: dict[str, str]) -> None:
-    first = command.start(**outer)
+def test_a_second_stack_on_the_same_home_is_refused(command: Command, external: dict[str, str]) -> None:
+    first = command.start(**external)
     command.wait_until_up(first)
     second = command.start(DALSTON_PORT=str(free_port()))
     _, complaint = second.communicate(timeout=20)
@@ -231,7 +229,7 @@ def test_a_second_stack_on_the_same_home_is_refused(command: Command, outer: dic
 
 
 @pytest.mark.parametrize(
-    ("env", "says"),
+    ("env", "shown"),
     [
         ({"DALSTON_HOST": "0.0.0.0"}, "refusing to listen on 0.0.0.0 with DALSTON_AUTH=none"),  # noqa: S104
         ({"DALSTON_HOST": "198.51.100.7", "DALSTON_ALLOW_UNAUTHENTICATED": "true"}, "no address of this machine"),
@@ -239,12 +237,12 @@ def test_a_second_stack_on_the_same_home_is_refused(command: Command, outer: dic
         ({"DALSTON_HOME": "/dev/null/home"}, "cannot write to /dev/null/home"),
     ],
 )
-def test_settings_that_cannot_work_are_one_sentence(command: Command, env: dict[str, str], says: str) -> None:
+def test_invalid_settings_are_one_sentence(command: Command, env: dict[str, str], shown: str) -> None:
     process = command.start(**env)
     _, complaint = process.communicate(timeout=20)
     assert process.returncode in (1, 2)
     assert complaint.count("\n") == 1
-    assert says in complaint
+    assert shown in complaint
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.9, 1.5, 2.5, 4.0])
@@ -255,7 +253,7 @@ def test_ctrl_c_during_the_start_leaves_no_process(command: Command, seconds: fl
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=20)
     assert process.returncode in (130, 0, -signal.SIGINT)
-    # Python's own, while it still reads the program; how long it does depends on the machine.
+    # The exit code of Python itself, if the signal arrives before the handlers are installed.
     assert "Traceback" not in complaint or seconds < 1 or "<frozen importlib" in complaint
     assert command.left() == []
 
@@ -269,9 +267,9 @@ def wait(pid: int, seconds: float) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_a_running_stack_with_success(
-    command: Command, outer: dict[str, str], number: signal.Signals
+    command: Command, external: dict[str, str], number: signal.Signals
 ) -> None:
-    process = command.start(**({} if number == signal.SIGINT else outer))
+    process = command.start(**({} if number == signal.SIGINT else external))
     command.wait_until_up(process)
     assert len(command.left()) >= (6 if number == signal.SIGINT else 4)
     process.send_signal(number)
@@ -280,8 +278,8 @@ def test_a_signal_stops_a_running_stack_with_success(
     assert command.left() == []
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_part_that_will_not_stop(command: Command, outer: dict[str, str]) -> None:
-    process = command.start("stubborn", **outer)
+def test_a_second_ctrl_c_kills_a_part_that_ignores_sigterm(command: Command, external: dict[str, str]) -> None:
+    process = command.start("stubborn", **external)
     command.wait_until_up(process)
     process.send_signal(signal.SIGINT)
     with pytest.raises(TimeoutError):
@@ -291,7 +289,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_part_that_will_not_stop(command: Co
     assert command.left() == []
 
 
-def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command) -> None:
+def test_a_killed_supervisor_leaves_no_process_and_blocks_no_start(command: Command) -> None:
     process = command.start("stubborn")
     command.wait_until_up(process)
     process.kill()
@@ -305,24 +303,24 @@ def test_a_killed_supervisor_leaves_no_process_and_no_obstacle(command: Command)
 
 
 @pytest.mark.timeout(120)
-def test_up_with_keys_says_how_to_make_the_first_one(command: Command) -> None:
+def test_up_with_keys_shows_how_to_create_the_first_one(command: Command) -> None:
     process = command.start(DALSTON_AUTH="keys", DALSTON_S3_ENDPOINT_URL=OUTER_S3)
     command.wait_until_up(process)
     assert process.stdout is not None
-    said = ""
-    while "curl -H" not in said and (line := process.stdout.readline()):
-        said += line
+    output = ""
+    while "curl -H" not in output and (line := process.stdout.readline()):
+        output += line
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert "persistence.access create-key --tenant default" in said
-    assert f"DALSTON_HOME={command.home} " in said
-    assert "postgresql://dalston@127.0.0.1:" in said
-    assert (command.home / "postgres" / "password").read_text() not in said
-    assert 'curl -H "Authorization: Bearer $KEY"' in said
+    assert "persistence.access create-key --tenant default" in output
+    assert f"DALSTON_HOME={command.home} " in output
+    assert "postgresql://dalston@127.0.0.1:" in output
+    assert (command.home / "postgres" / "password").read_text() not in output
+    assert 'curl -H "Authorization: Bearer $KEY"' in output
 
 
 @pytest.mark.parametrize("setting", [{"DALSTON_AUTH": "keys"}, {"DALSTON_TLS_CERT": "c", "DALSTON_TLS_KEY": "k"}])
-def test_the_demo_is_refused_where_it_would_need_a_key_or_a_certificate(
+def test_the_demo_is_refused_with_keys_or_tls(
     setting: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in setting.items():

@@ -54,7 +54,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_only_streams_of_audio_may_wait_in_front_of_the_server_for_long(method: MethodDescriptor) -> None:
+def test_only_audio_streams_may_wait_long_for_the_server(method: MethodDescriptor) -> None:
     route = route_of(method)
     filters, action = route.get("typed_per_filter_config", {}), route["route"]
     assert ("whole_request" in filters) is not method.client_streaming

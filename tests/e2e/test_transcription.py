@@ -1,4 +1,4 @@
-"""Real speech through Envoy, the bridge and the server, into Postgres and S3, and out again by REST."""
+"""Real speech through Envoy, the bridge and the server, into Postgres and S3, and back over REST."""
 
 import asyncio
 import io
@@ -22,15 +22,19 @@ STORED = {"store_audio": "true", "store_transcript": "true"}
 
 
 @pytest.fixture(scope="module")
-async def told(client: Client, sample: Sample) -> Outcome:
+async def outcome_of_sample(client: Client, sample: Sample) -> Outcome:
     """One stored session of the whole sample."""
     asked = {"language": "en", "word_timestamps": "true", "vocabulary": '["Dashwood", "Norland Park"]'}
     return await client.transcribe(*chunks(sample.pcm.tobytes()), **STORED, **asked)
 
 
-async def test_the_text_is_right_and_every_final_is_in_its_place(told: Outcome, sample: Sample) -> None:
-    assert told.close_code == 1000
-    begin, end, finals = told.messages[0], told.messages[-1], told.of("transcript.final")
+async def test_the_text_is_right_and_finals_are_in_order(outcome_of_sample: Outcome, sample: Sample) -> None:
+    assert outcome_of_sample.close_code == 1000
+    begin, end, finals = (
+        outcome_of_sample.messages[0],
+        outcome_of_sample.messages[-1],
+        outcome_of_sample.of("transcript.final"),
+    )
     assert begin["type"] == "session.begin"
     assert begin["config"] == {
         "sample_rate": 16000,
@@ -49,37 +53,39 @@ async def test_the_text_is_right_and_every_final_is_in_its_place(told: Outcome, 
     edges = [edge for final in finals for edge in (final["start"], final["end"])]
     assert edges == sorted(edges)
     assert all(0.3 < final["confidence"] <= 1 and final["language"] == "en" for final in finals)
-    starts, ends = told.of("vad.speech_start"), told.of("vad.speech_end")
+    starts, ends = outcome_of_sample.of("vad.speech_start"), outcome_of_sample.of("vad.speech_end")
     assert [s["timestamp"] for s in starts] == [final["start"] for final in finals]
     assert [s["timestamp"] for s in ends] == [final["end"] for final in finals]
 
 
-async def test_each_final_has_its_words_each_in_its_place(told: Outcome, client: Client) -> None:
-    finals = told.of("transcript.final")
+async def test_each_final_has_its_words_in_order(outcome_of_sample: Outcome, client: Client) -> None:
+    finals = outcome_of_sample.of("transcript.final")
     for final in finals:
         assert " ".join(word["word"] for word in final["words"]) == final["text"]
         times = [time for word in final["words"] for time in (word["start"], word["end"])]
         assert [final["start"], *times, final["end"]] == sorted([final["start"], *times, final["end"]])
         assert all(0 < word["confidence"] <= 1 for word in final["words"])
         assert "language_probability" not in final
-    path = f"/v1/realtime/sessions/{told.messages[0]['session_id']}"
+    path = f"/v1/realtime/sessions/{outcome_of_sample.messages[0]['session_id']}"
     stored = (await client.http.get(f"{path}/transcript")).json()
     assert [
-        {**word, "confidence": round(word["confidence"], 6)} for said in stored["utterances"] for word in said["words"]
+        {**word, "confidence": round(word["confidence"], 6)}
+        for utterance in stored["utterances"]
+        for word in utterance["words"]
     ] == [word for final in finals for word in final["words"]]
 
 
-async def test_each_final_points_at_its_words_in_the_audio(told: Outcome, client: Client, sample: Sample) -> None:
-    """Cutting the audio where a final says and transcribing the piece alone gives the same words."""
-    final = told.of("transcript.final")[3]
+async def test_the_times_of_a_final_match_the_audio(outcome_of_sample: Outcome, client: Client, sample: Sample) -> None:
+    """The audio between the times of a final, transcribed alone, has the same words."""
+    final = outcome_of_sample.of("transcript.final")[3]
     piece = sample.pcm[round(final["start"] * 16_000) : round(final["end"] * 16_000)]
     silence = np.zeros(8000, np.int16)
     again = await client.transcribe(*chunks(np.concatenate([silence, piece, silence]).tobytes()), language="en")
     assert word_error_rate(final["text"], again.one("session.end")["transcript"]) <= 0.1
 
 
-async def test_the_stored_wav_is_what_was_sent_byte_for_byte(told: Outcome, client: Client, sample: Sample) -> None:
-    session_id = told.messages[0]["session_id"]
+async def test_the_stored_wav_has_the_sent_bytes(outcome_of_sample: Outcome, client: Client, sample: Sample) -> None:
+    session_id = outcome_of_sample.messages[0]["session_id"]
     response = await client.http.get(f"/v1/realtime/sessions/{session_id}/audio")
     assert response.status_code == 200
     assert response.headers["content-type"] == "audio/wav"
@@ -89,8 +95,10 @@ async def test_the_stored_wav_is_what_was_sent_byte_for_byte(told: Outcome, clie
     assert audio_bytes(response.content) == sample.pcm.tobytes()
 
 
-async def test_the_transcript_is_the_contract_s_document(told: Outcome, client: Client, sample: Sample) -> None:
-    end = told.one("session.end")
+async def test_the_stored_transcript_has_the_documented_form(
+    outcome_of_sample: Outcome, client: Client, sample: Sample
+) -> None:
+    end = outcome_of_sample.one("session.end")
     response = await client.http.get(f"/v1/realtime/sessions/{end['session_id']}/transcript")
     assert response.headers["content-type"] == "application/json"
     stored = response.json()
@@ -103,8 +111,8 @@ async def test_the_transcript_is_the_contract_s_document(told: Outcome, client: 
     ]
 
 
-async def test_the_record_says_what_happened(told: Outcome, client: Client, sample: Sample) -> None:
-    end = told.one("session.end")
+async def test_the_record_of_a_session_is_complete(outcome_of_sample: Outcome, client: Client, sample: Sample) -> None:
+    end = outcome_of_sample.one("session.end")
     record = (await client.http.get(f"/v1/realtime/sessions/{end['session_id']}")).json()
     assert record["status"] == "completed"
     assert record["audio_duration_seconds"] == pytest.approx(sample.seconds)
@@ -120,7 +128,7 @@ async def test_the_record_says_what_happened(told: Outcome, client: Client, samp
     assert "error" not in record
 
 
-async def test_the_list_has_it_first_and_pages_by_cursor(told: Outcome, client: Client) -> None:
+async def test_the_newest_session_is_first_in_the_paged_list(outcome_of_sample: Outcome, client: Client) -> None:
     newest = await client.transcribe()
     first = (await client.http.get("/v1/realtime/sessions", params={"limit": 1})).json()
     assert [s["id"] for s in first["sessions"]] == [newest.messages[0]["session_id"]]
@@ -130,14 +138,14 @@ async def test_the_list_has_it_first_and_pages_by_cursor(told: Outcome, client: 
         page = (await client.http.get("/v1/realtime/sessions", params={"limit": 1, "cursor": cursor})).json()
         seen += [s["id"] for s in page["sessions"]]
         cursor = page["pagination"].get("next_cursor")
-    assert told.messages[0]["session_id"] in seen
+    assert outcome_of_sample.messages[0]["session_id"] in seen
     since = first["sessions"][0]["started_at"]
     assert (await client.http.get("/v1/realtime/sessions", params={"until": since})).json()["pagination"]["total"] == (
         first["pagination"]["total"] - 1
     )
 
 
-async def test_delete_takes_the_row_and_the_objects(client: Client, sample: Sample) -> None:
+async def test_delete_removes_the_row_and_the_objects(client: Client, sample: Sample) -> None:
     outcome = await client.transcribe(*chunks(sample.pcm[:32_000].tobytes()), **STORED)
     path = f"/v1/realtime/sessions/{outcome.messages[0]['session_id']}"
     deleted = await client.http.delete(path)
@@ -173,7 +181,7 @@ async def _objects(client: Client, session_id: str) -> list[str]:
         ("pcm_s16le", "PCM_16", 48000, 1),
     ],
 )
-async def test_every_encoding_is_understood_and_stored_as_sent(
+async def test_every_encoding_is_transcribed_and_stored_as_sent(
     client: Client, sample: Sample, encoding: str, subtype: str, rate: int, channels: int
 ) -> None:
     import soxr
@@ -195,7 +203,7 @@ async def test_every_encoding_is_understood_and_stored_as_sent(
     assert (info.samplerate, info.channels, info.subtype, info.frames) == (rate, channels, subtype, len(speech))
 
 
-async def test_flush_answers_once_all_before_it_is_out_and_keepalive_is_silent(client: Client, sample: Sample) -> None:
+async def test_a_flush_is_answered_after_all_finals_before_it(client: Client, sample: Sample) -> None:
     speech = sample.pcm[: 16_000 * 4]
     outcome = await client.transcribe(*chunks(speech.tobytes()), '{"type":"flush"}', '{"type":"keepalive"}')
     kinds = [m["type"] for m in outcome.messages]
@@ -212,7 +220,7 @@ async def test_the_language_can_change_in_mid_stream(client: Client, sample: Sam
     assert (languages[0], languages[-1]) == ("en", "es")
 
 
-async def test_a_vanished_client_is_interrupted_and_its_last_words_are_kept(client: Client, sample: Sample) -> None:
+async def test_a_disconnected_session_is_interrupted_and_its_speech_stored(client: Client, sample: Sample) -> None:
     async with client.open(**STORED, language="en") as socket:
         session_id = (await socket.recv()).split('"session_id":"')[1][:37]
         sent = sample.pcm[: 16_000 * 5].tobytes()
@@ -232,7 +240,7 @@ async def test_a_vanished_client_is_interrupted_and_its_last_words_are_kept(clie
     assert "leisure" in (await client.http.get(f"{path}/transcript")).json()["text"]
 
 
-async def test_everything_sent_before_a_clean_close_is_kept(client: Client, sample: Sample) -> None:
+async def test_all_audio_before_a_clean_close_is_stored(client: Client, sample: Sample) -> None:
     sent = sample.pcm[: 16_000 * 10].tobytes()
     async with client.open(store_audio="true") as socket:
         session_id = json.loads(await socket.recv())["session_id"]
@@ -264,7 +272,7 @@ async def test_a_running_session_is_listed_and_cannot_be_deleted(client: Client)
             assert response.json()["details"][0]["reason"] == "SESSION_ACTIVE"
 
 
-async def test_a_native_grpc_client_goes_the_same_road(client: Client, sample: Sample) -> None:
+async def test_a_grpc_client_gets_the_same_results(client: Client, sample: Sample) -> None:
     async def requests():  # type: ignore[no-untyped-def]
         yield TranscribeRequest(config=TranscribeConfig(language="en", store_audio=True))
         for chunk in chunks(sample.pcm[: 16_000 * 9].tobytes()):
@@ -297,7 +305,7 @@ async def test_grpc_web_reaches_the_same_service(client: Client) -> None:
     assert b"grpc-status:0" in response.content[5 + length :]
 
 
-async def test_a_client_without_our_stubs_calls_by_reflection(client: Client) -> None:
+async def test_a_client_without_stubs_calls_by_reflection(client: Client) -> None:
     buf = Path(sys.executable).parent / "buf"
     url = f"{client.stack.base_url}/dalston.v1.SessionService/ListSessions"
     called = await asyncio.to_thread(
