@@ -58,6 +58,7 @@ lint: .venv/dev.stamp
 	$(BIN)/lint-imports
 	$(PY) scripts/generate.py --check
 	$(BIN)/buf lint
+	$(PY) scripts/check_words.py
 	$(PY) scripts/breaking.py
 
 clean:

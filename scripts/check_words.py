@@ -1,7 +1,7 @@
-"""Fails on words that this project has retired in favour of the field's own term: `python scripts/check_words.py`.
+"""Fails on words that this project has replaced by standard terms: `python scripts/check_words.py`.
 
-The words are looked for in prose (Markdown, docstrings, comments and the messages in string literals) and in the
-identifiers of Python code. docs/glossary.md defines the terms to use. `--count` prints how often each word occurs.
+It searches prose (Markdown, docstrings, comments and string literals) and the identifiers of Python code.
+docs/glossary.md defines the terms to use. `--count` prints how often each word occurs.
 """
 
 import argparse
@@ -28,7 +28,9 @@ PROSE: Final = {
     r"lets? in|letting in|seen off": "admit, reject",
     r"stands": "be, apply, be stored",
     r"whoever|whosoever": "a client that, the caller, operators",
-    r"who(?= (?:resumes|has|is|asks|knows|reads|calls|holds|sends|runs|waits|writes|opens)\b[^?]*[.:;])": "name the subject",
+    r"who(?= (?:resumes|has|is|asks|knows|reads|calls|holds|sends|runs|waits|writes|opens)\b[^?]*[.:;])": (
+        "name the subject"
+    ),
     r"hears?|hearing": "receive, process, recognise",
     r"tries(?! (?:to|again)\b)": "attempts; of partials: passes or hypotheses",
     r"doors?": "endpoint, listener, interface, protocol",
@@ -54,17 +56,18 @@ PROSE: Final = {
 }
 """Retired words as whole words, each with the terms to choose from."""
 
-IDENTIFIERS: Final = frozenset(
-    "tell tells told said says saying heard hear hears door doors crowd crowds crowding bell bury buried mend mended"
-    " mender surplus salvage salvaged troubles hasten haste hasty ledger seasoned unhurried careful lateness lates"
-    " believed house parrot victim world whoever nobody somebody nobodys rubbish reach remains patience patient".split()
-)
+_PARTS: Final = """
+    tell tells told said says saying heard hear hears door doors crowd crowds crowding bell bury buried mend mended
+    mender surplus salvage salvaged troubles hasten haste hasty ledger seasoned unhurried careful lateness lates
+    believed house parrot victim world whoever nobody somebody nobodys rubbish reach remains patience patient
+"""
+IDENTIFIERS: Final = frozenset(_PARTS.split())
 """Retired parts of identifiers: `_was_told` has the part `told`."""
 
 ALLOWED: Final = frozenset({"as_nobody", "tell"})
 """Identifiers that keep a retired part: `nobody` is a user of the operating system, `tell` a method of files."""
 
-SELF: Final = ("scripts/check_words.py", "docs/glossary.md")
+SELF: Final = ("scripts/check_words.py", "tests/unit/scripts/test_check_words.py", "docs/glossary.md")
 GENERATED: Final = re.compile(r"_pb2|^lock/|^third_party/")
 
 
@@ -81,13 +84,17 @@ class Finding:
         return f"{self.path}:{self.line}: {self.word!r} is retired: {self.instead}"
 
 
-_PROSE = [(re.compile(rf"(?<![\w./`-])(?:{word})(?![\w/`])", re.IGNORECASE), instead) for word, instead in PROSE.items()]
+# A phrase may be divided between two lines.
+_WORD = r"(?<![\w./`-])(?:{})(?![\w/`])"
+_PROSE = [
+    (re.compile(_WORD.format(word.replace(" ", r"\s+")), re.IGNORECASE), instead) for word, instead in PROSE.items()
+]
 _PART = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
 def in_prose(path: str, text: str, first_line: int = 1) -> Iterator[Finding]:
-    """The retired words of a text; what stands between backticks is code."""
+    """The retired words of a text, without its code between backticks."""
     plain = _CODE.sub(lambda match: re.sub(r"[^\n]", "`", match[0]), text)
     for pattern, instead in _PROSE:
         for match in pattern.finditer(plain):
