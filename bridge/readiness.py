@@ -1,6 +1,6 @@
 """Readiness: whether the bridge and the server behind it take new sessions, and how many of its own a client runs.
 
-Liveness, which asks no server, is `LIVENESS_PATH` in `bridge.responses`.
+Liveness, which involves no server, is `LIVENESS_PATH` in `bridge.responses`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ STATUS_PATH = "/v1/realtime/status"
 ANSWER_SECONDS = 2.0
 """How long the server may take."""
 CACHE_SECONDS = 1.0
-"""How long the server's health is cached: the server is asked at most once a second, whatever the number of clients."""
+"""How long the server's health is cached: it is checked at most once a second for all clients."""
 
 _NOT_ACCEPTED = "the key was not accepted"
 

@@ -202,7 +202,7 @@ class Relay:
                 log.warning("client does not read")
                 return False
             except ConnectionClosed:
-                # The other direction reports the disconnect: it knows whether the client asked for the end before.
+                # The other direction reports the disconnect: it knows whether the client sent the end before.
                 return True
             metrics.MESSAGES_SENT.inc()
         return True
@@ -248,7 +248,7 @@ class Relay:
         return None
 
     async def _act(self, action: Action) -> bool:
-        """Carries out what a frame asks for; False when the client does not take a text."""
+        """Carries out an action; False when the client does not take a text."""
         match action:
             case ClientText(text):
                 async with self._sending:
@@ -282,7 +282,7 @@ class Relay:
         return DISCONNECTED
 
     async def _finish(self) -> CloseReason:
-        """Waits for the server: the client asked for the end and left, and its session is completed all the same."""
+        """Waits for the server: the client sent the end and disconnected, and its session is completed all the same."""
         await asyncio.sleep(self._limits.finish_seconds)
         return DISCONNECTED
 
@@ -290,7 +290,7 @@ class Relay:
         """Ends a session that stores nothing soon after its connection is lost.
 
         What the client sent before that may be seconds of audio, which a busy server takes minutes to transcribe, and
-        nobody will read that text.
+        no client will read that text.
         """
         config = await asyncio.shield(self._config)
         if config.store_audio or config.store_transcript or config.enhance_on_end:

@@ -26,7 +26,7 @@ from packaging.version import Version
 HEAD = "# Made by `make lock`. What `pip install --require-hashes --no-deps` installs.\n"
 OWN = ("dalston", "dalston-service")
 CUDA = re.compile(r"nvidia-|cuda-|triton$")
-"""Packages that only torch's CUDA builds need, and that its metadata asks for there."""
+"""Packages that only torch's CUDA builds need, and that its metadata requires there."""
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from stack.files import write_private
-from stack.identity import Identity, give
+from stack.identity import Identity, change_owner
 
 # They are created again at each start.
 _VALID = datetime.timedelta(days=3650)
@@ -59,7 +59,7 @@ def make_mutual_tls(folder: Path, identity: Identity | None) -> MutualTls:
     write_private(files.certificate, certificate.public_bytes(pem).decode())
     write_private(files.private_key, key.private_bytes(pem, pkcs8, no_password).decode())
     for path in (files.authority, files.certificate, files.private_key):
-        give(path, identity)
+        change_owner(path, identity)
     return files
 
 

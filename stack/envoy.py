@@ -13,7 +13,7 @@ from typing import Any
 
 from stack.errors import CannotStart
 from stack.files import write_private
-from stack.identity import Identity, give, own, unprivileged
+from stack.identity import Identity, change_owner, make_private, unprivileged
 from stack.logs import Pump
 from stack.networks import Network
 from stack.probe import answers_on_socket
@@ -136,7 +136,7 @@ class Envoy:
             identity = identity.reaching(*files).binding(endpoints.port)
         self._identity = identity
         try:
-            own(self._folder, identity)
+            make_private(self._folder, identity)
             self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._copied: _CopiedCertificate | None = None
             if identity and certificate and not identity.reads(certificate.chain, certificate.private_key):
@@ -147,13 +147,13 @@ class Envoy:
             pipe = self._folder / _ACCESS_LOG
             pipe.unlink(missing_ok=True)
             os.mkfifo(pipe, 0o600)
-            give(pipe, identity)
+            change_owner(pipe, identity)
         except OSError as error:
             raise CannotStart(f"Envoy cannot write to {self._folder}: {error.strerror}") from error
 
     def _write(self, name: str, text: str, identity: Identity | None) -> None:
         write_private(self._folder / name, text)
-        give(self._folder / name, identity)
+        change_owner(self._folder / name, identity)
 
     @contextmanager
     def launch(self) -> Iterator[Process]:
@@ -199,11 +199,11 @@ class _CopiedCertificate:
     def refresh(self) -> None:
         # One of the two files is missing for a moment: the next check will find both.
         with suppress(OSError):
-            if self._look() != self._seen:
+            if self._fingerprint() != self._seen:
                 self._write()
 
     def _write(self) -> None:
-        seen = self._look()
+        seen = self._fingerprint()
         pairs = (
             (self._certificate.private_key, self.copy.private_key),
             (self._certificate.chain, self.copy.chain),
@@ -211,11 +211,11 @@ class _CopiedCertificate:
         for source, copy in pairs:
             fresh = copy.with_name(f"{copy.name}.given")
             write_private(fresh, source.read_text())
-            give(fresh, self._identity)
+            change_owner(fresh, self._identity)
             fresh.rename(copy)
         self._seen = seen
 
-    def _look(self) -> object:
+    def _fingerprint(self) -> object:
         files = [path.stat() for path in (self._certificate.chain, self._certificate.private_key)]
         return [(file.st_ino, file.st_mtime_ns, file.st_size) for file in files]
 

@@ -5,7 +5,7 @@ StackError
  ├── ProcessDied     a part ended by itself
  ├── GivenUp         a part keeps failing (stack/keeper.py)
  ├── NotReady        a part did not become ready in time
- └── Interrupted     asked to stop while starting
+ └── Interrupted     a signal arrived during the start
 """
 
 from pathlib import Path

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.errors import CannotStart
-from stack.identity import Identity, own, unprivileged
+from stack.identity import Identity, make_private, unprivileged
 from stack.logs import rotate
 
 _LEAST_FREE_BYTES = 500 * 1024 * 1024
@@ -50,7 +50,7 @@ class Home:
 
 
 @contextmanager
-def occupied(path: Path) -> Iterator[Home]:
+def locked_home(path: Path) -> Iterator[Home]:
     """Creates the folder if necessary, and locks it against other stacks while the block runs.
 
     Raises:
@@ -91,11 +91,11 @@ def _prepare(home: Home) -> None:
         logs = home.log("any").parent
         # The user that starts the stack writes them. An ordinary user can read them even after a start by root.
         is_of_root = home.path.stat().st_uid == 0
-        own(logs, None if is_of_root else home.identity)
+        make_private(logs, None if is_of_root else home.identity)
         for log in logs.glob("*.log"):
             if log.stat().st_size:
                 rotate(log)
-        own(home.spool, home.identity)
+        make_private(home.spool, home.identity)
         _remove_sockets(home.path / "run")
         _make_sockets(home.path / "run", home.identity)
     except OSError as error:
@@ -106,10 +106,10 @@ def _make_sockets(folder: Path, identity: Identity | None) -> None:
     """Creates the folder of the sockets; if its path is too long for them, a short one that it links to."""
     if len(os.fsencode(folder)) > _SOCKETS_PATH_BYTES:
         short = Path(tempfile.mkdtemp(prefix=_SOCKETS_PREFIX))
-        own(short, identity)
+        make_private(short, identity)
         folder.symlink_to(short)
     else:
-        own(folder, identity)
+        make_private(folder, identity)
 
 
 def _remove_sockets(folder: Path) -> None:

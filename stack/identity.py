@@ -79,7 +79,7 @@ def _uid_of_shared_user() -> int | None:
         return None
 
 
-def own(folder: Path, identity: Identity | None) -> None:
+def make_private(folder: Path, identity: Identity | None) -> None:
     """Creates `folder` if it does not exist, and makes it and its content private to its user.
 
     The content is changed only if the folder is not private yet, as folders of earlier versions are not.
@@ -96,14 +96,14 @@ def own(folder: Path, identity: Identity | None) -> None:
         return
     for path, folders, files in os.walk(folder):
         for name in files:
-            _give(Path(path, name), uid, gid, 0o600)
+            _set_owner_and_mode(Path(path, name), uid, gid, 0o600)
         for name in folders:
-            _give(Path(path, name), uid, gid, 0o700)
+            _set_owner_and_mode(Path(path, name), uid, gid, 0o700)
     # The folder itself comes last, so that an interrupted walk starts again.
-    _give(folder, uid, gid, 0o700)
+    _set_owner_and_mode(folder, uid, gid, 0o700)
 
 
-def give(path: Path, identity: Identity | None) -> None:
+def change_owner(path: Path, identity: Identity | None) -> None:
     """Makes `identity` the owner of a file that this process wrote."""
     if identity is not None:
         # A link is not followed: one of the parts may have planted it in its folder.
@@ -115,7 +115,7 @@ def _is_private(path: Path, uid: int) -> bool:
     return status.st_uid == uid and not status.st_mode & 0o077
 
 
-def _give(path: Path, uid: int, gid: int, mode: int) -> None:
+def _set_owner_and_mode(path: Path, uid: int, gid: int, mode: int) -> None:
     status = path.lstat()
     if (status.st_uid, status.st_gid) != (uid, gid):
         os.chown(path, uid, gid, follow_symlinks=False)

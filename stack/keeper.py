@@ -68,7 +68,7 @@ class _Part:
     def close(self) -> None:
         self._stack.close()
 
-    def tend(self, missing: set[str]) -> None:
+    def step(self, missing: set[str]) -> None:
         """Takes the next step, if one is due; `missing` are the parts that are not ready.
 
         Raises:
@@ -175,7 +175,7 @@ class Keeper:
         return tuple(part.process for part in self._parts if part.process is not None)
 
     @property
-    def is_whole(self) -> bool:
+    def all_ready(self) -> bool:
         """Whether every part was ready at its last check."""
         return all(part.state is _State.READY for part in self._parts)
 
@@ -221,4 +221,4 @@ class Keeper:
         """
         missing = {part.service.name for part in self._parts if part.state is not _State.READY}
         for part in self._parts:
-            part.tend(missing)
+            part.step(missing)

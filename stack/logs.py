@@ -36,7 +36,7 @@ def append(path: Path, data: bytes, limit: int = FILE_BYTES) -> None:
     It is opened each time, so a file may be moved or removed meanwhile.
 
     Raises:
-        OSError: the disk is full, or the folder is gone.
+        OSError: the disk is full, or the folder does not exist.
     """
     with _writing:
         size = path.stat().st_size if path.exists() else 0

@@ -17,7 +17,7 @@ import psutil
 from stack import postgres_roles as roles
 from stack.errors import CannotStart, ProcessDied
 from stack.files import write_private
-from stack.identity import Identity, give, named_user, own, unprivileged
+from stack.identity import Identity, change_owner, make_private, named_user, unprivileged
 from stack.ports import free_port
 from stack.process import Pause, Process, running
 from stack.wheels import package_folder
@@ -83,7 +83,7 @@ class Postgres:
         self._data = self._folder / "data"
         _check_owner(self._data)
         try:
-            own(self._folder, identity)
+            make_private(self._folder, identity)
             self.password = _password(self._folder / "password")
             is_new = not self._data.exists()
             # Without a file of its own the superuser is the one role of earlier versions.
@@ -95,7 +95,7 @@ class Postgres:
                 # The folder of an ordinary user, who may use it without root later. Other parts need not read these.
                 for name in ("password", roles.ADMIN_PASSWORD, roles.ADMIN_PASSWORD_TO_BE):
                     if (path := self._folder / name).exists():
-                        give(path, identity)
+                        change_owner(path, identity)
         except OSError as error:
             raise CannotStart(f"Postgres cannot keep its data in {self._folder}: {error.strerror}") from error
         if is_new:
@@ -103,7 +103,7 @@ class Postgres:
             _initialise(self._folder, self._data, statements, self.admin_password, identity, self._log, pause)
         try:
             # In a folder that was private before, an interrupted start may have left data of another user.
-            own(self._data, identity)
+            make_private(self._data, identity)
         except OSError as error:
             raise CannotStart(f"Postgres cannot own its data in {self._data}: {error.strerror}") from error
         self._identity = identity and identity.reaching(self._data, _BIN / "postgres")
@@ -217,7 +217,7 @@ def _initialise(
     write_private(password_file, roles.verifier(admin_password))
     write_private(sql_file, statements)
     creator = None if identity is None else named_user().reaching(fresh, _BIN / "initdb")
-    _give(creator, fresh, password_file, sql_file)
+    _change_owner(creator, fresh, password_file, sql_file)
     arguments = ["--username", roles.ADMIN, "--auth", "scram-sha-256", "--pwfile", str(password_file)]
     arguments += ["--encoding", "UTF8"]
     # Postgres' own C.UTF-8, the same on every system.
@@ -226,7 +226,7 @@ def _initialise(
         _run("initdb", [str(_BIN / "initdb"), "-D", str(fresh), *arguments], creator, log, pause)
         single = ["/bin/sh", "-c", '"$0" --single -j -D "$1" postgres < "$2"', str(_BIN / "postgres")]
         _run("createdb", [*single, str(fresh), str(sql_file)], creator, log, pause)
-        own(fresh, identity)
+        make_private(fresh, identity)
     finally:
         password_file.unlink(missing_ok=True)
         sql_file.unlink(missing_ok=True)
@@ -243,10 +243,10 @@ def _check_name(uid: int) -> None:
         ) from None
 
 
-def _give(identity: Identity | None, *paths: Path) -> None:
+def _change_owner(identity: Identity | None, *paths: Path) -> None:
     try:
         for path in paths:
-            give(path, identity)
+            change_owner(path, identity)
     except PermissionError:
         raise CannotStart(
             "Postgres does not run as root, and this root may not run it as another user: "

@@ -15,7 +15,7 @@ from pathlib import Path
 from stack.credentials import make_mutual_tls
 from stack.errors import CannotStart
 from stack.files import write_private
-from stack.identity import Identity, give, own, unprivileged
+from stack.identity import Identity, change_owner, make_private, unprivileged
 from stack.ports import free_port
 from stack.probe import answers
 from stack.process import Pause, Process, running
@@ -58,13 +58,13 @@ class SeaweedFS:
         self._folder = folder.resolve()
         self._log = log or self._folder / "seaweedfs.log"
         try:
-            own(self._folder, identity)
-            own(self._folder / "data", identity)
+            make_private(self._folder, identity)
+            make_private(self._folder / "data", identity)
             access_key, secret_key = _credentials(self._folder / "identities.json")
-            give(self._folder / "identities.json", identity)
+            change_owner(self._folder / "identities.json", identity)
             tls = make_mutual_tls(self._folder, identity)
             write_private(self._folder / "security.toml", _security(tls.authority, tls.certificate, tls.private_key))
-            give(self._folder / "security.toml", identity)
+            change_owner(self._folder / "security.toml", identity)
         except OSError as error:
             raise CannotStart(f"SeaweedFS cannot keep its data in {self._folder}: {error.strerror}") from error
         self._tls = tls.context()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from stack import envoy, parts, postgres, seaweedfs
 from stack.envoy import Endpoints, Envoy
-from stack.home import Home, occupied
+from stack.home import Home, locked_home
 from stack.keeper import Keeper, Service
 from stack.parts import Programs
 from stack.postgres import Postgres
@@ -101,7 +101,7 @@ def running_stack(
     """
     progress = progress or Silent()
     hosts = addresses(settings)
-    with occupied(settings.home) as home, Keeper(progress) as keeper:
+    with locked_home(settings.home) as home, Keeper(progress) as keeper:
         try:
             yield _start(keeper, settings, hosts, home, pause, progress, programs or Programs())
         finally:

@@ -26,7 +26,7 @@ MAX_FRAME_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What the handshake of one connection asks for."""
+    """The result of reading the handshake of one connection."""
 
     config: TranscribeConfig | None
     """The parameters of the session; None where the client sends them in a message (`Begin`)."""

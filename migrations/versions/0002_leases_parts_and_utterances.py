@@ -1,9 +1,9 @@
-"""Leases of the processes, and what a session has stored while it runs
+"""Leases of processes, and the stored parts of running sessions
 
 Revision: 0002
 Follows: 0001
 
-No server of the release before may run against this schema: it has no lease, so its sessions would be taken from it.
+No server of the release before may run against this schema: it has no lease, so other servers would take over its sessions.
 """
 
 from collections.abc import Sequence

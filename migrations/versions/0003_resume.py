@@ -1,9 +1,9 @@
-"""Where a session continues another, and how far each has come
+"""Links between resumed sessions, and their resume points
 
 Revision: 0003
 Follows: 0002
 
-The servers of the release before run against this schema: they know neither column, and never link two sessions.
+The servers of the release before run against this schema: they use neither column, and never link two sessions.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Vacuum the table of sessions often
 
-The list and its total are read from an index alone, which holds only for pages that a vacuum has seen. By default that
-comes when a fifth of the table is new, and the newest rows are the ones that are listed.
+The list and its total are read from an index alone, which holds only for pages that a vacuum has seen. By default a
+vacuum runs when a fifth of the table is new, and the newest rows are the ones that are listed.
 
 Revision: 0004
 Follows: 0003

@@ -1,4 +1,4 @@
-"""Changes of sessions, for those who watch
+"""Changes of sessions, for watches
 
 Triggers note them, so that the changes of every writer are noted: also those of a server of the release before, and of
 an operator.
@@ -29,8 +29,8 @@ def _shown(row: str) -> str:
     return ", ".join([*(f"{row}.{name}" for name in _SHOWN.split()), f"{row}.deleted_at IS NULL"])
 
 
-# Of what each kind of statement touches: the session, its tenant, and whether it came, went or changed its status. A
-# session that is deleted has gone; the removal of its row changes nothing more.
+# What each kind of statement changes: the session, its tenant, and whether it was added, removed or changed its status.
+# A soft-deleted session counts as removed; the removal of its row changes nothing more.
 _TOUCHED = {
     "INSERT": """
         SELECT n.id AS session_id, n.tenant_id, true AS has_moved FROM new_rows AS n

@@ -1,7 +1,7 @@
-"""A session is continued by one other at most
+"""A session is resumed by at most one other
 
-Apart from the columns of 0003: what adds a column keeps everybody out of the table until its transaction ends, and the
-index is built from the whole table. While it is built the table is read, and only its writers wait.
+It is apart from the columns of 0003: adding a column locks the table until its transaction ends, and the index is built
+from the whole table. While it is built the table can be read, and only its writers wait.
 
 Revision: 0007
 Follows: 0006

@@ -1,4 +1,4 @@
-"""Sessions that somebody asks to end, and quotas of storage
+"""Requests to end sessions, and quotas of storage
 
 Revision: 0008
 Follows: 0007

@@ -1,4 +1,4 @@
-"""What was deleted is remembered
+"""Deleted sessions are recorded
 
 A session without a row is not a deleted one: a failover of Postgres to an asynchronous standby loses the last rows.
 From here on, code that removes the objects of a session requires its entry in this table. A trigger writes it, so that

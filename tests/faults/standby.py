@@ -13,7 +13,7 @@ import asyncpg  # type: ignore[import-untyped]  # published without types
 
 from stack import postgres_roles as roles
 from stack.files import write_private
-from stack.identity import Identity, own, unprivileged
+from stack.identity import Identity, make_private, unprivileged
 from stack.postgres import _BIN, PostgresServer, _environment, postgres
 from stack.process import running
 from tests.faults.proxy import Proxy
@@ -92,8 +92,8 @@ class Pair:
         data = self._home / "data"
         shutil.rmtree(data, ignore_errors=True)
         identity = unprivileged(self._home)
-        own(data, identity)
-        own(self._home, identity)
+        make_private(data, identity)
+        make_private(self._home, identity)
         return identity and identity.reaching(data, _BIN / "pg_basebackup")
 
     async def _run(self, identity: Identity | None, name: str, *arguments: str) -> None:

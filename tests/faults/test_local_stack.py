@@ -84,7 +84,7 @@ async def kill_each(stack: Stack, listener: Listener) -> None:
         process = next(process for process in stack.processes if process.name == part)
         process.popen.send_signal(signal.SIGKILL)
         async with asyncio.timeout(60):
-            while not stack.keeper.is_whole or process in stack.processes:  # noqa: ASYNC110
+            while not stack.keeper.all_ready or process in stack.processes:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         FIGURES.add("parts of the local stack killed and started again")
     await listener.goes_on()

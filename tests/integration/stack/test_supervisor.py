@@ -91,9 +91,9 @@ def process_of(stack: Stack, part: str) -> Process:
     return next(process for process in stack.processes if process.name == part)
 
 
-def wait_until_whole(stack: Stack) -> None:
+def wait_until_all_ready(stack: Stack) -> None:
     deadline = time.monotonic() + 60
-    while not stack.keeper.is_whole:
+    while not stack.keeper.all_ready:
         stack.check()
         time.sleep(0.05)
         assert time.monotonic() < deadline
@@ -114,7 +114,7 @@ def test_a_part_that_dies_is_restarted_on_its_address(
         kill(stack, part)
         log = process_of(stack, part).log
         assert notes.lines == [f"{part} was killed by signal 9; starting it again in 0.2 s (its log: {log})"]
-        wait_until_whole(stack)
+        wait_until_all_ready(stack)
         assert notes.lines[1:] == [f"{part} is back"]
         after = {process.name: process.popen.pid for process in stack.processes}
         assert [name for name in before if before[name] != after[name]] == [part]
@@ -143,7 +143,7 @@ def test_a_part_that_keeps_dying_stops_the_stack_with_its_error(
         while True:
             pids.append(process_of(stack, "server").popen.pid)
             kill(stack, "server")
-            wait_until_whole(stack)
+            wait_until_all_ready(stack)
     assert str(tmp_path / "logs" / "server.log") in str(caught.value)
     assert len(set(pids)) == 5
     assert not any(psutil.pid_exists(pid) for pid in pids)

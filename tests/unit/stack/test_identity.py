@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stack import identity
-from stack.identity import Identity, own, unprivileged
+from stack.identity import Identity, make_private, unprivileged
 
 OTHER_USER = Identity(os.getuid() + 61_000, os.getgid() + 61_000)
 
@@ -74,7 +74,7 @@ def test_a_folder_and_its_content_become_private(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "1.dat").touch(0o644)
     (folder / "link").symlink_to("/etc/passwd")
-    own(tmp_path / "s3", None)
+    make_private(tmp_path / "s3", None)
     assert (tmp_path / "s3").stat().st_mode & 0o777 == 0o700
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "1.dat").stat().st_mode & 0o777 == 0o600
@@ -88,6 +88,6 @@ def test_files_of_root_change_owner_and_targets_of_links_do_not(tmp_path: Path) 
     folder.mkdir()
     (folder / "1.dat").touch()
     (folder / "link").symlink_to(outside)
-    own(folder, OTHER_USER)
+    make_private(folder, OTHER_USER)
     assert {folder.stat().st_uid, (folder / "1.dat").stat().st_uid} == {OTHER_USER.uid}
     assert (outside.stat().st_uid, outside.stat().st_mode & 0o777) == (0, 0o644)

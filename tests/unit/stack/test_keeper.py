@@ -71,7 +71,7 @@ def kill(process: Process) -> None:
     process.popen.wait()
 
 
-def tend_until(keeper: Keeper, ready: Callable[[], bool]) -> None:
+def check_until(keeper: Keeper, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not ready():
         keeper.check()
@@ -82,7 +82,7 @@ def tend_until(keeper: Keeper, ready: Callable[[], bool]) -> None:
 def test_a_part_that_dies_is_restarted_and_noted_once(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
     program = Program(tmp_path, "server")
     kill(program.up(keeper))
-    tend_until(keeper, lambda: len(program.launched) == 2 and keeper.is_whole)
+    check_until(keeper, lambda: len(program.launched) == 2 and keeper.all_ready)
     log = tmp_path / "server.log"
     assert notes.lines == [
         f"server was killed by signal 9; starting it again in 0.0 s (its log: {log})",
@@ -96,7 +96,7 @@ def test_the_back_off_grows(tmp_path: Path, keeper: Keeper, monkeypatch: pytest.
     kill(program.up(keeper))
     program.refuses = True
     with pytest.raises(GivenUp):
-        tend_until(keeper, lambda: False)
+        check_until(keeper, lambda: False)
     pauses = [later - earlier for earlier, later in zip(program.launched[1:], program.launched[2:], strict=False)]
     assert [round(pause / 0.2) for pause in pauses] == [2, 4, 8]
 
@@ -107,7 +107,7 @@ def test_a_part_that_keeps_failing_ends_with_its_last_error(tmp_path: Path, keep
     program.code = "import sys; sys.exit('no such model')"
     program.is_ready = False
     with pytest.raises(GivenUp, match=r"server failed 5 times in a row(.|\n)*exit code 1(.|\n)*no such model"):
-        tend_until(keeper, lambda: False)
+        check_until(keeper, lambda: False)
     assert len(program.launched) == keeper_module.MAX_FAILURES
 
 
@@ -121,7 +121,7 @@ def test_a_part_that_ran_for_a_while_has_all_restarts_again(
         keeper.check()
         kill(keeper.processes[0])
         keeper.check()
-        tend_until(keeper, lambda: keeper.is_whole)
+        check_until(keeper, lambda: keeper.all_ready)
 
 
 def test_a_part_that_does_not_become_ready_is_restarted(tmp_path: Path, keeper: Keeper, notes: Notes) -> None:
@@ -130,7 +130,7 @@ def test_a_part_that_does_not_become_ready_is_restarted(tmp_path: Path, keeper: 
     first = program.up(keeper)
     program.is_ready = False
     kill(first)
-    tend_until(keeper, lambda: len(program.launched) == 3)
+    check_until(keeper, lambda: len(program.launched) == 3)
     assert any("was not ready within 0 s; starting it again" in line for line in notes.lines)
 
 
@@ -167,13 +167,13 @@ def test_a_part_waits_for_the_parts_that_it_needs(tmp_path: Path, keeper: Keeper
     database.is_ready = False
     for process in both:
         kill(process)
-    tend_until(keeper, lambda: len(database.launched) == 2)
+    check_until(keeper, lambda: len(database.launched) == 2)
     for _ in range(20):
         keeper.check()
         time.sleep(0.01)
     assert len(server.launched) == 1
     database.is_ready = True
-    tend_until(keeper, lambda: keeper.is_whole)
+    check_until(keeper, lambda: keeper.all_ready)
     assert len(server.launched) == 2
 
 
@@ -208,7 +208,7 @@ def test_a_signal_during_a_restart_is_no_failure(tmp_path: Path, notes: Notes) -
     with pytest.raises(Interrupted), Keeper(notes) as keeper:
         keeper.launch(service)
         kill(keeper.wait(service, time.sleep))
-        tend_until(keeper, lambda: False)
+        check_until(keeper, lambda: False)
     assert len(notes.lines) == 1
 
 
