@@ -3,7 +3,7 @@
 Revision: 0002
 Follows: 0001
 
-No server of the release before may run against this schema: it has no lease, so other servers would take over its sessions.
+No server of the release before may run against this schema: it has no lease, so others would take over its sessions.
 """
 
 from collections.abc import Sequence
