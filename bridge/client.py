@@ -74,6 +74,8 @@ class ClientSocket(ServerConnection):
         self._on_lost = on_lost
         self._refusal: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
         self._head_bytes = 0
+        self.is_lost = False
+        """Whether the connection is lost, and `on_lost` has been called."""
         self.has_begun = False
         """Whether the server has begun its session."""
         self._websocket = _WebSocketProtocol(self._refuse, origins=protocol.origins, logger=protocol.logger)
@@ -115,6 +117,7 @@ class ClientSocket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.is_lost = True
         self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
@@ -124,11 +127,6 @@ class ClientSocket(ServerConnection):
                 self.transport.abort()
                 return
         super().data_received(data)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the connection is not known to be lost."""
-        return self.state is not CLOSED and not self.transport.is_closing()
 
     def abort(self) -> None:
         """Drops the connection without a close frame."""

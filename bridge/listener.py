@@ -131,6 +131,8 @@ class _Listener:
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             return in_json(response)
         socket = cast(ClientSocket, connection)
+        if socket.is_lost:
+            return None  # `handle` is not called for it.
         try:
             address = urlsplit(request.path)
             opening = socket.client_protocol.opening(address.path, address.query, request.headers)
@@ -141,6 +143,7 @@ class _Listener:
             reason = await self._admit_in_handshake(socket, relay)
             if reason is not None:
                 return self._prepare_refusal(socket, reason)
+        # It is not lost: where the handshake has waited, `_admit_in_handshake` has checked that.
         self._prepared[socket] = relay
         for name, value in opening.headers.items():
             response.headers[name] = value
@@ -174,7 +177,7 @@ class _Listener:
         reason: CloseReason | None = DISCONNECTED
         try:
             reason = await relay.begin()
-            if reason is None and not socket.is_connected:
+            if reason is None and socket.is_lost:
                 relay.cancel()
                 reason = DISCONNECTED
         finally:
@@ -192,7 +195,9 @@ class _Listener:
     async def handle(self, connection: ServerConnection) -> None:
         """Serves one WebSocket from the handshake to the close."""
         socket = cast(ClientSocket, connection)
-        prepared = self._prepared.pop(socket)
+        prepared = self._prepared.pop(socket, None)
+        if prepared is None:
+            return  # The connection was lost between the handshake and here.
         if socket not in self._open:
             if self._is_full():
                 await self._reject(socket, FULL)

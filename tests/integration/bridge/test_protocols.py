@@ -2,16 +2,22 @@
 
 import asyncio
 import base64
+import gc
 import json
+import socket
+import weakref
 from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 from dalston.v1 import transcription_pb2 as pb
+from prometheus_client import REGISTRY
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bridge.protocols.registry import PROTOCOLS
+from bridge.relay import Relay
+from tests.integration.bridge.conftest import STREAM_PATH
 from tests.integration.bridge.dictation_protocol import PATH, QUERY_PATH, DictationProtocol, QueryDictationProtocol
 
 BOTH = {**PROTOCOLS, PATH: DictationProtocol, QUERY_PATH: QueryDictationProtocol}
@@ -27,30 +33,30 @@ async def bridge(start_bridge):
 async def dictation(bridge, path=PATH, key="k"):
     url = f"ws://127.0.0.1:{bridge.port}{path}"
     subprotocols = ["dictation", key] if key else None
-    async with connect(url, proxy=None, compression=None, subprotocols=subprotocols) as socket:
-        yield socket
+    async with connect(url, proxy=None, compression=None, subprotocols=subprotocols) as client:
+        yield client
 
 
-async def send(socket, **message):
-    await socket.send(json.dumps(message))
+async def send(client, **message):
+    await client.send(json.dumps(message))
 
 
-async def receive(socket):
+async def receive(client):
     async with asyncio.timeout(10):
-        return json.loads(await socket.recv())
+        return json.loads(await client.recv())
 
 
-async def rest(socket):
+async def rest(client):
     messages = []
     try:
         while True:
-            messages.append(await receive(socket))
+            messages.append(await receive(client))
     except ConnectionClosed:
-        return messages, socket.close_code, socket.close_reason
+        return messages, client.close_code, client.close_reason
 
 
-async def send_audio(socket, audio):
-    await send(socket, do="audio", data=base64.b64encode(audio).decode())
+async def send_audio(client, audio):
+    await send(client, do="audio", data=base64.b64encode(audio).decode())
 
 
 async def ended(stream):
@@ -66,20 +72,20 @@ async def refusal(bridge, path, **options):
 
 
 async def test_a_session_configured_by_message_runs_to_its_end(bridge):
-    async with dictation(bridge) as socket:
-        assert socket.subprotocol == "dictation"
-        assert socket.response.headers["dictation-version"] == "1"
+    async with dictation(bridge) as client:
+        assert client.subprotocol == "dictation"
+        assert client.response.headers["dictation-version"] == "1"
         assert bridge.servicer.streams == []
-        await send(socket, do="start", model="accurate")
-        assert await receive(socket) == {"started": True}
+        await send(client, do="start", model="accurate")
+        assert await receive(client) == {"started": True}
         for _ in range(10):
-            await send_audio(socket, CHUNK)
-        await send(socket, do="commit")
-        answers = [await receive(socket) for _ in range(3)]
+            await send_audio(client, CHUNK)
+        await send(client, do="commit")
+        answers = [await receive(client) for _ in range(3)]
         assert {"committed": True} in answers
         assert [answer for answer in answers if "text" in answer] == [{"text": "one "}, {"text": "two"}]
-        await send(socket, do="stop")
-        assert await rest(socket) == ([{"done": "sess_0"}], 1000, "bye")
+        await send(client, do="stop")
+        assert await rest(client) == ([{"done": "sess_0"}], 1000, "bye")
     stream = await bridge.servicer.stream()
     assert stream.config == pb.TranscribeConfig(model="accurate", acks=True)
     assert stream.metadata["authorization"] == "Bearer k"
@@ -88,15 +94,15 @@ async def test_a_session_configured_by_message_runs_to_its_end(bridge):
 
 
 async def test_the_frame_limit_is_that_of_the_protocol(bridge):
-    async with dictation(bridge) as socket:
-        await send(socket, do="start", model="fast")
-        await receive(socket)
-        await send_audio(socket, bytes(120_000))
-        await send(socket, do="commit")
+    async with dictation(bridge) as client:
+        await send(client, do="start", model="fast")
+        await receive(client)
+        await send_audio(client, bytes(120_000))
+        await send(client, do="commit")
         for _ in range(3):
-            await receive(socket)
-        await socket.send(" " * 200_001)
-        assert await rest(socket) == (
+            await receive(client)
+        await client.send(" " * 200_001)
+        assert await rest(client) == (
             [{"failed": "a message is over 200000 bytes; send audio in smaller pieces"}],
             1008,
             "message_too_big",
@@ -113,21 +119,21 @@ async def test_an_acknowledgement_of_the_server_is_a_tick(bridge):
         await stream.read()
 
     bridge.servicer.script = acknowledge
-    async with dictation(bridge) as socket:
-        await send(socket, do="start", model="fast")
-        assert await receive(socket) == {"started": True}
-        assert await receive(socket) == {"heartbeat": 1.5}
+    async with dictation(bridge) as client:
+        await send(client, do="start", model="fast")
+        assert await receive(client) == {"started": True}
+        assert await receive(client) == {"heartbeat": 1.5}
 
 
 async def test_a_normal_close_of_the_client_ends_the_session(bridge):
-    async with dictation(bridge) as socket:
-        await send(socket, do="start", model="fast")
-        await receive(socket)
-        await send_audio(socket, CHUNK)
-        await send(socket, do="commit")
+    async with dictation(bridge) as client:
+        await send(client, do="start", model="fast")
+        await receive(client)
+        await send_audio(client, CHUNK)
+        await send(client, do="commit")
         for _ in range(3):
-            await receive(socket)
-        await socket.close(1000)
+            await receive(client)
+        await client.close(1000)
     stream = await bridge.servicer.stream()
     await ended(stream)
     assert stream.received[-1].control.HasField("end")
@@ -135,13 +141,13 @@ async def test_a_normal_close_of_the_client_ends_the_session(bridge):
 
 
 async def test_a_lost_connection_does_not_end_the_session(bridge):
-    async with dictation(bridge) as socket:
-        await send(socket, do="start", model="fast")
-        await receive(socket)
-        await send(socket, do="commit")
+    async with dictation(bridge) as client:
+        await send(client, do="start", model="fast")
+        await receive(client)
+        await send(client, do="commit")
         for _ in range(3):
-            await receive(socket)
-        socket.transport.abort()
+            await receive(client)
+        client.transport.abort()
         stream = await bridge.servicer.stream()
         await ended(stream)
     assert stream.cancelled
@@ -155,23 +161,23 @@ async def test_a_lost_connection_does_not_end_the_session(bridge):
     ],
 )
 async def test_an_invalid_frame_gets_the_error_and_the_code_of_the_protocol(bridge, message, words, reason):
-    async with dictation(bridge) as socket:
-        await send(socket, do="start", model="fast")
-        await receive(socket)
-        await send(socket, do="commit")
+    async with dictation(bridge) as client:
+        await send(client, do="start", model="fast")
+        await receive(client)
+        await send(client, do="commit")
         for _ in range(3):
-            await receive(socket)
-        await send(socket, **message)
-        assert await rest(socket) == ([{"failed": words}], 1008, reason)
+            await receive(client)
+        await send(client, **message)
+        assert await rest(client) == ([{"failed": words}], 1008, reason)
     stream = await bridge.servicer.stream()
     await ended(stream)
     assert not stream.received[-1].WhichOneof("request")  # So the server records an error, not a disconnect.
 
 
 async def test_audio_before_the_configuration_is_an_error_of_the_bridge(bridge):
-    async with dictation(bridge) as socket:
-        await send_audio(socket, CHUNK)
-        messages, code, reason = await rest(socket)
+    async with dictation(bridge) as client:
+        await send_audio(client, CHUNK)
+        messages, code, reason = await rest(client)
     assert messages[0]["failed"].startswith("internal error ")
     assert (code, reason) == (1008, "internal")
     assert bridge.servicer.streams == []
@@ -179,8 +185,8 @@ async def test_audio_before_the_configuration_is_an_error_of_the_bridge(bridge):
 
 async def test_a_client_that_configures_nothing_is_closed_in_time(start_bridge):
     bridge = await start_bridge(protocols=BOTH, bridge_configure_seconds=0.2)
-    async with dictation(bridge) as socket:
-        messages, code, reason = await rest(socket)
+    async with dictation(bridge) as client:
+        messages, code, reason = await rest(client)
     assert (messages, code, reason) == ([{"failed": "the session was not configured in time"}], 1008, "idle_timeout")
     assert bridge.servicer.streams == []
 
@@ -196,19 +202,19 @@ async def test_a_client_without_a_key_is_refused_at_the_handshake(bridge, path):
 @pytest.mark.parametrize("path", [PATH, f"{QUERY_PATH}?model=fast"])
 async def test_a_full_bridge_refuses_at_the_handshake(start_bridge, path):
     bridge = await start_bridge(protocols=BOTH, bridge_max_connections=1)
-    async with dictation(bridge, path) as socket:
+    async with dictation(bridge, path) as client:
         response = await refusal(bridge, path)
         assert (response.status_code, response.headers["dictation-error"]) == (503, "no_capacity")
-        await socket.close()
+        await client.close()
 
 
 async def test_a_session_that_begins_in_the_handshake_needs_no_configuration(bridge):
-    async with dictation(bridge, f"{QUERY_PATH}?model=accurate") as socket:
+    async with dictation(bridge, f"{QUERY_PATH}?model=accurate") as client:
         stream = await bridge.servicer.stream()
         assert stream.config == pb.TranscribeConfig(model="accurate")
-        await send_audio(socket, CHUNK)
-        await send(socket, do="stop")
-        assert await rest(socket) == ([{"done": "sess_0"}], 1000, "bye")
+        await send_audio(client, CHUNK)
+        await send(client, do="stop")
+        assert await rest(client) == ([{"done": "sess_0"}], 1000, "bye")
     assert stream.audio == CHUNK
 
 
@@ -245,6 +251,40 @@ async def test_a_disconnect_during_the_handshake_frees_the_place_and_the_stream(
                     break
             except InvalidStatus:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", [PATH, f"{QUERY_PATH}?model=fast", STREAM_PATH])
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_connections_lost_in_the_handshake_leave_nothing_behind(start_bridge, monkeypatch, path, is_early):
+    relays = weakref.WeakSet()
+
+    class CountedRelay(Relay):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            relays.add(self)
+
+    async def answer_late(*_):
+        await asyncio.sleep(0.2)  # The connection is lost before the handshake goes any further.
+
+    monkeypatch.setattr("bridge.listener.Relay", CountedRelay)
+    if is_early:
+        monkeypatch.setattr("bridge.listener.Readiness.answer", answer_late)
+    bridge = await start_bridge(protocols=BOTH, bridge_max_connections=1)
+    before = REGISTRY.get_sample_value("dalston_bridge_open_connections")
+    head = (
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: dictation, k\r\n\r\n"
+    )
+    for _ in range(30):
+        with socket.create_connection(("127.0.0.1", bridge.port)) as client:
+            client.sendall(head.encode())
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while True:
+            gc.collect()
+            if not relays and REGISTRY.get_sample_value("dalston_bridge_open_connections") == before:
+                break
+            await asyncio.sleep(0.05)
 
 
 async def test_the_handshake_ends_in_time_where_the_server_does_not_begin(start_bridge):
