@@ -19,7 +19,7 @@ MESSAGES = 5
 
 
 class Servicer(TranscriptionServiceServicer):
-    """Refuses a stream whose config says so, after some messages; serves any other to its end."""
+    """Refuses a stream with the model `refused` after some messages; serves any other to its end."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
