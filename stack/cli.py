@@ -41,7 +41,7 @@ def run(arguments: Sequence[str], interruption: Interruption, programs: Programs
     console, complaints = Console(), Console(stderr=True)
     for name, near in unknown_variables().items():
         hint = f"; did you mean {near}?" if near else ""
-        _tell(complaints, f"warning: {name} is no setting and is ignored{hint}", "yellow")
+        _print(complaints, f"warning: {name} is no setting and is ignored{hint}", "yellow")
     try:
         return command(_Session(read_settings(StackSettings), interruption, console, programs))
     except Interrupted:
@@ -59,10 +59,10 @@ def run(arguments: Sequence[str], interruption: Interruption, programs: Programs
 
 
 def _complain(console: Console, sentence: str) -> None:
-    _tell(console, f"error: {sentence}", "red")
+    _print(console, f"error: {sentence}", "red")
 
 
-def _tell(console: Console, sentence: str, style: str) -> None:
+def _print(console: Console, sentence: str, style: str) -> None:
     console.print(sentence, style=style, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -38,7 +38,7 @@ class _State(Enum):
     STARTING = auto()
     READY = auto()
     STOPPING = auto()
-    """Not ready in time, and told to end; to be started again when it has."""
+    """Not ready in time and being stopped; it is started again after its exit."""
     WAITING = auto()
     """Not running; started after the back-off, once the parts that it needs are ready."""
 
@@ -101,20 +101,20 @@ class _Part:
     def _fail(self, error: StackError) -> None:
         self._failures += 1
         if self._failures >= MAX_FAILURES:
-            # Whoever has started the stack stops all of it.
+            # The caller that started the stack stops all of it.
             raise GivenUp(self.service.name, self._failures, error) from error
         self._failure = error
         if self.process is None or self.process.exit_code() is not None:
             self._start_later(error)
             return
-        # To stop an orderly server may take a minute, in which the other parts are to be tended.
+        # A graceful shutdown may take a minute, during which the other parts are supervised.
         self._stopping = Stopping(self.process)
         self._enter(_State.STOPPING)
         self._await_end()
 
     def _await_end(self) -> None:
         if self._stopping is None or self._failure is None:
-            raise RuntimeError(f"{self.service.name} was not told to end")
+            raise RuntimeError(f"{self.service.name} is not being stopped")
         if self._stopping.has_ended():
             self._start_later(self._failure)
 

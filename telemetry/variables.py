@@ -1,4 +1,4 @@
-"""The environment variables that something here reads, so that a mistyped one is told of."""
+"""The environment variables that the programs read, so that a mistyped one is reported."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ log = get_logger(__name__)
 
 _PREFIX: Final = "DALSTON_"
 _NAMES: Final = (
-    # The server, with what it recognises speech with
-    "ALLOW_UNAUTHENTICATED AUTH IDLE_TIMEOUT_SECONDS LOG_FORMAT LOG_LEVEL MAX_LAG_SECONDS MAX_SESSIONS "
+    # The server and its engine
+    "ALLOW_UNAUTHENTICATED AUTH IDLE_TIMEOUT_SECONDS LOG_FORMAT LOG_LEVEL MAX_QUEUE_DELAY_SECONDS MAX_SESSIONS "
     "MAX_SESSION_SECONDS METRICS_PORT METRICS_SOCKET SERVER_HOST SERVER_PORT SERVER_SOCKET SHUTDOWN_SECONDS "
     "TENANT_MAX_DOWNLOADS TENANT_MAX_SESSIONS TENANT_MAX_STORAGE_BYTES TENANT_MAX_WATCHES TENANT_REQUESTS_PER_SECOND "
     "TENANT_SHARE BATCH_LIMIT BEAMS CACHE_DIR DEVICE MODELS PARTIAL_SHARE SPARE_BEAMS THREADS "
@@ -22,7 +22,7 @@ _NAMES: Final = (
     "S3_ACCESS_KEY_ID S3_BUCKET S3_DEADLINE_SECONDS S3_ENDPOINT_URL S3_REGION S3_SECRET_ACCESS_KEY SPOOL_BYTES "
     "SPOOL_DIR SPOOL_WAIT_SECONDS STORE_WAIT_SECONDS SWEEP_SECONDS VANISHED_GRACE_SECONDS WORKER_ID "
     # The bridge
-    "ALLOWED_ORIGINS BRIDGE_BEGIN_SECONDS BRIDGE_CLOSE_SECONDS BRIDGE_FINISH_SECONDS BRIDGE_HANDSHAKE_SECONDS "
+    "ALLOWED_ORIGINS BRIDGE_BEGIN_SECONDS BRIDGE_CLOSE_SECONDS BRIDGE_CONFIGURE_SECONDS BRIDGE_FINISH_SECONDS BRIDGE_HANDSHAKE_SECONDS "
     "BRIDGE_HOST BRIDGE_MAX_CONNECTIONS BRIDGE_METRICS_PORT BRIDGE_PING_INTERVAL_SECONDS "
     "BRIDGE_PING_TIMEOUT_SECONDS BRIDGE_PORT BRIDGE_SETTLE_SECONDS BRIDGE_SOCKET BRIDGE_STALL_SECONDS "
     "BRIDGE_STUCK_SECONDS SERVER_TARGET "
@@ -30,11 +30,11 @@ _NAMES: Final = (
     "ADDRESS_REQUESTS_PER_SECOND ALLOW_PLAINTEXT HOME HOST PORT TLS_CERT TLS_KEY TRUSTED_PROXIES API_KEY URL"
 )
 VARIABLES: Final = frozenset(_PREFIX + name for name in _NAMES.split())
-"""Of all programs, because they are started from one environment. A test compares them with the settings."""
+"""The names of all programs, which are started from one environment. A test compares them with the settings."""
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
-    """Names that begin with DALSTON_ and that nothing reads, each with the most similar known name, or None."""
+    """Names that begin with DALSTON_ and that no program reads, each with the most similar known name, or None."""
     found = {}
     for name in sorted(environment):
         # Names are read whatever their case.

@@ -82,7 +82,7 @@ def test_requests_without_an_end_are_ended_before_the_server(short_limits: Front
 
 
 @pytest.mark.parametrize("method", ["ListSessions", "GetAudio", "WatchSessions"])
-def test_a_request_that_comes_byte_by_byte_is_ended_as_one_that_does_not_come(hasty: Front, method: str) -> None:
+def test_a_request_that_arrives_byte_by_byte_is_ended(short_limits: Front, method: str) -> None:
     """No limit between two bytes holds for it."""
     done = threading.Event()
 
@@ -91,22 +91,22 @@ def test_a_request_that_comes_byte_by_byte_is_ended_as_one_that_does_not_come(ha
         while not done.wait(0.2) and time.monotonic() < deadline:
             yield b""
 
-    asked = len(hasty.sessions.metadata)
-    with grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel:
+    asked = len(short_limits.sessions.metadata)
+    with grpc.insecure_channel(f"127.0.0.1:{short_limits.port}") as channel:
         call = channel.stream_stream(f"{SERVICE}/{method}")(bytewise(), timeout=30)
         with pytest.raises(grpc.RpcError) as refused:
             next(call)
         done.set()
     assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert refused.value.details() == "the request took too long to arrive"
-    assert len(hasty.sessions.metadata) == asked
+    assert len(short_limits.sessions.metadata) == asked
 
 
-def test_a_stream_of_audio_lasts_longer_than_a_request_may_take_to_arrive(hasty: Front) -> None:
-    """By either door: it has been answered before."""
-    url = f"ws://127.0.0.1:{hasty.port}/v1/audio/transcriptions/stream"
+def test_a_stream_of_audio_lasts_longer_than_a_request_may_take_to_arrive(short_limits: Front) -> None:
+    """By gRPC and by WebSocket: the response began before the limit."""
+    url = f"ws://127.0.0.1:{short_limits.port}/v1/audio/transcriptions/stream"
     with (
-        grpc.insecure_channel(f"127.0.0.1:{hasty.port}") as channel,
+        grpc.insecure_channel(f"127.0.0.1:{short_limits.port}") as channel,
         connect(url, proxy=None) as socket,
     ):
         sent: queue.SimpleQueue[Any] = queue.SimpleQueue()

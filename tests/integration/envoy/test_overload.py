@@ -82,7 +82,7 @@ def test_one_address_cannot_fill_the_heap_on_its_own(tmp_path: Path, path: str) 
             time.sleep(0.1)  # in which it may ask again
 
 
-def test_an_address_that_asks_too_often_is_told_so_and_may_still_stream(tmp_path: Path) -> None:
+def test_a_rate_limited_address_receives_429_and_may_still_stream(tmp_path: Path) -> None:
     endpoints = Endpoints(["127.0.0.1"], free_port(), free_port(), free_port(), requests_each=5)
     url = f"http://127.0.0.1:{endpoints.port}"
     with (

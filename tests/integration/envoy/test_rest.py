@@ -301,7 +301,7 @@ def test_every_field_of_the_contract_may_be_in_its_body(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ('{"name": "a", "name": "b"}', "twice: name"),
         ('{"expires_in_seconds": 60, "expiresInSeconds": 0}', "twice"),
@@ -327,11 +327,13 @@ def test_every_field_of_the_contract_may_be_in_its_body(
         ('{"name": {"expires_at": 1}}', ""),
     ],
 )
-def test_a_body_that_may_mean_something_else_is_refused(http: httpx.Client, front: Front, text: str, says: str) -> None:
+def test_a_body_that_may_mean_something_else_is_refused(
+    http: httpx.Client, front: Front, text: str, expected: str
+) -> None:
     asked = len(front.sessions.requests)
     answer = http.post("/v1/keys", content=text.encode())
     assert answer.status_code == 400, answer.text
-    assert says in answer.json()["message"]
+    assert expected in answer.json()["message"]
     assert len(front.sessions.requests) == asked
 
 

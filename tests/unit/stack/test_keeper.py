@@ -151,14 +151,14 @@ def test_other_parts_are_supervised_while_a_hung_part_is_stopped(tmp_path: Path,
     hanging.code = f"import pathlib, signal; {deafness}; {SLEEP}"
     hanging.is_ready = False
     kill(first)
-    tend_until(keeper, lambda: len(hanging.launched) == 2)
+    check_until(keeper, lambda: len(hanging.launched) == 2)
     hung = keeper.processes[0]
     kill(neighbour)
-    tend_until(keeper, lambda: len(other.launched) == 2)
+    check_until(keeper, lambda: len(other.launched) == 2)
     assert (hung.exit_code(), len(hanging.launched)) == (None, 2)
     hanging.code, hanging.is_ready = SLEEP, True
     kill(hung)
-    tend_until(keeper, lambda: len(hanging.launched) == 3 and keeper.is_whole)
+    check_until(keeper, lambda: len(hanging.launched) == 3 and keeper.all_ready)
 
 
 def test_a_part_waits_for_the_parts_that_it_needs(tmp_path: Path, keeper: Keeper) -> None:
