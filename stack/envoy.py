@@ -98,8 +98,8 @@ class Endpoints:
     """How many of them one bucket, an eighth of all addresses, may use. Proxies may use all: clients share their
     addresses."""
     requests_each: int = 100
-    """How many unary calls one address may begin per second; twice as many at once. A fifth of that applies to responses
-    without authentication: documents, health, and unknown paths."""
+    """How many unary calls one address may begin per second; twice as many at once. A fifth of that applies to
+    responses without authentication: documents, health, and unknown paths."""
     heap_bytes: int = 512 << 20
     """The most memory that requests may use; the program itself and its configuration use 100 MB besides."""
     certificate: Certificate | None = None
