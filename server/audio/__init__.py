@@ -1,1 +1,1 @@
-"""Wire audio to samples."""
+"""Decodes wire audio to samples."""

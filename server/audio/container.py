@@ -1,7 +1,7 @@
-"""Tells files of audio from raw samples, by how they begin. Pure.
+"""Detects audio files that are sent in place of raw samples, by their signatures. Pure.
 
-A client that sends a file as it is, or what a browser's MediaRecorder gives it, gets noise transcribed. Each signature
-has so many bytes that samples do not have them by chance.
+A client that sends a file as it is, or the output of a browser's MediaRecorder, would have noise transcribed. Each
+signature is long enough that samples do not match it by chance.
 """
 
 from collections.abc import Callable
@@ -13,25 +13,25 @@ _MPEG_HEADER_BYTES: Final = 4
 
 
 class ContainerDetector:
-    """Looks at the beginning of one stream, however small its pieces are."""
+    """Examines the beginning of one stream, however small its pieces are."""
 
     def __init__(self) -> None:
         self._head: bytearray | None = bytearray()
 
     def push(self, data: bytes) -> str | None:
-        """Takes the next bytes; gives the name of the format, once, as soon as it is known."""
+        """Adds the next bytes. Returns the name of the format once, as soon as it is known."""
         if self._head is None:
             return None
         self._head += data[: _HEAD_BYTES - len(self._head)]
-        found = container_of(bytes(self._head))
+        found = detect_container(bytes(self._head))
         if found is not None or len(self._head) >= _HEAD_BYTES:
             self._head = None
         return found
 
 
-def container_of(head: bytes) -> str | None:
-    """The format of a file that begins like this, or None if these are samples, or too few bytes to tell."""
-    return next((name for name, begins in _SIGNATURES if begins(head)), None)
+def detect_container(head: bytes) -> str | None:
+    """The format of a file that begins with `head`, or None if it begins no known file or is too short."""
+    return next((name for name, matches in _SIGNATURES if matches(head)), None)
 
 
 def _is_riff(head: bytes) -> bool:
@@ -43,7 +43,7 @@ def _is_ebml(head: bytes) -> bool:
 
 
 def _is_mp4(head: bytes) -> bool:
-    # The first box is the type's, and short.
+    # The first box names the file type, and is short.
     return head[:3] == b"\0\0\0" and head[4:8] == b"ftyp"
 
 
@@ -54,11 +54,11 @@ def _is_id3(head: bytes) -> bool:
 
 
 def _is_mpeg(head: bytes) -> bool:
-    """MPEG audio without a tag: two frames, the second where the first one ends."""
+    """MPEG audio without a tag: two MPEG frames, the second at the end of the first."""
     length = _mpeg_frame_bytes(head)
     if length is None or len(head) < length + _MPEG_HEADER_BYTES:
         return False
-    # What may differ from frame to frame: bit rate, padding, and the stereo mode.
+    # Bit rate, padding and stereo mode may differ between frames.
     same = head[:2] == head[length : length + 2] and (head[2] ^ head[length + 2]) & 0x0C == 0
     return same and _mpeg_frame_bytes(head[length:]) is not None
 
@@ -71,19 +71,19 @@ _MPEG_1_HERTZ: Final = (44_100, 48_000, 32_000)
 
 
 def _mpeg_frame_bytes(head: bytes) -> int | None:
-    """Length of the frame of MPEG audio, layer III, that begins here; None if none does."""
+    """Length of the frame of MPEG audio, layer III, that `head` begins with; None if there is none."""
     if len(head) < _MPEG_HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
-    version, rate, speed = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
-    if version == 1 or rate in (0, 15) or speed == 3:
+    version, bit_rate, sample_rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or bit_rate in (0, 15) or sample_rate == 3:
         return None
-    kbps = _LAYER_3_KBPS[3 if version == 3 else 2][rate - 1]
-    hertz = _MPEG_1_HERTZ[speed] // {3: 1, 2: 2, 0: 4}[version]
+    kbps = _LAYER_3_KBPS[3 if version == 3 else 2][bit_rate - 1]
+    hertz = _MPEG_1_HERTZ[sample_rate] // {3: 1, 2: 2, 0: 4}[version]
     return (144 if version == 3 else 72) * kbps * 1000 // hertz + (head[2] >> 1 & 1)
 
 
 def _is_adts(head: bytes) -> bool:
-    """AAC: two frames of a stream."""
+    """AAC: two ADTS frames in a row."""
     length = _adts_frame_bytes(head)
     if length is None or len(head) < length + 3:
         return False

@@ -1,4 +1,4 @@
-"""Wire bytes to what the models take: mono 32-bit float at 16 kHz."""
+"""Decodes wire bytes to the format of the models: mono 32-bit float at 16 kHz."""
 
 import numpy as np
 import soxr
@@ -18,7 +18,7 @@ class Decoder:
     """Decodes one stream, chunk by chunk.
 
     The output is aligned with the input: sample n of the output is the sound at n / 16000 seconds of the input,
-    whatever the input's rate. The resampler holds a few milliseconds back until more audio or `finish` comes.
+    whatever the input's rate. The resampler holds back a few milliseconds until more audio or `finish` follows.
     """
 
     def __init__(self, audio_format: AudioFormat) -> None:
@@ -31,11 +31,11 @@ class Decoder:
         )
 
     def push(self, data: bytes) -> Samples:
-        """Decodes whole frames; the caller has checked that `data` is a multiple of `frame_bytes`."""
+        """Decodes whole sample frames: the caller has checked that the length is a multiple of `frame_bytes`."""
         return self._resample(self._mono(data), last=False)
 
     def finish(self) -> Samples:
-        """What the resampler still held."""
+        """The samples that the resampler held back."""
         return self._resample(np.zeros(0, np.float32), last=True)
 
     def _mono(self, data: bytes) -> Samples:
@@ -54,7 +54,7 @@ def _from_s16(data: bytes) -> Samples:
 
 
 def _from_f32(data: bytes) -> Samples:
-    # A float stream may hold anything; what is no number would poison the resampler and the models for good.
+    # A client's floats may be anything, and a NaN would corrupt the resampler and the models permanently.
     samples = np.nan_to_num(np.frombuffer(data, "<f4").astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
     return np.clip(samples, -1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""What a client's audio bytes are."""
+"""The format of a client's audio bytes."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ MAX_CHANNELS = 2
 
 
 class Encoding(StrEnum):
-    """How a sample is written, little-endian where it has more than one byte."""
+    """The encoding of a sample, little-endian where it has more than one byte."""
 
     PCM_S16LE = "pcm_s16le"
     PCM_F32LE = "pcm_f32le"
@@ -26,10 +26,10 @@ class AudioFormat:
 
     encoding: Encoding = Encoding.PCM_S16LE
     sample_rate: int = 16_000
-    """Frames per second."""
+    """Sample frames per second."""
     channels: int = 1
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame: a sample of every channel."""
+        """Bytes of one sample frame: a sample of every channel."""
         return SAMPLE_BYTES[self.encoding] * self.channels

@@ -1,4 +1,4 @@
-"""Telephone audio (ITU-T G.711): tables from a byte to its sample, full scale 1.0."""
+"""Telephone audio (ITU-T G.711): tables that map a byte to its sample, full scale 1.0."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,7 +1,7 @@
-"""Silero's voice activity detector, called directly: its ONNX for a series of windows.
+"""Silero's voice activity detector, called directly: its ONNX model for sequences of windows.
 
-The package's iterator costs three to five times as much a window. One call judges all windows that a piece of audio
-completes, which costs a third less than one call for each and says the same (docs/adr/0072).
+The package's iterator costs three to five times as much per window. One call processes all windows that a piece of
+audio completes, which costs a third less than one call for each, with the same results (docs/adr/0072).
 """
 
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ WINDOW_SAMPLES = 512
 """Samples of one window at 16 kHz: 32 ms."""
 
 _CONTEXT_SAMPLES = 64
-"""Each window is judged together with so many samples before it."""
+"""The model receives each window together with so many samples before it."""
 _STATE_SHAPE = (1, 1, 128)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was heard in one window."""
+    """The result for one window."""
 
     probability: float
     """Of speech, 0 to 1."""
@@ -32,7 +32,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class VadState:
-    """What the model remembers of a stream."""
+    """The state of the model after a part of a stream."""
 
     hidden: NDArray[np.float32]
     cell: NDArray[np.float32]
@@ -43,25 +43,25 @@ class VadState:
 
 
 class SileroVad:
-    """The model. Holds no stream's state, so that one instance serves all streams."""
+    """The model. It holds no state of a stream, so one instance serves all streams."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
-        # A window is 0.1 ms of work: threads would cost more than they bring.
+        # A window takes 0.1 ms: threads would cost more than they save.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         model = files("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
         self._session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
 
     def stream(self) -> "VadStream":
-        """A new stream, from silence."""
+        """A new stream, which begins after silence."""
         return VadStream(self)
 
     def run(self, windows: NDArray[np.float32], state: VadState) -> tuple[NDArray[np.float32], VadState]:
-        """Judges windows of one stream that follow each other.
+        """Processes consecutive windows of one stream.
 
         Args:
-            windows: shape [windows, 64 + 512], one at least: the last samples of the window before, then the window.
-            state: what the windows before left.
+            windows: shape [windows, 64 + 512], at least one: the last samples of the previous window, then the window.
+            state: the state after the previous windows.
 
         Returns:
             Probabilities of speech, shape [windows], and the state after them.
@@ -73,15 +73,15 @@ class SileroVad:
 
 @dataclass(slots=True)
 class VadStream:
-    """One stream's place in its audio."""
+    """The detector's state for one stream."""
 
     model: SileroVad
     _state: VadState = field(default_factory=VadState.of_silence)
     _pending: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_CONTEXT_SAMPLES, np.float32))
-    """The context of the next window, and what there is of it."""
+    """The context of the next window, and the samples of it that have arrived."""
 
     def push(self, samples: NDArray[np.float32]) -> list[Window]:
-        """Takes the next samples (mono, 16 kHz); judges each window they complete."""
+        """Processes the next samples (mono, 16 kHz). Returns the result for each window that they complete."""
         pending = np.concatenate((self._pending, samples))
         count = (len(pending) - _CONTEXT_SAMPLES) // WINDOW_SAMPLES
         self._pending = pending[count * WINDOW_SAMPLES :].copy()

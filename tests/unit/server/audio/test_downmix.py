@@ -11,7 +11,7 @@ NOISE = np.random.default_rng(7)
 
 
 def voice(seconds: float, level: float = 0.3) -> np.ndarray:
-    """Sound that swells and fades as syllables do."""
+    """A tone that swells and fades like syllables."""
     time = np.arange(int(seconds * RATE)) / RATE
     envelope = 0.5 - 0.5 * np.cos(2 * np.pi * 4 * time)
     return (level * envelope * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
@@ -29,16 +29,16 @@ def power(samples: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("chunk", [1, 160, 320, 16_000])
-def test_a_channel_that_is_the_other_inverted_does_not_silence_it(chunk: int) -> None:
+def test_an_inverted_channel_does_not_silence_the_other(chunk: int) -> None:
     left = voice(1)
-    heard = mixed(left, -left, chunk)
-    assert power(heard) > 0.95 * power(left)
-    # The choice between two equals is one for good: the sound is one of them, not pieces of both.
-    np.testing.assert_allclose(np.abs(heard[500:]), np.abs(left[500:]), atol=1e-6)
-    assert abs(np.corrcoef(heard[500:], left[500:])[0, 1]) > 0.999
+    output = mixed(left, -left, chunk)
+    assert power(output) > 0.95 * power(left)
+    # The selection between equal channels is permanent: the output is one of them, not pieces of both.
+    np.testing.assert_allclose(np.abs(output[500:]), np.abs(left[500:]), atol=1e-6)
+    assert abs(np.corrcoef(output[500:], left[500:])[0, 1]) > 0.999
 
 
-def test_nearly_inverted_channels_give_the_louder() -> None:
+def test_nearly_inverted_channels_become_the_louder_one() -> None:
     left = voice(1)
     np.testing.assert_allclose(mixed(left, -0.8 * left)[1_600:], left[1_600:], atol=1e-6)
     np.testing.assert_allclose(mixed(-0.8 * left, left)[1_600:], left[1_600:], atol=1e-6)
@@ -50,13 +50,13 @@ def test_channels_that_do_not_cancel_each_other_out_are_averaged(share: float) -
     np.testing.assert_array_equal(mixed(left, share * left), (left + np.float32(share) * left) / 2)
 
 
-def test_two_people_on_a_channel_each_are_both_heard() -> None:
+def test_two_speakers_on_a_channel_each_are_both_kept() -> None:
     silence = np.zeros(RATE, np.float32)
     left, right = np.concatenate((voice(1), silence)), np.concatenate((silence, voice(1)))
     np.testing.assert_array_equal(mixed(left, right), (left + right) / 2)
 
 
-def test_two_people_at_once_are_both_heard() -> None:
+def test_two_simultaneous_speakers_are_both_kept() -> None:
     left, right = NOISE.normal(0, 0.1, (2, RATE)).astype(np.float32)
     np.testing.assert_allclose(mixed(left, right), (left + right) / 2, atol=1e-7)
 
@@ -65,31 +65,31 @@ def test_a_change_from_one_mix_to_another_does_not_click() -> None:
     time = np.arange(2 * RATE) / RATE
     left = (0.5 * np.sin(2 * np.pi * 100 * time)).astype(np.float32)
     right = np.where(time < 1, left, -left)
-    heard = mixed(left, right, 320)
+    output = mixed(left, right, 320)
     steepest = np.abs(np.diff(left)).max()
-    assert np.abs(np.diff(heard)).max() < 3 * steepest
-    assert power(heard[int(1.5 * RATE) :]) > 0.95 * power(left)
+    assert np.abs(np.diff(output)).max() < 3 * steepest
+    assert power(output[int(1.5 * RATE) :]) > 0.95 * power(left)
 
 
-def test_channels_that_agree_again_are_averaged_again() -> None:
+def test_channels_that_stop_cancelling_are_averaged_again() -> None:
     left = voice(2)
     right = np.concatenate((-left[:RATE], left[RATE:] * 0.5))
-    heard = mixed(left, right, 320)
-    np.testing.assert_allclose(heard[-RATE // 4 :], 0.75 * left[-RATE // 4 :], atol=1e-6)
+    output = mixed(left, right, 320)
+    np.testing.assert_allclose(output[-RATE // 4 :], 0.75 * left[-RATE // 4 :], atol=1e-6)
 
 
-def test_pauses_of_noise_do_not_undo_the_choice() -> None:
-    said = np.concatenate([voice(0.5), np.zeros(RATE // 2, np.float32)] * 4)
-    left, right = said + NOISE.normal(0, 1e-3, len(said)), -said + NOISE.normal(0, 1e-3, len(said))
-    heard = mixed(left.astype(np.float32), right.astype(np.float32), 320)
-    for start in range(0, len(said), RATE):
+def test_noise_in_pauses_does_not_undo_the_selection() -> None:
+    speech = np.concatenate([voice(0.5), np.zeros(RATE // 2, np.float32)] * 4)
+    left, right = speech + NOISE.normal(0, 1e-3, len(speech)), -speech + NOISE.normal(0, 1e-3, len(speech))
+    output = mixed(left.astype(np.float32), right.astype(np.float32), 320)
+    for start in range(0, len(speech), RATE):
         part = slice(start, start + RATE // 2)
-        assert power(heard[part]) > 0.95 * power(said[part])
+        assert power(output[part]) > 0.95 * power(speech[part])
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)), max_size=200), st.integers(1, 50))
-def test_no_sample_is_louder_than_the_channels_or_lost(frames: list[tuple[float, float]], chunk: int) -> None:
-    both = np.array(frames, np.float32).reshape(-1, 2)
-    heard = mixed(both[:, 0], both[:, 1], chunk)
-    assert len(heard) == len(both)
-    assert np.all(np.abs(heard) <= np.abs(both).max(axis=1, initial=0) + 1e-6)
+def test_no_sample_is_louder_than_the_channels_or_lost(sample_frames: list[tuple[float, float]], chunk: int) -> None:
+    both = np.array(sample_frames, np.float32).reshape(-1, 2)
+    output = mixed(both[:, 0], both[:, 1], chunk)
+    assert len(output) == len(both)
+    assert np.all(np.abs(output) <= np.abs(both).max(axis=1, initial=0) + 1e-6)

@@ -14,8 +14,8 @@ VAD = SileroVad()
 SPEECH = soundfile.read("samples/sense-and-sensibility.flac", frames=5 * 16_000, dtype="float32")[0]
 
 
-def heard(stream: VadStream, samples: NDArray[np.float32], pieces: list[int]) -> list[Window]:
-    """What is heard when the samples come in pieces of these sizes, and then the rest."""
+def processed(stream: VadStream, samples: NDArray[np.float32], pieces: list[int]) -> list[Window]:
+    """The results for samples that arrive in pieces of these sizes, and then the rest."""
     windows, at = [], 0
     for size in [*pieces, len(samples)]:
         windows += stream.push(samples[at : at + size])
@@ -23,16 +23,16 @@ def heard(stream: VadStream, samples: NDArray[np.float32], pieces: list[int]) ->
     return windows
 
 
-WHOLE = heard(VAD.stream(), SPEECH, [])
+WHOLE = processed(VAD.stream(), SPEECH, [])
 
 
-def test_every_whole_window_is_judged() -> None:
+def test_every_whole_window_is_processed() -> None:
     assert len(WHOLE) == len(SPEECH) // WINDOW_SAMPLES
     assert max(window.probability for window in WHOLE) > 0.9
     assert WHOLE[10].power == pytest.approx(float(np.square(SPEECH[5120:5632]).mean()))
 
 
-def test_windows_in_one_call_are_judged_as_the_model_for_one_at_a_time_does() -> None:
+def test_windows_in_one_call_equal_the_model_for_single_windows() -> None:
     model = (files("silero_vad") / "data" / "silero_vad_16k_op15.onnx").read_bytes()
     single = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     state, padded = np.zeros((2, 1, 128), np.float32), np.concatenate((np.zeros(64, np.float32), SPEECH))
@@ -46,13 +46,13 @@ def test_windows_in_one_call_are_judged_as_the_model_for_one_at_a_time_does() ->
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 4000), max_size=40))
-def test_the_pieces_that_audio_comes_in_make_no_difference(pieces: list[int]) -> None:
-    windows = heard(VAD.stream(), SPEECH, pieces)
+def test_the_sizes_of_pieces_make_no_difference(pieces: list[int]) -> None:
+    windows = processed(VAD.stream(), SPEECH, pieces)
     assert [window.power for window in windows] == [window.power for window in WHOLE]
     assert [window.probability for window in windows] == pytest.approx([w.probability for w in WHOLE], abs=1e-5)
 
 
-def test_streams_of_one_model_do_not_hear_each_other() -> None:
+def test_streams_of_one_model_are_independent() -> None:
     one, other = VAD.stream(), VAD.stream()
     windows = []
     for start in range(0, len(SPEECH), 1600):
