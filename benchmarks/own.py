@@ -21,7 +21,7 @@ PARTS = {
     "storage": ("postgres", "seaweedfs"),
 }
 MODELS = ("fast", "accurate")
-UNREFUSED = {"max_sessions": "1000", "max_lag_seconds": "1000"}
+UNREFUSED = {"max_sessions": "1000", "max_queue_delay_seconds": "1000"}
 """More streams than the machine can take are what is asked about: none of them is to be refused."""
 
 

@@ -1,4 +1,4 @@
-"""The server process: what is made of what, in which order it starts and stops."""
+"""The server process: how its parts are wired, and the order in which they start and stop."""
 
 import asyncio
 import sys
@@ -55,7 +55,7 @@ from telemetry.variables import warn_of_unknown_variables
 log = get_logger(__name__)
 
 EXIT_UNAVAILABLE = 1
-"""A part the server needs is not there now: starting it again later may help."""
+"""A dependency of the server is unavailable: a later restart may succeed."""
 EXIT_CONFIGURATION = 2
 
 SERVICES = (
@@ -64,18 +64,20 @@ SERVICES = (
     key_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 _MAX_MESSAGE_BYTES = 1 << 20
-"""Far above what the contract allows, so that a message too big is refused in words and not by the transport."""
+"""Far above the limit of the contract, so that the server refuses a message that is too big with a clear error, and not
+the transport."""
 
 METADATA_LIMITS = (("grpc.max_metadata_size", 96 * 1024), ("grpc.absolute_max_metadata_size", 128 * 1024))
-"""Above the 64 KiB of headers and query that Envoy takes, which says so in words. Between the two gRPC refuses at
-random, as RESOURCE_EXHAUSTED."""
+"""Above the 64 KiB of headers and query that Envoy accepts, which refuses more with a clear error. Between the soft and
+the hard limit gRPC refuses calls at random, as RESOURCE_EXHAUSTED."""
 
 _STOP_SECONDS = 20.0
-"""From the end of the grace period to that of the process, whatever hangs. Operators add it up: docs/durability.md."""
+"""From the end of the grace period to the end of the process, whatever hangs. Operators add it to the grace period:
+docs/durability.md."""
 _STORE_SECONDS = 8.0
-"""Of these, kept for what is stored and closed once the streams are over or are cut."""
+"""The part of these that is reserved for storing and closing after the streams have ended or were cancelled."""
 _LAST_CALLS_SECONDS = 2.0
-"""For calls other than streams that run when the last stream has ended."""
+"""For calls other than streams that are in progress when the last stream has ended."""
 
 
 class ConfigurationError(Exception):
@@ -87,12 +89,12 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
 
     Raises:
         ConfigurationError: the settings cannot be served.
-        EngineStopped: the engine has died; a new process may do better.
-        LeaseLost: the others took this server for dead; a new process may take its place.
+        EngineStopped: the engine has died; a new process may succeed.
+        LeaseLost: the lease has lapsed and the other servers consider this one dead; a new process may replace it.
     """
     if refusal := refusal_to_expose(settings.server_host, settings.auth, settings.allow_unauthenticated):
         raise ConfigurationError(refusal)
-    # Loading a model takes long and leaves nothing to finish, and what is being recovered can be recovered again.
+    # Loading a model takes long and leaves nothing to finish, and an interrupted recovery can be repeated.
     exit_on_signals()
     drain, deadline = Drain(), Deadline()
     async with AsyncExitStack() as stack:
@@ -113,8 +115,8 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         log.info("server ready", address=_address(settings), models=sorted(engine.models))
         await _first_of(stop, persistence.lost, engine.died)
         log.info("server stopping", streams=drain.streams)
-        # Streams of a lost lease have been ended; this process's name is a dead one's. Those of an engine that died are
-        # served nowhere but elsewhere.
+        # After a lost lease the streams have been ended already: the other servers consider this process dead. After
+        # the death of the engine only another server can serve them.
         grace_seconds = 0.0 if _is_unfit(engine, persistence) else settings.shutdown_seconds
         deadline.begin(grace_seconds + _STOP_SECONDS)
         last_resort.begin(deadline.left())
@@ -142,10 +144,10 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 async def _end_streams(drain: Drain, grace_seconds: float, deadline: Deadline) -> None:
-    """Lets streams go on for the grace period, then ends them. Other calls are served meanwhile."""
+    """Lets streams continue for the grace period, then ends them. Other calls are served meanwhile."""
     drain.begin(grace_seconds)
     if not await drain.wait_empty(deadline.left(_STORE_SECONDS)):
-        # Their calls are cut. What they stored is finished all the same, like that of clients that vanished.
+        # Their calls are cancelled. Their sessions are stored all the same, like those of clients that disconnected.
         log.warning("streams did not end in time", streams=drain.streams)
 
 
@@ -166,12 +168,12 @@ def _build(
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
             *METADATA_LIMITS,
             ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-            # A peer that is gone without a word is noticed within 8 s.
+            # A peer that has disappeared without closing its connection is noticed within 8 s.
             ("grpc.keepalive_time_ms", 5_000),
             ("grpc.keepalive_timeout_ms", 3_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
             ("grpc.keepalive_permit_without_calls", 1),
-            # Without probing the flow-control window stays small: a stream that is not read holds little memory.
+            # Without probing the flow-control window stays small: an unread stream holds little memory.
             ("grpc.http2.bdp_probe", 0),
         ),
     )
@@ -202,7 +204,9 @@ def _build(
     try:
         server.add_insecure_port(address)
     except RuntimeError:
-        raise ConfigurationError(f"cannot listen on {address}: the port is taken or the address not ours") from None
+        raise ConfigurationError(
+            f"cannot listen on {address}: the port is taken or this machine does not have the address"
+        ) from None
     return server, health_servicer
 
 
@@ -224,7 +228,7 @@ def _gate(settings: ServerSettings, persistence: Persistence) -> Gate:
 
 
 def main() -> int:
-    """Runs the server; gives the exit code."""
+    """Runs the server. Returns the exit code."""
     try:
         settings = read_settings(ServerSettings)
         inference, storage = read_settings(InferenceSettings), read_settings(PersistenceSettings)

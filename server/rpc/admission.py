@@ -1,4 +1,4 @@
-"""Whether this server can take another session."""
+"""Decides whether this server can admit another session."""
 
 import math
 import time
@@ -13,42 +13,49 @@ from server.session.errors import NoCapacity
 from server.session.lag import Lag
 
 _RECOVERED: Final = 0.5
-"""Share of the longest wait below which a server that was behind has caught up."""
+"""Share of the longest queue delay below which a server that was behind has recovered."""
 _REMEMBERED_SECONDS: Final = 60.0
-"""How long a session that has left counts as one that this server carries: its client may be about to resume it."""
+"""How long a session that has ended counts as one of this server's: its client may be about to resume it."""
 
 _lag_seconds = Histogram(
     "dalston_session_lag_seconds",
-    "From when an utterance was its session's next to be transcribed until it was.",
+    "Time that the next utterance of a session waits for its text.",
     buckets=(0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
 )
-_longest_lag = Gauge("dalston_longest_lag_seconds", "How long the session waits now that has waited longest for text.")
-_queue_delay = Gauge("dalston_queue_delay_seconds", "How long utterances wait for those of other sessions.")
-_is_behind = Gauge("dalston_behind", "1 while new sessions are refused because those that run wait for each other.")
-_refused = Counter("dalston_admission_refused_total", "Sessions refused: too many run, or text is late.", ["reason"])
+_longest_lag = Gauge("dalston_longest_lag_seconds", "Longest time that a session is waiting for its next text.")
+_queue_delay = Gauge(
+    "dalston_queue_delay_seconds",
+    "Longest queue delay of a tenant.",
+)
+_is_behind = Gauge("dalston_behind", "1 while new sessions of a tenant are refused because of the queue delay.")
+_refused = Counter(
+    "dalston_admission_refused_total", "Sessions refused, by reason: no free place, or the queue delay.", ["reason"]
+)
 
 
 class Backlog:
-    """Whether utterances wait too long for those of other sessions. Pure.
+    """Whether the queue delay is too long. Pure.
 
-    They do from `most` seconds on, and no longer once it is half of that: the session that would be let in at once
-    would bring it back.
+    It is above `max_queue_delay_seconds`, and until it is below half of that: otherwise the next session that is
+    admitted would raise it above the limit again.
     """
 
-    def __init__(self, most: float) -> None:
-        self._most = most
+    def __init__(self, max_queue_delay_seconds: float) -> None:
+        self._max_queue_delay_seconds = max_queue_delay_seconds
         self._is_behind = False
 
     def is_behind(self, queue_delay: float) -> bool:
-        """Whether it is so, now that they wait so long."""
-        self._is_behind = queue_delay > (self._most * _RECOVERED if self._is_behind else self._most)
+        """Takes the current queue delay, in seconds. Returns whether it is too long."""
+        limit = self._max_queue_delay_seconds
+        self._is_behind = queue_delay > (limit * _RECOVERED if self._is_behind else limit)
         return self._is_behind
 
 
 class Admission:
-    """Lets sessions in while there are places, and while those that run do not wait too long for each other.
+    """Admits sessions while there are free places and the queue delay is not too long.
 
-    A tenant whose own sessions wait for each other is refused, and others are not.
+    The queue delay is measured for each tenant: one whose own sessions wait for each other is refused, and others are
+    not.
     """
 
     def __init__(
@@ -61,9 +68,9 @@ class Admission:
         """
         Args:
             most: sessions at a time.
-            most_lag_seconds: how late text may be for a tenant before its further sessions are refused.
-            lateness_of: how late it is, in seconds; asked on any thread.
-            tenant_share: of the places, which one tenant may have.
+            max_queue_delay_seconds: the queue delay of a tenant above which its further sessions are refused.
+            queue_delay_of: the queue delay of a tenant, in seconds; called on any thread.
+            tenant_share: the share of the places that one tenant may use.
         """
         self._most = most
         self._most_of_tenant = max(1, math.floor(most * tenant_share))
@@ -78,15 +85,15 @@ class Admission:
 
     @contextmanager
     def place(self, session_id: str, tenant: Hashable, resumed: str = "") -> Iterator[Lag]:
-        """A session's place while the block runs; the session keeps its lag in what is given.
+        """Admits a session, which holds its place while the block runs. Yields the record of the session's lag.
 
         Args:
-            session_id: whose place it is.
-            tenant: whose session it is.
-            resumed: the session that it continues, if it does.
+            session_id: the session.
+            tenant: the tenant that owns it.
+            resumed: the session that it resumes, if any.
 
         Raises:
-            NoCapacity: there is no place.
+            NoCapacity: the session is not admitted.
         """
         self.refuse_when_full(tenant, resumed)
         running = self._running[session_id] = _Running(tenant, Lag(_lag_seconds.observe))
@@ -97,7 +104,7 @@ class Admission:
             self._remember(session_id, time.monotonic())
 
     def refuse_when_full(self, tenant: Hashable, resumed: str = "") -> None:
-        """Raises NoCapacity if `place` would: a session that runs here leaves its own to the one that continues it."""
+        """Raises NoCapacity if `place` would: a session that runs here leaves its place to the one that resumes it."""
         leaves = resumed in self._running
         if len(self._running) - leaves >= self._most:
             _refused.labels("places").inc()
@@ -106,19 +113,19 @@ class Admission:
             _refused.labels("tenant places").inc()
             raise NoCapacity("this server runs as many sessions of one tenant as it may: try again in a while")
         if self._is_behind_now(tenant) and not self._carries(resumed, time.monotonic()):
-            _refused.labels("lag").inc()
+            _refused.labels("queue_delay").inc()
             raise NoCapacity("this server is behind with the sessions that it runs: try again in a while")
 
     def _carries(self, session_id: str, now: float) -> bool:
-        """Whether the session is part of what this server does, or was until just now."""
+        """Whether the session runs on this server, or did until recently."""
         return session_id in self._running or now - self._left.get(session_id, -math.inf) < _REMEMBERED_SECONDS
 
     def _remember(self, session_id: str, now: float) -> None:
-        self._left = {who: at for who, at in self._left.items() if now - at < _REMEMBERED_SECONDS}
+        self._left = {known: at for known, at in self._left.items() if now - at < _REMEMBERED_SECONDS}
         self._left[session_id] = now
-        # A tenant that runs nothing keeps nobody waiting.
+        # A tenant without sessions delays no other.
         tenants = self._tenants()
-        # A copy: whoever reads the metrics, on a thread of its own, adds to it.
+        # A copy: the thread that reads the metrics adds to it.
         self._backlogs = {tenant: backlog for tenant, backlog in list(self._backlogs.items()) if tenant in tenants}
 
     def _is_behind_now(self, tenant: Hashable) -> bool:
@@ -126,10 +133,10 @@ class Admission:
         is_behind = backlog.is_behind(self._queue_delay_of(tenant))
         if tenant in self._tenants():
             self._backlogs[tenant] = backlog
-        # Without a session there is nobody to be hurt.
+        # Without sessions there is nothing to protect.
         return is_behind and bool(self._running)
 
-    # Metrics are read on a thread of their own: copies.
+    # Metrics are read on another thread: these methods copy.
 
     def _tenants(self) -> set[Hashable]:
         return {running.tenant for running in list(self._running.values())}
