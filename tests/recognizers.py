@@ -1,4 +1,4 @@
-"""What the tests' recognisers have in common: the engine's two calls, as one question."""
+"""The base class of the tests' recognisers: both calls of the engine as one request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOpti
 
 @dataclass(frozen=True)
 class Asked:
-    """What a session asks of the engine."""
+    """The arguments of one call of the engine."""
 
     model: str
     samples: Samples
@@ -21,7 +21,7 @@ class Asked:
 
 
 class Recognizer:
-    """Answers by `answer`, and has no time for partials unless `answer_partial` has."""
+    """Returns the result of `answer`, and of `answer_partial` for partials, which by default has no time."""
 
     queue_delay = 0.0
 

@@ -1,4 +1,4 @@
-"""How far what was heard is from what was said, in the tests' own terms."""
+"""The word error rate that the tests use."""
 
 import jiwer
 
@@ -16,5 +16,5 @@ _WORDS = jiwer.Compose(
 
 
 def word_error_rate(reference: str, hypothesis: str) -> float:
-    """Words wrong, missing or added, of those of the reference; case and punctuation do not count."""
+    """The share of wrong, missing or added words in the reference; case and punctuation do not count."""
     return jiwer.wer(reference, hypothesis, reference_transform=_WORDS, hypothesis_transform=_WORDS)

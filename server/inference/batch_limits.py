@@ -1,4 +1,4 @@
-"""How large a batch may become."""
+"""The limits of a batch."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 class BatchLimits:
     rows: int
     """Utterances in a batch."""
-    frames: int
-    """Frames in a batch, padding included: what bounds its memory."""
+    encoder_frames: int
+    """Encoder frames in a batch, padding included: this bounds its memory."""
     waste: float
-    """The share of a batch's frames that may be padding. Every row is computed at the longest one's length."""
+    """The share of the encoder frames that may be padding. Every row is computed at the length of the longest one."""
     partial_rows: int = 1
-    """Partials in a batch, with their share of the frames. Few, for a final that comes meanwhile waits for them."""
+    """Partials in a batch, with their share of the encoder frames. Few, because a final that arrives meanwhile
+    waits."""
 
     def for_partials(self) -> "BatchLimits":
         """The limits of a batch of partials."""
-        return BatchLimits(self.partial_rows, self.frames * self.partial_rows // self.rows, self.waste)
+        return BatchLimits(self.partial_rows, self.encoder_frames * self.partial_rows // self.rows, self.waste)

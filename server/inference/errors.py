@@ -1,16 +1,16 @@
-"""What the engine can refuse or fail at.
+"""The errors of the engine.
 
 InferenceError
 ├── EngineStopped        the engine is stopping or has stopped
-├── QueueFull            too many utterances wait already
-├── PartialDropped       newer audio, or finals, came first: there is no partial this time
-├── RecognitionFailed    the model failed on this batch; the next one may well succeed
-└── WeightsError         a configured model cannot be had; the message is one sentence for a person
+├── QueueFull            too many utterances are waiting already
+├── PartialDropped       newer audio or finals take precedence: there is no partial this time
+├── RecognitionFailed    the model failed on this batch; the next one may succeed
+└── WeightsError         a configured model cannot be loaded; the message is one sentence for the operator
 """
 
 
 class InferenceError(Exception):
-    """The root of everything raised on purpose by `server.inference`."""
+    """The base class of the errors that `server.inference` raises on purpose."""
 
 
 class EngineStopped(InferenceError):
@@ -18,11 +18,11 @@ class EngineStopped(InferenceError):
 
 
 class QueueFull(InferenceError):
-    """As many utterances as the queue holds are waiting already."""
+    """The queue is full."""
 
 
 class PartialDropped(InferenceError):
-    """The partial was given up before the model saw it: newer audio of its session came, or finals need the model."""
+    """The partial was dropped before its turn: newer audio of its session arrived, or finals need the model."""
 
 
 class RecognitionFailed(InferenceError):

@@ -1,4 +1,4 @@
-"""What the engine reports about itself."""
+"""Metrics of the engine."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 QUEUE_LENGTH = Gauge("dalston_engine_queue_length", "Utterances waiting for the model.")
 QUEUE_SECONDS = Histogram(
     "dalston_engine_queue_seconds",
-    "From an utterance's arrival to the start of its batch.",
+    "Time from an utterance's arrival to the start of its batch.",
     ["model", "kind"],
     buckets=_SECONDS,
 )
@@ -24,26 +24,29 @@ BATCH_SIZE = Histogram(
     buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64),
 )
 _STAGE_SECONDS = Histogram(
-    "dalston_engine_stage_seconds", "Time a batch spends in each stage of the forward.", ["stage"], buckets=_SECONDS
+    "dalston_engine_stage_seconds",
+    "Time that a batch spends in each stage of the forward pass.",
+    ["stage"],
+    buckets=_SECONDS,
 )
 REDONE = Counter(
     "dalston_engine_redone_total",
-    "Utterances transcribed again, by what the first try failed in; `echo` without vocabulary, others with 30 s.",
+    "Utterances transcribed again, by the defect of the first attempt: `echo` without bias terms, others with 30 s.",
     ["reason"],
 )
 DIVIDED = Counter(
     "dalston_engine_divided_total",
-    "Utterances, or parts of them, done again in parts, by why the model did not get through them with 30 s.",
+    "Utterances, or parts of them, transcribed again in parts, by the defect of the attempt with 30 s.",
     ["reason"],
 )
 SUPPRESSED = Counter(
     "dalston_engine_suppressed_total",
-    "Texts not told, by reason: taken to be invented, or of a partial for which a final would be transcribed again.",
+    "Texts suppressed, by reason: hallucinations, and partials with a defect that makes a final be transcribed again.",
     ["kind", "reason"],
 )
 DROPPED = Counter(
     "dalston_engine_dropped_total",
-    "Utterances that the model did not see: abandoned by their caller; partials merged with newer ones, or given up.",
+    "Utterances dropped before their turn: abandoned by the caller; partials replaced by newer ones, or under load.",
     ["kind", "reason"],
 )
 REFUSED = Counter("dalston_engine_refused_total", "Utterances refused because the queue was full.", ["kind"])
@@ -54,7 +57,7 @@ _stages: ContextVar[dict[str, float] | None] = ContextVar("stages", default=None
 
 @contextmanager
 def stage(name: Literal["features", "encode", "decode", "align"]) -> Iterator[None]:
-    """Measures the block as one stage of the forward."""
+    """Measures the block as one stage of the forward pass."""
     started = time.perf_counter()
     try:
         yield
@@ -67,10 +70,10 @@ def stage(name: Literal["features", "encode", "decode", "align"]) -> Iterator[No
 
 @contextmanager
 def stages() -> Iterator[dict[str, float]]:
-    """What the stages within the block take, in seconds; filled in while it runs."""
-    noted: dict[str, float] = {}
-    token = _stages.set(noted)
+    """The seconds that each stage takes within the block; updated while it runs."""
+    seconds: dict[str, float] = {}
+    token = _stages.set(seconds)
     try:
-        yield noted
+        yield seconds
     finally:
         _stages.reset(token)

@@ -1,9 +1,9 @@
 """torchaudio, importable whether or not its native extension loads.
 
 The wheel on PyPI is linked against CUDA: beside a CPU build of torch, `import torchaudio` raises OSError, and so does
-every import of transformers' Whisper classes, which pull it in. What this project uses of torchaudio is plain torch,
-so when the native extension will not load, torchaudio is imported in its own "built without extension" mode. Import
-torchaudio, or anything that imports it, only after this module.
+every import of transformers' Whisper classes, which pull it in. The parts of torchaudio that this project uses are
+plain torch, so when the native extension will not load, torchaudio is imported in its own "built without extension"
+mode. Import torchaudio, or anything that imports it, only after this module.
 """
 
 import importlib
@@ -16,7 +16,7 @@ _EXTENSION = "torchaudio._extension"
 
 
 def _without_extension() -> ModuleType:
-    """Stands in for `torchaudio._extension` as it would be in a build that has no native code."""
+    """A substitute for `torchaudio._extension`, as in a build without native code."""
 
     def fail_if_no_align(_: Callable[..., Any]) -> Callable[..., Any]:
         def refuse(*_: object, **__: object) -> Any:
@@ -35,7 +35,7 @@ def _without_extension() -> ModuleType:
 
 
 def import_torchaudio() -> ModuleType:
-    """torchaudio, with its native extension where that loads and without it elsewhere."""
+    """Imports torchaudio, with its native extension if that loads and without it otherwise."""
     try:
         return importlib.import_module("torchaudio")
     except OSError:

@@ -61,7 +61,7 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
                 else vad_defaults.max_utterance_seconds
             ),
         ),
-        vocabulary=tuple(config.vocabulary),
+        bias_terms=tuple(config.vocabulary),
         words=config.word_timestamps,
         vad_events=config.enable_vad if config.HasField("enable_vad") else defaults.vad_events,
         partials=config.interim_results if config.HasField("interim_results") else defaults.partials,

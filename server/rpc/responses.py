@@ -7,9 +7,9 @@ from server.session.events import (
     ContainerFound,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
-    Partial,
+    PartialResult,
     SpeechEnded,
     SpeechStarted,
     SpeechSuppressed,
@@ -18,16 +18,16 @@ from server.session.events import (
 
 
 def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
-    """The message that says `event`."""
+    """The message for `event`."""
     match event:
         case SpeechStarted():
             return pb.TranscribeResponse(speech_start=pb.SpeechStart(timestamp=event.timestamp))
         case SpeechEnded():
             return pb.TranscribeResponse(speech_end=pb.SpeechEnd(timestamp=event.timestamp))
-        case Partial():
+        case PartialResult():
             partial = pb.Partial(text=event.text, start=event.start, end=event.end)
             return pb.TranscribeResponse(partial=partial)
-        case Final():
+        case FinalResult():
             return pb.TranscribeResponse(
                 final=pb.Final(
                     text=event.text,

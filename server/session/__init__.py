@@ -1,1 +1,1 @@
-"""One stream's life, free of transport and storage."""
+"""One session from its first audio to its last event, free of transport and storage."""

@@ -1,10 +1,10 @@
-"""What can be told of an utterance that goes on: LocalAgreement-2. Pure.
+"""The committed prefix of an utterance in progress: LocalAgreement-2. Pure.
 
-A model that hears the beginning of an utterance writes its end wrong, and another end half a second later. What two
-tries in a row agree on, from the beginning, is told, and what one of them is certain of: Liu, Spanakis
-and Niehues, "Low-latency sequence-to-sequence speech recognition and translation by partial hypothesis selection",
-Interspeech 2020; Macháček, Dabre and Bojar, "Turning Whisper into a real-time transcription system", IJCNLP 2023
-(`whisper_streaming`).
+A model that receives only the beginning of an utterance gets its end wrong, and corrects it half a second later. The
+words that two passes in a row agree on, from the beginning, are committed, and so are the words that one pass alone is
+certain of: Liu, Spanakis and Niehues, "Low-latency sequence-to-sequence speech recognition and translation by partial
+hypothesis selection", Interspeech 2020; Macháček, Dabre and Bojar, "Turning Whisper into a real-time transcription
+system", IJCNLP 2023 (`whisper_streaming`).
 """
 
 import re
@@ -18,36 +18,37 @@ _CLOSING = ".,;:!?…。、\uff01\uff1f"
 
 
 class Agreement:
-    """One utterance's tries so far."""
+    """The passes over one utterance."""
 
     def __init__(self) -> None:
-        self.text = ""
-        """What can be told. Gets no shorter, and changes a word only when two later tries agree on another."""
-        self._agreed = 0
-        self._last: list[str] = []
+        self.committed = ""
+        """The committed prefix. It gets no shorter, and changes a word only when two later passes agree on another."""
+        self._committed_units = 0
+        self._last_pass: list[str] = []
 
-    def hear(self, text: str, certain: str = "") -> bool:
-        """Takes what the next try, on more audio, gave; whether `text` has changed.
+    def add_pass(self, text: str, certain_prefix: str = "") -> bool:
+        """Adds the text of the next pass, over more audio. Returns whether `committed` has changed.
 
         Args:
-            certain: how the text begins, as far as this try alone is believed.
+            text: the hypothesis.
+            certain_prefix: the beginning of the text that counts without the agreement of another pass.
         """
-        before, self._last = self._last, _UNIT.findall(text)
-        common = max(_common(before, self._last), _common(_UNIT.findall(certain), self._last))
-        if not common or common < self._agreed:
+        before, self._last_pass = self._last_pass, _UNIT.findall(text)
+        common = max(_common(before, self._last_pass), _common(_UNIT.findall(certain_prefix), self._last_pass))
+        if not common or common < self._committed_units:
             return False
-        self._agreed = common
-        told, self.text = self.text, self._told(common)
-        return self.text != told
+        self._committed_units = common
+        previous, self.committed = self.committed, self._text_of(common)
+        return self.committed != previous
 
-    def _told(self, units: int) -> str:
-        text = "".join(self._last[:units]).strip()
-        # The model takes the end of what it hears for the end of a sentence.
-        return text.rstrip(_CLOSING) if units == len(self._last) else text
+    def _text_of(self, units: int) -> str:
+        text = "".join(self._last_pass[:units]).strip()
+        # The model takes the end of the audio for the end of a sentence.
+        return text.rstrip(_CLOSING) if units == len(self._last_pass) else text
 
 
 def _common(before: Sequence[str], now: Sequence[str]) -> int:
-    """How many words both begin with, whatever their case and punctuation."""
+    """The number of words that both begin with, whatever their case and punctuation."""
     for count, (one, other) in enumerate(zip(before, now, strict=False)):
         if _key(one) != _key(other):
             return count

@@ -1,7 +1,7 @@
-"""How many utterances a session may have transcribed: what is too much is joined with what follows. Pure.
+"""The number of utterances that a session may have transcribed. Segments beyond it are joined with later ones. Pure.
 
-The model takes as long for a tenth of a second as for two seconds, so who ends an utterance ten times a second takes
-ten times the model's time for the same audio.
+The model takes as long for a tenth of a second as for two seconds, so a client that ends an utterance ten times a
+second costs ten times the model's time for the same audio.
 """
 
 from dataclasses import dataclass, field
@@ -14,34 +14,35 @@ from server.session.options import MAX_UTTERANCE_SECONDS
 from server.session.segmenter import SpeechSegment
 
 PER_SECOND: Final = 2.0
-"""Utterances in a second of audio, or of the clock where less audio comes: nobody speaks more sentences."""
-AT_ONCE: Final = 8.0
-"""More for once, by a session that had fewer before."""
-MOST_DEBT: Final = 16.0
-"""What a session can owe for utterances that took the model longer than others: its next one waits for 8 s at most."""
-MOST_FLUSHES: Final = 64
-"""Flushes that one utterance answers; who sends more waits."""
+"""Utterances per second of audio, or of wall time where less audio arrives. Nobody speaks more sentences than that."""
+BURST: Final = 8.0
+"""The most utterances that a session saves up for a burst."""
+MAX_DEBT: Final = 16.0
+"""The most that a session can owe for utterances that took the model longer than others: the next one waits for 8 s at
+most."""
+MAX_FLUSHES: Final = 64
+"""The most flushes that one utterance answers. A session with more of them waits."""
 
 _LONGEST: Final = int(MAX_UTTERANCE_SECONDS * MODEL_RATE)
 
 
 class UtteranceBudget:
-    """A token bucket that the session's audio fills, and the clock."""
+    """A token bucket that the session's audio fills, and wall time."""
 
     def __init__(self, now: float) -> None:
         """`now`: any clock, in seconds, here and below."""
-        self._left = AT_ONCE
+        self._left = BURST
         self._audio_seconds = 0.0
         self._at = now
 
-    def take(self, audio_seconds: float, now: float) -> bool:
-        """Takes one if there is one.
+    def try_spend(self, audio_seconds: float, now: float) -> bool:
+        """Spends one utterance. Returns False if there is none.
 
         Args:
-            audio_seconds: how much audio the session has received.
+            audio_seconds: the audio that the session has received so far.
         """
         gained = PER_SECOND * max(audio_seconds - self._audio_seconds, now - self._at)
-        self._left = min(AT_ONCE, self._left + gained)
+        self._left = min(BURST, self._left + gained)
         self._audio_seconds, self._at = audio_seconds, now
         if self._left < 1:
             return False
@@ -49,29 +50,29 @@ class UtteranceBudget:
         return True
 
     def charge(self, more: float) -> None:
-        """Takes what an utterance has cost beyond one, once that is known."""
-        self._left = max(-MOST_DEBT, self._left - more)
+        """Charges what an utterance has cost beyond one, once that is known."""
+        self._left = max(-MAX_DEBT, self._left - more)
 
     def wait(self, now: float) -> float:
-        """In how many seconds of the clock there is one, if no audio comes; 0 if there is now."""
+        """Seconds of wall time until there is one if no audio arrives; 0 if there is one now."""
         return max(0.0, (1 - self._left) / PER_SECOND - (now - self._at))
 
 
 @dataclass(slots=True)
-class Held:
-    """An utterance that waits for the budget, and grows meanwhile."""
+class HeldSegment:
+    """A speech segment that waits for the budget, and grows meanwhile."""
 
-    utterance: SpeechSegment
+    segment: SpeechSegment
     language: SpokenLanguage
     flushes: list[Flushed] = field(default_factory=list)
-    """To be answered once it is transcribed."""
+    """To be answered once the segment is transcribed."""
 
-    def takes(self, utterance: SpeechSegment) -> bool:
+    def fits(self, segment: SpeechSegment) -> bool:
         """Whether the two together are no longer than the longest utterance."""
-        return utterance.end - self.utterance.start <= _LONGEST
+        return segment.end - self.segment.start <= _LONGEST
 
-    def join(self, utterance: SpeechSegment) -> None:
-        """Goes on to the end of an utterance that follows it."""
-        start, offset = self.utterance.start, utterance.start - self.utterance.start
-        speech = tuple((since + offset, until + offset) for since, until in utterance.speech)
-        self.utterance = SpeechSegment(start, utterance.end, self.utterance.speech + speech)
+    def join(self, segment: SpeechSegment) -> None:
+        """Extends the held segment to the end of one that follows it."""
+        start, offset = self.segment.start, segment.start - self.segment.start
+        speech = tuple((since + offset, until + offset) for since, until in segment.speech)
+        self.segment = SpeechSegment(start, segment.end, self.segment.speech + speech)

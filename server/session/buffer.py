@@ -1,4 +1,4 @@
-"""The audio that utterances in progress are cut from."""
+"""The audio that speech segments are cut from."""
 
 import numpy as np
 
@@ -6,7 +6,8 @@ from server.audio.decoder import Samples
 
 
 class AudioBuffer:
-    """A window onto a stream: grows at the end, is let go of at the start. Positions count from the stream's start."""
+    """The most recent audio of a stream: appended at the end, discarded at the start. Positions count samples from the
+    start of the stream."""
 
     def __init__(self) -> None:
         self._samples: Samples = np.zeros(1 << 14, np.float32)
@@ -28,16 +29,16 @@ class AudioBuffer:
         self._length = needed
 
     def slice(self, start: int, end: int) -> Samples:
-        """A copy of samples `start` to `end`, the latter excluded, clipped to what is held."""
+        """A copy of samples `start` to `end`, the latter excluded, clipped to what the buffer holds."""
         return self._samples[max(start - self._first, 0) : min(end - self._first, self._length)].copy()
 
     def discard_before(self, position: int) -> None:
-        """Lets go of the samples before `position`."""
-        # Moving the rest costs, so it is done when it frees at least half of what is held.
-        reconciliation = min(position - self._first, self._length)
-        if reconciliation < self._length // 2 or reconciliation <= 0:
+        """Discards the samples before `position`."""
+        # Moving the rest is expensive, so it is done when it frees at least half of the buffer.
+        discarded = min(position - self._first, self._length)
+        if discarded < self._length // 2 or discarded <= 0:
             return
-        rest = self._length - reconciliation
-        self._samples[:rest] = self._samples[reconciliation : self._length].copy()
-        self._first += reconciliation
+        rest = self._length - discarded
+        self._samples[:rest] = self._samples[discarded : self._length].copy()
+        self._first += discarded
         self._length = rest

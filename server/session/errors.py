@@ -1,4 +1,4 @@
-"""What can be wrong with a session.
+"""The errors that refuse or end a session.
 
 SessionError
 ├── BadInput
@@ -22,7 +22,7 @@ class SessionError(Exception):
 
 
 class BadInput(SessionError):
-    """The client sent something it must not."""
+    """The client sent invalid input."""
 
 
 class InvalidParameter(BadInput):
@@ -38,7 +38,7 @@ class InvalidModel(BadInput):
 
 
 class InvalidMessage(BadInput):
-    """A message is none of the contract's, or out of turn."""
+    """A message is not part of the contract, or is not allowed at this point."""
 
 
 class InvalidAudio(BadInput):
@@ -50,34 +50,34 @@ class MessageTooBig(BadInput):
 
 
 class NotBuilt(SessionError):
-    """The contract has it, this server does not have it yet."""
+    """The contract has this feature, and the server does not support it yet."""
 
 
 class NoCapacity(SessionError):
-    """This server cannot take another stream now."""
+    """This server cannot admit another session now."""
 
 
 class IdleTimeout(SessionError):
-    """Nothing was received for too long."""
+    """Nothing was received for longer than the idle timeout."""
 
 
 class SessionTimeout(SessionError):
-    """The session grew too long."""
+    """The session exceeded its longest duration."""
 
 
 class SessionEnded(SessionError):
-    """Somebody asked for the session's end."""
+    """The end of the session was requested by another call."""
 
     def __init__(self) -> None:
         super().__init__("the session was ended on request")
 
 
 class KeyEnded(SessionError):
-    """The key that began the session is not good any more."""
+    """The key that began the session is no longer valid."""
 
     def __init__(self) -> None:
         super().__init__("the key of this session was revoked or has expired")
 
 
 class ServerStopping(SessionError):
-    """The server is about to stop; another, or this one in a while, takes the session up again."""
+    """The server is shutting down. The session can be resumed on another server, or on this one later."""

@@ -1,4 +1,4 @@
-"""What a session has to say. All times are seconds from the first byte of the session's audio."""
+"""The events of a session. All times are seconds from the first byte of the session's audio."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """What an utterance sounds like so far. Replaces the partial before it; the next, or the final, replaces it."""
+class PartialResult:
+    """The text of an utterance in progress. It replaces the partial before it; the next one, or the final, replaces
+    it."""
 
     text: str
     start: float
@@ -25,8 +26,8 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Final:
-    """What an utterance said. Never changes."""
+class FinalResult:
+    """The text of an utterance. Never changes."""
 
     text: str
     start: float
@@ -34,19 +35,19 @@ class Final:
     confidence: float
     language: str
     language_probability: float | None = None
-    """None where the language was told."""
+    """None where the language was requested."""
     words: tuple[Word, ...] = ()
     """If the session asked for them; none begins before the final does or ends after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechSuppressed:
-    """An utterance has no final. Comes where the final would."""
+    """An utterance has no final. Takes the final's place among the events."""
 
     start: float
     end: float
     reason: str
-    """Why what the model wrote was not believed, or `empty` where it wrote nothing."""
+    """Why the text was suppressed, or `empty` where there was none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,16 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """How far the session has come. It comes after the finals of what it calls processed."""
+    """The progress of the session. Follows the finals of the audio that it reports as processed."""
 
     received_seconds: float
     processed_seconds: float
-    """Everything before is in finals, or nothing was said."""
+    """The audio before this point is covered by finals or has no speech."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terminating:
-    """The server stops: the session is ended after so many seconds unless it ends before."""
+    """The server stops: it ends the session after the grace period unless the client does so before."""
 
     reason: str
     grace_seconds: float
@@ -82,11 +83,11 @@ class Terminating:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last event of a session that ran to its end."""
+    """The last event of a session that was completed."""
 
     total_duration: float
     total_speech_duration: float
-    finals: tuple[Final, ...]
+    finals: tuple[FinalResult, ...]
 
     @property
     def transcript(self) -> str:
@@ -97,8 +98,8 @@ class Ended:
 Event = (
     SpeechStarted
     | SpeechEnded
-    | Partial
-    | Final
+    | PartialResult
+    | FinalResult
     | SpeechSuppressed
     | ContainerFound
     | Flushed

@@ -1,28 +1,29 @@
-"""The language of a session, told or to be found out. Pure."""
+"""The language of a session, requested or detected. Pure."""
 
 from server.inference.recognition import Recognition
 from server.session.options import AUTO
 
-SETTLING = 0.7
-"""Probability from which an utterance tells the language of those that follow: of whole utterances none that reached it
-was wrong (of 88 in four languages), of their first seconds alone three of 53."""
+ADOPTION_PROBABILITY = 0.7
+"""Probability from which the language of an utterance is expected of those that follow. Of 88 whole utterances in four
+languages none that reached it was wrong; of their first seconds alone three of 53 were."""
 
 
 class SpokenLanguage:
-    """What has been spoken so far, which short and unclear utterances are taken to be in, too.
+    """The language that short and unclear utterances are assumed to be in.
 
-    The model says when it is sure of another language; then that is the one from there on. A session that asks for
-    another makes another of these: utterances that began before it keep theirs, and tell it nothing.
+    Once the model is sure of another language, that one is expected from then on. When a session requests another
+    language it makes a new object: utterances that began before keep theirs and do not affect the new one.
     """
 
-    def __init__(self, asked: str = AUTO) -> None:
-        self.told: str | None = None if asked == AUTO else asked
-        """ISO 639-1, or None if it is to be found out."""
+    def __init__(self, language: str = AUTO) -> None:
+        """`language`: ISO 639-1, or `AUTO`."""
+        self.requested: str | None = None if language == AUTO else language
+        """ISO 639-1, or None if the language is to be detected."""
         self.expected: str | None = None
-        """ISO 639-1, or None as long as nothing clear was said."""
+        """ISO 639-1, or None until an utterance was clear enough."""
 
-    def heard(self, recognition: Recognition) -> None:
-        """Takes what an utterance was recognised as; one without a text tells nothing."""
+    def update(self, recognition: Recognition) -> None:
+        """Updates what is expected from an utterance; one without a text changes nothing."""
         probability = recognition.language_probability
-        if recognition.text and probability is not None and probability >= SETTLING:
+        if recognition.text and probability is not None and probability >= ADOPTION_PROBABILITY:
             self.expected = recognition.language

@@ -1,16 +1,16 @@
-"""What sessions report about themselves."""
+"""Metrics of sessions."""
 
 from prometheus_client import Counter
 
 PARTIALS = Counter(
     "dalston_partials_total",
-    "Tries of utterances that go on, by what came of them: told, nothing new, given up for want of time, or not told"
-    " because the client does not read.",
+    "Passes over utterances in progress, by outcome: sent, unchanged (nothing new), given up (the model had no time),"
+    " unread (the client does not read).",
     ["outcome"],
 )
 SUPPRESSED = Counter(
     "dalston_speech_suppressed_total",
-    "Utterances that were detected and have no final, by reason; their clients were warned of each.",
+    "Utterances that were detected and have no final, by reason. Clients receive a warning for each.",
     ["reason"],
 )
 ENDED_WITHOUT_AUDIO = Counter(

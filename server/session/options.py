@@ -1,4 +1,4 @@
-"""A session's parameters, checked."""
+"""The validated parameters of a session."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,15 +7,15 @@ from server.audio.format import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, 
 from server.session.errors import InvalidParameter
 
 AUTO = "auto"
-"""The language to be detected per utterance."""
+"""The language is detected for each utterance."""
 
 MAX_UTTERANCE_SECONDS = 28.0
-"""Whisper hears 30 s at a time; the rest is room for the silence around an utterance."""
+"""Whisper's window is 30 s; the rest is room for the silence around an utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class VadOptions:
-    """When sound counts as an utterance."""
+    """What counts as speech, and as the end of an utterance."""
 
     threshold: float = 0.5
     """Probability from which a window counts as speech."""
@@ -35,7 +35,7 @@ class VadOptions:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """Everything that decides how a stream is recognised.
+    """Everything that determines how a stream is transcribed.
 
     Raises:
         InvalidParameter: a value is out of its range.
@@ -45,15 +45,15 @@ class SessionOptions:
     model: str = "fast"
     audio: AudioFormat = field(default_factory=AudioFormat)
     vad: VadOptions = field(default_factory=VadOptions)
-    vocabulary: tuple[str, ...] = ()
-    """Terms to listen for, the most important first."""
+    bias_terms: tuple[str, ...] = ()
+    """Words that the client expects, the most important first (the parameter `vocabulary`)."""
     words: bool = False
     """Whether finals carry their words."""
     vad_events: bool = True
     partials: bool = True
-    """Whether the session tells what an utterance sounds like before its final."""
+    """Whether the session sends partials before the final of an utterance."""
     acks: bool = False
-    """Whether the session says now and then how far it has come."""
+    """Whether the session regularly acknowledges its progress."""
 
     def __post_init__(self) -> None:
         _check_range("sample_rate", self.audio.sample_rate, MIN_SAMPLE_RATE, MAX_SAMPLE_RATE)

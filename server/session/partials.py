@@ -1,4 +1,4 @@
-"""The partials of one session: what is told of an utterance before its final."""
+"""The partials of one session: the text of an utterance in progress, before its final."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,73 +17,73 @@ Tokens = tuple[int, ...]
 
 
 class Partials:
-    """Tries the utterance in progress again and again, and tells what can be told.
+    """Transcribes the utterance in progress in repeated passes, and sends the prefix that they commit.
 
-    Owns tasks: whoever makes one runs it in a task group, and ends each utterance and the whole by `stop`.
+    Owns tasks, which run in the task group of its caller. The caller ends each utterance, and the whole, by `stop`.
     """
 
     def __init__(
         self,
         recognize: Callable[[Samples, Tokens], Awaitable[Recognition | None]],
-        tell: Callable[[str, int, int], bool],
+        emit: Callable[[str, int, int], bool],
         tasks: asyncio.TaskGroup,
     ) -> None:
         """
         Args:
-            recognize: transcribes, with a draft of the text; None if there was no time.
-            tell: takes a text and the samples from which to which it was heard; gives whether it could.
+            recognize: transcribes, with a draft of the text; returns None if there was no time.
+            emit: sends a text, and the samples at which its audio begins and ends; returns whether it could.
             tasks: the group to run in.
         """
         self._recognize = recognize
-        self._tell = tell
+        self._emit = emit
         self._tasks = tasks
-        self._tries: set[asyncio.Task[None]] = set()
+        self._passes: set[asyncio.Task[None]] = set()
         self._cadence = Cadence()
         self._start: int | None = None
         self._agreement = Agreement()
-        self._told_until = 0
+        self._newest_end = 0
         self._draft: Tokens = ()
 
-    def hear(self, start: int, end: int, audio: Callable[[int, int], Samples]) -> None:
-        """The utterance that began at sample `start` has got as far as `end`: tries it if it is time."""
+    def update(self, start: int, end: int, read_audio: Callable[[int, int], Samples]) -> None:
+        """Begins a pass over the utterance in progress, samples `start` to `end`, if one is due."""
         if start != self._start:
             self.stop()
-            self._start, self._agreement, self._told_until, self._draft = start, Agreement(), 0, ()
-            self._cadence.begin()
+            self._start, self._agreement, self._newest_end, self._draft = start, Agreement(), 0, ()
+            self._cadence.start_utterance()
         now = asyncio.get_running_loop().time()
         if self._cadence.is_due(end, now):
-            self._cadence.tried(end, now)
-            task = self._tasks.create_task(self._try(start, end, audio(start, end)))
-            self._tries.add(task)
-            task.add_done_callback(self._tries.discard)
+            self._cadence.note_pass(end, now)
+            task = self._tasks.create_task(self._run_pass(start, end, read_audio(start, end)))
+            self._passes.add(task)
+            task.add_done_callback(self._passes.discard)
 
     def stop(self) -> None:
-        """Nothing more is told of the utterance in progress. Its tries that wait for the model are dropped."""
+        """Ends the partials of the utterance in progress. Passes that wait for the model are dropped."""
         self._start = None
-        for task in self._tries:
+        for task in self._passes:
             task.cancel()
 
-    async def _try(self, start: int, end: int, samples: Samples) -> None:
+    async def _run_pass(self, start: int, end: int, samples: Samples) -> None:
         try:
             recognition = await self._recognize(samples, self._draft)
         except InferenceError:
-            # The final meets the same error, or does not: it is what counts.
+            # The final meets the same error or succeeds: the final is what matters.
             recognition = None
         except Exception:
-            # A mistake of ours with what only helps to wait for the final must not end the session.
-            log.exception("a partial failed")
+            # A bug in the partials, which only shorten the wait for the final, must not end the session.
+            log.exception("partial failed")
             recognition = None
         if recognition is None:
             self._cadence.slow_down()
             metrics.PARTIALS.labels("given up").inc()
             return
-        if start != self._start or end < self._told_until:
+        if start != self._start or end < self._newest_end:
             return
-        self._told_until, self._draft = end, recognition.written
-        # An empty text may be one that was not believed: it agrees with nothing, and takes nothing back.
-        if not recognition.text or not self._agreement.hear(recognition.text, recognition.certain):
+        self._newest_end, self._draft = end, recognition.decoded_tokens
+        # An empty text may have been suppressed: it agrees with no other pass and revokes nothing.
+        if not recognition.text or not self._agreement.add_pass(recognition.text, recognition.certain_prefix):
             metrics.PARTIALS.labels("unchanged").inc()
             return
         self._cadence.slow_down()
-        was_told = self._tell(self._agreement.text, start, end)
-        metrics.PARTIALS.labels("sent" if was_told else "unread").inc()
+        was_sent = self._emit(self._agreement.committed, start, end)
+        metrics.PARTIALS.labels("sent" if was_sent else "unread").inc()

@@ -1,4 +1,4 @@
-"""Cuts a stream into utterances, from the probability of speech of each window. Pure: it sees no audio.
+"""Cuts a stream into speech segments by the probability of speech in each window. Pure: it receives no audio.
 
 Positions are samples at 16 kHz from the start of the stream.
 """
@@ -11,14 +11,14 @@ from server.vad.silero import WINDOW_SAMPLES, Window
 
 _RATE = 16_000
 _PAD = _RATE // 5
-"""Speech is heard a little late and lost a little early, and Whisper does better with a margin: an utterance is this
-much longer on both sides."""
+"""Margin on both sides of a segment: the detector notices speech a little late and loses it a little early, and Whisper
+does better with a margin."""
 _HYSTERESIS = 0.15
-"""Speech goes on until the probability is this far below the threshold."""
+"""Speech continues until the probability is this far below the threshold."""
 _CUT_SEARCH = 0.4
-"""Share of the longest utterance, at its end, in which a quiet point to cut at is looked for."""
+"""Share of the longest utterance, at its end, that is searched for a quiet point to cut at."""
 _QUIET_WINDOWS = 3
-"""A point is as quiet as the mean of this many windows around it: a plosive's closure is no pause."""
+"""The power at a point is the mean of this many windows around it: the closure of a plosive is no pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +33,30 @@ class SpeechEnd:
 
 @dataclass(frozen=True, slots=True)
 class SpeechSegment:
-    """A stretch to transcribe: samples `start` to `end`, the latter excluded."""
+    """A stretch to transcribe as one utterance: samples `start` to `end`, the latter excluded."""
 
     start: int
     end: int
     speech: tuple[tuple[int, int], ...] = field(default=(), compare=False)
-    """Where in it speech was heard, in samples from its own start, in order."""
+    """The stretches with detected speech, in samples from the start of the segment, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """Confirmed speech that goes on."""
+    """Confirmed speech in progress."""
 
     start: int
     voiced_until: int
-    """Where it was last heard."""
+    """The end of the last window with speech."""
 
 
-Segment = SpeechStart | SpeechEnd | SpeechSegment
+SegmenterEvent = SpeechStart | SpeechEnd | SpeechSegment
 
 
 class Segmenter:
-    """One stream's segmentation.
+    """The segmentation of one stream.
 
-    Speech is a candidate from its first window, and confirmed (announced) once it has lasted `min_speech_ms`; a
+    Speech is a candidate from its first window, and confirmed (and announced) once it has lasted `min_speech_ms`; a
     candidate that falls silent before that was noise. Confirmed speech ends after `min_silence_ms` of silence, or is
     cut at the quietest point of its last part once it is `max_utterance_seconds` long. A candidate may grow longer than
     that until it is confirmed or falls silent, which takes `min_speech_ms` and `min_silence_ms` at most.
@@ -76,25 +76,25 @@ class Segmenter:
         self._confirmed = False
         self._voiced_from = 0
         self._voiced_until = 0
-        self._voiced: list[tuple[int, int]] = []  # since the start, in stretches that do not touch
+        self._voiced: list[tuple[int, int]] = []  # since the start, as disjoint stretches
         self._free_from = 0
 
     @property
     def needed_from(self) -> int:
-        """The first position that an utterance to come may start at: audio before it can be let go."""
+        """The earliest position at which a later segment can start: audio before it can be discarded."""
         if self._start is not None:
             return self._start
         return max(self._free_from, self._position - _PAD)
 
     @property
     def speech(self) -> Speech | None:
-        """The utterance in progress, if it is confirmed."""
+        """The speech in progress, if it is confirmed."""
         if self._start is None or not self._confirmed:
             return None
         return Speech(self._start, self._voiced_until)
 
-    def push(self, window: Window) -> list[Segment]:
-        """Takes the next window; gives what it decides."""
+    def push(self, window: Window) -> list[SegmenterEvent]:
+        """Processes the next window. Returns the resulting events in order."""
         window_start = self._position
         self._position += WINDOW_SAMPLES
         self._powers.append(window.power)
@@ -104,72 +104,72 @@ class Segmenter:
                 self._voiced_from = window_start
                 self._confirmed = False
                 self._voiced.clear()
-            self._hear(window_start)
+            self._mark_voiced(window_start)
         elif self._start is not None and window.probability >= self._release:
-            self._hear(window_start)
+            self._mark_voiced(window_start)
         if self._start is None:
             return []
         return self._judge(self._start)
 
-    def flush(self, received: int) -> list[Segment]:
+    def flush(self, received: int) -> list[SegmenterEvent]:
         """Ends confirmed speech at position `received`, which may lie within a window."""
         if self._start is None or not self._confirmed:
-            return []  # speech that has hardly begun is not torn apart: it goes on, or was noise
+            return []  # unconfirmed speech is not cut: it continues, or was noise
         start, self._start = self._start, None
         self._free_from = received
         if self._voiced_until <= start:
             return [SpeechEnd(received)]
-        return [SpeechEnd(received), self._utterance(start, received)]
+        return [SpeechEnd(received), self._segment(start, received)]
 
-    def _hear(self, window_start: int) -> None:
-        """Takes the window that begins there, and was the last to come, for speech."""
+    def _mark_voiced(self, window_start: int) -> None:
+        """Marks the latest window, which begins at `window_start`, as speech."""
         self._voiced_until = self._position
         if self._voiced and self._voiced[-1][1] == window_start:
             window_start, _ = self._voiced.pop()
         self._voiced.append((window_start, self._position))
 
-    def _utterance(self, start: int, end: int) -> SpeechSegment:
+    def _segment(self, start: int, end: int) -> SpeechSegment:
         clipped = ((max(since, start) - start, min(until, end) - start) for since, until in self._voiced)
-        # What follows a cut may be in the last stretch.
+        # The last stretch may reach beyond a cut.
         speech = tuple((since, until) for since, until in clipped if since < until)
         self._voiced = [(since, until) for since, until in self._voiced if until > end]
         return SpeechSegment(start, end, speech)
 
-    def end(self, received: int) -> list[Segment]:
-        """Ends confirmed speech as silence would, where `received` is all the audio there is."""
+    def end(self, received: int) -> list[SegmenterEvent]:
+        """Ends confirmed speech as silence would. `received` is the end of the audio."""
         if self._start is None or not self._confirmed:
             return []
         return self._end(self._start, received)
 
-    def _judge(self, start: int) -> list[Segment]:
-        segments: list[Segment] = []
+    def _judge(self, start: int) -> list[SegmenterEvent]:
+        events: list[SegmenterEvent] = []
         if not self._confirmed and self._voiced_until - self._voiced_from >= self._min_speech:
             self._confirmed = True
-            segments.append(SpeechStart(start))
+            events.append(SpeechStart(start))
         if self._position - self._voiced_until >= self._min_silence:
-            segments += self._end(start, self._position)
+            events += self._end(start, self._position)
         elif self._confirmed:
             while self._position + WINDOW_SAMPLES - start > self._max_length:
                 cut = self._quietest_point(start)
                 if self._voiced_until > start:
-                    segments.append(self._utterance(start, cut))
+                    events.append(self._segment(start, cut))
                 self._start = self._free_from = start = cut
-        return segments
+        return events
 
-    def _end(self, start: int, received: int) -> list[Segment]:
+    def _end(self, start: int, received: int) -> list[SegmenterEvent]:
         confirmed, self._start = self._confirmed, None
         if not confirmed:
             return []
         self._free_from = end = max(start, min(self._voiced_until + _PAD, received))
-        if self._voiced_until <= start:  # what a cut left over was silence
+        if self._voiced_until <= start:  # only silence was left after a cut
             return [SpeechEnd(end)]
-        return [SpeechEnd(end), self._utterance(start, end)]
+        return [SpeechEnd(end), self._segment(start, end)]
 
     def _quietest_point(self, start: int) -> int:
-        """Where to cut an utterance that began at `start`: in the last part of the longest that it can be."""
+        """Where to cut speech that began at `start`: in the last part of the longest utterance."""
         before = len(self._powers)
-        reconciliation = max(0, self._position - start - self._max_length)
-        last = before - -(-reconciliation // WINDOW_SAMPLES)
+        excess = max(0, self._position - start - self._max_length)
+        last = before - -(-excess // WINDOW_SAMPLES)
         powers = list(self._powers)[max(0, last - self._cut_windows) : last]
         first = self._position - (before - last + len(powers)) * WINDOW_SAMPLES
         sums = [sum(powers[i : i + _QUIET_WINDOWS]) for i in range(len(powers) - _QUIET_WINDOWS + 1)]

@@ -1,1 +1,1 @@
-"""From a batch of utterances to hypotheses: beams, rules for tokens, judging, word times."""
+"""Decoding of a batch of utterances to hypotheses: beam search, token rules, hallucination guard, word times."""

@@ -1,4 +1,4 @@
-"""When each token was said, from what the decoder looked at while it wrote it."""
+"""The times of tokens, from the attention of the decoder while it decoded them."""
 
 from collections.abc import Sequence
 
@@ -8,50 +8,50 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 _FILTER_WIDTH = 7
-"""Frames of the median filter, as in the original."""
+"""Width of the median filter in encoder frames, as in the original."""
 
 
 class Alignment:
-    """The alignment heads' attention of a batch, gathered layer by layer so that one layer at a time is held."""
+    """The attention of the alignment heads for a batch, summed layer by layer so that only one layer is in memory."""
 
-    def __init__(self, tokens: Sequence[int], frames: Sequence[int], device: torch.device) -> None:
-        """For each row, how many tokens it has, padding at its end not counted, and how many frames of audio."""
-        self._sums = [torch.zeros(size, device=device) for size in zip(tokens, frames, strict=True)]
+    def __init__(self, tokens: Sequence[int], encoder_frames: Sequence[int], device: torch.device) -> None:
+        """For each row its number of tokens, without the padding at its end, and of encoder frames."""
+        self._sums = [torch.zeros(size, device=device) for size in zip(tokens, encoder_frames, strict=True)]
 
     def add(self, scores: torch.Tensor) -> None:
-        """Takes a layer's scores before the softmax, [rows, heads, tokens, frames]."""
+        """Adds a layer's scores before the softmax, [rows, heads, tokens, encoder frames]."""
         for of_row, seen in zip(scores, self._sums, strict=True):
-            tokens, frames = seen.shape
-            seen += _sharpened(of_row[:, :tokens, :frames].float()).sum(dim=0)
+            tokens, encoder_frames = seen.shape
+            seen += _sharpened(of_row[:, :tokens, :encoder_frames].float()).sum(dim=0)
 
     def starts(self, row: int, first: int) -> NDArray[np.intp]:
-        """The frame that each of the row's tokens from `first` on begins at; never decreases.
+        """The encoder frame at which each of the row's tokens from `first` on begins; never decreases.
 
-        A token is written by the step that reads the one before it, so these are the times of the tokens `first` + 1
+        A token is decoded by the step that reads the one before it, so these are the times of the tokens `first` + 1
         and later, and of the one that would follow the last.
         """
         return path_starts(self._sums[row][first:].double().cpu().numpy())
 
 
 def _sharpened(scores: torch.Tensor) -> torch.Tensor:
-    """Attention, [heads, tokens, frames], with what every token looks at taken out, and smoothed over time."""
+    """Attention, [heads, tokens, encoder frames], without what all tokens attend to, and smoothed over time."""
     attention = scores.softmax(dim=-1)
     deviation, mean = torch.std_mean(attention, dim=-2, keepdim=True, correction=0)
     return _median((attention - mean) / deviation.clamp_min(1e-9))
 
 
 def _median(x: torch.Tensor) -> torch.Tensor:
-    """The median of each frame and its neighbours, [heads, tokens, frames]."""
-    reach = _FILTER_WIDTH // 2
-    if x.shape[-1] <= reach:
+    """The median of each encoder frame and its neighbours, [heads, tokens, encoder frames]."""
+    half = _FILTER_WIDTH // 2
+    if x.shape[-1] <= half:
         return x
-    return functional.pad(x, (reach, reach), mode="reflect").unfold(-1, _FILTER_WIDTH, 1).median(dim=-1).values
+    return functional.pad(x, (half, half), mode="reflect").unfold(-1, _FILTER_WIDTH, 1).median(dim=-1).values
 
 
 def path_starts(gain: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Where each row's stretch begins on the best path through `gain`, [rows, columns], from corner to corner.
+    """The column at which each row's stretch begins on the best path through `gain`, [rows, columns], corner to corner.
 
-    Dynamic time warping: from one row to the next the path moves on by one column or none, within a row by any number.
+    Dynamic time warping: from one row to the next the path advances by one column or none, within a row by any number.
     """
     rows, columns = gain.shape
     costs, offers = np.empty((rows, columns)), np.empty((rows, columns))
@@ -59,7 +59,7 @@ def path_starts(gain: NDArray[np.float64]) -> NDArray[np.intp]:
     entered[0] = 0.0
     for row, gains in enumerate(gain):
         # To be at a column after entering at `k` costs entered[k] - total[k - 1] + total[column]: whatever the column,
-        # the best `k` is the one with the least of the first two, so a running minimum does the whole row.
+        # the best `k` is the one with the least of the first two, so a running minimum computes the whole row.
         total = -np.cumsum(gains)
         offers[row] = entered - (total + gains)
         costs[row] = np.minimum.accumulate(offers[row]) + total
@@ -67,6 +67,6 @@ def path_starts(gain: NDArray[np.float64]) -> NDArray[np.intp]:
     starts, column = np.empty(rows, np.intp), columns - 1
     for row in range(rows - 1, -1, -1):
         starts[row] = start = int(np.argmin(offers[row, : column + 1]))
-        moves_on = row > 0 and start > 0 and costs[row - 1, start - 1] < costs[row - 1, start]
-        column = start - 1 if moves_on else start
+        advances = row > 0 and start > 0 and costs[row - 1, start - 1] < costs[row - 1, start]
+        column = start - 1 if advances else start
     return starts

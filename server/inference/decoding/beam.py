@@ -1,4 +1,4 @@
-"""The decoder loop that keeps several ways to go on, and takes the best one in the end."""
+"""Beam search: decodes each row with several beams, and returns the best one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,36 +13,36 @@ from server.inference.whisper.decoder import Decoder, DecoderState
 
 @dataclass(slots=True)
 class Beam:
-    """One way of writing a row, and how likely."""
+    """One candidate for a row, and its probability."""
 
     row: RowDecoding
     log_probability: float = 0.0
-    """Of all that it wrote, stamps and end included."""
+    """Of all its tokens, timestamps and end included."""
     steps: int = 0
     source: int = 0
-    """Which of the beams before the last step it goes on from."""
+    """The beam before the last step that it extends."""
     is_greedy: bool = True
-    """Whether it has taken the likeliest token each time."""
+    """Whether all its tokens are those of greedy decoding."""
 
     @property
-    def came_to_an_end(self) -> bool:
-        """By itself, that is, and not by being stopped."""
+    def is_complete(self) -> bool:
+        """Whether it has ended by itself instead of being stopped."""
         return self.row.ending in ("end", "closed")
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """The mean over its steps, for the longer text is not to lose for its length alone."""
-        return self.came_to_an_end, self.log_probability / max(1, self.steps)
+        """The mean over its steps: a longer text must not rank lower for its length alone."""
+        return self.is_complete, self.log_probability / max(1, self.steps)
 
 
-class _Way(NamedTuple):
-    """One token more for one beam."""
+class _Extension(NamedTuple):
+    """One more token for one beam."""
 
     log_probability: float
-    """Of all with it."""
+    """Of the beam with this token."""
     source: int
     token: int
-    chance: float
+    log_chance: float
     is_greedy: bool
 
 
@@ -51,56 +51,63 @@ class Search:
     """The beams of one row."""
 
     width: int
-    """Beams to go on with, and ends to choose from."""
-    going: list[Beam]
+    """The number of active beams, and of finished ones to choose from."""
+    active: list[Beam]
     finished: list[Beam] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        """Not before the greedy beam is: texts that leave much out are the first to end."""
-        if any(beam.is_greedy for beam in self.going):
+        """Whether the search has ended. Not before the greedy beam has: texts that leave much out are the first to
+        end."""
+        if any(beam.is_greedy for beam in self.active):
             return False
-        return not self.going or sum(beam.came_to_an_end for beam in self.finished) >= self.width
+        return not self.active or sum(beam.is_complete for beam in self.finished) >= self.width
 
     @property
     def best(self) -> RowDecoding:
-        """The likeliest text, and never fewer words than the greedy one has at a better probability of its words."""
-        best = max(self.finished or self.going, key=lambda beam: beam.rank)
-        greedy = next((beam for beam in self.finished if beam.is_greedy and beam.came_to_an_end), best)
-        says_more = len(greedy.row.text) > len(best.row.text)
-        return greedy.row if says_more and _mean(greedy.row) >= _mean(best.row) else best.row
+        """The most probable text; the greedy one if that is longer and its words are at least as probable."""
+        best = max(self.finished or self.active, key=lambda beam: beam.rank)
+        greedy = next((beam for beam in self.finished if beam.is_greedy and beam.is_complete), best)
+        is_longer = len(greedy.row.text) > len(best.row.text)
+        return greedy.row if is_longer and _mean(greedy.row) >= _mean(best.row) else best.row
 
     def advance(self, choices: Sequence[Sequence[tuple[int, float]]]) -> None:
-        """Takes the tokens that each beam may go on with and their log probabilities; keeps the likeliest ways.
+        """Extends the beams by their possible tokens, given with log probabilities, and keeps the most probable ones.
 
-        The greedy one is among them, however unlikely it is for now.
+        The greedy beam is kept, however improbable it is at the moment.
         """
-        ways = [
-            _Way(beam.log_probability + chance, source, token, chance, beam.is_greedy and not rank)
-            for source, (beam, offered) in enumerate(zip(self.going, choices, strict=True))
-            for rank, (token, chance) in enumerate(offered)
+        extensions = [
+            _Extension(beam.log_probability + log_chance, source, token, log_chance, beam.is_greedy and not rank)
+            for source, (beam, offered) in enumerate(zip(self.active, choices, strict=True))
+            for rank, (token, log_chance) in enumerate(offered)
         ]
-        before, self.going = self.going, []
-        greedy = next((way for way in ways if way.is_greedy), None)
-        for way in sorted(ways, key=lambda way: -way.log_probability):
-            # The last place is the greedy one's as long as it has none.
-            if way is not greedy and greedy is not None and len(self.going) == self.width - 1:
+        before, self.active = self.active, []
+        greedy = next((extension for extension in extensions if extension.is_greedy), None)
+        for extension in sorted(extensions, key=lambda extension: -extension.log_probability):
+            # The last place is reserved for the greedy beam until it has one.
+            if extension is not greedy and greedy is not None and len(self.active) == self.width - 1:
                 continue
-            row = before[way.source].row.branch()
-            row.accept(way.token, way.chance)
-            beam = Beam(row, way.log_probability, before[way.source].steps + 1, way.source, way.is_greedy)
-            (self.finished if row.ending else self.going).append(beam)
-            if way is greedy:
+            row = before[extension.source].row.branch()
+            row.accept(extension.token, extension.log_chance)
+            beam = Beam(
+                row,
+                extension.log_probability,
+                before[extension.source].steps + 1,
+                extension.source,
+                extension.is_greedy,
+            )
+            (self.finished if row.ending else self.active).append(beam)
+            if extension is greedy:
                 greedy = None
-            if len(self.going) == self.width:
+            if len(self.active) == self.width:
                 return
 
 
 _KEPT = 0.75
-"""Once no more of the rows go on than this share, the others are dropped: a CPU takes less time for fewer, but some for
-copying those that stay."""
-_IDLE = Allowed(text=True, opens_text=False, end=True, stamps=range(0))
-"""For the places of a search that has fewer beams than it may have."""
+"""Once no more than this share of the rows is active, the others are dropped: fewer rows take less time on a CPU, but
+copying the rest takes some."""
+_UNUSED = Allowed(text=True, opens_text=False, end=True, timestamps=range(0))
+"""For the places of a search that has fewer active beams than its width."""
 
 
 def search(
@@ -111,33 +118,33 @@ def search(
     rows: Sequence[RowDecoding],
     width: int,
 ) -> list[RowDecoding]:
-    """Decodes with `width` beams a row until every row is done, and gives the best one of each.
+    """Decodes with `width` beams per row until every row is done, and returns the best one of each.
 
     Args:
         logits: of each row's last prompt token, [rows, vocabulary].
-        rows: each with nothing written yet.
+        rows: without any tokens yet.
     """
-    searches = going = [Search(width, [Beam(row)]) for row in rows]
+    searches = active = [Search(width, [Beam(row)]) for row in rows]
     decoder.fan_out(state, width)
     logits = logits.repeat_interleave(width, dim=0)
     while True:
-        beams = [beam for each in going for beam in _places(each)]
-        allowed = [beam.row.allowed() if beam else _IDLE for beam in beams]
+        beams = [beam for each in active for beam in _places(each)]
+        allowed = [beam.row.allowed() if beam else _UNUSED for beam in beams]
         choices = choose.several(logits, allowed, width)
-        for first, each in zip(range(0, len(beams), width), going, strict=True):
+        for first, each in zip(range(0, len(beams), width), active, strict=True):
             if not each.done:
-                each.advance(choices[first : first + len(each.going)])
-        left = [number for number, each in enumerate(going) if not each.done]
+                each.advance(choices[first : first + len(each.active)])
+        left = [number for number, each in enumerate(active) if not each.done]
         if not left:
             return [each.best for each in searches]
-        if state.tokens.device.type == "cpu" and len(left) <= _KEPT * len(going):
+        if state.tokens.device.type == "cpu" and len(left) <= _KEPT * len(active):
             decoder.keep(state, left)
-            going = [going[number] for number in left]
-        logits = _step(decoder, state, going, width)
+            active = [active[number] for number in left]
+        logits = _step(decoder, state, active, width)
 
 
 def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], width: int) -> torch.Tensor:
-    """Has every beam read what it wrote last; the logits of what comes next."""
+    """Feeds each beam its last token. Returns the logits of the next one."""
     sources, tokens = [], []
     for number, each in enumerate(searches):
         for beam in _places(each):
@@ -154,5 +161,5 @@ def _mean(row: RowDecoding) -> float:
 
 
 def _places(search: Search) -> list[Beam | None]:
-    going = [] if search.done else search.going
-    return [*going, *[None] * (search.width - len(going))]
+    active = [] if search.done else search.active
+    return [*active, *[None] * (search.width - len(active))]

@@ -1,4 +1,4 @@
-"""Terms to listen for: what the model is told of them, and how to tell when it only says them back. Pure."""
+"""Bias terms: the prompt that the model receives for them, and the detection of texts that only echo them. Pure."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,14 +7,14 @@ Encode = Callable[[str], list[int]]
 """The tokens of a text."""
 
 _HEADING = " Glossary:"
-"""Says that what follows is a list: after a list that seems to be speech the model writes lists, and stops early."""
+"""Marks the terms as a list: after a list that looks like speech the model produces lists, and stops early."""
 
 
 def prompt_tokens(terms: Sequence[str], encode: Encode, room: int) -> list[int]:
-    """The terms as a text that went before, in at most `room` tokens; none if no term fits.
+    """The terms as preceding text, in at most `room` tokens; empty if no term fits.
 
-    Terms are kept whole, and from the first one on: who gives more than fit puts first what matters most. One that
-    would not fit alone is passed over, and keeps out none of those after it.
+    Terms are kept whole, in their order: the most important ones come first. A term that would not fit alone is
+    skipped, and does not exclude those after it.
     """
     heading, end = encode(_HEADING), encode(".")
     most = room - len(heading) - len(end)
@@ -31,20 +31,20 @@ def prompt_tokens(terms: Sequence[str], encode: Encode, room: int) -> list[int]:
     return [*heading, *listed, *end] if listed else []
 
 
-def terms_alone(text: str, terms: Sequence[str]) -> bool:
-    """Whether `text` has words, and none that is not a term's.
+def is_terms_only(text: str, terms: Sequence[str]) -> bool:
+    """Whether `text` has words, and all of them are words of the terms.
 
-    Over silence a model that was given terms is apt to say some of them, and is sure of itself.
+    Over silence a model that was prompted with terms tends to repeat some of them, with a high probability.
     """
     known = {word for term in (_HEADING, *terms) for word in _words(term)}
-    said = _words(text)
-    return bool(said) and known.issuperset(said)
+    found = _words(text)
+    return bool(found) and known.issuperset(found)
 
 
-def within_one(text: str, terms: Sequence[str]) -> bool:
-    """Whether the words of `text` stand in this order in one of the terms, with none between them."""
-    said = _words(text)
-    return any(_contains(_words(term), said) for term in terms)
+def is_within_one_term(text: str, terms: Sequence[str]) -> bool:
+    """Whether the words of `text` occur consecutively, in this order, in one of the terms."""
+    found = _words(text)
+    return any(_contains(_words(term), found) for term in terms)
 
 
 def _contains(words: tuple[str, ...], part: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
-"""Which of the speech that was heard no text covers. Pure.
+"""Finds detected speech that the text does not cover. Pure.
 
-Whisper now and then leaves out whole sentences and is sure of the rest. The alignment of the text with the audio gives
-it away: the token at which the model jumped is stretched over what is missing.
+Whisper sometimes leaves out whole sentences and is sure of the rest. The alignment of the text with the audio reveals
+this: the token at which the model jumped is stretched over the missing part.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 UNCOVERED_SECONDS = 4.0
-"""So much speech that belongs to no word is speech that was left out."""
+"""Speech without words counts as left out from this length on."""
 TOKEN_SECONDS = 1.0
-"""The most speech that one token stands for."""
+"""The most speech that one token covers."""
 
 
 class Stretch(NamedTuple):
@@ -22,25 +22,25 @@ class Stretch(NamedTuple):
 
 
 Speech = Sequence[tuple[float, float]]
-"""Where the voice activity detector heard speech: stretches in order, none within another."""
+"""The stretches with detected speech, in order and disjoint."""
 
 
 def spoken_seconds(speech: Speech, start: float, end: float) -> float:
-    """How much speech there is between two points."""
+    """The seconds of speech between two points."""
     return sum(max(0.0, min(end, until) - max(start, since)) for since, until in speech)
 
 
 def may_be_uncovered(speech: Speech) -> bool:
-    """Whether there is enough speech for some to be left out beside a single token."""
+    """Whether there is enough speech for some to be left out next to a single token."""
     return sum(until - since for since, until in speech) >= UNCOVERED_SECONDS + TOKEN_SECONDS
 
 
 def uncovered(starts: Sequence[float], speech: Speech, seconds: float) -> Stretch | None:
-    """The stretch in which most speech is left out, if that is `UNCOVERED_SECONDS` or more.
+    """The stretch with the most speech that is left out, if that is `UNCOVERED_SECONDS` or more.
 
     Args:
-        starts: when each token of the text begins, and when the last one ends; empty if there is no text.
-        speech: what was heard.
+        starts: the start of each token of the text, and the end of the last one; empty if there is no text.
+        speech: the detected speech.
         seconds: length of the utterance.
     """
     gaps = [Stretch(start + TOKEN_SECONDS, end) for start, end in pairwise(starts)]
@@ -50,6 +50,6 @@ def uncovered(starts: Sequence[float], speech: Speech, seconds: float) -> Stretc
 
 
 def within(speech: Speech, start: float, end: float) -> tuple[tuple[float, float], ...]:
-    """What is heard between two points, in seconds from the first of them."""
+    """The speech between two points, in seconds from the first of them."""
     clipped = ((max(start, since) - start, min(end, until) - start) for since, until in speech)
     return tuple((since, until) for since, until in clipped if since < until)

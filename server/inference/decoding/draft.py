@@ -1,18 +1,18 @@
-"""What a row is likely to write next, from what was written of less of the same audio. Pure."""
+"""Predicts the next tokens of a row from a draft: the tokens decoded from less of the same audio. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
 
 AT_ONCE: Final = 16
-"""Tokens that are read ahead at most: more would cost as much as a step where they are wrong."""
+"""The most drafted tokens that one step checks: more would cost as much as a step if they are wrong."""
 _SLIP = 4
-"""How many tokens of the draft may be missing from the text for it to be found again."""
+"""The most tokens of the draft that may be missing from the text for the position to be found again."""
 _MISSES = 3
-"""After so many tokens in a row that are not the draft's, nothing is read ahead until one is."""
+"""After so many consecutive tokens that are not in the draft, nothing is predicted until one is."""
 
 
 class Draft:
-    """One row's draft, and how far the row has come in it."""
+    """The draft of one row, and the row's position in it."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._tokens = tokens
@@ -20,18 +20,17 @@ class Draft:
         self._seen = 0
         self._misses = 0
 
-    def after(self, written: Sequence[int]) -> Sequence[int]:
-        """What may follow all that was written; nothing where the draft does not say.
+    def after(self, decoded: Sequence[int]) -> Sequence[int]:
+        """The predicted tokens after the decoded ones; empty if the draft does not match.
 
-        The place in the draft moves on by one at least with each of its tokens that is right, so no more of them are
-        right than it has.
+        The position advances by at least one with each right token, so no more tokens are right than the draft has.
         """
-        for token in written[self._seen :]:
+        for token in decoded[self._seen :]:
             self._follow(token)
-        self._seen = len(written)
+        self._seen = len(decoded)
         if self._misses >= _MISSES:
             return ()
-        # Another token is taken for one in the place of the draft's, as a comma for a full stop.
+        # A differing token is assumed to replace one of the draft, as a comma replaces a full stop.
         start = self._found + self._misses
         return self._tokens[start : start + AT_ONCE]
 

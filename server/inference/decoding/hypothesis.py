@@ -1,4 +1,4 @@
-"""What is to be transcribed, and what the model made of it before that is judged. Pure."""
+"""The audio of an utterance, and the model's hypothesis for it before it is judged. Pure."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,16 +16,16 @@ _SPARSE_TOKENS_PER_SECOND = 1.5
 _SPARSE_SECONDS = 3.0
 _DOUBTFUL_NO_SPEECH = 0.5
 _SURE = -0.2
-"""Mean log probability from which a text is believed however much the model doubts that there is speech."""
+"""Mean log probability from which a text is accepted whatever the no-speech probability."""
 _EARLY_SECONDS = 2.0
-"""An utterance has less silence at its end: the voice activity detector has cut it off."""
+"""An utterance has less silence than this at its end, because the segmenter cuts it off."""
 
 Failing = Literal["loop", "cap", "empty", "suppressed", "no_speech", "coverage", "sparse", "early"]
 
 
 @dataclass(frozen=True, slots=True)
 class UtteranceAudio:
-    """What is to be transcribed."""
+    """The audio of one utterance, and the options for its transcription."""
 
     samples: NDArray[np.float32]
     """Mono, 16 kHz."""
@@ -36,30 +36,30 @@ class UtteranceAudio:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What the model made of one utterance, not yet judged."""
+    """The model's result for one utterance, not judged yet."""
 
     text: str
     tokens: tuple[int, ...]
-    """The text's tokens, cut where a loop began."""
+    """The tokens of the text, cut where a loop began."""
     log_probabilities: tuple[float, ...]
     """Of these tokens."""
     language: str
     language_probability: float | None
-    """None where the language was told."""
+    """None where the language was requested."""
     ending: EndReason
     no_speech_probability: float
     seconds: float
     """Length of the utterance."""
-    unheard_seconds: float = 0.0
-    """How much of it comes after the last stamp, where the model stopped at one; only speech, if that is known."""
+    seconds_after_last_timestamp: float = 0.0
+    """If the model stopped at a timestamp: the audio after it; only the detected speech, if that is known."""
     uncovered: Stretch | None = None
-    """Where speech was heard that no word covers, if it is known and is enough to be more than a pause."""
-    certain: str = ""
-    """How the text begins, as far as each of its words is certain."""
-    written: tuple[int, ...] = ()
-    """All tokens as they were written, stamps included."""
+    """A stretch of detected speech that no word covers, if it is known and longer than a pause."""
+    certain_prefix: str = ""
+    """The beginning of the text, up to the first word that is not certain."""
+    decoded_tokens: tuple[int, ...] = ()
+    """All decoded tokens, timestamps included."""
     words: tuple[Word, ...] = ()
-    """If they were asked for, unless the hypothesis is to be done again."""
+    """If requested, unless the utterance is to be transcribed again."""
 
     @property
     def mean_log_probability(self) -> float:
@@ -68,12 +68,12 @@ class Hypothesis:
 
     @property
     def failing(self) -> Failing | None:
-        """What a second try with the full window may mend.
+        """A defect that a second attempt with the full window may repair.
 
-        The model repeated itself or did not stop. There is no text, or none that is believed, or the model doubts both
-        its text and that there is speech, as a shortened window makes it with single words and digits. Or speech is
-        left out: no word covers it, or the text is too little for the time or ends long before the audio does. A
-        shortened window, above all with a vocabulary, now and then has the model jump to the end.
+        The model repeated itself or did not stop; or there is no text, or it would be suppressed, or both the text and
+        the presence of speech are doubtful, as a shortened window causes with single words and digits; or speech is
+        left out: no word covers it, or the text is too short for the audio or ends long before it. With a shortened
+        window, above all with bias terms, the model sometimes skips to the end.
         """
         if self.ending in ("loop", "cap"):
             return self.ending
@@ -91,17 +91,17 @@ class Hypothesis:
 
     @property
     def ends_early(self) -> bool:
-        """Whether the model stopped at a stamp long before the utterance ends."""
-        return bool(self.tokens) and self.unheard_seconds > _EARLY_SECONDS
+        """Whether the model stopped at a timestamp long before the end of the utterance."""
+        return bool(self.tokens) and self.seconds_after_last_timestamp > _EARLY_SECONDS
 
     @property
     def incomplete(self) -> Failing | None:
-        """Why the full window's text cannot be the last either: the model has not got through speech that it does hear.
+        """Why the hypothesis with the full window is incomplete, too: the model has not covered detected speech.
 
-        Text that is little for its time is not meant: if words cover the speech, people may have said so little.
+        A text that is short for its time is not incomplete: if words cover the speech, there may be no more of them.
         """
-        believed = self.text and not self.invented
-        if not believed and self.no_speech_probability >= _DOUBTFUL_NO_SPEECH:
+        is_accepted = self.text and not self.invented
+        if not is_accepted and self.no_speech_probability >= _DOUBTFUL_NO_SPEECH:
             return None
         if self.ending in ("loop", "cap"):
             return self.ending
@@ -111,7 +111,7 @@ class Hypothesis:
 
     @property
     def invented(self) -> Reason | None:
-        """Why the text is taken to be made up, or None if it is believed."""
+        """Why the text counts as a hallucination, or None if it does not."""
         return invented(
             Evidence(
                 text=self.text,

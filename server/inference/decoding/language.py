@@ -1,30 +1,31 @@
-"""Which language an utterance is taken to be in. Pure."""
+"""Detection of the language of an utterance. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 SURE = 0.8
-"""Probability from which a language is believed against the one that was spoken before.
+"""Probability from which a language is accepted although another one is expected.
 
-Of the first seconds of 88 utterances in four languages 29 are taken for a wrong one, and two as surely as this; of the
-whole utterances 3, and none; 81 are right and as sure.
+Of the first seconds of 88 utterances in four languages 29 are detected as a wrong one, two of them with this
+probability; of the whole utterances 3, none of them with it, while 81 are right and have it.
 """
 
 SHORT_SECONDS = 2.0
-"""An utterance up to this long is a word or two..."""
+"""An utterance of at most this length is a word or two..."""
 UNSURE = 0.7
-"""...and below this probability it is taken for one of the languages that the model knows best, if none is expected.
+"""...and below this probability it is assumed to be in one of the languages that the model knows best, if none is
+expected.
 
-Of 198 single words, rows of digits, numbers, answers and letters in five languages 116 are taken for the right one
-without this rule, and 121 with it.
+Of 198 single words, rows of digits, numbers, answers and letters in five languages 116 are detected correctly without
+this rule, and 121 with it.
 """
 BEST_KNOWN = 16
-"""How many those are: Whisper's languages are in the order of how much of each it was trained on."""
+"""The number of these languages: Whisper's are in the order of how much of each it was trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """A language, and how likely the model finds it among all it knows."""
+    """A language, and its probability among all languages of the model."""
 
     language: str
     probability: float
@@ -33,14 +34,14 @@ class Detected:
 def detected(
     chances: Mapping[str, float], expected: str | None = None, likely: Collection[str] = (), seconds: float = 0.0
 ) -> Detected:
-    """The likeliest language, or the one expected, unless the model is sure of another.
+    """The most probable language, or the expected one unless the model is sure of another.
 
-    A short utterance tells little of its language, and a wrong one makes nonsense of it.
+    A short utterance is weak evidence for its language, and with a wrong one its text is nonsense.
 
     Args:
         chances: the probability of each language.
-        expected: what was spoken before.
-        likely: what a short utterance is in, of which the model is not sure, where nothing was spoken before.
+        expected: the language of earlier utterances.
+        likely: the languages to choose from for a short and unclear utterance if none is expected.
         seconds: length of the utterance.
     """
 

@@ -1,15 +1,15 @@
-"""Finds text that has begun to go round in circles. Pure."""
+"""Detects repetition loops in decoded text. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 LONGEST_PERIOD = 40
-"""In tokens: a decoder that has lost its way repeats whole sentences too."""
+"""In tokens: a decoder in a loop may repeat whole sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class RepetitionGuard:
-    """How often something must come in a row to count as a loop. People repeat themselves, above all in short words."""
+    """How often a phrase must occur in a row to count as a loop. People repeat themselves, above all short words."""
 
     short: int
     """For periods below `boundary` tokens."""
@@ -18,10 +18,10 @@ class RepetitionGuard:
     boundary: int = 6
 
     def loop_start(self, tokens: Sequence[int]) -> int | None:
-        """Where the repetition that `tokens` ends with begins for the second time, or None if they end with none.
+        """The index at which the repetition at the end of `tokens` begins for the second time, or None without one.
 
-        Cutting there keeps what was repeated once. Meant to be asked after every token: a loop that ended earlier is
-        not looked for.
+        Cutting there keeps the repeated phrase once. To be called after every token: loops that ended earlier are not
+        detected.
         """
         length = len(tokens)
         for period in range(1, min(LONGEST_PERIOD, length // 2) + 1):
@@ -34,7 +34,7 @@ class RepetitionGuard:
         return None
 
 
-EAGER = RepetitionGuard(short=3, long=2)
-"""For the shortened window: a false alarm costs one decoding of the full window."""
-PATIENT = RepetitionGuard(short=6, long=3)
+STRICT = RepetitionGuard(short=3, long=2)
+"""For the shortened window: a false alarm costs one attempt with the full window."""
+LENIENT = RepetitionGuard(short=6, long=3)
 """For the full window, whose cut is final."""

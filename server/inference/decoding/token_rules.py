@@ -1,20 +1,20 @@
-"""What a row of a batch may write next, and when it is done: Whisper's timestamp mode as rules. Pure.
+"""The allowed next tokens of a row, and when it is done: Whisper's timestamp mode as rules. Pure.
 
-A transcript is a series of `<stamp> text <stamp>`. Where the audio is followed by little silence the model tends not to
-stop by itself but begins again; a closing stamp near the end of the utterance is then the sign that it is through.
+A transcript is a series of `<timestamp> text <timestamp>`. If the audio is followed by little silence the model tends
+to begin again instead of stopping; a closing timestamp near the end of the utterance then shows that it has finished.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from server.inference.decoding.repetition import RepetitionGuard
-from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, SpecialTokens
+from server.inference.whisper.special_tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
 EndReason = Literal["end", "closed", "loop", "cap"]
-"""The model stopped; it closed a segment at the utterance's end; it repeated itself; it wrote too much."""
+"""The model stopped; it closed a segment at the end of the utterance; it repeated itself; it reached the limit."""
 
 CLOSING_SECONDS = 0.3
-"""A segment closed this close to the utterance's end is the last one."""
+"""A segment that is closed this close to the end of the utterance is the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Allowed:
 
     text: bool
     opens_text: bool
-    """This would be the first text token: those that no text begins with are out."""
+    """Whether this would be the first text token: tokens that no text begins with are excluded."""
     end: bool
-    stamps: range
+    timestamps: range
 
 
 @dataclass(slots=True)
@@ -36,39 +36,39 @@ class RowDecoding:
     duration: float
     """Seconds of audio, without padding."""
     cap: int
-    """The most tokens to write, stamps included."""
+    """The most tokens, timestamps included."""
     guard: RepetitionGuard
     tokens: list[int] = field(default_factory=list)
-    """What was written, stamps included."""
+    """All decoded tokens, timestamps included."""
     text: list[int] = field(default_factory=list)
     """The text tokens alone."""
     log_probabilities: list[float] = field(default_factory=list)
     """Of the text tokens."""
     ending: EndReason | None = None
     """Why the row is done, or None while it is not."""
-    _last_stamp: int | None = None
+    _last_timestamp: int | None = None
 
     def allowed(self) -> Allowed:
         special_tokens = self.special_tokens
         if not self.tokens:
-            first = range(special_tokens.first_stamp, special_tokens.last_initial_stamp + 1)
-            return Allowed(text=False, opens_text=False, end=False, stamps=first)
+            first = range(special_tokens.first_timestamp, special_tokens.last_initial_timestamp + 1)
+            return Allowed(text=False, opens_text=False, end=False, timestamps=first)
         opens_text = not self.text
-        if self._is_stamp(-1):
-            if len(self.tokens) == 1 or self._is_stamp(-2):
-                return Allowed(text=True, opens_text=opens_text, end=True, stamps=range(0))
-            return Allowed(text=False, opens_text=False, end=True, stamps=self._stamps_from(0))
-        return Allowed(text=True, opens_text=opens_text, end=True, stamps=self._stamps_from(1))
+        if self._is_timestamp(-1):
+            if len(self.tokens) == 1 or self._is_timestamp(-2):
+                return Allowed(text=True, opens_text=opens_text, end=True, timestamps=range(0))
+            return Allowed(text=False, opens_text=False, end=True, timestamps=self._timestamps_from(0))
+        return Allowed(text=True, opens_text=opens_text, end=True, timestamps=self._timestamps_from(1))
 
     @property
-    def unheard_seconds(self) -> float:
-        """How much audio is left after the last stamp, where the row ended there and not in a text that goes on."""
-        if self.ending != "end" or not self.tokens or not self._is_stamp(-1):
+    def seconds_after_last_timestamp(self) -> float:
+        """The audio after the last timestamp, if the row ended with one and not with text."""
+        if self.ending != "end" or not self.tokens or not self._is_timestamp(-1):
             return 0.0
         return max(0.0, self.duration - self._seconds(self.tokens[-1]))
 
     def branch(self) -> "RowDecoding":
-        """Another row that has written the same."""
+        """A copy of the row."""
         return replace(
             self,
             tokens=list(self.tokens),
@@ -77,13 +77,13 @@ class RowDecoding:
         )
 
     def accept(self, token: int, log_probability: float) -> None:
-        """Takes the chosen token and decides whether the row is done."""
+        """Appends the chosen token, and decides whether the row is done."""
         if token == self.special_tokens.end:
             self.ending = "end"
             return
         self.tokens.append(token)
-        if self._is_stamp(-1):
-            self._last_stamp = token
+        if self._is_timestamp(-1):
+            self._last_timestamp = token
             if self.text and self._seconds(token) >= self.duration - CLOSING_SECONDS:
                 self.ending = "closed"
         else:
@@ -95,13 +95,13 @@ class RowDecoding:
         if self.ending is None and len(self.tokens) >= self.cap:
             self.ending = "cap"
 
-    def _is_stamp(self, index: int) -> bool:
-        return self.tokens[index] >= self.special_tokens.first_stamp
+    def _is_timestamp(self, index: int) -> bool:
+        return self.tokens[index] >= self.special_tokens.first_timestamp
 
-    def _seconds(self, stamp: int) -> float:
-        return (stamp - self.special_tokens.first_stamp) * SECONDS_PER_STAMP
+    def _seconds(self, timestamp: int) -> float:
+        return (timestamp - self.special_tokens.first_timestamp) * SECONDS_PER_TIMESTAMP
 
-    def _stamps_from(self, step: int) -> range:
-        """Time never runs backwards, and a segment (`step` 1) is never empty."""
-        last = self.special_tokens.first_stamp if self._last_stamp is None else self._last_stamp + step
+    def _timestamps_from(self, step: int) -> range:
+        """The timestamps that keep time from running backwards, and a segment (`step` 1) from being empty."""
+        last = self.special_tokens.first_timestamp if self._last_timestamp is None else self._last_timestamp + step
         return range(last, self.special_tokens.size)

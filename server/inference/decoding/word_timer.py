@@ -1,4 +1,4 @@
-"""Times the tokens of what was written, by one more pass over it."""
+"""Times the tokens of a text by one more pass over it."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import torch
 from server.inference.decoding.alignment import Alignment
 from server.inference.decoding.words import TimedTokens
 from server.inference.whisper.decoder import Decoder, DecoderState
-from server.inference.whisper.special_tokens import SECONDS_PER_STAMP, SpecialTokens
+from server.inference.whisper.special_tokens import SECONDS_PER_TIMESTAMP, SpecialTokens
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class UntimedText:
     """A text whose tokens are to be timed."""
 
     tokens: Sequence[int]
@@ -26,28 +26,30 @@ class Said:
 
 
 class WordTimer:
-    """Reads the tokens as the alignment heads were chosen, without timestamps.
+    """Reads the tokens without timestamps, the condition under which the alignment heads were chosen.
 
-    Watching the heads during the decoding costs more: it would watch every try and every beam.
+    Recording the heads during decoding would cost more: it would record every attempt and every beam.
     """
 
     def __init__(self, decoder: Decoder, special_tokens: SpecialTokens, device: torch.device) -> None:
         self._decoder = decoder
-        self._vocabulary = special_tokens
+        self._special_tokens = special_tokens
         self._device = device
 
-    def times(self, state: DecoderState, rows: Sequence[int], said: Sequence[Said]) -> list[TimedTokens]:
-        """When the tokens of each text are said; `rows` are their rows in the batch whose audio `state` holds."""
-        prompts = [[*self._vocabulary.prompt(each.language), self._vocabulary.no_timestamps] for each in said]
-        tokens = [[*prompt, *each.tokens] for prompt, each in zip(prompts, said, strict=True)]
-        frames = [math.ceil(each.seconds / SECONDS_PER_STAMP) for each in said]
-        alignment = Alignment([len(row) for row in tokens], frames, self._device)
+    def times(self, state: DecoderState, rows: Sequence[int], texts: Sequence[UntimedText]) -> list[TimedTokens]:
+        """The times of the tokens of each text; `rows` are their rows in the batch whose audio is in `state`."""
+        prompts = [[*self._special_tokens.prompt(each.language), self._special_tokens.no_timestamps] for each in texts]
+        tokens = [[*prompt, *each.tokens] for prompt, each in zip(prompts, texts, strict=True)]
+        encoder_frames = [math.ceil(each.seconds / SECONDS_PER_TIMESTAMP) for each in texts]
+        alignment = Alignment([len(row) for row in tokens], encoder_frames, self._device)
         longest = max(map(len, tokens))
-        padded = [row + [self._vocabulary.end] * (longest - len(row)) for row in tokens]
+        padded = [row + [self._special_tokens.end] * (longest - len(row)) for row in tokens]
         passed = self._decoder.start_again(state, rows, longest)
         self._decoder.step(passed, torch.tensor(padded, device=self._device), alignment.add)
         starts = [alignment.starts(row, len(prompt) - 1) for row, prompt in enumerate(prompts)]
         return [
             TimedTokens(each.tokens, each.log_probabilities, np.minimum(seconds, each.seconds).tolist())
-            for each, seconds in zip(said, (frames * SECONDS_PER_STAMP for frames in starts), strict=True)
+            for each, seconds in zip(
+                texts, (encoder_frames * SECONDS_PER_TIMESTAMP for encoder_frames in starts), strict=True
+            )
         ]

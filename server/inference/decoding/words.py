@@ -1,4 +1,4 @@
-"""Words and when they were said, from tokens and when those were. Pure."""
+"""Words and their times, from tokens and theirs. Pure."""
 
 import math
 import unicodedata
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from server.inference.recognition import Word
 
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages that put no spaces between words: there every character, or what the tokenizer holds together, is one."""
+"""Languages without spaces between words: each character, or group that the tokenizer keeps together, is a word."""
 
 Decode = Callable[[list[int]], str]
-"""Text of some tokens; a character cut in two gives the replacement character."""
+"""Decodes tokens to text; an incomplete character becomes the replacement character."""
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class _Span:
 
     @property
     def spoken(self) -> bool:
-        """Whether any of it is said: letters, digits and the marks that belong to letters are."""
+        """Whether any of it is pronounced: letters, digits and the marks that belong to letters are."""
         return any(unicodedata.category(character)[0] in "LNM" for character in self.text)
 
 
@@ -38,10 +38,10 @@ class TimedTokens:
 
 
 def timed_words(timed: TimedTokens, decode: Decode, language: str) -> tuple[Word, ...]:
-    """The words of a text, in order; without white space their texts are the text's.
+    """The words of a text, in order; without white space they make up the text.
 
-    A word's time and confidence are those of the tokens that are spoken: a comma takes its time from the pause it
-    stands for, and would make the word before it last until the next one.
+    A word's times and confidence are those of its spoken tokens: a comma has the time of the pause that it marks, and
+    would extend the word before it to the next one.
     """
     words = []
     for span, spoken in _words(timed.tokens, decode, language):
@@ -60,7 +60,7 @@ def timed_words(timed: TimedTokens, decode: Decode, language: str) -> tuple[Word
 def certain_beginning(
     tokens: Sequence[int], log_probabilities: Sequence[float], least: float, decode: Decode, language: str
 ) -> str:
-    """How a text begins, up to the first word that has a token of a probability below `least`."""
+    """The beginning of a text, up to the first word with a token whose probability is below `least`."""
     text = ""
     for span, spoken in _words(tokens, decode, language):
         if min(log_probabilities[spoken.first : spoken.last]) < math.log(least):
@@ -70,7 +70,7 @@ def certain_beginning(
 
 
 def _words(tokens: Sequence[int], decode: Decode, language: str) -> Iterator[tuple[_Span, _Span]]:
-    """Each word, whole and reduced to what is spoken of it."""
+    """Each word, whole and reduced to its spoken part."""
     spaced = language not in UNSPACED
     whole: _Span | None = None
     spoken: _Span | None = None

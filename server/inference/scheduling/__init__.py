@@ -1,1 +1,1 @@
-"""Which utterance the model does next: the queue, the batches and the one thread that owns the models."""
+"""Scheduling of utterances: the queue, the batches and the one thread that owns the models."""

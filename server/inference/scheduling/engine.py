@@ -33,42 +33,45 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-_CPU_FRAMES: Final = 2 * 1500
-"""In a batch on a CPU: eight utterances of 5 s, or two of 28 s, which take base 2.4 s of one thread. A live final waits
-for the batch that runs, so one upload of speech without pauses must not make it longer."""
+_CPU_ENCODER_FRAMES: Final = 2 * 1500
+"""Encoder frames in a batch on a CPU: eight utterances of 5 s, or two of 28 s, which take the base model 2.4 s on one
+thread. A live final waits for the batch in progress, so an upload of speech without pauses must not make it longer."""
 _FULL_WINDOW_EFFORT: Final = 4
-"""What an attempt with the full window costs, in passes with the shortened one; of base and half a second it is 12."""
+"""The cost of an attempt with the full window, in passes with the shortened one; for the base model and half a second
+of audio it is 12."""
 
 
 class Engine:
     """An async context manager: the models are loaded on entering and freed on leaving.
 
-    Any number of tasks of the loop that entered it may call `recognize` at once; their utterances share batches.
+    Any number of tasks of its event loop may call `recognize` concurrently; their utterances share batches.
     """
 
     def __init__(self, settings: InferenceSettings, queue_limit: int = 256) -> None:
-        """`queue_limit`: utterances that may wait for the model, and as many partials; one more is refused."""
+        """`queue_limit`: the most finals that may wait for the model, and the most partials; further ones are
+        refused."""
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
         self._worker = Worker(_cpu_limits(settings.batch_limit), queue_limit, settings.partial_share)
         self.died = asyncio.Event()
-        """Set when the engine has stopped by itself: it transcribes nothing any more, and its process should end."""
+        """Set when the engine has died: it transcribes nothing any more, and its process should exit."""
 
     @property
     def models(self) -> frozenset[str]:
-        """The names that `recognize` knows."""
+        """The model names that `recognize` accepts."""
         return frozenset(self._settings.models)
 
     def queue_delay_of(self, tenant: Hashable) -> float:
-        """How late text is for a tenant, in seconds: `JobQueue.queue_delay`. May be asked on any thread."""
+        """The queue delay of a tenant, in seconds: `JobQueue.queue_delay`. May be called on any thread."""
         return self._worker.queue_delay_of(tenant)
 
     def supports(self, model: str, language: str) -> bool:
-        """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Known once entered."""
+        """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Only valid once
+        entered."""
         if model not in self.models:
             return False
-        return language == "auto" or self._transcriber(model).vocabulary.supports(language)
+        return language == "auto" or self._transcriber(model).special_tokens.supports(language)
 
     async def recognize(
         self,
@@ -85,13 +88,13 @@ class Engine:
             model: one of `models`.
             samples: mono, 16 kHz, at most the model's window of 30 s.
             language: ISO 639-1, or None to have it detected.
-            options: what is wanted beside the text.
-            session: whose it is. Sessions take turns, however many utterances one of them has waiting; with an `Owner`
-                its tenants do before them.
+            options: options for the utterance.
+            session: the session of the utterance. Sessions take turns, however many utterances one of them has waiting;
+                if it is an `Owner`, tenants take turns before their sessions do.
 
         Raises:
             QueueFull: too many utterances are waiting.
-            EngineStopped: the engine stopped before the utterance was done.
+            EngineStopped: the engine stopped before the utterance was transcribed.
             RecognitionFailed: the model failed on it.
             ValueError: the model is unknown or does not know the language, or the utterance is too long.
         """
@@ -110,13 +113,13 @@ class Engine:
         *,
         session: Hashable,
     ) -> Recognition | None:
-        """Transcribes an utterance that goes on, when no live final waits for the model.
+        """Transcribes an utterance in progress, when no live final waits for the model.
 
-        Takes the place of the session's partial before, if that waits still. Arguments and errors are those of
-        `recognize`; instead of QueueFull, it gives None.
+        Replaces the previous partial of the session if that is still waiting. Arguments and errors are those of
+        `recognize`, except that it returns None instead of raising QueueFull.
 
         Returns:
-            None if it was given up: there was no time for it, or newer audio of the session came.
+            None if the partial was dropped: there was no time for it, or newer audio of the session arrived.
         """
         try:
             hypothesis, _ = await self._run(model, UtteranceAudio(samples, language, options), session, is_partial=True)
@@ -127,21 +130,21 @@ class Engine:
     async def _run(
         self, model: str, utterance: UtteranceAudio, session: Hashable, *, is_partial: bool
     ) -> tuple[Hypothesis, float]:
-        """What the model makes of an utterance, and the effort that this took (`Recognition.effort`)."""
+        """The hypothesis for an utterance, and its effort (`Recognition.effort`)."""
         language = utterance.language
         if not self.supports(model, language or "auto"):
             raise ValueError(f"model {model!r} does not exist or does not transcribe {language!r}")
         transcriber = self._transcriber(model)
         seconds = len(utterance.samples) / SAMPLE_RATE
-        frames = window(seconds, transcriber.full_window)
-        if math.ceil(seconds * 50) > frames:
+        encoder_frames = window(seconds, transcriber.full_window)
+        if math.ceil(seconds * 50) > encoder_frames:
             raise ValueError(f"an utterance of {seconds:.1f} s does not fit the model's window")
         job = Job(
-            # A partial is soon replaced: it is written greedily.
+            # A partial is soon replaced: it is decoded greedily.
             model=self._settings.models[model] if is_partial else self._shared_name(model),
             high_beam_model=None if is_partial else self._high_beam_name(model),
             utterance=utterance,
-            frames=frames,
+            encoder_frames=encoder_frames,
             session=session,
             is_partial=is_partial,
         )
@@ -154,10 +157,10 @@ class Engine:
     async def _completed(
         self, transcriber: Transcriber, job: Job, hypothesis: Hypothesis, depth: int
     ) -> tuple[Hypothesis, float]:
-        """The hypothesis of a final, or of its parts where the model did not get through it, and what it all cost."""
+        """The hypothesis of a final, or of its parts if the hypothesis is incomplete, and the effort of all of it."""
         effort = _effort(job)
-        first_stamp = transcriber.vocabulary.first_stamp
-        division = divided(job.utterance, hypothesis, first_stamp) if depth else None
+        first_timestamp = transcriber.special_tokens.first_timestamp
+        division = divided(job.utterance, hypothesis, first_timestamp) if depth else None
         if division is None:
             return hypothesis, effort
         metrics.DIVIDED.labels(hypothesis.incomplete).inc()
@@ -170,11 +173,11 @@ class Engine:
                 found.append(completed)
                 effort += more
         except RecognitionFailed:
-            return hypothesis, effort  # it is worth no less for what cannot be made better
-        return joined(hypothesis, division, found, first_stamp), effort
+            return hypothesis, effort  # it remains usable although it cannot be improved
+        return joined(hypothesis, division, found, first_timestamp), effort
 
     async def _done(self, job: Job) -> Hypothesis:
-        """What the model makes of a job. Who is cancelled here leaves the job abandoned."""
+        """The hypothesis of a job. Cancelling the call abandons the job."""
         outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job.deliver = _deliver_to(outcome)
         self._worker.submit(job)
@@ -211,11 +214,11 @@ class Engine:
         return self._settings.beams.get(model, 1)
 
     def _shared_name(self, model: str) -> str:
-        """The same for models of the same weights and beams: their utterances share batches."""
+        """One name for all models with the same weights and beam size: their utterances share batches."""
         return _with_beams(self._settings.models[model], self._beams(model))
 
     def _high_beam_name(self, model: str) -> str:
-        """Of what transcribes in the model's place where there is time."""
+        """The name of the high-beam variant, which is used while the engine is idle."""
         return _with_beams(self._settings.models[model], max(self._beams(model), self._settings.spare_beams))
 
     def _load(self) -> Mapping[str, Transcriber]:
@@ -236,7 +239,7 @@ class Engine:
                 self._transcribers[self._high_beam_name(model)] = transcriber.with_beams(high_beam)
             log.info("model loaded", weights=weights, seconds=round(time.perf_counter() - started, 2))
         if self._device.type == "cuda":
-            # Whatever has spare beams besides is given one utterance at a time.
+            # High-beam variants get one utterance at a time, and are not counted.
             batched = {self._shared_name(model) for model in self.models} | set(self._settings.models.values())
             models = [self._transcribers[name] for name in sorted(batched)]
             self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, models))
@@ -249,12 +252,12 @@ def _with_beams(weights: str, beams: int) -> str:
 
 def _cpu_limits(rows: int) -> BatchLimits:
     rows = rows or 8
-    return BatchLimits(rows=rows, frames=_CPU_FRAMES, waste=0.25, partial_rows=max(1, rows // 4))
+    return BatchLimits(rows=rows, encoder_frames=_CPU_ENCODER_FRAMES, waste=0.25, partial_rows=max(1, rows // 4))
 
 
 def _cuda_limits(rows: int, device: torch.device, transcribers: Collection[Transcriber]) -> BatchLimits:
-    """What the device has room for now, with the models loaded."""
-    torch.cuda.empty_cache()  # what loading needed and nobody holds
+    """The limits that the device's memory allows now, with the models loaded."""
+    torch.cuda.empty_cache()  # loading leaves unused memory in the cache
     free, _ = torch.cuda.mem_get_info(device)
     limits = batch_limits(
         free,
@@ -263,20 +266,20 @@ def _cuda_limits(rows: int, device: torch.device, transcribers: Collection[Trans
         full_window=max(transcriber.full_window for transcriber in transcribers),
         waste=0.5,
     )
-    log.info("batches limited by memory", free_mib=free >> 20, rows=limits.rows, frames=limits.frames)
+    log.info("batches limited by memory", free_mib=free >> 20, rows=limits.rows, encoder_frames=limits.encoder_frames)
     return limits
 
 
 def _default_threads() -> int:
-    """Half of the cores this process may use: with all of them, anything else that runs stalls the forward.
+    """Half of the cores that this process may use: with all of them, any other load stalls the forward pass.
 
-    Eight at most, for the small steps of a decoder cannot be shared by more.
+    Eight at most, because the small steps of a decoder do not scale further.
     """
     return min(8, max(1, len(os.sched_getaffinity(0)) // 2))
 
 
 def _setter_of(event: asyncio.Event) -> Callable[[], None]:
-    """Sets an event of the loop that runs, from another thread."""
+    """A function that sets an event of the running loop from another thread."""
     loop = asyncio.get_running_loop()
 
     def set_event() -> None:
@@ -287,7 +290,7 @@ def _setter_of(event: asyncio.Event) -> Callable[[], None]:
 
 
 def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis | InferenceError], None]:
-    """Carries the worker's outcome over to the loop; whoever no longer waits is passed over."""
+    """Delivers the worker's outcome to the event loop, unless the caller no longer waits."""
     loop = outcome.get_loop()
 
     def settle(result: Hypothesis | InferenceError) -> None:
@@ -299,21 +302,21 @@ def _deliver_to(outcome: "asyncio.Future[Hypothesis]") -> Callable[[Hypothesis |
             outcome.set_result(result)
 
     def deliver(result: Hypothesis | InferenceError) -> None:
-        # A closed loop has nobody left to tell.
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller waits
             loop.call_soon_threadsafe(settle, result)
 
     return deliver
 
 
 def _effort(job: Job) -> float:
-    return 1 + _FULL_WINDOW_EFFORT * (job.trace.get("tries", 1) - 1)
+    return 1 + _FULL_WINDOW_EFFORT * (job.trace.get("attempts", 1) - 1)
 
 
 def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
     reason: str | None = hypothesis.invented if hypothesis.text else "empty"
     if reason is None and kind == "partial":
-        # What a final would be tried again for is not told. A doubt that there is speech is the guard's to weigh.
+        # A partial with a defect that a final would be transcribed again for is not sent. Whether there is speech is
+        # for the guard to decide.
         reason = hypothesis.failing if hypothesis.failing != "no_speech" else None
     if reason is not None and hypothesis.text:
         metrics.SUPPRESSED.labels(kind, reason).inc()
@@ -326,6 +329,6 @@ def _judged(hypothesis: Hypothesis, kind: str) -> Recognition:
         suppressed=reason,
         language_probability=hypothesis.language_probability,
         words=hypothesis.words if text else (),
-        certain=hypothesis.certain if text else "",
-        written=hypothesis.written,
+        certain_prefix=hypothesis.certain_prefix if text else "",
+        decoded_tokens=hypothesis.decoded_tokens,
     )

@@ -1,4 +1,4 @@
-"""One utterance on its way through the engine."""
+"""One utterance in the engine."""
 
 import time
 from collections.abc import Callable, Hashable
@@ -12,55 +12,57 @@ from server.inference.whisper.features import SAMPLE_RATE
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """What is to be transcribed, for whom, and whom to tell."""
+    """An utterance to transcribe, its session, and where to deliver the result."""
 
     model: str
     utterance: UtteranceAudio
-    frames: int
-    """The window to use; a second try takes the full one."""
+    encoder_frames: int
+    """The window to use; a second attempt uses the full one."""
     deliver: Callable[[Hypothesis | InferenceError], None] = lambda _: None
-    """Called by `settle`, on the worker's thread or on that which submits; must not block or raise."""
+    """Called by `settle`, on the worker's thread or on the submitting one; must not block or raise."""
     session: Hashable = None
-    """Whose it is: sessions take turns."""
+    """The session of the utterance: sessions take turns."""
     is_bulk: bool = field(init=False, default=False)
-    """Whether its session is ahead of its time, and nobody waits for the text as it is spoken; found by the queue."""
+    """Whether its session sends audio faster than real time, so that no client waits for the text; set by the queue."""
     high_beam_model: str | None = None
-    """The model to use instead where there is time for a better one."""
+    """The model with a larger beam size to use while the engine is idle."""
     is_idle: bool = False
-    """Whether there is: it is alone, and no other session had a final just now. Set when it is taken."""
+    """Whether the engine is idle otherwise: no other utterance waits, and no other session had a final just now. Set
+    when the job is taken."""
     is_partial: bool = False
-    """Whether the utterance goes on: such a job may be given up, and is tried once."""
+    """Whether the utterance is in progress: such a job may be dropped, and is attempted once."""
     abandoned: bool = False
-    """Set by the caller that no longer waits: the job is dropped if it has not begun."""
+    """Set by a caller that no longer waits: the job is dropped if it has not begun."""
     arrived: float = field(default_factory=time.perf_counter)
     trace: dict[str, float] = field(default_factory=dict)
-    """How it went: what `Worker` notes of the last batch it was in, in seconds but for counts."""
+    """Measurements of its last batch, in seconds except for counts; kept by `Worker`."""
     turn: float = field(init=False)
-    """Since when it waits for others: its arrival, or the end of its session's last batch if that is later; kept by the
-    queue."""
-    goes_on: bool = False
-    """Whether it is of a part of an utterance that was tried: it goes before what came after that, as a second try."""
+    """Since when it has waited for others: its arrival, or the end of its session's last batch if that is later; kept
+    by the queue."""
+    is_part: bool = False
+    """Whether it is a part of an utterance that was attempted: like a second attempt, it keeps the turn of the
+    utterance."""
     settled: bool = field(init=False, default=False)
-    """Whether it is known what became of it."""
+    """Whether the outcome was delivered."""
 
     def __post_init__(self) -> None:
         self.turn = self.arrived
 
-    def of_part(self, part: UtteranceAudio, frames: int) -> "Job":
-        """A job of a part of its audio, in its place."""
-        job = replace(self, utterance=part, frames=frames, abandoned=False, trace={}, goes_on=True)
+    def of_part(self, part: UtteranceAudio, encoder_frames: int) -> "Job":
+        """A job for a part of its audio, with its turn."""
+        job = replace(self, utterance=part, encoder_frames=encoder_frames, abandoned=False, trace={}, is_part=True)
         job.is_bulk, job.turn = self.is_bulk, self.turn
         return job
 
     @property
     def tenant(self) -> Hashable:
-        """Whose its session is: tenants take turns before sessions do."""
+        """The tenant of its session: tenants take turns before sessions do."""
         return tenant_of(self.session)
 
     @property
-    def was_tried(self) -> bool:
-        """Whether it is to be done again."""
-        return self.goes_on or bool(self.trace)
+    def is_repeat(self) -> bool:
+        """Whether the utterance was attempted before."""
+        return self.is_part or bool(self.trace)
 
     @property
     def chosen_model(self) -> str:
@@ -77,7 +79,7 @@ class Job:
         return len(self.utterance.samples) / SAMPLE_RATE
 
     def settle(self, result: Hypothesis | InferenceError) -> None:
-        """Delivers what became of it; the first result counts."""
+        """Delivers the outcome; only the first one counts."""
         if not self.settled:
             self.settled = True
             self.deliver(result)

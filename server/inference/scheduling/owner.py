@@ -1,10 +1,10 @@
-"""Whose work it is."""
+"""The owner of an utterance."""
 
 from collections.abc import Hashable
 
 
 class Owner:
-    """A session, as the engine tells it from others, and its tenant. Two of them are never equal."""
+    """Identifies a session and its tenant to the engine. Two owners are never equal."""
 
     __slots__ = ("tenant",)
 
@@ -13,5 +13,5 @@ class Owner:
 
 
 def tenant_of(session: Hashable) -> Hashable:
-    """The tenant of whoever is named; what is no `Owner` belongs to one tenant, that of all who name none."""
+    """The tenant of a session. All sessions that are not an `Owner` belong to one tenant, None."""
     return session.tenant if isinstance(session, Owner) else None

@@ -1,24 +1,24 @@
-"""How late things are of late. Pure."""
+"""A moving average of queue delays. Pure."""
 
 _WEIGHT = 0.3
-"""Of the latest in the average."""
+"""Weight of the latest delay in the average."""
 _FORGET_SECONDS = 3.0
-"""What was noted counts half after this time: where nothing happens, nothing is late."""
+"""Half-life of the average: without new delays it decays."""
 
 
 class MovingDelay:
-    """An average of waits, in which the latest count most, and which is forgotten."""
+    """A moving average in which the latest delays count most, and which decays with time."""
 
     def __init__(self) -> None:
         self._average = 0.0
         self._noted = 0.0
 
     def note(self, seconds: float, now: float) -> None:
-        """Something had to wait so long. `now`: any clock, in seconds."""
+        """Adds a delay to the average. `now`: any clock, in seconds."""
         self._average, self._noted = self.with_one_more(seconds, now), now
 
     def with_one_more(self, seconds: float, now: float) -> float:
-        """What the average would be if that were noted."""
+        """The average as it would be with another delay."""
         before = self.at(now)
         return before + _WEIGHT * (seconds - before)
 

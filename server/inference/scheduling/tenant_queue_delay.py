@@ -1,4 +1,4 @@
-"""How late text is for each tenant. Pure."""
+"""The queue delay of each tenant. Pure."""
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from server.inference.scheduling.queue_delay import MovingDelay
 
 _FORGOTTEN = 0.01
-"""Seconds: what is less late is not remembered."""
+"""Seconds: a smaller average is discarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """An utterance that waits, or has waited until now, for those of others."""
+    """An utterance that waits, or has waited until now, for others."""
 
     tenant: Hashable
     since: float
-    """For those of other sessions."""
+    """Since when it has waited for other sessions."""
     tenant_since: float
-    """For those of other tenants: its tenant may have had something else served meanwhile."""
+    """Since when its tenant has waited for other tenants: another of its utterances may have been served meanwhile."""
 
 
 class DelayByTenant:
-    """How late things are of late, for each tenant; what was not late for long is forgotten."""
+    """A moving average for each tenant; averages that have decayed are discarded."""
 
     def __init__(self) -> None:
         self._of: dict[Hashable, MovingDelay] = {}
@@ -30,20 +30,20 @@ class DelayByTenant:
         return len(self._of)
 
     def note(self, tenant: Hashable, seconds: float, now: float) -> None:
-        """Something of a tenant had to wait so long."""
+        """Adds a delay to the average of a tenant."""
         self._of.setdefault(tenant, MovingDelay()).note(seconds, now)
-        self._of = {who: late for who, late in self._of.items() if late.at(now) > _FORGOTTEN}
+        self._of = {known: average for known, average in self._of.items() if average.at(now) > _FORGOTTEN}
 
     def of(self, tenant: Hashable) -> MovingDelay:
-        """For a tenant."""
+        """The average of a tenant."""
         return self._of.get(tenant) or MovingDelay()
 
 
 class TenantQueueDelay:
     """Two measures: how long a tenant's utterances wait for other sessions, and how long tenants wait for each other.
 
-    A tenant whose many sessions wait for each other is late by the first, and nobody else is late because of it; where
-    many tenants share the model, the second says so to all of them. `now` is any clock, in seconds.
+    A tenant whose many sessions wait for each other raises the first for itself only; if many tenants share the model,
+    the second rises for all of them. `now` is any clock, in seconds.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,8 @@ class TenantQueueDelay:
         self._between = MovingDelay()
 
     def note(self, waits: Sequence[Wait], now: float) -> None:
-        """What a batch that begins now kept waiting: the longest wait of each tenant counts, and the longest of all."""
+        """Notes the waits that a batch ends by beginning now: the longest wait of each tenant counts, and the longest
+        of all."""
         for tenant in {wait.tenant for wait in waits}:
             first = min(wait.since for wait in waits if wait.tenant == tenant)
             self._within.note(tenant, now - first, now)
@@ -60,12 +61,12 @@ class TenantQueueDelay:
     def of(
         self, tenant: Hashable, waits: Sequence[Wait], served: Collection[Hashable], taken: float, now: float
     ) -> float:
-        """How late text is for a tenant.
+        """The queue delay of a tenant, in seconds.
 
         Args:
-            waits: what waits now.
-            served: tenants that have something at the model.
-            taken: when that was taken.
+            waits: the utterances that wait now.
+            served: the tenants with an utterance in the current batch.
+            taken: when that batch was taken.
         """
         own = [wait.since for wait in waits if wait.tenant == tenant]
         others = [wait.tenant_since for wait in waits if wait.tenant not in served]
@@ -75,13 +76,13 @@ class TenantQueueDelay:
         )
 
 
-def _current_delay(late: MovingDelay, turns: Sequence[float], taken: float, now: float) -> float:
-    """Of late, or now if that is more.
+def _current_delay(average: MovingDelay, turns: Sequence[float], taken: float, now: float) -> float:
+    """The moving average, or the current wait if that is longer.
 
-    One that has not been passed over yet waits for a single batch, as anyone does where the model is slow: it counts as
-    much as it will when it is taken. One that has been counts with all its time.
+    An utterance that has not been passed over yet waits for a single batch, as any does with a slow model: it counts as
+    much as it will when it is taken. One that was passed over counts with all of its wait.
     """
     if not turns:
-        return late.at(now)
+        return average.at(now)
     longest = now - min(turns)
-    return max(late.at(now), longest if min(turns) <= taken else late.with_one_more(longest, now))
+    return max(average.at(now), longest if min(turns) <= taken else average.with_one_more(longest, now))

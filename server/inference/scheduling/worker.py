@@ -1,4 +1,4 @@
-"""The one thread that touches the models, and the queue in front of it."""
+"""The one thread that runs the models, and its queue."""
 
 import threading
 import time
@@ -20,12 +20,12 @@ log = get_logger(__name__)
 
 
 class Model(Protocol):
-    """What the worker needs of a model; `Transcriber` is one."""
+    """The interface of a model that the worker needs; `Transcriber` implements it."""
 
     @property
     def full_window(self) -> int: ...
 
-    def transcribe(self, utterances: Sequence[UtteranceAudio], frames: int) -> list[Hypothesis]: ...
+    def transcribe(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> list[Hypothesis]: ...
 
 
 class Worker:
@@ -43,34 +43,35 @@ class Worker:
         """Starts the thread, which loads the models by name before anything else.
 
         Args:
-            load: gives the models.
-            died: called, on the thread, when it ends otherwise than by `stop`: nothing is transcribed from then on.
+            load: returns the models.
+            died: called on the thread when it ends otherwise than by `stop`: nothing is transcribed from then on.
 
         Returns:
-            Done once the models are loaded; fails with what loading raised, and the thread is over then.
+            A future that is done once the models are loaded. It fails with the error of `load`; the thread has ended
+            then.
         """
         loaded: Future[None] = Future()
-        # A daemon, so that a process that dies without stopping its engine does die.
+        # A daemon, so that a process can exit without stopping its engine.
         self._thread = threading.Thread(target=self._main, args=(load, loaded, died), name="model", daemon=True)
         self._thread.start()
         return loaded
 
     def limit(self, limits: BatchLimits) -> None:
-        """Changes the limits of the batches to come: what the models leave room for is known once they are loaded."""
+        """Changes the limits of later batches: the memory that is left is known once the models are loaded."""
         with self._changed:
             self._queue.limit(limits)
 
     def queue_delay_of(self, tenant: Hashable) -> float:
-        """How late text is for a tenant, in seconds: `JobQueue.queue_delay`."""
+        """The queue delay of a tenant, in seconds: `JobQueue.queue_delay`."""
         with self._changed:
             return self._queue.queue_delay(time.perf_counter(), tenant)
 
     def submit(self, job: Job) -> None:
-        """Queues a job. A partial of the same session that waits already is given up for it.
+        """Queues a job. A partial replaces the waiting partial of its session.
 
         Raises:
             EngineStopped: the worker is stopping.
-            QueueFull: as many jobs of its kind as allowed are waiting.
+            QueueFull: the queue is full for jobs of its kind.
         """
         with self._changed:
             if self._stopping:
@@ -84,10 +85,10 @@ class Worker:
             metrics.QUEUE_LENGTH.set(len(self._queue))
             self._changed.notify()
         if stale is not None:
-            _give_up([stale], "merged")
+            _drop_partials([stale], "merged")
 
     def stop(self) -> None:
-        """Fails what is waiting, lets the batch that runs finish, and ends the thread. Blocks; may be called again."""
+        """Fails the waiting jobs, lets the current batch finish, and ends the thread. Blocks; may be called again."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -95,7 +96,7 @@ class Worker:
             self._thread.join()
 
     def _main(self, load: Callable[[], Mapping[str, Model]], loaded: "Future[None]", died: Callable[[], None]) -> None:
-        # From here on whoever waits can give up waiting, but not undo the start.
+        # From here on a caller can stop waiting, but not cancel the start.
         if not loaded.set_running_or_notify_cancel():
             self._fail_waiting()
             return
@@ -110,7 +111,7 @@ class Worker:
             while batch := self._take():
                 self._run(batch)
         except BaseException:
-            # A mistake of ours, or a device that is lost: what comes next would meet it, too.
+            # A bug, or a lost device: later batches would fail as well.
             died()
             log.exception("the model's thread has died")
         finally:
@@ -124,12 +125,12 @@ class Worker:
                     return []
                 self._drop_abandoned()
                 now = time.perf_counter()
-                given_up = self._queue.drop_partials_without_time(now)
+                dropped = self._queue.drop_partials_without_time(now)
                 self._batch = batch = self._queue.take(now)
                 metrics.QUEUE_LENGTH.set(len(self._queue))
-                if not batch and not given_up:
+                if not batch and not dropped:
                     self._changed.wait(self._queue.pause(now))
-            _give_up(given_up, "load")
+            _drop_partials(dropped, "load")
             if batch:
                 return batch
 
@@ -138,7 +139,7 @@ class Worker:
             metrics.DROPPED.labels(job.kind, "abandoned").inc()
 
     def _run(self, batch: Sequence[Job]) -> None:
-        name, frames = batch[0].chosen_model, max(job.frames for job in batch)
+        name, encoder_frames = batch[0].chosen_model, max(job.encoder_frames for job in batch)
         started = time.perf_counter()
         kind = batch[0].kind
         for job in batch:
@@ -149,30 +150,30 @@ class Worker:
         try:
             model = self._models[name]
             with metrics.stages() as stages:
-                hypotheses = model.transcribe([job.utterance for job in batch], frames)
-            may_improve = frames < model.full_window
+                hypotheses = model.transcribe([job.utterance for job in batch], encoder_frames)
+            may_improve = encoder_frames < model.full_window
             outcomes = [_outcome(job, each, may_improve) for job, each in zip(batch, hypotheses, strict=True)]
         except torch.AcceleratorError:
-            # After an error of its own a device fails in everything, until another process uses it.
+            # After such an error every use of the device fails until another process uses it.
             raise
-        except BaseException as error:  # a panic of a library in Rust is no Exception
-            log.exception("batch failed", model=name, utterances=len(batch), frames=frames)
+        except BaseException as error:  # a panic in a Rust library is not an Exception
+            log.exception("batch failed", model=name, utterances=len(batch), encoder_frames=encoder_frames)
             metrics.FAILED_BATCHES.inc()
             parts = _parts(batch, error)
         if outcomes is None:
-            # Not while the error is handled: its traceback holds the failed batch's memory.
+            # Not within the handler: the traceback holds the failed batch's memory.
             if not parts:
                 for job in batch:
                     job.settle(RecognitionFailed("the model failed on this utterance"))
             for part in parts:
                 self._run(part)
             return
-        _note(batch, frames, started, stages)
+        _note(batch, encoder_frames, started, stages)
         again = [outcome.job for outcome in outcomes if outcome.reason]
         for job, hypothesis, reason in outcomes:
             if reason:
                 metrics.REDONE.labels(reason).inc()
-                job.frames = model.full_window
+                job.encoder_frames = model.full_window
             else:
                 job.settle(hypothesis)
         self._put_back(again)
@@ -191,12 +192,12 @@ class Worker:
 
 
 class _Outcome(NamedTuple):
-    """What became of one job of a batch."""
+    """The outcome of one job of a batch."""
 
     job: Job
     hypothesis: Hypothesis
     reason: Failing | None
-    """Why it is to be done again."""
+    """Why the job needs another attempt."""
 
 
 def _outcome(job: Job, hypothesis: Hypothesis, may_improve: bool) -> _Outcome:
@@ -204,35 +205,36 @@ def _outcome(job: Job, hypothesis: Hypothesis, may_improve: bool) -> _Outcome:
 
 
 def _parts(batch: Sequence[Job], error: BaseException) -> list[list[Job]]:
-    """What a failed batch is tried again as; nothing if it is given up.
+    """The batches in which a failed batch is attempted again; empty if it is not.
 
-    Of what did not fit, the short ones in one half, for every row is as long as the longest. Otherwise each final
-    alone: one of them may be at fault, and the others are not to suffer for it.
+    A batch that did not fit into memory is halved, with the short jobs in one half, because every row is as long as the
+    longest. Otherwise each final is attempted alone: one of them may have caused the failure, which must not affect the
+    others.
     """
     if len(batch) == 1:
         (job,) = batch
         high_beam, job.is_idle = job.chosen_model != job.model, False
         return [[job]] if high_beam else []
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        by_length = sorted(batch, key=lambda job: job.frames)
+        by_length = sorted(batch, key=lambda job: job.encoder_frames)
         return [by_length[: len(batch) // 2], by_length[len(batch) // 2 :]]
     return [] if batch[0].is_partial else [[job] for job in batch]
 
 
-def _note(batch: Sequence[Job], frames: int, started: float, stages: Mapping[str, float]) -> None:
-    """Notes how each job of a batch went, for the trace of its utterance."""
+def _note(batch: Sequence[Job], encoder_frames: int, started: float, stages: Mapping[str, float]) -> None:
+    """Writes the measurements of a batch to the trace of each of its jobs."""
     for job in batch:
         job.trace = {
             "waited": round(started - job.arrived, 4),
             "computed": round(time.perf_counter() - started, 4),
             "batch": len(batch),
-            "tries": job.trace.get("tries", 0) + 1,
-            "frames": frames,
+            "attempts": job.trace.get("attempts", 0) + 1,
+            "encoder_frames": encoder_frames,
             **{name: round(seconds, 4) for name, seconds in stages.items()},
         }
 
 
-def _give_up(partials: Sequence[Job], reason: str) -> None:
+def _drop_partials(partials: Sequence[Job], reason: str) -> None:
     for job in partials:
         metrics.DROPPED.labels(job.kind, reason).inc()
-        job.settle(PartialDropped("newer audio or finals came first"))
+        job.settle(PartialDropped("newer audio or finals take precedence"))

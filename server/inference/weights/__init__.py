@@ -1,4 +1,4 @@
-"""Weights of a configured model: found, fetched, converted once, and ready as a Hugging Face directory."""
+"""The weights of a configured model: located, downloaded, converted once, as a Hugging Face directory."""
 
 from server.inference.weights.sources import resolve
 

@@ -1,7 +1,7 @@
-"""`python -m server.inference.weights`: has every configured model ready before a server starts.
+"""`python -m server.inference.weights`: prepares every configured model before a server starts.
 
-Prints what it does to standard output. Exits 0 when all models can be loaded, 1 with one sentence on standard error
-when one cannot, 2 when the configuration makes no sense.
+Prints its progress to standard output. Exits with 0 if all models can be loaded, with 1 and one sentence on standard
+error if one cannot, with 2 if the configuration is invalid.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Converted weights on disk: each entry appears whole or not at all, also when two processes want it at once."""
+"""The cache of converted weights: each entry appears whole or not at all, also if two processes build it."""
 
 import errno
 import hashlib
@@ -15,20 +15,20 @@ from server.inference.weights.conversion import CONVERSION_VERSION, Ct2Source, c
 from server.inference.weights.digest import sha256_of
 
 Report = Callable[[str], None]
-"""Receives one line for a person about what takes a while now."""
+"""Receives one line for the operator about a step that takes a while."""
 
 _MANIFEST = "manifest.json"
 
 
 def converted(source: Ct2Source, cache_dir: Path, report: Report) -> Path:
-    """The Hugging Face directory made of `source`, converting it unless the cache holds it.
+    """The Hugging Face directory made of `source`, which is converted unless the cache has it.
 
     An entry is built in a temporary directory and renamed into place under a lock, so a process that dies half-way
-    leaves nothing that looks like an entry; what it left is removed by the next. An entry whose files are no longer
-    what they were when they were written is rebuilt.
+    leaves nothing that looks like an entry; the next one removes its files. An entry whose files have changed since
+    they were written is rebuilt.
 
     Raises:
-        WeightsError: the source is damaged or not the one that is known, or the disk is full or not writable.
+        WeightsError: the source is damaged or does not match its digests, or the disk is full or not writable.
     """
     entry = cache_dir / "weights" / f"{source.label}-{_fingerprint(source)}"
     if _is_whole(entry):
@@ -59,7 +59,7 @@ def _is_whole(entry: Path) -> bool:
 
 
 def _lock(entry: Path, report: Report) -> FileLock:
-    """A lock on the entry, held across processes; the kernel releases it when its holder dies."""
+    """A lock on the entry across processes; the kernel releases it when its holder dies."""
     lock = FileLock(f"{entry}.lock")
     try:
         with lock.acquire(blocking=False):

@@ -1,6 +1,6 @@
-"""A CTranslate2 Whisper model, rewritten as a Hugging Face directory.
+"""Converts a CTranslate2 Whisper model to a Hugging Face directory.
 
-The directory is what `WhisperForConditionalGeneration.from_pretrained` would have saved: config, generation config,
+The directory is as `WhisperForConditionalGeneration.save_pretrained` would have written it: config, generation config,
 safetensors, tokenizer and preprocessor config. Nothing is retrained or rounded: float weights keep their bits.
 """
 
@@ -20,25 +20,25 @@ from server.inference.weights.ct2_format import Ct2Model, read_ct2
 from server.inference.weights.ct2_tensors import Tensors, hugging_face_tensors, layer_count
 
 CONVERSION_VERSION = 1
-"""Part of a cache entry's name: raise it when the output of `convert` changes."""
+"""Part of the name of a cache entry: increase it when the output of `convert` changes."""
 _MULTILINGUAL_TOKENS = 51865
-_STAMPS = 1501
+_TIMESTAMPS = 1501
 
 
 @dataclass(frozen=True, slots=True)
 class Ct2Source:
-    """Where a CTranslate2 model's files lie."""
+    """The files of a CTranslate2 model."""
 
     label: str
-    """A name for people, safe in a file name."""
+    """A readable name, safe in a file name."""
     identity: str
-    """Differs whenever the files' content may."""
+    """Differs whenever the content of the files may differ."""
     parts: tuple[Path, ...]
-    """`model.bin`, or the pieces that make it up, in order."""
+    """`model.bin`, or its pieces, in order."""
     config: Path
     tokenizer: Path
     digests: tuple[str, ...] = ()
-    """SHA-256 of every part, of the config and of the tokenizer, where they are known; empty where they are not."""
+    """SHA-256 of every part, of the config and of the tokenizer, if they are known; otherwise empty."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -47,7 +47,7 @@ class Ct2Source:
 
 
 class _Ct2Config(BaseModel):
-    """The part of CTranslate2's config.json that has no place among the tensors."""
+    """The part of CTranslate2's config.json that cannot be derived from the tensors."""
 
     alignment_heads: list[tuple[int, int]]
     lang_ids: list[int]
@@ -100,13 +100,13 @@ def convert(source: Ct2Source, target: Path) -> None:
     save_file(hugging_face_tensors(model.tensors), target / "model.safetensors", metadata={"format": "pt"})
     _write(target / "config.json", _model_config(shape, tokens))
     _write(target / "generation_config.json", generation)
-    _write(target / "tokenizer.json", _with_stamps(tokenizer, no_timestamps + 1))
+    _write(target / "tokenizer.json", _with_timestamps(tokenizer, no_timestamps + 1))
     _write(target / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write(target / "preprocessor_config.json", _preprocessor_config(shape["num_mel_bins"]))
 
 
 def _read(source: Ct2Source, scratch: Path) -> Ct2Model:
-    """Reads the model; pieces are joined in `scratch` first, and gone from there when this returns."""
+    """Reads the model; pieces are joined in `scratch` first, and removed from there before this returns."""
     if len(source.parts) == 1:
         model = read_ct2(source.parts[0])
     else:
@@ -116,7 +116,7 @@ def _read(source: Ct2Source, scratch: Path) -> Ct2Model:
                 with part.open("rb") as piece:
                     shutil.copyfileobj(piece, out, 1 << 20)
         model = read_ct2(joined)
-        joined.unlink()  # the mapping keeps the bytes until the tensors are gone
+        joined.unlink()  # the memory mapping keeps the bytes until the tensors are freed
     if model.specification != "WhisperSpec":
         raise WeightsError(f"{source.label} is a CTranslate2 model of another kind than Whisper")
     return model
@@ -183,13 +183,13 @@ def _preprocessor_config(mel_bins: int) -> dict[str, Any]:
     }
 
 
-def _with_stamps(tokenizer: dict[str, Any], first: int) -> dict[str, Any]:
-    """The tokenizer with all timestamp tokens: some CTranslate2 directories leave them out."""
+def _with_timestamps(tokenizer: dict[str, Any], first: int) -> dict[str, Any]:
+    """The tokenizer with all timestamp tokens: some CTranslate2 directories omit them."""
     present = {token["id"] for token in tokenizer["added_tokens"]}
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
     missing = [
         {"id": first + index, "content": f"<|{index * 0.02:.2f}|>", **plain}
-        for index in range(_STAMPS)
+        for index in range(_TIMESTAMPS)
         if first + index not in present
     ]
     return {**tokenizer, "added_tokens": [*tokenizer["added_tokens"], *missing]}
@@ -200,7 +200,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Makes every file directly in `directory`, and the directory itself, outlive a power cut."""
+    """Syncs every file directly in `directory`, and the directory itself, to disk."""
     for path in (*directory.iterdir(), directory):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -9,7 +9,7 @@ The layout, little-endian, strings being a u16 length with the closing NUL count
         the data
     version >= 3: u32 number of aliases, and for each: string alias, string name of a tensor above
 
-A file may be cut off or not be such a file at all, so no length is believed before it is checked against the file's.
+A file may be truncated or of another format, so no length is trusted before it is checked against the file's.
 """
 
 import math
@@ -28,20 +28,20 @@ _MAX_RANK = 4
 _TYPES = ("<f4", "<i1", "<i2", "<i4", "<f2", "<u2")
 _TYPE_BY_ITEM_SIZE = {1: "<i1", 2: "<i2", 4: "<f4"}
 BFLOAT16 = np.dtype("<u2")
-"""numpy has no bfloat16: such tensors are read as the 16 bits they are."""
+"""numpy has no bfloat16: such tensors are read as 16-bit integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ct2Model:
     specification: str
-    """What the tensors make up: `WhisperSpec` for Whisper."""
+    """The kind of model: `WhisperSpec` for Whisper."""
     revision: int
     tensors: dict[str, NDArray[Any]]
-    """Views of the file, read when touched; aliases are resolved to the tensor they name."""
+    """Views of the file, read on access; aliases are resolved to the tensor that they name."""
 
 
 class _Cursor:
-    """Reads forward through a buffer and never past its end."""
+    """Reads forward through a buffer, and never past its end."""
 
     def __init__(self, data: NDArray[np.uint8], path: Path) -> None:
         self._data = data
@@ -52,7 +52,7 @@ class _Cursor:
     def remaining(self) -> int:
         return len(self._data) - self._at
 
-    def take(self, size: int, what: str) -> NDArray[np.uint8]:
+    def read(self, size: int, what: str) -> NDArray[np.uint8]:
         if size > self.remaining:
             raise WeightsError(
                 f"{self._path} is truncated or damaged: it ends {size - self.remaining} bytes short, within {what}"
@@ -61,11 +61,11 @@ class _Cursor:
         return self._data[self._at - size : self._at]
 
     def number(self, code: str, what: str) -> int:
-        (value,) = struct.unpack("<" + code, self.take(struct.calcsize(code), what).tobytes())
+        (value,) = struct.unpack("<" + code, self.read(struct.calcsize(code), what).tobytes())
         return int(value)
 
     def string(self, what: str) -> str:
-        raw = self.take(self.number("H", what), what).tobytes().rstrip(b"\0")
+        raw = self.read(self.number("H", what), what).tobytes().rstrip(b"\0")
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -76,7 +76,7 @@ class _Cursor:
 
 
 def read_ct2(path: Path) -> Ct2Model:
-    """The tensors of a `model.bin`, not yet read from disk.
+    """The tensors of a `model.bin`, which are read from disk on access.
 
     Raises:
         WeightsError: the file is truncated, damaged, of an unknown version, or not a CTranslate2 model.
@@ -123,4 +123,4 @@ def _read_tensor(cursor: _Cursor, version: int) -> tuple[str, NDArray[Any]]:
         size = cursor.number("I", f"the size of {name!r}") * dtype.itemsize
     if size != math.prod(shape) * dtype.itemsize:
         raise cursor.damaged(f"the size of {name!r}")
-    return name, cursor.take(size, f"tensor {name!r}").view(dtype).reshape(shape)
+    return name, cursor.read(size, f"tensor {name!r}").view(dtype).reshape(shape)

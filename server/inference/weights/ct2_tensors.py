@@ -1,4 +1,4 @@
-"""Whisper's tensors as CTranslate2 names and packs them, turned into Hugging Face's."""
+"""Converts Whisper's tensors from CTranslate2's names and layout to Hugging Face's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 def layer_count(tensors: Tensors, stack: str) -> int:
-    """How many layers `stack` ("encoder" or "decoder") has."""
+    """The number of layers of `stack` ("encoder" or "decoder")."""
     count = 0
     while f"{stack}/layer_{count}/ffn/linear_0/weight" in tensors:
         count += 1
@@ -24,7 +24,7 @@ def layer_count(tensors: Tensors, stack: str) -> int:
 def hugging_face_tensors(tensors: Tensors) -> dict[str, torch.Tensor]:
     """Every weight under its name in `WhisperForConditionalGeneration`'s state dict, at its stored precision.
 
-    Quantised weights come back as float16. The output projection is left out: it is the token embedding.
+    Quantised weights become float16. The output projection is omitted: it is the token embedding.
 
     Raises:
         WeightsError: a tensor of a Whisper model is missing or of the wrong shape.

@@ -1,4 +1,4 @@
-"""What a file holds, compared with what it should hold."""
+"""Digests of files, to verify their content."""
 
 import hashlib
 from pathlib import Path
@@ -17,12 +17,12 @@ def sha256_of(path: Path) -> str:
 
 
 def git_blob_of(path: Path) -> str:
-    """The id that git gives a file's content, in hexadecimal.
+    """The id of a file's content as a git blob, in hexadecimal.
 
     Raises:
         OSError: it cannot be read.
     """
-    # Chosen by git and by the hub for small files; what is large has a SHA-256.
+    # The choice of git, and of the hub for small files; large ones have a SHA-256.
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -13,7 +13,7 @@ _WANTED = [
     "preprocessor_config.json",
     "tokenizer.json",
     "vocabulary.*",
-    # One file or numbered shards, but not the copies in other precisions that some repositories keep beside them.
+    # One file or numbered shards, but not the copies in other precisions that some repositories have.
     "model.safetensors",
     "model-[0-9]*.safetensors",
     "model.safetensors.index.json",
@@ -21,21 +21,21 @@ _WANTED = [
 ]
 _HEXADECIMAL = re.compile(r"[0-9a-f]+")
 _DIGESTS = {64: sha256_of, 40: git_blob_of}
-"""By the length of its name, how the hub digests a file."""
+"""The hub's digest of a file, by the length of the blob's name."""
 
 
 def download(model: str, cache_dir: Path, report: Report) -> Path:
-    """The local directory of a hub repository, fetched unless it is in the hub's cache already.
+    """The local directory of a hub repository, which is downloaded unless it is in the hub's cache.
 
     Args:
-        model: `owner/name`, or `owner/name@revision`. Without a revision it is the newest the first time, which is
-            recorded, and the same ever after: a restart never changes the weights.
-        cache_dir: the hub's cache, with the records of revisions beside it.
-        report: receives a line about what takes a while.
+        model: `owner/name`, or `owner/name@revision`. Without a revision the first call takes the newest one and
+            records it, and later calls take the recorded one: a restart never changes the weights.
+        cache_dir: the hub's cache, and the records of revisions.
+        report: receives a line about each step that takes a while.
 
     Raises:
-        WeightsError: there is no such repository, no network and nothing cached, or no room; or a file is not the one
-            that the hub has.
+        WeightsError: there is no such repository, no network and nothing cached, or no disk space; or a file does not
+            match the hub's digest.
     """
     repository, _, named = model.partition("@")
     record = cache_dir / f"{repository.replace('/', '--')}.revision"
@@ -54,7 +54,7 @@ def download(model: str, cache_dir: Path, report: Report) -> Path:
 
 
 def _fetch(repository: str, revision: str | None, cache_dir: Path) -> Path:
-    # Imported here: it costs a third of a second and most deployments load from disk.
+    # Imported here: it takes a third of a second, and most deployments load from disk.
     import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -91,11 +91,11 @@ def _recorded(record: Path) -> str | None:
 
 
 def _check(directory: Path) -> None:
-    """Compares each file with the digest that the hub gave it, after which its cache names what a link leads to."""
+    """Compares each file with the hub's digest, which is the name of the blob that a link in the cache points to."""
     for path in sorted(directory.iterdir()):
         blob = path.resolve()
         digest_of = _DIGESTS.get(len(blob.name)) if _HEXADECIMAL.fullmatch(blob.name) else None
-        # Where the file system has no links there are copies, and their digests are not known.
+        # On a file system without links there are copies, whose digests are unknown.
         if digest_of is not None and digest_of(blob) != blob.name:
             raise WeightsError(
                 f"{path} is not the file that the hub has, or is damaged: it is not loaded; "

@@ -1,4 +1,4 @@
-"""What a model's name in the configuration stands for, and where its Hugging Face directory is."""
+"""Resolves a model in the configuration to a Hugging Face directory."""
 
 import hashlib
 import importlib.util
@@ -25,20 +25,20 @@ _TINY_ENGLISH_DIGESTS = (
     "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
     "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
 )
-"""SHA-256 of what the packages carry: the parts of the model, its config, its tokenizer."""
+"""SHA-256 of the files in the packages: the parts of the model, its config, its tokenizer."""
 
 
 def resolve(weights: str, cache_dir: Path, report: Report) -> Path:
-    """The Hugging Face directory of `weights`, downloaded and converted first where that is needed.
+    """The Hugging Face directory of `weights`, downloaded and converted first if necessary.
 
     Args:
         weights: an offline package's name, a directory, or a hub id, in this order of precedence. A hub id may name
             its revision, the 40 digits of a commit: `openai/whisper-tiny@169d4a4341b33bc18d8881c4b69c2e104e1cc0af`.
-        cache_dir: where downloads and conversions are kept.
+        cache_dir: where downloads and conversions are stored.
         report: receives a line about each step that takes a while.
 
     Raises:
-        WeightsError: there are no such weights, or they cannot be had or used; the message is one sentence.
+        WeightsError: there are no such weights, or they cannot be loaded; the message is one sentence.
     """
     cache_dir = cache_dir.expanduser()
     if weights in OFFLINE:
@@ -75,7 +75,7 @@ def _usable(path: Path, cache_dir: Path, report: Report) -> Path:
 
 
 def _directory(path: Path) -> Ct2Source:
-    """A CTranslate2 directory that the user has: it may be replaced in place, so its times tell it apart too."""
+    """A CTranslate2 directory of the operator: it may be replaced in place, so its times identify it, too."""
     files = [path / name for name in ("model.bin", "config.json", "tokenizer.json")]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -102,7 +102,7 @@ def _tiny_english() -> Ct2Source:
 
 
 OFFLINE: dict[str, Callable[[], Ct2Source]] = {"base": _base, "tiny.en": _tiny_english}
-"""The models that packages bring. A call raises WeightsError where the package is not installed."""
+"""The models that come in packages. A call raises WeightsError if the package is not installed."""
 
 
 def _package(distribution: str, weights: str) -> Path:
@@ -118,7 +118,7 @@ def _packaged(
     for file in (*parts, config, tokenizer):
         if not file.is_file():
             raise WeightsError(f"the installed package of the model {label!r} is incomplete: it lacks {file.name}")
-    # A published package never changes, wherever it is installed: sizes and the small files tell versions apart.
+    # A published package never changes, wherever it is installed: sizes and the small files identify the version.
     digest = hashlib.sha256(config.read_bytes() + tokenizer.read_bytes())
     digest.update(repr([part.stat().st_size for part in parts]).encode())
     return Ct2Source(label, digest.hexdigest(), parts, config, tokenizer, digests)

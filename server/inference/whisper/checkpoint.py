@@ -1,6 +1,6 @@
-"""A Hugging Face Whisper directory, read without transformers.
+"""Reads a Hugging Face Whisper directory without transformers.
 
-Importing transformers takes four seconds and a hundred megabytes for what is, once the forward is ours, reading four
+Importing transformers takes four seconds and a hundred megabytes, and with our own forward pass it would only read four
 files.
 """
 
@@ -37,7 +37,7 @@ class WhisperShape(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model as it lies on disk."""
+    """A model as it is stored on disk."""
 
     shape: WhisperShape
     special_tokens: SpecialTokens
@@ -45,7 +45,7 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
     """Named as in `WhisperForConditionalGeneration`'s state dict, without the leading `model.`."""
     alignment_heads: tuple[tuple[int, int], ...]
-    """Layer and number of the decoder's heads whose attention follows the speech."""
+    """Layer and number of the decoder heads whose attention follows the speech."""
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor `name`.

@@ -1,4 +1,4 @@
-"""Whisper's decoder, one step at a time, with all memory of a batch allocated at its start."""
+"""Whisper's decoder, one step at a time. All memory of a batch is allocated at its start."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from server.inference.whisper.layers import LayerFactory, Linear, Norm
 from server.inference.whisper.precision import Precision
 
 _EXACT = 32
-"""The likeliest tokens, whose logits are computed again with the stored weights. int8 alone moves logits by 3 % of
-their spread; the gap between two tokens is often smaller."""
+"""The number of most probable tokens whose logits are computed again with the stored weights. int8 alone changes logits
+by 3 % of their spread; the gap between two tokens is often smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +32,23 @@ class _Layer:
 
 @dataclass(slots=True)
 class DecoderState:
-    """What a batch has been through: the keys and values of the audio and of the tokens so far."""
+    """The state of a batch: the keys and values of the audio and of the tokens so far."""
 
     audio: list[tuple[torch.Tensor, torch.Tensor]]
-    """Per layer, keys and values of the encoder's output, in its format: [utterances, heads, frames, head_width] each.
-    There may be several rows to each utterance, side by side."""
+    """Per layer, keys and values of the encoder's output, in its format: [utterances, heads, encoder frames,
+    head_width] each. Each utterance may have several adjacent rows."""
     tokens: torch.Tensor
     """[2, layers, rows, heads, capacity, head_width]"""
     length: int
-    """Tokens seen so far, padding included: the next token's index."""
+    """Tokens read so far, padding included: the index of the next token."""
     padding: torch.Tensor | None
-    """[rows], tokens of padding before each row, or None where there is none."""
+    """[rows], padding tokens before each row, or None without padding."""
 
 
 class Decoder:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: Precision) -> None:
         make = LayerFactory(checkpoint, device, precision.decoder, precision.quantised_decoder)
-        # The audio's keys and values are computed once, for hundreds of frames: int8 would gain nothing there.
+        # The audio's keys and values are computed once, for hundreds of encoder frames: int8 would gain nothing there.
         for_audio = LayerFactory(checkpoint, device, precision.encoder)
         self._device = device
         self._dtype = precision.decoder
@@ -56,7 +56,8 @@ class Decoder:
         self._width = checkpoint.shape.d_model
         self.capacity = checkpoint.shape.max_target_positions
         """The most tokens, prompt included, that a row can have."""
-        # Kept at its stored precision, for a step reads one row of it per utterance; a copy, to let go of the file.
+        # Kept at its stored precision, because a step reads one row of it per utterance; a copy, so that the file can
+        # be closed.
         self._embeddings = checkpoint.tensor("decoder.embed_tokens.weight").to(device, copy=True)
         self._positions = make.tensor("decoder.embed_positions.weight")
         names = [f"decoder.layers.{index}" for index in range(checkpoint.shape.decoder_layers)]
@@ -73,15 +74,15 @@ class Decoder:
         """The state before the first token.
 
         Args:
-            audio: the encoder's output, [rows, frames, width].
+            audio: the encoder's output, [rows, encoder frames, width].
             capacity: the most tokens a row will have, prompt and padding included.
-            padding: how many tokens at the start of each row are padding, for prompts of unequal length.
+            padding: the number of padding tokens at the start of each row, for prompts of unequal length.
         """
-        rows, frames, _ = audio.shape
+        rows, encoder_frames, _ = audio.shape
         head_width = self._width // self._heads
         keys_values = []
         for layer in self._layers:
-            both = layer.cross_key_value(audio).view(rows, frames, 2, self._heads, head_width)
+            both = layer.cross_key_value(audio).view(rows, encoder_frames, 2, self._heads, head_width)
             key, value = both.permute(2, 0, 3, 1, 4).contiguous()
             keys_values.append((key, value))
         return self._begin(keys_values, capacity, padding)
@@ -89,7 +90,7 @@ class Decoder:
     def start_again(
         self, state: DecoderState, rows: Sequence[int], capacity: int, padding: Sequence[int] | None = None
     ) -> DecoderState:
-        """The state before the first token, for some rows of another's audio."""
+        """The state before the first token, for the audio of some rows of another state."""
         if list(rows) == list(range(state.tokens.shape[2])):
             return self._begin(state.audio, capacity, padding)
         chosen = torch.tensor(rows, device=self._device)
@@ -108,13 +109,13 @@ class Decoder:
         )
 
     def fan_out(self, state: DecoderState, rows: int) -> None:
-        """Has every row stand `rows` times, side by side."""
+        """Repeats every row `rows` times, as adjacent rows."""
         state.tokens = state.tokens.repeat_interleave(rows, dim=2)
         if state.padding is not None:
             state.padding = state.padding.repeat_interleave(rows)
 
     def keep(self, state: DecoderState, utterances: Sequence[int]) -> None:
-        """Goes on with the rows of these utterances alone. What they have been through is copied."""
+        """Drops all rows but those of these utterances, whose state is copied."""
         fan = state.tokens.shape[2] // len(state.audio[0][0])
         chosen = torch.tensor(utterances, device=self._device)
         rows = (chosen[:, None] * fan + torch.arange(fan, device=self._device)).flatten()
@@ -126,14 +127,14 @@ class Decoder:
             state.padding = state.padding[rows]
 
     def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
-        """Has each row go on from what the row `rows` of it has been through, one of the same utterance."""
-        # Part by part: a copy of all at once would take as much memory again as the batch has.
+        """Replaces the state of row i by that of row `rows[i]`, which belongs to the same utterance."""
+        # Layer by layer: copying everything at once would double the memory of the batch.
         for part in state.tokens.flatten(0, 1):
             seen = part[..., : state.length, :]
             seen.copy_(seen[rows])
 
     def forget(self, state: DecoderState, counts: Sequence[int]) -> None:
-        """Has each row forget so many of its last tokens."""
+        """Removes the last `counts[i]` tokens of row i."""
         least = min(counts)
         state.length -= least
         if max(counts) == least:
@@ -141,36 +142,36 @@ class Decoder:
         if state.padding is None:
             state.padding = torch.zeros(len(counts), dtype=torch.long, device=self._device)
         for row, gap in enumerate(count - least for count in counts):
-            # Rows end together: what a row has left moves up to the end, and has that much more padding before it.
+            # Rows end together: the rest of a row moves to the end, with more padding before it.
             if gap:
                 seen = state.tokens[:, :, row, :, : state.length]
                 seen[..., gap:, :] = seen[..., :-gap, :].clone()
                 state.padding[row] += gap
 
     def step(
-        self, state: DecoderState, tokens: torch.Tensor, look: Callable[[torch.Tensor], None] | None = None
+        self, state: DecoderState, tokens: torch.Tensor, observe_scores: Callable[[torch.Tensor], None] | None = None
     ) -> torch.Tensor:
         """Reads the next tokens of every row, [rows, new], and returns their hidden states, [rows, new, width].
 
         Args:
-            look: told what the heads that follow the speech look at: for each layer that has any, their scores before
-                the softmax, [rows, heads, new, frames].
+            observe_scores: called with the scores of the alignment heads before the softmax, for each layer that has
+                any: [rows, heads, new, encoder frames].
         """
         new, first = tokens.shape[1], state.length
         state.length += new
         mask = _mask(state.padding, first, new, tokens.device)
-        places = _positions(state.padding, first, new, self.capacity)
-        x = self._embeddings[tokens].to(self._dtype) + self._positions[places]
+        positions = _positions(state.padding, first, new, self.capacity)
+        x = self._embeddings[tokens].to(self._dtype) + self._positions[positions]
         for index, layer in enumerate(self._layers):
             keys, values = state.tokens[0, index], state.tokens[1, index]
             x = x + self._attend_tokens(layer, layer.self_norm(x), keys, values, first, mask)
-            watched = None if look is None else self._alignment_heads.get(index)
-            x = x + self._attend_audio(layer, layer.cross_norm(x), state.audio[index], watched, look)
+            heads = None if observe_scores is None else self._alignment_heads.get(index)
+            x = x + self._attend_audio(layer, layer.cross_norm(x), state.audio[index], heads, observe_scores)
             x = x + layer.feed_out(functional.gelu(layer.feed_in(layer.feed_norm(x))))
         return self._norm(x)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[rows, width] -> [rows, vocabulary], in float32; of int8 weights the rounding is undone for the likeliest."""
+        """[rows, width] -> [rows, vocabulary], in float32; with int8 weights the most probable ones are exact."""
         logits = self._projection(hidden).float()
         if self._is_quantised:
             likeliest = logits.topk(_EXACT, dim=-1, sorted=False).indices
@@ -200,23 +201,23 @@ class Decoder:
         layer: _Layer,
         x: torch.Tensor,
         audio: tuple[torch.Tensor, torch.Tensor],
-        watched: torch.Tensor | None,
-        look: Callable[[torch.Tensor], None] | None,
+        heads: torch.Tensor | None,
+        observe_scores: Callable[[torch.Tensor], None] | None,
     ) -> torch.Tensor:
         rows, new, _ = x.shape
-        utterances = len(audio[0])  # whose rows ask the same keys, at once
+        utterances = len(audio[0])  # the rows of an utterance share its keys
         query = layer.cross_query(x).view(utterances, rows // utterances * new, self._heads, -1).transpose(1, 2)
-        if watched is not None and look is not None:
-            keys = audio[0][:, watched].to(query.dtype).transpose(-1, -2)
-            look(query[:, watched] @ keys / math.sqrt(query.shape[-1]))
+        if heads is not None and observe_scores is not None:
+            keys = audio[0][:, heads].to(query.dtype).transpose(-1, -2)
+            observe_scores(query[:, heads] @ keys / math.sqrt(query.shape[-1]))
         mixed = functional.scaled_dot_product_attention(query.to(audio[0].dtype), *audio)
         return layer.cross_out(mixed.to(query.dtype).transpose(1, 2).reshape(rows, new, self._width))
 
 
 def _positions(padding: torch.Tensor | None, first: int, new: int, capacity: int) -> torch.Tensor | slice:
-    """Where the new tokens stand in their rows; padding stands at 0, and is never looked at.
+    """The positions of the new tokens in their rows; padding has position 0, and is masked.
 
-    A row that is full stays at its last position while others go on: nothing it has to say counts any more.
+    A row that is full stays at its last position while others continue: its further tokens are ignored.
     """
     if padding is None:
         return slice(first, first + new)
@@ -225,7 +226,7 @@ def _positions(padding: torch.Tensor | None, first: int, new: int, capacity: int
 
 
 def _mask(padding: torch.Tensor | None, first: int, new: int, device: torch.device) -> torch.Tensor | None:
-    """What each new token may look at: itself and what came before it, but no padding. None where that is all."""
+    """The tokens that each new token attends to: itself and those before it, without padding. None for no mask."""
     if new == 1 and padding is None:
         return None
     keys = torch.arange(first + new, device=device)
@@ -233,7 +234,7 @@ def _mask(padding: torch.Tensor | None, first: int, new: int, device: torch.devi
     seen = keys <= queries
     if padding is None:
         return seen
-    # Padding looks at itself: a softmax over nothing is not a number, and would spread.
+    # Padding attends to itself: a softmax over nothing is NaN, and would spread.
     return (seen & (keys >= padding[:, None, None]) | (keys == queries))[:, None]
 
 

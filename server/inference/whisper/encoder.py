@@ -1,4 +1,4 @@
-"""Whisper's encoder, for any number of frames up to the full window."""
+"""Whisper's encoder, for any number of encoder frames up to the full window."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class _Layer:
 
 
 class Encoder:
-    """transformers' encoder takes 30 s of audio and nothing else; the positions of a shorter window are its first."""
+    """Unlike transformers' encoder, which only takes 30 s of audio: a shorter window uses the first positions."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         make = LayerFactory(checkpoint, device, dtype)
@@ -36,7 +36,7 @@ class Encoder:
         self._norm = make.norm("encoder.layer_norm")
 
     def __call__(self, mel: torch.Tensor) -> torch.Tensor:
-        """[rows, mel_bins, 2 * frames] -> [rows, frames, width]."""
+        """[rows, mel_bins, 2 * encoder frames] -> [rows, encoder frames, width]."""
         x = mel.to(self._dtype)
         for weight, bias, stride in self._convolutions:
             x = functional.gelu(functional.conv1d(x, weight, bias, stride=stride, padding=1))
@@ -48,10 +48,12 @@ class Encoder:
         return self._norm(x)
 
     def _attend(self, layer: _Layer, x: torch.Tensor) -> torch.Tensor:
-        rows, frames, width = x.shape
-        query, key, value = layer.query_key_value(x).view(rows, frames, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        rows, encoder_frames, width = x.shape
+        query, key, value = (
+            layer.query_key_value(x).view(rows, encoder_frames, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return layer.attention_out(mixed.transpose(1, 2).reshape(rows, frames, width))
+        return layer.attention_out(mixed.transpose(1, 2).reshape(rows, encoder_frames, width))
 
 
 def _layer(make: LayerFactory, name: str) -> _Layer:

@@ -1,4 +1,4 @@
-"""Linear layers and norms, holding their weights in the format they are computed in."""
+"""Linear layers and norms, with weights in the format that they are computed in."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -28,8 +28,8 @@ class DenseLinear:
 class Int8Linear:
     """A linear layer with int8 weights, one scale a row, on float32 activations of a CPU.
 
-    Activations are quantised on the fly with one scale for the whole input: a row's result depends, within the
-    rounding, on the rows it is batched with.
+    Activations are quantised dynamically with one scale for the whole input: within rounding, the result of a row
+    depends on the other rows of its batch.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -39,7 +39,7 @@ class Int8Linear:
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
             # torch deprecates tensors of quantised type in favour of torchao, whose layers take ten times as long for
-            # one token. The tensor lives for these two lines; the packed weights are what is used.
+            # one token. The tensor exists only for these two lines; the packed weights are used.
             warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
             quantised = torch._make_per_channel_quantized_tensor(values, scales, zeros, 0)
         self._packed: Any = torch.ops.quantized.linear_prepack(quantised, None if bias is None else bias.float())
@@ -51,7 +51,7 @@ class Int8Linear:
 
 
 def _accumulates_exactly() -> bool:
-    """Whether 8-bit products are summed without saturating; without VNNI activations must keep to 7 bits."""
+    """Whether 8-bit products are summed without saturation; without VNNI activations are limited to 7 bits."""
     capabilities = torch.cpu.get_capabilities()
     if capabilities.get("architecture") != "x86_64":
         return True
@@ -88,7 +88,7 @@ class LayerFactory:
         return self.fused([name])
 
     def fused(self, names: Sequence[str]) -> Linear:
-        """One layer whose output is the named layers' outputs, side by side. A missing bias counts as zeros."""
+        """One layer whose output is the concatenation of the named layers' outputs. A missing bias counts as zeros."""
         weights = [self.checkpoint.tensor(f"{name}.weight") for name in names]
         biases = [
             self.checkpoint.tensors.get(f"{name}.bias", weight.new_zeros(len(weight)))

@@ -1,4 +1,4 @@
-"""Which number formats a model is computed in, by device."""
+"""The number formats that a model is computed in, by device."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from server.inference.errors import WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """The formats of one model's forward."""
+    """The formats of the forward pass of one model."""
 
     encoder: torch.dtype
     decoder: torch.dtype
     quantised_decoder: bool
-    """Whether the decoder's linear layers hold int8 weights."""
+    """Whether the linear layers of the decoder have int8 weights."""
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda".
 
     Raises:
-        WeightsError: CUDA is asked for and not to be had.
+        WeightsError: CUDA is requested and not available.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,11 +31,11 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """The fastest formats that do not cost accuracy.
+    """The fastest formats that do not reduce accuracy.
 
-    On a CPU int8 weights speed the decoder up, and `Decoder.logits` makes good what they cost in accuracy; they cost
-    the encoder three points of word error rate. bfloat16 costs it none, and is faster than float32 only where the CPU
-    multiplies it natively.
+    On a CPU int8 weights accelerate the decoder, and `Decoder.logits` restores the accuracy that they cost; in the
+    encoder they would cost three points of word error rate. bfloat16 costs the encoder none, and is faster than float32
+    only if the CPU multiplies it natively.
     """
     if device.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -6,18 +6,18 @@ from typing import Any
 
 from server.inference.errors import WeightsError
 
-SECONDS_PER_STAMP = 0.02
-"""Timestamp tokens count in steps of 20 ms, which is also one frame of the encoder's output."""
+SECONDS_PER_TIMESTAMP = 0.02
+"""Timestamp tokens count in steps of 20 ms, which is also one encoder frame."""
 
 _MULTILINGUAL_SIZE = 51865
-# Whisper writes Javanese as `jw`, a code that ISO 639-1 withdrew.
+# Whisper's code for Javanese is `jw`, which ISO 639-1 has withdrawn.
 _ISO_TO_WHISPER = {"jv": "jw"}
 _WHISPER_TO_ISO = {value: key for key, value in _ISO_TO_WHISPER.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """Token ids. Text is below `end`; special tokens follow; timestamps are the last, from `first_stamp` on."""
+    """Token ids. Text is below `end`; special tokens follow; timestamps are the last, from `first_timestamp` on."""
 
     size: int
     end: int
@@ -25,17 +25,17 @@ class SpecialTokens:
     transcribe: int | None
     """The task token of a multilingual model."""
     previous: int
-    """Before a text that went before."""
+    """Introduces preceding text."""
     no_speech: int
-    first_stamp: int
+    first_timestamp: int
     languages: Mapping[str, int]
     """ISO 639-1 code (639-2 for a few) -> token; empty for a model that knows English only."""
     suppressed: tuple[int, ...]
-    """Text tokens never to be written: symbols for what is heard but not said."""
+    """Text tokens that are never decoded: symbols for sounds that are not speech."""
     suppressed_first: tuple[int, ...]
     """Tokens that no text begins with."""
-    last_initial_stamp: int
-    """The first timestamp is at most this one."""
+    last_initial_timestamp: int
+    """The latest timestamp that a transcript may begin with."""
 
     @property
     def multilingual(self) -> bool:
@@ -43,14 +43,14 @@ class SpecialTokens:
 
     @property
     def no_timestamps(self) -> int:
-        """Asks for a transcript without timestamps."""
-        return self.first_stamp - 1
+        """Requests a transcript without timestamps."""
+        return self.first_timestamp - 1
 
     def supports(self, language: str) -> bool:
         return language in self.languages if self.multilingual else language == "en"
 
     def prompt(self, language: str) -> list[int]:
-        """The tokens that ask for a transcript with timestamps in `language`.
+        """The tokens that request a transcript with timestamps in `language`.
 
         Raises:
             KeyError: the model does not know the language.
@@ -61,10 +61,10 @@ class SpecialTokens:
 
 
 def read_special_tokens(generation_config: Mapping[str, Any], size: int) -> SpecialTokens:
-    """The vocabulary that a Hugging Face generation_config.json describes, for a model with `size` tokens.
+    """The special tokens that a Hugging Face generation_config.json describes, for a model with `size` tokens.
 
     Raises:
-        WeightsError: something Whisper needs is missing from it, or lies outside the vocabulary.
+        WeightsError: something Whisper needs is missing from it, or is outside the vocabulary.
     """
     try:
         no_timestamps = int(generation_config["no_timestamps_token_id"])
@@ -78,13 +78,13 @@ def read_special_tokens(generation_config: Mapping[str, Any], size: int) -> Spec
             transcribe=int(generation_config["task_to_id"]["transcribe"]) if multilingual else None,
             previous=int(generation_config.get("prev_sot_token_id", no_timestamps - 2)),
             no_speech=no_timestamps - 1,
-            first_stamp=no_timestamps + 1,
+            first_timestamp=no_timestamps + 1,
             languages=languages,
             suppressed=tuple(token for token in generation_config.get("suppress_tokens") or () if 0 <= token < end),
             suppressed_first=tuple(
                 token for token in generation_config.get("begin_suppress_tokens") or () if 0 <= token <= end
             ),
-            last_initial_stamp=no_timestamps + 1 + int(generation_config.get("max_initial_timestamp_index") or 50),
+            last_initial_timestamp=no_timestamps + 1 + int(generation_config.get("max_initial_timestamp_index") or 50),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"the model's generation_config.json is not a Whisper model's: {error!r}") from error
@@ -100,7 +100,7 @@ def read_special_tokens(generation_config: Mapping[str, Any], size: int) -> Spec
         < min(specials)
         <= max(specials)
         < special_tokens.no_speech
-        < special_tokens.last_initial_stamp
+        < special_tokens.last_initial_timestamp
         < size
     ):
         raise WeightsError("the model's generation_config.json names tokens that its vocabulary does not have")

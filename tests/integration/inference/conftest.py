@@ -1,4 +1,4 @@
-"""One engine on the offline weights, loaded once for all tests here that transcribe."""
+"""One engine on the offline weights, loaded once for all tests in this folder."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from server.inference.weights import resolve
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 RATE = 16_000
-# Where the reader pauses, in seconds: each line of the text lies between two of these.
+# Pauses of the reader, in seconds: each line of the text lies between two of them.
 PAUSES = (0.0, 7.5, 11.5, 17.6, 24.5, 28.6)
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """An utterance and what is said in it."""
+    """An utterance and its text."""
 
     samples: NDArray[np.float32]
     text: str
@@ -44,7 +44,7 @@ def spoken() -> list[Spoken]:
 
 @pytest.fixture(scope="session")
 def settings() -> InferenceSettings:
-    # Without beams where there happens to be time for them: finals are compared with each other.
+    # Without high-beam decoding, because finals are compared with each other.
     return InferenceSettings(models={"fast": "base", "accurate": "base"}, spare_beams=1)
 
 
@@ -62,7 +62,7 @@ async def engine(settings: InferenceSettings) -> AsyncIterator[Engine]:
 
 @pytest_asyncio.fixture(scope="session")
 async def beams() -> AsyncIterator[Engine]:
-    """With the beams that `accurate` has by default."""
+    """An engine with the default beam size of `accurate`."""
     async with Engine(
         InferenceSettings(models={"fast": "base", "accurate": "base"}, spare_beams=1, threads=1)
     ) as engine:

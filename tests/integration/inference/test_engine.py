@@ -1,4 +1,4 @@
-"""The engine on the offline model: what is said comes out, and little else."""
+"""The engine on the offline model: speech is transcribed, and little else."""
 
 import asyncio
 from typing import Any
@@ -18,31 +18,31 @@ RATE = 16_000
 normalise = EnglishTextNormalizer({})
 
 
-def word_error_rate(said: list[str], heard: list[str]) -> float:
-    return float(jiwer.wer([normalise(text) for text in said], [normalise(text) for text in heard]))
+def word_error_rate(references: list[str], texts: list[str]) -> float:
+    return float(jiwer.wer([normalise(text) for text in references], [normalise(text) for text in texts]))
 
 
-async def test_what_is_said_is_recognised(engine: Engine, spoken: list[Any]) -> None:
+async def test_speech_is_transcribed(engine: Engine, spoken: list[Any]) -> None:
     recognitions = [await engine.recognize("fast", utterance.samples, "en") for utterance in spoken]
-    assert word_error_rate([utterance.text for utterance in spoken], [heard.text for heard in recognitions]) <= 0.1
-    for heard in recognitions:
-        assert heard.language == "en"
-        assert heard.suppressed is None
-        assert 0.5 < heard.confidence <= 1.0
-        assert heard.no_speech_probability < 0.6
+    assert word_error_rate([utterance.text for utterance in spoken], [each.text for each in recognitions]) <= 0.1
+    for recognition in recognitions:
+        assert recognition.language == "en"
+        assert recognition.suppressed is None
+        assert 0.5 < recognition.confidence <= 1.0
+        assert recognition.no_speech_probability < 0.6
 
 
-async def test_utterances_that_share_batches_are_recognised_as_well_as_alone(engine: Engine, spoken: list[Any]) -> None:
+async def test_utterances_in_shared_batches_are_transcribed_as_well_as_alone(engine: Engine, spoken: list[Any]) -> None:
     again = spoken * 2
     recognitions = await asyncio.gather(*(engine.recognize("fast", utterance.samples, "en") for utterance in again))
-    assert word_error_rate([utterance.text for utterance in again], [heard.text for heard in recognitions]) <= 0.1
+    assert word_error_rate([utterance.text for utterance in again], [each.text for each in recognitions]) <= 0.1
 
 
-async def test_the_language_is_detected_when_none_is_given(engine: Engine, spoken: list[Any]) -> None:
-    asked = [engine.recognize("fast", spoken[0].samples, None), engine.recognize("fast", spoken[0].samples, "en")]
-    detected, told = await asyncio.gather(*asked)
-    assert detected.language == told.language == "en"
-    assert word_error_rate([told.text], [detected.text]) <= 0.1
+async def test_the_language_is_detected_if_none_is_requested(engine: Engine, spoken: list[Any]) -> None:
+    calls = [engine.recognize("fast", spoken[0].samples, None), engine.recognize("fast", spoken[0].samples, "en")]
+    detected, requested = await asyncio.gather(*calls)
+    assert detected.language == requested.language == "en"
+    assert word_error_rate([requested.text], [detected.text]) <= 0.1
 
 
 async def test_rows_of_one_batch_are_transcribed_each_in_its_own_language(engine: Engine, spoken: list[Any]) -> None:
@@ -53,21 +53,21 @@ async def test_rows_of_one_batch_are_transcribed_each_in_its_own_language(engine
     assert english.text != german.text
 
 
-async def test_a_sentence_said_twice_is_written_twice(engine: Engine, spoken: list[Any]) -> None:
+async def test_a_repeated_sentence_is_transcribed_twice(engine: Engine, spoken: list[Any]) -> None:
     sentence = spoken[0]
     twice = np.concatenate([sentence.samples, np.zeros(RATE // 2, np.float32), sentence.samples])
-    heard = await engine.recognize("fast", twice, "en")
-    assert word_error_rate([f"{sentence.text} {sentence.text}"], [heard.text]) <= 0.1
+    recognition = await engine.recognize("fast", twice, "en")
+    assert word_error_rate([f"{sentence.text} {sentence.text}"], [recognition.text]) <= 0.1
 
 
-async def test_words_are_timed_where_they_are_said(engine: Engine, spoken: list[Any]) -> None:
+async def test_words_are_timed_where_they_are_spoken(engine: Engine, spoken: list[Any]) -> None:
     pause = np.zeros(RATE, np.float32)
     samples = np.concatenate([spoken[1].samples, pause, spoken[2].samples])
     options = RecognitionOptions(words=True)
-    heard, other = await asyncio.gather(
+    recognition, other = await asyncio.gather(
         engine.recognize("fast", samples, "en", options), engine.recognize("fast", spoken[0].samples, "en", options)
     )
-    for each, length in ((heard, len(samples) / RATE), (other, len(spoken[0].samples) / RATE)):
+    for each, length in ((recognition, len(samples) / RATE), (other, len(spoken[0].samples) / RATE)):
         assert " ".join(word.word for word in each.words) == each.text
         times = [time for word in each.words for time in (word.start, word.end)]
         assert times == sorted(times)
@@ -75,15 +75,15 @@ async def test_words_are_timed_where_they_are_said(engine: Engine, spoken: list[
         assert times[-1] <= length
         assert all(0 < word.confidence <= 1 for word in each.words)
     first = len(spoken[1].samples) / RATE
-    said = len(spoken[1].text.split())
-    assert heard.words[said - 1].end <= first + 0.2
-    assert heard.words[said].start >= first - 0.2
+    spoken_text = len(spoken[1].text.split())
+    assert recognition.words[spoken_text - 1].end <= first + 0.2
+    assert recognition.words[spoken_text].start >= first - 0.2
 
 
-async def test_words_that_nobody_asked_for_are_not_timed(engine: Engine, spoken: list[Any]) -> None:
-    heard = await engine.recognize("fast", spoken[1].samples, "en")
-    assert heard.text
-    assert heard.words == ()
+async def test_words_are_not_timed_unless_requested(engine: Engine, spoken: list[Any]) -> None:
+    recognition = await engine.recognize("fast", spoken[1].samples, "en")
+    assert recognition.text
+    assert recognition.words == ()
 
 
 def noise(level: float) -> NDArray[np.float32]:
@@ -99,11 +99,11 @@ def tone(frequency: float) -> NDArray[np.float32]:
     [np.zeros(0, np.float32), np.zeros(RATE, np.float32), noise(0.001), noise(0.1), tone(50), tone(440)],
     ids=["nothing", "silence", "faint noise", "loud noise", "hum", "tone"],
 )
-async def test_what_is_not_speech_gives_empty(samples: NDArray[np.float32], engine: Engine) -> None:
-    heard = await engine.recognize("fast", samples, "en")
-    assert heard.text == ""
-    assert heard.suppressed is not None
-    assert heard.confidence == 0.0
+async def test_sound_without_speech_has_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
+    recognition = await engine.recognize("fast", samples, "en")
+    assert recognition.text == ""
+    assert recognition.suppressed is not None
+    assert recognition.confidence == 0.0
 
 
 TERMS = tuple(
@@ -114,30 +114,28 @@ TERMS = tuple(
 @pytest.mark.parametrize(
     "samples", [np.zeros(RATE, np.float32), noise(0.01), tone(50)], ids=["silence", "noise", "hum"]
 )
-async def test_terms_to_listen_for_are_not_heard_where_nobody_speaks(
-    samples: NDArray[np.float32], engine: Engine
-) -> None:
-    options = RecognitionOptions(vocabulary=TERMS)
+async def test_bias_terms_are_not_transcribed_without_speech(samples: NDArray[np.float32], engine: Engine) -> None:
+    options = RecognitionOptions(bias_terms=TERMS)
     for language in ("en", None):
         assert (await engine.recognize("fast", samples, language, options)).text == ""
 
 
-async def test_what_is_said_is_recognised_whatever_terms_there_are(engine: Engine, spoken: list[Any]) -> None:
-    options = RecognitionOptions(vocabulary=TERMS, words=True)
-    heard = await engine.recognize("fast", spoken[3].samples, None, options)
-    assert word_error_rate([spoken[3].text], [heard.text]) <= 0.1
-    assert heard.language == "en"
-    assert heard.language_probability is not None
-    assert heard.language_probability > 0.8
+async def test_speech_is_transcribed_whatever_the_bias_terms(engine: Engine, spoken: list[Any]) -> None:
+    options = RecognitionOptions(bias_terms=TERMS, words=True)
+    recognition = await engine.recognize("fast", spoken[3].samples, None, options)
+    assert word_error_rate([spoken[3].text], [recognition.text]) <= 0.1
+    assert recognition.language == "en"
+    assert recognition.language_probability is not None
+    assert recognition.language_probability > 0.8
 
 
-async def test_the_accurate_model_recognises_with_beams_in_one_batch(engine: Engine, spoken: list[Any]) -> None:
+async def test_the_accurate_model_transcribes_with_beams_in_one_batch(engine: Engine, spoken: list[Any]) -> None:
     options = RecognitionOptions(words=True)
-    heard = await asyncio.gather(
+    recognition = await asyncio.gather(
         *(engine.recognize("accurate", utterance.samples, "en", options) for utterance in spoken[:2])
     )
-    assert word_error_rate([said.text for said in spoken[:2]], [each.text for each in heard]) <= 0.1
-    assert [" ".join(word.word for word in each.words) for each in heard] == [each.text for each in heard]
+    assert word_error_rate([spoken_text.text for spoken_text in spoken[:2]], [each.text for each in recognition]) <= 0.1
+    assert [" ".join(word.word for word in each.words) for each in recognition] == [each.text for each in recognition]
 
 
 async def test_models_and_languages_are_known(engine: Engine) -> None:
@@ -151,12 +149,12 @@ async def test_models_and_languages_are_known(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("model", "seconds", "language"), [("huge", 1.0, "en"), ("fast", 1.0, "tlh"), ("fast", 30.5, "en")]
 )
-async def test_what_cannot_be_done_is_refused(model: str, seconds: float, language: str, engine: Engine) -> None:
+async def test_invalid_calls_are_refused(model: str, seconds: float, language: str, engine: Engine) -> None:
     with pytest.raises(ValueError, match=r"does not (exist|fit)"):
         await engine.recognize(model, np.zeros(int(seconds * RATE), np.float32), language)
 
 
-async def test_a_caller_that_goes_away_harms_nobody(engine: Engine, spoken: list[Any]) -> None:
+async def test_a_cancelled_call_does_not_affect_others(engine: Engine, spoken: list[Any]) -> None:
     others = [asyncio.create_task(engine.recognize("fast", utterance.samples, "en")) for utterance in spoken[:2]]
     gone = [asyncio.create_task(engine.recognize("fast", spoken[2].samples, "en")) for _ in range(3)]
     await asyncio.sleep(0)
@@ -167,7 +165,7 @@ async def test_a_caller_that_goes_away_harms_nobody(engine: Engine, spoken: list
     assert word_error_rate([u.text for u in spoken[:2]], [result.text for result in results[3:]]) <= 0.1  # type: ignore[union-attr]
 
 
-async def test_what_waits_when_the_engine_stops_fails(settings: InferenceSettings, spoken: list[Any]) -> None:
+async def test_waiting_calls_fail_when_the_engine_stops(settings: InferenceSettings, spoken: list[Any]) -> None:
     async with Engine(settings) as engine:
         waiting = [asyncio.create_task(engine.recognize("fast", spoken[0].samples, "en")) for _ in range(30)]
         await asyncio.sleep(0)
@@ -178,15 +176,13 @@ async def test_what_waits_when_the_engine_stops_fails(settings: InferenceSetting
         await engine.recognize("fast", spoken[0].samples, "en")
 
 
-async def test_a_model_that_cannot_be_had_fails_the_start() -> None:
+async def test_a_model_that_cannot_be_loaded_fails_the_start() -> None:
     with pytest.raises(WeightsError, match="there is no directory"):
         async with Engine(InferenceSettings(models={"fast": "/nowhere"})):
             pass
 
 
-async def test_a_partial_is_what_was_heard_so_far_and_leaves_the_final_as_it_is(
-    engine: Engine, spoken: list[Any]
-) -> None:
+async def test_a_partial_is_the_text_so_far_and_keeps_the_final(engine: Engine, spoken: list[Any]) -> None:
     utterance = spoken[0]
     alone = await engine.recognize("fast", utterance.samples, "en", session="one")
     partial = await engine.recognize_partial("fast", utterance.samples[: 3 * RATE], "en", session="one")
@@ -198,9 +194,7 @@ async def test_a_partial_is_what_was_heard_so_far_and_leaves_the_final_as_it_is(
     assert words[:3] == normalise(utterance.text).split()[:3]
 
 
-async def test_of_partials_of_one_session_the_newest_is_answered_and_a_final_comes_first(
-    engine: Engine, spoken: list[Any]
-) -> None:
+async def test_finals_and_newer_partials_precede_older_partials(engine: Engine, spoken: list[Any]) -> None:
     order: list[str] = []
 
     async def noted(name: str, call: Any) -> Any:
@@ -227,7 +221,7 @@ async def test_of_partials_of_one_session_the_newest_is_answered_and_a_final_com
 
 
 @pytest.mark.parametrize("samples", [np.zeros(RATE, np.float32), noise(0.1)], ids=["silence", "noise"])
-async def test_a_partial_of_what_is_not_speech_has_empty(samples: NDArray[np.float32], engine: Engine) -> None:
+async def test_a_partial_without_speech_has_no_text(samples: NDArray[np.float32], engine: Engine) -> None:
     partial = await engine.recognize_partial("fast", samples, "en", session=1)
     assert partial is not None
     assert partial.text == ""

@@ -1,4 +1,4 @@
-"""Clear speech that an engine lost which took the shortened window's word, or that of the likeliest beam."""
+"""Clear speech that is lost without a second attempt with the full window, or with only the most probable beam."""
 
 import re
 from pathlib import Path
@@ -23,18 +23,18 @@ def clip(name: str, start: float = 0.0, end: float = 30.0) -> NDArray[np.float32
 
 @pytest.mark.parametrize("model", ["fast", "accurate"])
 async def test_a_row_of_digits_is_not_lost(model: str, beams: Engine) -> None:
-    heard = await beams.recognize(model, clip("digits.flac", 0.31, 3.88), "en")
-    assert re.sub(r"\D", "", heard.text) == "0000"
-    assert heard.suppressed is None
+    recognition = await beams.recognize(model, clip("digits.flac", 0.31, 3.88), "en")
+    assert re.sub(r"\D", "", recognition.text) == "0000"
+    assert recognition.suppressed is None
 
 
 @pytest.mark.parametrize("model", ["fast", "accurate"])
 async def test_a_single_word_is_not_lost(model: str, beams: Engine) -> None:
-    heard = await beams.recognize(model, clip("word.flac"), "en")
-    assert heard.text.casefold().strip(" .") == "second"
+    recognition = await beams.recognize(model, clip("word.flac"), "en")
+    assert recognition.text.casefold().strip(" .") == "second"
 
 
 async def test_beams_leave_no_sentences_out(beams: Engine) -> None:
-    heard = await beams.recognize("accurate", clip("menu.ogg"), "fr")
-    assert heard.text.startswith("Pour é")
-    assert len(heard.text.split()) >= 50
+    recognition = await beams.recognize("accurate", clip("menu.ogg"), "fr")
+    assert recognition.text.startswith("Pour é")
+    assert len(recognition.text.split()) >= 50

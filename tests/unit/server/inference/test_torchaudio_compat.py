@@ -1,4 +1,4 @@
-"""The import, with torchaudio packages made up to load, or to fail as the wheel linked against CUDA does."""
+"""The import, with fake torchaudio packages that load, or fail like the wheel that is linked against CUDA."""
 
 import sys
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from server.inference.torchaudio_compat import import_torchaudio
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package that shadows torchaudio; its modules are forgotten and the real ones put back afterwards."""
+    """A package that shadows torchaudio; afterwards its modules are removed and the real ones restored."""
     real = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "torchaudio"}
     for name in real:
         del sys.modules[name]

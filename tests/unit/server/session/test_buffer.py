@@ -6,7 +6,7 @@ from server.session.buffer import AudioBuffer
 
 
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 1)), max_size=40))
-def test_what_was_not_let_go_reads_back_as_appended(steps: list[tuple[int, float]]) -> None:
+def test_audio_that_was_not_discarded_reads_back_as_appended(steps: list[tuple[int, float]]) -> None:
     buffer, kept, total = AudioBuffer(), 0, 0
     for count, share in steps:
         buffer.append(np.arange(total, total + count, dtype=np.float32))
@@ -17,7 +17,7 @@ def test_what_was_not_let_go_reads_back_as_appended(steps: list[tuple[int, float
         np.testing.assert_array_equal(buffer.slice(kept, total), np.arange(kept, total, dtype=np.float32))
 
 
-def test_memory_stays_bounded_when_old_audio_is_let_go() -> None:
+def test_memory_stays_bounded_when_old_audio_is_discarded() -> None:
     buffer = AudioBuffer()
     for second in range(600):
         buffer.append(np.zeros(16_000, np.float32))

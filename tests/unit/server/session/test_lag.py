@@ -1,7 +1,7 @@
 from server.session.lag import Lag
 
 
-def test_an_utterance_is_late_from_when_it_is_the_next_until_it_is_answered() -> None:
+def test_lag_runs_from_becoming_the_next_utterance_until_the_answer() -> None:
     answers: list[float] = []
     lag = Lag(answers.append)
     assert lag.at(5) == 0
@@ -15,7 +15,7 @@ def test_an_utterance_is_late_from_when_it_is_the_next_until_it_is_answered() ->
     assert answers == [3, 2]
 
 
-def test_one_that_waits_for_its_own_session_is_not_late() -> None:
+def test_waiting_for_its_own_session_is_not_lag() -> None:
     answers: list[float] = []
     lag = Lag(answers.append)
     for _ in range(4):

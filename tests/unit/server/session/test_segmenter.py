@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from server.session.options import VadOptions
-from server.session.segmenter import Segment, Segmenter, SpeechEnd, SpeechSegment, SpeechStart
+from server.session.segmenter import Segmenter, SegmenterEvent, SpeechEnd, SpeechSegment, SpeechStart
 from server.vad.silero import WINDOW_SAMPLES, Window
 
 PAD = 3200
@@ -15,9 +15,9 @@ def windows(seconds: float) -> int:
     return round(seconds * 16_000 / WINDOW_SAMPLES)
 
 
-def run(segmenter: Segmenter, pattern: list[tuple[float, float]], power: float = 0.01) -> list[Segment]:
-    """Feeds stretches of (seconds, probability)."""
-    segments: list[Segment] = []
+def run(segmenter: Segmenter, pattern: list[tuple[float, float]], power: float = 0.01) -> list[SegmenterEvent]:
+    """Feeds stretches of (seconds, probability). Returns the events."""
+    segments: list[SegmenterEvent] = []
     for seconds, probability in pattern:
         for _ in range(windows(seconds)):
             segments += segmenter.push(Window(probability, power))
@@ -44,7 +44,7 @@ def test_a_pause_longer_than_the_minimum_splits() -> None:
     assert len([s for s in segments if isinstance(s, SpeechSegment)]) == 2
 
 
-def test_speech_wavering_just_below_the_threshold_goes_on() -> None:
+def test_speech_wavering_just_below_the_threshold_continues() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.9), (0.8, 0.4), (1, 0.9), (1, 0.0)])
     assert len([s for s in segments if isinstance(s, SpeechSegment)]) == 1
 
@@ -60,7 +60,7 @@ def test_long_speech_is_cut_at_its_quiet_point() -> None:
     assert sum(isinstance(s, SpeechStart) for s in segments) == 1
 
 
-def test_silence_left_over_by_a_cut_is_no_utterance() -> None:
+def test_silence_after_a_cut_is_no_segment() -> None:
     segmenter = Segmenter(VadOptions(max_utterance_seconds=2, min_silence_ms=2000))
     segments = run(segmenter, [(1, 0.9)])
     segments += run(segmenter, [(3, 0.0)], power=0.0)
@@ -75,7 +75,7 @@ def test_flush_ends_the_utterance_where_the_audio_ends() -> None:
     assert segmenter.flush(received) == []
 
 
-def test_flush_does_not_tear_a_word_that_has_hardly_begun() -> None:
+def test_flush_does_not_cut_unconfirmed_speech() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.0), (0.2, 0.9)])
     assert segmenter.flush(windows(1.2) * WINDOW_SAMPLES) == []
@@ -100,19 +100,19 @@ def test_the_shortest_speech_and_the_longest_utterance_are_both_honoured() -> No
     ("min_speech", "longest"),
     [pair for pair in product([50, 250, 900, 1500, 2000], [1.0, 1.1, 2.1, 28.0]) if pair[0] < pair[1] * 1000],
 )
-def test_no_parameters_together_make_a_session_deaf(min_speech: int, longest: float, min_silence: int) -> None:
+def test_no_combination_of_parameters_loses_speech(min_speech: int, longest: float, min_silence: int) -> None:
     """Words of 0.4 s with a window between them, twice 4 s of them."""
     segmenter = Segmenter(VadOptions(0.89, min_speech, min_silence, longest))
     words = [(0.4, 0.9), (0.032, 0.0)] * 10
     utterances = [s for s in run(segmenter, [*words, (3, 0.0), *words, (3, 0.0)]) if isinstance(s, SpeechSegment)]
     spoken = sum(windows(seconds) for seconds, _ in words) * WINDOW_SAMPLES
     for start in (0, spoken + windows(3) * WINDOW_SAMPLES):
-        heard = sum(max(0, min(s.end, start + spoken) - max(s.start, start)) for s in utterances)
-        assert heard >= 0.8 * spoken
+        covered = sum(max(0, min(s.end, start + spoken) - max(s.start, start)) for s in utterances)
+        assert covered >= 0.8 * spoken
 
 
-def test_speech_that_is_confirmed_late_is_cut_within_the_longest_utterance() -> None:
-    """A pause stands where the longest utterance would end, before there is enough speech to tell it from noise."""
+def test_speech_confirmed_late_is_cut_within_the_longest_utterance() -> None:
+    """A pause lies where the longest utterance would end, before there is enough speech to confirm it."""
     options = VadOptions(min_speech_ms=1500, min_silence_ms=2000, max_utterance_seconds=1.6)
     segments = run(Segmenter(options), [(1.2, 0.9), (1.5, 0.0), (1, 0.9), (3, 0.0)])
     utterances = [s for s in segments if isinstance(s, SpeechSegment)]
@@ -121,7 +121,7 @@ def test_speech_that_is_confirmed_late_is_cut_within_the_longest_utterance() -> 
     assert utterances[-1].end >= 3.6 * 16_000
 
 
-def test_without_more_audio_speech_ends_where_silence_would_have_ended_it() -> None:
+def test_without_more_audio_speech_ends_where_silence_would_end_it() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.9), (0.4, 0.0)])
     received = windows(1.4) * WINDOW_SAMPLES + 100
@@ -140,7 +140,7 @@ def test_without_more_audio_speech_ends_with_the_audio_at_most() -> None:
     assert segments[0] == SpeechStart(received)
 
 
-def test_without_more_audio_speech_that_has_hardly_begun_goes_on() -> None:
+def test_without_more_audio_unconfirmed_speech_continues() -> None:
     segmenter = Segmenter(VadOptions())
     run(segmenter, [(1, 0.0), (0.2, 0.9)])
     assert segmenter.end(windows(1.2) * WINDOW_SAMPLES) == []
@@ -148,7 +148,7 @@ def test_without_more_audio_speech_that_has_hardly_begun_goes_on() -> None:
     assert segments[0] == SpeechStart(windows(1) * WINDOW_SAMPLES - PAD)
 
 
-def test_noise_is_no_utterance_however_long_its_silence_is_waited_for() -> None:
+def test_noise_is_no_segment_whatever_the_required_silence() -> None:
     segmenter = Segmenter(VadOptions(min_speech_ms=900, min_silence_ms=2000, max_utterance_seconds=1))
     assert run(segmenter, [(0.3, 0.9), (4, 0.0)]) == []
 
@@ -188,7 +188,7 @@ def test_utterances_are_in_order_apart_and_bounded(
 
 
 @given(probabilities)
-def test_audio_that_may_still_be_needed_is_never_let_go(pattern: list[tuple[float, float]]) -> None:
+def test_audio_that_may_still_be_needed_is_never_discarded(pattern: list[tuple[float, float]]) -> None:
     segmenter = Segmenter(VadOptions())
     kept = 0
     for seconds, probability in pattern:
@@ -204,13 +204,13 @@ def spans(utterance: SpeechSegment) -> list[tuple[float, float]]:
     return [(round(start / 16_000, 1), round(end / 16_000, 1)) for start, end in utterance.speech]
 
 
-def test_an_utterance_says_where_in_it_speech_was_heard() -> None:
+def test_a_segment_has_the_stretches_of_detected_speech() -> None:
     segments = run(Segmenter(VadOptions()), [(1, 0.0), (1, 0.9), (0.4, 0.0), (1, 0.9), (1, 0.0)])
     (utterance,) = (s for s in segments if isinstance(s, SpeechSegment))
     assert spans(utterance) == [(0.2, 1.2), (1.6, 2.6)]
 
 
-def test_both_sides_of_a_cut_know_their_speech_and_the_next_utterance_its_own() -> None:
+def test_segments_around_a_cut_have_their_own_detected_speech() -> None:
     segmenter = Segmenter(VadOptions(max_utterance_seconds=5))
     segments = run(segmenter, [(4.2, 0.9)]) + run(segmenter, [(0.2, 0.9)], power=0.0001)
     segments += run(segmenter, [(2, 0.9), (2, 0.0), (1, 0.9), (1, 0.0)])
@@ -222,7 +222,7 @@ def test_both_sides_of_a_cut_know_their_speech_and_the_next_utterance_its_own() 
     assert spans(third) == [(0.2, 1.2)]
 
 
-def test_noise_that_was_no_utterance_is_not_in_the_next() -> None:
+def test_noise_that_was_no_segment_is_not_in_the_next() -> None:
     segments = run(Segmenter(VadOptions()), [(0.2, 0.9), (1, 0.0), (1, 0.9), (1, 0.0)])
     (utterance,) = (s for s in segments if isinstance(s, SpeechSegment))
     assert spans(utterance) == [(0.2, 1.2)]

@@ -12,14 +12,14 @@ from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition, RecognitionOptions, Word
 from server.session import endpoint_timer
 from server.session import session as session_module
-from server.session.budget import AT_ONCE, MOST_FLUSHES, PER_SECOND
+from server.session.budget import BURST, MAX_FLUSHES, PER_SECOND
 from server.session.errors import InvalidAudio
 from server.session.events import (
     Acknowledged,
     ContainerFound,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Flushed,
     SpeechEnded,
     SpeechStarted,
@@ -33,7 +33,7 @@ from tests.recognizers import Asked, Recognizer
 
 
 class LoudnessVad:
-    """Takes loud for speech, so that a test decides what is."""
+    """Counts loud windows as speech, so that a test controls it."""
 
     def __init__(self) -> None:
         self._rest = np.zeros(0, np.float32)
@@ -47,7 +47,7 @@ class LoudnessVad:
 
 
 class ScriptedRecognizer(Recognizer):
-    """Answers with the number of the utterance, after a delay of its own for each."""
+    """Returns the number of the utterance, after an individual delay for each."""
 
     def __init__(self, delays: list[float] | None = None) -> None:
         self.calls: list[tuple[str, int, str | None]] = []
@@ -96,7 +96,7 @@ async def test_an_utterance_becomes_start_end_and_final_then_the_session_ends() 
     start, end, final, ended = events
     assert isinstance(start, SpeechStarted)
     assert isinstance(end, SpeechEnded)
-    assert isinstance(final, Final)
+    assert isinstance(final, FinalResult)
     assert isinstance(ended, Ended)
     assert (final.start, final.end) == (start.timestamp, end.timestamp)
     assert final.start < 1 < 2 < final.end
@@ -107,16 +107,16 @@ async def test_an_utterance_becomes_start_end_and_final_then_the_session_ends() 
 
 async def test_finals_come_in_order_when_the_model_answers_out_of_order() -> None:
     events = await run(ScriptedRecognizer([0.05, 0.0, 0.02]), *[SPEECH, SILENCE] * 3)
-    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1", "utterance 2", "utterance 3"]
+    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1", "utterance 2", "utterance 3"]
 
 
 async def test_speech_that_the_audio_ends_in_is_transcribed() -> None:
     events = await run(ScriptedRecognizer(), SILENCE, SPEECH + pcm(0.0101, 0.5))
-    final = next(e for e in events if isinstance(e, Final))
+    final = next(e for e in events if isinstance(e, FinalResult))
     assert final.end == pytest.approx(2.0101, abs=1e-4)
 
 
-async def test_flush_is_answered_after_the_final_of_what_came_before() -> None:
+async def test_flush_is_answered_after_the_final_before_it() -> None:
     recognizer = ScriptedRecognizer([0.05])
     async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
@@ -124,11 +124,11 @@ async def test_flush_is_answered_after_the_final_of_what_came_before() -> None:
         await running.flush()
         await running.finish()
     kinds = [type(e) for e in events.result()]
-    assert kinds == [SpeechStarted, SpeechEnded, Final, Flushed, Ended]
+    assert kinds == [SpeechStarted, SpeechEnded, FinalResult, Flushed, Ended]
     assert next(e for e in events.result() if isinstance(e, Flushed)).timestamp == 1.0
 
 
-async def test_a_change_of_language_leaves_the_utterance_it_falls_in_alone() -> None:
+async def test_a_language_change_does_not_affect_the_utterance_in_progress() -> None:
     recognizer = ScriptedRecognizer()
     async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
         tasks.create_task(collect(running))
@@ -140,7 +140,7 @@ async def test_a_change_of_language_leaves_the_utterance_it_falls_in_alone() -> 
     assert [language for _, _, language in recognizer.calls] == [None, "es"]
 
 
-async def test_a_change_of_language_holds_from_the_next_utterance() -> None:
+async def test_a_language_change_applies_from_the_next_utterance() -> None:
     recognizer = ScriptedRecognizer()
     async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
         tasks.create_task(collect(running))
@@ -153,32 +153,32 @@ async def test_a_change_of_language_holds_from_the_next_utterance() -> None:
     assert [language for _, _, language in recognizer.calls] == [None, "es", None]
 
 
-async def test_words_are_on_the_session_s_time_and_within_their_final() -> None:
+async def test_word_times_are_session_times_within_their_final() -> None:
     class Timing(ScriptedRecognizer):
         async def answer(self, asked: Asked) -> Recognition:
-            heard = await super().answer(asked)
+            recognition = await super().answer(asked)
             words = (Word("one", 0.0, 0.25, 0.9), Word("two", 0.5, 99.0, 0.8))
-            return replace(heard, words=words if asked.options.words else ())
+            return replace(recognition, words=words if asked.options.words else ())
 
     events = await run(Timing(), SILENCE, SPEECH, SILENCE, options=SessionOptions(words=True))
-    final = next(e for e in events if isinstance(e, Final))
+    final = next(e for e in events if isinstance(e, FinalResult))
     one, two = final.words
     assert (one.word, one.start, one.end, one.confidence) == ("one", final.start, round(final.start + 0.25, 3), 0.9)
     assert (two.start, two.end) == (round(final.start + 0.5, 3), final.end)
     events = await run(Timing(), SILENCE, SPEECH, SILENCE)
-    assert next(e for e in events if isinstance(e, Final)).words == ()
+    assert next(e for e in events if isinstance(e, FinalResult)).words == ()
 
 
-async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on() -> None:
-    handed_on: list[RecognitionOptions] = []
+async def test_bias_terms_and_expected_language_are_passed_to_the_engine() -> None:
+    received_options: list[RecognitionOptions] = []
 
     class Detecting(ScriptedRecognizer):
         async def answer(self, asked: Asked) -> Recognition:
-            handed_on.append(asked.options)
-            heard = await super().answer(asked)
-            return replace(heard, language_probability=0.9)
+            received_options.append(asked.options)
+            recognition = await super().answer(asked)
+            return replace(recognition, language_probability=0.9)
 
-    async with session(Detecting(), SessionOptions(vocabulary=("Dashwood",))) as running, asyncio.TaskGroup() as tasks:
+    async with session(Detecting(), SessionOptions(bias_terms=("Dashwood",))) as running, asyncio.TaskGroup() as tasks:
         tasks.create_task(collect(running))
         for language in (None, None, "auto"):
             if language:
@@ -186,18 +186,18 @@ async def test_what_is_to_be_listened_for_and_the_language_so_far_are_handed_on(
             await running.push(SPEECH + SILENCE)
             await asyncio.sleep(0.05)
         await running.finish()
-    assert [options.vocabulary for options in handed_on] == [("Dashwood",)] * 3
-    assert [options.expected_language for options in handed_on] == [None, "en", None]
+    assert [options.bias_terms for options in received_options] == [("Dashwood",)] * 3
+    assert [options.expected_language for options in received_options] == [None, "en", None]
 
 
-async def test_an_utterance_that_began_before_a_change_of_language_tells_those_after_it_nothing() -> None:
-    handed_on: list[tuple[str | None, str | None]] = []
+async def test_utterances_before_a_language_change_do_not_affect_those_after_it() -> None:
+    received_options: list[tuple[str | None, str | None]] = []
     answer = asyncio.Event()
 
     class Spanish(ScriptedRecognizer):
         async def answer(self, asked: Asked) -> Recognition:
-            handed_on.append((asked.language, asked.options.expected_language))
-            if len(handed_on) > 1:
+            received_options.append((asked.language, asked.options.expected_language))
+            if len(received_options) > 1:
                 await answer.wait()
             return Recognition("hola", "es", 0.9, 0.0, None, language_probability=0.9)
 
@@ -205,7 +205,7 @@ async def test_an_utterance_that_began_before_a_change_of_language_tells_those_a
         events = tasks.create_task(collect(running))
         await running.push(SPEECH + SILENCE)
         await asyncio.sleep(0.05)
-        await running.push(SPEECH + SILENCE + SPEECH)  # one at the model, and one that goes on
+        await running.push(SPEECH + SILENCE + SPEECH)  # one with the model, and one in progress
         running.set_language("auto")
         await running.push(SILENCE)
         answer.set()
@@ -214,13 +214,13 @@ async def test_an_utterance_that_began_before_a_change_of_language_tells_those_a
         await asyncio.sleep(0.05)
         await running.push(SPEECH + SILENCE)
         await running.finish()
-    assert len([event for event in events.result() if isinstance(event, Final)]) == 5
-    assert handed_on == [(None, None), (None, "es"), (None, "es"), (None, None), (None, "es")]
+    assert len([event for event in events.result() if isinstance(event, FinalResult)]) == 5
+    assert received_options == [(None, None), (None, "es"), (None, "es"), (None, None), (None, "es")]
 
 
-async def test_events_of_speech_can_be_switched_off() -> None:
+async def test_speech_events_can_be_disabled() -> None:
     events = await run(ScriptedRecognizer(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
-    assert [type(e) for e in events] == [Final, Ended]
+    assert [type(e) for e in events] == [FinalResult, Ended]
 
 
 async def test_half_a_sample_is_refused() -> None:
@@ -229,14 +229,14 @@ async def test_half_a_sample_is_refused() -> None:
             await running.push(b"abc")
 
 
-async def test_time_counts_the_wire_s_frames() -> None:
+async def test_time_counts_sample_frames_on_the_wire() -> None:
     options = SessionOptions(audio=AudioFormat(Encoding.MULAW, sample_rate=8000, channels=2))
     events = await run(ScriptedRecognizer(), b"\xff" * 16_001 + b"\xff", options=options)
     assert isinstance(events[-1], Ended)
     assert events[-1].total_duration == 8001 / 8000
 
 
-async def test_a_reader_that_does_not_read_makes_the_writer_wait() -> None:
+async def test_an_unread_session_makes_push_wait() -> None:
     recognizer = ScriptedRecognizer()
     async with session(recognizer) as running:
         with pytest.raises(TimeoutError):
@@ -270,7 +270,7 @@ async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> 
             async for event in running:
                 events.append(event)  # noqa: PERF401  what came before the error counts
     assert raised.group_contains(RuntimeError, match="model broke")
-    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1", "utterance 2"]
+    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1", "utterance 2"]
 
 
 ACKS = SessionOptions(acks=True)
@@ -280,11 +280,11 @@ def acks_of(events: list[Event]) -> list[tuple[float, float]]:
     return [(e.received_seconds, e.processed_seconds) for e in events if isinstance(e, Acknowledged)]
 
 
-async def test_without_being_asked_nothing_is_acknowledged() -> None:
+async def test_without_acks_nothing_is_acknowledged() -> None:
     assert acks_of(await run(ScriptedRecognizer(), SPEECH, SILENCE)) == []
 
 
-async def test_at_the_end_everything_is_acknowledged_but_what_may_be_the_beginning_of_speech() -> None:
+async def test_the_last_ack_covers_all_but_unconfirmed_speech() -> None:
     events = await run(ScriptedRecognizer([0.05]), SPEECH + SILENCE + pcm(0.0101, 0.5), options=ACKS)
     received, processed = acks_of(events)[-1]
     assert received == pytest.approx(2.0101, abs=1e-4)
@@ -296,15 +296,15 @@ async def test_at_the_end_everything_is_acknowledged_but_what_may_be_the_beginni
     assert [type(e) for e in events[-2:]] == [Acknowledged, Ended]
 
 
-async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_processed(
+async def test_speech_without_a_final_is_not_acknowledged_as_processed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.02)
-    heard, answer = asyncio.Event(), asyncio.Event()
+    was_called, answer = asyncio.Event(), asyncio.Event()
 
     class Waiting(ScriptedRecognizer):
         async def answer(self, asked: Asked) -> Recognition:
-            heard.set()
+            was_called.set()
             await answer.wait()
             return await super().answer(asked)
 
@@ -322,7 +322,7 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
         assert received == 2
         assert 0.7 < processed <= 1  # speech from 1 s on may be in an utterance to come
         await running.push(SILENCE + SILENCE)
-        await heard.wait()
+        await was_called.wait()
         await asyncio.sleep(0.1)
         assert acks_of(events)[-1] == (4, processed)
         answer.set()
@@ -330,9 +330,9 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
         received, processed = acks_of(events)[-1]
         assert received == 4
         assert 3.5 < processed <= 4
-        final = next(number for number, e in enumerate(events) if isinstance(e, Final))
-        said = next(n for n, e in enumerate(events) if isinstance(e, Acknowledged) and e.processed_seconds > 1)
-        assert final < said
+        final = next(number for number, e in enumerate(events) if isinstance(e, FinalResult))
+        acked = next(n for n, e in enumerate(events) if isinstance(e, Acknowledged) and e.processed_seconds > 1)
+        assert final < acked
         await running.finish()
         await reading
     acks = acks_of(events)
@@ -340,7 +340,7 @@ async def test_speech_in_progress_and_in_recognition_is_not_acknowledged_as_proc
     assert all(processed <= received for received, processed in acks)
 
 
-async def test_acknowledgements_without_news_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_acknowledgements_without_progress_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.01)
     events: list[Event] = []
     async with session(ScriptedRecognizer(), ACKS) as running, asyncio.TaskGroup() as tasks:
@@ -352,13 +352,13 @@ async def test_acknowledgements_without_news_are_few(monkeypatch: pytest.MonkeyP
     assert 2 < len(acks_of(events)) <= 12
 
 
-async def test_the_announced_end_comes_between_the_other_events() -> None:
+async def test_the_announced_end_is_an_event_in_order() -> None:
     async with session(ScriptedRecognizer()) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
         await running.push(SPEECH)
         await running.announce_end("shutdown", 30)
         await running.finish()
-    assert [type(e) for e in events.result()] == [SpeechStarted, Terminating, SpeechEnded, Final, Ended]
+    assert [type(e) for e in events.result()] == [SpeechStarted, Terminating, SpeechEnded, FinalResult, Ended]
 
 
 async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> None:
@@ -372,10 +372,10 @@ async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> 
             return await super().answer(asked)
 
     events = await run(FullAtFirst(), SPEECH, SILENCE)
-    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]
+    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1"]
 
 
-async def test_no_more_than_four_utterances_of_a_session_are_at_the_model() -> None:
+async def test_at_most_four_utterances_of_a_session_are_with_the_model() -> None:
     recognizer = ScriptedRecognizer([60] * 20)
     async with session(recognizer) as running:
         with pytest.raises(TimeoutError):
@@ -384,7 +384,7 @@ async def test_no_more_than_four_utterances_of_a_session_are_at_the_model() -> N
         assert recognizer.running == 4
 
 
-async def test_much_audio_at_once_leaves_others_their_turn() -> None:
+async def test_much_audio_at_once_lets_other_tasks_run() -> None:
     turns = 0
 
     async def other() -> None:
@@ -402,8 +402,8 @@ async def test_much_audio_at_once_leaves_others_their_turn() -> None:
 
 
 @pytest.fixture
-def hasty_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Audio is over after a tenth of a second without any, and the silence asked for."""
+def fast_endpoint_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Audio ends after a tenth of a second without any, and the requested silence."""
     monkeypatch.setattr(session_module, "TICK_SECONDS", 0.01)
     for name, seconds in (("TICK_SECONDS", 0.01), ("_JITTER_SECONDS", 0.1), ("_UNKNOWN_SECONDS", 0.0)):
         monkeypatch.setattr(endpoint_timer, name, seconds)
@@ -412,99 +412,99 @@ def hasty_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 SHORT_SILENCE = SessionOptions(vad=VadOptions(min_silence_ms=50))
 
 
-async def until_of(events: list[Event], kind: type[Event], count: int = 1) -> None:
+async def wait_for_events(events: list[Event], kind: type[Event], count: int = 1) -> None:
     async with asyncio.timeout(10):
-        while sum(isinstance(event, kind) for event in events) < count:  # noqa: ASYNC110 - a list rings no bell
+        while sum(isinstance(event, kind) for event in events) < count:  # noqa: ASYNC110 - a list cannot be awaited
             await asyncio.sleep(0.01)
 
 
-async def gather(running: Session, events: list[Event]) -> None:
+async def collect_into(running: Session, events: list[Event]) -> None:
     async for event in running:
         events.append(event)  # noqa: PERF401 - looked at while it grows
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_an_utterance_ends_by_the_clock_when_no_more_audio_comes() -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_an_utterance_ends_by_wall_time_without_more_audio() -> None:
     events: list[Event] = []
     async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         await running.push(SILENCE + SPEECH)
-        await until_of(events, Final)
-        assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, Final]
+        await wait_for_events(events, FinalResult)
+        assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, FinalResult]
         await running.push(SPEECH)
-        await until_of(events, Final, 2)
+        await wait_for_events(events, FinalResult, 2)
         await running.finish()
     kinds = [type(e) for e in events]
-    assert kinds == [SpeechStarted, SpeechEnded, Final, SpeechStarted, SpeechEnded, Final, Ended]
-    first, second = (e for e in events if isinstance(e, Final))
-    assert first.end == second.start == 2.0, "times are those of the audio, not of the wall"
+    assert kinds == [SpeechStarted, SpeechEnded, FinalResult, SpeechStarted, SpeechEnded, FinalResult, Ended]
+    first, second = (e for e in events if isinstance(e, FinalResult))
+    assert first.end == second.start == 2.0, "times are those of the audio, not wall time"
     assert second.end == 3.0
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_messages_without_audio_are_no_audio() -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_messages_without_audio_do_not_delay_the_end() -> None:
     events: list[Event] = []
     async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         await running.push(SPEECH)
         async with asyncio.timeout(10):
-            while not any(isinstance(e, Final) for e in events):
+            while not any(isinstance(e, FinalResult) for e in events):
                 await running.push(b"")
                 await asyncio.sleep(0.005)
         await running.finish()
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_a_flush_after_the_clock_has_ended_an_utterance_is_answered_after_its_final() -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_a_flush_after_an_end_by_wall_time_follows_the_final() -> None:
     events: list[Event] = []
     async with session(ScriptedRecognizer([0.3]), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         await running.push(SPEECH)
-        await until_of(events, SpeechEnded)
+        await wait_for_events(events, SpeechEnded)
         await running.flush()
         await running.finish()
-    assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, Final, Flushed, Ended]
+    assert [type(e) for e in events] == [SpeechStarted, SpeechEnded, FinalResult, Flushed, Ended]
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_what_the_clock_has_ended_is_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_an_utterance_ended_by_wall_time_is_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.02)
     events: list[Event] = []
     options = replace(SHORT_SILENCE, acks=True)
     async with session(ScriptedRecognizer(), options) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         await running.push(SPEECH)
-        await until_of(events, Final)
-        final = next(number for number, e in enumerate(events) if isinstance(e, Final))
+        await wait_for_events(events, FinalResult)
+        final = next(number for number, e in enumerate(events) if isinstance(e, FinalResult))
         async with asyncio.timeout(10):
-            while (1.0, 1.0) not in acks_of(events):  # noqa: ASYNC110 - a list rings no bell
+            while (1.0, 1.0) not in acks_of(events):  # noqa: ASYNC110 - a list cannot be awaited
                 await asyncio.sleep(0.01)
         assert (1.0, 1.0) not in acks_of(events[:final])
         await running.finish()
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_speech_that_has_hardly_begun_waits_for_more_audio() -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_unconfirmed_speech_waits_for_more_audio() -> None:
     events: list[Event] = []
     async with session(ScriptedRecognizer(), SHORT_SILENCE) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         await running.push(SILENCE + pcm(0.2, 0.5))
         await asyncio.sleep(0.5)
         assert events == []
         await running.push(SPEECH + SILENCE)
         await running.finish()
-    (final,) = (e for e in events if isinstance(e, Final))
+    (final,) = (e for e in events if isinstance(e, FinalResult))
     assert final.start < 1.0
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_the_clock_stands_while_the_session_waits_for_its_model() -> None:
-    """Speech that goes on is cut, and the fifth piece waits until one of four is through: nothing is late for that."""
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_wall_time_does_not_count_while_the_session_waits_for_its_model() -> None:
+    """Continuous speech is cut, and the fifth segment waits until one of four is transcribed, which is no pause."""
     events: list[Event] = []
     recognizer = ScriptedRecognizer([0.5] * 4)
     options = SessionOptions(vad=VadOptions(min_silence_ms=50, max_utterance_seconds=1))
     async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
-        tasks.create_task(gather(running, events))
+        tasks.create_task(collect_into(running, events))
         for _ in range(3):
             await running.push(SPEECH * 4)
         await running.finish()
@@ -512,8 +512,8 @@ async def test_the_clock_stands_while_the_session_waits_for_its_model() -> None:
     assert sum(isinstance(e, SpeechEnded) for e in events) == 1
 
 
-@pytest.mark.usefixtures("hasty_clock")
-async def test_leaving_a_session_whose_clock_waits_for_its_model_ends_it() -> None:
+@pytest.mark.usefixtures("fast_endpoint_timer")
+async def test_leaving_a_session_that_waits_for_its_model_ends_it() -> None:
     recognizer = ScriptedRecognizer([60] * 20)
     async with asyncio.timeout(10):
         async with session(recognizer, SHORT_SILENCE) as running:
@@ -524,15 +524,17 @@ async def test_leaving_a_session_whose_clock_waits_for_its_model_ends_it() -> No
 
 
 class Suppressing(ScriptedRecognizer):
-    """Believes the second utterance."""
+    """Suppresses all but the second utterance."""
 
     async def answer(self, asked: Asked) -> Recognition:
-        heard = await super().answer(asked)
+        recognition = await super().answer(asked)
         suppressed = {"utterance 1": "no_speech", "utterance 3": None}
-        return replace(heard, text="", suppressed=suppressed[heard.text]) if heard.text in suppressed else heard
+        if recognition.text not in suppressed:
+            return recognition
+        return replace(recognition, text="", suppressed=suppressed[recognition.text])
 
 
-async def test_suppressed_speech_is_told_where_its_final_would_be() -> None:
+async def test_suppressed_speech_is_reported_in_place_of_its_final() -> None:
     recognizer = Suppressing([0.1, 0.0, 0.1])
     async with session(recognizer) as running, asyncio.TaskGroup() as tasks:
         collected = tasks.create_task(collect(running))
@@ -542,37 +544,37 @@ async def test_suppressed_speech_is_told_where_its_final_would_be() -> None:
         await running.flush()
         await running.finish()
     events = [e for e in collected.result() if not isinstance(e, SpeechStarted | SpeechEnded)]
-    assert [type(e) for e in events] == [SpeechSuppressed, Final, SpeechSuppressed, Flushed, Ended]
+    assert [type(e) for e in events] == [SpeechSuppressed, FinalResult, SpeechSuppressed, Flushed, Ended]
     first, _, third, *_ = events
     assert first == SpeechSuppressed(0.0, pytest.approx(1.2, abs=0.05), "no_speech")
     assert third == SpeechSuppressed(pytest.approx(3.8, abs=0.05), 5.0, "empty")
     assert events[-1].transcript == "utterance 2"
 
 
-async def test_a_session_that_asks_for_no_events_of_speech_is_told_of_suppressed_speech_all_the_same() -> None:
+async def test_suppressed_speech_is_reported_without_speech_events_too() -> None:
     events = await run(Suppressing(), SPEECH, SILENCE, options=SessionOptions(vad_events=False))
     assert [type(e) for e in events] == [SpeechSuppressed, Ended]
 
 
-async def test_a_file_sent_as_raw_samples_is_told_at_once_and_goes_on() -> None:
+async def test_a_file_sent_as_raw_samples_is_reported_and_transcribed() -> None:
     events = await run(ScriptedRecognizer(), b"RIFF\x24\0\0\x80WA", b"VEfmt ", bytes(32), SPEECH, SILENCE)
     assert events[0] == ContainerFound("wav")
-    assert [type(e) for e in events[1:]] == [SpeechStarted, SpeechEnded, Final, Ended]
+    assert [type(e) for e in events[1:]] == [SpeechStarted, SpeechEnded, FinalResult, Ended]
 
 
-async def test_inverted_channels_are_heard() -> None:
+async def test_inverted_channels_are_transcribed() -> None:
     loud = np.full(16_000, 16_000, "<i2")
     stereo = np.stack((loud, -loud), axis=1).tobytes()
     options = SessionOptions(audio=AudioFormat(channels=2))
     events = await run(ScriptedRecognizer(), stereo, bytes(len(stereo)), options=options)
-    assert [e.text for e in events if isinstance(e, Final)] == ["utterance 1"]
+    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1"]
 
 
 CHUNK = pcm(0.1, 0.5)
 
 
-async def storm(recognizer: ScriptedRecognizer, seconds: float) -> list[Event]:
-    """Speech without a pause, and a flush every tenth of a second."""
+async def push_and_flush(recognizer: ScriptedRecognizer, seconds: float) -> list[Event]:
+    """Pushes speech without a pause, with a flush every tenth of a second."""
     options = SessionOptions(vad=VadOptions(min_speech_ms=50), acks=True)
     async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
@@ -583,40 +585,40 @@ async def storm(recognizer: ScriptedRecognizer, seconds: float) -> list[Event]:
     return events.result()
 
 
-async def test_a_storm_of_flushes_costs_two_utterances_a_second_and_loses_no_audio() -> None:
+async def test_many_flushes_cost_two_utterances_per_second_and_lose_no_audio() -> None:
     recognizer = ScriptedRecognizer([0.02] * 100)
-    events = await storm(recognizer, 20)
-    assert len(recognizer.calls) <= AT_ONCE + PER_SECOND * 20 + 1
-    finals = [event for event in events if isinstance(event, Final)]
+    events = await push_and_flush(recognizer, 20)
+    assert len(recognizer.calls) <= BURST + PER_SECOND * 20 + 1
+    finals = [event for event in events if isinstance(event, FinalResult)]
     assert finals[0].start == 0
     assert finals[-1].end == 20
     for earlier, later in itertools.pairwise(finals):
         assert earlier.end == later.start
 
 
-async def test_every_flush_of_a_storm_is_answered_once_and_after_the_final_of_what_came_before() -> None:
-    events = await storm(ScriptedRecognizer([0.02] * 100), 20)
+async def test_each_of_many_flushes_is_answered_once_after_its_final() -> None:
+    events = await push_and_flush(ScriptedRecognizer([0.02] * 100), 20)
     answers = [event.timestamp for event in events if isinstance(event, Flushed)]
     assert answers == pytest.approx([0.1 * number for number in range(1, 201)])
-    said_until = 0.0
+    text_until = 0.0
     for event in events:
-        if isinstance(event, Final):
-            said_until = event.end
+        if isinstance(event, FinalResult):
+            text_until = event.end
         if isinstance(event, Flushed):
-            assert event.timestamp <= said_until + 0.001
+            assert event.timestamp <= text_until + 0.001
 
 
-async def test_what_is_held_back_is_not_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_held_segment_is_not_acknowledged_as_processed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_ACK_SECONDS", 0.001)
-    said_until = 0.0
-    for event in await storm(ScriptedRecognizer([0.02] * 100), 10):
-        if isinstance(event, Final):
-            said_until = event.end
+    text_until = 0.0
+    for event in await push_and_flush(ScriptedRecognizer([0.02] * 100), 10):
+        if isinstance(event, FinalResult):
+            text_until = event.end
         if isinstance(event, Acknowledged):
-            assert event.processed_seconds <= said_until + 0.001
+            assert event.processed_seconds <= text_until + 0.001
 
 
-async def test_a_flush_that_is_held_back_is_answered_although_no_more_audio_comes() -> None:
+async def test_a_held_flush_is_answered_without_more_audio() -> None:
     options = SessionOptions(vad=VadOptions(min_speech_ms=50))
     async with session(ScriptedRecognizer(), options) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
@@ -624,13 +626,13 @@ async def test_a_flush_that_is_held_back_is_answered_although_no_more_audio_come
             await running.push(CHUNK)
             await running.flush()
         async with asyncio.timeout(5):
-            while running._held is not None:  # noqa: ASYNC110 - nothing announces it
+            while running._held is not None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
         await running.finish()
     assert len([event for event in events.result() if isinstance(event, Flushed)]) == 30
 
 
-async def test_a_session_that_flushes_at_each_turn_is_not_slowed() -> None:
+async def test_a_session_that_flushes_after_each_sentence_is_not_delayed() -> None:
     recognizer = ScriptedRecognizer()
     options = SessionOptions(vad=VadOptions(min_speech_ms=50))
     async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
@@ -640,11 +642,11 @@ async def test_a_session_that_flushes_at_each_turn_is_not_slowed() -> None:
             await running.flush()
             assert len(recognizer.calls) >= number
         await running.finish()
-    finals = [event for event in events.result() if isinstance(event, Final)]
+    finals = [event for event in events.result() if isinstance(event, FinalResult)]
     assert [final.end for final in finals] == pytest.approx([0.5 * number for number in range(1, 61)])
 
 
-async def test_flushes_without_audio_wait_for_those_before_them() -> None:
+async def test_flushes_without_audio_wait_for_earlier_ones() -> None:
     options = SessionOptions(vad=VadOptions(min_speech_ms=50))
     async with session(ScriptedRecognizer([0.05] * 100), options) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
@@ -653,27 +655,27 @@ async def test_flushes_without_audio_wait_for_those_before_them() -> None:
             await running.flush()
         for _ in range(1000):
             await running.flush()
-            assert running._held is None or len(running._held.flushes) <= MOST_FLUSHES
+            assert running._held is None or len(running._held.flushes) <= MAX_FLUSHES
         await running.finish()
     assert len([event for event in events.result() if isinstance(event, Flushed)]) == 1012
 
 
-async def test_the_engine_is_told_where_speech_was_heard_of_a_final_and_not_of_a_partial() -> None:
-    told: dict[str, list[object]] = {"final": [], "partial": []}
+async def test_finals_carry_the_detected_speech_and_partials_do_not() -> None:
+    speech_options: dict[str, list[object]] = {"final": [], "partial": []}
 
     class Listening(ScriptedRecognizer):
         async def answer(self, asked: Asked) -> Recognition:
-            told["final"].append(asked.options.speech)
+            speech_options["final"].append(asked.options.speech)
             return await super().answer(asked)
 
         async def answer_partial(self, asked: Asked) -> Recognition | None:
-            told["partial"].append(asked.options.speech)
+            speech_options["partial"].append(asked.options.speech)
             return None
 
     async with session(Listening()) as running:
         await running.push(SILENCE + SPEECH + SILENCE)
         await running.finish()
         assert [event async for event in running]
-    ((speech,),) = told["final"]  # type: ignore[misc]
+    ((speech,),) = speech_options["final"]  # type: ignore[misc]
     assert [round(seconds, 1) for seconds in speech] == [0.2, 1.2]
-    assert set(told["partial"]) <= {None}
+    assert set(speech_options["partial"]) <= {None}

@@ -9,7 +9,7 @@ from server.inference.decoding.alignment import Alignment, path_starts
 
 
 def exhaustive(gain: NDArray[np.float64]) -> float:
-    """The most that any path from corner to corner gathers."""
+    """The largest gain of any path from corner to corner."""
     rows, columns = gain.shape
     best = np.full((rows, columns), -np.inf)
     for row, column in itertools.product(range(rows), range(columns)):
@@ -20,8 +20,8 @@ def exhaustive(gain: NDArray[np.float64]) -> float:
     return float(best[-1, -1])
 
 
-def gathered(gain: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
-    """The most that a path whose rows begin at `starts` gathers: a row ends where the next begins, or just before."""
+def gain_of(gain: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
+    """The gain of the best path whose rows begin at `starts`: a row ends where the next begins, or just before."""
     rows, columns = gain.shape
     total = 0.0
     for row in range(rows):
@@ -33,26 +33,26 @@ def gathered(gain: NDArray[np.float64], starts: NDArray[np.intp]) -> float:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (4, 4), (3, 9), (9, 3), (8, 30)])
-def test_the_path_gathers_as_much_as_any(shape: tuple[int, int]) -> None:
+def test_the_path_has_the_largest_gain(shape: tuple[int, int]) -> None:
     for seed in range(20):
         gain = np.random.default_rng(seed).normal(size=shape)
         starts = path_starts(gain)
         assert starts[0] == 0
         assert (np.diff(starts) >= 0).all()
-        assert gathered(gain, starts) == pytest.approx(exhaustive(gain))
+        assert gain_of(gain, starts) == pytest.approx(exhaustive(gain))
 
 
-def looking(at: list[int], frames: int) -> torch.Tensor:
-    """Scores of one head whose tokens look at these frames and the two after each, [1, tokens, frames]."""
-    scores = torch.zeros(1, len(at), frames)
-    for token, frame in enumerate(at):
-        scores[0, token, frame : frame + 4] = 9.0
+def scores_at(at: list[int], encoder_frames: int) -> torch.Tensor:
+    """Scores of one head with high values from each of these encoder frames on, [1, tokens, encoder frames]."""
+    scores = torch.zeros(1, len(at), encoder_frames)
+    for token, encoder_frame in enumerate(at):
+        scores[0, token, encoder_frame : encoder_frame + 4] = 9.0
     return scores
 
 
-def test_a_token_begins_where_its_heads_begin_to_look() -> None:
+def test_a_token_begins_where_its_attention_begins() -> None:
     alignment = Alignment([4], [40], torch.device("cpu"))
-    alignment.add(looking([0, 10, 20, 30], 40)[None])
+    alignment.add(scores_at([0, 10, 20, 30], 40)[None])
     starts = alignment.starts(0, 0)
     assert starts[0] == 0
     assert np.abs(starts[1:] - [10, 20, 30]).max() <= 6
@@ -67,8 +67,8 @@ def test_a_row_does_not_depend_on_its_neighbours_or_its_padding() -> None:
     np.testing.assert_array_equal(together.starts(1, 2), alone.starts(0, 2))
 
 
-@pytest.mark.parametrize("frames", [1, 3, 4])
-def test_audio_of_a_few_frames_is_aligned(frames: int) -> None:
-    alignment = Alignment([5], [frames], torch.device("cpu"))
-    alignment.add(torch.randn(1, 2, 5, frames, generator=torch.Generator().manual_seed(0)))
-    assert (alignment.starts(0, 1) < frames).all()
+@pytest.mark.parametrize("encoder_frames", [1, 3, 4])
+def test_audio_of_a_few_encoder_frames_is_aligned(encoder_frames: int) -> None:
+    alignment = Alignment([5], [encoder_frames], torch.device("cpu"))
+    alignment.add(torch.randn(1, 2, 5, encoder_frames, generator=torch.Generator().manual_seed(0)))
+    assert (alignment.starts(0, 1) < encoder_frames).all()

@@ -13,30 +13,30 @@ SPOKEN = Evidence(
 )
 
 
-def test_likely_text_over_speech_is_believed() -> None:
+def test_probable_text_with_speech_is_accepted() -> None:
     assert invented(SPOKEN) is None
 
 
-def test_empty_is_nothing_to_judge() -> None:
+def test_empty_text_is_not_judged() -> None:
     assert invented(replace(SPOKEN, text="", mean_log_probability=-9.0, no_speech_probability=1.0)) is None
 
 
-def test_a_high_no_speech_probability_alone_does_not_condemn_likely_text() -> None:
+def test_a_high_no_speech_probability_alone_does_not_suppress_probable_text() -> None:
     assert invented(replace(SPOKEN, no_speech_probability=0.9, mean_log_probability=-0.1)) is None
 
 
-def test_unlikely_text_alone_is_believed_where_the_model_is_sure_of_speech() -> None:
+def test_improbable_text_is_accepted_if_the_model_is_sure_of_speech() -> None:
     assert invented(replace(SPOKEN, mean_log_probability=-1.1)) is None
 
 
-def test_unlikely_text_without_speech_is_invented() -> None:
+def test_improbable_text_without_speech_is_a_hallucination() -> None:
     assert invented(replace(SPOKEN, no_speech_probability=0.9, mean_log_probability=-1.1)) == "no_speech"
 
 
 @pytest.mark.parametrize(
     ("no_speech", "likely_enough", "too_unlikely"), [(0.51, -0.85, -0.95), (0.75, -0.5, -0.6), (0.99, -0.2, -0.25)]
 )
-def test_the_surer_the_model_is_of_silence_the_likelier_a_text_must_be(
+def test_the_required_probability_rises_with_the_no_speech_probability(
     no_speech: float, likely_enough: float, too_unlikely: float
 ) -> None:
     silent = replace(SPOKEN, no_speech_probability=no_speech)
@@ -44,27 +44,27 @@ def test_the_surer_the_model_is_of_silence_the_likelier_a_text_must_be(
     assert invented(replace(silent, mean_log_probability=too_unlikely)) == "no_speech"
 
 
-def test_a_doubtful_text_that_is_too_little_for_its_time_is_invented() -> None:
+def test_a_doubtful_text_too_short_for_its_time_is_a_hallucination() -> None:
     few = replace(SPOKEN, tokens_per_second=0.2)
     assert invented(few) is None
     assert invented(replace(few, mean_log_probability=-1.0)) == "sparse"
 
 
-def test_very_unlikely_text_is_invented_whatever_else() -> None:
+def test_very_improbable_text_is_always_a_hallucination() -> None:
     assert invented(replace(SPOKEN, mean_log_probability=-3.0)) == "improbable"
 
 
 @pytest.mark.parametrize("change", [{"looped": True}, {"mean_log_probability": -1.1}, {"no_speech_probability": 0.55}])
-def test_text_in_circles_is_invented_when_something_else_is_wrong_too(change: dict[str, bool | float]) -> None:
-    circles = replace(SPOKEN, text="so we go on " * 30, **change)  # type: ignore[arg-type]
-    assert invented(circles) == "repetitive"
+def test_repetitive_text_with_another_sign_is_a_hallucination(change: dict[str, bool | float]) -> None:
+    repetitive = replace(SPOKEN, text="so we carry on " * 30, **change)  # type: ignore[arg-type]
+    assert invented(repetitive) == "repetitive"
 
 
-def test_text_in_circles_that_the_model_is_sure_of_is_believed() -> None:
+def test_repetitive_text_that_the_model_is_sure_of_is_accepted() -> None:
     assert invented(replace(SPOKEN, text="no, " * 40)) is None
 
 
-def test_compression_sees_circles_in_any_script() -> None:
+def test_compression_detects_repetition_in_any_script() -> None:
     assert compression_ratio("ご視聴ありがとうございました" * 12) > 2.4
     assert compression_ratio("dieser Satz wiederholt sich nicht") < 1.5
 
@@ -79,7 +79,7 @@ def test_compression_sees_circles_in_any_script() -> None:
         (0.45, -3.3, -0.3, None),
     ],
 )
-def test_a_text_whose_beginning_is_a_guess_is_invented_where_speech_is_uncertain(
+def test_a_guessed_beginning_with_uncertain_speech_is_a_hallucination(
     no_speech: float, first: float, mean: float, reason: str | None
 ) -> None:
     guess = replace(SPOKEN, no_speech_probability=no_speech, first_log_probability=first, mean_log_probability=mean)

@@ -1,4 +1,4 @@
-"""A made-up model in exact arithmetic: what a row gives does not depend on the rows beside it."""
+"""A random model in exact arithmetic: the result of a row does not depend on the other rows of its batch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from server.inference.decoding import beam
 from server.inference.decoding.beam import search
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
-from server.inference.decoding.repetition import PATIENT, RepetitionGuard
+from server.inference.decoding.repetition import LENIENT, RepetitionGuard
 from server.inference.decoding.token_rules import RowDecoding
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
@@ -20,7 +20,7 @@ from server.inference.whisper.decoder import Decoder, DecoderState
 from server.inference.whisper.precision import Precision
 
 EXACT = Precision(encoder=torch.float32, decoder=torch.float32, quantised_decoder=False)
-FRAMES = 64
+ENCODER_FRAMES = 64
 
 
 @pytest.fixture(scope="module")
@@ -35,68 +35,74 @@ def sound(seed: int, seconds: float) -> NDArray[np.float32]:
 
 ROWS = [
     UtteranceAudio(sound(0, 1.2), "en"),
-    UtteranceAudio(sound(1, 0.7), None, RecognitionOptions(words=True, vocabulary=("hello", "scenario"))),
+    UtteranceAudio(sound(1, 0.7), None, RecognitionOptions(words=True, bias_terms=("hello", "there"))),
     UtteranceAudio(sound(2, 1.0), "de", RecognitionOptions(words=True)),
-    UtteranceAudio(sound(3, 0.5), None, RecognitionOptions(vocabulary=("scenario",) * 9, expected_language="de")),
+    UtteranceAudio(sound(3, 0.5), None, RecognitionOptions(bias_terms=("there",) * 9, expected_language="de")),
 ]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_row_gives_in_a_batch_what_it_gives_alone(beams: int, transcriber: Transcriber) -> None:
+def test_a_row_has_the_same_result_in_a_batch_and_alone(beams: int, transcriber: Transcriber) -> None:
     transcriber = transcriber.with_beams(beams)
-    together = transcriber.transcribe(ROWS, FRAMES)
-    for row, heard in zip(ROWS, together, strict=True):
-        (alone,) = transcriber.transcribe([row], FRAMES)
-        assert heard.tokens == alone.tokens
-        assert (heard.text, heard.language, heard.ending) == (alone.text, alone.language, alone.ending)
-        assert heard.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-3)
-        assert heard.no_speech_probability == pytest.approx(alone.no_speech_probability, abs=1e-3)
-        assert heard.language_probability == pytest.approx(alone.language_probability, abs=1e-3)
-        for word, same in zip(heard.words, alone.words, strict=True):
+    together = transcriber.transcribe(ROWS, ENCODER_FRAMES)
+    for row, hypothesis in zip(ROWS, together, strict=True):
+        (alone,) = transcriber.transcribe([row], ENCODER_FRAMES)
+        assert hypothesis.tokens == alone.tokens
+        assert (hypothesis.text, hypothesis.language, hypothesis.ending) == (alone.text, alone.language, alone.ending)
+        assert hypothesis.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-3)
+        assert hypothesis.no_speech_probability == pytest.approx(alone.no_speech_probability, abs=1e-3)
+        assert hypothesis.language_probability == pytest.approx(alone.language_probability, abs=1e-3)
+        for word, same in zip(hypothesis.words, alone.words, strict=True):
             assert word == replace(same, confidence=pytest.approx(same.confidence, abs=1e-3))
 
 
 @pytest.fixture
-def talkative(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber:
-    """Sets no stamps but the first, and may repeat itself, so that it does not stop at once."""
+def unstoppable(transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch) -> Transcriber:
+    """Decodes only the first timestamp, and may repeat itself, so that it does not stop at once."""
     monkeypatch.setattr(RepetitionGuard, "loop_start", lambda *_: None)
     never = transcriber._choose._never.clone()
-    never[transcriber.vocabulary.first_stamp + 1 :] = -torch.inf
+    never[transcriber.special_tokens.first_timestamp + 1 :] = -torch.inf
     monkeypatch.setattr(transcriber._choose, "_never", never)
     return transcriber
 
 
-def drafts(written: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Nothing, a beginning, all of it, what is wrong throughout, and what has one token too many and another wrong."""
-    half = len(written) // 2
-    wrong = tuple(token ^ 1 for token in written)
-    return [(), written[:half], written, wrong, (*written[:half], *wrong[half : half + 2], *written[half + 1 :])]
+def drafts(decoded: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Drafts: none, a beginning, all tokens, only wrong ones, and one with an extra token and a wrong one."""
+    half = len(decoded) // 2
+    wrong = tuple(token ^ 1 for token in decoded)
+    return [(), decoded[:half], decoded, wrong, (*decoded[:half], *wrong[half : half + 2], *decoded[half + 1 :])]
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_a_draft_changes_nothing_in_what_is_written(first: int, talkative: Transcriber) -> None:
-    without = talkative.transcribe(ROWS, FRAMES)
-    assert min(len(heard.written) for heard in without) > 12
+def test_a_draft_does_not_change_the_result(first: int, unstoppable: Transcriber) -> None:
+    without = unstoppable.transcribe(ROWS, ENCODER_FRAMES)
+    assert min(len(hypothesis.decoded_tokens) for hypothesis in without) > 12
     drafted = [
-        replace(row, options=replace(row.options, draft=drafts(heard.written)[(first + place) % 5]))
-        for place, (row, heard) in enumerate(zip(ROWS, without, strict=True))
+        replace(row, options=replace(row.options, draft=drafts(hypothesis.decoded_tokens)[(first + place) % 5]))
+        for place, (row, hypothesis) in enumerate(zip(ROWS, without, strict=True))
     ]
-    for heard, same in zip(talkative.transcribe(drafted, FRAMES), without, strict=True):
-        assert (heard.written, heard.text, heard.ending) == (same.written, same.text, same.ending)
-        assert heard.log_probabilities == pytest.approx(same.log_probabilities, abs=1e-3)
+    for hypothesis, same in zip(unstoppable.transcribe(drafted, ENCODER_FRAMES), without, strict=True):
+        assert (hypothesis.decoded_tokens, hypothesis.text, hypothesis.ending) == (
+            same.decoded_tokens,
+            same.text,
+            same.ending,
+        )
+        assert hypothesis.log_probabilities == pytest.approx(same.log_probabilities, abs=1e-3)
 
 
-def test_a_draft_is_read_and_not_written_again(talkative: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_draft_saves_decoding_steps(unstoppable: Transcriber, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = counted_steps(monkeypatch)
-    (heard,) = talkative.transcribe(ROWS[:1], FRAMES)
-    written, steps[:] = len(steps), []
-    (again,) = talkative.transcribe([replace(ROWS[0], options=RecognitionOptions(draft=heard.written))], FRAMES)
-    assert again.written == heard.written
-    assert len(steps) <= 4 < written
+    (hypothesis,) = unstoppable.transcribe(ROWS[:1], ENCODER_FRAMES)
+    decoded, steps[:] = len(steps), []
+    (again,) = unstoppable.transcribe(
+        [replace(ROWS[0], options=RecognitionOptions(draft=hypothesis.decoded_tokens))], ENCODER_FRAMES
+    )
+    assert again.decoded_tokens == hypothesis.decoded_tokens
+    assert len(steps) <= 4 < decoded
 
 
 def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each step of the decoder reads."""
+    """The number of tokens that each step of the decoder reads."""
     steps: list[int] = []
     step = Decoder.step
 
@@ -109,7 +115,7 @@ def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def assert_same(one: Hypothesis, other: Hypothesis) -> None:
-    """All but the last digits: the shape of a step decides which kernels compute it, on some processors."""
+    """Equal except for the last digits: on some processors the shape of a step determines its kernels."""
     assert one.log_probabilities == pytest.approx(other.log_probabilities, rel=1e-4)
     assert one.no_speech_probability == pytest.approx(other.no_speech_probability, rel=1e-4)
     assert one.language_probability == pytest.approx(other.language_probability, rel=1e-4)
@@ -117,65 +123,65 @@ def assert_same(one: Hypothesis, other: Hypothesis) -> None:
     assert replace(one, **inexact) == replace(other, **inexact)
 
 
-def test_a_likely_language_is_asked_about_and_written_in_with_one_step(
+def test_an_expected_language_is_checked_and_prompted_in_one_step(
     transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = ROWS[0].samples
-    (plain,) = transcriber.transcribe([UtteranceAudio(samples, None)], FRAMES)
+    (plain,) = transcriber.transcribe([UtteranceAudio(samples, None)], ENCODER_FRAMES)
     other = next(language for language in ("en", "de") if language != plain.language)
     steps = counted_steps(monkeypatch)
     monkeypatch.setattr("server.inference.decoding.language.SURE", 0.0)
     right, wrong = RecognitionOptions(expected_language=plain.language), RecognitionOptions(expected_language=other)
-    (heard,) = transcriber.transcribe([UtteranceAudio(samples, None, right)], FRAMES)
-    assert_same(heard, plain)
+    (hypothesis,) = transcriber.transcribe([UtteranceAudio(samples, None, right)], ENCODER_FRAMES)
+    assert_same(hypothesis, plain)
     taken, steps[:] = len(steps), []
-    (heard,) = transcriber.transcribe([UtteranceAudio(samples, None, wrong)], FRAMES)
-    assert_same(heard, plain)  # what is expected wrongly is asked again
+    (hypothesis,) = transcriber.transcribe([UtteranceAudio(samples, None, wrong)], ENCODER_FRAMES)
+    assert_same(hypothesis, plain)  # after a wrong expectation the prompts are read again
     assert len(steps) == taken + 1
 
 
-def test_beams_of_rows_that_are_done_are_dropped_and_those_that_go_on_write_the_same(
+def test_dropping_finished_rows_does_not_change_the_others(
     transcriber: Transcriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder, sizes = transcriber._decoder, list[int]()
-    audio = torch.randn(4, FRAMES, transcriber._shape.d_model, generator=torch.Generator().manual_seed(0))
-    prompts = torch.tensor([transcriber.vocabulary.prompt("en")]).repeat(4, 1)
-    prompts[1, 0] = transcriber.vocabulary.end
+    audio = torch.randn(4, ENCODER_FRAMES, transcriber._shape.d_model, generator=torch.Generator().manual_seed(0))
+    prompts = torch.tensor([transcriber.special_tokens.prompt("en")]).repeat(4, 1)
+    prompts[1, 0] = transcriber.special_tokens.end
 
-    def written() -> list[list[int]]:
+    def decoded() -> list[list[int]]:
         sizes.clear()
-        rows = [RowDecoding(transcriber.vocabulary, 29.0, cap, PATIENT) for cap in (12, 3, 24, 6)]
+        rows = [RowDecoding(transcriber.special_tokens, 29.0, cap, LENIENT) for cap in (12, 3, 24, 6)]
         state = decoder.start(audio, 64, padding=[0, 1, 0, 0])
         logits = decoder.logits(decoder.step(state, prompts)[:, -1])
         return [row.tokens for row in search(decoder, state, transcriber._choose, logits, rows, 3)]
 
     step = decoder.step
     monkeypatch.setattr(decoder, "step", lambda state, tokens: (sizes.append(len(tokens)), step(state, tokens))[1])
-    dropped = written()
+    dropped = decoded()
     assert {3, 9, 12} <= set(sizes[1:])
     assert sizes[1:] == sorted(sizes[1:], reverse=True)
     monkeypatch.setattr(beam, "_KEPT", 0.0)
-    assert written() == dropped
+    assert decoded() == dropped
     assert set(sizes[1:]) == {12}
 
 
-def test_the_terms_change_what_is_written_and_not_what_is_detected(transcriber: Transcriber) -> None:
+def test_bias_terms_change_the_text_and_not_the_detection(transcriber: Transcriber) -> None:
     plain = UtteranceAudio(ROWS[1].samples, None)
-    (without,) = transcriber.transcribe([plain], FRAMES)
-    (with_terms,) = transcriber.transcribe([ROWS[1]], FRAMES)
+    (without,) = transcriber.transcribe([plain], ENCODER_FRAMES)
+    (with_terms,) = transcriber.transcribe([ROWS[1]], ENCODER_FRAMES)
     assert without.log_probabilities != with_terms.log_probabilities
     assert without.language_probability == with_terms.language_probability
     assert without.no_speech_probability == with_terms.no_speech_probability
 
 
-def test_a_language_that_was_told_has_no_probability(transcriber: Transcriber) -> None:
-    told, asked = transcriber.transcribe(ROWS[:2], FRAMES)
-    assert told.language_probability is None
-    assert asked.language_probability is not None
+def test_a_requested_language_has_no_probability(transcriber: Transcriber) -> None:
+    requested, detected = transcriber.transcribe(ROWS[:2], ENCODER_FRAMES)
+    assert requested.language_probability is None
+    assert detected.language_probability is not None
 
 
 def test_an_expected_language_is_kept_while_the_model_is_unsure(transcriber: Transcriber) -> None:
     for language in ("en", "de", "jv"):
         options = RecognitionOptions(expected_language=language)
-        (heard,) = transcriber.transcribe([UtteranceAudio(ROWS[0].samples, None, options)], FRAMES)
-        assert heard.language == language or (heard.language_probability or 0) >= 0.8
+        (hypothesis,) = transcriber.transcribe([UtteranceAudio(ROWS[0].samples, None, options)], ENCODER_FRAMES)
+        assert hypothesis.language == language or (hypothesis.language_probability or 0) >= 0.8

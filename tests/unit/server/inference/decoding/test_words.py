@@ -32,20 +32,20 @@ def test_punctuation_belongs_to_its_word_and_takes_none_of_its_time() -> None:
     assert spans([' "', "Oh", ",", " dear", '."']) == [('"Oh,', 1, 2), ('dear."', 3, 4)]
 
 
-def test_what_a_word_has_inside_does_not_end_it() -> None:
+def test_punctuation_within_a_word_does_not_end_it() -> None:
     assert spans([" well", "-", "known", " 3", ".", "5"]) == [("well-known", 0, 3), ("3.5", 3, 6)]
 
 
-def test_punctuation_between_spaces_stands_for_itself() -> None:
+def test_punctuation_between_spaces_is_a_word() -> None:
     assert spans([" Bonjour", " ?"], "fr") == [("Bonjour", 0, 1), ("?", 1, 2)]
 
 
-def test_a_character_cut_in_two_is_put_together() -> None:
+def test_a_character_split_between_tokens_is_joined() -> None:
     raw = "é".encode()
     assert spans([" caf", raw[:1], raw[1:], " noir"], "fr") == [("café", 0, 3), ("noir", 3, 4)]
 
 
-def test_a_character_that_the_text_ends_within_is_kept_as_it_is_written() -> None:
+def test_an_incomplete_character_at_the_end_is_kept() -> None:
     assert spans([" caf", "é".encode()[:1]], "fr") == [("caf\N{REPLACEMENT CHARACTER}", 0, 1)]
 
 
@@ -75,7 +75,7 @@ def test_no_tokens_make_no_words() -> None:
     assert spans([]) == []
 
 
-def test_confidence_is_the_geometric_mean_of_what_is_spoken() -> None:
+def test_confidence_is_the_geometric_mean_of_spoken_tokens() -> None:
     (word,) = words([" fam", "ily", "."], chances=[0.9, 0.4, 0.01])
     assert word.confidence == pytest.approx(0.6)
 
@@ -90,7 +90,7 @@ def test_confidence_is_the_geometric_mean_of_what_is_spoken() -> None:
         ([], [], ""),
     ],
 )
-def test_a_text_is_certain_up_to_the_first_word_with_a_token_that_is_not(
+def test_a_text_is_certain_up_to_its_first_uncertain_word(
     pieces: list[str], chances: list[float], certain: str
 ) -> None:
     logs = [math.log(chance) for chance in chances]

@@ -7,26 +7,26 @@ from server.inference.batch_limits import BatchLimits
 from server.inference.scheduling.batch_policy import (
     BULK_FIRST,
     BULK_LAST,
+    ENCODER_FRAMES_PER_SECOND,
     FINALS_FIRST,
-    FRAMES_PER_SECOND,
     Candidate,
     Kind,
     next_batch,
     window,
 )
 
-LIMITS = BatchLimits(rows=4, frames=3000, waste=0.25)
+LIMITS = BatchLimits(rows=4, encoder_frames=3000, waste=0.25)
 
 
-def queue(*frames: int, model: str = "base") -> list[Candidate]:
-    return [Candidate(model, count) for count in frames]
+def queue(*encoder_frames: int, model: str = "base") -> list[Candidate]:
+    return [Candidate(model, count) for count in encoder_frames]
 
 
 def test_an_empty_queue_has_no_batch() -> None:
     assert next_batch([], LIMITS) == []
 
 
-def test_the_longest_waiting_utterance_goes_even_if_it_exceeds_the_limits_alone() -> None:
+def test_the_longest_waiting_utterance_goes_even_if_it_exceeds_the_limits() -> None:
     assert next_batch(queue(5000), LIMITS) == [0]
 
 
@@ -38,7 +38,7 @@ def test_a_long_utterance_does_not_join_a_short_one() -> None:
     assert next_batch(queue(200, 1500, 200), LIMITS) == [0, 2]
 
 
-def test_a_batch_holds_one_model_and_the_other_takes_its_turn_when_it_is_first() -> None:
+def test_a_batch_has_one_model_that_of_its_first_utterance() -> None:
     mixed = [Candidate("base", 300), Candidate("large", 300), Candidate("base", 300)]
     assert next_batch(mixed, LIMITS) == [0, 2]
     assert next_batch(mixed[1:2], LIMITS) == [0]
@@ -52,48 +52,50 @@ def test_a_batch_never_holds_more_frames_than_allowed() -> None:
     assert next_batch(queue(*[1500] * 4), LIMITS) == [0, 1]
 
 
-def final(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
-    return Candidate(model, frames, session, turn)
+def final(session: str, turn: float = 0.0, encoder_frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, encoder_frames, session, turn)
 
 
-def partial(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
-    return Candidate(model, frames, session, turn, "partial")
+def partial(session: str, turn: float = 0.0, encoder_frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, encoder_frames, session, turn, "partial")
 
 
-def bulk(session: str, turn: float = 0.0, frames: int = 300, model: str = "base") -> Candidate:
-    return Candidate(model, frames, session, turn, "ahead")
+def bulk(session: str, turn: float = 0.0, encoder_frames: int = 300, model: str = "base") -> Candidate:
+    return Candidate(model, encoder_frames, session, turn, "bulk")
 
 
 def test_finals_go_before_partials_and_never_with_them() -> None:
     assert next_batch([partial("a", 1), final("b", 2), partial("c", 3), final("d", 4)], LIMITS) == [1, 3]
 
 
-def test_live_finals_begin_a_batch_and_those_that_are_ahead_fill_it() -> None:
+def test_live_finals_begin_a_batch_and_bulk_finals_fill_it() -> None:
     assert next_batch([bulk("a", 1), bulk("a", 1), final("b", 2), partial("c", 0)], LIMITS) == [2, 0, 1]
 
 
-def test_partials_may_go_before_those_that_are_ahead_and_never_before_live_finals() -> None:
+def test_partials_may_precede_bulk_finals_and_never_live_finals() -> None:
     waiting = [bulk("a", 1), partial("b", 2)]
     assert next_batch(waiting, LIMITS) == [0]
     assert next_batch(waiting, LIMITS, BULK_LAST) == [1]
     assert next_batch([*waiting, final("c", 3)], LIMITS, BULK_LAST) == [2, 0]
 
 
-def test_those_that_are_ahead_may_go_before_live_finals() -> None:
+def test_bulk_finals_may_precede_live_finals() -> None:
     assert next_batch([final("a", 1), bulk("b", 2)], LIMITS, BULK_FIRST) == [1, 0]
 
 
-def test_who_has_just_begun_to_speak_has_a_partial_before_who_speaks_on_unless_that_has_waited_long() -> None:
-    speaks_on = partial("a", turn=1.0, frames=500)
-    assert next_batch([speaks_on, partial("b", turn=4.9, frames=100)], LIMITS) == [1]
-    assert next_batch([speaks_on, partial("b", turn=5.1, frames=100)], LIMITS) == [0]
-    assert next_batch([final("a", turn=1.0, frames=500), final("b", turn=1.1, frames=100)], LIMITS) == [0]
+def test_a_short_partial_precedes_a_long_one_that_waits_little_longer() -> None:
+    long_partial = partial("a", turn=1.0, encoder_frames=500)
+    assert next_batch([long_partial, partial("b", turn=4.9, encoder_frames=100)], LIMITS) == [1]
+    assert next_batch([long_partial, partial("b", turn=5.1, encoder_frames=100)], LIMITS) == [0]
+    assert next_batch([final("a", turn=1.0, encoder_frames=500), final("b", turn=1.1, encoder_frames=100)], LIMITS) == [
+        0
+    ]
 
 
 def test_a_batch_of_partials_is_smaller() -> None:
-    limits = BatchLimits(rows=4, frames=3000, waste=0.25, partial_rows=2)
+    limits = BatchLimits(rows=4, encoder_frames=3000, waste=0.25, partial_rows=2)
     assert next_batch([partial(name) for name in "abcd"], limits) == [0, 1]
-    assert next_batch([partial(name, frames=1500) for name in "abcd"], limits) == [0]
+    assert next_batch([partial(name, encoder_frames=1500) for name in "abcd"], limits) == [0]
 
 
 def test_the_next_of_every_session_goes_before_the_second_of_any() -> None:
@@ -105,11 +107,11 @@ def test_a_batch_begins_with_the_turn_that_has_waited_longest() -> None:
     assert next_batch([final("a", 5), final("b", 2, model="large"), final("c", 3)], LIMITS) == [1]
 
 
-kinds = st.sampled_from(["live", "ahead", "partial"])
+kinds = st.sampled_from(["live", "bulk", "partial"])
 candidates = st.builds(
     Candidate,
     model=st.sampled_from(["a", "b"]),
-    frames=st.integers(32, 1500),
+    encoder_frames=st.integers(32, 1500),
     session=st.integers(0, 5),
     turn=st.floats(0, 9),
     kind=kinds,
@@ -117,26 +119,22 @@ candidates = st.builds(
 
 
 @given(st.lists(candidates, min_size=1, max_size=40), st.sampled_from([FINALS_FIRST, BULK_LAST, BULK_FIRST]))
-def test_every_batch_keeps_to_the_limits_and_is_of_one_model_and_begins_with_what_goes_first(
-    waiting: list[Candidate], precedence: tuple[Kind, ...]
-) -> None:
+def test_every_batch_keeps_limits_model_and_precedence(waiting: list[Candidate], precedence: tuple[Kind, ...]) -> None:
     chosen = next_batch(waiting, LIMITS, precedence)
     batch = [waiting[index] for index in chosen]
     is_partial = batch[0].kind == "partial"
     limits = LIMITS.for_partials() if is_partial else LIMITS
-    used, total = sum(job.frames for job in batch), max(job.frames for job in batch) * len(batch)
+    used, total = sum(job.encoder_frames for job in batch), max(job.encoder_frames for job in batch) * len(batch)
     assert len(set(chosen)) == len(chosen)
     assert len({(job.model, job.kind == "partial") for job in batch}) == 1
     assert batch[0].kind == next(kind for kind in precedence if kind in {job.kind for job in waiting})
     assert len(batch) <= limits.rows
-    assert total <= limits.frames or len(batch) == 1
+    assert total <= limits.encoder_frames or len(batch) == 1
     assert total - used <= limits.waste * total
 
 
 @given(st.lists(candidates, min_size=1, max_size=40), kinds)
-def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer_but_partials_by_half_their_length(
-    waiting: list[Candidate], kind: Kind
-) -> None:
+def test_a_batch_begins_with_the_first_utterance_that_waited_longest(waiting: list[Candidate], kind: Kind) -> None:
     waiting = [replace(job, kind=kind) for job in waiting]
     head = next_batch(waiting, LIMITS)[0]
     firsts: dict[object, int] = {}
@@ -147,12 +145,12 @@ def test_a_batch_begins_with_a_session_s_first_and_no_first_has_waited_longer_bu
         assert waiting[head].turn == min(waiting[index].turn for index in firsts.values())
         return
     for index in firsts.values():
-        longer = (waiting[index].frames - waiting[head].frames) / FRAMES_PER_SECOND
+        longer = (waiting[index].encoder_frames - waiting[head].encoder_frames) / ENCODER_FRAMES_PER_SECOND
         assert waiting[index].turn + longer / 2 >= waiting[head].turn - 1e-9
 
 
 @given(st.lists(candidates, max_size=30))
-def test_every_utterance_is_served_in_the_end(waiting: list[Candidate]) -> None:
+def test_every_utterance_is_served_eventually(waiting: list[Candidate]) -> None:
     batches, most = 0, len(waiting)
     while waiting:
         chosen = set(next_batch(waiting, LIMITS))
@@ -163,6 +161,6 @@ def test_every_utterance_is_served_in_the_end(waiting: list[Candidate]) -> None:
 
 @given(st.floats(0, 30))
 def test_the_window_holds_the_utterance_and_a_margin_of_silence(seconds: float) -> None:
-    frames = window(seconds, 1500)
-    assert frames == 1500 or seconds + 1.5 <= frames / 50 <= seconds + 2.14
-    assert frames % 32 == 0 or frames == 1500
+    encoder_frames = window(seconds, 1500)
+    assert encoder_frames == 1500 or seconds + 1.5 <= encoder_frames / 50 <= seconds + 2.14
+    assert encoder_frames % 32 == 0 or encoder_frames == 1500

@@ -1,4 +1,4 @@
-"""The engine around a worker that dies; what it makes of speech is tested on the real weights."""
+"""The engine around a worker that dies; transcription is tested on the real weights."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from server.inference.scheduling.engine import Engine
 from server.inference.scheduling.job_queue import JobQueue
 
 
-async def test_an_engine_whose_thread_has_died_says_so_and_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_whose_thread_died_reports_it_and_refuses_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: object) -> None:
         raise MemoryError
 
@@ -23,7 +23,7 @@ async def test_an_engine_whose_thread_has_died_says_so_and_takes_nothing(monkeyp
             await engine.recognize("fast", np.zeros(16_000, np.float32), "en")
 
 
-async def test_an_engine_that_is_left_has_not_died(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_was_exited_has_not_died(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_load", lambda _: {})
     async with Engine(InferenceSettings()) as engine:
         pass

@@ -13,7 +13,7 @@ from server.inference.scheduling.job import Job
 from server.inference.scheduling.job_queue import JobQueue
 from server.inference.scheduling.owner import Owner
 
-ONE_AT_A_TIME = BatchLimits(rows=1, frames=1500, waste=0.25)
+ONE_AT_A_TIME = BatchLimits(rows=1, encoder_frames=1500, waste=0.25)
 
 
 def job(
@@ -35,14 +35,14 @@ def queue_of(*jobs: Job, limits: BatchLimits = ONE_AT_A_TIME) -> JobQueue:
 
 
 def served(queue: JobQueue, start: float) -> list[Job]:
-    """Everything, in the order in which it is taken, a second apart."""
+    """All jobs in the order in which they are taken, a second apart."""
     order: list[Job] = []
     while batch := queue.take(start + len(order)):
         order += batch
     return order
 
 
-def test_a_session_with_much_waiting_takes_turns_with_one_that_comes_later() -> None:
+def test_a_session_with_many_jobs_takes_turns_with_a_later_one() -> None:
     many = [job("many", 0) for _ in range(4)]
     queue = queue_of(*many)
     first = queue.take(1)
@@ -53,7 +53,7 @@ def test_a_session_with_much_waiting_takes_turns_with_one_that_comes_later() -> 
     assert served(queue, 3) == [many[1], late[1], many[2], many[3]]
 
 
-def test_partials_take_their_share_of_the_time_and_finals_what_they_need() -> None:
+def test_partials_take_their_share_and_finals_all_they_need() -> None:
     queue = JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.2)
     now, busy, pauses = 1000.0, 0.0, 0.0
     while now < 1200:
@@ -68,46 +68,46 @@ def test_partials_take_their_share_of_the_time_and_finals_what_they_need() -> No
             assert pause > 0
             final = job("b", now)
             queue.add(final)
-            assert queue.take(now) == [final], "finals wait for nothing"
+            assert queue.take(now) == [final], "finals do not wait for the allowance"
             now += pause
             pauses += pause
     assert busy / (busy + pauses) == pytest.approx(0.2, abs=0.02)
 
 
-def test_there_is_time_for_a_final_that_is_alone_whatever_partials_wait() -> None:
+def test_a_lone_final_finds_the_engine_idle_whatever_partials_wait() -> None:
     queue = queue_of(job("a", 0), partial("b", 0))
     assert [each.is_idle for each in queue.take(1)] == [True]
 
 
-def test_there_is_no_time_where_another_final_waits_or_shares_the_batch() -> None:
-    queue = queue_of(job("a", 0), job("b", 0), job("c", 0), limits=BatchLimits(rows=2, frames=1500, waste=0.25))
+def test_the_engine_is_not_idle_with_another_final() -> None:
+    queue = queue_of(job("a", 0), job("b", 0), job("c", 0), limits=BatchLimits(rows=2, encoder_frames=1500, waste=0.25))
     assert [each.is_idle for each in queue.take(1)] == [False, False]
-    assert [each.is_idle for each in queue.take(1.5)] == [False], "others had theirs just now"
+    assert [each.is_idle for each in queue.take(1.5)] == [False], "other sessions had finals just now"
     for each in (job("d", 3), job("d", 3)):
         queue.add(each)
-        assert [taken.is_idle for taken in queue.take(3)] == [True], "nobody else has had one for a while"
+        assert [taken.is_idle for taken in queue.take(3)] == [True], "no other session has had one for a while"
     waiting = queue_of(job("a", 0), job("b", 0))
     assert [each.is_idle for each in waiting.take(1)] == [False]
 
 
-def test_where_nothing_waits_there_is_no_end_to_the_pause() -> None:
+def test_an_empty_queue_pauses_without_limit() -> None:
     assert JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.2).pause(1000) is None
 
 
-def test_a_newer_partial_takes_the_place_and_the_turn_of_the_one_that_waits() -> None:
+def test_a_newer_partial_replaces_the_waiting_one_and_keeps_its_turn() -> None:
     old, other, new = partial("a", 0), partial("b", 1), partial("a", 2)
     queue = queue_of(old, other)
     assert queue.add(new) is old
     assert served(queue, 3) == [new, other]
 
 
-def test_a_partial_replaces_none_of_another_session_and_no_final() -> None:
+def test_a_partial_replaces_only_partials_of_its_session() -> None:
     queue = queue_of(job("a", 0), partial("b", 0))
     assert queue.add(partial("a", 1)) is None
     assert len(queue) == 3
 
 
-def test_partials_take_no_room_from_finals() -> None:
+def test_partials_and_finals_have_separate_limits() -> None:
     queue = JobQueue(ONE_AT_A_TIME, most=2)
     for number in range(2):
         queue.add(partial(number, 0))
@@ -119,7 +119,7 @@ def test_partials_take_no_room_from_finals() -> None:
     assert queue.add(partial(0, 1)) is not None
 
 
-def test_what_is_done_again_keeps_its_turn() -> None:
+def test_a_job_that_is_put_back_keeps_its_turn() -> None:
     jobs = [job("a", 0), job("a", 0), job("b", 0.5)]
     queue = queue_of(*jobs)
     first = queue.take(1)
@@ -127,18 +127,18 @@ def test_what_is_done_again_keeps_its_turn() -> None:
     assert served(queue, 2) == [jobs[0], jobs[2], jobs[1]]
 
 
-def test_partials_are_given_up_while_finals_wait_too_long_and_tried_again_later() -> None:
+def test_partials_are_dropped_while_finals_wait_too_long() -> None:
     queue = queue_of(*[job(number, 0) for number in range(3)], limits=BatchLimits(3, 4500, 0.5))
     queue.add(partial("x", 0))
     assert queue.drop_partials_without_time(0.0) == []
     queue.take(2.0)
-    given_up = queue.drop_partials_without_time(2.0)
-    assert [each.session for each in given_up] == ["x"]
+    dropped = queue.drop_partials_without_time(2.0)
+    assert [each.session for each in dropped] == ["x"]
     queue.add(partial("x", 20.0))
     assert queue.drop_partials_without_time(20.0) == []
 
 
-def test_a_session_that_waits_for_itself_leaves_time_for_partials() -> None:
+def test_waiting_for_its_own_session_leaves_time_for_partials() -> None:
     queue = queue_of(*[job("bulk", 0) for _ in range(50)])
     for number in range(50):
         queue.take(number * 0.2)
@@ -146,7 +146,7 @@ def test_a_session_that_waits_for_itself_leaves_time_for_partials() -> None:
     assert queue.drop_partials_without_time(10.0) == []
 
 
-def test_a_slow_model_is_not_late_for_a_session_that_waits_for_itself() -> None:
+def test_waiting_for_its_own_session_is_no_queue_delay() -> None:
     queue, now = queue_of(), 0.0
     for _ in range(10):
         queue.add(job("a", now))
@@ -159,20 +159,20 @@ def test_a_slow_model_is_not_late_for_a_session_that_waits_for_itself() -> None:
     assert queue.queue_delay(now) == 0
 
 
-def test_one_that_waits_for_a_slow_batch_makes_the_server_late_only_if_many_do() -> None:
-    queue, now, seen = queue_of(), 0.0, []
+def test_single_slow_batches_keep_the_queue_delay_low() -> None:
+    queue, now, delays = queue_of(), 0.0, []
     for _ in range(10):
         queue.add(job("slow", now, model="large"))
         queue.take(now)
         queue.add(job("fast", now + 0.1))
-        seen.append(queue.queue_delay(now + 4))
+        delays.append(queue.queue_delay(now + 4))
         queue.take(now + 4)
         queue.take(now + 4.2)
         now += 8
-    assert 1 < max(seen) < 3, "the model is free for half of the time"
+    assert 1 < max(delays) < 3, "the model is free for half of the time"
 
 
-def test_a_server_is_late_as_soon_as_one_has_waited_through_a_batch_of_others() -> None:
+def test_waiting_through_a_batch_of_others_counts_in_full_at_once() -> None:
     queue = queue_of(*[job(number, 0) for number in range(4)])
     queue.take(0)
     assert queue.queue_delay(2.5) == 2.5
@@ -180,7 +180,7 @@ def test_a_server_is_late_as_soon_as_one_has_waited_through_a_batch_of_others() 
     assert queue.queue_delay(4) == 4
 
 
-def test_a_model_that_hangs_makes_the_server_late_in_the_end() -> None:
+def test_a_model_that_hangs_raises_the_queue_delay() -> None:
     queue = queue_of(job("a", 0))
     queue.take(0)
     queue.add(job("b", 1))
@@ -188,8 +188,8 @@ def test_a_model_that_hangs_makes_the_server_late_in_the_end() -> None:
     assert queue.queue_delay(12) > 3
 
 
-def test_many_that_have_not_waited_do_not_make_good_for_one_that_has() -> None:
-    limits = BatchLimits(rows=8, frames=12000, waste=0.25)
+def test_many_short_waits_do_not_compensate_a_long_one() -> None:
+    limits = BatchLimits(rows=8, encoder_frames=12000, waste=0.25)
     queue = queue_of(limits=limits)
     for now in range(20):
         for number in range(7):
@@ -199,16 +199,16 @@ def test_many_that_have_not_waited_do_not_make_good_for_one_that_has() -> None:
     assert queue.queue_delay(19) > 3
 
 
-def test_what_is_done_again_has_waited_for_itself() -> None:
+def test_repeated_attempts_are_no_queue_delay() -> None:
     queue = queue_of(job("a", 0))
     for now in (0, 5, 10):
         batch = queue.take(now)
-        batch[0].trace = {"tries": 1}
+        batch[0].trace = {"attempts": 1}
         queue.put_back(batch)
     assert queue.queue_delay(15) == 0
 
 
-def test_what_was_late_is_forgotten() -> None:
+def test_the_queue_delay_decays() -> None:
     queue = queue_of(*[job(number, 0) for number in range(10)])
     served(queue, 1)
     assert queue.queue_delay(11) > 3
@@ -216,7 +216,7 @@ def test_what_was_late_is_forgotten() -> None:
 
 
 class Machine:
-    """A model whose batches take a second for a final and a fifth for a partial, with a queue in front of it."""
+    """A simulated model whose batches take 1 s per final and 0.2 s per partial, with its queue."""
 
     def __init__(self) -> None:
         self.queue = queue_of()
@@ -224,10 +224,10 @@ class Machine:
         self.spent: Counter[str] = Counter()
         """Seconds by session and kind."""
         self.waits: list[float] = []
-        """Of live finals, each."""
+        """The wait of each live final."""
 
     def run(self, seconds: float, arrivals: Callable[["Machine"], None]) -> None:
-        """Lets `arrivals` add what has come by now before each batch."""
+        """Before each batch, `arrivals` adds the jobs that have arrived by then."""
         end = self.now + seconds
         while self.now < end:
             arrivals(self)
@@ -242,7 +242,7 @@ class Machine:
 
 
 class Upload:
-    """Keeps four utterances of 5 s at the engine."""
+    """Keeps four utterances of 5 s in the queue."""
 
     def __init__(self, name: str = "upload") -> None:
         self.name = name
@@ -256,7 +256,7 @@ class Upload:
 
 
 class Live:
-    """Speaks for 5 s at a time without a pause, and asks for a partial every half second."""
+    """Speaks for 5 s at a time without a pause, and requests a partial every half second."""
 
     def __init__(self) -> None:
         self.next_partial, self.next_final = 0.5, 5.0
@@ -271,20 +271,20 @@ class Live:
 
 
 @pytest.mark.parametrize("uploads", [1, 3])
-def test_uploads_leave_half_of_the_time_to_partials_and_make_no_live_final_wait_for_more_than_a_batch(
+def test_uploads_leave_time_to_partials_and_do_not_delay_live_finals(
     uploads: int,
 ) -> None:
     machine, sources = Machine(), [Live(), *[Upload(f"upload {number}") for number in range(uploads)]]
     machine.run(100, lambda machine: [source(machine) for source in sources])
     assert machine.spent["live final"] >= 18
     assert max(machine.waits) <= 1.1
-    # It asks for one each half second, and one that waits is replaced.
+    # It requests a partial each half second, and a waiting one is replaced.
     assert machine.spent["live partial"] > 0.2 * 50
     assert sum(machine.spent[f"upload {number} final"] for number in range(uploads)) > 50
     assert machine.queue.queue_delay(machine.now) < 1.1
 
 
-def test_partials_of_many_leave_half_of_the_time_to_an_upload() -> None:
+def test_partials_of_many_sessions_leave_half_the_time_to_uploads() -> None:
     machine, upload = Machine(), Upload()
 
     def arrive(machine: Machine) -> None:
@@ -297,7 +297,7 @@ def test_partials_of_many_leave_half_of_the_time_to_an_upload() -> None:
     assert min(machine.spent[f"live {number} partial"] for number in range(20)) > 1
 
 
-def test_live_finals_that_take_all_the_time_leave_an_upload_a_batch_now_and_then() -> None:
+def test_live_finals_at_full_load_do_not_starve_an_upload() -> None:
     machine, upload = Machine(), Upload()
 
     def arrive(machine: Machine) -> None:
@@ -308,16 +308,16 @@ def test_live_finals_that_take_all_the_time_leave_an_upload_a_batch_now_and_then
     assert 8 <= machine.spent["upload final"] <= 14
 
 
-def test_a_session_that_speaks_is_not_behind_partials_however_many_of_its_finals_wait() -> None:
+def test_live_finals_precede_partials_however_many_wait() -> None:
     queue = queue_of(*[job("live", 5.0 * number, seconds=5.0) for number in range(1, 5)])
     queue.add(partial("other", 20))
     assert [each.session for each in served(queue, 20)] == ["live"] * 4 + ["other"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 60)), max_size=40), st.floats(0.1, 1.4))
-def test_a_model_that_is_fast_enough_for_all_is_never_late(arrivals: list[tuple[int, float]], seconds: float) -> None:
-    """Every batch takes so long, and holds all that waits: nobody is passed over, and nobody waits longer."""
-    queue = queue_of(limits=BatchLimits(rows=100, frames=10**6, waste=0.25))
+def test_a_model_that_is_fast_enough_has_no_queue_delay(arrivals: list[tuple[int, float]], seconds: float) -> None:
+    """Every batch takes so long, and holds all waiting jobs: none is passed over, and none waits longer."""
+    queue = queue_of(limits=BatchLimits(rows=100, encoder_frames=10**6, waste=0.25))
     arrivals.sort(key=lambda arrival: arrival[1])
     now = 0.0
     while arrivals:
@@ -331,7 +331,7 @@ def test_a_model_that_is_fast_enough_for_all_is_never_late(arrivals: list[tuple[
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_from("ab")), max_size=40))
-def test_between_two_of_one_session_every_session_that_waits_is_served(arrivals: list[tuple[int, int, str]]) -> None:
+def test_every_waiting_session_is_served_between_two_jobs_of_another(arrivals: list[tuple[int, int, str]]) -> None:
     arrivals.sort(key=lambda arrival: arrival[1])
     queue = queue_of(*[job(session, at, model=model) for session, at, model in arrivals])
     order = [each.session for each in served(queue, 21)]
@@ -355,12 +355,12 @@ def test_tenants_take_turns_before_their_sessions_do(is_partial: bool) -> None:
     late = job(other, 1.5, is_partial=is_partial)
     queue.add(late)
     assert first[0].tenant == "flood"
-    assert queue.take(2) == [late], "the others have waited longer, and their tenant has just been served"
+    assert queue.take(2) == [late], "the others have waited longer, but their tenant has just been served"
     assert len(served(queue, 3)) == 19
 
 
-def test_a_tenant_s_only_session_waits_for_one_batch_of_a_flood_however_many_sessions_that_has() -> None:
-    limits = BatchLimits(rows=4, frames=4500, waste=0.25)
+def test_a_single_session_waits_one_batch_for_a_tenant_with_many() -> None:
+    limits = BatchLimits(rows=4, encoder_frames=4500, waste=0.25)
     queue, flood, other = queue_of(limits=limits), [Owner("flood") for _ in range(40)], Owner("other")
     waits = []
     for now in range(100):
@@ -376,7 +376,7 @@ def test_a_tenant_s_only_session_waits_for_one_batch_of_a_flood_however_many_ses
     assert queue.queue_delay(100, "a third") < 1.1
 
 
-def test_where_many_tenants_wait_for_each_other_a_new_one_would_wait_as_well() -> None:
+def test_the_delay_between_many_tenants_counts_for_a_new_one() -> None:
     queue = queue_of(*[job(Owner(f"tenant {number}"), 0) for number in range(10)])
     served_at = 0.0
     for _ in range(8):
@@ -385,8 +385,8 @@ def test_where_many_tenants_wait_for_each_other_a_new_one_would_wait_as_well() -
     assert queue.queue_delay(served_at, "a new one") > 3
 
 
-def test_a_tenant_that_hands_over_long_utterances_does_not_keep_short_ones_of_another_out_for_long() -> None:
-    limits = BatchLimits(rows=8, frames=3000, waste=0.25)
+def test_long_utterances_of_a_tenant_do_not_delay_another_for_long() -> None:
+    limits = BatchLimits(rows=8, encoder_frames=3000, waste=0.25)
     queue = queue_of(limits=limits)
     for _ in range(8):
         queue.add(Job("base", job("x", 0).utterance, 1500, lambda _: None, session=Owner("long"), arrived=0))
@@ -396,7 +396,7 @@ def test_a_tenant_that_hands_over_long_utterances_does_not_keep_short_ones_of_an
     assert queue.take(1) == [short]
 
 
-def test_what_a_queue_remembers_of_tenants_is_bounded() -> None:
+def test_the_state_for_tenants_is_bounded() -> None:
     queue = queue_of()
     for number in range(1000):
         queue.add(job(Owner(number), number))
@@ -405,10 +405,10 @@ def test_what_a_queue_remembers_of_tenants_is_bounded() -> None:
     assert len(queue._queue_delay._within) < 20
 
 
-def test_a_flood_of_another_tenant_leaves_a_speaker_interim_results_in_their_share() -> None:
+def test_a_flood_of_another_tenant_leaves_a_share_for_partials() -> None:
     machine, flood, speaker = Machine(), [Owner("flood") for _ in range(10)], Owner("other")
     machine.queue = JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.25)
-    tried: list[float] = []
+    passes: list[float] = []
 
     def arrive(machine: Machine) -> None:
         for owner in flood:
@@ -417,20 +417,20 @@ def test_a_flood_of_another_tenant_leaves_a_speaker_interim_results_in_their_sha
             machine.queue.add(partial(owner, machine.now))
         machine.queue.add(partial(speaker, machine.now))
         if any(taken.session is speaker for taken in machine.queue._at_model):
-            tried.append(machine.now)
+            passes.append(machine.now)
 
     machine.run(100, arrive)
-    assert len(tried) >= 20
+    assert len(passes) >= 20
     assert sum(seconds for name, seconds in machine.spent.items() if name.endswith("final")) > 70
 
 
-def test_the_partials_of_a_tenant_wait_for_live_finals_of_one_that_has_few() -> None:
+def test_partials_wait_for_live_finals_of_a_tenant_with_few() -> None:
     queue = queue_of(job(Owner("a"), 0), partial(Owner("b"), 0))
     assert [each.is_partial for each in served(queue, 0.1)] == [False, True]
 
 
-def test_a_part_goes_in_the_place_of_its_utterance_and_is_no_further_speech() -> None:
-    """It is neither refused by a full queue, nor does its session get ahead of its time for it."""
+def test_a_part_keeps_the_turn_of_its_utterance_and_is_not_paced() -> None:
+    """It is not refused by a full queue, and does not make its session bulk."""
     queue = JobQueue(ONE_AT_A_TIME, most=2)
     whole = job("a", 0.0, seconds=20.0)
     queue.add(whole)
@@ -440,7 +440,7 @@ def test_a_part_goes_in_the_place_of_its_utterance_and_is_no_further_speech() ->
         queue.add(each)
     part = whole.of_part(whole.utterance, 300)
     queue.add(part)
-    assert part.was_tried
+    assert part.is_repeat
     assert (part.is_bulk, part.is_partial, part.session) == (False, False, "a")
     assert set(served(queue, 1.0)) == {part, *waiting}
     assert not queue.add(after := job("a", 30.0, seconds=1.0))

@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> Ct2Source:
 
 @pytest.fixture
 def conversions(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Replaces the conversion by one that writes one file; lists where it was asked to write."""
+    """Replaces the conversion by one that writes one file. Returns the list of its targets."""
     targets: list[Path] = []
 
     def convert(_: Ct2Source, target: Path) -> None:
@@ -42,7 +42,7 @@ def test_weights_are_converted_once(source: Ct2Source, tmp_path: Path, conversio
     assert len(conversions) == 1
 
 
-def test_changed_weights_are_converted_anew(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
+def test_changed_weights_are_converted_again(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
     changed = Ct2Source("small", "2", source.parts, source.config, source.tokenizer)
     assert converted(source, tmp_path, quiet) != converted(changed, tmp_path, quiet)
 
@@ -60,7 +60,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     assert [path.name for path in (tmp_path / "weights").iterdir() if path.is_dir()] == []
 
 
-def test_what_a_killed_process_left_is_not_used_and_is_removed(
+def test_files_of_a_killed_process_are_not_used_and_removed(
     source: Ct2Source, tmp_path: Path, conversions: list[Path]
 ) -> None:
     entry = converted(source, tmp_path, quiet)
@@ -87,7 +87,7 @@ def test_an_entry_that_was_changed_is_rebuilt(source: Ct2Source, tmp_path: Path,
     assert len(conversions) == 2
 
 
-def test_a_source_that_is_not_the_known_one_is_refused(tmp_path: Path, conversions: list[Path]) -> None:
+def test_a_source_that_does_not_match_its_digests_is_refused(tmp_path: Path, conversions: list[Path]) -> None:
     part, other = tmp_path / "model.bin", tmp_path / "config.json"
     part.write_bytes(b"weights")
     other.write_bytes(b"{}")
@@ -102,7 +102,7 @@ def test_a_source_that_is_not_the_known_one_is_refused(tmp_path: Path, conversio
     assert len(conversions) == 1
 
 
-def test_too_little_room_is_told_before_anything_is_written(
+def test_too_little_disk_space_is_reported_before_anything_is_written(
     source: Ct2Source, tmp_path: Path, conversions: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = cache.shutil.disk_usage(tmp_path)
@@ -118,9 +118,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(source: Ct2Source, tm
         converted(source, tmp_path / "file", quiet)
 
 
-def test_progress_is_told_when_there_is_work_and_not_else(
-    source: Ct2Source, tmp_path: Path, conversions: list[Path]
-) -> None:
+def test_progress_is_reported_only_if_there_is_work(source: Ct2Source, tmp_path: Path, conversions: list[Path]) -> None:
     lines: list[str] = []
     converted(source, tmp_path, lines.append)
     assert lines == ["converting small (once)", "converted small"]

@@ -69,7 +69,7 @@ def test_every_half_precision_tensor_keeps_its_bits(
 
 
 @pytest.mark.parametrize("store", [as_int8, as_int16])
-def test_quantised_tensors_come_back_within_a_step(
+def test_quantised_tensors_are_restored_within_a_step(
     store: Callable[..., Any], small_whisper: Any, ct2_tensors: Tensors
 ) -> None:
     converted = hugging_face_tensors(ct2_tensors(store))
@@ -87,7 +87,7 @@ def test_transformers_loads_what_was_converted(small_whisper: Any, ct2_directory
     assert loaded.generation_config.lang_to_id == {"<|en|>": 50259}
 
 
-def test_a_model_in_pieces_is_joined_and_leaves_no_scrap(ct2_directory: Path, tmp_path: Path) -> None:
+def test_a_model_in_pieces_is_joined_without_temporary_files(ct2_directory: Path, tmp_path: Path) -> None:
     whole = (ct2_directory / "model.bin").read_bytes()
     (ct2_directory / "1").write_bytes(whole[:1000])
     (ct2_directory / "2").write_bytes(whole[1000:])

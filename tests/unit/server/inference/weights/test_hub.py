@@ -14,18 +14,18 @@ def quiet(_: str) -> None:
     pass
 
 
-def test_a_repository_is_fetched_without_what_is_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, object] = {}
+def test_only_the_needed_files_of_a_repository_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: dict[str, object] = {}
 
     def snapshot_download(repository: str, **options: object) -> str:
-        asked.update(options, repository=repository)
+        requests.update(options, repository=repository)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert download("openai/whisper-tiny", tmp_path / "hub", quiet) == tmp_path
-    assert asked["repository"] == "openai/whisper-tiny"
-    assert asked["cache_dir"] == tmp_path / "hub"
-    patterns = asked["allow_patterns"]
+    assert requests["repository"] == "openai/whisper-tiny"
+    assert requests["cache_dir"] == tmp_path / "hub"
+    patterns = requests["allow_patterns"]
     assert isinstance(patterns, list)
     assert "model.safetensors" in patterns
     assert "pytorch_model.bin" not in patterns
@@ -46,7 +46,7 @@ NO_ANSWER = httpx2.Response(404, request=httpx2.Request("GET", "https://hub.inva
         ),
     ],
 )
-def test_what_goes_wrong_is_one_clear_sentence(
+def test_a_failed_download_is_one_clear_sentence(
     error: Exception, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def snapshot_download(*_: object, **__: object) -> str:
@@ -66,13 +66,13 @@ SMALL_DIGEST = hashlib.sha1(b"blob %d\0%s" % (len(SMALL), SMALL)).hexdigest()  #
 
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Lays the hub's cache out as the hub's library does, and lists the revisions that were asked for."""
-    asked: list[object] = []
+    """Lays out the hub's cache as the hub's library does. Returns the list of requested revisions."""
+    requests: list[object] = []
     repository = tmp_path / "models--openai--whisper-tiny"
     (repository / "blobs").mkdir(parents=True)
 
     def snapshot_download(_: str, *, revision: str | None, **__: object) -> str:
-        asked.append(revision)
+        requests.append(revision)
         snapshot = repository / "snapshots" / (revision or REVISION)
         snapshot.mkdir(parents=True, exist_ok=True)
         for name, content, digest in (
@@ -86,10 +86,10 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return str(snapshot)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked
+    return requests
 
 
-def test_a_restart_asks_for_the_revision_that_the_first_start_got(tmp_path: Path, fetched: list[object]) -> None:
+def test_a_restart_requests_the_recorded_revision(tmp_path: Path, fetched: list[object]) -> None:
     assert download("openai/whisper-tiny", tmp_path, quiet) == download("openai/whisper-tiny", tmp_path, quiet)
     assert fetched == [None, REVISION]
 

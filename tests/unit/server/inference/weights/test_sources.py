@@ -15,7 +15,7 @@ def quiet(_: str) -> None:
     pass
 
 
-def test_a_hugging_face_directory_is_used_where_it_lies(small_whisper: Any, tmp_path: Path) -> None:
+def test_a_hugging_face_directory_is_used_in_place(small_whisper: Any, tmp_path: Path) -> None:
     directory = small_whisper.save(tmp_path / "hf")
     assert resolve(str(directory), tmp_path / "cache", quiet) == directory
 
@@ -51,12 +51,12 @@ def test_a_truncated_model_is_one_clear_sentence_and_leaves_no_entry(ct2_directo
         ("", "'' is no model"),
     ],
 )
-def test_a_name_that_means_nothing_is_one_clear_sentence(weights: str, sentence: str, tmp_path: Path) -> None:
+def test_an_unknown_name_is_one_clear_sentence(weights: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=sentence):
         resolve(weights, tmp_path, quiet)
 
 
-def test_what_a_directory_lacks_is_named(tmp_path: Path) -> None:
+def test_the_missing_files_of_a_directory_are_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(WeightsError, match=r"it lacks generation_config\.json, tokenizer\.json, model\.safetensors"):
         resolve(str(tmp_path), tmp_path, quiet)
@@ -87,15 +87,15 @@ def test_every_offline_model_is_compared_with_known_digests() -> None:
 def test_a_hub_id_is_fetched_and_then_used_like_a_directory(
     ct2_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     def download(repository: str, *_: object) -> Path:
-        asked.append(repository)
+        requests.append(repository)
         return ct2_directory
 
     monkeypatch.setattr(sources, "download", download)
     directory = resolve("systran/faster-whisper-base", tmp_path / "cache", quiet)
-    assert asked == ["systran/faster-whisper-base"]
+    assert requests == ["systran/faster-whisper-base"]
     assert (directory / "model.safetensors").is_file()
 
 
@@ -108,7 +108,7 @@ def configure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str]
     return configure
 
 
-def test_the_command_prepares_every_model_and_says_so(
+def test_the_command_prepares_every_model_and_reports_it(
     configure: Callable[[str], None], ct2_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(json.dumps({"fast": str(ct2_directory), "accurate": str(ct2_directory)}))
@@ -128,7 +128,7 @@ def test_the_command_fails_with_one_sentence(
 
 
 @pytest.mark.parametrize("models", ["{", "{}", "[1]"])
-def test_the_command_refuses_a_configuration_that_makes_no_sense(
+def test_the_command_refuses_an_invalid_configuration(
     models: str, configure: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure(models)

@@ -64,12 +64,12 @@ def test_the_alignment_heads_are_those_the_model_names(directory: Path) -> None:
     assert read_checkpoint(directory).alignment_heads == ((0, 1), (1, 0))
 
 
-def test_a_model_that_names_no_alignment_heads_uses_the_upper_half_of_its_layers(directory: Path) -> None:
+def test_without_named_alignment_heads_the_upper_half_is_used(directory: Path) -> None:
     assert read_checkpoint(directory).alignment_heads == ((1, 0), (1, 1))
 
 
 @pytest.mark.parametrize("heads", [[[2, 0]], [[0, 2]], [[-1, 0]], [1, 2], "all", [[0]]])
-def test_alignment_heads_that_the_model_cannot_have_are_one_clear_error(heads: Any, directory: Path) -> None:
+def test_impossible_alignment_heads_are_one_clear_error(heads: Any, directory: Path) -> None:
     configure(directory, alignment_heads=heads)
     with pytest.raises(WeightsError, match="alignment_heads"):
         read_checkpoint(directory)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import WhisperFeatureExtractor
 
-from server.inference.whisper.features import SAMPLES_PER_FRAME, LogMel
+from server.inference.whisper.features import SAMPLES_PER_ENCODER_FRAME, LogMel
 
 RATE = 16_000
 
@@ -16,8 +16,10 @@ def sweep(seconds: float, level: float = 0.3) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mel_bins", [80, 128])
-@pytest.mark.parametrize(("seconds", "frames"), [(2.3, 192), (4.0, 256), (28.0, 1500)])
-def test_features_equal_transformers_on_the_same_padded_audio(mel_bins: int, seconds: float, frames: int) -> None:
+@pytest.mark.parametrize(("seconds", "encoder_frames"), [(2.3, 192), (4.0, 256), (28.0, 1500)])
+def test_features_equal_transformers_on_the_same_padded_audio(
+    mel_bins: int, seconds: float, encoder_frames: int
+) -> None:
     extractor = WhisperFeatureExtractor(feature_size=mel_bins)
     samples = sweep(seconds)
     expected = extractor(
@@ -25,10 +27,10 @@ def test_features_equal_transformers_on_the_same_padded_audio(mel_bins: int, sec
         sampling_rate=RATE,
         return_tensors="pt",
         padding="max_length",
-        max_length=frames * SAMPLES_PER_FRAME,
+        max_length=encoder_frames * SAMPLES_PER_ENCODER_FRAME,
     ).input_features
-    ours = LogMel(mel_bins, torch.device("cpu"))([samples], frames)
-    assert ours.shape == (1, mel_bins, 2 * frames)
+    ours = LogMel(mel_bins, torch.device("cpu"))([samples], encoder_frames)
+    assert ours.shape == (1, mel_bins, 2 * encoder_frames)
     # torchaudio computes the mel filters in float32, transformers in float64.
     torch.testing.assert_close(ours, expected, rtol=0, atol=2e-4)
 
@@ -47,7 +49,7 @@ def test_silence_has_finite_features(samples: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_samples_that_are_no_sound_do_not_spread(value: float) -> None:
+def test_invalid_samples_do_not_spread_to_other_rows(value: float) -> None:
     mel = LogMel(80, torch.device("cpu"))
     broken = sweep(1.0)
     broken[100:200] = value
@@ -56,7 +58,7 @@ def test_samples_that_are_no_sound_do_not_spread(value: float) -> None:
     torch.testing.assert_close(together[1], mel([sweep(1.0)], 64)[0])
 
 
-def test_samples_in_a_buffer_that_cannot_be_written_are_read() -> None:
+def test_samples_in_a_read_only_buffer_are_accepted() -> None:
     mel = LogMel(80, torch.device("cpu"))
     samples = sweep(1.0)
     frozen = np.frombuffer(samples.tobytes(), np.float32)

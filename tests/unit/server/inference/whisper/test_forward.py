@@ -17,7 +17,7 @@ from server.inference.whisper.precision import Precision
 CPU = torch.device("cpu")
 EXACT = Precision(encoder=torch.float32, decoder=torch.float32, quantised_decoder=False)
 FULL = 100
-"""The small model's full window, in frames."""
+"""The small model's full window, in encoder frames."""
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def _inference() -> Iterator[None]:
         yield
 
 
-def mel(rows: int, frames: int) -> torch.Tensor:
-    return torch.randn(rows, 80, 2 * frames, generator=torch.Generator().manual_seed(1))
+def mel(rows: int, encoder_frames: int) -> torch.Tensor:
+    return torch.randn(rows, 80, 2 * encoder_frames, generator=torch.Generator().manual_seed(1))
 
 
 def prompts(rows: int, length: int) -> torch.Tensor:
@@ -46,15 +46,13 @@ def test_the_full_window_is_encoded_as_transformers_does(small_whisper: Any, che
     torch.testing.assert_close(Encoder(checkpoint, CPU, torch.float32)(features), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_short_window_is_encoded_as_by_a_model_with_that_many_positions(
-    small_whisper: Any, checkpoint: Checkpoint
-) -> None:
-    frames = 36
+def test_a_short_window_is_encoded_like_a_model_of_its_length(small_whisper: Any, checkpoint: Checkpoint) -> None:
+    encoder_frames = 36
     reference = copy.deepcopy(small_whisper.model.model.encoder)
-    reference.config.max_source_positions = frames
-    reference.embed_positions.weight.data = reference.embed_positions.weight.data[:frames]
-    reference.embed_positions.num_embeddings = frames
-    features = mel(1, frames)
+    reference.config.max_source_positions = encoder_frames
+    reference.embed_positions.weight.data = reference.embed_positions.weight.data[:encoder_frames]
+    reference.embed_positions.num_embeddings = encoder_frames
+    features = mel(1, encoder_frames)
     expected = reference(features).last_hidden_state
     torch.testing.assert_close(Encoder(checkpoint, CPU, torch.float32)(features), expected, rtol=1e-4, atol=1e-4)
 
@@ -73,7 +71,7 @@ def test_logits_equal_transformers_however_the_tokens_are_fed(
         torch.testing.assert_close(decoder.logits(hidden[:, index]), expected[:, index], rtol=1e-3, atol=1e-3)
 
 
-def test_prompts_of_unequal_length_give_what_each_gives_alone(checkpoint: Checkpoint) -> None:
+def test_prompts_of_unequal_length_equal_each_alone(checkpoint: Checkpoint) -> None:
     decoder = Decoder(checkpoint, CPU, EXACT)
     audio = Encoder(checkpoint, CPU, torch.float32)(mel(3, FULL))
     rows = [prompts(1, 9)[0, :length] for length in (9, 4, 1)]
@@ -94,7 +92,7 @@ def test_prompts_of_unequal_length_give_what_each_gives_alone(checkpoint: Checkp
             torch.testing.assert_close(alone, expected[index], rtol=1e-4, atol=1e-4)
 
 
-def test_rows_that_forget_unequal_numbers_of_tokens_go_on_as_if_they_had_never_read_them(
+def test_rows_that_forget_tokens_continue_without_a_trace_of_them(
     checkpoint: Checkpoint,
 ) -> None:
     decoder = Decoder(checkpoint, CPU, EXACT)
@@ -114,7 +112,7 @@ def test_rows_that_forget_unequal_numbers_of_tokens_go_on_as_if_they_had_never_r
         torch.testing.assert_close(alone, together[index, -1], rtol=1e-4, atol=1e-4)
 
 
-def test_what_the_alignment_heads_look_at_is_what_transformers_says(small_whisper: Any, checkpoint: Checkpoint) -> None:
+def test_the_attention_of_alignment_heads_equals_transformers(small_whisper: Any, checkpoint: Checkpoint) -> None:
     decoder = Decoder(checkpoint, CPU, EXACT)
     audio = Encoder(checkpoint, CPU, torch.float32)(mel(2, FULL))
     tokens = prompts(2, 8)
@@ -153,7 +151,7 @@ def test_an_int8_layer_keeps_a_row_of_zeros() -> None:
     assert not Int8Linear(weight, None)(torch.ones(1, 8)).any()
 
 
-def test_with_int8_weights_the_likeliest_tokens_are_weighed_as_with_those_that_are_stored(
+def test_with_int8_weights_the_likeliest_logits_are_exact(
     checkpoint: Checkpoint,
 ) -> None:
     quantised = Decoder(checkpoint, CPU, Precision(torch.float32, torch.float32, quantised_decoder=True))

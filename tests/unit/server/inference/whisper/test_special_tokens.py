@@ -23,21 +23,21 @@ ENGLISH: dict[str, Any] = {
 }
 
 
-def test_a_multilingual_model_is_asked_for_the_language() -> None:
+def test_a_multilingual_prompt_names_the_language() -> None:
     special_tokens = read_special_tokens(MULTILINGUAL, 51865)
     assert special_tokens.prompt("de") == [50258, 50261, 50359]
     assert special_tokens.supports("de")
     assert not special_tokens.supports("fr")
 
 
-def test_an_english_model_knows_english_only_and_is_not_asked() -> None:
+def test_an_english_prompt_names_no_language() -> None:
     special_tokens = read_special_tokens(ENGLISH, 51864)
     assert special_tokens.prompt("en") == [50257]
     assert special_tokens.supports("en")
     assert not special_tokens.supports("de")
 
 
-def test_javanese_goes_by_its_iso_code() -> None:
+def test_javanese_has_its_iso_code() -> None:
     special_tokens = read_special_tokens(MULTILINGUAL, 51865)
     assert special_tokens.supports("jv")
     assert not special_tokens.supports("jw")
@@ -47,16 +47,16 @@ def test_special_tokens_are_not_among_the_suppressed_text() -> None:
     assert read_special_tokens(MULTILINGUAL, 51865).suppressed == (1, 2)
 
 
-def test_stamps_follow_the_other_special_tokens() -> None:
+def test_timestamps_follow_the_other_special_tokens() -> None:
     special_tokens = read_special_tokens(MULTILINGUAL, 51865)
-    assert (special_tokens.no_speech, special_tokens.first_stamp, special_tokens.last_initial_stamp) == (
+    assert (special_tokens.no_speech, special_tokens.first_timestamp, special_tokens.last_initial_timestamp) == (
         50362,
         50364,
         50414,
     )
 
 
-def test_a_config_that_does_not_say_which_kind_it_is_is_told_by_its_size() -> None:
+def test_a_config_without_its_kind_is_classified_by_size() -> None:
     silent = {name: value for name, value in MULTILINGUAL.items() if name != "is_multilingual"}
     assert read_special_tokens(silent, 51865).multilingual
     with pytest.raises(WeightsError):
