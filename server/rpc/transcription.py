@@ -37,7 +37,8 @@ from server.session.errors import NotBuilt, SessionError
 from server.session.events import Ended
 from server.session.lag import Lag
 from server.session.options import SessionOptions
-from server.session.session import Recognizer, Session
+from server.session.recognizer import Recognizer
+from server.session.session import Session
 from server.vad.silero import SileroVad
 from telemetry.logs import note_caller
 

@@ -1,14 +1,17 @@
 """The partials of one session: the text of an utterance in progress, before its final."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from server.audio.decoder import Samples
 from server.inference.errors import InferenceError
-from server.inference.recognition import Recognition
 from server.session import metrics
 from server.session.agreement import Agreement
 from server.session.cadence import Cadence
+from server.session.clock import SampleClock
+from server.session.events import Event, PartialResult
+from server.session.language import SpokenLanguage
+from server.session.recognizer import SessionRecognizer
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -24,18 +27,19 @@ class Partials:
 
     def __init__(
         self,
-        recognize: Callable[[Samples, Tokens], Awaitable[Recognition | None]],
-        emit: Callable[[str, int, int], bool],
+        recognizer: SessionRecognizer,
+        events: asyncio.Queue[Event | Exception | None],
+        clock: SampleClock,
         tasks: asyncio.TaskGroup,
     ) -> None:
         """
         Args:
-            recognize: transcribes, with a draft of the text; returns None if there was no time.
-            emit: sends a text, and the samples at which its audio begins and ends; returns whether it could.
+            events: the events of the session, to which partials are added unless the queue is full.
             tasks: the group to run in.
         """
-        self._recognize = recognize
-        self._emit = emit
+        self._recognizer = recognizer
+        self._events = events
+        self._clock = clock
         self._tasks = tasks
         self._passes: set[asyncio.Task[None]] = set()
         self._cadence = Cadence()
@@ -44,8 +48,10 @@ class Partials:
         self._newest_end = 0
         self._draft: Tokens = ()
 
-    def update(self, start: int, end: int, read_audio: Callable[[int, int], Samples]) -> None:
+    def update(self, start: int, end: int, language: SpokenLanguage, read_audio: Callable[[int, int], Samples]) -> None:
         """Begins a pass over the utterance in progress, samples `start` to `end`, if one is due."""
+        if self._events.full():
+            return
         if start != self._start:
             self.stop()
             self._start, self._agreement, self._newest_end, self._draft = start, Agreement(), 0, ()
@@ -53,7 +59,7 @@ class Partials:
         now = asyncio.get_running_loop().time()
         if self._cadence.is_due(end, now):
             self._cadence.note_pass(end, now)
-            task = self._tasks.create_task(self._run_pass(start, end, read_audio(start, end)))
+            task = self._tasks.create_task(self._run_pass(start, end, language, read_audio(start, end)))
             self._passes.add(task)
             task.add_done_callback(self._passes.discard)
 
@@ -63,9 +69,9 @@ class Partials:
         for task in self._passes:
             task.cancel()
 
-    async def _run_pass(self, start: int, end: int, samples: Samples) -> None:
+    async def _run_pass(self, start: int, end: int, language: SpokenLanguage, samples: Samples) -> None:
         try:
-            recognition = await self._recognize(samples, self._draft)
+            recognition = await self._recognizer.recognize_partial(samples, language, self._draft)
         except InferenceError:
             # The final meets the same error or succeeds: the final is what matters.
             recognition = None
@@ -85,5 +91,10 @@ class Partials:
             metrics.PARTIALS.labels("unchanged").inc()
             return
         self._cadence.slow_down()
-        was_sent = self._emit(self._agreement.committed, start, end)
-        metrics.PARTIALS.labels("sent" if was_sent else "unread").inc()
+        if self._events.full():
+            # A client that does not read has no use for it: a later partial replaces it.
+            metrics.PARTIALS.labels("unread").inc()
+            return
+        text = self._agreement.committed
+        self._events.put_nowait(PartialResult(text, self._clock.seconds(start), self._clock.seconds(end)))
+        metrics.PARTIALS.labels("sent").inc()

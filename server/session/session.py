@@ -3,21 +3,22 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 
 from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
-from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions, Word
+from server.inference.recognition import Recognition, Word
 from server.inference.scheduling.owner import Owner
 from server.session import metrics
 from server.session.budget import MAX_FLUSHES, HeldSegment, UtteranceBudget
 from server.session.buffer import AudioBuffer
+from server.session.clock import SampleClock
 from server.session.endpoint_timer import TICK_SECONDS, EndpointTimer
 from server.session.errors import InvalidAudio
 from server.session.events import (
@@ -27,7 +28,6 @@ from server.session.events import (
     Event,
     FinalResult,
     Flushed,
-    PartialResult,
     SpeechEnded,
     SpeechStarted,
     SpeechSuppressed,
@@ -37,6 +37,7 @@ from server.session.lag import Lag
 from server.session.language import SpokenLanguage
 from server.session.options import SessionOptions
 from server.session.partials import Partials
+from server.session.recognizer import Recognizer, SessionRecognizer
 from server.session.segmenter import Segmenter, SegmenterEvent, SpeechEnd, SpeechSegment, SpeechStart
 from server.vad.silero import WINDOW_SAMPLES, VadStream
 
@@ -54,32 +55,6 @@ _VOICELESS_SAMPLES = 4 * WINDOW_SAMPLES
 """After so much silence an utterance is probably over: a partial would only delay its final."""
 _QUEUE_FULL_SECONDS = 0.25
 """How long a session waits before it calls an engine again whose queue was full."""
-
-
-class Recognizer(Protocol):
-    """Transcribes utterances."""
-
-    async def recognize(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: Hashable = None,
-    ) -> Recognition:
-        """Transcribes mono 16 kHz audio. If `language` is None it is detected. Cancelling the call drops the work."""
-
-    async def recognize_partial(
-        self,
-        model: str,
-        samples: Samples,
-        language: str | None,
-        options: RecognitionOptions = TEXT_ONLY,
-        *,
-        session: Hashable,
-    ) -> Recognition | None:
-        """Transcribes the beginning of an utterance. Returns None if the model has no time for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +85,8 @@ class Session:
             owner: identifies this session and its tenant to the recognizer.
         """
         self._options = options
-        self._owner = owner or Owner()
-        self._recognizer = recognizer
+        self._recognizer = SessionRecognizer(recognizer, options, owner or Owner())
+        self._clock = SampleClock(options.audio.sample_rate)
         self._lag = lag or Lag()
         self._container = ContainerDetector()
         self._decoder = Decoder(options.audio)
@@ -120,7 +95,6 @@ class Session:
         self._segmenter_lock = asyncio.Lock()  # both audio and wall time advance the segmenter
         self._endpoint = EndpointTimer(options.vad.min_silence_ms / 1000, time.monotonic())
         self._buffer = AudioBuffer()
-        self._sample_frames = 0
         self._language = self._utterance_language = SpokenLanguage(options.language)
         self._speech_samples = 0
         self._finals: list[FinalResult] = []
@@ -138,7 +112,7 @@ class Session:
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
         self._recognitions: set[asyncio.Task[Recognition | Exception]] = set()
-        self._partials = Partials(self._recognize_partial, self._emit_partial, self._tasks)
+        self._partials = Partials(self._recognizer, self._events, self._clock, self._tasks)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -159,7 +133,7 @@ class Session:
     @property
     def duration(self) -> float:
         """Length of the audio received, in seconds."""
-        return self._sample_frames / self._options.audio.sample_rate
+        return self._clock.duration
 
     async def push(self, data: bytes) -> None:
         """Appends audio bytes.
@@ -177,7 +151,7 @@ class Session:
         if not sample_frames:
             return
         async with self._segmenter_lock:
-            self._sample_frames += sample_frames
+            self._clock.advance(sample_frames)
             self._endpoint.note_arrival(sample_frames / self._options.audio.sample_rate, time.monotonic())
             await self._detect_container(data)
             await self._process(self._decoder.push(data))
@@ -269,10 +243,10 @@ class Session:
             match event:
                 case SpeechStart(position):
                     self._utterance_language = self._language
-                    await self._announce(SpeechStarted(self._seconds(position)))
+                    await self._announce(SpeechStarted(self._clock.seconds(position)))
                 case SpeechEnd(position):
                     self._partials.stop()
-                    await self._announce(SpeechEnded(self._seconds(position)))
+                    await self._announce(SpeechEnded(self._clock.seconds(position)))
                 case SpeechSegment():
                     self._partials.stop()
                     await self._hand_over(event)
@@ -280,30 +254,10 @@ class Session:
     def _update_partials(self) -> None:
         """Updates the partials, unless an earlier utterance is not transcribed yet: the model is behind then."""
         speech, end = self._segmenter.speech, self._buffer.end
-        if not self._options.partials or speech is None or self._unfinished or self._held or self._events.full():
+        if not self._options.partials or speech is None or self._unfinished or self._held:
             return
         if end - speech.voiced_until <= _VOICELESS_SAMPLES:
-            self._partials.update(speech.start, end, self._buffer.slice)
-
-    async def _recognize_partial(self, samples: Samples, draft: tuple[int, ...]) -> Recognition | None:
-        language = self._utterance_language
-        return await self._recognizer.recognize_partial(
-            self._options.model,
-            samples,
-            language.requested,
-            replace(self._recognition_options(language), draft=draft),
-            session=self._owner,
-        )
-
-    def _recognition_options(self, language: SpokenLanguage) -> RecognitionOptions:
-        """The options that partials and finals have in common."""
-        return RecognitionOptions(bias_terms=self._options.bias_terms, expected_language=language.expected)
-
-    def _emit_partial(self, text: str, start: int, end: int) -> bool:
-        if self._events.full():
-            return False  # a client that does not read has no use for it: a later partial replaces it
-        self._events.put_nowait(PartialResult(text, self._seconds(start), self._seconds(end)))
-        return True
+            self._partials.update(speech.start, end, self._utterance_language, self._buffer.slice)
 
     async def _announce(self, event: SpeechStarted | SpeechEnded) -> None:
         if self._options.vad_events:
@@ -367,13 +321,9 @@ class Session:
         self, samples: Samples, language: SpokenLanguage, segment: SpeechSegment
     ) -> Recognition | Exception:
         """The outcome, which may be an error: it is raised after the finals before it."""
-        speech = tuple((start / MODEL_RATE, end / MODEL_RATE) for start, end in segment.speech)
-        options = replace(self._recognition_options(language), words=self._options.words, speech=speech)
         while True:
             try:
-                return await self._recognizer.recognize(
-                    self._options.model, samples, language.requested, options, session=self._owner
-                )
+                return await self._recognizer.recognize(samples, language, segment.speech)
             except QueueFull:
                 # An admitted session is not ended because all speak at once: its text is late instead.
                 await asyncio.sleep(_QUEUE_FULL_SECONDS)
@@ -420,16 +370,16 @@ class Session:
 
     async def _emit_suppressed(self, segment: SpeechSegment, reason: str) -> None:
         metrics.SUPPRESSED.labels(reason).inc()
-        start, end = self._seconds(segment.start), self._seconds(segment.end)
+        start, end = self._clock.seconds(segment.start), self._clock.seconds(segment.end)
         await self._events.put(SpeechSuppressed(start, end, reason))
 
     def _processed_duration(self) -> float:
         if self._unfinished:
-            return self._seconds(self._unfinished[0].start)
-        return self._seconds(self._segmented if self._held is None else self._held.segment.start)
+            return self._clock.seconds(self._unfinished[0].start)
+        return self._clock.seconds(self._segmented if self._held is None else self._held.segment.start)
 
     def _final(self, segment: SpeechSegment, recognition: Recognition) -> FinalResult:
-        start, end = self._seconds(segment.start), self._seconds(segment.end)
+        start, end = self._clock.seconds(segment.start), self._clock.seconds(segment.end)
         return FinalResult(
             text=recognition.text,
             start=start,
@@ -439,10 +389,6 @@ class Session:
             language_probability=recognition.language_probability,
             words=tuple(_session_time(word, start, end) for word in recognition.words),
         )
-
-    def _seconds(self, position: int) -> float:
-        # The silence that completes the last window is not audio of the session.
-        return min(position / MODEL_RATE, self.duration)
 
 
 def _session_time(word: Word, start: float, end: float) -> Word:
