@@ -37,6 +37,7 @@ class Utterance:
     text: str
     confidence: float
     language: str
+    language_probability: float | None = None
     words: tuple[TimedWord, ...] = ()
 
     @property
@@ -163,7 +164,7 @@ def utterances_of(body: bytes) -> list[Utterance]:
                 each["text"],
                 each["confidence"],
                 shape["language"],
-                tuple(
+                words=tuple(
                     TimedWord(word["word"], word["start"], word["end"], word["confidence"]) for word in each["words"]
                 ),
             )

@@ -317,7 +317,7 @@ class SessionRows:
                 row["text"],
                 row["confidence"],
                 row["language"],
-                tuple(TimedWord(**word) for word in row["words"]),
+                words=tuple(TimedWord(**word) for word in row["words"]),
             )
             for row in rows
         }

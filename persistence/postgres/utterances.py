@@ -93,5 +93,5 @@ def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
 
 def _utterance(row: RowMapping) -> NumberedUtterance:
     words = tuple(TimedWord(**word) for word in row["words"])
-    said = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
+    said = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words=words)
     return NumberedUtterance(row["session_id"], row["index"], said)

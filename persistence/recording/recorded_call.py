@@ -352,7 +352,7 @@ class RecordedCall:
         if self._recorder is None:
             return
         words = tuple(TimedWord(word.word, word.start, word.end, word.confidence) for word in final.words)
-        utterance = Utterance(final.start, final.end, final.text, final.confidence, final.language, words)
+        utterance = Utterance(final.start, final.end, final.text, final.confidence, final.language, words=words)
         try:
             await self._recordings.utterance(self._recorder, utterance)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from dalston.v1 import transcription_pb2 as pb
 
+from domain.transcript import Utterance
 from server.session.events import (
     Acknowledged,
     ContainerFound,
@@ -28,22 +29,7 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
             partial = pb.Partial(text=event.text, start=event.start, end=event.end)
             return pb.TranscribeResponse(partial=partial)
         case FinalResult():
-            return pb.TranscribeResponse(
-                final=pb.Final(
-                    text=event.text,
-                    start=event.start,
-                    end=event.end,
-                    confidence=event.confidence,
-                    language=event.language,
-                    language_probability=event.language_probability,
-                    words=[
-                        pb.Word(
-                            word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence
-                        )
-                        for word in event.words
-                    ],
-                )
-            )
+            return pb.TranscribeResponse(final=_final(event.utterance))
         case SpeechSuppressed():
             return pb.TranscribeResponse(warning=_suppressed(event))
         case ContainerFound():
@@ -62,6 +48,21 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
             )
         case Ended():
             return pb.TranscribeResponse(session_end=_session_end(event, session_id))
+
+
+def _final(utterance: Utterance) -> pb.Final:
+    return pb.Final(
+        text=utterance.text,
+        start=utterance.start,
+        end=utterance.end,
+        confidence=utterance.confidence,
+        language=utterance.language,
+        language_probability=utterance.language_probability,
+        words=[
+            pb.Word(word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence)
+            for word in utterance.words
+        ],
+    )
 
 
 def _suppressed(event: SpeechSuppressed) -> pb.Warning:
@@ -91,5 +92,5 @@ def _session_end(event: Ended, session_id: str) -> pb.SessionEnd:
         total_duration=event.total_duration,
         total_speech_duration=event.total_speech_duration,
         transcript=event.transcript,
-        segments=[pb.SessionEnd.Segment(start=final.start, end=final.end, text=final.text) for final in event.finals],
+        segments=[pb.SessionEnd.Segment(start=each.start, end=each.end, text=each.text) for each in event.utterances],
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from server.inference.recognition import Word
+from domain.transcript import Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,10 @@ class PartialResult:
 
 @dataclass(frozen=True, slots=True)
 class FinalResult:
-    """The text of an utterance. Never changes."""
+    """The final of an utterance. Never changes."""
 
-    text: str
-    start: float
-    end: float
-    confidence: float
-    language: str
-    language_probability: float | None = None
-    """None where the language was requested."""
-    words: tuple[Word, ...] = ()
-    """If the session asked for them; none begins before the final does or ends after it."""
+    utterance: Utterance
+    """With its words if the session requested them; none begins before the utterance or ends after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +80,13 @@ class Ended:
 
     total_duration: float
     total_speech_duration: float
-    finals: tuple[FinalResult, ...]
+    utterances: tuple[Utterance, ...]
+    """All finals, in order."""
 
     @property
     def transcript(self) -> str:
         """The texts of all finals, joined by spaces."""
-        return " ".join(final.text for final in self.finals)
+        return " ".join(utterance.text for utterance in self.utterances)
 
 
 Event = (

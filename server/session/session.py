@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from domain.transcript import TimedWord, Utterance
 from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
@@ -97,7 +98,7 @@ class Session:
         self._buffer = AudioBuffer()
         self._language = self._utterance_language = SpokenLanguage(options.language)
         self._speech_samples = 0
-        self._finals: list[FinalResult] = []
+        self._utterances: list[Utterance] = []
         self._unfinished: deque[SpeechSegment] = deque()
         self._segmented = 0  # the audio before this sample is in a segment or has no speech
         self._budget = UtteranceBudget(time.monotonic())
@@ -345,9 +346,9 @@ class Session:
             self._budget.charge(recognition.effort - 1)
             work.language.update(recognition)
             if recognition.text:
-                final = self._final(work.segment, recognition)
-                self._finals.append(final)
-                await self._events.put(final)
+                utterance = self._utterance(work.segment, recognition)
+                self._utterances.append(utterance)
+                await self._events.put(FinalResult(utterance))
             else:
                 await self._emit_suppressed(work.segment, recognition.suppressed or "empty")
             self._unfinished.popleft()
@@ -356,7 +357,7 @@ class Session:
         self._acknowledger.cancel()
         if self._options.acks:
             await self._events.put(Acknowledged(self.duration, self._processed_duration()))
-        await self._events.put(Ended(self.duration, self._speech_samples / MODEL_RATE, tuple(self._finals)))
+        await self._events.put(Ended(self.duration, self._speech_samples / MODEL_RATE, tuple(self._utterances)))
         await self._events.put(None)
 
     async def _acknowledge(self) -> None:
@@ -378,9 +379,9 @@ class Session:
             return self._clock.seconds(self._unfinished[0].start)
         return self._clock.seconds(self._segmented if self._held is None else self._held.segment.start)
 
-    def _final(self, segment: SpeechSegment, recognition: Recognition) -> FinalResult:
+    def _utterance(self, segment: SpeechSegment, recognition: Recognition) -> Utterance:
         start, end = self._clock.seconds(segment.start), self._clock.seconds(segment.end)
-        return FinalResult(
+        return Utterance(
             text=recognition.text,
             start=start,
             end=end,
@@ -391,10 +392,10 @@ class Session:
         )
 
 
-def _session_time(word: Word, start: float, end: float) -> Word:
+def _session_time(word: Word, start: float, end: float) -> TimedWord:
     """A word of an utterance from `start` to `end`, with times from the start of the session's audio."""
 
     def moved(seconds: float) -> float:
         return min(end, max(start, round(start + seconds, 3)))
 
-    return replace(word, start=moved(word.start), end=moved(word.end))
+    return TimedWord(word=word.word, start=moved(word.start), end=moved(word.end), confidence=word.confidence)

@@ -93,7 +93,7 @@ def writer(database: Database, rows: SessionRows, objects: ObjectStore, tenant: 
 
 def said(start: float, words: str) -> Utterance:
     spoken = tuple(TimedWord(word, start, start + 0.5, 0.5) for word in words.split())
-    return Utterance(start, start + 1.0, words, 0.5, "en", spoken)
+    return Utterance(start, start + 1.0, words, 0.5, "en", words=spoken)
 
 
 async def test_a_chain_is_read_oldest_first_and_alone_where_it_is_not_asked_for(

@@ -10,7 +10,7 @@ from domain.transcript import TimedWord, Utterance, WordNames, document, majorit
 
 def test_the_document_has_the_shape_of_the_contract() -> None:
     said = [
-        Utterance(0.0, 2.5, "Hello world", 0.93, "en", (TimedWord("Hello", 0.0, 0.4, 0.98),)),
+        Utterance(0.0, 2.5, "Hello world", 0.93, "en", words=(TimedWord("Hello", 0.0, 0.4, 0.98),)),
         Utterance(3.0, 4.0, "¿Qué?", 0.5, "es"),
     ]
     assert json.loads(document("sess_1", "en", 45.6, said)) == {
@@ -51,7 +51,8 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 def test_a_document_that_was_stored_before_gets_both_names_and_a_new_one_stays_as_it_is(
     words: list[str], size: int
 ) -> None:
-    said = [Utterance(0.0, 1.0, " ".join(words), 0.5, "en", tuple(TimedWord(word, 0.0, 0.4, 0.9) for word in words))]
+    timed = tuple(TimedWord(word, 0.0, 0.4, 0.9) for word in words)
+    said = [Utterance(0.0, 1.0, " ".join(words), 0.5, "en", words=timed)]
     new = document("sess_0", "en", 1.0, said)
     shape = json.loads(new)
     for word in shape["utterances"][0]["words"]:

@@ -137,7 +137,7 @@ def test_audio_of_two_formats_is_not_joined() -> None:
 
 def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
     first, second = stretches([a_link(RATE * 10), a_link(RATE, resume=6.0)])
-    said = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
+    said = Utterance(5.0, 6.9, "hello", 0.5, "en", words=(TimedWord("hello", 5.0, 6.9, 0.5),))
     assert first.has(said)
     assert first.moved(said) == said
     assert not first.has(replace(said, end=7.0))

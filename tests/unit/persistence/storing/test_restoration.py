@@ -22,7 +22,7 @@ from persistence.storing.restoration import Ended, Restoration
 def ended(finals: int) -> Ended:
     kind = ("auto", "fast", "pcm_s16le", 16000, 1, True, True)
     start = SessionStart(uuid4(), uuid4(), "worker", datetime.now(UTC), *kind)
-    said = [Utterance(0.0, 1.0, "word", 0.9, "en", ())] * finals
+    said = [Utterance(0.0, 1.0, "word", 0.9, "en")] * finals
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     return Ended(start, done, StoredObjects(), 1.0, 1, said, "en")
 

@@ -14,7 +14,7 @@ def captions(*utterances: Utterance, length: int = 42, lines: int = 2) -> list[C
 
 
 def said(text: str, start: float = 0.0, end: float = 5.0, words: tuple[TimedWord, ...] = ()) -> Utterance:
-    return Utterance(start, end, text, 0.9, "en", words)
+    return Utterance(start, end, text, 0.9, "en", words=words)
 
 
 def timed(text: str, *times: tuple[float, float]) -> Utterance:

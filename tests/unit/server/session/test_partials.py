@@ -155,13 +155,13 @@ async def test_silence_after_speech_has_no_passes() -> None:
 async def test_an_utterance_after_a_cut_has_its_own_partials() -> None:
     options = SessionOptions(vad=VadOptions(max_utterance_seconds=2))
     events = await run(PrefixRecognizer(), pcm(6, 0.5), options)
-    finals = [event for event in events if isinstance(event, FinalResult)]
+    finals = [event.utterance for event in events if isinstance(event, FinalResult)]
     assert len(finals) >= 3
     partials = [event for event in events if isinstance(event, PartialResult)]
     assert {partial.start for partial in partials} >= {final.start for final in finals[:2]}
     for index, event in enumerate(events):
         if isinstance(event, FinalResult):
-            assert all(e.start >= event.end for e in events[index:] if isinstance(e, PartialResult))
+            assert all(e.start >= event.utterance.end for e in events[index:] if isinstance(e, PartialResult))
 
 
 async def test_a_pass_that_ends_after_its_utterance_is_not_sent() -> None:

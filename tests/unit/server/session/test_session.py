@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from domain.transcript import Utterance
 from server.audio.decoder import Samples
 from server.audio.format import AudioFormat, Encoding
 from server.inference.errors import QueueFull
@@ -82,6 +83,14 @@ async def collect(running: Session) -> list[Event]:
     return [event async for event in running]
 
 
+def utterances_of(events: list[Event]) -> list[Utterance]:
+    return [event.utterance for event in events if isinstance(event, FinalResult)]
+
+
+def texts_of(events: list[Event]) -> list[str]:
+    return [utterance.text for utterance in utterances_of(events)]
+
+
 async def run(recognizer: ScriptedRecognizer, *chunks: bytes, options: SessionOptions | None = None) -> list[Event]:
     async with session(recognizer, options) as running, asyncio.TaskGroup() as tasks:
         events = tasks.create_task(collect(running))
@@ -98,21 +107,22 @@ async def test_an_utterance_becomes_start_end_and_final_then_the_session_ends() 
     assert isinstance(end, SpeechEnded)
     assert isinstance(final, FinalResult)
     assert isinstance(ended, Ended)
-    assert (final.start, final.end) == (start.timestamp, end.timestamp)
-    assert final.start < 1 < 2 < final.end
+    utterance = final.utterance
+    assert (utterance.start, utterance.end) == (start.timestamp, end.timestamp)
+    assert utterance.start < 1 < 2 < utterance.end
     assert ended.total_duration == 3
-    assert ended.total_speech_duration == pytest.approx(final.end - final.start)
+    assert ended.total_speech_duration == pytest.approx(utterance.end - utterance.start)
     assert ended.transcript == "utterance 1"
 
 
 async def test_finals_come_in_order_when_the_model_answers_out_of_order() -> None:
     events = await run(ScriptedRecognizer([0.05, 0.0, 0.02]), *[SPEECH, SILENCE] * 3)
-    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1", "utterance 2", "utterance 3"]
+    assert texts_of(events) == ["utterance 1", "utterance 2", "utterance 3"]
 
 
 async def test_speech_that_the_audio_ends_in_is_transcribed() -> None:
     events = await run(ScriptedRecognizer(), SILENCE, SPEECH + pcm(0.0101, 0.5))
-    final = next(e for e in events if isinstance(e, FinalResult))
+    final, *_ = utterances_of(events)
     assert final.end == pytest.approx(2.0101, abs=1e-4)
 
 
@@ -161,12 +171,21 @@ async def test_word_times_are_session_times_within_their_final() -> None:
             return replace(recognition, words=words if asked.options.words else ())
 
     events = await run(Timing(), SILENCE, SPEECH, SILENCE, options=SessionOptions(words=True))
-    final = next(e for e in events if isinstance(e, FinalResult))
+    final, *_ = utterances_of(events)
     one, two = final.words
     assert (one.word, one.start, one.end, one.confidence) == ("one", final.start, round(final.start + 0.25, 3), 0.9)
     assert (two.start, two.end) == (round(final.start + 0.5, 3), final.end)
     events = await run(Timing(), SILENCE, SPEECH, SILENCE)
-    assert next(e for e in events if isinstance(e, FinalResult)).words == ()
+    assert utterances_of(events)[0].words == ()
+
+
+async def test_a_final_carries_the_language_probability_of_its_recognition() -> None:
+    class Detecting(ScriptedRecognizer):
+        async def answer(self, asked: Asked) -> Recognition:
+            return replace(await super().answer(asked), language_probability=0.75)
+
+    (utterance,) = utterances_of(await run(Detecting(), SPEECH, SILENCE))
+    assert utterance.language_probability == 0.75
 
 
 async def test_bias_terms_and_expected_language_are_passed_to_the_engine() -> None:
@@ -214,7 +233,7 @@ async def test_utterances_before_a_language_change_do_not_affect_those_after_it(
         await asyncio.sleep(0.05)
         await running.push(SPEECH + SILENCE)
         await running.finish()
-    assert len([event for event in events.result() if isinstance(event, FinalResult)]) == 5
+    assert len(utterances_of(events.result())) == 5
     assert received_options == [(None, None), (None, "es"), (None, "es"), (None, None), (None, "es")]
 
 
@@ -270,7 +289,7 @@ async def test_a_failing_model_ends_the_session_after_the_finals_before_it() -> 
             async for event in running:
                 events.append(event)  # noqa: PERF401  what came before the error counts
     assert raised.group_contains(RuntimeError, match="model broke")
-    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1", "utterance 2"]
+    assert texts_of(events) == ["utterance 1", "utterance 2"]
 
 
 ACKS = SessionOptions(acks=True)
@@ -372,7 +391,7 @@ async def test_an_engine_without_room_delays_a_session_and_does_not_end_it() -> 
             return await super().answer(asked)
 
     events = await run(FullAtFirst(), SPEECH, SILENCE)
-    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1"]
+    assert texts_of(events) == ["utterance 1"]
 
 
 async def test_at_most_four_utterances_of_a_session_are_with_the_model() -> None:
@@ -436,7 +455,7 @@ async def test_an_utterance_ends_by_wall_time_without_more_audio() -> None:
         await running.finish()
     kinds = [type(e) for e in events]
     assert kinds == [SpeechStarted, SpeechEnded, FinalResult, SpeechStarted, SpeechEnded, FinalResult, Ended]
-    first, second = (e for e in events if isinstance(e, FinalResult))
+    first, second = utterances_of(events)
     assert first.end == second.start == 2.0, "times are those of the audio, not wall time"
     assert second.end == 3.0
 
@@ -493,7 +512,7 @@ async def test_unconfirmed_speech_waits_for_more_audio() -> None:
         assert events == []
         await running.push(SPEECH + SILENCE)
         await running.finish()
-    (final,) = (e for e in events if isinstance(e, FinalResult))
+    (final,) = utterances_of(events)
     assert final.start < 1.0
 
 
@@ -567,7 +586,7 @@ async def test_inverted_channels_are_transcribed() -> None:
     stereo = np.stack((loud, -loud), axis=1).tobytes()
     options = SessionOptions(audio=AudioFormat(channels=2))
     events = await run(ScriptedRecognizer(), stereo, bytes(len(stereo)), options=options)
-    assert [e.text for e in events if isinstance(e, FinalResult)] == ["utterance 1"]
+    assert texts_of(events) == ["utterance 1"]
 
 
 CHUNK = pcm(0.1, 0.5)
@@ -589,7 +608,7 @@ async def test_many_flushes_cost_two_utterances_per_second_and_lose_no_audio() -
     recognizer = ScriptedRecognizer([0.02] * 100)
     events = await push_and_flush(recognizer, 20)
     assert len(recognizer.calls) <= BURST + PER_SECOND * 20 + 1
-    finals = [event for event in events if isinstance(event, FinalResult)]
+    finals = utterances_of(events)
     assert finals[0].start == 0
     assert finals[-1].end == 20
     for earlier, later in itertools.pairwise(finals):
@@ -603,7 +622,7 @@ async def test_each_of_many_flushes_is_answered_once_after_its_final() -> None:
     text_until = 0.0
     for event in events:
         if isinstance(event, FinalResult):
-            text_until = event.end
+            text_until = event.utterance.end
         if isinstance(event, Flushed):
             assert event.timestamp <= text_until + 0.001
 
@@ -613,7 +632,7 @@ async def test_a_held_segment_is_not_acknowledged_as_processed(monkeypatch: pyte
     text_until = 0.0
     for event in await push_and_flush(ScriptedRecognizer([0.02] * 100), 10):
         if isinstance(event, FinalResult):
-            text_until = event.end
+            text_until = event.utterance.end
         if isinstance(event, Acknowledged):
             assert event.processed_seconds <= text_until + 0.001
 
@@ -642,7 +661,7 @@ async def test_a_session_that_flushes_after_each_sentence_is_not_delayed() -> No
             await running.flush()
             assert len(recognizer.calls) >= number
         await running.finish()
-    finals = [event for event in events.result() if isinstance(event, FinalResult)]
+    finals = utterances_of(events.result())
     assert [final.end for final in finals] == pytest.approx([0.5 * number for number in range(1, 61)])
 
 
