@@ -1,12 +1,12 @@
-"""Someone who takes all connections of Envoy, and how soon somebody else gets in.
+"""An attack that takes all connections of Envoy, and how soon another client is served.
 
-    python benchmarks/connections.py                      every way to hold a connection, once and for ever
+    python benchmarks/connections.py                      every way to hold a connection, once and repeatedly
     python benchmarks/connections.py --hold nothing,header --seconds 30
-    python benchmarks/connections.py --each 5000          as if one address might have them all
+    python benchmarks/connections.py --each 5000          with no effective limit per address
 
-One address opens as many connections as Envoy takes, and some more, and says too little on each. "once" leaves it at
-that; "for ever" opens another for each that is closed. A client at another address asks for a small page, each time on
-a new connection, until it is answered. Nothing but Envoy runs, with the configuration of production.
+One address opens more connections than Envoy accepts, and sends an incomplete request on each. "once" leaves it at
+that; "repeatedly" opens another for each that is closed. A client at another address requests a small page, each time
+on a new connection, until it is answered. Only Envoy runs, with the configuration of production.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from stack.ports import free_port
 ATTACKER, CLIENT = "127.0.0.1", "127.0.0.9"
 CONNECTIONS = 5500
 OPEN_AT_ONCE = 200
-TRY_SECONDS = 2.0
+ATTEMPT_SECONDS = 2.0
 PAUSE_SECONDS = 0.25
 GIVE_UP_SECONDS = 90.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -38,7 +38,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def client_hello() -> bytes:
-    """What a TLS client sends first."""
+    """The first message of a TLS client."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with suppress(ssl.SSLWantReadError):
         ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
@@ -47,10 +47,10 @@ def client_hello() -> bytes:
 
 @dataclass(frozen=True)
 class Hold:
-    """A way to hold a connection: what is said on it, and whether TLS is spoken first."""
+    """A way to hold a connection: the bytes sent on it, and whether after a TLS handshake."""
 
     name: str
-    says: bytes
+    payload: bytes
     is_tls: bool = False
     speaks_tls: bool = False
 
@@ -73,7 +73,7 @@ class Attack:
 
     port: int
     hold: Hold
-    goes_on: bool
+    is_persistent: bool
     open: int = 0
     made: int = 0
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OPEN_AT_ONCE))
@@ -88,7 +88,7 @@ class Attack:
             with suppress(OSError, ssl.SSLError, TimeoutError):
                 async with self._gate, asyncio.timeout(20):
                     reader, writer = await connected(self.port, ATTACKER, self.hold.speaks_tls)
-                    writer.write(self.hold.says)
+                    writer.write(self.hold.payload)
                 self.made += 1
                 self.open += 1
                 try:
@@ -97,7 +97,7 @@ class Attack:
                 finally:
                     self.open -= 1
                     writer.transport.abort()
-            if not self.goes_on:
+            if not self.is_persistent:
                 return
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -111,9 +111,9 @@ async def connected(port: int, source: str, tls: bool) -> Streams:
 
 
 async def is_answered(port: int, tls: bool) -> bool:
-    """One try of a client."""
+    """One attempt of a client."""
     try:
-        async with asyncio.timeout(TRY_SECONDS):
+        async with asyncio.timeout(ATTEMPT_SECONDS):
             reader, writer = await connected(port, CLIENT, tls)
             try:
                 writer.write(b"HEAD /v1/openapi.json HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
@@ -125,32 +125,32 @@ async def is_answered(port: int, tls: bool) -> bool:
 
 
 async def until_answered(port: int, tls: bool) -> tuple[float, int]:
-    """Seconds until a client got in, and its tries."""
-    began, tries = time.monotonic(), 0
+    """The seconds until a client was answered, and its attempts."""
+    began, attempts = time.monotonic(), 0
     while time.monotonic() - began < GIVE_UP_SECONDS:
-        tries += 1
+        attempts += 1
         if await is_answered(port, tls):
             break
         await asyncio.sleep(PAUSE_SECONDS)
-    return time.monotonic() - began, tries
+    return time.monotonic() - began, attempts
 
 
-async def measure(port: int, hold: Hold, goes_on: bool, seconds: float) -> str:
-    attack = Attack(port, hold, goes_on)
+async def measure(port: int, hold: Hold, is_persistent: bool, seconds: float) -> str:
+    attack = Attack(port, hold, is_persistent)
     running = asyncio.create_task(attack.run())
     try:
         began = time.monotonic()
-        # Nothing announces it.
+        # There is no event for it.
         while attack.made < CONNECTIONS and time.monotonic() - began < 30:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         filled = time.monotonic() - began
         waits = [await until_answered(port, hold.is_tls)]
-        while goes_on and time.monotonic() - began < filled + seconds:
+        while is_persistent and time.monotonic() - began < filled + seconds:
             await asyncio.sleep(1)
             waits.append(await until_answered(port, hold.is_tls))
         took = [each for each, _ in waits]
         return (
-            f"{hold.name:16}{'for ever' if goes_on else 'once':10}{filled:8.1f}{attack.made:8}"
+            f"{hold.name:16}{'repeatedly' if is_persistent else 'once':12}{filled:8.1f}{attack.made:8}"
             f"{took[0]:8.1f}{statistics.median(took):8.1f}{max(took):8.1f}{len(took):5}"
         )
     finally:
@@ -172,23 +172,23 @@ def make_certificate(folder: Path) -> Certificate:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hold", default=",".join(each.name for each in HOLDS))
-    parser.add_argument("--seconds", type=float, default=30, help="how long to look at an attack that goes on")
+    parser.add_argument("--seconds", type=float, default=30, help="how long to observe a repeated attack")
     parser.add_argument("--each", type=int, default=1000, help="connections that an eighth of all addresses may have")
     arguments = parser.parse_args()
     wanted = arguments.hold.split(",")
     print(f"{machine()}, {commit()}")
-    print(f"{'hold':16}{'':10}{'filled':>8}{'made':>8}{'first':>8}{'median':>8}{'worst':>8}{'n':>5}   (seconds)")
+    print(f"{'hold':16}{'':12}{'filled':>8}{'made':>8}{'first':>8}{'median':>8}{'worst':>8}{'n':>5}   (seconds)")
     for hold in HOLDS:
         if hold.name not in wanted:
             continue
-        for goes_on in (False, True):
+        for is_persistent in (False, True):
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 certificate = make_certificate(folder) if hold.is_tls else None
                 ports = (free_port(), free_port(), free_port())
                 endpoints = Endpoints(["127.0.0.1"], *ports, certificate=certificate, connections_each=arguments.each)
                 with envoy(folder / "envoy", endpoints):
-                    print(asyncio.run(measure(endpoints.port, hold, goes_on, arguments.seconds)), flush=True)
+                    print(asyncio.run(measure(endpoints.port, hold, is_persistent, arguments.seconds)), flush=True)
 
 
 if __name__ == "__main__":

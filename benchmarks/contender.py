@@ -1,11 +1,11 @@
-"""One engine in a process of its own, for `engine.py`: tells what each utterance says and what CPU time that took.
+"""One engine in its own process, for `engine.py`: reports the text and the CPU time of each utterance.
 
     python benchmarks/contender.py NAME WEIGHTS THREADS
 
 Reads a line of JSON for each utterance, `{"file": ..., "language": ...}` with float32 samples at 16 kHz in a .npy file,
-and answers each with `{"text": ..., "cpu": seconds}`. Before the first it says `{"ready": "name and version"}`, or
-`{"missing": "module"}` if the engine is not installed here. It imports what its engine needs and nothing else of this
-project, so that it runs in a virtual environment that has the engine alone.
+and answers each with `{"text": ..., "cpu": seconds}`. Before the first it writes `{"ready": "name and version"}`, or
+`{"missing": "module"}` if the engine is not installed. It imports only what its engine needs, so that it runs in a
+virtual environment that has only the engine.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ Transcribe = Callable[[np.ndarray, str], str]
 
 
 def dalston(weights: str, threads: int, model: str = "fast", spare_beams: int = 1) -> tuple[str, Transcribe]:
-    """The engine as the server runs it: queue, second try and guard against invented text included.
+    """The engine as the server runs it, with queue, second attempt and hallucination guard.
 
-    Greedy, as it is while others wait, unless `model` or `spare_beams` ask for more.
+    Greedy, as it is under load, unless `model` or `spare_beams` select beam search.
     """
     from server.inference.config import InferenceSettings
     from server.inference.scheduling.engine import Engine
@@ -36,15 +36,15 @@ def dalston(weights: str, threads: int, model: str = "fast", spare_beams: int = 
     models = {"fast": weights, "accurate": weights}
     engine = Engine(InferenceSettings(models=models, threads=threads, device="cpu", spare_beams=spare_beams))
     runner.run(engine.__aenter__())
-    told = f", model `{model}`" if model != "fast" else f", {spare_beams} beams" if spare_beams > 1 else ""
+    label = f", model `{model}`" if model != "fast" else f", {spare_beams} beams" if spare_beams > 1 else ""
     return (
-        f"dalston{told}",
+        f"dalston{label}",
         lambda samples, language: runner.run(engine.recognize(model, samples, language)).text,
     )
 
 
 def dalston_alone(weights: str, threads: int) -> tuple[str, Transcribe]:
-    """As it is while no other utterance waits."""
+    """As it is while the engine is idle."""
     return dalston(weights, threads, spare_beams=3)
 
 
@@ -79,7 +79,7 @@ def transformers(weights: str, threads: int) -> tuple[str, Transcribe]:
 
     from server.inference.torchaudio_compat import import_torchaudio
 
-    import_torchaudio()  # as this project has it: transformers would import it as it is, and fail with it
+    import_torchaudio()  # in our compatible mode: transformers would fail to import it
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     torch.set_num_threads(threads)
@@ -98,7 +98,7 @@ def transformers(weights: str, threads: int) -> tuple[str, Transcribe]:
 
 
 def faster_whisper(weights: str, threads: int, beam: int = 1) -> tuple[str, Transcribe]:
-    """One pass without timestamps: the least that it can do."""
+    """One pass without timestamps, the cheapest mode."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=threads)
@@ -114,8 +114,8 @@ def faster_whisper(weights: str, threads: int, beam: int = 1) -> tuple[str, Tran
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    way = "greedy" if beam == 1 else f"beam {beam}"
-    return f"faster-whisper {version('faster-whisper')} int8 {way}", transcribe
+    mode = "greedy" if beam == 1 else f"beam {beam}"
+    return f"faster-whisper {version('faster-whisper')} int8 {mode}", transcribe
 
 
 def faster_whisper_beam(weights: str, threads: int) -> tuple[str, Transcribe]:
@@ -130,7 +130,7 @@ def whisper_cpp(weights: str, threads: int) -> tuple[str, Transcribe]:
     model = Model(weights, n_threads=threads, single_segment=True, no_context=True, temperature_inc=0.0, **quiet)
 
     def transcribe(samples: np.ndarray, language: str) -> str:
-        # It takes nothing that is shorter than a second.
+        # It refuses audio that is shorter than a second.
         padded = np.pad(samples, (0, max(0, 17_600 - len(samples))))
         return " ".join(segment.text.strip() for segment in model.transcribe(padded, language=language))
 
@@ -148,12 +148,12 @@ CONTENDERS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
     "whisper.cpp": whisper_cpp,
 }
 MODULES = {"faster-whisper": "faster_whisper", "faster-whisper-beam": "faster_whisper", "whisper.cpp": "pywhispercpp"}
-"""What an engine from elsewhere is imported as."""
+"""The module of each engine that is not part of this project."""
 
 
 def main() -> None:
     name, weights, threads = sys.argv[1:]
-    # Libraries print to the standard output, some from C: the answers go where it pointed to.
+    # Libraries print to standard output, some from C: the answers use a duplicate of it.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

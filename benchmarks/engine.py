@@ -1,4 +1,4 @@
-"""The engine beside others, utterance by utterance: CPU time and word error rate on the same weights and threads.
+"""Compares the engine with others, utterance by utterance: CPU time and word error rate with the same weights.
 
     python benchmarks/engine.py                                  the five sentences of the sample recording
     python benchmarks/engine.py --manifest clips.tsv             columns: file (16 kHz mono), language, reference
@@ -9,9 +9,9 @@ Those two are no dependencies of this project. They are left out unless a virtua
 
     python3 -m venv VENV && VENV/bin/pip install faster-whisper==1.2.1 pywhispercpp==1.5.1
 
-Every engine runs in a process of its own and is given one utterance at a time; the engines take turns, utterance by
-utterance and in a rotating order, so that whatever else the machine does weighs on all alike. CPU time is that of the
-whole process while it has the utterance. Peers decode greedily and once, without timestamps, unless named otherwise.
+Every engine runs in its own process and receives one utterance at a time; the engines take turns, utterance by
+utterance and in rotating order, so that other load on the machine affects all of them alike. CPU time is that of the
+whole process during the utterance. Peers decode greedily and once, without timestamps, unless their name differs.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 from contender import CONTENDERS, MODULES
-from hearing import Errors, errors
 from provenance import commit, load, machine
+from scoring import Errors, errors
 from speech import Clip, clips, spread
 from weights import LeftOut, Weights
 
@@ -43,7 +43,7 @@ INSTALL = "python3 -m venv VENV && VENV/bin/pip install faster-whisper==1.2.1 py
 
 
 class Contender:
-    """An engine in its process."""
+    """An engine in its own process."""
 
     def __init__(self, name: str, python: str, weights: str, threads: int, started: ExitStack) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
@@ -67,7 +67,7 @@ class Contender:
         self.label: str = ready["ready"]
 
     def transcribe(self, file: Path, language: str) -> tuple[str, float]:
-        """The text, and the CPU seconds it took."""
+        """The text, and the CPU seconds that it took."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps({"file": str(file), "language": language}) + "\n")
         self._process.stdin.flush()
@@ -78,13 +78,13 @@ class Contender:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise LeftOut(f"its process ended with {self._process.wait()}: run {PROGRAM.name} by hand to see why")
+            raise LeftOut(f"its process ended with {self._process.wait()}: run {PROGRAM.name} directly to see why")
         return dict(json.loads(line))
 
 
 @dataclass
 class Outcome:
-    """What one engine made of all clips."""
+    """The result of one engine for all clips."""
 
     name: str
     label: str
@@ -98,13 +98,13 @@ class Outcome:
         self.errors[clip.language] = self.errors.get(clip.language, Errors()) + errors(clip.text, text, clip.language)
 
     def rates(self) -> list[str]:
-        """Word error rates in percent, in all and by language."""
+        """Word error rates in percent, overall and by language."""
         each = [sum(self.errors.values(), Errors()), *(self.errors[language] for language in sorted(self.errors))]
         return [f"{100 * found.rate:.1f}" for found in each]
 
 
-def in_form(name: str, weights: Weights) -> str:
-    """What the contender is to load."""
+def weights_for(name: str, weights: Weights) -> str:
+    """The weights in the form that the contender loads."""
     match name:
         case "faster-whisper" | "faster-whisper-beam":
             return str(weights.ctranslate2())
@@ -116,13 +116,15 @@ def in_form(name: str, weights: Weights) -> str:
             return weights.name
 
 
-def entered(names: Sequence[str], python: str, weights: Weights, threads: int, started: ExitStack) -> list[Contender]:
-    """The contenders that can take part; for each other one a line says why it does not."""
+def start_contenders(
+    names: Sequence[str], python: str, weights: Weights, threads: int, started: ExitStack
+) -> list[Contender]:
+    """Starts the available contenders, and prints why each other one is left out."""
     contenders = []
     for name in names:
         try:
             chosen = python if name in MODULES else sys.executable
-            contenders.append(Contender(name, chosen, in_form(name, weights), threads, started))
+            contenders.append(Contender(name, chosen, weights_for(name, weights), threads, started))
         except (LeftOut, WeightsError) as error:
             print(f"{name} is left out: {error}", flush=True)
     return contenders
@@ -136,7 +138,7 @@ def compete(contenders: Sequence[Contender], found: Sequence[Clip], folder: Path
         for turn in range(len(contenders)):
             index = (number + turn) % len(contenders)
             text, cpu_seconds = contenders[index].transcribe(file, clip.language)
-            if number:  # the first is done twice, for the first time sets up
+            if number:  # the first clip is repeated: its first run includes set-up
                 outcomes[index].add(clip, text, cpu_seconds)
     return outcomes
 
@@ -181,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as started:
         folder = Path(name)
         weights = Weights(options.weights, folder)
-        contenders = entered(options.engines, options.peers_python, weights, options.threads, started)
+        contenders = start_contenders(options.engines, options.peers_python, weights, options.threads, started)
         seconds = sum(clip.seconds for clip in found)
         print(
             f"\n{machine()}; commit {commit()}; {load()}; {options.weights}, {options.threads} thread(s), "

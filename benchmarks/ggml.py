@@ -1,4 +1,4 @@
-"""A Whisper model of a Hugging Face directory in whisper.cpp's own file format, in half precision.
+"""Converts a Hugging Face Whisper directory to whisper.cpp's file format, in half precision.
 
 The format: sizes; the mel filters; the bytes of every token; then every tensor with its number of dimensions, the
 length of its name, its type, its dimensions from the last to the first, its name and its values. Numbers are
@@ -53,7 +53,7 @@ PARTS = {
     ".fc1.": ".mlp.0.",
     ".fc2.": ".mlp.2.",
 }
-"""Parts of a tensor's name there and here."""
+"""Parts of a tensor's name in Hugging Face's and in whisper.cpp's naming."""
 
 
 def write_ggml(directory: Path, target: Path) -> None:
@@ -70,7 +70,7 @@ def write_ggml(directory: Path, target: Path) -> None:
             _write_numbers(file, len(token))
             file.write(token)
         for name, tensor in tensors.items():
-            if name != "proj_out.weight":  # the token embedding once more
+            if name != "proj_out.weight":  # the same as the token embedding
                 _write_tensor(file, _renamed(name), tensor)
 
 
@@ -87,7 +87,7 @@ def _write_numbers(file: BinaryIO, *numbers: int) -> None:
 def _write_tensor(file: BinaryIO, name: str, tensor: NDArray[np.float16]) -> None:
     if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
         tensor = tensor[:, None]
-    # whisper.cpp has these in single precision.
+    # whisper.cpp stores these in single precision.
     single = tensor.ndim < 2 or name.endswith(("conv1.bias", "conv2.bias", "positional_embedding"))
     _write_numbers(file, tensor.ndim, len(name), FLOAT32 if single else FLOAT16, *reversed(tensor.shape))
     file.write(name.encode())
@@ -103,7 +103,7 @@ def _renamed(name: str) -> str:
 
 
 def _tokens(directory: Path) -> list[bytes]:
-    """The bytes of every token of text, in the order of their numbers; whisper.cpp names the others itself."""
+    """The bytes of every text token, in the order of their ids; whisper.cpp names the others itself."""
     tokenizer = json.loads((directory / "tokenizer.json").read_bytes())
     special = {token["content"] for token in tokenizer["added_tokens"]}
     numbered = sorted((number, token) for token, number in tokenizer["model"]["vocab"].items() if token not in special)
@@ -112,7 +112,7 @@ def _tokens(directory: Path) -> list[bytes]:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """A tokenizer's vocabulary spells bytes as letters: itself where it can be seen, else one from 256 on, in order."""
+    """The letters that a tokenizer's vocabulary uses for bytes: the byte itself if printable, else one from 256 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     unseen = [byte for byte in range(256) if byte not in seen]
     return {chr(byte): byte for byte in seen} | {chr(256 + index): byte for index, byte in enumerate(unseen)}

@@ -1,4 +1,4 @@
-"""Live streams against the whole local stack: how late the text comes, how right it is, and what it costs.
+"""Live streams against the whole local stack: latency, accuracy, CPU time and memory.
 
     python benchmarks/latency.py                                 1, 2 and 4 streams of the sample recording
     python benchmarks/latency.py --streams 4,8 --seconds 120
@@ -6,11 +6,11 @@
     python benchmarks/latency.py --weights tiny.en --no-partials
     python benchmarks/latency.py --until 1.5                     the most streams with p95 within 1.5 s
 
-Every stream is a WebSocket through Envoy, paced in real time, with storage on. A final's latency runs from the end of
-an utterance, as the recording has it, to the arrival of the last of its text; the 0.5 s of silence that end an
-utterance are part of it. A first partial's runs from the utterance's begin; how many there were is given per utterance.
-An utterance is lost when fewer than half of its words arrive. CPU time and memory are those of all parts, storage
-included, without the client, until the last of the audio has been sent.
+Every stream is a WebSocket through Envoy, sent in real time and stored. The latency of a final runs from the end of an
+utterance in the recording to the arrival of its last text; the 0.5 s of silence that end an utterance are part of it.
+The latency of the first partial runs from the start of the utterance; the number of partials is per utterance. An
+utterance is lost when fewer than half of its words arrive. CPU time and memory are those of all parts, storage
+included, without the client, until the last audio has been sent.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from live import Conversation, Outcome, crowd, tracks
+from live import Outcome, ServiceProtocol, run_streams, tracks
 from own import PARTS, meter, own_stack
 from provenance import commit, load, machine
 from speech import Clip, clips
@@ -66,20 +66,20 @@ def row(count: int, outcome: Outcome) -> list[str]:
 
 
 class Bench:
-    """Runs on one stack, a row of the table each."""
+    """Runs on one stack, each a row of the table."""
 
     def __init__(self, stack: Stack, found: Sequence[Clip], seconds: float, options: dict[str, str]) -> None:
-        self._converse = partial(Conversation, stack.ws_url, found[0].language, **options)
+        self._make_protocol = partial(ServiceProtocol, stack.ws_url, found[0].language, **options)
         self._stack = stack
         self._clips = found
         self._seconds = seconds
 
     async def warm_up(self) -> None:
-        """The first utterances pay for what is set up once; they are not what is asked about."""
-        await crowd(self._converse, tracks(self._clips, 1, WARM_SECONDS), meter(self._stack))
+        """Transcribes some utterances that are not measured, because the first ones include set-up."""
+        await run_streams(self._make_protocol, tracks(self._clips, 1, WARM_SECONDS), meter(self._stack))
 
     async def run(self, count: int) -> Outcome:
-        outcome = await crowd(self._converse, tracks(self._clips, count, self._seconds), meter(self._stack))
+        outcome = await run_streams(self._make_protocol, tracks(self._clips, count, self._seconds), meter(self._stack))
         print(f"| {' | '.join(row(count, outcome))} |", flush=True)
         for refusal in outcome.refusals:
             print(f"    a stream was not served to its end: {refusal}")
@@ -87,7 +87,7 @@ class Bench:
         return outcome
 
     async def most(self, bound: float, start: int) -> int:
-        """The most streams with p95 within `bound`, nothing lost and none refused: doubled until not, then halved."""
+        """The most streams with p95 within `bound`, none lost and none refused, found by doubling and bisection."""
         good, bad = 0, start
         while bad <= MOST_STREAMS and within(await self.run(bad), bound):
             good, bad = bad, 2 * bad

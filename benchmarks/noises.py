@@ -1,4 +1,4 @@
-"""Sounds that nobody speaks in, made from a seed: the same on every machine."""
+"""Synthetic sounds without speech, generated from a seed: the same on every machine."""
 
 import math
 import zlib
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from speech import RATE, Samples, sample_clips
 
 BABBLE = "babble"
-"""The one kind that is made of speech."""
+"""The only kind that is made of speech."""
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 28.0
 QUIETEST_DECIBEL, LOUDEST_DECIBEL = -60.0, -12.0
-"""Root mean square of a sound, from full scale; silence is quieter."""
+"""Root mean square of a sound, relative to full scale; silence is quieter."""
 DTMF_LOW, DTMF_HIGH = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
 
 Wave = NDArray[np.float64]
 Random = np.random.Generator
 Make = Callable[[Random, int], Wave]
-"""Gives so many samples, at any level."""
+"""Generates so many samples, at any level."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sound:
 
 
 def sounds(seed: int, each: int) -> list[Sound]:
-    """So many of each kind, their lengths and levels spread evenly over their logarithms."""
+    """`each` sounds of each kind, with lengths and levels that are uniform on a logarithmic scale."""
     return [_sound(kind, [seed, zlib.crc32(kind.encode()), number]) for kind in KINDS for number in range(each)]
 
 
@@ -58,7 +58,7 @@ def _sound(kind: str, seed: list[int]) -> Sound:
 
 
 def _silence(random: Random, count: int) -> Wave:
-    """Digital silence, that of a converter that is off by a constant, and that of one whose last bit flickers."""
+    """Digital silence, silence with a constant offset, and silence whose last bit flickers."""
     offset = random.choice([0.0, random.uniform(-0.05, 0.05)])
     flicker = random.choice([0.0, 1.0])
     return offset + flicker * random.integers(-1, 2, count) / 32768
@@ -79,7 +79,7 @@ def _band(random: Random, count: int, low: float, high: float) -> Wave:
 
 
 def _slow(random: Random, count: int, hertz: float) -> Wave:
-    """A line that wanders between 0 and 1, about so often a second."""
+    """A curve that varies between 0 and 1, at about this frequency."""
     points = random.uniform(0, 1, max(2, int(count / RATE * hertz) + 2))
     return np.interp(np.linspace(0, len(points) - 1, count), np.arange(len(points)), points)
 
@@ -94,7 +94,7 @@ def _hum(random: Random, count: int) -> Wave:
 
 
 def _tone(random: Random, count: int) -> Wave:
-    """One tone or two, steady or on and off as a telephone's."""
+    """One or two tones, steady or intermittent like a telephone's."""
     time, wave = np.arange(count) / RATE, np.zeros(count)
     for hertz in np.exp(random.uniform(math.log(80), math.log(6000), random.integers(1, 3))):
         wave += np.sin(2 * np.pi * hertz * time)
@@ -103,7 +103,7 @@ def _tone(random: Random, count: int) -> Wave:
 
 
 def _chirp(random: Random, count: int) -> Wave:
-    """Sweeps up and down, as often as a siren's or slower."""
+    """Sweeps up and down, at the rate of a siren or slower."""
     low, high = sorted(np.exp(random.uniform(math.log(80), math.log(6000), 2)))
     place = (1 + np.sin(2 * np.pi * random.uniform(0.1, 4) * np.arange(count) / RATE)) / 2
     return np.sin(2 * np.pi * np.cumsum(low * (high / low) ** place) / RATE)
@@ -120,7 +120,7 @@ def _dtmf(random: Random, count: int) -> Wave:
 
 
 def _struck(random: Random, count: int, starts: NDArray[np.int64], strike: Callable[[], Wave]) -> Wave:
-    """What is struck at each start rings on into the next."""
+    """A struck sound at each start, which decays beyond the next one."""
     wave = np.zeros(count)
     for start in starts[starts < count]:
         hit = strike()[: count - start]
@@ -129,20 +129,20 @@ def _struck(random: Random, count: int, starts: NDArray[np.int64], strike: Calla
 
 
 def _ring(random: Random, seconds: float, wave: Callable[[Wave], Wave]) -> Wave:
-    """Rises in milliseconds and dies away."""
+    """A sound that rises within milliseconds and decays."""
     time = np.arange(int(seconds * RATE)) / RATE
     return wave(time) * np.minimum(1, time / random.uniform(0.002, 0.05)) * np.exp(-5 * time / seconds)
 
 
 def _clicks(random: Random, count: int) -> Wave:
-    """Single samples that are off, and switches."""
+    """Single wrong samples, and short bursts of noise."""
     starts = np.flatnonzero(random.uniform(0, 1, count) < random.uniform(0.5, 20) / RATE)
     length = random.choice([0.0005, 0.003, 0.01])
     return _struck(random, count, starts, lambda: _noise_hit(random, length)) + 1e-5 * random.standard_normal(count)
 
 
 def _keyboard(random: Random, count: int) -> Wave:
-    """Keys go down and up, in the rhythm of who types, before the noise of a room."""
+    """Keys that are pressed and released in the rhythm of typing, with the noise of a room."""
     gaps = random.gamma(2.0, random.uniform(0.06, 0.2), int(count / RATE * 12) + 2)
     down = (np.cumsum(gaps) * RATE).astype(np.int64)
     starts = np.sort(np.concatenate([down, down + int(0.08 * RATE)]))
@@ -190,7 +190,7 @@ def _arpeggio(random: Random, count: int) -> Wave:
 
 
 def _drums(random: Random, count: int) -> Wave:
-    """A low drum, a snare and a hi-hat, each in its own share of the bars."""
+    """A bass drum, a snare and a hi-hat, each on its own beats."""
     beat = int(random.uniform(0.2, 0.5) * RATE)
     starts = np.arange(0, count, beat)
     low = _struck(random, count, starts[::2], lambda: _ring(random, 0.4, lambda t: np.sin(2 * np.pi * 60 * t)))
@@ -204,7 +204,7 @@ def _drums(random: Random, count: int) -> Wave:
 
 
 def _music(random: Random, count: int) -> Wave:
-    """All of it together."""
+    """Chords, arpeggio and drums together."""
     wave = np.zeros(count)
     for part in (_chords, _arpeggio, _drums):
         found = part(random, count)
@@ -213,7 +213,7 @@ def _music(random: Random, count: int) -> Wave:
 
 
 def _wind(random: Random, count: int) -> Wave:
-    """Gusts: noise of low frequencies that swells, and a whistle."""
+    """Gusts: low-frequency noise of varying level, and a whistle."""
     gusts = _coloured(random, count, 1.0)
     low = random.uniform(200, 1000)
     whistle = _band(random, count, low, low * 1.3)
@@ -223,7 +223,7 @@ def _wind(random: Random, count: int) -> Wave:
 
 
 def _babble(random: Random, count: int) -> Wave:
-    """Pieces of the sample recording, backwards and over each other."""
+    """Pieces of the sample recording, reversed and overlaid."""
     speech = np.concatenate([clip.samples for clip in sample_clips()]).astype(np.float64)[::-1]
     wave = np.zeros(count)
     for _ in range(int(random.integers(6, 20))):

@@ -1,13 +1,13 @@
-"""What is written where nobody speaks, and what the guard takes away where somebody does.
+"""Hallucinations over sounds without speech, and speech that the guard suppresses.
 
     python benchmarks/non_speech.py                              352 sounds, speech of the sample recording
     python benchmarks/non_speech.py --manifest clips.tsv         columns: file (16 kHz mono), language, reference
     python benchmarks/non_speech.py --weights tiny.en --each 8 --evidence evidence.jsonl
     python benchmarks/non_speech.py --manifest clips.tsv --each 0 --snr 5     speech alone, with noise under it
 
-Every sound goes through a whole session, detector, partials and all, which is what a user gets; and straight to the
-engine as one utterance, which is what the guard can do alone. The language of every other sound is to be detected, of
-the rest it is told. Speech goes straight to the engine: what the guard takes away there was said.
+Every sound goes through a whole session, with detector and partials, which is what a client gets; and directly to the
+engine as one utterance, which tests the guard alone. The language of every other sound is detected, and requested for
+the rest. Speech goes directly to the engine: any text that the guard suppresses there is lost.
 """
 
 import argparse
@@ -21,76 +21,78 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from hearing import Errors, errors
 from noises import BABBLE, KINDS, Sound, noisy, sounds
 from numpy.typing import NDArray
 from provenance import commit, load, machine
+from scoring import Errors, errors
 from speech import RATE, Clip, clips, spread
 
 from server.inference.config import InferenceSettings
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.scheduling.engine import Engine
-from server.session.events import Final, Partial, SpeechStarted
+from server.session.events import FinalResult, PartialResult, SpeechStarted
 from server.session.options import AUTO, SessionOptions
 from server.session.session import Session
 from server.vad.silero import SileroVad
 from telemetry.logs import configure_logging
 
 MODELS = ("fast", "accurate")
-TOLD_LANGUAGES = ("en", "es", "de", "fr", "ja", "ru")
+REQUESTED_LANGUAGES = ("en", "es", "de", "fr", "ja", "ru")
 STEP_SECONDS = 0.5
-"""Of audio that a session is given at a time."""
+"""Audio that a session receives at a time."""
 PACE = 2.0
-"""Times the pace of speech at which a session goes on once it hears some: its partials have time then."""
+"""Multiple of real time at which a session continues after speech is detected, so that partials have time."""
 AT_ONCE = 8
 LONGEST_PARTIAL_SECONDS = 4.0
 
 
 @dataclass
 class Outcome:
-    """What became of one clip on one way through."""
+    """The result for one clip on one path."""
 
-    way: str
+    path: str
     model: str
     kind: str
-    """Of sound, or the language that is spoken."""
+    """The kind of sound, or the language of speech."""
     seconds: float
     reference: str = ""
-    """What is said in it."""
-    heard: bool = False
+    """Its text."""
+    is_detected: bool = False
     """Whether speech was detected."""
     finals: list[str] = field(default_factory=list)
     partials: list[str] = field(default_factory=list)
     hypotheses: list[tuple[str, Hypothesis]] = field(default_factory=list)
-    """All that the model wrote, and whether for a partial or a final."""
+    """All hypotheses, and whether for a partial or a final."""
 
     def suppressed(self, kind: str) -> list[str]:
-        """Why texts of this kind were not believed."""
+        """The reasons for which texts of this kind were suppressed."""
         return [reason for of, hypothesis in self.hypotheses if of == kind and (reason := hypothesis.invented)]
 
 
 _outcome: ContextVar[Outcome] = ContextVar("outcome")
 
 
-class WatchedEngine(Engine):
-    """Notes what the model wrote before it is judged."""
+class RecordingEngine(Engine):
+    """Records hypotheses before they are judged."""
 
-    async def _run(self, model: str, utterance: UtteranceAudio, session: Hashable, *, is_partial: bool) -> Hypothesis:
-        hypothesis = await super()._run(model, utterance, session, is_partial=is_partial)
+    async def _run(
+        self, model: str, utterance: UtteranceAudio, session: Hashable, *, is_partial: bool
+    ) -> tuple[Hypothesis, float]:
+        hypothesis, effort = await super()._run(model, utterance, session, is_partial=is_partial)
         _outcome.get().hypotheses.append(("partial" if is_partial else "final", hypothesis))
-        return hypothesis
+        return hypothesis, effort
 
 
 class Run:
-    """One set of weights with all that goes through it."""
+    """The runs with one set of weights."""
 
-    def __init__(self, engine: WatchedEngine, vad: SileroVad) -> None:
+    def __init__(self, engine: RecordingEngine, vad: SileroVad) -> None:
         self._engine = engine
         self._vad = vad
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def each(self, works: Iterable[Awaitable[Outcome]]) -> list[Outcome]:
-        """A few at a time."""
+        """Runs a few at a time."""
 
         async def in_turn(work: Awaitable[Outcome]) -> Outcome:
             async with self._turns:
@@ -106,7 +108,7 @@ class Run:
             reading = asyncio.create_task(_read(session, outcome))
             for start in range(0, len(sound.samples), int(STEP_SECONDS * RATE)):
                 await session.push(sound.samples[start : start + int(STEP_SECONDS * RATE)].tobytes())
-                if outcome.heard:
+                if outcome.is_detected:
                     await asyncio.sleep(STEP_SECONDS / PACE)
             await session.finish()
             await reading
@@ -124,7 +126,7 @@ class Run:
         _outcome.set(outcome)
         samples = _floats(sound.samples[: int(LONGEST_PARTIAL_SECONDS * RATE)])
         recognition = await self._engine.recognize_partial(MODELS[0], samples, language, session=object())
-        assert recognition, "no final was before it"
+        assert recognition, "the partial was dropped"
         outcome.partials = [recognition.text] * bool(recognition.text)
         return outcome
 
@@ -140,10 +142,10 @@ async def _read(session: Session, outcome: Outcome) -> None:
     async for event in session:
         match event:
             case SpeechStarted():
-                outcome.heard = True
-            case Final(text):
-                outcome.finals.append(text)
-            case Partial(text):
+                outcome.is_detected = True
+            case FinalResult(utterance):
+                outcome.finals.append(utterance.text)
+            case PartialResult(text):
                 outcome.partials.append(text)
 
 
@@ -152,27 +154,33 @@ def _floats(samples: NDArray[np.int16]) -> NDArray[np.float32]:
 
 
 def _languages(engine: Engine, found: Sequence[Sound]) -> list[str | None]:
-    """None for every other sound, and for all that a model of one language hears."""
-    told = [TOLD_LANGUAGES[number // 2 % len(TOLD_LANGUAGES)] if number % 2 else None for number in range(len(found))]
-    return [language if language and engine.supports(MODELS[0], language) else None for language in told]
+    """The language to request for each sound: None for every other one, and for languages the model does not
+    support."""
+    requested = [
+        REQUESTED_LANGUAGES[number // 2 % len(REQUESTED_LANGUAGES)] if number % 2 else None
+        for number in range(len(found))
+    ]
+    return [language if language and engine.supports(MODELS[0], language) else None for language in requested]
 
 
 async def measure(weights: str, found: Sequence[Sound], alone: int, spoken: Sequence[Clip]) -> list[Outcome]:
-    """Everything through these weights. `alone`: sounds of each kind that go straight to the engine."""
+    """Runs everything with these weights. `alone`: sounds of each kind that go directly to the engine."""
     settings = InferenceSettings(models=dict.fromkeys(MODELS, weights))
-    async with WatchedEngine(settings, queue_limit=1000) as engine:
+    async with RecordingEngine(settings, queue_limit=1000) as engine:
         run = Run(engine, SileroVad())
-        told = list(zip(found, _languages(engine, found), strict=True))
+        with_language = list(zip(found, _languages(engine, found), strict=True))
         seen: Counter[str] = Counter()
         without_detector = []
-        for sound, language in told:
+        for sound, language in with_language:
             seen[sound.kind] += 1
             if seen[sound.kind] <= alone:
                 without_detector.append((sound, language))
         fitting = [clip for clip in spoken if engine.supports(MODELS[0], clip.language)]
         outcomes = await run.each(run.partial(*each) for each in without_detector)
         for model in MODELS:
-            outcomes += await _timed(f"{weights}, {model}, sessions", run.each, (run.session(*e, model) for e in told))
+            outcomes += await _timed(
+                f"{weights}, {model}, sessions", run.each, (run.session(*e, model) for e in with_language)
+            )
             outcomes += await _timed(
                 f"{weights}, {model}, engine", run.each, (run.final(*each, model) for each in without_detector)
             )
@@ -192,7 +200,7 @@ async def _timed(
 
 
 def share(outcomes: Sequence[Outcome], texts: Callable[[Outcome], Sequence[str]]) -> str:
-    """How many give text, and how many percent of all they are."""
+    """How many have text, as a number and in percent."""
     some = sum(bool(texts(outcome)) for outcome in outcomes)
     return f"{some} of {len(outcomes)} ({100 * some / len(outcomes):.1f} %)" if outcomes else ""
 
@@ -202,22 +210,22 @@ def reasons(found: Iterable[str]) -> str:
 
 
 def sound_table(outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """By weights and way: the sounds that give text."""
-    head = ["weights", "way", "speech detected", "with a final", "with a partial", "finals suppressed", "partials"]
+    """The sounds with text, by weights and path."""
+    head = ["weights", "path", "speech detected", "with a final", "with a partial", "finals suppressed", "partials"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for weights, all_of in outcomes.items():
-        groups = _grouped([each for each in all_of if each.way != "speech"], lambda each: (each.way, each.model))
-        for (way, model), group in groups.items():
+        groups = _grouped([each for each in all_of if each.path != "speech"], lambda each: (each.path, each.model))
+        for (path, model), group in groups.items():
             for name, some in (
                 ("", [e for e in group if e.kind != BABBLE]),
                 (f", {BABBLE}", [e for e in group if e.kind == BABBLE]),
             ):
                 cells = [
                     weights,
-                    f"{way}, {model}{name}",
-                    share(some, lambda each: ["heard"] * each.heard) if way == "session" else "",
-                    share(some, lambda each: each.finals) if "partial" not in way else "",
-                    share(some, lambda each: each.partials) if way != "engine" else "",
+                    f"{path}, {model}{name}",
+                    share(some, lambda each: ["detected"] * each.is_detected) if path == "session" else "",
+                    share(some, lambda each: each.finals) if "partial" not in path else "",
+                    share(some, lambda each: each.partials) if path != "engine" else "",
                     reasons(reason for each in some for reason in each.suppressed("final")),
                     reasons(reason for each in some for reason in each.suppressed("partial")),
                 ]
@@ -226,31 +234,31 @@ def sound_table(outcomes: dict[str, list[Outcome]]) -> list[str]:
 
 
 def kind_table(outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """By kind of sound: how many give a final or a partial, each way."""
-    ways = {
-        (weights, each.way, each.model): None
+    """The sounds with a final or a partial, by kind and path."""
+    paths = {
+        (weights, each.path, each.model): None
         for weights, found in outcomes.items()
         for each in found
-        if each.way != "speech"
+        if each.path != "speech"
     }
-    lines = [f"| sound | {' | '.join(', '.join(way) for way in ways)} |", "|---" * (len(ways) + 1) + "|"]
+    lines = [f"| sound | {' | '.join(', '.join(path) for path in paths)} |", "|---" * (len(paths) + 1) + "|"]
     for kind in KINDS:
         cells = []
-        for weights, way, model in ways:
-            of = [e for e in outcomes[weights] if (e.way, e.model, e.kind) == (way, model, kind)]
+        for weights, path, model in paths:
+            of = [e for e in outcomes[weights] if (e.path, e.model, e.kind) == (path, model, kind)]
             cells.append(f"{sum(bool(each.finals or each.partials) for each in of)} of {len(of)}")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
     return lines
 
 
 def speech_table(outcomes: dict[str, list[Outcome]]) -> list[str]:
-    """What the guard takes away of what was said."""
+    """The speech that the guard suppresses."""
     lines = [
         "| weights | utterances | suppressed | right words lost | WER % without the guard | with it |",
         "|---" * 6 + "|",
     ]
     for weights, all_of in outcomes.items():
-        for (model,), group in _grouped([e for e in all_of if e.way == "speech"], lambda each: (each.model,)).items():
+        for (model,), group in _grouped([e for e in all_of if e.path == "speech"], lambda each: (each.model,)).items():
             without, with_it, lost = Errors(), Errors(), 0
             for each in group:
                 bare = errors(each.reference, each.hypotheses[-1][1].text, each.kind)
@@ -272,7 +280,7 @@ def _grouped(
 
 
 def write_evidence(outcomes: dict[str, list[Outcome]], file: Path) -> None:
-    """A line of JSON for every clip on every way, with all that was written: what the guard's lines are drawn by."""
+    """Writes a line of JSON for every clip and path, with all hypotheses, to choose the guard's thresholds by."""
     with file.open("w", encoding="utf-8") as lines:
         for weights, found in outcomes.items():
             for each in found:
@@ -280,23 +288,23 @@ def write_evidence(outcomes: dict[str, list[Outcome]], file: Path) -> None:
 
 
 def judged_again(file: Path) -> dict[str, list[Outcome]]:
-    """What would have become of it with the guard as it is now."""
+    """The recorded outcomes as the current guard would judge them."""
     outcomes: dict[str, list[Outcome]] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         weights = fields.pop("weights")
-        written = [(of, Hypothesis(**hypothesis)) for of, hypothesis in fields.pop("hypotheses")]
-        outcome = Outcome(**fields, hypotheses=written)
-        outcome.finals = [each.text for of, each in written if of == "final" and not each.invented]
-        # What a session tells as a partial, tries must agree on: it tells none where none is believed.
-        if not any(each.text and not each.invented and not each.failing for of, each in written if of == "partial"):
+        recorded = [(of, Hypothesis(**hypothesis)) for of, hypothesis in fields.pop("hypotheses")]
+        outcome = Outcome(**fields, hypotheses=recorded)
+        outcome.finals = [each.text for of, each in recorded if of == "final" and not each.invented]
+        # A session sends a partial only if passes agree on it: none if all of them are suppressed.
+        if not any(each.text and not each.invented and not each.failing for of, each in recorded if of == "partial"):
             outcome.partials = []
         outcomes.setdefault(weights, []).append(outcome)
     return outcomes
 
 
 def report(outcomes: dict[str, list[Outcome]]) -> None:
-    has_sounds = any(each.way != "speech" for found in outcomes.values() for each in found)
+    has_sounds = any(each.path != "speech" for found in outcomes.values() for each in found)
     for table in (sound_table, kind_table, speech_table) if has_sounds else (speech_table,):
         print("\n" + "\n".join(table(outcomes)))
 
@@ -305,15 +313,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="base,tiny.en", help="offline names, directories or hub ids")
     parser.add_argument("--each", type=int, default=22, help="sounds of each kind")
-    parser.add_argument("--alone", type=int, default=22, help="of them, those that go straight to the engine too")
+    parser.add_argument("--alone", type=int, default=22, help="of them, those that also go directly to the engine")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--manifest", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="at most so many spoken clips")
-    parser.add_argument("--snr", type=float, metavar="DECIBEL", help="put pink noise under the speech")
-    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write there what was written and judged")
-    parser.add_argument(
-        "--judge", type=Path, metavar="FILE", help="nothing but judge again what --evidence has written"
-    )
+    parser.add_argument("--snr", type=float, metavar="DECIBEL", help="add pink noise to the speech")
+    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write all hypotheses to FILE")
+    parser.add_argument("--judge", type=Path, metavar="FILE", help="only judge the hypotheses of --evidence again")
     options = parser.parse_args()
     if options.judge:
         report(judged_again(options.judge))

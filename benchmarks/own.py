@@ -1,4 +1,4 @@
-"""The whole local stack, for a benchmark to measure."""
+"""The whole local stack for benchmarks."""
 
 import json
 import os
@@ -22,14 +22,15 @@ PARTS = {
 }
 MODELS = ("fast", "accurate")
 UNREFUSED = {"max_sessions": "1000", "max_queue_delay_seconds": "1000"}
-"""More streams than the machine can take are what is asked about: none of them is to be refused."""
+"""Benchmarks exceed the capacity of the machine on purpose: no stream may be refused."""
 
 
 @contextmanager
 def own_stack(weights: str, **settings: str) -> Iterator[Stack]:
-    """A stack with a home of its own, all models with the same weights. `settings` are `DALSTON_*` without the prefix.
+    """A stack in its own directory, with the same weights for all models. `settings` are `DALSTON_*` without the
+    prefix.
 
-    Converted weights are kept where the checkout keeps them, or in `DALSTON_CACHE_DIR`.
+    Converted weights are in the cache of the checkout, or in `DALSTON_CACHE_DIR`.
     """
     models = json.dumps(dict.fromkeys(MODELS, weights))
     environment = {
@@ -53,11 +54,11 @@ def own_stack(weights: str, **settings: str) -> Iterator[Stack]:
 
 
 def meter(stack: Stack) -> Meter:
-    """Of its parts."""
+    """A meter of its parts."""
     found = {process.name: process.popen.pid for process in stack.processes}
     return Meter({part: [found[name] for name in names] for part, names in PARTS.items()})
 
 
 def pids(stack: Stack) -> list[int]:
-    """Of everything that runs in it."""
+    """The ids of all its processes."""
     return [process.popen.pid for process in stack.processes]

@@ -4,15 +4,15 @@
     python benchmarks/peers.py --whisperlive VENV/bin/python --whisperlivekit VENV/bin/python
     python benchmarks/peers.py --streams 1,4 --seconds 80 --weights base --manifest clips.tsv
 
-The peers are no dependencies of this project; each wants a virtual environment of its own (benchmarks/README.md has
-the commands). All run side by side and are measured in turns, each with its own defaults and the same CTranslate2
-weights; WhisperLiveKit with LocalAgreement, the policy that works with these. This service has its partials on, as the
-peers have, and stores what it hears, which they do not.
+The peers are no dependencies of this project; each needs its own virtual environment (benchmarks/README.md has
+the commands). All of them run at the same time and are measured in turns, each with its own defaults and the same
+CTranslate2 weights; WhisperLiveKit with LocalAgreement, the policy that works with these. This service has partials
+enabled, as the peers have, and stores the sessions, which they do not.
 
-A text counts from when the service has it final: in this service a `transcript.final`, in WhisperLive a completed
-segment, in WhisperLiveKit a word outside its buffer. Latency runs from the end of an utterance in the recording to the
-arrival of the last of its words that are right; an utterance of which fewer than half of the words arrive is lost. CPU
-time is that of the whole service, storage included, until the last of the audio has been sent.
+Only final text counts: in this service a `transcript.final`, in WhisperLive a completed segment, in WhisperLiveKit a
+word outside its buffer. Latency runs from the end of an utterance in the recording to the arrival of its last correct
+word; an utterance is lost if fewer than half of its words arrive. CPU time is that of the whole service, storage
+included, until the last audio has been sent.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from hearing import Heard
 from latency import percentiles
-from live import Conversation, Message, Outcome, Refused, crowd, tracks
+from live import Message, Outcome, Refused, ServiceProtocol, run_streams, tracks
 from own import own_stack, pids
 from provenance import commit, load, machine
+from scoring import ReceivedText
 from speech import SAMPLE, Clip, Samples, clips
 from usage import Meter
 from weights import Weights
@@ -49,12 +49,12 @@ INSTALLED = {"whisperlive": "whisper-live==0.10.0", "whisperlivekit": "whisperli
 HEADER = ["service", "streams", "utterances", "lost", "p50 s", "p95 s", "max s", "WER %", "CPU s per audio s", "MiB"]
 
 
-class WhisperLive(Conversation):
-    """Sends its last segments again and again; what is completed in them stays."""
+class WhisperLive(ServiceProtocol):
+    """Sends its last segments repeatedly; completed ones no longer change."""
 
-    # As long as its own client waits: it does not transcribe what it has when a stream is ended.
+    # As long as its own client waits: it does not transcribe the rest of the audio when a stream ends.
     linger_seconds = 15.0
-    goodbye = b"END_OF_AUDIO"
+    last_message = b"END_OF_AUDIO"
 
     def __init__(self, base_url: str, language: str) -> None:
         super().__init__(base_url, language)
@@ -65,12 +65,12 @@ class WhisperLive(Conversation):
         return self.base_url
 
     @property
-    def hello(self) -> str:
-        # The model is the server's own.
+    def first_message(self) -> str:
+        # The server has one model.
         settings = {"language": self.language, "task": "transcribe", "model": "custom", "use_vad": True}
         return json.dumps({"uid": str(uuid.uuid4()), **settings})
 
-    def frame(self, samples: Samples) -> bytes:
+    def encode(self, samples: Samples) -> bytes:
         return (samples.astype(np.float32) / 32768).tobytes()
 
     def is_ready(self, message: Message) -> bool:
@@ -78,21 +78,21 @@ class WhisperLive(Conversation):
             raise Refused(f"{message['status']}: {message['message']}")
         return message.get("message") == "SERVER_READY"
 
-    def hear(self, message: Message, at: float, heard: Heard) -> bool:
+    def receive(self, message: Message, at: float, received: ReceivedText) -> bool:
         segments = message.get("segments", ())
         self.is_complete = all(segment["completed"] for segment in segments)
         for segment in segments:
             known = segment["start"], segment["text"]
             if segment["completed"] and known not in self._completed:
                 self._completed.add(known)
-                heard.add(at, segment["text"])
+                received.add(at, segment["text"])
         return message.get("message") == "DISCONNECT"
 
 
-class WhisperLiveKit(Conversation):
-    """Sends the whole transcript with every message."""
+class WhisperLiveKit(ServiceProtocol):
+    """Sends the whole transcript in every message."""
 
-    goodbye = b""
+    last_message = b""
 
     @property
     def url(self) -> str:
@@ -103,26 +103,26 @@ class WhisperLiveKit(Conversation):
             raise Refused(message["error"])
         return message.get("type") == "config"
 
-    def hear(self, message: Message, at: float, heard: Heard) -> bool:
+    def receive(self, message: Message, at: float, received: ReceivedText) -> bool:
         if "lines" in message:
-            heard.replace(at, " ".join(line["text"].strip() for line in message["lines"] if line["text"]))
+            received.replace(at, " ".join(line["text"].strip() for line in message["lines"] if line["text"]))
         return message.get("type") == "ready_to_stop"
 
 
 @dataclass(frozen=True)
 class Service:
-    """One that runs."""
+    """A running service."""
 
     name: str
-    converse: Callable[[], Conversation]
+    make_protocol: Callable[[], ServiceProtocol]
     meter: Callable[[], Meter]
 
 
 @contextmanager
 def dalston(weights: Weights, language: str) -> Iterator[Service]:
     with own_stack(weights.name) as stack:
-        converse = partial(Conversation, stack.ws_url, language, model="fast", interim_results="true")
-        yield Service("dalston", converse, lambda: Meter({"all": pids(stack)}))
+        make_protocol = partial(ServiceProtocol, stack.ws_url, language, model="fast", interim_results="true")
+        yield Service("dalston", make_protocol, lambda: Meter({"all": pids(stack)}))
 
 
 WHISPERLIVE = """
@@ -132,7 +132,7 @@ port, model, most = sys.argv[1:]
 TranscriptionServer().run("127.0.0.1", port=int(port), backend="faster_whisper", single_model=True,
     faster_whisper_custom_model_path=model, max_clients=int(most), max_connection_time=86400)
 """
-"""What its run_server.py does, which is not in its wheel."""
+"""The equivalent of its run_server.py, which is not in its wheel."""
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def whisperlive(python: Path, weights: Weights, language: str, most: int) -> Ite
     port = free_port()
     command = [str(python), "-c", WHISPERLIVE, str(port), str(weights.ctranslate2()), str(most)]
     with server("WhisperLive", command, partial(listens, port)) as pid:
-        converse = partial(WhisperLive, f"ws://127.0.0.1:{port}", language)
-        yield Service("WhisperLive", converse, lambda: Meter({"all": [pid]}))
+        make_protocol = partial(WhisperLive, f"ws://127.0.0.1:{port}", language)
+        yield Service("WhisperLive", make_protocol, lambda: Meter({"all": [pid]}))
 
 
 @contextmanager
@@ -159,14 +159,14 @@ def whisperlivekit(python: Path, weights: Weights, language: str, _: int) -> Ite
     }
     command = [str(program), "--pcm-input", *(word for name, value in options.items() for word in (f"--{name}", value))]
     with server("WhisperLiveKit", command, partial(is_healthy, port)) as pid:
-        converse = partial(WhisperLiveKit, f"ws://127.0.0.1:{port}", language)
-        yield Service("WhisperLiveKit", converse, lambda: Meter({"all": [pid]}))
+        make_protocol = partial(WhisperLiveKit, f"ws://127.0.0.1:{port}", language)
+        yield Service("WhisperLiveKit", make_protocol, lambda: Meter({"all": [pid]}))
 
 
 @contextmanager
 def server(name: str, command: Sequence[str], ready: Callable[[], bool]) -> Iterator[int]:
-    """Runs a peer; gives its process id when it is ready."""
-    # Weights are here: whatever it would fetch from a hub is not what is to be measured.
+    """Runs a peer. Yields its process id when it is ready."""
+    # The weights are local: a download from a hub would not be comparable.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryDirectory() as folder:
@@ -191,12 +191,13 @@ def is_healthy(port: int) -> bool:
 def services(
     pythons: Mapping[str, Path | None], weights: Weights, language: str, most: int, started: ExitStack
 ) -> list[Service]:
-    """Those that can take part; for each other one a line says how to have it."""
+    """Starts the available services, and prints how to install each other one."""
     found = [started.enter_context(dalston(weights, language))]
     for name, start in (("whisperlive", whisperlive), ("whisperlivekit", whisperlivekit)):
         python = pythons[name]
         if python is None:
-            print(f"{name} is left out: install {INSTALLED[name]} as benchmarks/README.md says, then --{name} PYTHON")
+            how = "as described in benchmarks/README.md"
+            print(f"{name} is left out: install {INSTALLED[name]} {how}, then --{name} PYTHON")
         else:
             found.append(started.enter_context(start(python.absolute(), weights, language, most)))
     return found
@@ -219,11 +220,11 @@ def row(service: Service, count: int, outcome: Outcome) -> str:
 
 async def compare(found: Sequence[Service], speech: Sequence[Clip], counts: Sequence[int], seconds: float) -> None:
     for service in found:
-        await crowd(service.converse, tracks(speech, 1, WARM_SECONDS), service.meter())
+        await run_streams(service.make_protocol, tracks(speech, 1, WARM_SECONDS), service.meter())
     print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     for count in counts:
         for service in found:
-            outcome = await crowd(service.converse, tracks(speech, count, seconds), service.meter())
+            outcome = await run_streams(service.make_protocol, tracks(speech, count, seconds), service.meter())
             print(row(service, count, outcome), flush=True)
             for refusal in outcome.refusals:
                 print(f"    a stream of {service.name} was not served to its end: {refusal}")

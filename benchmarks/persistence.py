@@ -1,19 +1,18 @@
-"""What recording costs: the same streams with storage on and off, on a real Postgres and a real S3 server.
+"""The cost of recording: the same streams with storage on and off, on a real Postgres and a real S3 server.
 
-    python benchmarks/persistence.py                                     20 streams, 4 times on and 4 times off
-    python benchmarks/persistence.py --streams 5,20,40 --repeats 2       does it grow with the streams?
-    python benchmarks/persistence.py --speech --streams 4 --seconds 60   the real models, on the sample recording
-    python benchmarks/persistence.py --long                              memory: hours of sessions, sent faster
+    python benchmarks/persistence.py                                     20 streams, 4 times on and 4 times off python
+    benchmarks/persistence.py --streams 5,20,40 --repeats 2       whether it grows with the streams python
+    benchmarks/persistence.py --speech --streams 4 --seconds 60   the real models, on the sample recording python
+    benchmarks/persistence.py --long                              memory: hours of sessions, faster than real time
 
-Without --speech the server is the real one but for its models, whose work would hide what is measured: a detector that
-goes by the clock and a recogniser that names the bytes it was given (tests/faults/fault_server.py). `off` sends the
-same audio and stores nothing. Postgres' transactions are its own count, S3's requests are counted by a proxy.
+Without --speech the server has scripted models, because real ones would dominate the measurement: a detector that
+follows the clock and a recogniser that returns the range of bytes that it received (tests/faults/fault_server.py).
+`off` sends the same audio and stores nothing. Postgres counts its transactions, and a proxy the requests to S3.
 
-Made for a machine that is not quiet. On and off take turns in one server process, each pair in the other order than
-the one before it, and what is compared is CPU time; the spread over the pairs tells what the figures are worth. Clients
-send on a grid of 100 ms, so that an utterance ends at the same place of a message in every run: a final's latency, from
-when the last byte of its utterance was sent to its arrival, the silence that ends it included, differs by what the
-server does and not by where the grid falls.
+The benchmark is for machines with other load. On and off take turns in one server process, in alternating order, and
+CPU time is compared; the spread over the pairs shows the accuracy of the figures. Clients send every 100 ms, so that an
+utterance ends at the same position within a message in every run: the latency of a final, from sending the last byte of
+its utterance to its arrival, with the silence that ends it, depends on the server and not on the position.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ MIB = 1 << 20
 MESSAGE_SECONDS = 0.1
 MESSAGE_BYTES = int(MESSAGE_SECONDS * BYTES_PER_SECOND)
 SPREAD_SECONDS = 1.6
-"""Streams begin spread over the time of one scripted utterance, at places that do not line up."""
+"""Streams begin at irregular times within the length of one scripted utterance."""
 GOLDEN = 0.618034
 
 Source = Callable[[int, int, int], bytes]
@@ -60,17 +59,17 @@ Source = Callable[[int, int, int], bytes]
 
 @dataclass(frozen=True)
 class Run:
-    """What one load did to the server."""
+    """The effect of one load on the server."""
 
     streams: int
     seconds: float
     cpu_seconds: float
-    """While the streams ran, their beginnings and ends excluded."""
+    """While the streams ran, without their beginnings and ends."""
     ends_cpu_seconds: float
     """For their beginnings and ends."""
     final_ms: tuple[float, ...]
     memory_bytes: int
-    """Resident at its highest, above what it was before the first stream."""
+    """The peak of resident memory, above its value before the first stream."""
     transactions: int
     operations: Counter[str]
 
@@ -105,7 +104,7 @@ class Meter:
         return int(self._process.memory_info().rss)
 
     async def highest_memory(self, work: Awaitable[object]) -> int:
-        """While some work goes on."""
+        """The peak during some work."""
         task = asyncio.ensure_future(work)
         highest = self.memory()
         while not task.done():

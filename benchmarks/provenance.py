@@ -1,4 +1,4 @@
-"""What a table of figures was measured on."""
+"""The machine and commit of a measurement."""
 
 import os
 import platform

@@ -1,14 +1,13 @@
-"""How much of what is said comes back as text, by what is said: a single word is as much a loss as a sentence.
+"""Recall: the share of utterances that get a text, by kind. A lost word counts as much as a lost sentence.
 
     apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-wav    the voices
-    python benchmarks/recall.py                                  everything: 2,100 sessions, about 20 minutes
+    python benchmarks/recall.py                                  all clips: 2,100 sessions, about 20 minutes
     python benchmarks/recall.py --each 4 --models fast,fast1 --languages en,es --evidence recall.jsonl
 
 Recorded prompts, and digit strings and stretches without a pause that are made of them, go through whole sessions:
-detector, engine, guard. Recall is how many give a final at all; how many of the texts are right stands beside it,
-because a guard can always raise the one at the expense of the other. Of what gives no final it is asked what the model
-makes of it with the window that it was trained on: if the guard believes that, the text was lost by this service and
-not by the model.
+detector, engine, guard. Recall is the share that has a final; the share of correct texts is reported as well, because a
+guard can always raise one at the expense of the other. A clip without a final is transcribed again with the full
+window: if the guard accepts that text, this service has lost it and not the model.
 """
 
 import argparse
@@ -25,21 +24,21 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from hearing import errors, words
 from noises import noisy
 from provenance import commit, load, machine
+from scoring import errors, words
 from speech import RATE, Samples, whole_span
 
+from domain.transcript import Utterance
 from server.inference.config import InferenceSettings
 from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.scheduling.engine import Engine
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
-from server.session.events import Ended, Final, SpeechStarted
+from server.session.events import Ended, SpeechStarted
 from server.session.options import AUTO, SessionOptions, VadOptions
-from server.session.segmenter import Segmenter
-from server.session.segmenter import UtteranceAudio as Stretch
+from server.session.segmenter import Segmenter, SpeechSegment
 from server.session.session import Session
 from server.vad.silero import WINDOW_SAMPLES, SileroVad
 from telemetry.logs import configure_logging
@@ -48,41 +47,41 @@ SOUNDS = Path("/usr/share/asterisk/sounds")
 TEXTS = "/usr/share/doc/asterisk-core-sounds-{0}/core-sounds-{0}.txt.gz"
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 MODELS = {"fast1": 1, "fast": 3, "accurate": 5}
-"""Name here -> beams: `fast` is greedy while others wait, and has three beams otherwise."""
+"""Name -> beam size: `fast` is greedy under load, and has three beams otherwise."""
 KINDS = ("letters", "words", "digits", "numbers", "answers", "sentences", "stretches")
 MARGIN_SECONDS = 0.7
-"""Of silence around what is said."""
+"""Silence around the speech."""
 DIGIT_PAUSE_SECONDS = (0.08, 0.22)
 SENTENCE_PAUSE_SECONDS = 0.12
 STRETCH_SECONDS = (15.0, 27.0)
 AT_ONCE = 4
 STEP_SECONDS = 0.5
 RIGHT_SHARE = 0.1
-"""Of the words of a text that is right, so many may be wrong."""
+"""The share of words that may be wrong in a text that counts as right."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A clip, and what is said in it."""
+    """A clip and its text."""
 
     kind: str
     language: str
     text: str
     samples: Samples
     also: str = ""
-    """The same in digits."""
+    """The text in digits."""
 
 
 @dataclass
 class Outcome:
-    """What became of one clip."""
+    """The result for one clip."""
 
     kind: str
     language: str
     model: str
     noise: str
     reference: str
-    heard: bool = False
+    detected: bool = False
     """Whether speech was detected."""
     text: str = ""
     languages: tuple[str, ...] = ()
@@ -91,16 +90,16 @@ class Outcome:
     found: int = 0
     """Words of the reference that are in the text, in order."""
     in_full: str = ""
-    """Of a clip without a final: what the full window has of it that the guard believes."""
+    """For a clip without a final: the text with the full window, if the guard accepts it."""
     seconds: float = 0.0
 
     @property
-    def told(self) -> bool:
+    def has_text(self) -> bool:
         return bool(self.text)
 
 
 class Voice:
-    """One language's prompts."""
+    """The prompts of one language."""
 
     def __init__(self, language: str) -> None:
         self.language = language
@@ -115,7 +114,7 @@ class Voice:
         self.digits["0"] = {"es": "cero"}.get(language) or self._texts["digits/0"]
 
     def clips(self, kind: str, count: int, seed: int) -> list[Spoken]:
-        """So many of a kind, the same ones for the same seed."""
+        """`count` clips of a kind, the same ones for the same seed."""
         chance = random.Random(f"{seed} {kind} {self.language}")
         if kind == "digits":
             return [self._digits(chance, 3 + number * 13 // max(1, count - 1)) for number in range(count)]
@@ -145,24 +144,24 @@ class Voice:
         return Spoken(kind, self.language, self._texts[name], _in_silence(self._read(name)), also)
 
     def _digits(self, chance: random.Random, length: int) -> Spoken:
-        said = [str(chance.randrange(10)) for _ in range(length)]
+        spoken_digits = [str(chance.randrange(10)) for _ in range(length)]
         pieces = []
-        for digit in said:
+        for digit in spoken_digits:
             pieces += [self._trimmed(f"digits/{digit}"), _silence(chance.uniform(*DIGIT_PAUSE_SECONDS))]
-        text = " ".join(self.digits[digit] for digit in said)
-        return Spoken("digits", self.language, text, _in_silence(np.concatenate(pieces)), "".join(said))
+        text = " ".join(self.digits[digit] for digit in spoken_digits)
+        return Spoken("digits", self.language, text, _in_silence(np.concatenate(pieces)), "".join(spoken_digits))
 
     def _stretch(self, chance: random.Random) -> Spoken:
-        """Sentences with hardly a pause between them, so that they are one utterance."""
+        """Sentences with short pauses between them, so that they are one utterance."""
         names = sorted(name for name in self._texts if self._is_of("sentences", name) and self._file(name).exists())
-        most, pieces, said, length = chance.uniform(*STRETCH_SECONDS), [], [], 0
+        most, pieces, texts, length = chance.uniform(*STRETCH_SECONDS), [], [], 0
         for name in chance.sample(names, len(names)):
             piece = self._trimmed(name)
             if length + len(piece) <= most * RATE:
                 pieces += [piece, _silence(SENTENCE_PAUSE_SECONDS)]
-                said.append(self._texts[name])
+                texts.append(self._texts[name])
                 length += len(piece)
-        return Spoken("stretches", self.language, " ".join(said), _in_silence(np.concatenate(pieces)))
+        return Spoken("stretches", self.language, " ".join(texts), _in_silence(np.concatenate(pieces)))
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{name}.wav"
@@ -178,7 +177,7 @@ class Voice:
 
 
 def _silence(seconds: float) -> Samples:
-    """Not of zeros: no microphone gives them."""
+    """Silence as of a microphone, without digital zeros."""
     count = int(seconds * RATE)
     return np.random.default_rng(count).integers(-2, 3, count).astype(np.int16)
 
@@ -188,7 +187,7 @@ def _in_silence(samples: Samples) -> Samples:
 
 
 class Judge:
-    """Whether a text is what was said."""
+    """Compares texts with their references."""
 
     def __init__(self, voice: Voice) -> None:
         self._language = voice.language
@@ -196,21 +195,21 @@ class Judge:
 
     def note(self, outcome: Outcome, spoken: Spoken) -> None:
         found = errors(spoken.text, outcome.text, self._language)
-        outcome.words, outcome.found = found.said, max(0, found.said - found.wrong)
-        outcome.right = found.said > 0 and found.wrong <= RIGHT_SHARE * found.said
+        outcome.words, outcome.found = found.total, max(0, found.total - found.wrong)
+        outcome.right = found.total > 0 and found.wrong <= RIGHT_SHARE * found.total
         if (spoken.also and self._in_digits(outcome.text) == spoken.also) or "".join(
             words(outcome.text, self._language)
         ) == "".join(words(spoken.text, self._language)):
-            outcome.right, outcome.found = True, found.said
+            outcome.right, outcome.found = True, found.total
 
     def _in_digits(self, text: str) -> str:
-        said = re.findall(r"[^\W\d_]+|\d", text.casefold())
-        normal = [each if each.isdigit() else " ".join(words(each, self._language)) for each in said]
+        tokens = re.findall(r"[^\W\d_]+|\d", text.casefold())
+        normal = [each if each.isdigit() else " ".join(words(each, self._language)) for each in tokens]
         return "".join(self._digit_of.get(each, each) for each in normal)
 
 
 class Run:
-    """The engine with the models, and the full window to ask about what was lost."""
+    """Runs clips through sessions, and lost ones through the full window."""
 
     def __init__(self, engine: Engine, transcriber: Transcriber, vad: SileroVad, language: str | None) -> None:
         self._engine = engine
@@ -224,7 +223,7 @@ class Run:
             async with self._turns:
                 outcome = await self._session(clip, model, noise)
             judges[clip.language].note(outcome, clip)
-            if not outcome.told:
+            if not outcome.has_text:
                 outcome.in_full = await asyncio.to_thread(self._in_full, clip, MODELS[model])
             return outcome
 
@@ -234,16 +233,16 @@ class Run:
         outcome = Outcome(clip.kind, clip.language, model, noise, clip.also or clip.text)
         outcome.seconds = len(clip.samples) / RATE
         options = SessionOptions(language=self._language or clip.language, model=model, partials=False)
-        finals: list[Final] = []
+        finals: list[Utterance] = []
         async with Session(options, self._vad.stream(), self._engine) as session:
 
             async def read() -> None:
                 async for event in session:
                     match event:
                         case SpeechStarted():
-                            outcome.heard = True
-                        case Ended(finals=all_of):
-                            finals.extend(all_of)
+                            outcome.detected = True
+                        case Ended(utterances=utterances):
+                            finals.extend(utterances)
 
             reading = asyncio.create_task(read())
             for start in range(0, len(clip.samples), int(STEP_SECONDS * RATE)):
@@ -255,7 +254,7 @@ class Run:
         return outcome
 
     def _in_full(self, clip: Spoken, beams: int) -> str:
-        """What the model writes with its full window of the utterances of a clip, as far as the guard believes it."""
+        """The text of a clip with the full window, without hallucinations."""
         samples = clip.samples.astype(np.float32) / 32768
         whole = self._transcriber.with_beams(beams)
         texts = []
@@ -266,13 +265,13 @@ class Run:
         return " ".join(filter(None, texts))
 
 
-def _stretches(samples: np.ndarray, vad: SileroVad) -> list[Stretch]:
-    """The utterances that a session finds."""
+def _stretches(samples: np.ndarray, vad: SileroVad) -> list[SpeechSegment]:
+    """The speech segments that a session finds."""
     segmenter, found = Segmenter(VadOptions()), []
     for window in vad.stream().push(np.pad(samples, (0, -len(samples) % WINDOW_SAMPLES))):
         found += segmenter.push(window)
     found += segmenter.flush(len(samples))
-    return [each for each in found if isinstance(each, Stretch)]
+    return [each for each in found if isinstance(each, SpeechSegment)]
 
 
 async def measure(options: argparse.Namespace, found: Sequence[Spoken], judges: dict[str, Judge]) -> list[Outcome]:
@@ -304,7 +303,7 @@ async def measure(options: argparse.Namespace, found: Sequence[Spoken], judges: 
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """By noise, model and kind."""
+    """Results by noise, model and kind."""
     head = [
         "noise",
         "model (beams)",
@@ -337,11 +336,11 @@ def language_table(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _cells(some: Sequence[Outcome]) -> list[str]:
-    heard = [each for each in some if each.heard]
+    detected = [each for each in some if each.detected]
     return [
         str(len(some)),
-        str(len(heard)),
-        f"{sum(each.told for each in heard)} of {len(heard)}",
+        str(len(detected)),
+        f"{sum(each.has_text for each in detected)} of {len(detected)}",
         f"{sum(each.right for each in some)} ({100 * sum(each.right for each in some) / len(some):.0f} %)",
         f"{100 * sum(each.found for each in some) / max(1, sum(each.words for each in some)):.1f} %",
         str(sum(bool(each.in_full) for each in some)),
@@ -362,7 +361,7 @@ def main() -> None:
         default=["clean", "10"],
         help="clean, or decibels above pink noise",
     )
-    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write there what became of each clip")
+    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write the result for each clip to FILE")
     options = parser.parse_args()
     configure_logging("WARNING", "text")
     voices = [Voice(language) for language in options.languages]

@@ -1,11 +1,11 @@
-"""How long a page of the list of sessions takes at a million rows, on a real Postgres.
+"""The time of a page of the list of sessions at a million rows, on a real Postgres.
 
     python benchmarks/sessions.py                       a million rows, 300 calls of each kind
     python benchmarks/sessions.py --rows 100000 --calls 100
 
 Rows are generated in SQL over four tenants of 60, 30, 9 and 1 percent, in the order they began. `store` is the call of
 the store, `rpc` the whole ListSessions over gRPC on loopback with the server's own interceptors, client and server in
-one process; CPU is that of service, client and Postgres together. Nothing is cached but what Postgres keeps. For
+one process; CPU is that of service, client and Postgres together. Nothing is cached outside Postgres. For
 comparison: the exact count that `total` would need, and deep offsets. The plans are checked: the places of a page and
 the count come from one index alone, in its order.
 """
@@ -145,20 +145,20 @@ async def cursor_at(database: Database, tenant: UUID, depth: int, status: str | 
 
 @dataclass(frozen=True)
 class Times:
-    """What a kind of call takes, in milliseconds."""
+    """The time of a kind of call, in milliseconds."""
 
     p50: float
     p95: float
     longest: float
     cpu: float
-    """Of this process and Postgres together, per call: what another load on the machine changes little."""
+    """Of this process and Postgres together, per call: less affected by other load on the machine."""
 
     def __str__(self) -> str:
         return f"{self.p50:.1f} | {self.p95:.1f} | {self.longest:.1f} | {self.cpu:.1f}"
 
 
 async def timed(calls: int, call: Callable[[], Awaitable[object]]) -> Times:
-    """So many calls one after the other, after ten to warm up."""
+    """Times consecutive calls, after ten to warm up."""
     for _ in range(10):
         await call()
     found = []
@@ -190,7 +190,7 @@ async def explained(database: Database, query: Any, *, plan: str) -> None:
 
 @asynccontextmanager
 async def stub(database: Database) -> AsyncIterator[session_pb2_grpc.SessionServiceStub]:
-    # Listing asks for nothing else.
+    # Listing needs nothing else.
     watches: Any = None
     persistence: Any = SimpleNamespace(sessions=SessionStore(database))
     server = grpc.aio.server(interceptors=(TelemetryInterceptor(), ErrorInterceptor(), BenchCaller()))
@@ -246,7 +246,7 @@ async def table(database: Database, arguments: argparse.Namespace) -> None:
 
 
 async def compared(database: Database, calls: int) -> None:
-    """The counts alone: the bounded one, and the exact one that it stands for."""
+    """The counts alone: the bounded one, and the exact one that it replaces."""
     t = realtime_sessions.c
     exact = select(func.count()).where(t.tenant_id == TENANTS[0], t.deleted_at.is_(None))
     for name, query in (("bounded", count_query(TENANTS[0], SessionFilter())), ("exact", exact)):
@@ -274,7 +274,7 @@ async def run(arguments: argparse.Namespace, url: str) -> None:
         print(f"{machine()}; commit {commit()}; {arguments.rows:,} rows in {seconds:.0f} s; page of 50\n")
         await maintain(database, "ALTER TABLE realtime_sessions SET (autovacuum_enabled = off)")
         await maintain(database, "ANALYZE realtime_sessions")
-        print("Without any VACUUM, the worst there is: whether a row that is counted is visible is looked up.\n")
+        print("Without any VACUUM, the worst case: the visibility of every counted row is looked up.\n")
         await table(database, arguments)
         await maintain(database, "VACUUM ANALYZE realtime_sessions")
         await check_plans(database, arguments.rows)

@@ -1,4 +1,4 @@
-"""Speech to measure with: clips whose beginning, end and words are known, and tracks made of them."""
+"""Speech for benchmarks: clips whose start, end and words are known, and tracks made of them."""
 
 import csv
 import itertools
@@ -18,7 +18,7 @@ PAUSE_SECONDS = 1.0
 """Between the clips of a track, before the first and after the last."""
 HOP = RATE // 100
 QUIET_DECIBEL = 35
-"""Speech is what is at most so far below the loud parts of its recording."""
+"""Sound that is at most so far below the loud parts of its recording counts as speech."""
 SAMPLE_PAUSE_SECONDS = 0.3
 MARGIN_SECONDS = 0.2
 """Around a sentence of the sample, as around an utterance in the service."""
@@ -41,8 +41,8 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class UtteranceAudio:
-    """What is said in a track, and when."""
+class TrackUtterance:
+    """An utterance in a track: its times and text."""
 
     start: float
     end: float
@@ -52,10 +52,10 @@ class UtteranceAudio:
 
 @dataclass(frozen=True)
 class Track:
-    """What one stream says."""
+    """The audio of one stream, and its utterances."""
 
     samples: Samples
-    utterances: tuple[UtteranceAudio, ...]
+    utterances: tuple[TrackUtterance, ...]
     language: str
 
     @property
@@ -68,7 +68,7 @@ def clips(
 ) -> list[Clip]:
     """The clips of a manifest, or the sentences of the sample recording where there is none.
 
-    A manifest has the columns file (beside it, 16 kHz mono), language and reference, with tabs between.
+    A manifest has the tab-separated columns file (in the same folder, 16 kHz mono), language and reference.
     """
     found = sample_clips() if manifest is None else manifest_clips(manifest)
     fitting = [clip for clip in found if shortest <= clip.seconds <= longest and language in (None, clip.language)]
@@ -102,32 +102,32 @@ def read(file: Path) -> Samples:
 
 
 def spread(found: Sequence[Clip], limit: int) -> list[Clip]:
-    """At most so many clips, from all over the list, so that every language has its share."""
+    """At most `limit` clips, evenly from the whole list, so that every language has its share."""
     return list(found) if len(found) <= limit else [found[index * len(found) // limit] for index in range(limit)]
 
 
 def track(found: Sequence[Clip], seconds: float, seed: int) -> Track:
-    """Clips in a shuffled order with pauses between, until `seconds` are full."""
+    """Clips in random order with pauses between them, of at least `seconds`."""
     pause = np.zeros(int(PAUSE_SECONDS * RATE), np.int16)
-    pieces, said, position = [pause], [], len(pause)
+    pieces, utterances, position = [pause], [], len(pause)
     for clip in itertools.cycle(random.Random(seed).sample(found, len(found))):
         start, end = whole_span(clip.samples)
-        said.append(UtteranceAudio((position + start) / RATE, (position + end) / RATE, clip.text))
+        utterances.append(TrackUtterance((position + start) / RATE, (position + end) / RATE, clip.text))
         pieces += [clip.samples, pause]
         position += len(clip.samples) + len(pause)
         if position >= seconds * RATE:
             break
-    return Track(np.concatenate(pieces), tuple(said), found[0].language)
+    return Track(np.concatenate(pieces), tuple(utterances), found[0].language)
 
 
 def whole_span(samples: Samples) -> tuple[int, int]:
-    """Where speech begins and where it ends."""
+    """The start and end of speech, in samples."""
     spans = loud_spans(samples, len(samples) / RATE)
     return spans[0][0], spans[-1][1]
 
 
 def loud_spans(samples: Samples, pause_seconds: float) -> list[tuple[int, int]]:
-    """Where speech is, begin and end in samples; pauses shorter than `pause_seconds` belong to it."""
+    """The stretches of speech, start and end in samples; pauses shorter than `pause_seconds` belong to them."""
     hops = samples[: len(samples) // HOP * HOP].astype(np.float64).reshape(-1, HOP)
     level = 10 * np.log10((hops**2).mean(axis=1) + 1e-9)
     loud = np.flatnonzero(level > np.percentile(level, 95) - QUIET_DECIBEL)

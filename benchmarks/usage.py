@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Usage:
-    """What one process and its children have used."""
+    """The resources that one process and its children have used."""
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
@@ -31,7 +31,7 @@ def _cpu_seconds(process: psutil.Process) -> float:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
-    # Those of children that have ended are the parent's now.
+    # The parent has the times of children that have ended.
     return float(times.user + times.system + times.children_user + times.children_system)
 
 
@@ -43,7 +43,7 @@ def _memory_bytes(process: psutil.Process) -> int:
 
 
 class Meter:
-    """What the parts of a service use from its making until `stop`."""
+    """Measures the resources of the parts of a service from construction until `stop`."""
 
     def __init__(self, parts: Mapping[str, Sequence[int]]) -> None:
         self._parts = parts
@@ -69,7 +69,7 @@ class Meter:
 
 
 def by_part(figures: Mapping[str, float], digits: int) -> str:
-    """The sum, and the parts where there are several."""
+    """The sum, and the parts if there are several."""
     each = [f"{figure:.{digits}f}" for figure in figures.values()]
     total = f"{sum(figures.values()):.{digits}f}"
     return total if len(each) == 1 else f"{total} ({' + '.join(each)})"

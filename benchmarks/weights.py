@@ -1,4 +1,4 @@
-"""The same weights in every engine's own form."""
+"""The same weights in the format of every engine."""
 
 import shutil
 from pathlib import Path
@@ -11,11 +11,11 @@ from server.inference.weights.sources import OFFLINE
 
 
 class LeftOut(Exception):
-    """An engine cannot take part; the message says why."""
+    """An engine is left out; the message is the reason."""
 
 
 class Weights:
-    """Weights by the name that our settings have for them; forms that are not there are written to `folder`."""
+    """Weights by their name in our settings; missing formats are written to `folder`."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -25,14 +25,14 @@ class Weights:
         return resolve(self.name, InferenceSettings().cache_dir, lambda _: None)
 
     def ggml(self) -> Path:
-        """The file of whisper.cpp."""
+        """The file for whisper.cpp."""
         file = self._folder / "ggml.bin"
         if not file.exists():
             write_ggml(self.hugging_face(), file)
         return file
 
     def ctranslate2(self) -> Path:
-        """The directory of faster-whisper and all that is made with it."""
+        """The directory for faster-whisper and engines that use it."""
         if (Path(self.name) / "model.bin").is_file():
             return Path(self.name)
         if self.name not in OFFLINE:

@@ -1,10 +1,10 @@
-"""When words are said: the engine's times against faster-whisper's on the same weights, and what they cost.
+"""Word times: the engine's compared with faster-whisper's on the same weights, and their CPU time.
 
     python benchmarks/word_times.py clips.tsv --peer base-ct2
     python benchmarks/word_times.py clips.tsv --peer base-ct2 --language en --limit 40
 
-Needs faster-whisper beside the repository's own packages, and its CTranslate2 weights in the directory `--peer`. The
-manifest is that of engine.py. Words are compared where both wrote the same text; utterances go through both
+Needs faster-whisper in addition to the repository's own packages, and its CTranslate2 weights in the directory
+`--peer`. The manifest is that of engine.py. Words are compared if both texts are the same; both process the utterances
 in turn, one at a time on one thread.
 """
 
@@ -33,15 +33,15 @@ from server.inference.whisper.precision import choose_device, choose_precision
 
 @dataclass
 class Comparison:
-    """What two ways of timing the same words made of them."""
+    """The differences between two timings of the same words."""
 
     starts: list[float] = field(default_factory=list)
-    """Ours less theirs, in seconds."""
+    """Ours minus theirs, in seconds."""
     ends: list[float] = field(default_factory=list)
     compared: int = 0
-    """Utterances in which both wrote the same words."""
+    """Utterances with the same words in both."""
     cpu: dict[str, float] = field(default_factory=dict)
-    """Seconds of all utterances, by what was run."""
+    """CPU seconds of all utterances, by run."""
 
     def run(self, name: str, work: Callable[[], Any]) -> Any:
         started = time.process_time()
@@ -79,8 +79,8 @@ def _theirs(peer: Any, clip: Clip, *, words: bool) -> Sequence[Word]:
     segments, _ = peer.transcribe(
         _floats(clip), language=clip.language, beam_size=1, temperature=0.0, word_timestamps=words
     )
-    said = [word for segment in segments for word in segment.words or ()]
-    return [Word(word.word.strip(), word.start, word.end, word.probability) for word in said]
+    timed = [word for segment in segments for word in segment.words or ()]
+    return [Word(word.word.strip(), word.start, word.end, word.probability) for word in timed]
 
 
 def _floats(clip: Clip) -> NDArray[np.float32]:
@@ -104,8 +104,6 @@ def _plain(word: str) -> str:
 
 
 def main() -> None:
-    from faster_whisper import WhisperModel
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--peer", type=Path, required=True, help="the same weights in CTranslate2's format")
@@ -114,13 +112,15 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60, help="at most so many clips")
     options = parser.parse_args()
 
+    from faster_whisper import WhisperModel  # after the arguments, so that --help works without it
+
     settings = InferenceSettings()
     spoken = spread(clips(options.manifest, options.language), options.limit)
     torch.set_num_threads(1)
     device = choose_device(settings.device)
     model = Transcriber(resolve(options.weights, settings.cache_dir, print), device, choose_precision(device))
     peer = WhisperModel(str(options.peer), device="cpu", compute_type="int8", cpu_threads=1)
-    compare(model, peer, spoken[:1])  # the first forward sets up
+    compare(model, peer, spoken[:1])  # the first run includes set-up
     report(compare(model, peer, spoken), len(spoken))
 
 

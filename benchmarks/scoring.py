@@ -1,4 +1,4 @@
-"""What was heard of what was said: how late each utterance's text was, how much is lost, and the word error rate."""
+"""Scores the text of a service against its reference: latency of each utterance, lost utterances, word error rate."""
 
 import itertools
 from collections import Counter
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import jiwer
-from speech import Track, UtteranceAudio
+from speech import Track, TrackUtterance
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
 LOST_SHARE = 0.5
-"""An utterance is lost when fewer of its words than this share are heard."""
+"""An utterance is lost when fewer than this share of its words are received."""
 
 
 @cache
 def normalizer(language: str) -> BasicTextNormalizer | EnglishTextNormalizer:
-    """Whisper's own, with which word error rates are commonly given."""
+    """Whisper's own normalizer, with which word error rates are commonly reported."""
     return EnglishTextNormalizer({}) if language == "en" else BasicTextNormalizer(remove_diacritics=True)
 
 
@@ -26,72 +26,72 @@ def words(text: str, language: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Errors:
-    """Words that are wrong, missing or too many, of those that were said."""
+    """Wrong, missing and extra words, and the words of the reference."""
 
     wrong: int = 0
-    said: int = 0
+    total: int = 0
 
     def __add__(self, other: "Errors") -> "Errors":
-        return Errors(self.wrong + other.wrong, self.said + other.said)
+        return Errors(self.wrong + other.wrong, self.total + other.total)
 
     @property
     def rate(self) -> float:
-        return self.wrong / self.said if self.said else float("nan")
+        return self.wrong / self.total if self.total else float("nan")
 
 
-def errors(reference: str, heard: str, language: str) -> Errors:
-    said, found = words(reference, language), words(heard, language)
-    if not said:  # nothing but signs that the normalizer takes away
+def errors(reference: str, text: str, language: str) -> Errors:
+    expected, found = words(reference, language), words(text, language)
+    if not expected:  # only characters that the normalizer removes
         return Errors()
-    output = _aligned(said, found)
-    return Errors(output.substitutions + output.deletions + output.insertions, len(said))
+    output = _aligned(expected, found)
+    return Errors(output.substitutions + output.deletions + output.insertions, len(expected))
 
 
-def _aligned(said: Sequence[str], found: Sequence[str]) -> jiwer.WordOutput:
-    return jiwer.process_words(" ".join(said), " ".join(found))
+def _aligned(expected: Sequence[str], found: Sequence[str]) -> jiwer.WordOutput:
+    return jiwer.process_words(" ".join(expected), " ".join(found))
 
 
 def _common(one: Iterable[object], other: Iterable[object]) -> int:
-    """How many elements are the same from the beginning."""
+    """The number of equal elements from the beginning."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @dataclass
-class Heard:
-    """The text that a service committed itself to for one stream, as it came."""
+class ReceivedText:
+    """The final text of one stream, as it arrived."""
 
     text: str = ""
     pieces: list[tuple[float, str]] = field(default_factory=list)
-    """What the text is made of: when each piece came, in seconds since the stream began."""
+    """The pieces of the text, with their arrival in seconds since the stream began."""
     partials: list[tuple[float, float]] = field(default_factory=list)
-    """When an interim text came, and from which second of the stream it tells."""
+    """The arrival of each partial, and the second of the stream at which its text begins."""
     news: int = 0
-    """Messages from which more is to be expected."""
+    """Messages that show that the service is still working."""
     refusal: str | None = None
-    """Why the service did not serve the stream to its end."""
+    """Why the stream was not served to its end."""
 
     def add(self, at: float, text: str) -> None:
-        """More text."""
+        """Appends text."""
         self.text += f" {text}"
         self.pieces.append((at, f" {text}"))
 
     def replace(self, at: float, text: str) -> None:
-        """All text by now, from services that send it whole. Words that stay as they were keep their time."""
+        """Replaces the whole text, for services that send all of it. Unchanged words keep their arrival."""
         kept = _common(self.text, text)
         if text[kept : kept + 1].strip() or kept < len(self.text):
             kept = text.rfind(" ", 0, kept) + 1
-        reconciliation = len(self.text) - kept
-        while reconciliation > 0:
+        excess = len(self.text) - kept
+        while excess > 0:
             at_then, piece = self.pieces.pop()
-            if len(piece) > reconciliation:
-                self.pieces.append((at_then, piece[:-reconciliation]))
-            reconciliation -= len(piece)
+            if len(piece) > excess:
+                self.pieces.append((at_then, piece[:-excess]))
+            excess -= len(piece)
         if len(text) > kept:
             self.pieces.append((at, text[kept:]))
         self.text = text
 
     def words(self, language: str) -> list[tuple[float, str]]:
-        """Every word, with when it came."""
+        """Every word, with its arrival."""
         return [(at, word) for at, piece in self.pieces for word in words(piece, language)]
 
 
@@ -102,9 +102,9 @@ class Verdict:
     latencies: tuple[float, ...] = ()
     """Seconds from each utterance's end to the last of its text."""
     first_partials: tuple[float, ...] = ()
-    """Seconds from each utterance's begin to the first interim text of it."""
+    """Seconds from the start of each utterance to its first partial."""
     partials: int = 0
-    """Interim texts."""
+    """The number of partials."""
     lost: int = 0
     utterances: int = 0
     errors: Errors = Errors()
@@ -120,22 +120,22 @@ class Verdict:
         )
 
 
-def judge(track: Track, heard: Heard, speed: float = 1.0) -> Verdict:
-    """Compares a stream's text with its track, which was sent at `speed` times the pace of speech."""
-    return sum(judge_each(track, heard, speed), Verdict())
+def judge(track: Track, received: ReceivedText, speed: float = 1.0) -> Verdict:
+    """Compares a stream's text with its track, which was sent at `speed` times real time."""
+    return sum(judge_each(track, received, speed), Verdict())
 
 
-def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
+def judge_each(track: Track, received: ReceivedText, speed: float = 1.0) -> list[Verdict]:
     """The same, utterance by utterance.
 
-    Services tell the times of a text in different ways, and some wrongly: whose words came when is found by aligning
-    all words that were said with all that were heard. A word too many counts with what was said after it.
+    Services report the times of a text in different ways, and some wrongly: the arrival of each word is found by
+    aligning all words of the reference with all received ones. An extra word counts for the utterance after it.
     """
-    said = [words(utterance.text, track.language) for utterance in track.utterances]
-    found = heard.words(track.language)
-    output = _aligned(list(itertools.chain.from_iterable(said)), [word for _, word in found])
+    expected = [words(utterance.text, track.language) for utterance in track.utterances]
+    found = received.words(track.language)
+    output = _aligned(list(itertools.chain.from_iterable(expected)), [word for _, word in found])
     arrivals: dict[int, float] = {}
-    """By word that was said."""
+    """By word of the reference."""
     wrong: Counter[int] = Counter()
     for chunk in output.alignments[0]:
         spoken = range(chunk.ref_start_idx, chunk.ref_end_idx)
@@ -146,11 +146,11 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
             wrong[chunk.ref_start_idx] += chunk.hyp_end_idx - chunk.hyp_start_idx
         else:
             wrong.update(spoken)
-    partials = _partials(track.utterances, heard.partials, speed)
+    partials = _partials(track.utterances, received.partials, speed)
     verdicts, position = [], 0
     for number, utterance in enumerate(track.utterances):
-        last = number == len(said) - 1
-        mine = range(position, position + len(said[number]))
+        last = number == len(expected) - 1
+        mine = range(position, position + len(expected[number]))
         position = mine.stop
         hits = [arrivals[index] for index in mine if index in arrivals]
         lost = len(hits) < LOST_SHARE * len(mine)
@@ -168,11 +168,11 @@ def judge_each(track: Track, heard: Heard, speed: float = 1.0) -> list[Verdict]:
 
 
 def _partials(
-    utterances: Sequence[UtteranceAudio], partials: Sequence[tuple[float, float]], speed: float
+    utterances: Sequence[TrackUtterance], partials: Sequence[tuple[float, float]], speed: float
 ) -> list[list[float]]:
-    """When those of each utterance came, in seconds since it began.
+    """The arrival of the partials of each utterance, in seconds since it began.
 
-    What begins up to half a second before an utterance tells of it: services begin with a margin.
+    A partial that begins up to half a second before an utterance belongs to it: services add a margin.
     """
     return [
         [at - utterance.start / speed for at, start in partials if utterance.start - 0.5 <= start < utterance.end]
