@@ -72,7 +72,7 @@ class _Cursor:
             raise self.damaged(what) from None
 
     def damaged(self, what: str) -> WeightsError:
-        return WeightsError(f"{self._path} is damaged, or no CTranslate2 model: {what} makes no sense")
+        return WeightsError(f"{self._path} is damaged, or no CTranslate2 model: {what} is invalid")
 
 
 def read_ct2(path: Path) -> Ct2Model:

@@ -7,9 +7,9 @@ from server.inference.config import InferenceSettings
 from server.session.session import MAX_PENDING
 
 
-async def test_the_engine_has_room_for_all_that_the_sessions_may_have_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_engine_queue_holds_all_utterances_of_the_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     class Made(Exception):
-        """The end of what is tested."""
+        """Ends the test."""
 
     def make(_: InferenceSettings, queue_limit: int) -> None:
         assert queue_limit >= 1000 * MAX_PENDING
