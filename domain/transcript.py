@@ -37,7 +37,9 @@ class Utterance:
     text: str
     confidence: float
     language: str
+    """ISO 639-1."""
     language_probability: float | None = None
+    """None where the client requested the language, and where it was not stored."""
     words: tuple[TimedWord, ...] = ()
 
     @property

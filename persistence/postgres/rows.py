@@ -312,11 +312,11 @@ class SessionRows:
             rows = (await connection.execute(query)).mappings().all()
         return {
             row["index"]: Utterance(
-                row["start"],
-                row["end"],
-                row["text"],
-                row["confidence"],
-                row["language"],
+                start=row["start"],
+                end=row["end"],
+                text=row["text"],
+                confidence=row["confidence"],
+                language=row["language"],
                 words=tuple(TimedWord(**word) for word in row["words"]),
             )
             for row in rows

@@ -93,5 +93,12 @@ def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
 
 def _utterance(row: RowMapping) -> NumberedUtterance:
     words = tuple(TimedWord(**word) for word in row["words"])
-    said = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words=words)
-    return NumberedUtterance(row["session_id"], row["index"], said)
+    utterance = Utterance(
+        start=row["start"],
+        end=row["end"],
+        text=row["text"],
+        confidence=row["confidence"],
+        language=row["language"],
+        words=words,
+    )
+    return NumberedUtterance(row["session_id"], row["index"], utterance)

@@ -52,7 +52,7 @@ class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
     def queue_delay_of(self, tenant: Hashable) -> float:
-        """The queue delay of a tenant, in seconds; called on any thread."""
+        """The queue delay of a tenant, in seconds. Called on any thread."""
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):

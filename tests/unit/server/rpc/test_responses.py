@@ -3,7 +3,7 @@ from server.rpc.responses import response_of
 from server.session.events import ContainerFound, FinalResult, SpeechSuppressed
 
 
-def test_a_final_says_how_likely_its_language_is_where_it_was_detected() -> None:
+def test_a_final_has_the_probability_of_a_detected_language() -> None:
     requested, detected = (
         FinalResult(Utterance(1.0, 2.0, "Oh.", 0.9, "en", language_probability=probability))
         for probability in (None, 0.75)
