@@ -22,7 +22,6 @@ from stack.supervisor import Stack, running_stack
 from tests.faults.figures import FIGURES
 from tests.faults.servers import SCRIPTED
 
-# On a machine that is busy with tests an example takes as long as it takes.
 THOROUGH = "thorough"
 """The profile of hypothesis with which `make faults` has more examples tried."""
 hypothesis_settings.register_profile(THOROUGH, deadline=None)
