@@ -23,8 +23,8 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.postgres.utterances import UtteranceStore
 from persistence.recording.interceptor import RecordingInterceptor
-from persistence.recording.recordings import Classify, Recordings
-from persistence.recording.upkeep import Upkeep
+from persistence.recording.pipeline import Classify, RecordingPipeline
+from persistence.recording.spool_maintenance import SpoolMaintenance
 from persistence.recovery.reaper import Reaper, SpoolsOf
 from persistence.recovery.resumption import Resumptions
 from persistence.recovery.spools import Spools
@@ -107,7 +107,9 @@ async def open_persistence(
         lease.doubted = restoration.doubt
         lease.running, lease.ended = lambda: writer.session_ids, lambda: finisher.session_ids
         row_comparison = RowComparison(writer, restoration)
-        upkeep = Upkeep(settings.fsync_seconds, lambda: _earlier(writer.failing_since, row_comparison.failing_since))
+        maintenance = SpoolMaintenance(
+            settings.fsync_seconds, lambda: _earlier(writer.failing_since, row_comparison.failing_since)
+        )
         spools = await Spools.open(settings, finisher, ownership)
         stack.callback(spools.release)
         await lease.register()
@@ -119,12 +121,12 @@ async def open_persistence(
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await spools.recover()
         interceptor = RecordingInterceptor(
-            Recordings(
+            RecordingPipeline(
                 spools.own,
                 writer,
                 shipper,
                 finisher,
-                upkeep,
+                maintenance,
                 worker_id=settings.worker_id,
                 spool_wait_seconds=settings.spool_wait_seconds,
             ),
@@ -134,8 +136,8 @@ async def open_persistence(
         )
         stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
         await stack.enter_async_context(_running(writer.run(), "session writer"))
-        await stack.enter_async_context(_running(row_comparison.run(), "look for lost rows"))
-        await stack.enter_async_context(_running(upkeep.run(), "spool upkeep"))
+        await stack.enter_async_context(_running(row_comparison.run(), "comparison of rows"))
+        await stack.enter_async_context(_running(maintenance.run(), "spool maintenance"))
         reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))

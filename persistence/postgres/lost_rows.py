@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.session_id import created_at
 from persistence.postgres.tables import deleted_sessions, realtime_sessions
-from persistence.records import SessionStart
+from persistence.session_values import SessionStart
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -37,7 +37,7 @@ from persistence.postgres.finals import NumberedUtterance, insert_finals
 from persistence.postgres.lost_rows import Fate, Kept
 from persistence.postgres.storage_usage import StorageUsage
 from persistence.postgres.tables import realtime_sessions, session_parts, session_utterances
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 
 _t = realtime_sessions.c
 

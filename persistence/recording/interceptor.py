@@ -10,8 +10,8 @@ from uuid import UUID
 import grpc
 from dalston.v1.transcription_pb2 import TranscribeRequest
 
-from persistence.recording.recorded_call import Context, RecordedCall
-from persistence.recording.recordings import Classify, Recordings
+from persistence.recording.call import Context, RecordedCall
+from persistence.recording.pipeline import Classify, RecordingPipeline
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -32,13 +32,13 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
 
     def __init__(
         self,
-        recordings: Recordings,
+        pipeline: RecordingPipeline,
         classify: Classify,
         *,
         store_wait_seconds: float,
         vanished_grace_seconds: float,
     ) -> None:
-        self._recordings = recordings
+        self._pipeline = pipeline
         self._classify = classify
         self._store_wait_seconds = store_wait_seconds
         self._vanished_grace_seconds = vanished_grace_seconds
@@ -60,7 +60,7 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             call = RecordedCall(
                 servicer,
                 context,
-                self._recordings,
+                self._pipeline,
                 self._classify,
                 store_wait_seconds=self._store_wait_seconds,
                 vanished_grace_seconds=self._vanished_grace_seconds,
@@ -107,7 +107,7 @@ class RecordingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
             call.cut(error)
 
     async def close(self, grace_seconds: float) -> None:
-        """Waits for the calls whose client has gone, then ends them; their recordings are finished all the same.
+        """Waits for the calls whose client has gone, then ends them; their pipeline are finished all the same.
 
         To be called when the gRPC server has stopped.
         """

@@ -1,4 +1,4 @@
-"""Requests that can be ended from outside."""
+"""An asynchronous iterator that can be ended from outside."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 class Interruptible(Generic[T]):
-    """An asynchronous iterator that gives what another gives, until it is ended.
+    """Yields the items of another iterator until it is ended.
 
-    What was given is not taken back: whoever iterates gets the error in place of the next item.
+    Its consumer then gets the error in place of the next item.
     """
 
     def __init__(self, items: AsyncIterator[T]) -> None:
@@ -19,7 +19,7 @@ class Interruptible(Generic[T]):
         self._waiting: asyncio.Timeout | None = None
 
     def end(self, error: Exception) -> None:
-        """From now on the iterator raises the error, also where it is waited for already. The first error counts."""
+        """Makes the iterator raise `error` from now on, also if its consumer waits already. The first error counts."""
         if self._error is None:
             self._error = error
             if self._waiting is not None:

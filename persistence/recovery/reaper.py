@@ -19,9 +19,9 @@ from domain.session_id import created_at, format_session_id
 from persistence.errors import LeaseLost, NotOwner
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
-from persistence.records import INTERRUPTED
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import INTERRUPTED
 from persistence.storing.remote_recovery import RemoteRecovery, remove_objects
 from telemetry.logs import get_logger
 

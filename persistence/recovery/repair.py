@@ -17,10 +17,10 @@ from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership, Remains
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import HAS_SERVER, UNFINISHED
-from persistence.records import INTERRUPTED
 from persistence.recovery.checks import Finding
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import INTERRUPTED
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome

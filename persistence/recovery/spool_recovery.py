@@ -9,8 +9,8 @@ from prometheus_client import Counter
 
 from domain.transcript import majority_language
 from persistence.postgres.ownership import Ownership
-from persistence.records import INTERRUPTED, Conclusion, Progress
 from persistence.resume_point import ResumePoint
+from persistence.session_values import INTERRUPTED, Conclusion, Progress
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool, remove_rubbish
 from persistence.spool.spool_home import SpoolHome
@@ -70,7 +70,7 @@ def conclusion_of(spool: SessionSpool) -> Conclusion:
     seconds = spool.wav.seconds(spool.audio_bytes())
     resume_point = ResumePoint()
     for each in utterances:
-        resume_point.said(each.start, each.end)
+        resume_point.note_utterance(each.start, each.end)
     progress = Progress(
         audio_seconds=seconds if start.store_audio else max((each.end for each in utterances), default=0.0),
         utterances=len(utterances),

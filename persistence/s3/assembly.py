@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from persistence.records import StoredPart
 from persistence.s3.keys import Tail
 from persistence.s3.layout import PART_BYTES, audio_range, first_byte, part_count
+from persistence.session_values import StoredPart
 from persistence.wav import WavFormat
 
 

@@ -23,9 +23,9 @@ from prometheus_client import Counter
 from domain.errors import StorageUnavailable
 from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
-from persistence.records import StoredPart
 from persistence.s3.layout import PART_BYTES
 from persistence.s3.spooled_part import SpooledPart
+from persistence.session_values import StoredPart
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from uuid import UUID
 from domain.errors import InvalidSessionId
 from domain.session import EndReason
 from domain.session_id import parse_session_id
-from persistence.records import Conclusion, Progress, SessionStart
+from persistence.session_values import Conclusion, Progress, SessionStart
 
 _VERSION = 1
 # The client's address is in the row; a file that people pass around does not need it.

@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.transcript import Utterance, whole_lines
-from persistence.records import Conclusion, SessionStart
 from persistence.s3 import layout
 from persistence.s3.spooled_part import SpooledPart
+from persistence.session_values import Conclusion, SessionStart
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.manifest import Manifest
 from persistence.wav import WavFormat

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from persistence.errors import SpoolInUse
-from persistence.records import SessionStart
+from persistence.session_values import SessionStart
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 

@@ -18,11 +18,11 @@ from domain.errors import StorageUnavailable
 from persistence.backoff import Backoff
 from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
 from persistence.postgres.rows import SessionRows
-from persistence.records import StoredPart
 from persistence.s3 import layout
 from persistence.s3.assembly import assemble
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.s3.objects import Body, ObjectStore
+from persistence.session_values import StoredPart
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.degradations import LOST, OBJECT_STORE, PARTS, Degradations
 from persistence.storing.part_batcher import PartBatcher

@@ -19,7 +19,7 @@ from persistence.backoff import Backoff
 from persistence.errors import DiskUnavailable, LeaseLost, NotOwner, RowLost
 from persistence.outage_report import note_outage
 from persistence.postgres.rows import SessionRows
-from persistence.records import Conclusion, SessionStart, StoredObjects
+from persistence.session_values import Conclusion, SessionStart, StoredObjects
 from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.restoration import Ended, Restoration

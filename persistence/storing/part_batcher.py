@@ -6,7 +6,7 @@ from uuid import UUID
 
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres.rows import SessionRows
-from persistence.records import StoredPart
+from persistence.session_values import StoredPart
 
 COLLECT_SECONDS: Final = 0.2
 

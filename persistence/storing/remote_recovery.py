@@ -18,12 +18,12 @@ from persistence.postgres.finals import batches, untold
 from persistence.postgres.lost_rows import note_restored
 from persistence.postgres.ownership import Remains
 from persistence.postgres.rows import SessionRows, Upload
-from persistence.records import StoredObjects, StoredPart
 from persistence.s3 import layout
 from persistence.s3.assembly import Assembly, assemble, cut
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.s3.layout import audio_range, part, part_count
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import StoredObjects, StoredPart
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 

@@ -21,7 +21,7 @@ from persistence.errors import NotOwner, RowLost
 from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Kept
 from persistence.postgres.rows import SessionRows
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

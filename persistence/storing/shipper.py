@@ -10,8 +10,8 @@ from domain.transcript import Utterance, majority_language
 from persistence.errors import DatabaseUnavailable, DiskUnavailable
 from persistence.postgres.finals import batches, missing
 from persistence.postgres.rows import SessionRows
-from persistence.records import StoredObjects
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import StoredObjects
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_upload import AudioUpload, Ways
 from persistence.storing.degradations import Degradations

@@ -24,10 +24,10 @@ from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
 from persistence.postgres.ownership import Ownership, Remains
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED, Progress, StoredObjects
 from persistence.s3 import layout
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import INTERRUPTED, Progress, StoredObjects
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.remote_recovery import put_transcript, remove_leftovers, remove_pieces, stored_header
 from persistence.wav import WavFormat, data_bytes

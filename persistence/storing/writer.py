@@ -20,7 +20,7 @@ from persistence.errors import LeaseLost
 from persistence.outage_report import note_outage
 from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.rows import SessionRows
-from persistence.records import Conclusion, Progress, SessionStart
+from persistence.session_values import Conclusion, Progress, SessionStart
 from persistence.storing.restoration import Restoration
 from telemetry.logs import get_logger
 
@@ -133,7 +133,7 @@ class SessionWriter:
         if (running := self._running.get(session_id)) is not None:
             running.spoke = True
 
-    def said(self, session_id: UUID, index: int, utterance: Utterance) -> None:
+    def add_final(self, session_id: UUID, index: int, utterance: Utterance) -> None:
         """A final was recorded that is to be kept: it is written at the next tick. The first has index 0."""
         if session_id not in self._running:
             return

@@ -9,8 +9,8 @@ from typing import Final, Self
 from domain.errors import StorageUnavailable
 from domain.session_id import format_session_id
 from persistence.postgres.end_requests import EndRequests
+from persistence.recording.call import RecordedCall
 from persistence.recording.interceptor import RecordingInterceptor
-from persistence.recording.recorded_call import RecordedCall
 from server.session.errors import KeyEnded, SessionEnded, SessionError
 from telemetry.logs import get_logger
 

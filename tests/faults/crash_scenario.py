@@ -27,10 +27,11 @@ from persistence.postgres import lost_rows
 from persistence.postgres.lost_rows import Kept
 from persistence.postgres.ownership import Remains
 from persistence.postgres.rows import Upload
-from persistence.recording.interceptor import recorder
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.recording import session_recorder
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.spool import session_spool as spool
 from persistence.spool.session_spool import session_spool as spool
 from persistence.storing import audio_upload, finisher, restoration, writer
 from persistence.storing import degradations as degradations
@@ -527,7 +528,7 @@ def mortal(fate: Fate) -> Iterator[None]:
         *[stepping(name) for name in ("unlink", "replace", "rmdir", "mkdir")],
         *[
             mock.patch.object(module, "time", clock)
-            for module in (audio_upload, row_comparison, recorder, restoration, degradations, writer)
+            for module in (audio_upload, row_comparison, session_recorder, restoration, degradations, writer)
         ],
         *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, reconciliation)],
         *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],

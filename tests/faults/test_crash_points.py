@@ -25,13 +25,13 @@ from domain.session import EndReason
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
-from persistence.recording.recorder import Recorder
-from persistence.recording.recordings import Recordings
-from persistence.recording.upkeep import Upkeep
-from persistence.records import SessionStart
+from persistence.recording.pipeline import RecordingPipeline
+from persistence.recording.session_recorder import SessionRecorder
+from persistence.recording.spool_maintenance import SpoolMaintenance
 from persistence.recovery.spool_recovery import recover
 from persistence.s3.keys import audio_key, parse_tail_key, tail_prefix, transcript_key
 from persistence.s3.layout import audio_range
+from persistence.session_values import SessionStart
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.degradations import Degradations
 from persistence.storing.finisher import Finisher
@@ -233,7 +233,7 @@ class Life:
         self.worker_id = worker_id
         self.fate = fate
         self.homes: list[SpoolHome] = []
-        self.recorder: Recorder | None = None
+        self.recorder: SessionRecorder | None = None
 
     async def run(self) -> None:
         harness = self.harness
@@ -246,12 +246,12 @@ class Life:
         writer = SessionWriter(rows, restoration)
         row_comparison = RowComparison(writer, restoration)
         finisher = Finisher(writer, rows, shipper, SpoolReconciliation(objects, rows, ownership), restoration)
-        upkeep = Upkeep(0.2, lambda: None)
+        maintenance = SpoolMaintenance(0.2, lambda: None)
         home = SpoolHome.open(harness.spool_dir, self.worker_id)
         self.homes.append(home)
         self.homes += list(SpoolHome.take_over(harness.spool_dir))
         async with asyncio.TaskGroup() as group:
-            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, row_comparison, upkeep)]
+            side_tasks = [group.create_task(each.run()) for each in (shipper, writer, row_comparison, maintenance)]
             while True:
                 try:
                     await recover(self.homes, finisher, ownership)
@@ -261,36 +261,36 @@ class Life:
                 except Exception:
                     await asyncio.sleep(0.1)
             if not harness.has_begun:
-                recordings = Recordings(
-                    home, writer, shipper, finisher, upkeep, worker_id=self.worker_id, spool_wait_seconds=0
+                pipeline = RecordingPipeline(
+                    home, writer, shipper, finisher, maintenance, worker_id=self.worker_id, spool_wait_seconds=0
                 )
-                await self._record(recordings)
+                await self._record(pipeline)
             while finisher._tasks or restoration.is_due:
                 await finisher.close(1e9)
                 await asyncio.sleep(0.1)
             for task in side_tasks:
                 task.cancel()
 
-    async def _record(self, recordings: Recordings) -> None:
+    async def _record(self, pipeline: RecordingPipeline) -> None:
         harness = self.harness
         harness.has_begun = True
         try:
-            recorder = await recordings.begin(replace(harness.start, worker_id=self.worker_id))
+            recorder = await pipeline.begin(replace(harness.start, worker_id=self.worker_id))
         except Exception:
             return
         self.recorder = recorder
         for message in harness.schedule.messages:
             audio = harness.random.randbytes(message.frames * recorder.frame_bytes)
             harness.sent += audio
-            await recorder.audio(audio)
+            await recorder.append_audio(audio)
             harness.acknowledged += len(audio)
             if message.speaks:
                 at = float(len(harness.said))
                 utterance = Utterance(at, at + 1.0, f"number {len(harness.said)}", 0.5, "en")
-                await recordings.utterance(recorder, utterance)
+                await pipeline.append_utterance(recorder, utterance)
                 harness.said.append(utterance)
             await asyncio.sleep(message.pause)
-        finishing = recordings.finish(recorder, EndReason("completed"))
+        finishing = pipeline.finish(recorder, EndReason("completed"))
         while not finishing.stored.audio_uri and not self.fate.is_dead:  # noqa: ASYNC110 - it is done in the background
             await asyncio.sleep(0.1)
 

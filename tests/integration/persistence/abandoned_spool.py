@@ -16,9 +16,9 @@ from persistence.postgres.finals import numbered
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership, Remains
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED
 from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import INTERRUPTED
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.audio_upload import AudioUpload

@@ -23,7 +23,7 @@ from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses, parse_key
 from persistence.postgres.database import Database, open_database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tenants import TenantStore
-from persistence.records import SessionStart
+from persistence.session_values import SessionStart
 
 
 @pytest.fixture

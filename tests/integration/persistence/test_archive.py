@@ -9,7 +9,7 @@ import pytest
 
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
 from domain.tenancy import DEFAULT_TENANT_ID
-from persistence.records import SessionStart
+from persistence.session_values import SessionStart
 from persistence.spool.spool_home import SpoolHome
 
 AUDIO = os.urandom(3200)

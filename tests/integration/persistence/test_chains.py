@@ -21,10 +21,10 @@ from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import realtime_sessions
 from persistence.postgres.utterances import UtteranceStore
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.s3.keys import audio_key
 from persistence.s3.linked import Link, stretches
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.wav import WavFormat
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

@@ -19,7 +19,7 @@ from persistence.postgres.database import Database
 from persistence.postgres.position import Position
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
-from persistence.records import Progress
+from persistence.session_values import Progress
 from tests.integration.persistence.test_sessions import DONE, a_start
 
 

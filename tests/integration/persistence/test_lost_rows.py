@@ -30,10 +30,10 @@ from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.postgres.tables import realtime_sessions
-from persistence.records import INTERRUPTED, Conclusion, Progress, SessionStart
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.keys import audio_key, tail_prefix, transcript_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import INTERRUPTED, Conclusion, Progress, SessionStart
 from persistence.storing.remote_recovery import RemoteRecovery, stored_finals
 from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
 from persistence.storing.writer import SessionWriter, _Running

@@ -12,9 +12,9 @@ from domain.session_id import format_session_id, uuid7
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED
 from persistence.recovery.reaper import Reaper
 from persistence.s3.keys import Tail, audio_key, tail_key
+from persistence.session_values import INTERRUPTED
 from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.wav import WavFormat
 from tests.integration.persistence.test_sessions import a_start

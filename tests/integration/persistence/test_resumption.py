@@ -17,10 +17,10 @@ from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import realtime_sessions, session_utterances, workers
-from persistence.records import SessionStart
 from persistence.recovery.resumption import Resumption, Resumptions
 from persistence.s3.keys import Tail, tail_key, tail_prefix
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import SessionStart
 
 SECOND = 32_000
 

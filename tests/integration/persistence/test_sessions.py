@@ -23,7 +23,7 @@ from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows, Upload
 from persistence.postgres.sessions import BY_INDEX, SessionStore, count_query, page_query
 from persistence.postgres.tables import realtime_sessions, tenants
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 DONE = Conclusion(EndReason("completed"), NOON + timedelta(hours=1), Progress(12.5, 3, 20, "es"))

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from domain.session_id import parse_session_id
 from persistence.postgres.rows import SessionRows, Upload
-from persistence.recording.interceptor import upkeep
+from persistence.recording import spool_maintenance
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_prefix
 from persistence.s3.layout import PART_BYTES, first_byte
 from persistence.storing import degradations as degradations
@@ -75,7 +75,7 @@ async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(degradations, "_PATIENCE_SECONDS", dict.fromkeys(degradations._PATIENCE_SECONDS, 0.3))
-    monkeypatch.setattr(upkeep, "REVIEW_SECONDS", 0.05)
+    monkeypatch.setattr(spool_maintenance, "REVIEW_SECONDS", 0.05)
 
 
 async def test_a_running_sessions_audio_is_in_parts_and_tails_and_its_segments_go(quick: Any, client_of: Any) -> None:
@@ -268,7 +268,7 @@ def value_of(metric: str) -> float:
 
 
 async def test_completing_an_upload_again_does_nothing(harness: Any, client_of: Any) -> None:
-    from persistence.records import StoredPart
+    from persistence.session_values import StoredPart
 
     key = f"test/{os.urandom(8).hex()}"
     upload_id = await harness.objects.create_upload(key, "audio/wav")

@@ -18,8 +18,8 @@ from persistence.errors import LeaseLost, NotOwner
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED, Conclusion, Progress
 from persistence.s3.keys import tail_prefix
+from persistence.session_values import INTERRUPTED, Conclusion, Progress
 from persistence.wav import WavFormat
 
 BOTH = {"store_audio": True, "store_transcript": True}

@@ -19,7 +19,7 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.postgres.storage_usage import _SUM, REMEMBERED_SECONDS, StorageUsage
 from persistence.postgres.tenants import TenantStore
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from tests.integration.persistence.test_sessions import a_start
 
 LIMIT = 1_000

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.records import StoredPart
 from persistence.s3.assembly import assemble, cut, reach
 from persistence.s3.keys import Tail
 from persistence.s3.layout import PART_BYTES, audio_range, first_byte, part_count
+from persistence.session_values import StoredPart
 from persistence.wav import WavFormat
 
 WAV = WavFormat("pcm_s16le", 16000, 1)

@@ -14,8 +14,9 @@ from domain.session import EndReason
 from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import TimedWord, Utterance
-from persistence.records import Conclusion, Progress, SessionStart
 from persistence.s3 import layout
+from persistence.session_values import Conclusion, Progress, SessionStart
+from persistence.spool import session_spool as spool_module
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool, sync_files
 from persistence.spool.session_spool import session_spool as spool_module

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from domain.session import EndReason
 from domain.transcript import TimedWord, Utterance
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from persistence.storing import restoration as restoration_module
 from persistence.storing.restoration import Ended, Restoration
 

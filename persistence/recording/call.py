@@ -31,10 +31,10 @@ from domain.tenancy import current_caller
 from domain.transcript import TimedWord, Utterance
 from persistence.errors import DiskUnavailable
 from persistence.recording.interruptible import Interruptible
-from persistence.recording.recorder import Recorder
-from persistence.recording.recordings import Classify, Recordings
+from persistence.recording.pipeline import Classify, RecordingPipeline
 from persistence.recording.request_queue import RequestQueue
-from persistence.records import SessionStart
+from persistence.recording.session_recorder import SessionRecorder
+from persistence.session_values import SessionStart
 from persistence.storing.finisher import Finishing
 from telemetry.logs import get_logger
 
@@ -85,7 +85,7 @@ class RecordedCall:
         self,
         servicer: Servicer,
         context: Context,
-        recordings: Recordings,
+        pipeline: RecordingPipeline,
         classify: Classify,
         *,
         store_wait_seconds: float,
@@ -93,7 +93,7 @@ class RecordedCall:
     ) -> None:
         self._servicer = servicer
         self._context = context
-        self._recordings = recordings
+        self._pipeline = pipeline
         self._classify = classify
         self._store_wait_seconds = store_wait_seconds
         self._vanished_grace_seconds = vanished_grace_seconds
@@ -101,8 +101,8 @@ class RecordedCall:
         self._client_ip = client_ip(context)
         self._requests = RequestQueue(_UNRECORDED_BYTES)
         self._config: TranscribeConfig | None = None
-        self._beginning: asyncio.Task[Recorder] | None = None
-        self._recorder: Recorder | None = None
+        self._beginning: asyncio.Task[SessionRecorder] | None = None
+        self._recorder: SessionRecorder | None = None
         self._begun = asyncio.Event()
         self._finishing: Finishing | None = None
         self._has_vanished = asyncio.Event()
@@ -223,7 +223,7 @@ class RecordedCall:
         if self._beginning is not None and self._recorder is None:
             self._recorder = await _result_or_none(self._beginning)
         if self._recorder is not None and self._finishing is None:
-            self._finishing = self._recordings.finish(self._recorder, await self._end_reason(error))
+            self._finishing = self._pipeline.finish(self._recorder, await self._end_reason(error))
             await self._finishing.wait_for_row(_ROW_SECONDS)
         if self._taken_over is not None:
             # Whoever is still there, against all appearances, is told.
@@ -245,7 +245,7 @@ class RecordedCall:
         self.client_vanished()
         if self._reading is not None:
             self._reading.cancel()
-        self._recordings.flush_soon(self._recorder)
+        self._pipeline.flush_soon(self._recorder)
 
     def end(self, error: Exception, grace_seconds: float) -> bool:
         """Ends the session by `error` when what was received is recognised, or the grace is over.
@@ -283,9 +283,9 @@ class RecordedCall:
                 await self._record_final(response.final)
             case "warning" if self._recorder is not None and response.warning.code == "speech_suppressed":
                 details = response.warning.details
-                self._recorder.suppressed(float(details["start"]), float(details["end"]))
+                self._recorder.note_suppressed(float(details["start"]), float(details["end"]))
             case "audio_ack" if self._recorder is not None:
-                self._recorder.processed(response.audio_ack.processed_seconds)
+                self._recorder.note_processed(response.audio_ack.processed_seconds)
                 await self._tell_lag(self._recorder.received_seconds - response.audio_ack.processed_seconds)
                 if not self._wants_acks:
                     return
@@ -311,7 +311,7 @@ class RecordedCall:
         start = SessionStart(
             id=parse_session_id(begin.session_id),
             tenant_id=caller.tenant_id,
-            worker_id=self._recordings.worker_id,
+            worker_id=self._pipeline.worker_id,
             started_at=datetime.now(UTC),
             language=begin.config.language,
             model=begin.config.model,
@@ -326,7 +326,7 @@ class RecordedCall:
             resume_from_seconds=begin.resume_from_seconds if begin.HasField("resume_from_seconds") else None,
         )
         # A task of its own: cut short it would leave a row or a directory that nobody ends.
-        self._beginning = asyncio.create_task(self._recordings.begin(start, caller))
+        self._beginning = asyncio.create_task(self._pipeline.begin(start, caller))
         self._recorder = await asyncio.shield(self._beginning)
         if start.stores:
             frames = int(_RECORDED_LAG_SECONDS * start.sample_rate)
@@ -340,7 +340,7 @@ class RecordedCall:
         if request.WhichOneof("request") == "audio":
             audio = request.audio
             if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % self._recorder.frame_bytes == 0:
-                await self._recordings.audio(self._recorder, audio)
+                await self._pipeline.append_audio(self._recorder, audio)
                 return self._recorder.received_bytes - len(audio) if self._recorder.start.store_audio else None
         elif request.WhichOneof("request") == "control":
             return None
@@ -354,7 +354,7 @@ class RecordedCall:
         words = tuple(TimedWord(word.word, word.start, word.end, word.confidence) for word in final.words)
         utterance = Utterance(final.start, final.end, final.text, final.confidence, final.language, words=words)
         try:
-            await self._recordings.utterance(self._recorder, utterance)
+            await self._pipeline.append_utterance(self._recorder, utterance)
         except OSError as error:
             log.exception("final cannot be recorded", session_id=self._recorder.start.session_id)
             raise DiskUnavailable("the recording cannot be kept: the spool cannot be written") from error
@@ -383,7 +383,7 @@ class RecordedCall:
     async def _end(self, end: SessionEnd) -> TranscribeResponse:
         """`session_end` with where the recording is, as far as it is stored in time."""
         assert self._recorder is not None  # noqa: S101 - its caller knows
-        self._finishing = self._recordings.finish(self._recorder, await self._end_reason(None))
+        self._finishing = self._pipeline.finish(self._recorder, await self._end_reason(None))
         await self._finishing.wait(self._store_wait_seconds)
         response = TranscribeResponse(session_end=end)
         stored = self._finishing.stored
@@ -453,6 +453,6 @@ def _lagging(*, has_begun: bool) -> TranscribeResponse:
     return TranscribeResponse(warning=WarningMessage(code="processing_lag", message=message, details=details))
 
 
-async def _result_or_none(beginning: asyncio.Task[Recorder]) -> Recorder | None:
+async def _result_or_none(beginning: asyncio.Task[SessionRecorder]) -> SessionRecorder | None:
     await asyncio.wait({beginning})
     return None if beginning.exception() else beginning.result()

@@ -1,4 +1,4 @@
-"""What running recordings need once a second, all of them together: their files synced, their troubles reviewed."""
+"""Once a second, for the spools of all running sessions: sync their files and review their degradations."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,40 +13,45 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-_sync_seconds = Histogram("dalston_spool_sync_seconds", "All spools of the process synced to disk once")
-_sync_failures = Counter("dalston_spool_sync_failures_total", "Syncs of the spool that the disk refused")
+_sync_seconds = Histogram("dalston_spool_sync_seconds", "Duration of syncing all spools of the process once")
+_sync_failures = Counter("dalston_spool_sync_failures_total", "Syncs of the spool that failed")
 _degraded = Gauge("dalston_sessions_degraded", "Running sessions that are not stored as they should be")
 
 REVIEW_SECONDS: Final = 1.0
 
 
-class Upkeep:
-    """One for a process."""
+class SpoolMaintenance:
+    """Maintains the spools of one process."""
 
     def __init__(self, fsync_seconds: float, rows_failing_since: Callable[[], float | None]) -> None:
+        """
+        Args:
+            fsync_seconds: the pause between two syncs.
+            rows_failing_since: returns since when rows cannot be written, in monotonic time; None while they can.
+        """
         self._fsync_seconds = fsync_seconds
         self._rows_failing_since = rows_failing_since
         self._open: dict[UUID, tuple[SessionSpool, Degradations]] = {}
 
     def add(self, spool: SessionSpool, degradations: Degradations) -> None:
-        """A recording begins."""
+        """Begins to maintain the spool of a session."""
         self._open[spool.manifest.start.id] = (spool, degradations)
 
     def remove(self, spool: SessionSpool) -> None:
-        """A recording ends: its files are not touched any more."""
+        """Stops touching the files of a spool."""
         self._open.pop(spool.manifest.start.id, None)
 
     async def run(self) -> None:
-        """Both tasks until cancelled."""
+        """Syncs and reviews until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sync_forever())
-            group.create_task(self._review_forever())
+            group.create_task(self._sync_periodically())
+            group.create_task(self._review_periodically())
 
     async def sync(self) -> None:
-        """Waits until what was appended to all spools is on disk.
+        """Waits until everything that was appended to any spool is on disk.
 
         Raises:
-            OSError: the disk refuses.
+            OSError: the disk fails.
         """
         descriptors: list[int] = []
         try:
@@ -55,11 +60,11 @@ class Upkeep:
         finally:
             if descriptors:
                 with _sync_seconds.time():
-                    # Shielded by the thread: the descriptors are closed whatever becomes of this task.
+                    # The thread closes the descriptors even if this task is cancelled.
                     await asyncio.to_thread(sync_files, descriptors)
 
     def review(self) -> None:
-        """Looks at the troubles of all sessions."""
+        """Updates the degradations of all sessions."""
         failing_since = self._rows_failing_since()
         for _, degradations in self._open.values():
             if failing_since is None:
@@ -69,17 +74,17 @@ class Upkeep:
             degradations.review()
         _degraded.set(sum(bool(degradations.lasting) for _, degradations in self._open.values()))
 
-    async def _sync_forever(self) -> None:
+    async def _sync_periodically(self) -> None:
         while True:
             await asyncio.sleep(self._fsync_seconds)
             try:
                 await self.sync()
             except OSError:
-                # What was appended still survives the process, if not the power.
+                # What was appended survives the process, but not a loss of power.
                 _sync_failures.inc()
                 log.exception("the spool cannot be synced")
 
-    async def _review_forever(self) -> None:
+    async def _review_periodically(self) -> None:
         while True:
             await asyncio.sleep(REVIEW_SECONDS)
             self.review()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from domain.session import EndReason
-from persistence.recording.recorded_call import RecordedCall
+from persistence.recording.call import RecordedCall
 
 
 async def test_nothing_ends_a_call_that_has_ended() -> None:
@@ -20,11 +20,11 @@ async def test_nothing_ends_a_call_that_has_ended() -> None:
         yield
 
     context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1", invocation_metadata=lambda: ())
-    recordings: Any = SimpleNamespace()
+    pipeline: Any = SimpleNamespace()
     call = RecordedCall(
         servicer,
         context,
-        recordings,
+        pipeline,
         lambda _: EndReason("error"),
         store_wait_seconds=0.0,
         vanished_grace_seconds=0.0,

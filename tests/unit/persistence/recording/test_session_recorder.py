@@ -1,4 +1,4 @@
-"""What a recording knows of its session, without a spool."""
+"""The recording of a session, without a spool."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 from dalston.v1 import transcription_pb2 as pb
 
-from persistence.recording.recorded_call import RecordedCall
-from persistence.recording.recorder import Recorder
-from persistence.records import SessionStart
+from persistence.recording.call import RecordedCall
+from persistence.recording.session_recorder import SessionRecorder
+from persistence.session_values import SessionStart
 
 
 @pytest.fixture
-async def recorder() -> Recorder:
+async def recorder() -> SessionRecorder:
     start = SessionStart(
         id=uuid4(),
         tenant_id=uuid4(),
@@ -32,8 +32,8 @@ async def recorder() -> Recorder:
         previous_session_id=None,
         resume_from_seconds=None,
     )
-    recorder = Recorder(start, None)
-    await recorder.audio(bytes(3 * 32_000))
+    recorder = SessionRecorder(start, None)
+    await recorder.append_audio(bytes(3 * 32_000))
     return recorder
 
 
@@ -43,7 +43,7 @@ def suppressed(start: str, end: str) -> pb.TranscribeResponse:
 
 
 @pytest.fixture
-def call(recorder: Recorder) -> RecordedCall:
+def call(recorder: SessionRecorder) -> RecordedCall:
     context: Any = MagicMock()
     context.write = AsyncMock()
     context.invocation_metadata.return_value = ()
@@ -56,17 +56,17 @@ def call(recorder: Recorder) -> RecordedCall:
 
 
 async def test_suppressed_speech_that_the_end_of_the_audio_cut_is_heard_again(
-    call: RecordedCall, recorder: Recorder
+    call: RecordedCall, recorder: SessionRecorder
 ) -> None:
     await call.write(suppressed("2.25", "3"))
-    recorder.processed(3.0)
+    recorder.note_processed(3.0)
     assert recorder.progress().processed_seconds == 2.25
     assert recorder.progress().utterances == 0
 
 
-async def test_suppressed_speech_that_silence_ended_is_done_with(call: RecordedCall, recorder: Recorder) -> None:
+async def test_suppressed_speech_that_silence_ended_is_done_with(call: RecordedCall, recorder: SessionRecorder) -> None:
     await call.write(suppressed("1.25", "2"))
-    recorder.processed(3.0)
+    recorder.note_processed(3.0)
     assert recorder.progress().processed_seconds == 3.0
 
 
