@@ -32,7 +32,6 @@ from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
 from persistence.spool import session_spool as spool
-from persistence.spool.session_spool import session_spool as spool
 from persistence.storing import audio_upload, finisher, restoration, writer
 from persistence.storing import degradations as degradations
 from persistence.storing import part_batcher as part_batcher

@@ -8,8 +8,8 @@ from domain.session import EndReason
 from persistence.recording.call import RecordedCall
 
 
-async def test_nothing_ends_a_call_that_has_ended() -> None:
-    """It would hold the call, and cut it, a minute after that."""
+async def test_a_call_that_has_ended_cannot_be_ended_again() -> None:
+    """Otherwise the grace period would keep the call and cut it a minute later."""
 
     async def servicer(requests: AsyncIterator[Any], _: Any) -> None:
         async for _request in requests:
@@ -32,4 +32,4 @@ async def test_nothing_ends_a_call_that_has_ended() -> None:
     call.start_reading(no_requests())
     await call.run()
     assert not call.end(RuntimeError("the session was ended on request"), 60.0)
-    assert call._limiting is None
+    assert call._ending is None

@@ -51,25 +51,27 @@ def call(recorder: SessionRecorder) -> RecordedCall:
     call = RecordedCall(
         AsyncMock(), context, MagicMock(), MagicMock(), store_wait_seconds=1.0, vanished_grace_seconds=1.0
     )
-    call._recorder = recorder
+    call._recording.recorder = recorder
     return call
 
 
-async def test_suppressed_speech_that_the_end_of_the_audio_cut_is_heard_again(
+async def test_suppressed_speech_cut_by_the_end_of_audio_is_after_the_resume_point(
     call: RecordedCall, recorder: SessionRecorder
 ) -> None:
-    await call.write(suppressed("2.25", "3"))
+    await call._writer.write(suppressed("2.25", "3"))
     recorder.note_processed(3.0)
     assert recorder.progress().processed_seconds == 2.25
     assert recorder.progress().utterances == 0
 
 
-async def test_suppressed_speech_that_silence_ended_is_done_with(call: RecordedCall, recorder: SessionRecorder) -> None:
-    await call.write(suppressed("1.25", "2"))
+async def test_suppressed_speech_ended_by_silence_is_before_the_resume_point(
+    call: RecordedCall, recorder: SessionRecorder
+) -> None:
+    await call._writer.write(suppressed("1.25", "2"))
     recorder.note_processed(3.0)
     assert recorder.progress().processed_seconds == 3.0
 
 
-async def test_suppressed_speech_is_told_to_the_client(call: RecordedCall) -> None:
-    await call.write(suppressed("1.25", "2"))
+async def test_the_warning_of_suppressed_speech_is_sent_to_the_client(call: RecordedCall) -> None:
+    await call._writer.write(suppressed("1.25", "2"))
     call._context.write.assert_awaited_once_with(suppressed("1.25", "2"))  # type: ignore[attr-defined]

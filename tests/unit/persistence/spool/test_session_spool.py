@@ -19,7 +19,6 @@ from persistence.session_values import Conclusion, Progress, SessionStart
 from persistence.spool import session_spool as spool_module
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool, sync_files
-from persistence.spool.session_spool import session_spool as spool_module
 
 PART = 1000
 

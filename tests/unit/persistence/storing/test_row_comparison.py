@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from domain.errors import StorageUnavailable
 from persistence.errors import LeaseLost
 from persistence.postgres.lost_rows import Kept
-from persistence.records import Progress
+from persistence.session_values import Progress
 from persistence.storing import row_comparison as looks_module
 from persistence.storing import writer as writer_module
 from persistence.storing.restoration import Restoration
