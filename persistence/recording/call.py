@@ -12,10 +12,11 @@ from domain.tenancy import current_caller
 from persistence.recording.call_end import CallEnd
 from persistence.recording.call_recording import CallRecording
 from persistence.recording.pipeline import Classify, RecordingPipeline
+from persistence.recording.request_queue import Request
 from persistence.recording.request_reader import RequestReader
 from persistence.recording.response_writer import Context, ResponseWriter
 
-Servicer = Callable[[AsyncIterator[TranscribeRequest], Context], Awaitable[None]]
+Servicer = Callable[[AsyncIterator[Request], Context], Awaitable[None]]
 
 _ROW_SECONDS: Final = 2.0
 

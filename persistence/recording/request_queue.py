@@ -1,43 +1,45 @@
-"""Requests between the task that reads and records them and the servicer that works on them."""
+"""The queue of requests between the task that reads and records them and the servicer."""
 
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from dalston.v1.transcription_pb2 import TranscribeRequest
 from prometheus_client import Gauge
 
 from persistence.errors import DiskUnavailable
+from domain.audio_message import MAX_AUDIO_MESSAGE_BYTES, Checked
+from domain.errors import StorageUnavailable
 
-# What a message costs beside its audio, so that empty ones are bounded, too.
+Request: TypeAlias = Checked[TranscribeRequest]
+
+# What a message costs beside its audio, so that messages without audio are bounded, too.
 _MESSAGE_BYTES: Final = 128
-# Beyond the limit, for what is no audio and so cannot be read back: instructions, messages that will be refused.
+# Beyond the limit, for messages that cannot be read back from disk: controls, and messages that will be refused.
 _SPARE_BYTES: Final = 256 * 1024
-# Divides into frames of every format, and is no more than a client may send at once.
-_READ_BYTES: Final = 65_536
 
 
-_unheard_bytes = Gauge("dalston_unheard_audio_bytes", "Recorded audio that recognition will read back, being behind")
+_unread_bytes = Gauge("dalston_unheard_audio_bytes", "Recorded audio that lagging recognition will read back from disk")
 
 
 class RecordedAudio(Protocol):
-    """Where recorded audio can be read back. Offsets are bytes from the first of the session."""
+    """Recorded audio that can be read back. Offsets are bytes from the first one of the session."""
 
     def read_audio(self, offset: int, size: int) -> bytes:
-        """So many bytes from `offset` on, all of which were appended. Waits for the disk.
+        """Returns `size` bytes from `offset` on, all of which were appended. Waits for the disk.
 
         Raises:
             OSError: the disk is broken.
         """
 
     def keep_from(self, offset: int | None) -> None:
-        """Audio from `offset` on will be read back, None: no audio will. What is before may be let go."""
+        """Keeps the audio from `offset` on, which will be read back, and may drop what is before; None keeps none."""
 
 
 @dataclass(slots=True)
 class _Stretch:
-    """Recorded audio that is not held."""
+    """Recorded audio that is not in memory."""
 
     start: int
     end: int
@@ -46,29 +48,30 @@ class _Stretch:
 class RequestQueue:
     """An asynchronous iterator of requests that holds about `limit_bytes` of them in memory.
 
-    Beyond that a writer waits, except with audio that `recorded` has: of such only the place is remembered, and it is
-    read back when its turn comes, in messages of another size.
+    Beyond that `put` waits, except for audio that `recorded` has: of such audio the queue remembers only the place, and
+    reads it back when its turn comes, in messages of another size.
 
-    Leaving `anext` early, by a timeout for example, loses no request.
+    Cancelling `anext`, for example by a timeout, loses no request.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.recorded: RecordedAudio | None = None
-        self._held: deque[TranscribeRequest | _Stretch] = deque()
+        self._held: deque[Request | _Stretch] = deque()
         self._held_bytes = 0
         self._stretches: deque[_Stretch] = deque()
         self._is_ended = False
         self._error: BaseException | None = None
         self._changed = asyncio.Event()
 
-    async def put(self, request: TranscribeRequest, offset: int | None = None) -> None:
-        """Adds a request, once there is room for it; `offset` is where its audio was recorded.
+    async def put(self, request: Request, offset: int | None = None) -> None:
+        """Adds a request as soon as there is room for it; `offset` is the place of its audio in the recording.
 
-        It is added even when the wait is cut short by `end` or a cancellation: it is recorded, so it must be heard.
+        The request is added even if `end` or a cancellation cuts the wait short: it is recorded, so it must be
+        transcribed.
         """
         if self.recorded is not None and offset is not None:
-            # Without a pause: what is to be read back must be known as such before it can be let go.
+            # Without a pause: `recorded` must know what is to be read back before it can drop it.
             self._add_recorded(request, offset, self.recorded)
             return
         limit = self.limit_bytes + (_SPARE_BYTES if self.recorded is not None else 0)
@@ -79,24 +82,24 @@ class RequestQueue:
             self._hold(request)
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more requests: the iterator ends, or raises `error`, after those it holds. Only the first call counts."""
+        """Ends the iterator, or makes it raise `error`, after the requests it holds. Only the first call counts."""
         if not self._is_ended:
             self._is_ended = True
             self._error = error
             self._changed.set()
 
     def close(self) -> None:
-        """Nothing will be read any more: what is recorded may be let go."""
+        """Allows `recorded` to drop its audio: nothing will be read any more."""
         if self.recorded is not None:
             self.recorded.keep_from(None)
             self.recorded = None
-        _unheard_bytes.dec(sum(stretch.end - stretch.start for stretch in self._stretches))
+        _unread_bytes.dec(sum(stretch.end - stretch.start for stretch in self._stretches))
         self._stretches.clear()
 
     def __aiter__(self) -> "RequestQueue":
         return self
 
-    async def __anext__(self) -> TranscribeRequest:
+    async def __anext__(self) -> Request:
         while not self._held:
             if self._error is not None:
                 raise self._error
@@ -105,16 +108,17 @@ class RequestQueue:
             await self._change()
         first = self._held[0]
         if isinstance(first, _Stretch):
-            return TranscribeRequest(audio=await self._read_back(first))
-        self._remove_first(len(first.audio))
+            return Checked(TranscribeRequest(audio=await self._read_back(first)))
+        self._remove_first(len(first.message.audio))
         return first
 
-    def _add_recorded(self, request: TranscribeRequest, offset: int, recorded: RecordedAudio) -> None:
+    def _add_recorded(self, request: Request, offset: int, recorded: RecordedAudio) -> None:
         if self._held_bytes < self.limit_bytes:
             self._hold(request)
             return
-        end = offset + len(request.audio)
-        _unheard_bytes.inc(len(request.audio))
+        size = len(request.message.audio)
+        end = offset + size
+        _unread_bytes.inc(size)
         last = self._held[-1]
         if isinstance(last, _Stretch) and last.end == offset:
             last.end = end
@@ -125,10 +129,10 @@ class RequestQueue:
         self._stretches.append(stretch)
         self._append(stretch, 0)
 
-    def _hold(self, request: TranscribeRequest) -> None:
-        self._append(request, len(request.audio))
+    def _hold(self, request: Request) -> None:
+        self._append(request, len(request.message.audio))
 
-    def _append(self, item: TranscribeRequest | _Stretch, size: int) -> None:
+    def _append(self, item: Request | _Stretch, size: int) -> None:
         self._held.append(item)
         self._held_bytes += size + _MESSAGE_BYTES
         self._changed.set()
@@ -136,13 +140,14 @@ class RequestQueue:
     async def _read_back(self, stretch: _Stretch) -> bytes:
         recorded = self.recorded
         assert recorded is not None  # noqa: S101 - stretches are made of recorded audio only
-        size = min(stretch.end - stretch.start, _READ_BYTES)
+        # The limit is a multiple of every frame size, so that what is read back are whole sample frames.
+        size = min(stretch.end - stretch.start, MAX_AUDIO_MESSAGE_BYTES)
         try:
             audio = await asyncio.to_thread(recorded.read_audio, stretch.start, size)
         except OSError as error:
             raise DiskUnavailable("the recording cannot be read back") from error
         stretch.start += size
-        _unheard_bytes.dec(size)
+        _unread_bytes.dec(size)
         if stretch.start == stretch.end:
             self._stretches.popleft()
             self._remove_first(0)

@@ -10,6 +10,8 @@ import grpc
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 
 from persistence.errors import DiskUnavailable
+from domain.audio_message import AudioFault, Checked, check_audio
+from domain.errors import StorageUnavailable
 from persistence.recording.call_end import CallEnd
 from persistence.recording.call_recording import CallRecording
 from persistence.recording.interruptible import Interruptible
@@ -19,7 +21,6 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-MAX_AUDIO_MESSAGE_BYTES: Final = 65_536
 RECORDED_LAG_SECONDS: Final = 30.0
 """How far recognition may lag before audio that is recorded is dropped from memory and read back later, and before the
 client of a session that stores only its transcript is paused. The transport pauses one that stores nothing."""
@@ -112,7 +113,9 @@ class RequestReader:
             is_config = kind == "config" and self.config is None
             if is_config:
                 self._request_acks(request.config)
-            await self.queue.put(request, await self._record(request))
+            fault = self._fault(request)
+            offset = await self._record(request, fault)
+            await self.queue.put(Checked(request, fault), offset)
             if is_config:
                 self.config = request.config
                 await self._recording.begun.wait()
@@ -127,18 +130,20 @@ class RequestReader:
         self.wants_acks = config.acks
         config.acks = True
 
-    async def _record(self, request: TranscribeRequest) -> int | None:
+    def _fault(self, request: TranscribeRequest) -> AudioFault | None:
+        # Audio before the config has no format to be checked with: the servicer refuses it for its order.
+        recorder = self._recording.recorder
+        return None if recorder is None else check_audio(len(request.audio), recorder.frame_bytes)
+
+    async def _record(self, request: TranscribeRequest, fault: AudioFault | None) -> int | None:
         """The offset of the request's audio in the recording; None if it is not recorded."""
         recorder = self._recording.recorder
         if recorder is None or self._is_refused:
             return None
-        if request.WhichOneof("request") == "audio":
-            audio = request.audio
-            if len(audio) <= MAX_AUDIO_MESSAGE_BYTES and len(audio) % recorder.frame_bytes == 0:
-                await self._recording.pipeline.append_audio(recorder, audio)
-                return recorder.received_bytes - len(audio) if recorder.start.store_audio else None
-        elif request.WhichOneof("request") == "control":
-            return None
-        # The servicer ends the session here: this message and those that follow are not part of its audio.
-        self._is_refused = True
+        kind = request.WhichOneof("request")
+        if kind == "audio" and fault is None:
+            await self._recording.pipeline.append_audio(recorder, request.audio)
+            return recorder.received_bytes - len(request.audio) if recorder.start.store_audio else None
+        # The servicer ends the session at a message that it refuses: its audio ends there.
+        self._is_refused = kind != "control"
         return None

@@ -10,7 +10,6 @@ from server.rpc.language_tag import language_of
 from server.session.errors import InvalidModel, InvalidParameter
 from server.session.options import AUTO, SessionOptions, VadOptions
 
-MAX_AUDIO_MESSAGE_BYTES = 65_536
 _MAX_TERMS, _MAX_TERM_LENGTH = 100, 50
 _MAX_SHOWN = 40
 

@@ -1,4 +1,4 @@
-"""TranscriptionService: a session's way through a gRPC stream."""
+"""TranscriptionService: one session for each gRPC stream."""
 
 import asyncio
 import math
@@ -17,20 +17,20 @@ from dalston.v1.transcription_pb2 import (
     TranscribeResponse,
 )
 
+from domain.audio_message import MAX_AUDIO_MESSAGE_BYTES
 from domain.session_id import new_session_id
 from domain.tenancy import current_caller
 from persistence.recovery.resumption import Resumption, Resumptions
 from server.inference.scheduling.owner import Owner
 from server.rpc.admission import Admission
 from server.rpc.config_message import (
-    MAX_AUDIO_MESSAGE_BYTES,
     ModelCatalog,
     begin_message,
     parse_config,
     parse_language,
 )
 from server.rpc.drain import Drain
-from server.rpc.requests import RequestReader, StreamLimits
+from server.rpc.requests import Request, RequestStream, StreamLimits
 from server.rpc.responses import response_of
 from server.rpc.streams import Streams
 from server.session.errors import NotBuilt, SessionError
@@ -45,7 +45,7 @@ from telemetry.logs import note_caller
 Context = grpc.aio.ServicerContext[TranscribeRequest, TranscribeResponse]
 
 _WAITING_PER_SESSION: Final = 4
-"""Streams that may wait to begin, for each session that may run: they hold no model, no spool and hardly memory."""
+"""Streams that may wait to begin, for each session that may run: they use no model, no spool and little memory."""
 
 
 class Engine(ModelCatalog, Recognizer, Protocol):
@@ -56,8 +56,10 @@ class Engine(ModelCatalog, Recognizer, Protocol):
 
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Runs at most `max_sessions` sessions at a time, `tenant_share` of them of one tenant, and takes none of a tenant
-    whose sessions wait for each other longer than `max_queue_delay_seconds`."""
+    """Runs at most `max_sessions` sessions at a time, of which one tenant may have `tenant_share`.
+
+    A tenant with a queue delay above `max_queue_delay_seconds` cannot begin another session.
+    """
 
     def __init__(
         self,
@@ -78,25 +80,25 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._drain = drain or Drain()
         self._resumptions = resumptions
 
-    async def Transcribe(self, requests: AsyncIterator[TranscribeRequest], context: Context) -> None:  # type: ignore[override]
+    async def Transcribe(self, requests: AsyncIterator[Request], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
         caller = current_caller.get()
         with ExitStack() as place:
             with self._streams.waiting(caller):
-                reader = RequestReader(requests, self._limits.of(caller.limits))
-                config = await reader.config()
+                stream = RequestStream(requests, self._limits.of(caller.limits))
+                config = await stream.read_config()
                 options = parse_config(config, self._engine)
-                begin = await self._begin(config, options, reader.limits)
+                begin = await self._begin(config, options, stream.limits)
                 lag = place.enter_context(self._admission.place(begin.session_id, caller.tenant_id, begin.resumed_from))
                 note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
-            await self._run(begin.session_id, options, lag, reader, context)
+            await self._run(begin.session_id, options, lag, stream, context)
 
     async def _begin(self, config: TranscribeConfig, options: SessionOptions, limits: StreamLimits) -> SessionBegin:
-        """What a session begins with, once the one that it resumes has ended."""
+        """The answer to the config, once the session that this one resumes has ended."""
         begin = begin_message(new_session_id(), options, _session_limits(limits))
         if config.resume_session_id:
-            # Who waits for another session takes no place from those who run; a server that is full ends none for it.
+            # A stream that waits for another session to end occupies no place. A full server ends no session for it.
             self._admission.refuse_when_full(current_caller.get().tenant_id, config.resume_session_id)
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
@@ -104,7 +106,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
 
     async def _resume_point(self, session_id: str, config: TranscribeConfig, options: SessionOptions) -> float:
         if self._resumptions is None:
-            raise NotBuilt("this server keeps no sessions that could be resumed")
+            raise NotBuilt("this server stores no sessions that could be resumed")
         wanted = Resumption(
             caller=current_caller.get(),
             earlier=config.resume_session_id,
@@ -117,17 +119,17 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         return await self._resumptions.point(wanted)
 
     async def _run(
-        self, session_id: str, options: SessionOptions, lag: Lag, reader: RequestReader, context: Context
+        self, session_id: str, options: SessionOptions, lag: Lag, stream: RequestStream, context: Context
     ) -> None:
         owner = Owner(current_caller.get().tenant_id)
         session = Session(options, self._vad.stream(), self._engine, lag, owner)
         try:
             async with session, asyncio.TaskGroup() as tasks:
-                feeding = tasks.create_task(self._feed(session, options, reader))
+                feeding = tasks.create_task(self._feed(session, options, stream))
                 warning = tasks.create_task(self._announce_drain(session))
                 async for event in session:
                     if isinstance(event, Ended) and await feeding:
-                        continue  # the error is the end
+                        continue  # the stream ends by the error instead
                     await context.write(response_of(event, session_id))
                 warning.cancel()
         except BaseExceptionGroup as group:
@@ -135,23 +137,23 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         if error := feeding.result():
             raise error
 
-    async def _feed(self, session: Session, options: SessionOptions, reader: RequestReader) -> SessionError | None:
-        """Moves requests into the session; gives the error that ended them.
+    async def _feed(self, session: Session, options: SessionOptions, stream: RequestStream) -> SessionError | None:
+        """Feeds the requests to the session; returns the error that ended them.
 
-        What was received before an error is still transcribed, so the error waits until that is out.
+        Audio that was received before an error is transcribed before the client receives the error.
         """
         error = None
         try:
-            async for request in reader:
+            async for request in stream.read(options.audio):
                 if isinstance(request, TranscribeControl):
                     await self._control(session, options, request)
                 else:
                     await session.push(request)
-                    if session.duration > reader.limits.max_session_seconds:
-                        raise reader.limits.exceeded()
+                    if session.duration > stream.limits.max_session_seconds:
+                        raise stream.limits.exceeded()
         except SessionError as ended_by:
             error = ended_by
-        # A cancelled stream often looks half-closed; the cancellation comes at the next chance to.
+        # A cancelled stream often looks half-closed first; the cancellation arrives in the next turn of the event loop.
         await asyncio.sleep(0)
         await session.finish()
         return error

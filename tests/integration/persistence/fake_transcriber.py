@@ -17,7 +17,13 @@ from domain.session import EndReason
 from domain.session_id import new_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, current_caller
 from persistence.errors import LeaseLost
+from persistence.recording.request_queue import Request
 from persistence.service import Persistence
+
+
+async def messages(requests: AsyncIterator[Request]) -> AsyncIterator[pb.TranscribeRequest]:
+    async for request in requests:
+        yield request.message
 
 
 @dataclass
@@ -33,7 +39,7 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
     finals: list[str] = field(default_factory=list)
 
     async def Transcribe(self, requests: Any, context: Any) -> None:
-        config = (await anext(requests)).config
+        config = (await anext(requests)).message.config
         session_id = new_session_id()
         begin = pb.SessionBegin(
             session_id=session_id,
@@ -47,7 +53,7 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
         )
         await context.write(pb.TranscribeResponse(session_begin=begin))
         heard = 0
-        async for request in requests:
+        async for request in messages(requests):
             if request.control.HasField("end"):
                 break
             if request.WhichOneof("request") == "audio":

@@ -18,11 +18,11 @@ async def items(*given: int, then: asyncio.Event | None = None) -> AsyncIterator
         yield -1
 
 
-async def test_what_is_not_ended_gives_all_and_then_its_own_end() -> None:
+async def test_an_iterator_that_is_not_ended_yields_all_items() -> None:
     assert [each async for each in Interruptible(items(1, 2, 3))] == [1, 2, 3]
 
 
-async def test_who_waits_is_told_at_once() -> None:
+async def test_a_waiting_consumer_gets_the_error_at_once() -> None:
     interruptible = Interruptible(items(1, then=asyncio.Event()))
     assert await anext(interruptible) == 1
     waiting = asyncio.create_task(anext(interruptible))  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ async def test_who_waits_is_told_at_once() -> None:
         await asyncio.wait_for(waiting, 5)
 
 
-async def test_nothing_more_is_given_and_the_first_error_counts() -> None:
+async def test_the_first_error_counts_and_no_further_item_is_yielded() -> None:
     interruptible = Interruptible(items(1, 2))
     assert await anext(interruptible) == 1
     interruptible.end(Ended("first"))
@@ -42,7 +42,7 @@ async def test_nothing_more_is_given_and_the_first_error_counts() -> None:
             await anext(interruptible)
 
 
-async def test_a_timeout_of_the_items_own_is_passed_on() -> None:
+async def test_a_timeout_of_the_wrapped_iterator_is_raised() -> None:
     async def late() -> AsyncIterator[int]:
         raise TimeoutError("their own")
         yield 1

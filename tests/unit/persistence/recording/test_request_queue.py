@@ -8,15 +8,16 @@ import tracemalloc
 import pytest
 from dalston.v1.transcription_pb2 import TranscribeControl, TranscribeRequest
 
+from domain.audio_message import AudioFault, Checked
 from domain.errors import StorageUnavailable
-from persistence.recording.request_queue import RequestQueue
+from persistence.recording.request_queue import Request, RequestQueue
 
 
-def audio(number: int, size: int = 1000) -> TranscribeRequest:
-    return TranscribeRequest(audio=bytes([number]) * size)
+def audio(number: int, size: int = 1000) -> Request:
+    return Checked(TranscribeRequest(audio=bytes([number]) * size))
 
 
-async def test_requests_come_out_in_order_and_then_it_ends() -> None:
+async def test_requests_are_returned_in_order_until_the_queue_ends() -> None:
     queue = RequestQueue(10_000)
     for number in range(3):
         await queue.put(audio(number))
@@ -25,7 +26,13 @@ async def test_requests_come_out_in_order_and_then_it_ends() -> None:
     assert await anext(queue, None) is None
 
 
-async def test_a_full_queue_holds_its_writer_until_there_is_room() -> None:
+async def test_the_result_of_the_check_is_handed_on() -> None:
+    queue = RequestQueue(10_000)
+    await queue.put(Checked(TranscribeRequest(audio=b"odd"), AudioFault.PARTIAL_FRAME))
+    assert (await anext(queue)).fault is AudioFault.PARTIAL_FRAME
+
+
+async def test_a_put_waits_while_the_queue_is_full() -> None:
     queue = RequestQueue(2000)
     await queue.put(audio(1))
     await queue.put(audio(2))
@@ -36,13 +43,13 @@ async def test_a_full_queue_holds_its_writer_until_there_is_room() -> None:
     await waiting
 
 
-async def test_a_request_larger_than_the_queue_passes() -> None:
+async def test_a_request_larger_than_the_limit_is_added_to_an_empty_queue() -> None:
     queue = RequestQueue(10)
     await queue.put(audio(1))
     assert await anext(queue) == audio(1)
 
 
-async def test_leaving_anext_by_a_timeout_loses_nothing() -> None:
+async def test_cancelling_anext_loses_no_request() -> None:
     queue = RequestQueue(10_000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -51,7 +58,7 @@ async def test_leaving_anext_by_a_timeout_loses_nothing() -> None:
     assert await anext(queue) == audio(7)
 
 
-async def test_an_error_comes_after_the_requests_before_it() -> None:
+async def test_an_error_is_raised_after_the_requests_before_it() -> None:
     queue = RequestQueue(10_000)
     await queue.put(audio(1))
     queue.end(ValueError("bad message"))
@@ -62,7 +69,7 @@ async def test_an_error_comes_after_the_requests_before_it() -> None:
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
-async def test_a_writer_that_waits_when_it_ends_still_adds_its_request(is_cancelled: bool) -> None:
+async def test_a_put_that_waits_when_the_queue_ends_adds_its_request(is_cancelled: bool) -> None:
     queue = RequestQueue(10)
     await queue.put(audio(1))
     waiting = asyncio.create_task(queue.put(audio(2)))
@@ -75,7 +82,7 @@ async def test_a_writer_that_waits_when_it_ends_still_adds_its_request(is_cancel
 
 
 class Disk:
-    """Recorded audio that can be read back, and how far back it is kept."""
+    """Recorded audio that can be read back, and the offset from which it is kept."""
 
     def __init__(self) -> None:
         self.audio = b""
@@ -95,7 +102,7 @@ class Disk:
 
 
 class Recorded:
-    """A queue whose audio is recorded first, as `RecordedCall` does it."""
+    """A queue whose audio is recorded first, as by `RequestReader`."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.disk = Disk()
@@ -105,17 +112,17 @@ class Recorded:
     async def send(self, data: bytes) -> None:
         offset = len(self.disk.audio)
         self.disk.audio += data
-        await self.queue.put(TranscribeRequest(audio=data), offset)
+        await self.queue.put(Checked(TranscribeRequest(audio=data)), offset)
 
     async def rest(self) -> list[TranscribeRequest]:
         self.queue.end()
-        return [request async for request in self.queue]
+        return [request.message async for request in self.queue]
 
 
-FLUSH = TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush()))
+FLUSH = Checked(TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush())))
 
 
-async def test_recorded_audio_past_the_limit_never_waits_and_is_heard_in_full() -> None:
+async def test_recorded_audio_past_the_limit_never_waits_and_is_read_back_in_full() -> None:
     recorded = Recorded(10_000)
     async with asyncio.timeout(5):
         for _ in range(300):
@@ -127,13 +134,13 @@ async def test_recorded_audio_past_the_limit_never_waits_and_is_heard_in_full() 
     assert recorded.disk.kept_from is None
 
 
-async def test_memory_stays_where_it_is_however_much_audio_waits() -> None:
+async def test_memory_is_bounded_however_much_audio_waits() -> None:
     recorded = Recorded(100_000)
     await recorded.send(bytes(65_536))
     await recorded.send(bytes(65_536))
     tracemalloc.start()
     for offset in range(131_072, 10**9, 65_536):
-        await recorded.queue.put(TranscribeRequest(audio=b""), offset)
+        await recorded.queue.put(Checked(TranscribeRequest(audio=b"")), offset)
         if offset > 1e8:
             break
     held, _ = tracemalloc.get_traced_memory()
@@ -141,9 +148,9 @@ async def test_memory_stays_where_it_is_however_much_audio_waits() -> None:
     assert held < 600_000
 
 
-async def test_instructions_keep_their_place_among_audio_that_is_read_back() -> None:
+async def test_controls_keep_their_order_among_audio_that_is_read_back() -> None:
     recorded = Recorded(1000)
-    heard, flushes = b"", []
+    received, flushes = b"", []
     for number in range(20):
         await recorded.send(bytes([number]) * 1000)
         if number % 3 == 2:
@@ -151,13 +158,13 @@ async def test_instructions_keep_their_place_among_audio_that_is_read_back() -> 
             await recorded.queue.put(FLUSH)
     for request in await recorded.rest():
         if request.HasField("control"):
-            assert len(heard) == flushes.pop(0)
-        heard += request.audio
-    assert heard == recorded.disk.audio
+            assert len(received) == flushes.pop(0)
+        received += request.audio
+    assert received == recorded.disk.audio
     assert flushes == []
 
 
-async def test_a_flood_of_instructions_is_held_back_all_the_same() -> None:
+async def test_a_flood_of_controls_waits_for_room() -> None:
     recorded = Recorded(1000)
     await recorded.send(bytes(1000))
     put = 0
@@ -168,7 +175,7 @@ async def test_a_flood_of_instructions_is_held_back_all_the_same() -> None:
             await recorded.queue.put(FLUSH)
             put += 1
 
-    # A put that finds room does not pause, so a flood that is not held back never comes back from this.
+    # A put that finds room does not yield to the event loop: without backpressure the flood would run forever.
     flooding = asyncio.create_task(flood())
     await asyncio.sleep(0.01)
     assert 0 < put < 10_000
@@ -177,7 +184,7 @@ async def test_a_flood_of_instructions_is_held_back_all_the_same() -> None:
     await asyncio.wait([flooding])
 
 
-async def test_audio_is_held_again_once_recognition_has_caught_up() -> None:
+async def test_audio_stays_in_memory_again_once_recognition_has_caught_up() -> None:
     recorded = Recorded(5000)
     for _ in range(10):
         await recorded.send(os.urandom(1000))
@@ -186,10 +193,10 @@ async def test_audio_is_held_again_once_recognition_has_caught_up() -> None:
     assert recorded.disk.kept_from is None
     await recorded.send(b"after")
     assert recorded.disk.kept_from is None
-    assert (await anext(recorded.queue)).audio == b"after"
+    assert (await anext(recorded.queue)).message.audio == b"after"
 
 
-async def test_leaving_a_read_from_disk_by_a_timeout_loses_nothing() -> None:
+async def test_cancelling_a_read_from_disk_loses_no_request() -> None:
     recorded = Recorded(1)
     await recorded.send(b"first")
     await recorded.send(b"second")
@@ -203,7 +210,7 @@ async def test_leaving_a_read_from_disk_by_a_timeout_loses_nothing() -> None:
     assert b"".join(request.audio for request in await recorded.rest()) == b"secondthird"
 
 
-async def test_a_closed_queue_keeps_nothing_on_the_disk() -> None:
+async def test_a_closed_queue_keeps_no_audio_on_disk() -> None:
     recorded = Recorded(1)
     await recorded.send(b"first")
     await recorded.send(b"second")

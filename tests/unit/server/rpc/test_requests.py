@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 import pytest
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest
 
-from server.rpc.config_message import MAX_AUDIO_MESSAGE_BYTES
-from server.rpc.requests import RequestReader, StreamLimits
-from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, SessionTimeout
+from domain.audio_message import MAX_AUDIO_MESSAGE_BYTES, AudioFault, Checked
+from server.audio.format import AudioFormat
+from server.rpc.requests import Request, RequestStream, StreamLimits
+from server.session.errors import IdleTimeout, InvalidAudio, InvalidMessage, MessageTooBig, SessionTimeout
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
 AUDIO = TranscribeRequest(audio=b"ab")
@@ -14,16 +15,16 @@ END = TranscribeRequest(control=TranscribeControl(end=TranscribeControl.End()))
 LIMITS = StreamLimits(max_session_seconds=10, idle_timeout_seconds=10)
 
 
-async def stream(*requests: TranscribeRequest, pause: float = 0) -> AsyncIterator[TranscribeRequest]:
+async def stream(*requests: Request, pause: float = 0) -> AsyncIterator[Request]:
     for request in requests:
         await asyncio.sleep(pause)
         yield request
 
 
-async def read(*requests: TranscribeRequest, limits: StreamLimits = LIMITS, pause: float = 0) -> list[object]:
-    reader = RequestReader(stream(*requests, pause=pause), limits)
-    await reader.config()
-    return [item async for item in reader]
+async def read(*requests: Request, limits: StreamLimits = LIMITS, pause: float = 0) -> list[object]:
+    reader = RequestStream(stream(*requests, pause=pause), limits)
+    await reader.read_config()
+    return [item async for item in reader.read(AudioFormat())]
 
 
 async def test_audio_follows_config_until_end() -> None:
@@ -57,6 +58,20 @@ async def test_audio_over_the_limit_is_refused_and_at_the_limit_is_not() -> None
         await read(CONFIG, TranscribeRequest(audio=at_limit + b"x"))
 
 
+async def test_audio_that_ends_inside_of_a_frame_is_refused() -> None:
+    with pytest.raises(InvalidAudio, match="2-byte frames"):
+        await read(CONFIG, TranscribeRequest(audio=b"odd"))
+
+
+async def test_the_result_of_an_earlier_check_is_used() -> None:
+    odd, even = TranscribeRequest(audio=b"odd"), TranscribeRequest(audio=b"even")
+    assert await read(Checked(CONFIG), Checked(odd)) == [b"odd"]
+    with pytest.raises(InvalidAudio):
+        await read(Checked(CONFIG), Checked(even, AudioFault.PARTIAL_FRAME))
+    with pytest.raises(MessageTooBig):
+        await read(Checked(CONFIG), Checked(even, AudioFault.TOO_BIG))
+
+
 async def test_a_silent_client_times_out() -> None:
     with pytest.raises(IdleTimeout):
         await read(CONFIG, AUDIO, pause=0.1, limits=StreamLimits(10, 0.05))
@@ -73,11 +88,11 @@ async def test_what_was_received_before_the_end_is_given_out_all_the_same() -> N
             yield request
         await asyncio.sleep(60)
 
-    reader = RequestReader(received(), StreamLimits(0.05, 10))
-    await reader.config()
+    reader = RequestStream(received(), StreamLimits(0.05, 10))
+    await reader.read_config()
     given = []
     with pytest.raises(SessionTimeout):
-        async for audio in reader:
+        async for audio in reader.read(AudioFormat()):
             given.append(audio)
             await asyncio.sleep(0.1)
     assert len(given) == 3
@@ -90,8 +105,8 @@ async def test_a_stream_that_never_pauses_is_ended_too() -> None:
             yield AUDIO
             await asyncio.sleep(0)
 
-    reader = RequestReader(endless(), StreamLimits(0.1, 10))
-    await reader.config()
+    reader = RequestStream(endless(), StreamLimits(0.1, 10))
+    await reader.read_config()
     with pytest.raises(SessionTimeout):
-        async for _ in reader:
+        async for _ in reader.read(AudioFormat()):
             pass
