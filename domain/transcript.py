@@ -1,9 +1,9 @@
-"""The stored transcript and the lines it is made from: pure."""
+"""The finals of a session, the lines of the spool that hold them, and the stored transcript made of them. Pure."""
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ class TimedWord:
     confidence: float
 
     def to_json(self) -> dict[str, Any]:
-        """The word as documents have it: `text` is the same under the name that other Dalston services use."""
+        """The word as documents contain it. Other Dalston services name it `text`."""
         return {
             "word": self.word,
             "text": self.word,
@@ -30,7 +30,7 @@ class TimedWord:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A final as it was sent to the client."""
+    """A final as it was sent to the client; times in seconds from the session's first byte."""
 
     start: float
     end: float
@@ -44,18 +44,22 @@ class Utterance:
 
     @property
     def word_count(self) -> int:
-        """Words between white space, as the row counts them."""
+        """Words separated by white space: what `word_count` of a session counts."""
         return len(self.text.split())
 
     def moved(self, seconds: float) -> "Utterance":
-        """The same utterance so much later."""
+        """The same utterance with later times."""
 
         def later(time: float) -> float:
-            # A microsecond is less than a sample: what is rounded off is the sum's own error.
+            # A microsecond is less than a sample: rounding removes the error of the addition only.
             return round(time + seconds, 6)
 
         words = tuple(replace(word, start=later(word.start), end=later(word.end)) for word in self.words)
         return replace(self, start=later(self.start), end=later(self.end), words=words)
+
+    def to_json(self) -> dict[str, Any]:
+        """The utterance as documents contain it."""
+        return asdict(self) | {"words": [word.to_json() for word in self.words]}
 
     def to_line(self) -> bytes:
         """One line of JSON with its line break."""
@@ -63,10 +67,10 @@ class Utterance:
 
     @classmethod
     def from_line(cls, line: bytes) -> "Utterance":
-        """Reads what `to_line` wrote.
+        """Reads a line of `to_line`; older lines have no `language_probability`.
 
         Raises:
-            ValueError: it did not.
+            ValueError: it is not such a line.
         """
         try:
             fields = json.loads(line)
@@ -76,7 +80,7 @@ class Utterance:
 
 
 def whole_lines(data: bytes) -> Iterable[Utterance]:
-    """The utterances of an append-only file; a line torn by a crash ends it."""
+    """The utterances of an append-only file, up to a line that a crash has truncated."""
     for line in data.split(b"\n")[:-1]:
         try:
             yield Utterance.from_line(line)
@@ -84,90 +88,101 @@ def whole_lines(data: bytes) -> Iterable[Utterance]:
             return
 
 
-def majority_language(asked: str, utterances: Iterable[Utterance]) -> str:
-    """The language asked for; under `auto`, the one most words are in, or `auto` while there is none."""
+def with_probabilities(rows: Mapping[int, Utterance], spooled: Sequence[Utterance]) -> list[Utterance]:
+    """The finals of Postgres in their order, with the language probabilities of the spool: rows do not contain them.
+
+    A final that is not the same in the spool stays as it is.
+
+    Args:
+        rows: by their indexes, of which some may be missing.
+        spooled: from index 0 on.
+    """
+    return [_merged(rows[index], spooled[index] if index < len(spooled) else None) for index in sorted(rows)]
+
+
+def _merged(row: Utterance, line: Utterance | None) -> Utterance:
+    # Postgres stores no NUL.
+    is_same = line is not None and (row.start, row.end, row.text) == (line.start, line.end, line.text.replace("\0", ""))
+    return replace(row, language_probability=line.language_probability) if line is not None and is_same else row
+
+
+def majority_language(requested: str, utterances: Iterable[Utterance]) -> str:
+    """The requested language; for `auto`, the language of most words, or `auto` while there are none."""
     words: Counter[str] = Counter()
     for utterance in utterances:
         words[utterance.language] += utterance.word_count
-    return most_spoken(asked, words)
+    return most_spoken(requested, words)
 
 
-def most_spoken(asked: str, words: Counter[str]) -> str:
-    """`majority_language` from words per language."""
-    if asked != "auto" or not words:
-        return asked
+def most_spoken(requested: str, words: Counter[str]) -> str:
+    """`majority_language` from the number of words in each language."""
+    if requested != "auto" or not words:
+        return requested
     return words.most_common(1)[0][0]
 
 
 class WordNames:
-    """Gives the words of a document `text` beside `word`: documents that were stored before have `word` alone.
+    """Adds `text` to the words of a document that has only `word`, as older documents do.
 
-    A document is not read for that. What stands before the place of a name is as `json.dumps` writes it, and inside a
-    text no quotation mark is without its backslash, so no text looks like it.
+    The document is not parsed. `json.dumps` writes a word's key always in the same way, and inside a JSON string every
+    quotation mark has a backslash before it, so that no text can look like such a key.
     """
 
     _OLD = re.compile(rb'\{"word": ("(?:[^"\\]|\\.)*"), "start": ')
     _NEW = rb'{"word": \1, "text": \1, "start": '
     _LONGEST = 4096
-    """No word is so long: it is a part of an utterance of 28 s."""
+    """No word is longer: it is a part of an utterance of 28 s."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def push(self, chunk: bytes) -> bytes:
-        """The next bytes of the document, as far as it is certain what they are."""
+        """Takes the next bytes of the document; returns those that are complete."""
         held = self._OLD.sub(self._NEW, self._rest + chunk)
-        # The last word may go on in the next chunk.
+        # The last word may continue in the next chunk.
         begin = held.rfind(b'{"word": ', max(0, len(held) - self._LONGEST))
         split = begin if begin >= 0 else max(0, len(held) - len(b'{"word": ') + 1)
         self._rest = held[split:]
         return held[:split]
 
     def finish(self) -> bytes:
-        """What was held back."""
+        """Returns the rest of the document."""
         rest, self._rest = self._rest, b""
         return rest
 
 
 def document(session_id: str, language: str, duration: float, utterances: Iterable[Utterance]) -> bytes:
-    """The stored transcript, UTF-8 JSON in the shape shared by live sessions and batch jobs; `duration` in seconds."""
-    said = list(utterances)
+    """The stored transcript: UTF-8 JSON in the shape that live sessions and batch jobs share; `duration` in seconds."""
+    finals = list(utterances)
     shape: dict[str, Any] = {
         "session_id": session_id,
         "language": language,
         "duration": duration,
-        "text": " ".join(utterance.text for utterance in said),
-        "utterances": [
-            {
-                "start": utterance.start,
-                "end": utterance.end,
-                "text": utterance.text,
-                "confidence": utterance.confidence,
-                "words": [word.to_json() for word in utterance.words],
-            }
-            for utterance in said
-        ],
+        "text": " ".join(utterance.text for utterance in finals),
+        "utterances": [utterance.to_json() for utterance in finals],
     }
     return json.dumps(shape, ensure_ascii=False).encode()
 
 
 def utterances_of(body: bytes) -> list[Utterance]:
-    """The utterances of what `document` wrote; the document knows one language for all of them.
+    """The utterances of a stored transcript. Those of older ones have the language of the document.
 
     Raises:
-        ValueError: it did not.
+        ValueError: it is not a stored transcript.
     """
     try:
         shape = json.loads(body)
         return [
             Utterance(
-                each["start"],
-                each["end"],
-                each["text"],
-                each["confidence"],
-                shape["language"],
+                start=each["start"],
+                end=each["end"],
+                text=each["text"],
+                confidence=each["confidence"],
+                language=each.get("language", shape["language"]),
+                language_probability=each.get("language_probability"),
                 words=tuple(
-                    TimedWord(word["word"], word["start"], word["end"], word["confidence"]) for word in each["words"]
+                    TimedWord(word=word["word"], start=word["start"], end=word["end"], confidence=word["confidence"])
+                    for word in each["words"]
                 ),
             )
             for each in shape["utterances"]

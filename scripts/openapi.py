@@ -58,6 +58,11 @@ _TRANSCRIPT: Final = {
                     "end": {"type": "number"},
                     "text": {"type": "string"},
                     "confidence": {"type": "number"},
+                    "language": {"type": "string", "description": "ISO 639-1. Older documents do not have it."},
+                    "language_probability": {
+                        "type": ["number", "null"],
+                        "description": "Null where the client requested the language, and where it was not stored.",
+                    },
                     "words": {"type": "array", "items": {"$ref": "#/components/schemas/Word"}},
                 },
             },

@@ -138,13 +138,14 @@ class ResponseWriter:
 
 
 def utterance_of(final: pb.Final) -> Utterance:
-    """The final of a response as it is recorded."""
+    """The final of a response as it is stored: the one place that reads it."""
     return Utterance(
         start=final.start,
         end=final.end,
         text=final.text,
         confidence=final.confidence,
         language=final.language,
+        language_probability=final.language_probability if final.HasField("language_probability") else None,
         words=tuple(
             TimedWord(word=word.word, start=word.start, end=word.end, confidence=word.confidence)
             for word in final.words

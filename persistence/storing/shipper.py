@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from domain.transcript import Utterance, majority_language
 from persistence.errors import DatabaseUnavailable, DiskUnavailable
+from domain.errors import StorageUnavailable
+from domain.transcript import Utterance, majority_language, with_probabilities
 from persistence.postgres.finals import batches, missing
 from persistence.postgres.rows import SessionRows
 from persistence.s3.objects import ObjectStore
@@ -162,7 +163,7 @@ class Shipper:
             said = await self._rows.said(session_id)
             if missing(session_id, kept, said) and await self._rows.is_there(session_id):
                 raise DatabaseUnavailable("the database has not taken all finals of a session")
-        return [said[index] for index in sorted(said)]
+        return with_probabilities(said, kept)
 
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
         session_id = spool.manifest.start.id

@@ -20,6 +20,9 @@ from prometheus_client import Counter
 
 from domain.transcript import Utterance, majority_language
 from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
+from domain.errors import StorageUnavailable
+from domain.transcript import Utterance, majority_language, with_probabilities
+from persistence.errors import NotOwner, ObjectNotFound
 from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
 from persistence.postgres.ownership import Ownership, Remains
@@ -220,7 +223,7 @@ class SpoolReconciliation:
         if session.store_transcript:
             for batch in numbered(session.id, contents.utterances):
                 await self._rows.write({}, batch)
-            said = await self._rows.utterances(session.id)
+            said = with_probabilities(await self._rows.said(session.id), contents.utterances)
             language = majority_language(session.language, said)
             await put_transcript(self._objects, session.id, language, seconds, said)
         await remove_pieces(self._objects, session.id)

@@ -96,16 +96,9 @@ class JsonRenderer(Renderer):
         return json.dumps(self._head, ensure_ascii=False)[:-1] + ', "utterances": ['
 
     def push(self, utterance: Utterance) -> str:
-        shape = {
-            "start": utterance.start,
-            "end": utterance.end,
-            "text": utterance.text,
-            "confidence": utterance.confidence,
-            "words": [word.to_json() for word in utterance.words],
-        }
         separator = ", " if self._texts else ""
         self._texts.append(utterance.text)
-        return separator + json.dumps(shape, ensure_ascii=False)
+        return separator + json.dumps(utterance.to_json(), ensure_ascii=False)
 
     def end(self) -> str:
         return f'], "text": {json.dumps(" ".join(self._texts), ensure_ascii=False)}}}'

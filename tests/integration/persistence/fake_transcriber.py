@@ -73,7 +73,12 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
         number = len(self.finals) + 1
         self.finals.append(self.text(number))
         final = pb.Final(
-            text=self.finals[-1], start=number - 1.0, end=float(number), confidence=0.5, language=self.language
+            text=self.finals[-1],
+            start=number - 1.0,
+            end=float(number),
+            confidence=0.5,
+            language=self.language,
+            language_probability=0.75,
         )
         await context.write(pb.TranscribeResponse(final=final))
 

@@ -54,7 +54,15 @@ async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(ha
         "duration": 0.5,
         "text": "this is final 1 this is final 2 this is final 3",
         "utterances": [
-            {"start": n - 1.0, "end": float(n), "text": f"this is final {n}", "confidence": 0.5, "words": []}
+            {
+                "start": n - 1.0,
+                "end": float(n),
+                "text": f"this is final {n}",
+                "confidence": 0.5,
+                "language": "en",
+                "language_probability": 0.75,
+                "words": [],
+            }
             for n in (1, 2, 3)
         ],
     }

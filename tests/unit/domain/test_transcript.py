@@ -1,19 +1,28 @@
-"""The stored transcript's shape."""
+"""The stored transcript and the lines of the spool."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from domain.transcript import TimedWord, Utterance, WordNames, document, majority_language
+from domain.transcript import (
+    TimedWord,
+    Utterance,
+    WordNames,
+    document,
+    majority_language,
+    utterances_of,
+    with_probabilities,
+)
 
 
 def test_the_document_has_the_shape_of_the_contract() -> None:
-    said = [
-        Utterance(0.0, 2.5, "Hello world", 0.93, "en", words=(TimedWord("Hello", 0.0, 0.4, 0.98),)),
+    finals = [
+        Utterance(0.0, 2.5, "Hello world", 0.93, "en", 0.75, (TimedWord("Hello", 0.0, 0.4, 0.98),)),
         Utterance(3.0, 4.0, "¿Qué?", 0.5, "es"),
     ]
-    assert json.loads(document("sess_1", "en", 45.6, said)) == {
+    assert json.loads(document("sess_1", "en", 45.6, finals)) == {
         "session_id": "sess_1",
         "language": "en",
         "duration": 45.6,
@@ -24,17 +33,57 @@ def test_the_document_has_the_shape_of_the_contract() -> None:
                 "end": 2.5,
                 "text": "Hello world",
                 "confidence": 0.93,
+                "language": "en",
+                "language_probability": 0.75,
                 "words": [{"word": "Hello", "text": "Hello", "start": 0.0, "end": 0.4, "confidence": 0.98}],
             },
-            {"start": 3.0, "end": 4.0, "text": "¿Qué?", "confidence": 0.5, "words": []},
+            {
+                "start": 3.0,
+                "end": 4.0,
+                "text": "¿Qué?",
+                "confidence": 0.5,
+                "language": "es",
+                "language_probability": None,
+                "words": [],
+            },
         ],
     }
 
 
-def test_the_language_is_the_one_asked_for_or_that_of_most_words() -> None:
-    said = [Utterance(0, 1, "one", 1, "en"), Utterance(1, 2, "uno", 1, "es"), Utterance(2, 3, "dos tres", 1, "es")]
-    assert majority_language("fr", said) == "fr"
-    assert majority_language("auto", said) == "es"
+def test_a_stored_transcript_is_read_as_it_was_written() -> None:
+    finals = [Utterance(0.0, 2.5, "Hello", 0.93, "en", 0.75, (TimedWord("Hello", 0.0, 0.4, 0.98),))]
+    assert utterances_of(document("sess_1", "auto", 45.6, finals)) == finals
+
+
+def test_an_older_transcript_has_the_language_of_the_document() -> None:
+    older = (
+        b'{"session_id": "sess_1", "language": "en", "duration": 1.0, "text": "Hello", "utterances":'
+        b' [{"start": 0.0, "end": 1.0, "text": "Hello", "confidence": 0.9, "words": []}]}'
+    )
+    assert utterances_of(older) == [Utterance(0.0, 1.0, "Hello", 0.9, "en")]
+
+
+def test_a_line_of_the_spool_is_read_as_it_was_written() -> None:
+    final = Utterance(0.0, 2.5, "Hello", 0.93, "en", 0.75, (TimedWord("Hello", 0.0, 0.4, 0.98),))
+    assert Utterance.from_line(final.to_line()) == final
+
+
+def test_an_older_line_of_the_spool_has_no_probability() -> None:
+    older = b'{"start":0.0,"end":1.0,"text":"Hello","confidence":0.9,"language":"en","words":[]}\n'
+    assert Utterance.from_line(older) == Utterance(0.0, 1.0, "Hello", 0.9, "en")
+
+
+def test_rows_get_the_probabilities_of_the_same_finals_in_the_spool() -> None:
+    one, two = Utterance(0.0, 1.0, "one", 1.0, "en"), Utterance(1.0, 2.0, "two", 1.0, "en")
+    lines = [replace(one, text="o\0ne", language_probability=0.5), replace(one, language_probability=0.5)]
+    expected = replace(one, language_probability=0.5)
+    assert with_probabilities({0: one, 1: two, 3: two}, lines) == [expected, two, two]
+
+
+def test_the_language_is_the_requested_one_or_that_of_most_words() -> None:
+    finals = [Utterance(0, 1, "one", 1, "en"), Utterance(1, 2, "uno", 1, "es"), Utterance(2, 3, "dos tres", 1, "es")]
+    assert majority_language("fr", finals) == "fr"
+    assert majority_language("auto", finals) == "es"
     assert majority_language("auto", []) == "auto"
 
 
@@ -48,12 +97,9 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1
 
 @given(st.lists(WORDS, max_size=6), st.integers(1, 60))
 @example(['{"word": "x", "start": '], 7)
-def test_a_document_that_was_stored_before_gets_both_names_and_a_new_one_stays_as_it_is(
-    words: list[str], size: int
-) -> None:
+def test_older_documents_get_both_names_of_words_and_newer_ones_stay(words: list[str], size: int) -> None:
     timed = tuple(TimedWord(word, 0.0, 0.4, 0.9) for word in words)
-    said = [Utterance(0.0, 1.0, " ".join(words), 0.5, "en", words=timed)]
-    new = document("sess_0", "en", 1.0, said)
+    new = document("sess_0", "en", 1.0, [Utterance(0.0, 1.0, " ".join(words), 0.5, "en", words=timed)])
     shape = json.loads(new)
     for word in shape["utterances"][0]["words"]:
         del word["text"]
