@@ -141,7 +141,7 @@ async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind", "is_mended"),
+    ("damage", "kind", "is_repaired"),
     [
         (lose_audio, "audio_missing", False),
         (damage_audio, "audio_damaged", False),
