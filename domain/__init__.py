@@ -1,1 +1,1 @@
-"""Values that several packages share and none of them stores or transports: ids, tenants, transcripts, errors."""
+"""Values and rules that several packages share: ids, tenants, credentials, transcripts, errors. No input, no output."""

@@ -1,4 +1,4 @@
-"""Where a client connected from. Never logged."""
+"""The address of a client. It is never logged."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ class _Call(Protocol):
 
 
 def client_ip(call: _Call) -> str | None:
-    """The client's address, or None where there is none (a Unix socket).
+    """The client's address; None for a Unix socket, which has none.
 
-    A proxy of ours appends the address it saw to `x-forwarded-for`; what stands before it came from the client and may
-    be anything. The header counts only when it comes from a private network, where such a proxy is.
+    Our proxy appends the address of its peer to `x-forwarded-for`. Everything before it came from the client and cannot
+    be trusted. The header counts only if it comes from a private network, because our proxies are in one.
     """
     peer = parse_peer(call.peer())
     if peer is not None and not peer.is_private:
@@ -31,7 +31,7 @@ def client_ip(call: _Call) -> str | None:
 
 
 def parse_peer(peer: str) -> Address | None:
-    """The address in gRPC's name of a peer: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`, `unix:/path`."""
+    """The address in gRPC's name of a peer: `ipv4:127.0.0.1:5000`, `ipv6:%5B::1%5D:5000`; None for `unix:/path`."""
     family, _, rest = unquote(peer).partition(":")
     if family not in ("ipv4", "ipv6"):
         return None

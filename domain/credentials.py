@@ -1,4 +1,4 @@
-"""The secrets that callers hold: API keys and the tokens made with them. Only their hashes are ever stored."""
+"""The secrets of callers: API keys, and the tokens that are created with them. Only their hashes are stored."""
 
 import hashlib
 import re
@@ -15,28 +15,28 @@ _FORM: Final = re.compile(r"(dk|dt)_[A-Za-z0-9_-]{43}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """What a caller shows. It is in no log: its text is in neither `repr` nor `str`."""
+    """A key or token that a caller has sent. Its text is in neither `repr` nor `str`, and so in no log."""
 
     kind: Literal["key", "token"]
     hash: bytes
-    """SHA-256. A slow hash would protect what can be guessed; 256 random bits cannot."""
+    """SHA-256. A slow hash protects secrets that can be guessed; 256 random bits cannot be guessed."""
 
     def __repr__(self) -> str:
         return f"Secret({self.kind})"
 
 
 def new_key() -> str:
-    """A fresh API key: `dk_` and 32 random bytes in 43 URL-safe characters."""
+    """A new API key: `dk_` and 32 random bytes in 43 URL-safe characters."""
     return f"dk_{secrets.token_urlsafe(32)}"
 
 
 def new_token() -> str:
-    """A fresh token: like a key, with `dt_`."""
+    """A new token: `dt_`, and the rest as in a key."""
     return f"dt_{secrets.token_urlsafe(32)}"
 
 
 def parse_secret(text: str) -> Secret | None:
-    """The secret that `text` is; None where it has the form of none: no store need be asked about that."""
+    """The secret in `text`; None if the text has the form of neither a key nor a token, so that no lookup is needed."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None
@@ -44,5 +44,5 @@ def parse_secret(text: str) -> Secret | None:
 
 
 def prefix_of(key: str) -> str:
-    """As much of a key as may be shown: 48 of its 256 bits."""
+    """The part of a key that may be displayed: 48 of its 256 bits."""
     return key[:_PREFIX_LENGTH]

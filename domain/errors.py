@@ -1,4 +1,4 @@
-"""What can go wrong in a way that a caller is told of.
+"""Errors that callers receive.
 
 DomainError
 ├── InvalidSessionId       the text is not a session id
@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class DomainError(Exception):
-    """Base of all errors that a caller is told of."""
+    """Base of all errors that callers receive. The message is for them."""
 
 
 class InvalidSessionId(DomainError):
@@ -51,7 +51,7 @@ class _SessionError(DomainError):
 
 
 class SessionNotFound(_SessionError):
-    """The tenant has no session of this id: it never was, is deleted, or is another tenant's, all alike."""
+    """The tenant has no such session: it never existed, was deleted, or belongs to another tenant."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "was not found")
@@ -73,7 +73,7 @@ class SessionActive(_SessionError):
 
 
 class SessionResumed(_SessionError):
-    """Another session, `resumed_by`, continues the session, or is about to: then it has no name yet."""
+    """Another session continues this one; `resumed_by` is None while that one has not begun."""
 
     def __init__(self, session_id: str, resumed_by: str | None = None) -> None:
         what = "is being continued over another connection"
@@ -84,7 +84,7 @@ class SessionResumed(_SessionError):
 
 
 class InvalidResumption(DomainError):
-    """A session cannot be continued in this way; `parameter` names what is in the way."""
+    """A session cannot be continued as requested; `parameter` names the reason."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(f"{parameter}: {message}")
@@ -106,7 +106,7 @@ class TranscriptNotStored(_SessionError):
 
 
 class KeyNotFound(DomainError):
-    """The tenant has no key of this id: it never was or is another tenant's, both alike."""
+    """The tenant has no such key: it never existed, or belongs to another tenant."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"key {key_id} was not found")
@@ -120,14 +120,14 @@ class InvalidKeyId(DomainError):
 
 
 class KeyEnded(DomainError):
-    """The key that the call was made with was revoked or has expired; the server that took the call remembered it."""
+    """The key of the call was revoked or has expired since the server cached it."""
 
     def __init__(self) -> None:
         super().__init__("the key was revoked or has expired")
 
 
 class StorageQuotaExceeded(DomainError):
-    """The tenant stores as much as it may."""
+    """The tenant has reached its storage quota."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -138,14 +138,14 @@ class StorageQuotaExceeded(DomainError):
 
 
 class TooManyKeys(DomainError):
-    """The tenant has as many keys that have not ended as it may."""
+    """The tenant has reached its limit of keys that are neither revoked nor expired."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the tenant has {limit} keys, which is the limit: revoke those that nobody uses")
+        super().__init__(f"the tenant has {limit} keys, which is the limit: revoke unused ones")
 
 
 class TooManySessions(DomainError):
-    """The tenant runs as many sessions as it may."""
+    """The tenant has reached its limit of concurrent sessions."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the limit of sessions at a time is {limit}: end one, or try again in a while")
@@ -153,18 +153,18 @@ class TooManySessions(DomainError):
 
 
 class TokenSpent(DomainError):
-    """A token that was good when the call came has opened its session meanwhile, or ran out."""
+    """The token was valid when the call arrived; since then it has opened a session, or has expired."""
 
     def __init__(self) -> None:
-        super().__init__("the token has begun another session, or ran out")
+        super().__init__("the token has opened another session, or has expired")
 
 
 class StorageUnavailable(DomainError):
-    """Postgres, S3 or the spool's disk does not do its part now.
+    """Postgres, S3 or the spool's disk is unavailable.
 
-    The message is for the operator: it names the part, and nothing private. Clients are told `PUBLIC`.
+    The message is for the operator: it names the component, and nothing private. Clients receive `PUBLIC`.
     """
 
-    PUBLIC: ClassVar[str] = "the storage of the service is not available now: try again in a while"
+    PUBLIC: ClassVar[str] = "the storage of the service is unavailable: try again later"
     component: ClassVar[str] = "storage"
-    """Which part, as metrics and the log name it."""
+    """The component as metrics and the log name it."""

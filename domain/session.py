@@ -1,4 +1,4 @@
-"""A session as its readers see it."""
+"""A session as callers read it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +15,12 @@ class EndReason:
 
     status: Literal["completed", "error", "interrupted"]
     error: str | None = None
-    """Why, when it did not end well; shown to the tenant."""
+    """The cause, if the session did not complete; shown to the tenant."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session as its row has it."""
+    """A session as its row describes it."""
 
     id: str
     """Session ids are in their public form here."""
@@ -44,7 +44,7 @@ class SessionRecord:
     client_ip: str | None
     previous_session_id: str | None
     resume_from_seconds: float | None
-    """Where in the audio of the previous session this one begins; None where it continues none."""
+    """The point in the audio of the previous session at which this one begins; None if it continues none."""
     started_at: datetime
     ended_at: datetime | None
     error: str | None
@@ -54,7 +54,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    """Which sessions of a tenant are listed."""
+    """The sessions of a tenant to list; None matches all."""
 
     status: str | None = None
     since: datetime | None = None
@@ -69,7 +69,7 @@ class SessionPage:
 
     sessions: tuple[SessionRecord, ...]
     total: int
-    """How many sessions the filter matches on all pages; at least so many where `is_total_exact` is false."""
+    """The number of sessions on all pages; a lower bound if `is_total_exact` is false."""
     is_total_exact: bool
     next_cursor: str | None
     """None on the last page."""

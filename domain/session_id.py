@@ -13,12 +13,12 @@ _FORM = re.compile(r"sess_[0-9a-f]{32}", re.ASCII)
 
 
 def new_session_id() -> str:
-    """A fresh id in its public form."""
+    """A new id in its public form."""
     return format_session_id(new_uuid7())
 
 
 def new_uuid7() -> UUID:
-    """A UUIDv7 of now."""
+    """A UUIDv7 of the current time."""
     return uuid7(time.time_ns() // 1_000_000)
 
 
@@ -31,15 +31,15 @@ def uuid7(milliseconds: int) -> UUID:
 
 
 def format_session_id(session_id: UUID) -> str:
-    """The public form of a session's id."""
+    """The public form of a session id."""
     return _PREFIX + session_id.hex
 
 
 def parse_session_id(text: str) -> UUID:
-    """The id behind its public form.
+    """The id in its public form.
 
     Raises:
-        InvalidSessionId: the text has another form.
+        InvalidSessionId: the text is not a session id.
     """
     if _FORM.fullmatch(text) is None:
         raise InvalidSessionId
@@ -47,5 +47,5 @@ def parse_session_id(text: str) -> UUID:
 
 
 def created_at(session_id: UUID) -> datetime:
-    """When an id was made, to the millisecond."""
+    """When an id was created, to the millisecond."""
     return datetime.fromtimestamp((session_id.int >> 80) / 1000, UTC)

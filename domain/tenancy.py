@@ -1,4 +1,4 @@
-"""Whose call this is, and what its tenant may use. Every read and write of a session is scoped to it."""
+"""The caller, its tenant and the limits of both. Every read and write of a session is scoped to a tenant."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ REFUSALS = Counter("dalston_tenant_refusals_total", "Calls refused by a limit of
 
 @dataclass(frozen=True, slots=True)
 class TenantLimits:
-    """What a tenant is held to; None where nothing is set for it."""
+    """The limits of a tenant; None where it has no limit of its own."""
 
     max_sessions: int | None = None
-    """Sessions that run at a time, on all servers together."""
+    """Concurrent sessions, on all servers together."""
     requests_per_second: float | None = None
     """Calls of all kinds, on each server."""
     max_session_seconds: float | None = None
     idle_timeout_seconds: float | None = None
     max_storage_bytes: int | None = None
-    """Of stored audio, all sessions together: from there on no session that stores anything begins."""
+    """Stored audio of all sessions together. Above it no session begins that stores anything."""
 
     def over(self, defaults: "TenantLimits") -> "TenantLimits":
-        """These, and the defaults where none is set."""
+        """These limits, and the default where the tenant has none."""
         return TenantLimits(
             *(
                 getattr(self, name) if getattr(self, name) is not None else getattr(defaults, name)
@@ -38,15 +38,15 @@ class TenantLimits:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a call."""
+    """The tenant, the key and the limits of a call."""
 
     tenant_id: UUID
     limits: TenantLimits = TenantLimits()
     key_id: UUID | None = None
-    """The key that was shown, or that made the token that was."""
+    """The key of the call, or the key that created its token."""
     token_hash: bytes | None = None
-    """The token that was shown: it is spent by the session that it begins."""
+    """The token of the call, which can open one session."""
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller")
-"""Set by authentication. Without a default: code that runs unauthenticated by mistake fails instead of guessing."""
+"""Set by authentication. It has no default, so that code which runs unauthenticated by mistake fails."""

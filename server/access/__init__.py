@@ -1,1 +1,1 @@
-"""Who may call: what a call needs, what a secret allows, and how often."""
+"""Authentication, authorisation and rate limits of calls."""

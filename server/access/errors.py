@@ -1,4 +1,4 @@
-"""Why a call is refused before it is served.
+"""Errors by which a call is refused before it is served.
 
 AccessError
 ├── Unauthenticated
@@ -15,14 +15,14 @@ class AccessError(Exception):
 
 
 class Unauthenticated(AccessError):
-    """No key, or one that is wrong, revoked or expired: all alike to whoever tries."""
+    """The key is missing, unknown, revoked or expired. Callers receive the same answer for all four."""
 
     def __init__(self) -> None:
         super().__init__("the key is missing, wrong, revoked or expired: send one as `Authorization: Bearer KEY`")
 
 
 class PermissionDenied(AccessError):
-    """The key lacks the scope."""
+    """The key does not have the scope of the method."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"the key does not have the scope {scope}")
@@ -30,16 +30,16 @@ class PermissionDenied(AccessError):
 
 
 class RateLimited(AccessError):
-    """Too many calls."""
+    """The caller has exceeded a rate limit."""
 
     def __init__(self, message: str, seconds: float) -> None:
-        """`seconds`: when the next call is served."""
+        """`seconds`: until the next call is served."""
         self.retry_after_seconds = max(1, math.ceil(seconds))
         super().__init__(f"{message}: try again in {self.retry_after_seconds} s")
 
 
 class AuthenticationOff(AccessError):
-    """The server has no keys."""
+    """The method needs a key, and this server runs without authentication."""
 
     def __init__(self) -> None:
         super().__init__("this server runs without authentication: there are no keys and no tokens")

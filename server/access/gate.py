@@ -1,4 +1,4 @@
-"""The gate that every call passes: who is calling, whether they may, and whether not too often."""
+"""The gate that every call passes: authentication, scope and rate limits."""
 
 import asyncio
 import ipaddress
@@ -20,20 +20,20 @@ from server.access.scopes import SCOPES, TOKEN_METHOD
 from telemetry.logs import note_caller
 
 _BURST_SECONDS: Final = 2.0
-"""A tenant that was quiet may make the calls of so many seconds at once."""
-_GUESSES_PER_SECOND: Final = 1.0
-_GUESSES_AT_ONCE: Final = 30.0
-_TOKEN_SHOWS_PER_SECOND: Final = 1.0
-_TOKEN_SHOWS_AT_ONCE: Final = 10.0
-_TURNS: Final = 2
-"""Lookups at a time for all addresses that showed many wrong keys: Postgres has the rest of its connections left."""
-_TURN_SECONDS: Final = 1.0
+"""An idle tenant may burst: it may make the calls of this many seconds at once."""
+_WRONG_KEYS_PER_SECOND: Final = 1.0
+_WRONG_KEYS_BURST: Final = 30.0
+_TOKEN_USES_PER_SECOND: Final = 1.0
+_TOKEN_USES_BURST: Final = 10.0
+_LOOKUPS: Final = 2
+"""Concurrent lookups for all addresses that have sent many wrong keys. Other calls use the other connections."""
+_LOOKUP_SECONDS: Final = 1.0
 
 _failures = Counter("dalston_authentication_failures_total", "Calls whose key was not accepted", ["reason"])
 
 
 class Gate(Protocol):
-    """Knows who is calling."""
+    """Authenticates callers."""
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         """The caller of a method.
@@ -41,24 +41,24 @@ class Gate(Protocol):
         Args:
             method: its short name.
             authorization: the values of the call's `authorization` metadata.
-            address: where the client connected from, None where there is no telling.
+            address: the client's address; None if it has none.
 
         Raises:
             Unauthenticated, PermissionDenied, RateLimited: the call is refused.
-            StorageUnavailable: nobody can tell now.
+            StorageUnavailable: the key cannot be looked up.
         """
 
     async def readmit(self, method: str, authorization: Sequence[str]) -> None:
-        """Whether who was admitted may go on: for calls that last. Counts against no limit.
+        """Checks whether a long call that was admitted may continue. Counts against no limit.
 
         Raises:
-            Unauthenticated, PermissionDenied: not any more.
-            StorageUnavailable: nobody can tell now.
+            Unauthenticated, PermissionDenied: it may not any more.
+            StorageUnavailable: the key cannot be looked up.
         """
 
 
 class OpenGate:
-    """Everyone is the default tenant, whatever they show."""
+    """Admits every caller as the default tenant."""
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         return Caller(DEFAULT_TENANT_ID)
@@ -68,7 +68,7 @@ class OpenGate:
 
 
 class KeyGate:
-    """Callers show keys, or tokens for one live session."""
+    """Admits callers with a key, or with a token for one live session."""
 
     def __init__(self, grants: Grants, uses: KeyUses, defaults: TenantLimits) -> None:
         self._grants = grants
@@ -76,8 +76,8 @@ class KeyGate:
         self._defaults = defaults
         self._calls = Rates()
         self._tokens = Rates()
-        self._guesses = Rates()
-        self._turns = asyncio.Semaphore(_TURNS)
+        self._wrong_keys = Rates()
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         secret = _secret_in(authorization)
@@ -91,7 +91,7 @@ class KeyGate:
         note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
         limits = grant.limits.over(self._defaults)
         if secret.kind == "key":
-            self._refuse_haste(grant, limits)
+            self._refuse_excess(grant, limits)
         _refuse_without_scope(grant, method)
         self._uses.note(grant.key_id)
         return Caller(grant.tenant_id, limits, grant.key_id, secret.hash if secret.kind == "token" else None)
@@ -102,11 +102,11 @@ class KeyGate:
         _refuse_without_scope(_valid(grant), method)
 
     async def _grant(self, secret: Secret, origin: str) -> Grant:
-        is_new = not self._grants.remembers(secret)
-        is_held_back = is_new and self._guesses.wait(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE) > 0
+        is_new = not self._grants.is_cached(secret)
+        is_held_back = is_new and self._wrong_keys.wait(origin, _WRONG_KEYS_PER_SECOND, _WRONG_KEYS_BURST) > 0
         try:
-            if is_held_back and not self._grants.was_good(secret):
-                async with self._turn():
+            if is_held_back and not self._grants.was_valid(secret):
+                async with self._lookup():
                     grant = await self._grants.of(secret)
             else:
                 grant = await self._grants.of(secret)
@@ -114,34 +114,35 @@ class KeyGate:
             _failures.labels("unavailable").inc()
             raise
         if is_new and (grant is None or grant.has_ended(datetime.now(UTC))):
-            # Once while it is remembered: a client that goes on with one wrong key must not slow down its neighbours.
-            self._guesses.take(origin, _GUESSES_PER_SECOND, _GUESSES_AT_ONCE)
+            # Counted once while it is cached: a client that repeats a wrong key must not slow down others at its address.
+            self._wrong_keys.take(origin, _WRONG_KEYS_PER_SECOND, _WRONG_KEYS_BURST)
         return _valid(grant)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """A turn to ask Postgres about a secret from an address that showed many wrong ones.
+    async def _lookup(self) -> AsyncIterator[None]:
+        """One of the few concurrent lookups for addresses that have sent many wrong keys.
 
-        Nobody guesses 256 bits, so none of them is refused for the others: behind a proxy, an address is everybody.
+        Such an address is slowed down instead of being blocked: 256 bits cannot be guessed, and many clients may share
+        the address of a proxy.
         """
         try:
-            async with asyncio.timeout(_TURN_SECONDS):
-                await self._turns.acquire()
+            async with asyncio.timeout(_LOOKUP_SECONDS):
+                await self._lookups.acquire()
         except TimeoutError:
             _failures.labels("too many").inc()
-            raise RateLimited("too many wrong keys came from this address", _TURN_SECONDS) from None
+            raise RateLimited("too many wrong keys came from this address", _LOOKUP_SECONDS) from None
         try:
             yield
         finally:
-            self._turns.release()
+            self._lookups.release()
 
     def _refuse_repetition(self, secret: Secret) -> None:
-        # A token is asked for every time. Whoever was given one must not use up the calls of its tenant with it.
-        if seconds := self._tokens.take(secret.hash, _TOKEN_SHOWS_PER_SECOND, _TOKEN_SHOWS_AT_ONCE):
+        # Every use of a token is a lookup. The holder of one must not use up the rate limit of its tenant.
+        if seconds := self._tokens.take(secret.hash, _TOKEN_USES_PER_SECOND, _TOKEN_USES_BURST):
             _failures.labels("too many").inc()
-            raise RateLimited("the token was shown too often", seconds)
+            raise RateLimited("the token was used too often", seconds)
 
-    def _refuse_haste(self, grant: Grant, limits: TenantLimits) -> None:
+    def _refuse_excess(self, grant: Grant, limits: TenantLimits) -> None:
         rate = limits.requests_per_second
         if rate is None:
             return
@@ -180,7 +181,7 @@ def _secret_in(authorization: Sequence[str]) -> Secret | None:
 
 
 def _origin(address: str | None) -> str:
-    """What guesses are counted by: an address, or the network of one who has 2^64 of them."""
+    """The origin by which wrong keys are counted: an IPv4 address, or an IPv6 network of 2^64 addresses."""
     if address is None or ":" not in address:
         return address or ""
     return str(ipaddress.ip_network((address, 64), strict=False))

@@ -1,4 +1,4 @@
-"""What secrets stand for, remembered for seconds, so that Postgres is not asked for every call."""
+"""A cache of grants, so that not every call is a lookup in Postgres."""
 
 import asyncio
 import time
@@ -17,72 +17,72 @@ Find = Callable[[Secret], Awaitable[Grant | None]]
 Clock = Callable[[], float]
 
 SECONDS: Final = 5.0
-"""How long a key that was revoked may still be taken."""
-_MOST: Final = 10_000
-_MOST_ASKED: Final = 1_000
+"""How long a grant is cached, and so how long a revoked key may still be accepted."""
+_MAX_CACHED: Final = 10_000
+_MAX_LOOKUPS: Final = 1_000
 
 
 class Grants:
-    """Grants by secret. Remembered are keys, and secrets that are good for nothing: unknown, revoked or expired ones. A
-    token that is good is asked for every time.
+    """Grants by secret. Keys are cached, and so are invalid secrets: unknown, revoked or expired ones. A valid token is
+    looked up every time.
 
-    Those that are good for nothing have a memory of their own, so that a flood of them does not push out the others.
+    Invalid secrets have a cache of their own, so that a flood of them does not evict valid keys.
     """
 
     def __init__(self, find: Find, seconds: float = SECONDS, clock: Clock = time.monotonic) -> None:
         self._find = find
         self._clock = clock
-        self._known: _Memory[Grant] = _Memory(seconds, clock)
-        self._useless: _Memory[Grant | None] = _Memory(seconds, clock)
-        self._asking: dict[bytes, asyncio.Task[Grant | None]] = {}
+        self._valid: _Cache[Grant] = _Cache(seconds, clock)
+        self._invalid: _Cache[Grant | None] = _Cache(seconds, clock)
+        self._lookups: dict[bytes, asyncio.Task[Grant | None]] = {}
 
-    def remembers(self, secret: Secret) -> bool:
-        """Whether `of` answers without Postgres."""
-        return self._known.has(secret) or self._useless.has(secret)
+    def is_cached(self, secret: Secret) -> bool:
+        """Whether `of` answers from the cache."""
+        return self._valid.has(secret) or self._invalid.has(secret)
 
-    def was_good(self, secret: Secret) -> bool:
-        """Whether the secret is a key that was good when Postgres was asked last, however long ago."""
-        return self._known.had(secret)
+    def was_valid(self, secret: Secret) -> bool:
+        """Whether the secret is a key that was valid at its last lookup, however long ago."""
+        return self._valid.had(secret)
 
     async def of(self, secret: Secret) -> Grant | None:
-        """What the secret stands for, revoked and expired ones included; None for nothing.
+        """The grant of a secret, also of a revoked or expired one; None if the secret is unknown.
 
         Raises:
-            StorageUnavailable: it is not remembered, and Postgres is away or behind.
+            StorageUnavailable: it is not cached, and Postgres is unavailable or overloaded.
         """
-        if self._known.has(secret):
-            return self._known.of(secret)
-        if self._useless.has(secret):
-            return self._useless.of(secret)
-        # However many calls show a secret at once, Postgres is asked once.
-        asking = self._asking.get(secret.hash)
-        if asking is None:
-            if len(self._asking) >= _MOST_ASKED:
+        if self._valid.has(secret):
+            return self._valid.of(secret)
+        if self._invalid.has(secret):
+            return self._invalid.of(secret)
+        # However many calls send a secret at once, it is looked up once.
+        lookup = self._lookups.get(secret.hash)
+        if lookup is None:
+            if len(self._lookups) >= _MAX_LOOKUPS:
                 raise DatabaseUnavailable("too many keys wait for the database")
-            asking = asyncio.create_task(self._ask(secret), name="who is calling")
-            self._asking[secret.hash] = asking
-            asking.add_done_callback(lambda task: self._answered(secret, task))
-        # A caller that goes away must not take the answer from the others.
-        return await asyncio.shield(asking)
+            lookup = asyncio.create_task(self._look_up(secret), name="lookup of a key")
+            self._lookups[secret.hash] = lookup
+            lookup.add_done_callback(lambda task: self._answered(secret, task))
+        # The other calls need the result even if this one is cancelled.
+        return await asyncio.shield(lookup)
 
-    async def _ask(self, secret: Secret) -> Grant | None:
-        asked_at = self._clock()
+    async def _look_up(self, secret: Secret) -> Grant | None:
+        begun_at = self._clock()
         grant = await self._find(secret)
         if grant is None or grant.has_ended(datetime.now(UTC)):
-            self._known.forget(secret)
-            self._useless.add(secret, asked_at, grant)
+            self._valid.forget(secret)
+            self._invalid.add(secret, begun_at, grant)
         elif secret.kind == "key":
-            self._known.add(secret, asked_at, grant)
+            self._valid.add(secret, begun_at, grant)
         return grant
 
     def _answered(self, secret: Secret, task: asyncio.Task[Grant | None]) -> None:
-        del self._asking[secret.hash]
+        del self._lookups[secret.hash]
         if not task.cancelled():
-            task.exception()  # raised where it is awaited; all who did may have gone
+            task.exception()  # raised where the lookup is awaited; all these calls may have been cancelled
 
 
-class _Memory(Generic[T]):
-    """At most so many answers, the newest; each counts for some seconds after it was asked for."""
+class _Cache(Generic[T]):
+    """The newest answers, at most 10 000. Each is valid for some seconds after its lookup began."""
 
     def __init__(self, seconds: float, clock: Clock) -> None:
         self._seconds = seconds
@@ -94,7 +94,7 @@ class _Memory(Generic[T]):
         return answer is not None and self._clock() - answer[0] < self._seconds
 
     def had(self, secret: Secret) -> bool:
-        """Whether there is an answer, which may not count any more."""
+        """Whether there is an answer, which may be out of date."""
         return secret.hash in self._answers
 
     def of(self, secret: Secret) -> T:
@@ -103,8 +103,8 @@ class _Memory(Generic[T]):
     def forget(self, secret: Secret) -> None:
         self._answers.pop(secret.hash, None)
 
-    def add(self, secret: Secret, asked_at: float, answer: T) -> None:
-        self._answers[secret.hash] = (asked_at, answer)
+    def add(self, secret: Secret, begun_at: float, answer: T) -> None:
+        self._answers[secret.hash] = (begun_at, answer)
         self._answers.move_to_end(secret.hash)
-        if len(self._answers) > _MOST:
+        if len(self._answers) > _MAX_CACHED:
             self._answers.popitem(last=False)

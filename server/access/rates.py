@@ -1,4 +1,4 @@
-"""How often somebody may do something: a token bucket for each, and no more of them than fit."""
+"""Rate limits: a bounded number of token buckets, one for each key."""
 
 import time
 from collections import OrderedDict
@@ -13,10 +13,10 @@ class _Bucket:
 
 
 class Rates:
-    """Token buckets by key. A bucket is full at first, and again when it was not used for long.
+    """Token buckets by key. A bucket is full at first, and refills while it is not used.
 
-    Beyond `most` buckets the one that was used least recently is forgotten, which makes it full: bounded memory is
-    worth more than exactness against a crowd.
+    Beyond `most` buckets the least recently used one is dropped, and so is full when it is used again: against a flood
+    of keys, bounded memory is worth more than exactness.
     """
 
     def __init__(self, most: int = 10_000, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +28,7 @@ class Rates:
         return len(self._buckets)
 
     def take(self, key: Hashable, per_second: float, burst: float) -> float:
-        """Takes one from a bucket that holds `burst`; gives 0, or the seconds until there is one to take."""
+        """Takes one from a bucket that holds `burst`; returns 0, or the seconds until there is one to take."""
         bucket = self._refilled(key, per_second, burst)
         if bucket.level < 1:
             return (1 - bucket.level) / per_second
@@ -36,7 +36,7 @@ class Rates:
         return 0.0
 
     def wait(self, key: Hashable, per_second: float, burst: float) -> float:
-        """The seconds until there is one to take, 0 if there is; takes none and makes no bucket."""
+        """The seconds until there is one to take, 0 if there is one. Takes none and creates no bucket."""
         if key not in self._buckets:
             return 0.0
         return max(0.0, 1 - self._refilled(key, per_second, burst).level) / per_second

@@ -1,4 +1,4 @@
-"""What each method needs. A method that is not here is served to nobody."""
+"""The scope that each method requires. A method that is not listed is refused to every caller."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ SCOPES: Final[dict[str, Scope]] = {
     "ListKeys": "admin",
     "RevokeKey": "admin",
 }
-"""By the method's short name; no two services have methods of one name."""
+"""By the method's short name: no two services have methods of the same name."""
 
 TOKEN_METHOD: Final = "Transcribe"  # noqa: S105 - a method
-"""All that a token is good for."""
+"""The only method that a token allows."""

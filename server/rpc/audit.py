@@ -1,4 +1,4 @@
-"""Says in the log who read, exported, ended or deleted which session, and what became of it."""
+"""The audit log: which key read, exported, ended or deleted which session, and with which outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS: Final = frozenset(
     for method in session_pb2.DESCRIPTOR.services_by_name["SessionService"].methods
     if _FIELD in method.input_type.fields_by_name
 )
-"""The methods that name a session."""
+"""The methods whose request names a session."""
 
 
 class _Delivery:
@@ -64,7 +64,7 @@ def _note_whole() -> None:
 
 
 class AuditInterceptor(CallInterceptor):
-    """Stands inside authentication: a call that it refuses is in the line `call ended` alone, with its key."""
+    """Logs every access to a session. Calls that authentication refuses are logged as `call ended` only."""
 
     def accept(self, request: Any) -> Any:
         if isinstance(request, Message) and _FIELD in request.DESCRIPTOR.fields_by_name:
@@ -100,8 +100,8 @@ def _note_session(session_id: str, *, is_linked: bool) -> None:
     try:
         parse_session_id(session_id)
     except InvalidSessionId:
-        return  # it may be anything, of any length
+        return  # it may be any text, of any length
     fields = {"session_id": session_id}
     if is_linked:
-        fields["linked"] = "true"  # the sessions that this one continues were read, too
+        fields["linked"] = "true"  # the sessions that this one continues are read, too
     note_caller(**fields)

@@ -1,4 +1,4 @@
-"""Who is calling, for everything inside."""
+"""Authentication of every call."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from server.rpc.interceptor import Call, CallInterceptor, Context
 
 
 class AuthInterceptor(CallInterceptor):
-    """Asks the gate, and puts the caller into `current_caller`. Without a gate everyone is the default tenant."""
+    """Sets `current_caller` to the caller that the gate admits; without a gate, to the default tenant."""
 
     def __init__(self, gate: Gate | None = None) -> None:
         self._gate = gate or OpenGate()
@@ -24,5 +24,5 @@ class AuthInterceptor(CallInterceptor):
 
 
 def authorization_of(context: Context) -> list[str]:
-    """What the caller shows: the values of its metadata `authorization`."""
+    """The values of the call's `authorization` metadata."""
     return [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]

@@ -1,4 +1,4 @@
-"""The Range header: which part of a file is wanted (RFC 9110, section 14). Pure."""
+"""The Range header: the requested part of a file (RFC 9110, section 14). Pure."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ _RANGE: Final = re.compile(r"bytes=\s*(?:(\d+)-(\d*)|-(\d+))\s*", re.ASCII | re.
 
 
 class RangeNotSatisfiable(Exception):
-    """No byte of the file is in the range; `size` is the file's length."""
+    """The range contains no byte of the file; `size` is the file's length."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"no byte of the range is in the file, which has {size} bytes")
@@ -24,17 +24,17 @@ class ByteRange:
     end: int
 
     def content_range(self, size: int) -> str:
-        """The header that says which part of a file of `size` bytes an answer is."""
+        """The Content-Range header for this part of a file of `size` bytes."""
         return f"bytes {self.begin}-{self.end - 1}/{size}"
 
 
 def requested_range(header: str, size: int) -> ByteRange | None:
-    """The part of a file of `size` bytes that a Range header wants; None is the whole file.
+    """The part of a file of `size` bytes that a Range header requests; None is the whole file.
 
-    A header that cannot be understood, and one that wants several parts, counts as none.
+    A header that cannot be parsed, or that requests several parts, is ignored.
 
     Raises:
-        RangeNotSatisfiable: it wants bytes that the file does not have.
+        RangeNotSatisfiable: it requests bytes that the file does not have.
     """
     match = _RANGE.fullmatch(header) if len(header) <= _LONGEST else None
     if match is None:

@@ -1,4 +1,4 @@
-"""From utterances to captions: which words stand on which line, and when they are shown. Pure."""
+"""Conversion of utterances to captions: their lines and their times. Pure."""
 
 import unicodedata
 from bisect import bisect_left, bisect_right
@@ -8,25 +8,25 @@ from dataclasses import dataclass, replace
 from domain.transcript import Utterance
 
 _LONGEST_MS = 7_000
-"""A caption that stands longer than that is divided, where it has more than one word."""
+"""A caption that is shown longer is divided, if it has more than one word."""
 _SHORTEST_MS = 1_000
-"""A caption stays this long unless the next one comes before."""
+"""A caption is shown at least as long, unless the next one begins earlier."""
 _SENTENCE_ENDS = ".?!…。？！"  # noqa: RUF001 - of all scripts
 _CLOSERS = "\"'”’»)]"  # noqa: RUF001 - the typographic quotes
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionOptions:
-    """How large a caption may be."""
+    """The largest size of a caption."""
 
     max_line_length: int = 42
-    """In characters. A single word may be longer."""
+    """In characters. A line of one word may be longer."""
     max_lines: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """Lines of text and when they are shown, in milliseconds."""
+    """Lines of text, and the times at which they appear and disappear, in milliseconds."""
 
     start_ms: int
     end_ms: int
@@ -35,7 +35,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """What is not divided: a word, or a character of a script that writes without spaces."""
+    """The smallest unit: a word, or a character of a script without spaces."""
 
     text: str
     has_space_before: bool
@@ -48,10 +48,10 @@ class _Token:
 
 
 class Captioner:
-    """Makes captions of utterances that come in their order.
+    """Makes captions of utterances, which are pushed in their order.
 
-    Captions are in the order of the words. Each begins when its first word does, ends before the next one begins, and
-    stands for a millisecond at least, whatever the times of the utterances are.
+    Captions are in the order of the words. Each begins with its first word, ends before the next one begins, and is
+    shown for at least a millisecond, whatever the times of the utterances are.
     """
 
     def __init__(self, options: CaptionOptions) -> None:
@@ -59,12 +59,12 @@ class Captioner:
         self._held: Caption | None = None
 
     def push(self, utterance: Utterance) -> Iterator[Caption]:
-        """Captions that no later utterance changes."""
+        """Takes the next utterance; returns the captions that no later utterance changes."""
         for tokens in _divide(_tokens(utterance), self._options):
             yield from self._follow(_caption(tokens, self._options))
 
     def finish(self) -> Iterator[Caption]:
-        """What is left after the last utterance."""
+        """The remaining caption after the last utterance."""
         if self._held is not None:
             yield replace(self._held, end_ms=max(self._held.end_ms, self._held.start_ms + _SHORTEST_MS))
             self._held = None
@@ -86,7 +86,7 @@ def _caption(tokens: Sequence[_Token], options: CaptionOptions) -> Caption:
 
 
 def _divide(tokens: Sequence[_Token], options: CaptionOptions) -> Iterator[list[_Token]]:
-    """Tokens of one utterance, cut into captions."""
+    """Divides the tokens of one utterance into captions."""
     caption: list[_Token] = []
     for token in tokens:
         if caption and _is_full(caption, token, options):
@@ -98,7 +98,7 @@ def _divide(tokens: Sequence[_Token], options: CaptionOptions) -> Iterator[list[
 
 
 def _is_full(caption: list[_Token], token: _Token, options: CaptionOptions) -> bool:
-    """Whether a caption is complete without one more token."""
+    """Whether a caption is complete without the next token."""
     if len(_wrapped([*caption, token], options.max_line_length)) > options.max_lines:
         return True
     if (token.end - caption[0].start) * 1000 > _LONGEST_MS:
@@ -125,7 +125,7 @@ def _wrapped(tokens: Sequence[_Token], width: int) -> list[str]:
 
 
 def _balanced(tokens: Sequence[_Token], width: int) -> list[str]:
-    """As many lines as needed, of lengths as even as can be."""
+    """The smallest number of lines, of lengths as even as possible."""
     count = len(_wrapped(tokens, width))
     narrowest = bisect_left(range(1, width), True, key=lambda narrower: len(_wrapped(tokens, narrower)) <= count) + 1
     return _wrapped(tokens, narrowest)
@@ -145,7 +145,7 @@ def _tokens(utterance: Utterance) -> list[_Token]:
 
 
 def _pieces(word: str) -> list[str]:
-    """A word cut where a line may break inside it: between wide characters, as Chinese and Japanese have them."""
+    """Divides a word where a line may break inside of it: between wide characters, as of Chinese and Japanese."""
     pieces: list[str] = []
     for character in word:
         if pieces and not _may_break(pieces[-1][-1], character):
@@ -158,7 +158,7 @@ def _pieces(word: str) -> list[str]:
 def _may_break(before: str, after: str) -> bool:
     if not (_is_wide(before) or _is_wide(after)):
         return False
-    # No line begins with what closes or modifies, and none ends with what opens or joins.
+    # No line begins with closing or modifying characters, and none ends with opening or joining ones.
     return (
         unicodedata.category(after)[0] not in "PMC"
         and unicodedata.category(after) != "Sk"
@@ -171,8 +171,11 @@ def _is_wide(character: str) -> bool:
 
 
 class _Clock:
-    """When each character of an utterance is said, white space not counted: by its words where they spell its text, and
-    evenly otherwise."""
+    """The time of each character of an utterance, white space not counted.
+
+    The times are interpolated inside of each word. If the words do not spell the text, they are interpolated over the
+    whole utterance.
+    """
 
     def __init__(self, utterance: Utterance, length: int) -> None:
         words = [("".join(word.word.split()), word.start, word.end) for word in utterance.words]
@@ -192,11 +195,11 @@ class _Clock:
                 self._times.append((start, time))
 
     def before(self, position: int) -> float:
-        """When the character at `position` begins."""
+        """The time at which the character at `position` begins."""
         return self._at(position, bisect_right(self._firsts, position) - 1)
 
     def after(self, position: int) -> float:
-        """When the character before `position` is over."""
+        """The time at which the character before `position` ends."""
         return self._at(position, min(bisect_left(self._lasts, position), len(self._lasts) - 1))
 
     def _at(self, position: int, word: int) -> float:

@@ -1,4 +1,4 @@
-"""TranscribeConfig and the domain's options: one into the other."""
+"""Conversion between TranscribeConfig and the options of a session."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ _MAX_SHOWN = 40
 
 
 class ModelCatalog(Protocol):
-    """Which models there are and what they can do."""
+    """The models and the languages that they support."""
 
     @property
     def models(self) -> frozenset[str]: ...
@@ -28,12 +28,12 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
 
     Raises:
         InvalidParameter, InvalidModel: a value is wrong.
-        NotBuilt: a parameter is right but not supported yet.
+        NotBuilt: a parameter is valid but not supported yet.
     """
     defaults, vad_defaults, audio_defaults = SessionOptions(), VadOptions(), AudioFormat()
     model = config.model or defaults.model
     if model not in catalog.models:
-        raise InvalidModel(f"no model {shown(model)}: use one of {', '.join(sorted(catalog.models))}")
+        raise InvalidModel(f"no model {quoted(model)}: use one of {', '.join(sorted(catalog.models))}")
     options = SessionOptions(
         language=parse_language(config.language, model, catalog),
         model=model,
@@ -72,16 +72,16 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
 
 
 def parse_language(language: str, model: str, catalog: ModelCatalog) -> str:
-    """The language in force for `language`, which may be empty, or a tag such as `en-US`.
+    """The language code for `language`, which may be empty, or a tag such as `en-US`.
 
     Raises:
-        InvalidParameter: the model does not know it.
+        InvalidParameter: the model does not support it.
     """
     code = language_of(language or AUTO)
     if not catalog.supports(model, code):
         raise InvalidParameter(
             "language",
-            f"model {model} does not know {shown(language)}: use an ISO 639-1 code, a tag such as en-US, or auto",
+            f"model {model} does not know {quoted(language)}: use an ISO 639-1 code, a tag such as en-US, or auto",
         )
     return code
 
@@ -101,8 +101,8 @@ def begin_message(session_id: str, options: SessionOptions, limits: SessionLimit
     )
 
 
-def shown(value: str) -> str:
-    """A client's own text, quoted and kept short, for an error message."""
+def quoted(value: str) -> str:
+    """Text of a client, quoted and shortened, for an error message."""
     return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "…")
 
 
@@ -110,7 +110,7 @@ def _encoding(name: str) -> Encoding:
     try:
         return Encoding(name) if name else AudioFormat().encoding
     except ValueError:
-        raise InvalidParameter("encoding", f"must be one of {', '.join(Encoding)}, is {shown(name)}") from None
+        raise InvalidParameter("encoding", f"must be one of {', '.join(Encoding)}, is {quoted(name)}") from None
 
 
 def _check_combinations(config: TranscribeConfig) -> None:

@@ -1,4 +1,4 @@
-"""Files of sessions on their way to a reader: audio, transcripts and exports."""
+"""Downloads of the files of sessions: audio, transcripts and exports."""
 
 import asyncio
 import hashlib
@@ -27,15 +27,15 @@ from server.rpc.places import Places
 from server.rpc.validators import entity_tag, is_unchanged, may_take_part
 from server.session.errors import IdleTimeout, InvalidParameter
 
-_PATIENCE_SECONDS: Final = 60.0
-"""A reader may take so long over one chunk, and fall so far behind the slowest rate."""
+_WRITE_SECONDS: Final = 60.0
+"""The longest that a client may take to accept a chunk, and that it may lag behind the slowest rate."""
 _SLOWEST_RATE: Final = 64 * 1024 / 5
-"""Bytes a second, on the mean: a player of 8 kHz audio, the slowest there is, takes more."""
+"""Bytes per second, on average: below what a player of 8 kHz audio needs, the lowest rate of a recording."""
 _RETRY_SECONDS: Final = 5.0
-"""When to ask again for the place of another download; nobody knows how long that one goes on."""
+"""The pause before another attempt; how long the downloads in progress will take is not known."""
 _CHUNK_BYTES: Final = 64 * 1024
 _IN_MEMORY_BYTES: Final = 1 << 20
-_UTTERANCES_A_TURN: Final = 50
+_UTTERANCES_PER_TURN: Final = 50
 _LINE_LENGTHS: Final = (10, 200)
 _LINES: Final = (1, 5)
 _DEFAULT_OPTIONS: Final = CaptionOptions()
@@ -43,38 +43,38 @@ _DEFAULT_OPTIONS: Final = CaptionOptions()
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What the headers say of a file."""
+    """The headers of a file."""
 
     content_type: str
     name: str | None
-    """None: to be shown rather than saved."""
+    """None: the client displays it instead of saving it."""
     size: int
-    """Of the whole file, in bytes."""
+    """Length of the whole file in bytes."""
     tag: str
-    """Differs whenever the file's bytes do; with its quotes."""
+    """The entity tag, with its quotes: different whenever the file's bytes are."""
     range: ByteRange | None = None
-    """The part that is sent; None is the whole file."""
+    """The part to send; None is the whole file."""
     takes_ranges: bool = False
 
 
 class Downloads:
-    """Sends files. Errors are raised, those that can be known before the first byte.
+    """Sends files. Errors that can be known in advance are raised before the first byte.
 
-    Every method that sends raises IdleTimeout where the reader does not take what it asked for.
+    Every method that sends raises IdleTimeout if the client reads too slowly.
     """
 
     def __init__(self, persistence: Persistence, most: int) -> None:
-        """`most`: downloads of one tenant in progress at a time."""
+        """`most`: concurrent downloads of one tenant."""
         self._persistence = persistence
         self._most = most
         self._running = Places()
 
     @contextmanager
     def place(self, tenant_id: UUID) -> Iterator[None]:
-        """One of the tenant's places for the block: every download needs one.
+        """Occupies one of the tenant's places for the block; every download needs one.
 
         Raises:
-            RateLimited: all are taken.
+            RateLimited: all are occupied.
         """
         if self._running.of(tenant_id) >= self._most:
             REFUSALS.labels("downloads").inc()
@@ -82,21 +82,21 @@ class Downloads:
         with self._running.taken(tenant_id):
             yield
 
-    async def audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
-        """The WAV file, or the range of it that the metadata asks for.
+    async def send_audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
+        """Sends the WAV file, or the part of it that the metadata requests.
 
         Raises:
             AudioNotStored, SessionActive: as their names say.
-            RangeNotSatisfiable: the file does not have these bytes.
+            RangeNotSatisfiable: the file does not have the requested bytes.
         """
         chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
         whole = await self._persistence.archive.audio(chain)
         tag = entity_tag(whole.identity)
-        # Of HEAD a range means nothing (RFC 9110, section 14.2), and of another file than the client has a part of.
+        # A range is ignored for HEAD (RFC 9110, section 14.2), and if the client has a part of another version.
         is_whole = (
             is_head(context)
             or not may_take_part(_metadata(context, "if-range"), tag)
-            # It is answered before the range is looked at.
+            # This condition precedes the range.
             or is_unchanged(_metadata(context, "if-none-match"), tag)
         )
         wanted = None if is_whole else requested_range(_metadata(context, "range"), whole.size)
@@ -104,8 +104,8 @@ class Downloads:
         part = whole if wanted is None else whole.between(wanted.begin, wanted.end)
         await _send(context, file, self._persistence.archive.read(part))
 
-    async def transcript(self, tenant_id: UUID, request: pb.GetTranscriptRequest, context: Context) -> None:
-        """The JSON document.
+    async def send_transcript(self, tenant_id: UUID, request: pb.GetTranscriptRequest, context: Context) -> None:
+        """Sends the JSON document.
 
         Raises:
             TranscriptNotStored, SessionActive: as their names say.
@@ -113,8 +113,8 @@ class Downloads:
         chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
         await self._document(chain, None, context)
 
-    async def export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
-        """The transcript in another format.
+    async def send_export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
+        """Sends the transcript in another format.
 
         Raises:
             InvalidParameter: the format is unknown, or an option out of range.
@@ -153,14 +153,14 @@ async def _rendered(renderer: Renderer, utterances: AsyncIterator[Utterance]) ->
     async for utterance in utterances:
         yield renderer.push(utterance).encode()
         count += 1
-        if count % _UTTERANCES_A_TURN == 0:
-            # Live streams share this loop.
+        if count % _UTTERANCES_PER_TURN == 0:
+            # Live streams share this event loop.
             await asyncio.sleep(0)
     yield renderer.end().encode()
 
 
 async def _named(document: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A stored document with both names of a word, whenever it was stored."""
+    """A stored document with both names of each word: older ones have only `word`."""
     names = WordNames()
     async with aclosing(document):
         async for chunk in document:
@@ -171,14 +171,14 @@ async def _named(document: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
 async def _send_written(
     context: Context, content_type: str, name: str | None, chunks: AsyncGenerator[bytes, None]
 ) -> None:
-    """Sends what is written to its end first: what can fail has failed by then, and its length and tag are known."""
-    digest = hashlib.sha256()
+    """Writes the document to a temporary file first: errors, length and tag are then known before the first byte."""
+    digest, size = hashlib.sha256(), 0
     with SpooledTemporaryFile(_IN_MEMORY_BYTES) as written:
         async with aclosing(chunks):
             async for chunk in chunks:
                 written.write(chunk)
                 digest.update(chunk)
-        size = written.tell()
+                size += len(chunk)
         written.seek(0)
         file = _File(content_type, name, size, entity_tag(digest.digest()))
         await _send(context, file, _chunks(written))
@@ -199,17 +199,17 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
             await context.send_initial_metadata(_headers(file))
             await write_last(context, HttpBody(content_type=file.content_type))
             return
-        # Nothing is promised before there is something to send: until then an error has its own status.
+        # Headers are sent with the first chunk: an error before it has a status of its own.
         chunk = await anext(chunks, b"")
         await context.send_initial_metadata(_headers(file))
-        reader = _Reader(context, file)
-        await reader.give(chunk)
+        client = _SlowClient(context, file)
+        await client.send(chunk)
         async for chunk in chunks:
-            await reader.give(chunk)
+            await client.send(chunk)
 
 
-class _Reader:
-    """Whoever reads a download, and how fast. Time that is spent on anything but waiting for them does not count."""
+class _SlowClient:
+    """The client of a download and its rate. Only time spent waiting for the client counts."""
 
     def __init__(self, context: Context, file: _File) -> None:
         self._context = context
@@ -218,16 +218,16 @@ class _Reader:
         self._bytes = 0
         self._seconds = 0.0
 
-    async def give(self, chunk: bytes) -> None:
-        """Waits until the reader has room for a chunk.
+    async def send(self, chunk: bytes) -> None:
+        """Sends a chunk, as soon as the client has room for it.
 
         Raises:
-            IdleTimeout: it makes none in time.
+            IdleTimeout: the client is too slow.
         """
         bulk = self._bytes / _SLOWEST_RATE - self._seconds
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS + min(0.0, bulk)):
+            async with asyncio.timeout(_WRITE_SECONDS + min(0.0, bulk)):
                 await self._write(chunk)
         except TimeoutError:
             raise IdleTimeout("the download was read too slowly, or not at all") from None
@@ -247,7 +247,7 @@ def _sent_size(file: _File) -> int:
 
 
 def _headers(file: _File) -> tuple[tuple[str, str], ...]:
-    """Envoy's filter `download` makes an HTTP answer of them."""
+    """Metadata that Envoy's filter `download` converts to headers of HTTP."""
     headers = [("x-content-length", str(_sent_size(file))), ("etag", file.tag)]
     if file.name is not None:
         headers.append(("content-disposition", f'attachment; filename="{file.name}"'))
@@ -259,7 +259,7 @@ def _headers(file: _File) -> tuple[tuple[str, str], ...]:
 
 
 def is_head(context: Context) -> bool:
-    """Whether the headers alone are wanted: Envoy's filters `download` and `lines` say so."""
+    """Whether the client requests the headers only. Envoy's filters `download` and `lines` set the metadata for it."""
     return bool(_metadata(context, "x-head"))
 
 

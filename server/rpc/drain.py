@@ -1,4 +1,4 @@
-"""The end of a server that still has streams: no new ones, a time for the old ones, and then their end."""
+"""Graceful shutdown: new streams are refused, and running ones are ended after a grace period."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _METHOD = "/dalston.v1.TranscriptionService/Transcribe"
 
 
 class Drain:
-    """Whether the server takes streams, and when it ends those it has. One for a server."""
+    """The state of the shutdown, and the streams in progress. One for a server."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
@@ -38,7 +38,7 @@ class Drain:
         return len(self._streams)
 
     def begin(self, grace_seconds: float) -> None:
-        """Refuses new streams from now on, and ends the requests of those in progress after `grace_seconds`."""
+        """Refuses new streams from now on, and ends the requests of running ones after `grace_seconds`."""
         self._end = asyncio.get_running_loop().time() + grace_seconds
         self._begun.set()
         for requests in self._streams:
@@ -48,7 +48,7 @@ class Drain:
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Calls `wake` when the drain begins, for calls that look at `has_begun` only now and then."""
+        """Calls `wake` when the drain begins, for calls that check `has_begun` rarely."""
         self._wakes.add(wake)
         try:
             yield
@@ -56,13 +56,13 @@ class Drain:
             self._wakes.discard(wake)
 
     async def wait_begun(self) -> float:
-        """Waits until the server drains; gives the seconds that are left then."""
+        """Waits until the server drains; returns the rest of the grace period in seconds."""
         await self._begun.wait()
         assert self._end is not None  # noqa: S101 - set before the event
         return max(0.0, self._end - asyncio.get_running_loop().time())
 
     async def wait_empty(self, seconds: float) -> bool:
-        """Waits until no stream is left; False when `seconds` passed first."""
+        """Waits until no stream is in progress; returns False if `seconds` pass first."""
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -94,10 +94,10 @@ class Drain:
 
 
 class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
-    """Holds Transcribe to a drain; other methods pass untouched.
+    """Applies a drain to Transcribe; other methods pass unchanged.
 
-    Stands outside the recording, which then records nothing that comes after the end, and inside of what turns errors
-    into statuses.
+    It is outside of the recording, so that nothing is recorded after the end, and inside of the interceptor that
+    converts errors to statuses.
     """
 
     def __init__(self, drain: Drain) -> None:
@@ -121,7 +121,7 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
 
 class _Requests:
-    """A stream's requests, until the server ends them."""
+    """The requests of a stream, until the server ends them."""
 
     def __init__(self, requests: AsyncIterator[TranscribeRequest]) -> None:
         self._requests = aiter(requests)
@@ -129,7 +129,7 @@ class _Requests:
         self._waiting: asyncio.Timeout | None = None
 
     def end_at(self, end: float) -> None:
-        """Ends them at `end` of the loop's time."""
+        """Ends them at `end`, in the event loop's time."""
         self._end = end
         if self._waiting is not None:
             self._waiting.reschedule(end)
@@ -138,7 +138,7 @@ class _Requests:
         return self
 
     async def __anext__(self) -> TranscribeRequest:
-        # A stream that never pauses never waits, so never times out.
+        # A stream whose requests are always available never waits, and so never times out.
         if self._end is not None and asyncio.get_running_loop().time() >= self._end:
             raise self._stopping()
         try:

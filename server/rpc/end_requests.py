@@ -1,5 +1,5 @@
-"""Ends the sessions of this server whose end was requested, here or at another server, and those of keys that are not
-good any more."""
+"""Ends sessions of this server whose end was requested, here or at another server, or whose key was revoked or has
+expired."""
 
 import asyncio
 import random
@@ -16,25 +16,25 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-LOOK_SECONDS: Final = 2.0
+POLL_SECONDS: Final = 2.0
 KEY_GRACE_SECONDS: Final = 5.0
-"""For the last words of a session whose key has ended: it is over within 10 s, however late its text is."""
+"""Grace period of a session whose key has ended, for its last finals: it ends within 10 s, even if text is late."""
 
 
 class EndRequestWatcher:
-    """An async context manager: looks while its block runs.
+    """An async context manager that polls Postgres while its block runs.
 
-    While Postgres is away nothing is found; what is due is found when it is back.
+    While Postgres is unavailable, requests wait.
     """
 
     def __init__(self, requests: EndRequests, interceptor: RecordingInterceptor, grace_seconds: float) -> None:
-        """`grace_seconds`: how long a session may go on with what it has received after its end was requested."""
+        """`grace_seconds`: how long a session may process what it has received after its end was requested."""
         self._requests = requests
         self._interceptor = interceptor
         self._grace_seconds = grace_seconds
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="requested ends of sessions")
+        self._task = asyncio.create_task(self._run(), name="requests to end sessions")
         return self
 
     async def __aexit__(
@@ -46,23 +46,23 @@ class EndRequestWatcher:
     async def _run(self) -> None:
         is_failing = False
         while True:
-            await asyncio.sleep(LOOK_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(POLL_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - jitter, not a secret
             try:
-                await self.look()
+                await self.poll()
                 is_failing = False
             except StorageUnavailable:
                 if not is_failing:
-                    log.warning("requests to end sessions wait: the database does not answer")
+                    log.warning("requests to end sessions wait: the database is unavailable")
                 is_failing = True
             except Exception:
-                # A mistake of ours must not end the task: no session could be ended any more.
+                # A bug must not end the task: no session could be ended any more.
                 log.exception("requests to end sessions cannot be read")
 
-    async def look(self) -> None:
-        """Ends what is due now.
+    async def poll(self) -> None:
+        """Ends the sessions that are due.
 
         Raises:
-            StorageUnavailable: Postgres is away.
+            StorageUnavailable: Postgres is unavailable.
         """
         calls = self._interceptor.calls
         session_ids = {call.session_id for call in calls if call.session_id is not None}

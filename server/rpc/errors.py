@@ -1,4 +1,4 @@
-"""From domain errors to gRPC status and back-end outcome: one table, applied by one interceptor."""
+"""Conversion of errors to gRPC statuses and end reasons: one table, applied by one interceptor."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ log = get_logger(__name__)
 
 DOMAIN = "dalston.v1"
 ELSEWHERE = "dalston-try-elsewhere"
-"""Trailing metadata of what another server may serve: by it Envoy tells a full server from a tenant at its limit."""
+"""Trailing metadata of a call that another server may serve: the server is full, and not the tenant at its limit."""
 _SESSION_ENDS_SECONDS = 5
-"""When to ask again for a place that another session of the tenant has; nobody knows how long that one goes on."""
+"""The pause before another attempt; how long the tenant's running sessions will take is not known."""
 
 
 class Answer(NamedTuple):
-    """What a client is told of an error."""
+    """The status and the reason that a client receives for an error."""
 
     code: grpc.StatusCode
     reason: ErrorReason.ValueType
@@ -86,7 +86,7 @@ ANSWERS: dict[type[Exception], Answer] = {
 }
 _INTERNAL = Answer(_C.INTERNAL, _R.ERROR_REASON_INTERNAL)
 
-# Ends of a session that nobody did wrong.
+# Errors that end a session as interrupted: neither the client nor the server is at fault.
 _INTERRUPTIONS = (
     session.IdleTimeout,
     session.SessionTimeout,
@@ -99,12 +99,12 @@ _INTERRUPTIONS = (
 
 
 def answer_to(error: BaseException) -> Answer:
-    """The entry of the table for `error`; INTERNAL for anything that is not in it."""
+    """The entry of the table for `error`; INTERNAL for an error that has none."""
     return next((ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), _INTERNAL)
 
 
 def reason_name(reason: ErrorReason.ValueType) -> str:
-    """The reason as written in ErrorInfo: without the enum's prefix."""
+    """The reason as in ErrorInfo: without the prefix of the enum."""
     return ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
 
 
@@ -114,7 +114,7 @@ def _public(error: BaseException) -> str:
 
 
 def end_reason_of(error: BaseException) -> EndReason:
-    """How the record says that a session ended when it ended by `error`."""
+    """The end reason of a session that `error` ended."""
     answer = answer_to(error)
     text = reason_name(answer.reason).lower()
     if answer is not _INTERNAL:
@@ -122,14 +122,14 @@ def end_reason_of(error: BaseException) -> EndReason:
     return EndReason("interrupted" if isinstance(error, _INTERRUPTIONS) else "error", text)
 
 
-def in_words(error: Exception) -> tuple[str, str]:
-    """How a stream says in a message of its own that it ends by `error`: the reason in lower case, and a sentence."""
+def describe(error: Exception) -> tuple[str, str]:
+    """The reason in lower case and a sentence, for streams that report their error in a message of their own."""
     answer = answer_to(error)
     return reason_name(answer.reason).lower(), "internal error" if answer is _INTERNAL else _public(error)
 
 
 class ErrorInterceptor(CallInterceptor):
-    """Answers every error with a status and an ErrorInfo, and never with an exception's own text unless it is ours."""
+    """Answers every error with a status and an ErrorInfo. The text of an unexpected exception is never sent."""
 
     def accept(self, request: Any) -> Any:
         if isinstance(request, DecodeError):
@@ -140,7 +140,7 @@ class ErrorInterceptor(CallInterceptor):
         try:
             return await _answered(method, call, context)
         except grpc.aio.InternalError:
-            # The transport refuses what is written to a call that is over: nobody is left to be answered.
+            # The transport refuses to write to a call that is over: there is no client to answer any more.
             raise asyncio.CancelledError from None
 
 
@@ -170,7 +170,7 @@ async def abort(method: str, context: Context, error: Exception) -> None:
         _add(status, RetryInfo(retry_delay=Duration(seconds=seconds)))
         trailing.append(("retry-after", str(seconds)))
     if answer.code == _C.UNAUTHENTICATED:
-        trailing.append(("www-authenticate", "Bearer"))  # what HTTP wants with a 401
+        trailing.append(("www-authenticate", "Bearer"))  # required by HTTP with a 401
     if answer.reason == _R.ERROR_REASON_NO_CAPACITY:
         trailing.append((ELSEWHERE, "1"))
     if isinstance(error, RangeNotSatisfiable):

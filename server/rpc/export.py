@@ -1,4 +1,4 @@
-"""The formats a transcript is exported in, written utterance by utterance. Pure."""
+"""The export formats of a transcript, written utterance by utterance. Pure."""
 
 import json
 from abc import ABC, abstractmethod
@@ -10,25 +10,25 @@ from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 
 class Renderer(ABC):
-    """Writes one document: `begin`, `push` for each utterance in its order, `end`."""
+    """Writes one document: call `begin`, then `push` for each utterance in order, then `end`."""
 
     content_type: str
 
     def begin(self) -> str:
-        """What comes before the first utterance."""
+        """The text before the first utterance."""
         return ""
 
     @abstractmethod
     def push(self, utterance: Utterance) -> str:
-        """What an utterance adds."""
+        """The text of an utterance."""
 
     def end(self) -> str:
-        """What comes after the last utterance."""
+        """The text after the last utterance."""
         return ""
 
 
 class TextRenderer(Renderer):
-    """Plain text, an utterance a line."""
+    """Plain text, one line for each utterance."""
 
     content_type = "text/plain; charset=utf-8"
 
@@ -52,11 +52,11 @@ class _CaptionRenderer(Renderer):
 
     @abstractmethod
     def cue(self, caption: Caption) -> str:
-        """A caption as the format has it, with the blank line behind it."""
+        """A caption in the format, with the blank line after it."""
 
 
 class SrtRenderer(_CaptionRenderer):
-    """SubRip. It has no escapes: an invisible character keeps apart what a player might take for markup or times."""
+    """SubRip. It has no escapes: an invisible character separates text that a player could parse as markup or times."""
 
     content_type = "application/x-subrip"
 
@@ -84,7 +84,7 @@ class VttRenderer(_CaptionRenderer):
 
 
 class JsonRenderer(Renderer):
-    """The stored transcript's document. Its text comes after its utterances, which need not be kept until then."""
+    """The document of the stored transcript. Its text is after its utterances, which are not kept in memory."""
 
     content_type = "application/json"
 

@@ -1,4 +1,4 @@
-"""The base of the server's interceptors: one method about every kind of call."""
+"""The base of the server's interceptors: one method for every kind of call."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Behavior = Callable[[Any, Context], Any]
 
 
 class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
-    """Runs `around` about every call of this project's services; health and reflection pass untouched."""
+    """Runs `around` for every call of this project's services; health and reflection pass unchanged."""
 
     @abstractmethod
     async def around(self, method: str, call: Call, context: Context) -> Any:
-        """Runs `await call()` with something before, after or about it.
+        """Runs `await call()`, and whatever the interceptor does before and after it.
 
         Args:
             method: the method's short name.
-            call: runs the servicer. Its result is the response of a method with one response, and None for a method
-                with a stream of them, which has written them by then.
+            call: runs the servicer. Its result is the response of a method with one response. It is None for a method
+                with a stream of responses, which have been written by then.
         """
 
     def accept(self, request: Any) -> Any:
-        """What the servicer gets for `request`, which is a DecodeError where it could not be decoded."""
+        """Returns the request for the servicer. `request` is a DecodeError if it could not be decoded."""
         return request
 
     async def intercept_service(
@@ -45,7 +45,7 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
     def _wrap(self, method: str, handler: Any) -> grpc.RpcMethodHandler[Any, Any]:
         codecs = handler.request_deserializer, handler.response_serializer
         if not handler.request_streaming:
-            # grpc.aio decodes a single request before any interceptor runs, and answers for a failure by itself.
+            # grpc.aio decodes a single request before any interceptor runs, and answers a failure itself.
             codecs = _decoder(handler.request_deserializer), handler.response_serializer
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(self._single(method, handler.unary_unary), *codecs)
@@ -84,7 +84,7 @@ class CallInterceptor(ABC, grpc.aio.ServerInterceptor):  # type: ignore[type-arg
 
 
 def _decoder(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """`decode`, but with its error for a result: so that it is raised where errors are answered."""
+    """Returns `decode` with its error as a result, so that it is raised where errors are answered."""
 
     def decode_or_error(data: bytes) -> Any:
         try:

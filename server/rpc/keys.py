@@ -1,4 +1,4 @@
-"""KeyService: the keys of the caller's tenant, and tokens made with them."""
+"""KeyService: the keys of the caller's tenant, and tokens created with them."""
 
 from datetime import timedelta
 from typing import cast
@@ -11,7 +11,7 @@ from domain.credentials import SCOPES, Scope
 from domain.tenancy import current_caller
 from persistence.postgres.api_keys import ApiKey, KeyStore, format_key_id
 from server.access.errors import AuthenticationOff
-from server.rpc.config_message import shown
+from server.rpc.config_message import quoted
 from server.rpc.interceptor import Context
 from server.rpc.times import timestamp
 from server.session.errors import InvalidParameter
@@ -41,7 +41,7 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
             expires_in = _duration(request.expires_in_seconds, *_KEY_SECONDS)
         scopes = _scopes(list(request.scopes))
         key, secret = await self._keys.create(tenant_id, request.name, scopes, expires_in, created_by=holder)
-        log.info("key made", made=key.key_id, scopes=key.scopes)
+        log.info("key created", created=key.key_id, scopes=key.scopes)
         return pb.CreateKeyResponse(key=_message(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
@@ -67,7 +67,7 @@ def _key_holder() -> tuple[UUID, UUID]:
     """The caller's tenant and key.
 
     Raises:
-        AuthenticationOff: callers show no keys here.
+        AuthenticationOff: this server has no keys.
     """
     caller = current_caller.get()
     if caller.key_id is None:
@@ -81,7 +81,7 @@ def _scopes(names: list[str]) -> list[Scope]:
         raise InvalidParameter("scopes", f"must name at least one of {known}")
     for name in names:
         if name not in SCOPES:
-            raise InvalidParameter("scopes", f"{shown(name)} is none of {known}")
+            raise InvalidParameter("scopes", f"{quoted(name)} is none of {known}")
     return cast(list[Scope], names)
 
 

@@ -1,4 +1,4 @@
-"""Places of tenants in this process: how many of something each of them has taken."""
+"""Counters of places that tenants occupy in this process, for example by downloads."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class Places:
-    """Counts; whoever uses it says how many are too many. A tenant that has none takes no memory."""
+    """Counts places; its user applies the limit. A tenant without places uses no memory."""
 
     def __init__(self) -> None:
         self._taken: Counter[UUID] = Counter()
@@ -16,12 +16,12 @@ class Places:
         return self._taken.total()
 
     def of(self, tenant_id: UUID) -> int:
-        """How many the tenant has."""
+        """The number of places that the tenant occupies."""
         return self._taken[tenant_id]
 
     @contextmanager
     def taken(self, tenant_id: UUID) -> Iterator[None]:
-        """One more of the tenant's while the block runs."""
+        """Occupies one more place of the tenant while the block runs."""
         self._taken[tenant_id] += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""Calls that last, and a key that ends meanwhile."""
+"""Repeated admission of long calls, whose key may be revoked or expire meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,27 +14,27 @@ READMIT_SECONDS: Final = 5.0
 
 @asynccontextmanager
 async def while_admitted(gate: Gate, method: str, authorization: list[str]) -> AsyncIterator[None]:
-    """Ends the block as soon as its caller would be refused, which is asked every 5 s.
+    """Cancels the block when its caller would not be admitted any more, which is checked every 5 s.
 
     Raises:
-        Unauthenticated, PermissionDenied: the key is not good any more.
+        Unauthenticated, PermissionDenied: the key was revoked, has expired or has lost the scope.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - coroutines run in tasks
     refusals: list[AccessError] = []
 
-    async def ask() -> None:
+    async def check() -> None:
         while not refusals:
             await asyncio.sleep(READMIT_SECONDS)
             try:
                 await gate.readmit(method, authorization)
             except StorageUnavailable:
-                continue  # nobody can tell now
+                continue  # the next check decides
             except AccessError as refusal:
                 refusals.append(refusal)
                 task.cancel()
 
-    asking = asyncio.create_task(ask(), name="whether a call may go on")
+    checking = asyncio.create_task(check(), name="readmission of a call")
     try:
         yield
     except asyncio.CancelledError:
@@ -42,4 +42,4 @@ async def while_admitted(gate: Gate, method: str, authorization: list[str]) -> A
             raise refusals[0] from None
         raise
     finally:
-        asking.cancel()
+        checking.cancel()

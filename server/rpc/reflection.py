@@ -1,4 +1,4 @@
-"""Reflection: what the services are, told to tools. It needs no key, so each caller has a bound, and all have one."""
+"""Reflection: describes the services to tools. It needs no key, so that each client and all together are limited."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from server.rpc.interceptor import Context
 
 _PER_SECOND: Final = 20.0
 _BURST: Final = 400.0
-"""Of an address. A tool that reads the whole contract asks some fifty times."""
+"""For each address. A tool that reads the whole contract sends about fifty requests."""
 _ALL_PER_SECOND: Final = 100.0
 _ALL_BURST: Final = 1000.0
-"""Of all addresses. An answer takes a third of a millisecond."""
+"""For all addresses together. An answer takes a third of a millisecond."""
 _ALL: Final = object()
 
 
 class BoundedReflection(ReflectionServicer):  # type: ignore[misc]  # it has no types
-    """The library's servicer, with so many answers a second and RATE_LIMITED beyond."""
+    """The library's servicer with rate limits: it answers RATE_LIMITED beyond them."""
 
     def __init__(self, services: tuple[str, ...], rates: Rates | None = None) -> None:
         super().__init__(services)
@@ -34,10 +34,10 @@ class BoundedReflection(ReflectionServicer):  # type: ignore[misc]  # it has no 
         async with aclosing(super().ServerReflectionInfo(requests, context)) as responses:
             async for response in responses:
                 yield response
-                # Before the next is made. The first of a stream is bounded by the proxy, who counts streams.
+                # Counted before the next answer is made. The proxy limits streams, and so first answers.
                 await self._count(address, context)
 
     async def _count(self, address: str | bytes, context: Context) -> None:
         seconds = self._rates.take(address, _PER_SECOND, _BURST) or self._rates.take(_ALL, _ALL_PER_SECOND, _ALL_BURST)
         if seconds:
-            await abort("ServerReflectionInfo", context, RateLimited("too many questions of reflection", seconds))
+            await abort("ServerReflectionInfo", context, RateLimited("too many reflection requests", seconds))

@@ -1,4 +1,4 @@
-"""A session's events as messages."""
+"""Conversion of the events of a session to messages."""
 
 from dalston.v1 import transcription_pb2 as pb
 
@@ -37,7 +37,7 @@ def response_of(event: Event, session_id: str) -> pb.TranscribeResponse:
         case Flushed():
             return pb.TranscribeResponse(flushed=pb.Flushed(timestamp=event.timestamp))
         case Acknowledged():
-            # What is stored is known to whoever stores it, and filled in on the way out.
+            # The recording interceptor adds what is stored.
             ack = pb.AudioAck(received_seconds=event.received_seconds, processed_seconds=event.processed_seconds)
             return pb.TranscribeResponse(audio_ack=ack)
         case Terminating():
@@ -67,7 +67,7 @@ def _final(utterance: Utterance) -> pb.Final:
 
 def _suppressed(event: SpeechSuppressed) -> pb.Warning:
     start, end = (f"{seconds:.6f}".rstrip("0").rstrip(".") for seconds in (event.start, event.end))
-    why = "the model wrote nothing" if event.reason == "empty" else "what the model wrote is taken to be invented"
+    why = "the model returned no text" if event.reason == "empty" else "its text was judged a hallucination"
     return pb.Warning(
         code="speech_suppressed",
         message=f"an utterance has no final: {why}",
@@ -79,7 +79,7 @@ def _container(event: ContainerFound) -> pb.Warning:
     return pb.Warning(
         code="container_audio",
         message=(
-            f"the audio begins like a file ({event.format}) and is taken for raw samples: decode it first,"
+            f"the audio begins like a file ({event.format}), but raw samples are expected: decode it first,"
             " or leave out its header"
         ),
         details={"format": event.format},

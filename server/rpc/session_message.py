@@ -1,4 +1,4 @@
-"""A session's record as a message."""
+"""Conversion of a session's record to a message."""
 
 from dalston.v1 import session_pb2 as pb
 
@@ -7,7 +7,7 @@ from server.rpc.times import timestamp
 
 
 def session_message(record: SessionRecord) -> pb.Session:
-    """A record as the API shows it."""
+    """The message of a record."""
     path = f"/v1/realtime/sessions/{record.id}"
     return pb.Session(
         id=record.id,

@@ -1,4 +1,4 @@
-"""SessionService: the record of sessions, over persistence."""
+"""SessionService: reads, ends and deletes the sessions of the caller's tenant."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,8 +45,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     ) -> None:
         """
         Args:
-            max_downloads: of one tenant, in progress at a time.
-            gate: is asked whether those may go on. Without one they may.
+            max_downloads: concurrent downloads of one tenant.
+            gate: checks whether downloads may continue. Without one they may.
         """
         self._persistence = persistence
         self._gate = gate or OpenGate()
@@ -85,15 +85,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
         async with self._download("GetAudio", context):
-            await self._downloads.audio(_tenant(), request, context)
+            await self._downloads.send_audio(_tenant(), request, context)
 
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
         async with self._download("GetTranscript", context):
-            await self._downloads.transcript(_tenant(), request, context)
+            await self._downloads.send_transcript(_tenant(), request, context)
 
     async def ExportTranscript(self, request: pb.ExportTranscriptRequest, context: Context) -> None:  # type: ignore[override]
         async with self._download("ExportTranscript", context):
-            await self._downloads.export(_tenant(), request, context)
+            await self._downloads.send_export(_tenant(), request, context)
 
     @asynccontextmanager
     async def _download(self, method: str, context: Context) -> AsyncIterator[None]:
@@ -102,7 +102,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
                 yield
 
     async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
-        # Read before its utterances: what it has said to its end is there by then.
+        # Read before its utterances: if the record is complete, so are the utterances.
         record = await self._persistence.sessions.get(_tenant(), request.session_id)
         if not record.store_transcript:
             raise TranscriptNotStored(record.id)
@@ -127,18 +127,18 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
 
 def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:
-    """An utterance as the API shows it."""
-    said = numbered.utterance
+    """The message of an utterance."""
+    utterance = numbered.utterance
     return pb.Utterance(
         index=numbered.index,
-        start=said.start,
-        end=said.end,
-        text=said.text,
-        confidence=said.confidence,
-        language=said.language,
+        start=utterance.start,
+        end=utterance.end,
+        text=utterance.text,
+        confidence=utterance.confidence,
+        language=utterance.language,
         words=[
             Word(word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence)
-            for word in said.words
+            for word in utterance.words
         ],
     )
 
@@ -151,4 +151,4 @@ def _time(parameter: str, value: Timestamp) -> datetime:
     try:
         return value.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise InvalidParameter(parameter, "is no time between the years 1 and 9999") from None
+        raise InvalidParameter(parameter, "is not a time between the years 1 and 9999") from None

@@ -1,4 +1,4 @@
-"""Streams that have not begun a session yet, by tenant and by token: they are in no count of Postgres."""
+"""Limits of streams that have not begun a session yet, by tenant and by token: Postgres does not count them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,15 @@ from server.session.errors import NoCapacity
 
 
 class Streams:
-    """Bounds the streams of this process that wait: for their config, for the session that they resume, for their row.
+    """Limits the waiting streams of this process: they wait for their config, for the session that they resume, or for
+    their row.
 
-    A tenant has no more of them than it may have sessions, so that those of one leave room for those of others. They
-    are counted apart from the sessions that run: one that resumes waits while the dead connection still has its own.
+    A tenant may have as many as sessions, so that one tenant leaves room for others. Running sessions are counted apart
+    from them: a stream that resumes a session waits while the dead connection still occupies a place.
     """
 
     def __init__(self, most: int) -> None:
-        """`most`: of all tenants together."""
+        """`most`: waiting streams of all tenants together."""
         self._most = most
         self._places = Places()
         self._tokens: set[bytes] = set()
@@ -30,11 +31,11 @@ class Streams:
         """Counts a stream of the caller while the block runs.
 
         Raises:
-            NoCapacity: this process has as many as it can.
-            TooManySessions: the tenant has as many as it may, or another stream waits with the same token.
+            NoCapacity: the process has reached its limit.
+            TooManySessions: the tenant has reached its limit, or another stream waits with the same token.
         """
         if len(self) >= self._most:
-            raise NoCapacity("too many streams of this server have not begun: try again in a while")
+            raise NoCapacity("too many streams of this server wait to begin: try again in a while")
         limit = caller.limits.max_sessions
         if limit is not None and self._places.of(caller.tenant_id) >= limit:
             raise _refused(limit)

@@ -1,4 +1,4 @@
-"""Counts and times every call."""
+"""Metrics and a log line of every call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CALLS = Counter("dalston_rpc_calls_total", "Calls ended.", ["method", "code"])
 RUNNING = Gauge("dalston_rpc_running", "Calls in progress.", ["method"])
 SECONDS = Histogram(
     "dalston_rpc_seconds",
-    "Length of calls.",
+    "Duration of calls.",
     ["method"],
     buckets=(0.005, 0.02, 0.1, 0.5, 2, 10, 60, 600, 3600, 14400),
 )
 
 
 class TelemetryInterceptor(CallInterceptor):
-    """The outermost interceptor: sees what the client sees."""
+    """The outermost interceptor: it observes the status that the client receives."""
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Times as messages have them."""
+"""Conversion of times to messages."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:
-    """A time as a message; None stays None, which leaves the field unset."""
+    """The message of a time. None stays None, which leaves the field unset."""
     if time is None:
         return None
     message = Timestamp()

@@ -1,6 +1,6 @@
-"""What the contract has and this server does not have yet. The one list of it.
+"""The one list of what the contract contains and this server does not implement yet.
 
-Parameters of `TranscribeConfig` listed here answer UNIMPLEMENTED when they are used, methods when they are called.
+The listed parameters of `TranscribeConfig` and the listed methods answer UNIMPLEMENTED.
 """
 
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""Entity tags and the conditions that requests put on them (RFC 9110, sections 8.8.3 and 13.1). Pure."""
+"""Entity tags and conditional requests (RFC 9110, sections 8.8.3 and 13.1). Pure."""
 
 import hashlib
 import re
@@ -9,14 +9,14 @@ _LONGEST: Final = 8192
 
 
 def entity_tag(content: bytes) -> str:
-    """A strong tag, with its quotes, of what `content` identifies."""
+    """A strong entity tag, with its quotes, derived from `content`."""
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def is_unchanged(if_none_match: str, tag: str) -> bool:
-    """Whether whoever sent the header has the file already that `tag` is of.
+    """Whether the client that sent the header already has the file of `tag`.
 
-    Compared weakly, as the header wants it: a cache on the way may have made a tag weak.
+    The comparison is weak, as the header requires: a cache between them may have made the tag weak.
     """
     if len(if_none_match) > _LONGEST:
         return False
@@ -26,8 +26,8 @@ def is_unchanged(if_none_match: str, tag: str) -> bool:
 
 
 def may_take_part(if_range: str, tag: str) -> bool:
-    """Whether a Range header counts, given an If-Range header, which is empty where there is none.
+    """Whether a Range header applies, given an If-Range header, which is empty if the request has none.
 
-    A tag counts if it is the file's own and strong. A date never does: files here have none.
+    It applies if the header is the file's strong tag. A date never matches: these files have no date.
     """
     return not if_range or if_range.strip() == tag

@@ -1,4 +1,4 @@
-"""Streams of what changes of a tenant's sessions."""
+"""Streams of the changes of a tenant's sessions."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,34 +17,34 @@ from server.access.gate import Gate
 from server.rpc.auth import authorization_of
 from server.rpc.downloads import is_head
 from server.rpc.drain import Drain
-from server.rpc.errors import in_words
+from server.rpc.errors import describe
 from server.rpc.interceptor import Context
 from server.rpc.session_message import session_message
 from server.session.errors import IdleTimeout, NoCapacity, ServerStopping
 
-MOST_IN_SNAPSHOT: Final = 1_000
+MAX_SNAPSHOT: Final = 1_000
 HEARTBEAT_SECONDS: Final = 15.0
-LOOK_SECONDS: Final = 1.0
-"""Between two looks at least: a session is sent once in it, however often it changes."""
-_UNASKED_LOOK_SECONDS: Final = 10.0
-"""Between two looks at most: a proxy before Postgres may keep notifications back."""
+POLL_SECONDS: Final = 1.0
+"""The shortest pause between two polls: a session is sent once in it, however often it changes."""
+_LONGEST_POLL_SECONDS: Final = 10.0
+"""The longest pause between two polls: a proxy in front of Postgres may drop notifications."""
 _READMIT_SECONDS: Final = 5.0
 _WAIT_SECONDS: Final = 2.0
-"""What is due is found due so late at most."""
-_SLOWEST_MESSAGE_SECONDS: Final = 60.0
-"""For a reader to take a message: one that does not is told nothing any more."""
-_LAST_WORD_SECONDS: Final = 1.0
-_MOST: Final = 1_000
-"""Streams at a time, of all tenants."""
+"""The longest wait for a notification: readmission and heartbeats are late by as much at most."""
+_WRITE_SECONDS: Final = 60.0
+"""The longest that a client may take to accept a message. The stream of a slower one ends without a last message."""
+_LAST_WRITE_SECONDS: Final = 1.0
+_MAX_STREAMS: Final = 1_000
+"""Concurrent streams of all tenants."""
 
 _METHOD: Final = "WatchSessions"
 
-_open = Gauge("dalston_watches", "Streams of changes that are open")
+_open = Gauge("dalston_watches", "Open streams of changes")
 _sent = Counter("dalston_watch_messages_total", "Messages sent on streams of changes", ["type"])
 
 
 class Watches:
-    """All streams of the process."""
+    """All streams of changes of the process."""
 
     def __init__(
         self, changes: ChangeStore, change_notifier: ChangeNotifier, gate: Gate, drain: Drain, most_of_tenant: int
@@ -57,15 +57,15 @@ class Watches:
         self._count = 0
 
     async def run(self, tenant_id: UUID, request: pb.WatchSessionsRequest, context: Context) -> None:
-        """Serves one stream until its client goes or an error ends it.
+        """Serves one stream until its client disconnects or an error ends it.
 
         Raises:
             InvalidFilter: there is no such status.
             NoCapacity: there are too many streams.
             ServerStopping: the server drains.
             IdleTimeout: the client does not read.
-            Unauthenticated, PermissionDenied: the key is not good any more.
-            StorageUnavailable: Postgres was away before the snapshot was complete.
+            Unauthenticated, PermissionDenied: the key was revoked, has expired or has lost the scope.
+            StorageUnavailable: Postgres was unavailable before the snapshot was complete.
         """
         with self._place(tenant_id) as rung, self._drain.waking(rung.set):
             watch = _Watch(self._changes, tenant_id, request.status or None, context)
@@ -84,23 +84,23 @@ class Watches:
 
     async def _follow(self, watch: "_Watch", rung: asyncio.Event, authorization: list[str]) -> None:
         clock = asyncio.get_running_loop().time
-        looked_at = admitted_at = clock()
+        polled_at = admitted_at = clock()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            is_rung = await _is_set(rung, _WAIT_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
+            is_notified = await _is_set(rung, _WAIT_SECONDS)
             self._refuse_when_stopping()
             if clock() - admitted_at >= _READMIT_SECONDS:
                 await self._readmit(authorization)
                 admitted_at = clock()
-            # Before and after what may take seconds while Postgres hangs.
+            # Before and after the poll, which may take seconds while Postgres hangs.
             await watch.beat()
-            if is_rung or clock() - looked_at >= _UNASKED_LOOK_SECONDS:
+            if is_notified or clock() - polled_at >= _LONGEST_POLL_SECONDS:
                 rung.clear()
-                looked_at = clock()
+                polled_at = clock()
                 try:
-                    await watch.look()
+                    await watch.poll()
                 except StorageUnavailable:
-                    # The position stays, so nothing is missed; the stream is kept by its heartbeats.
+                    # The position stays, so that no change is missed. Heartbeats continue.
                     rung.set()
             await watch.beat()
 
@@ -108,7 +108,7 @@ class Watches:
         try:
             await self._gate.readmit(_METHOD, authorization)
         except StorageUnavailable:
-            # Nothing is read meanwhile either.
+            # Nothing is read in the meantime either.
             return
 
     def _refuse_when_stopping(self) -> None:
@@ -117,8 +117,8 @@ class Watches:
 
     @contextmanager
     def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
-        if self._change_notifier.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
-            raise NoCapacity("this server has as many streams of changes open as it may: close one, or try again")
+        if self._change_notifier.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MAX_STREAMS:
+            raise NoCapacity("this server has reached its limit of streams of changes: close one, or try again")
         self._count += 1
         _open.inc()
         try:
@@ -130,7 +130,7 @@ class Watches:
 
 
 class _Watch:
-    """One stream: what its reader has been told."""
+    """One stream, and the position up to which its client has received the changes."""
 
     def __init__(self, changes: ChangeStore, tenant_id: UUID, status: str | None, context: Context) -> None:
         self._changes = changes
@@ -140,27 +140,27 @@ class _Watch:
         self._clock = asyncio.get_running_loop().time
         self._position: Position | None = None
         self._token = ""
-        self._wrote_at: float | None = None
+        self._written_at: float | None = None
 
     async def check(self, token: str) -> None:
-        """Finds out whether it could begin, and sends nothing."""
+        """Raises the error that `begin` would raise for the token; sends nothing."""
         await self._changes.resume(self._tenant_id, self._status, token)
 
     async def begin(self, token: str) -> None:
-        """Sends what there is, or what was missed since the token, and that this is all."""
+        """Sends a snapshot, or the changes since the token, and then `ready`."""
         self._position = await self._changes.resume(self._tenant_id, self._status, token)
         if self._position is None:
             await self._snapshot()
         else:
             self._token = token
-            await self.look()
+            await self.poll()
         await self._write("ready")
 
-    async def look(self) -> None:
-        """Sends what has changed since the last look.
+    async def poll(self) -> None:
+        """Sends the changes since the last poll.
 
         Raises:
-            StorageUnavailable: Postgres is away; the next look finds it, and may find again what was sent.
+            StorageUnavailable: Postgres is unavailable; the next poll may send some of the changes again.
         """
         since = self._position
         assert since is not None  # noqa: S101 - it has begun
@@ -170,20 +170,20 @@ class _Watch:
         while page.next is not None:
             page = await self._changes.page(self._tenant_id, self._status, since, page.next)
             await self._send(page.changes)
-        self._reach(reached)
+        self._move_to(reached)
 
     async def beat(self) -> None:
-        """Gives a sign of life if there was none for long."""
-        if self._wrote_at is None or self._clock() - self._wrote_at >= HEARTBEAT_SECONDS:
+        """Sends a heartbeat if nothing was sent for long."""
+        if self._written_at is None or self._clock() - self._written_at >= HEARTBEAT_SECONDS:
             await self._write("heartbeat")
 
     async def fail(self, error: Exception) -> None:
-        """Says why the stream ends, if it has begun: over HTTP/1.1 the status that follows is not seen."""
-        if self._wrote_at is None:
+        """Sends the error as a message if the stream has begun: HTTP/1.1 clients do not receive the status after it."""
+        if self._written_at is None:
             return
-        code, message = in_words(error)
+        code, message = describe(error)
         try:
-            async with asyncio.timeout(_LAST_WORD_SECONDS):
+            async with asyncio.timeout(_LAST_WRITE_SECONDS):
                 await self._write("error", code=code, message=message)
         except (TimeoutError, IdleTimeout):
             return
@@ -195,10 +195,10 @@ class _Watch:
             for record in page.sessions:
                 await self._write("snapshot", session_message(record))
             count += len(page.sessions)
-            if page.next is None or count >= MOST_IN_SNAPSHOT:
+            if page.next is None or count >= MAX_SNAPSHOT:
                 break
             page = await self._changes.snapshot(self._tenant_id, self._status, page.next)
-        self._reach(reached)
+        self._move_to(reached)
 
     async def _send(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
@@ -207,7 +207,7 @@ class _Watch:
             else:
                 await self._write("changed", session_message(change.record))
 
-    def _reach(self, position: Position) -> None:
+    def _move_to(self, position: Position) -> None:
         self._position = position
         self._token = position.encode(self._tenant_id, self._status)
 
@@ -222,11 +222,11 @@ class _Watch:
             type=kind, session=session, resume_token=self._token, code=code, message=message
         )
         try:
-            async with asyncio.timeout(_SLOWEST_MESSAGE_SECONDS):
+            async with asyncio.timeout(_WRITE_SECONDS):
                 await self._context.write(response)
         except TimeoutError:
-            raise IdleTimeout(f"nothing was read for {_SLOWEST_MESSAGE_SECONDS:g} seconds") from None
-        self._wrote_at = self._clock()
+            raise IdleTimeout(f"nothing was read for {_WRITE_SECONDS:g} seconds") from None
+        self._written_at = self._clock()
         _sent.labels(kind).inc()
 
 

@@ -189,7 +189,7 @@ async def test_the_log_names_created_and_revoked_keys(harness: Harness) -> None:
     async def is_logged() -> bool:
         lines = harness.stack.home.log("server").read_text().splitlines()
         named = [line for line in lines if made in line and "key_id" in line]
-        return any("key made" in line for line in named) and any("key revoked" in line for line in named)
+        return any("key created" in line for line in named) and any("key revoked" in line for line in named)
 
     await until(is_logged)
 

@@ -132,7 +132,7 @@ async def test_a_tenant_whose_readers_stand_still_is_refused_one_more_and_others
 async def test_who_reads_too_slowly_is_ended_and_gives_the_place_back(
     stub: SessionServiceStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "_WRITE_SECONDS", 0.5)
     reader = Reader(stub)
     waiting = [await reader.begin() for _ in range(MOST)]
     await asyncio.sleep(1.5)
@@ -167,7 +167,7 @@ class SlowTransport:
 
 
 async def test_a_trickle_that_never_stops_is_ended_and_a_player_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(downloads, "_WRITE_SECONDS", 0.3)
     chunk = bytes(16_000)
     file = downloads._File("audio/wav", None, 1 << 30, "")
     player, trickle = (downloads._Reader(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]

@@ -223,10 +223,10 @@ async def test_a_key_that_was_revoked_was_not_good(gate: KeyGate, store: Store) 
     assert secret is not None
     await grants.of(secret)
     store.now += 60
-    assert grants.was_good(secret)
+    assert grants.was_valid(secret)
     store.grants[secret.hash] = replace(grant, revoked_at=datetime.now(UTC))
     await grants.of(secret)
-    assert not grants.was_good(secret)
+    assert not grants.was_valid(secret)
 
 
 async def test_a_token_is_shown_so_often_and_takes_no_calls_of_its_tenant(gate: KeyGate, store: Store) -> None:

@@ -26,8 +26,8 @@ def test_suppressed_speech_is_a_warning_that_says_where_and_why() -> None:
     warning = response_of(SpeechSuppressed(1.25, 3.0, "no_speech"), "sess_0").warning
     assert warning.code == "speech_suppressed"
     assert dict(warning.details) == {"start": "1.25", "end": "3", "reason": "no_speech"}
-    assert warning.message == "an utterance has no final: what the model wrote is taken to be invented"
-    assert "wrote nothing" in response_of(SpeechSuppressed(1.25, 3.0, "empty"), "sess_0").warning.message
+    assert warning.message == "an utterance has no final: its text was judged a hallucination"
+    assert "returned no text" in response_of(SpeechSuppressed(1.25, 3.0, "empty"), "sess_0").warning.message
 
 
 def test_long_times_of_suppressed_speech_keep_their_precision() -> None:

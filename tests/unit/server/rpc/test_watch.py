@@ -76,9 +76,9 @@ class Harness:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(watch, "_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "_UNASKED_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_LONGEST_POLL_SECONDS", 0.05)
     monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(watch, "_SLOWEST_MESSAGE_SECONDS", 0.2)
 
