@@ -114,7 +114,7 @@ class KeyGate:
             _failures.labels("unavailable").inc()
             raise
         if is_new and (grant is None or grant.has_ended(datetime.now(UTC))):
-            # Counted once while it is cached: a client that repeats a wrong key must not slow down others at its address.
+            # Counted once while it is cached: a client that repeats a wrong key must not slow down its neighbours.
             self._wrong_keys.take(origin, _WRONG_KEYS_PER_SECOND, _WRONG_KEYS_BURST)
         return _valid(grant)
 

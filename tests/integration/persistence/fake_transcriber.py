@@ -1,4 +1,4 @@
-"""A gRPC server on loopback whose servicer transcribes nothing but keeps to the conventions of the real one."""
+"""A gRPC server on loopback whose servicer behaves like the real one but transcribes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def messages(requests: AsyncIterator[Request]) -> AsyncIterator[pb.Transcr
 
 @dataclass
 class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Says one final for every `message_count` audio messages, and one for what is left at the end."""
+    """Sends one final for every `message_count` audio messages, and one for what is left at the end."""
 
     message_count: int = 2
     language: str = "en"
@@ -52,23 +52,23 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
             ),
         )
         await context.write(pb.TranscribeResponse(session_begin=begin))
-        heard = 0
+        received = 0
         async for request in messages(requests):
             if request.control.HasField("end"):
                 break
             if request.WhichOneof("request") == "audio":
-                heard += 1
+                received += 1
                 if self.acks:
                     await context.write(pb.TranscribeResponse(audio_ack=pb.AudioAck(processed_seconds=0.25)))
-                if heard == self.fail_at_message:
-                    raise ValueError("the parrot choked")
-                if heard % self.message_count == 0:
-                    await self._say(context)
-        if heard % self.message_count:
-            await self._say(context)
+                if received == self.fail_at_message:
+                    raise ValueError("the fake transcriber failed")
+                if received % self.message_count == 0:
+                    await self._send_final(context)
+        if received % self.message_count:
+            await self._send_final(context)
         await context.write(pb.TranscribeResponse(session_end=pb.SessionEnd(session_id=session_id)))
 
-    async def _say(self, context: Any) -> None:
+    async def _send_final(self, context: Any) -> None:
         await asyncio.sleep(self.final_seconds)
         number = len(self.finals) + 1
         self.finals.append(self.text(number))

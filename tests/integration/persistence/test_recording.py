@@ -1,4 +1,4 @@
-"""What the recording interceptor does to a stream, on a real server, Postgres and S3."""
+"""The recording interceptor with a real server, Postgres and S3."""
 
 import asyncio
 import io
@@ -25,7 +25,7 @@ def data_of(wav: bytes, encoding: str = "pcm_s16le") -> bytes:
     return wav[header : header + size]
 
 
-async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(harness: Any, client_of: Any) -> None:
+async def test_a_completed_session_is_stored_byte_for_byte(harness: Any, client_of: Any) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(language="en", **BOTH)
@@ -73,9 +73,7 @@ def value_of(metric: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(metric, labels) or 0.0
 
 
-async def test_a_session_that_has_told_its_end_is_not_finished_again_when_its_call_is_over(
-    harness: Any, client_of: Any
-) -> None:
+async def test_a_session_is_finished_once(harness: Any, client_of: Any) -> None:
     ended = value_of("dalston_sessions_ended_total", status="completed")
     active = value_of("dalston_sessions_active", stores="yes")
     async with harness.channel() as channel:
@@ -90,7 +88,7 @@ async def test_a_session_that_has_told_its_end_is_not_finished_again_when_its_ca
     assert value_of("dalston_sessions_ended_total", status="completed") == ended + 1
 
 
-async def test_half_closing_means_the_same_as_end(harness: Any, client_of: Any) -> None:
+async def test_a_half_close_completes_a_session(harness: Any, client_of: Any) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -129,7 +127,7 @@ async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(harness:
 
 
 @pytest.mark.parametrize("only", ["store_audio", "store_transcript"])
-async def test_only_what_was_asked_for_is_stored(harness: Any, client_of: Any, only: str) -> None:
+async def test_only_the_requested_objects_are_stored(harness: Any, client_of: Any, only: str) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**{only: True})
@@ -142,7 +140,7 @@ async def test_only_what_was_asked_for_is_stored(harness: Any, client_of: Any, o
     assert (record.utterance_count, record.audio_duration_seconds) == (3, pytest.approx(0.5))
 
 
-async def test_under_auto_the_language_of_most_words_is_the_sessions(harness: Any, client_of: Any) -> None:
+async def test_under_auto_a_session_has_the_language_of_most_words(harness: Any, client_of: Any) -> None:
     harness.fake_transcriber.language = "es"
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -154,7 +152,7 @@ async def test_under_auto_the_language_of_most_words_is_the_sessions(harness: An
     assert (await harness.transcript(session_id))["language"] == "es"
 
 
-async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(harness: Any, client_of: Any) -> None:
+async def test_the_client_and_the_row_receive_an_error_of_the_servicer(harness: Any, client_of: Any) -> None:
     harness.fake_transcriber.fail_at_message = 4
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -166,18 +164,18 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(harness: 
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert (await harness.record(session_id)).status == "error"
     record = await harness.ended(session_id)
-    assert record.error == "the parrot choked"
+    assert record.error == "the fake transcriber failed"
     assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:4])
     assert (await harness.transcript(session_id))["text"] == "this is final 1"
 
 
-async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build_harness: Any, client_of: Any) -> None:
+async def test_audio_sent_after_an_error_is_not_recorded(build_harness: Any, client_of: Any) -> None:
     async with build_harness(database_deadline_seconds=5.0) as harness:
         harness.fake_transcriber.fail_at_message = 4
         async with harness.channel() as channel:
             client = client_of(channel)
             session_id = await client.begin(**BOTH)
-            harness.postgres.stall()  # the row's last state waits, and the answer to the client with it
+            harness.postgres.stall()  # delays the final state of the row, and with it the answer to the client
             sent, before = 0, REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") or 0.0
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 async with asyncio.timeout(30):
@@ -195,9 +193,7 @@ async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build
 
 
 @pytest.mark.parametrize("refused", [b"odd", bytes(65_538)])
-async def test_a_message_that_the_servicer_refuses_ends_the_recording(
-    harness: Any, client_of: Any, refused: bytes
-) -> None:
+async def test_an_invalid_message_ends_the_recording(harness: Any, client_of: Any, refused: bytes) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(store_audio=True)
@@ -215,9 +211,9 @@ async def _close_channel(client: Any, channel: Any) -> None:
     await channel.close()
 
 
-@pytest.mark.parametrize("vanish", [_cancel, _close_channel])
-async def test_when_the_client_vanishes_what_it_sent_is_transcribed_and_stored(
-    harness: Any, client_of: Any, vanish: Callable[..., Any]
+@pytest.mark.parametrize("disconnect", [_cancel, _close_channel])
+async def test_audio_of_a_disconnected_client_is_transcribed_and_stored(
+    harness: Any, client_of: Any, disconnect: Callable[..., Any]
 ) -> None:
     harness.fake_transcriber.final_seconds = 0.1
     async with harness.channel() as channel:
@@ -226,7 +222,7 @@ async def test_when_the_client_vanishes_what_it_sent_is_transcribed_and_stored(
         await client.send(*MESSAGES)
         assert await client.final() == "this is final 1"
         assert await client.final() == "this is final 2"
-        await vanish(client, channel)
+        await disconnect(client, channel)
         record = await harness.ended(session_id)
     assert (record.status, record.error) == ("interrupted", "the client went away")
     assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
@@ -266,7 +262,7 @@ async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, cli
     await harness.no_spool()
 
 
-async def test_a_vanished_client_that_stores_nothing_is_not_transcribed_further(harness: Any, client_of: Any) -> None:
+async def test_audio_of_a_disconnected_client_without_storage_is_not_transcribed(harness: Any, client_of: Any) -> None:
     harness.fake_transcriber.final_seconds = 5
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -277,7 +273,7 @@ async def test_a_vanished_client_that_stores_nothing_is_not_transcribed_further(
     assert (record.status, record.utterance_count) == ("interrupted", 0)
 
 
-async def test_a_client_that_vanishes_after_its_end_has_completed(harness: Any, client_of: Any) -> None:
+async def test_a_disconnect_after_end_completes_the_session(harness: Any, client_of: Any) -> None:
     harness.fake_transcriber.final_seconds = 0.3
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -291,7 +287,7 @@ async def test_a_client_that_vanishes_after_its_end_has_completed(harness: Any, 
     assert len((await harness.transcript(session_id))["utterances"]) == 3
 
 
-async def test_recording_goes_on_while_recognition_lags(build_harness: Any, client_of: Any) -> None:
+async def test_recording_continues_while_recognition_lags(build_harness: Any, client_of: Any) -> None:
     async with build_harness(close_grace_seconds=0.1) as harness, harness.channel() as channel:
         harness.fake_transcriber.final_seconds = 60
         client = client_of(channel)
@@ -303,7 +299,7 @@ async def test_recording_goes_on_while_recognition_lags(build_harness: Any, clie
         client.call.cancel()
 
 
-async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(harness: Any, client_of: Any) -> None:
+async def test_session_end_is_sent_during_an_outage_of_s3(harness: Any, client_of: Any) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -321,7 +317,7 @@ async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(harness:
     await harness.no_spool()
 
 
-async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_harness: Any, client_of: Any) -> None:
+async def test_a_hanging_s3_delays_session_end_by_the_limit(build_harness: Any, client_of: Any) -> None:
     async with build_harness(store_wait_seconds=0.5, s3_deadline_seconds=1.0) as harness, harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -337,7 +333,7 @@ async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_harness
         assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
 
 
-async def test_without_postgres_a_session_that_asks_for_storage_is_refused(harness: Any, client_of: Any) -> None:
+async def test_a_session_with_storage_is_refused_during_an_outage_of_postgres(harness: Any, client_of: Any) -> None:
     harness.postgres.refuse()
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -348,9 +344,7 @@ async def test_without_postgres_a_session_that_asks_for_storage_is_refused(harne
     harness.postgres.restore()
 
 
-async def test_without_postgres_a_session_that_stores_nothing_runs_and_gets_its_row_later(
-    harness: Any, client_of: Any
-) -> None:
+async def test_a_session_without_storage_gets_its_row_after_an_outage(harness: Any, client_of: Any) -> None:
     harness.postgres.refuse()
     async with harness.channel() as channel:
         client = client_of(channel)
@@ -364,7 +358,7 @@ async def test_without_postgres_a_session_that_stores_nothing_runs_and_gets_its_
     assert (record.status, record.utterance_count) == ("completed", 3)
 
 
-async def test_a_session_that_runs_while_postgres_is_away_is_recorded(harness: Any, client_of: Any) -> None:
+async def test_a_running_session_is_recorded_during_an_outage_of_postgres(harness: Any, client_of: Any) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -380,7 +374,7 @@ async def test_a_session_that_runs_while_postgres_is_away_is_recorded(harness: A
     await harness.no_spool()
 
 
-async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_what_was_recorded(
+async def test_a_full_disk_ends_the_session_and_keeps_its_recording(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append = SessionSpool.append_audio
@@ -408,7 +402,7 @@ async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_
         assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:3])
 
 
-async def test_a_final_that_cannot_be_saved_is_not_delivered(
+async def test_a_final_that_cannot_be_recorded_is_not_sent(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_spool: SessionSpool, _utterance: Any) -> None:
@@ -427,7 +421,7 @@ async def test_a_final_that_cannot_be_saved_is_not_delivered(
         assert (await harness.ended(session_id)).status == "error"
 
 
-async def test_figures_of_a_running_session_reach_its_row(harness: Any, client_of: Any) -> None:
+async def test_the_row_of_a_running_session_is_updated(harness: Any, client_of: Any) -> None:
     async with harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)

@@ -66,7 +66,7 @@ def segments_of(harness: Any, session_id: str) -> list[str]:
 
 @pytest.fixture
 async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
-    """A house that flushes often and whose parrot keeps its beak shut."""
+    """A house that flushes often and whose fake transcriber sends no finals."""
     async with build_harness(flush_seconds=0.3, fsync_seconds=0.1) as harness:
         harness.fake_transcriber.message_count = 1_000_000
         yield harness

@@ -1,4 +1,4 @@
-"""A real gRPC server whose engine answers with a fixed text."""
+"""A real gRPC server whose engine returns a fixed text."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,8 +20,8 @@ from server.vad.silero import SileroVad
 from tests.recognizers import Asked, Recognizer
 
 
-class PatientEngine(Recognizer):
-    """Recognises everything as the same words, once it is let."""
+class GatedEngine(Recognizer):
+    """Returns the same words for every utterance, while `may_answer` is set."""
 
     models = frozenset({"fast"})
 
@@ -41,16 +41,16 @@ class PatientEngine(Recognizer):
 
 @dataclass
 class Draining:
-    """A server that can be drained, and what drains it."""
+    """A server and its drain."""
 
     stub: TranscriptionServiceStub
     drain: Drain
-    engine: PatientEngine
+    engine: GatedEngine
 
 
 @pytest.fixture
 async def draining() -> AsyncIterator[Draining]:
-    drain, engine = Drain(), PatientEngine()
+    drain, engine = Drain(), GatedEngine()
     server = grpc.aio.server(
         interceptors=(TelemetryInterceptor(), ErrorInterceptor(), AuthInterceptor(), DrainInterceptor(drain))
     )

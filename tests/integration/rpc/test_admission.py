@@ -1,4 +1,4 @@
-"""A server whose sessions wait for their text takes no more, until they have it."""
+"""Admission depends on the queue delay."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from server.rpc.errors import ELSEWHERE, ErrorInterceptor
 from server.rpc.requests import StreamLimits
 from server.rpc.transcription import TranscriptionServicer
 from server.vad.silero import SileroVad
-from tests.integration.rpc.conftest import PatientEngine
+from tests.integration.rpc.conftest import GatedEngine
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
 LAG_SECONDS = 0.3
 
 
 @pytest.fixture
-def engine() -> PatientEngine:
-    return PatientEngine()
+def engine() -> GatedEngine:
+    return GatedEngine()
 
 
 class Resumptions:
-    """Ends the earlier session, and says where it goes on."""
+    """Ends the earlier session, and returns a resume point."""
 
     def __init__(self) -> None:
         self.running: Any = None
@@ -46,7 +46,7 @@ def resumptions() -> Resumptions:
 
 
 @pytest.fixture
-async def stub(engine: PatientEngine, resumptions: Any) -> AsyncIterator[Any]:
+async def stub(engine: GatedEngine, resumptions: Any) -> AsyncIterator[Any]:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor()))
     limits = StreamLimits(60, 30)
     servicer = TranscriptionServicer(
@@ -60,9 +60,7 @@ async def stub(engine: PatientEngine, resumptions: Any) -> AsyncIterator[Any]:
     await server.stop(0)
 
 
-async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_when_they_have_caught_up(
-    stub: Any, engine: PatientEngine
-) -> None:
+async def test_sessions_are_refused_until_running_ones_have_caught_up(stub: Any, engine: GatedEngine) -> None:
     running = stub.Transcribe()
     await running.write(CONFIG)
     assert (await running.read()).HasField("session_begin")
@@ -73,7 +71,7 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
         await refused.read()
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "behind" in (raised.value.details() or "")
-    assert dict(raised.value.trailing_metadata())[ELSEWHERE] == "1", "Envoy tries another server"
+    assert dict(raised.value.trailing_metadata())[ELSEWHERE] == "1", "Envoy retries at another server"
     engine.queue_delay = LAG_SECONDS / 3
     another = stub.Transcribe()
     await another.write(CONFIG)
@@ -82,8 +80,8 @@ async def test_a_new_session_is_refused_while_the_running_ones_wait_and_taken_wh
         call.cancel()
 
 
-async def test_a_full_server_that_is_behind_lets_in_who_continues_one_of_its_sessions(
-    stub: Any, engine: PatientEngine, resumptions: Resumptions
+async def test_a_full_server_admits_a_client_that_resumes_its_session(
+    stub: Any, engine: GatedEngine, resumptions: Resumptions
 ) -> None:
     calls = [stub.Transcribe() for _ in range(2)]
     for call in calls:

@@ -1,4 +1,4 @@
-"""Downloads and their readers: those who stand still, those who are slow, those who leave."""
+"""Downloads whose clients stall, are slow, or disconnect."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ MOST = 3
 
 
 class Archive:
-    """Long silence, for everyone."""
+    """An archive in which every recording is long silence."""
 
     async def audio(self, _chain: Any) -> ByteMap:
         return ByteMap((Repeated(b"\0", SIZE),))
@@ -52,14 +52,14 @@ class Stored:
 
 
 class ByName:
-    """Everyone is the tenant that they say they are."""
+    """Admits callers as the tenant that they name."""
 
     async def admit(self, _method: str, authorization: Any, _address: str | None) -> Caller:
         return Caller(UUID(authorization[0]))
 
 
 class Reader:
-    """One tenant's client."""
+    """A client of one tenant."""
 
     def __init__(self, stub: SessionServiceStub) -> None:
         self._stub = stub
@@ -69,7 +69,7 @@ class Reader:
         return self._stub.GetAudio(GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id),))
 
     async def headers(self, *metadata: tuple[str, str]) -> tuple[dict[str, Any], int]:
-        """What a download with these headers is begun with, and how many bytes come."""
+        """The initial metadata of a download with these headers, and the number of its bytes."""
         call = self._stub.GetAudio(
             GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id), *metadata)
         )
@@ -77,7 +77,7 @@ class Reader:
         return dict(await call.initial_metadata()), size
 
     async def begin(self) -> Any:
-        """A download that has begun and is read no further."""
+        """A download that has begun and stalls."""
         call = self.ask()
         await call.read()
         return call
@@ -92,7 +92,7 @@ async def stub() -> AsyncIterator[SessionServiceStub]:
     add_SessionServiceServicer_to_server(SessionServicer(Stored(), None, MOST), server)  # type: ignore[arg-type]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    # Without probing the window stays small: what is not read is not sent.
+    # Without probing the flow-control window stays small, so that backpressure begins early.
     options = (("grpc.http2.bdp_probe", 0),)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         yield SessionServiceStub(channel)
@@ -103,7 +103,7 @@ def calls_ended(code: str) -> float:
     return REGISTRY.get_sample_value("dalston_rpc_calls_total", {"method": "GetAudio", "code": code}) or 0.0
 
 
-async def test_a_tenant_whose_readers_stand_still_is_refused_one_more_and_others_are_served(
+async def test_stalled_downloads_of_a_tenant_block_no_other_tenant(
     stub: SessionServiceStub,
 ) -> None:
     stuck, other = Reader(stub), Reader(stub)
@@ -129,7 +129,7 @@ async def test_a_tenant_whose_readers_stand_still_is_refused_one_more_and_others
         call.cancel()
 
 
-async def test_who_reads_too_slowly_is_ended_and_gives_the_place_back(
+async def test_a_download_read_too_slowly_ends_and_frees_its_place(
     stub: SessionServiceStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "_WRITE_SECONDS", 0.5)
@@ -144,7 +144,7 @@ async def test_who_reads_too_slowly_is_ended_and_gives_the_place_back(
         assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_a_reader_that_leaves_while_held_back_is_no_internal_error(
+async def test_a_disconnect_during_backpressure_is_not_an_internal_error(
     stub: SessionServiceStub, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = calls_ended("CANCELLED"), calls_ended("INTERNAL")
@@ -160,28 +160,28 @@ async def test_a_reader_that_leaves_while_held_back_is_no_internal_error(
 
 
 class SlowTransport:
-    """Takes a chunk every 50 ms."""
+    """Accepts a chunk every 50 ms."""
 
     async def write(self, _message: Any) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_a_trickle_that_never_stops_is_ended_and_a_player_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trickling_download_is_ended_and_a_player_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "_WRITE_SECONDS", 0.3)
     chunk = bytes(16_000)
     file = downloads._File("audio/wav", None, 1 << 30, "")
-    player, trickle = (downloads._Reader(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]
+    player, trickle = (downloads._SlowClient(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]
     for _ in range(20):
-        await player.give(chunk)
+        await player.send(chunk)
     with pytest.raises(IdleTimeout):
         for _ in range(20):
-            await trickle.give(chunk[:100])
+            await trickle.send(chunk[:100])
 
 
 PART = ("range", "bytes=0-99")
 
 
-async def test_a_file_has_a_tag_by_which_it_is_known_again(stub: SessionServiceStub) -> None:
+async def test_a_file_with_the_same_tag_is_not_sent_again(stub: SessionServiceStub) -> None:
     reader = Reader(stub)
     whole, size = await reader.headers()
     assert size == SIZE
@@ -194,7 +194,7 @@ async def test_a_file_has_a_tag_by_which_it_is_known_again(stub: SessionServiceS
     assert "content-range" not in known
 
 
-async def test_a_part_of_another_file_is_answered_with_the_whole(stub: SessionServiceStub) -> None:
+async def test_a_range_of_another_file_is_answered_with_the_whole_file(stub: SessionServiceStub) -> None:
     reader = Reader(stub)
     tag = (await reader.headers(PART))[0]["etag"]
     assert (await reader.headers(PART, ("if-range", tag)))[1] == 100

@@ -1,4 +1,4 @@
-"""What streams see of a server that is about to stop."""
+"""Graceful shutdown as streams observe it."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ async def send(call: Any, audio: bytes) -> None:
 
 
 async def read_to_end(call: Any) -> tuple[list[TranscribeResponse], grpc.StatusCode, str]:
-    """Everything the server says, its status, and the status's reason."""
+    """All responses, the status, and its reason."""
     responses: list[TranscribeResponse] = []
     try:
         while (response := await call.read()) is not grpc.aio.EOF:
@@ -44,7 +44,7 @@ def kinds(responses: list[TranscribeResponse]) -> list[str | None]:
     return [response.WhichOneof("response") for response in responses]
 
 
-async def test_a_stream_that_ends_within_the_grace_ends_as_ever(draining: Any, speech: bytes) -> None:
+async def test_a_stream_that_ends_within_the_grace_period_ends_normally(draining: Any, speech: bytes) -> None:
     call, session_id = await begin(draining)
     await send(call, speech)
     draining.drain.begin(20)
@@ -61,7 +61,7 @@ async def test_a_stream_that_ends_within_the_grace_ends_as_ever(draining: Any, s
     assert await draining.drain.wait_empty(1)
 
 
-async def test_after_the_grace_the_last_words_come_and_then_the_end(draining: Any, speech: bytes) -> None:
+async def test_the_last_finals_follow_the_grace_period(draining: Any, speech: bytes) -> None:
     call, _ = await begin(draining, enable_vad=False, acks=True)
     await send(call, speech)
     await asyncio.sleep(0.3)
@@ -73,7 +73,7 @@ async def test_after_the_grace_the_last_words_come_and_then_the_end(draining: An
     assert (responses[2].audio_ack.received_seconds, responses[2].audio_ack.processed_seconds) == (3.0, 3.0)
 
 
-async def test_a_client_that_sends_without_pause_is_ended_too(draining: Any) -> None:
+async def test_a_stream_without_pauses_ends_after_the_grace_period(draining: Any) -> None:
     call, _ = await begin(draining)
 
     async def send_forever() -> None:
@@ -89,7 +89,7 @@ async def test_a_client_that_sends_without_pause_is_ended_too(draining: Any) -> 
     await asyncio.wait({sending})
 
 
-async def test_new_streams_are_refused_and_may_come_back(draining: Any) -> None:
+async def test_new_streams_are_refused_with_unavailable(draining: Any) -> None:
     old, _ = await begin(draining)
     draining.drain.begin(20)
     call = draining.stub.Transcribe()
@@ -101,7 +101,7 @@ async def test_new_streams_are_refused_and_may_come_back(draining: Any) -> None:
     assert await draining.drain.wait_empty(5)
 
 
-async def test_a_stream_that_does_not_end_is_not_waited_for_longer_than_told(draining: Any, speech: bytes) -> None:
+async def test_the_wait_for_streams_has_a_limit(draining: Any, speech: bytes) -> None:
     draining.engine.may_answer.clear()
     call, _ = await begin(draining)
     await send(call, speech)

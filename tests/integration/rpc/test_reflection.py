@@ -1,4 +1,4 @@
-"""Reflection needs no key: who asks without end is refused, and who asks what a tool asks is not."""
+"""Rate limits of reflection, which needs no key."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ QUESTION = reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE
 @pytest.fixture
 async def stub() -> AsyncIterator[reflection_pb2_grpc.ServerReflectionStub]:
     server = grpc.aio.server()
-    # A clock that stands still: what is had is what a bucket holds.
+    # The clock does not advance: buckets are not refilled.
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
         BoundedReflection((SERVICE,), Rates(clock=lambda: 0.0)), server
     )
@@ -30,11 +30,11 @@ async def stub() -> AsyncIterator[reflection_pb2_grpc.ServerReflectionStub]:
 
 
 async def ask(stub: reflection_pb2_grpc.ServerReflectionStub, times: int, address: str) -> tuple[int, str]:
-    """How many answers there were, and the status."""
+    """The number of answers, and the status."""
     call = stub.ServerReflectionInfo(metadata=(("x-forwarded-for", address),), timeout=20)
     count = 0
     try:
-        # One by one: grpc.aio loses the status of a call that is written to.
+        # One at a time: grpc.aio loses the status of a call while it writes.
         for _ in range(times):
             await call.write(QUESTION)
             response = await call.read()
@@ -43,20 +43,22 @@ async def ask(stub: reflection_pb2_grpc.ServerReflectionStub, times: int, addres
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        # The second where the status comes before the question has been written.
+        # The second exception occurs if the status arrives before the request has been written.
         return count, (await call.code()).name
     return count, "OK"
 
 
-async def test_one_address_has_a_bound_and_others_are_answered(stub: reflection_pb2_grpc.ServerReflectionStub) -> None:
+async def test_an_address_has_a_rate_limit_of_its_own(
+    stub: reflection_pb2_grpc.ServerReflectionStub,
+) -> None:
     assert await ask(stub, 100, "192.0.2.1") == (100, "OK")
     count, status = await ask(stub, 1000, "192.0.2.1")
     assert (count, status == "OK") == (301, False)
     assert await ask(stub, 100, "192.0.2.2") == (100, "OK")
 
 
-async def test_all_addresses_together_have_a_bound(stub: reflection_pb2_grpc.ServerReflectionStub) -> None:
+async def test_all_addresses_together_have_a_rate_limit(stub: reflection_pb2_grpc.ServerReflectionStub) -> None:
     answers = [await ask(stub, 100, f"192.0.2.{number}") for number in range(20)]
     assert answers[:10] == [(100, "OK")] * 10
-    # One more each, after which a stream is ended: the proxy in front bounds the streams.
+    # One more answer each, after which the stream ends: the proxy limits streams.
     assert {count for count, _ in answers[10:]} == {1}

@@ -1,4 +1,4 @@
-"""What a gRPC client is told when it does something wrong: real sockets, no model."""
+"""The errors that a gRPC client receives: real sockets, no model."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ async def talk(stub: TranscriptionServiceStub, *requests: TranscribeRequest) -> 
 
 
 async def held_open(over: asyncio.Event, *requests: TranscribeRequest) -> AsyncIterator[TranscribeRequest]:
-    """Writes and then waits: grpc.aio loses the status of a stream that ends while it writes (grpc/grpc#36066)."""
+    """Yields the requests, then waits: grpc.aio loses the status of a call that ends during a write (grpc/grpc#36066)."""
     for request in requests:
         yield request
         await asyncio.sleep(0.001)
@@ -69,7 +69,7 @@ async def refusal(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async for _ in stub.Transcribe(held_open(over, *requests)):
             pass
-    # Or grpc.aio leaves a task behind that waits for the next request for ever.
+    # Otherwise grpc.aio leaves a task that waits for the next request forever.
     over.set()
     trailing = dict(raised.value.trailing_metadata())
     status = Status.FromString(trailing["grpc-status-details-bin"])
@@ -94,7 +94,7 @@ async def refusal(
         ([TranscribeRequest(config=TranscribeConfig(enhance_on_end=True))], "INVALID_PARAMETERS", "needs store_audio"),
     ],
 )
-async def test_bad_input_is_refused_in_words(
+async def test_bad_input_is_refused_with_a_reason(
     stub: TranscriptionServiceStub, requests: list[TranscribeRequest], reason: str, words: str
 ) -> None:
     code, message, info = await refusal(stub, *requests)
@@ -108,14 +108,14 @@ async def test_a_refused_parameter_is_named_for_programs(stub: TranscriptionServ
     assert info.metadata["parameter"] == "channels"
 
 
-async def test_a_language_nobody_speaks_is_refused_in_mid_stream_too(stub: TranscriptionServiceStub) -> None:
+async def test_an_unknown_language_is_refused_during_the_stream(stub: TranscriptionServiceStub) -> None:
     change = TranscribeRequest(control=TranscribeControl(set_language=TranscribeControl.SetLanguage(language="xx")))
     _, message, info = await refusal(stub, CONFIG, change)
     assert (info.reason, info.metadata["parameter"]) == ("INVALID_PARAMETERS", "language")
     assert "'xx'" in message
 
 
-async def test_what_is_not_built_is_unimplemented(stub: TranscriptionServiceStub) -> None:
+async def test_unimplemented_parameters_answer_unimplemented(stub: TranscriptionServiceStub) -> None:
     code, _, info = await refusal(
         stub, TranscribeRequest(config=TranscribeConfig(enhance_on_end=True, store_audio=True))
     )
@@ -133,7 +133,7 @@ async def test_a_failing_model_is_internal_and_keeps_its_secrets(stub: Transcrip
     assert "incident" in message
 
 
-async def test_audio_beyond_the_longest_session_ends_it_however_fast_it_came(stub: TranscriptionServiceStub) -> None:
+async def test_audio_beyond_the_session_limit_ends_a_fast_session(stub: TranscriptionServiceStub) -> None:
     config = TranscribeRequest(config=TranscribeConfig(encoding="mulaw", sample_rate=8000))
     silence = [TranscribeRequest(audio=b"\xff" * 64_000)] * 8
     code, message, info = await refusal(stub, config, *silence)
@@ -161,7 +161,7 @@ async def test_keepalive_counts_as_a_sign_of_life(stub: TranscriptionServiceStub
     assert kinds == ["session_begin", "session_end"]
 
 
-async def test_one_stream_more_than_there_is_room_for_is_refused_and_room_is_given_back(
+async def test_streams_beyond_the_limit_are_refused_until_one_ends(
     stub: TranscriptionServiceStub,
 ) -> None:
     calls = [stub.Transcribe() for _ in range(2)]
@@ -178,4 +178,4 @@ async def test_one_stream_more_than_there_is_room_for_is_refused_and_room_is_giv
             return
         except grpc.aio.AioRpcError:
             await asyncio.sleep(0.01)
-    pytest.fail("the room of cancelled streams was not given back")
+    pytest.fail("the places of cancelled streams were not freed")

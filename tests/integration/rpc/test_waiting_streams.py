@@ -1,4 +1,4 @@
-"""Streams that send no config: what they take from others."""
+"""Limits of streams that send no config."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from server.rpc.errors import ErrorInterceptor
 from server.rpc.requests import StreamLimits
 from server.rpc.transcription import TranscriptionServicer
 from server.vad.silero import SileroVad
-from tests.integration.rpc.conftest import PatientEngine
+from tests.integration.rpc.conftest import GatedEngine
 
 CONFIG = TranscribeRequest(config=TranscribeConfig())
 TENANTS = {name: uuid.uuid4() for name in ("greedy", "modest")}
 
 
 class NamingGate:
-    """A caller says its tenant; a name after a slash is a token."""
+    """Admits callers as the tenant that they name; after a slash they name a token."""
 
     async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
         name, _, token = authorization[0].partition("/")
@@ -38,7 +38,7 @@ class NamingGate:
 @pytest.fixture
 async def stub() -> AsyncIterator[TranscriptionServiceStub]:
     server = grpc.aio.server(interceptors=(ErrorInterceptor(), AuthInterceptor(NamingGate())))
-    servicer = TranscriptionServicer(PatientEngine(), SileroVad(), StreamLimits(60, 30), max_sessions=2)
+    servicer = TranscriptionServicer(GatedEngine(), SileroVad(), StreamLimits(60, 30), max_sessions=2)
     add_TranscriptionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -60,7 +60,7 @@ async def reason_of(call: Any) -> str:
     return info.reason
 
 
-async def test_streams_without_a_config_take_no_place_from_other_tenants(stub: Any) -> None:
+async def test_streams_without_config_occupy_no_place_of_other_tenants(stub: Any) -> None:
     silent = [open_stream(stub, "greedy") for _ in range(3)]
     await asyncio.sleep(0.3)
     outcomes = [reason_of(open_stream(stub, "greedy")) for _ in range(20)]
@@ -72,7 +72,7 @@ async def test_streams_without_a_config_take_no_place_from_other_tenants(stub: A
         call.cancel()
 
 
-async def test_a_token_is_shown_by_one_stream_at_a_time_and_by_the_next_when_that_is_gone(stub: Any) -> None:
+async def test_one_stream_at_a_time_may_wait_with_a_token(stub: Any) -> None:
     first = open_stream(stub, "greedy/token")
     await asyncio.sleep(0.3)
     assert await reason_of(open_stream(stub, "greedy/token")) == "TOO_MANY_SESSIONS"
@@ -83,9 +83,7 @@ async def test_a_token_is_shown_by_one_stream_at_a_time_and_by_the_next_when_tha
     assert (await again.read()).HasField("session_begin")
 
 
-async def test_a_config_that_does_not_come_is_not_waited_for_as_long_as_audio(
-    stub: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_timeout_for_the_config_is_shorter_than_for_audio(stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "_CONFIG_SECONDS", 0.2)
     assert await reason_of(open_stream(stub, "modest")) == "IDLE_TIMEOUT"
     call = open_stream(stub, "modest")

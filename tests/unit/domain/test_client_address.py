@@ -1,4 +1,4 @@
-"""Where a client is said to have connected from."""
+"""The address of a client."""
 
 import pytest
 
@@ -27,14 +27,14 @@ class Call:
         ("unix:", None, None),
         ("unix:/tmp/socket", "198.51.100.7", "198.51.100.7"),
         ("ipv4:127.0.0.1:5000", "198.51.100.7", "198.51.100.7"),
-        # The client wrote the first, our proxy appended the last.
+        # The client sent the first address, our proxy appended the last one.
         ("ipv4:10.0.0.3:5000", "6.6.6.6, 198.51.100.7", "198.51.100.7"),
         ("ipv4:10.0.0.3:5000", "nonsense", "10.0.0.3"),
         ("ipv4:10.0.0.3:5000", "", "10.0.0.3"),
-        # Nobody of ours is there.
+        # Our proxies have no public address.
         ("ipv4:8.8.8.8:5000", "1.2.3.4", "8.8.8.8"),
         ("nonsense", None, None),
     ],
 )
-def test_only_the_last_hop_is_believed(peer: str, forwarded: str | None, expected: str | None) -> None:
+def test_only_the_last_hop_is_trusted(peer: str, forwarded: str | None, expected: str | None) -> None:
     assert client_ip(Call(peer, forwarded)) == expected

@@ -122,7 +122,7 @@ class Recorded:
 FLUSH = Checked(TranscribeRequest(control=TranscribeControl(flush=TranscribeControl.Flush())))
 
 
-async def test_recorded_audio_past_the_limit_never_waits_and_is_read_back_in_full() -> None:
+async def test_recorded_audio_past_the_limit_never_waits_and_is_read_back() -> None:
     recorded = Recorded(10_000)
     async with asyncio.timeout(5):
         for _ in range(300):

@@ -55,7 +55,7 @@ def call(recorder: SessionRecorder) -> RecordedCall:
     return call
 
 
-async def test_suppressed_speech_cut_by_the_end_of_audio_is_after_the_resume_point(
+async def test_speech_suppressed_at_the_end_of_audio_follows_the_resume_point(
     call: RecordedCall, recorder: SessionRecorder
 ) -> None:
     await call._writer.write(suppressed("2.25", "3"))
@@ -64,7 +64,7 @@ async def test_suppressed_speech_cut_by_the_end_of_audio_is_after_the_resume_poi
     assert recorder.progress().utterances == 0
 
 
-async def test_suppressed_speech_ended_by_silence_is_before_the_resume_point(
+async def test_speech_suppressed_before_silence_precedes_the_resume_point(
     call: RecordedCall, recorder: SessionRecorder
 ) -> None:
     await call._writer.write(suppressed("1.25", "2"))

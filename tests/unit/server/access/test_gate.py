@@ -1,4 +1,4 @@
-"""Who is let in, how often Postgres is asked, and what happens while it is away."""
+"""Admission of calls, lookups in Postgres, and its outages."""
 
 import asyncio
 from collections import Counter
@@ -24,11 +24,11 @@ DEFAULTS = TenantLimits(max_sessions=9, requests_per_second=1000)
 
 @dataclass
 class Store:
-    """Stands for Postgres: what it knows, and what it was asked."""
+    """A substitute for Postgres that counts lookups."""
 
     grants: dict[bytes, Grant] = field(default_factory=dict)
-    asked: Counter[bytes] = field(default_factory=Counter)
-    is_away: bool = False
+    lookups: Counter[bytes] = field(default_factory=Counter)
+    is_unavailable: bool = False
     now: float = 1000.0
     uses: list[Any] = field(default_factory=list)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
@@ -37,9 +37,9 @@ class Store:
         self.answering.set()
 
     async def find(self, secret: Secret) -> Grant | None:
-        self.asked[secret.hash] += 1
+        self.lookups[secret.hash] += 1
         await self.answering.wait()
-        if self.is_away:
+        if self.is_unavailable:
             raise StorageUnavailable("the database does not answer")
         return self.grants.get(secret.hash)
 
@@ -72,7 +72,7 @@ async def admit(gate: KeyGate, text: str, method: str = "ListSessions", address:
     return await gate.admit(method, [f"Bearer {text}"], address)
 
 
-async def test_a_key_gives_its_tenant_and_limits(gate: KeyGate, store: Store) -> None:
+async def test_a_key_admits_its_tenant_with_its_limits(gate: KeyGate, store: Store) -> None:
     key = new_key()
     grant = store.add(key, limits=TenantLimits(max_sessions=1))
     caller = await admit(gate, key)
@@ -81,7 +81,7 @@ async def test_a_key_gives_its_tenant_and_limits(gate: KeyGate, store: Store) ->
     assert store.uses == [grant.key_id]
 
 
-async def test_postgres_is_asked_once_in_seconds_however_many_call(gate: KeyGate, store: Store) -> None:
+async def test_concurrent_and_repeated_calls_with_a_key_need_one_lookup(gate: KeyGate, store: Store) -> None:
     key = new_key()
     store.add(key)
     store.answering.clear()
@@ -90,16 +90,16 @@ async def test_postgres_is_asked_once_in_seconds_however_many_call(gate: KeyGate
     calls[0].cancel()
     store.answering.set()
     assert len({caller.key_id for caller in await asyncio.gather(*calls[1:])}) == 1
-    assert store.asked[hash_of(key)] == 1
+    assert store.lookups[hash_of(key)] == 1
     store.now += 4.9
     await admit(gate, key)
-    assert store.asked[hash_of(key)] == 1
+    assert store.lookups[hash_of(key)] == 1
     store.now += 0.2
     await admit(gate, key)
-    assert store.asked[hash_of(key)] == 2
+    assert store.lookups[hash_of(key)] == 2
 
 
-async def test_a_key_that_was_revoked_is_refused_after_seconds(gate: KeyGate, store: Store) -> None:
+async def test_a_revoked_key_is_refused_when_its_cached_grant_expires(gate: KeyGate, store: Store) -> None:
     key = new_key()
     grant = store.add(key)
     await admit(gate, key)
@@ -110,38 +110,38 @@ async def test_a_key_that_was_revoked_is_refused_after_seconds(gate: KeyGate, st
         await admit(gate, key)
 
 
-async def test_a_key_that_expires_is_refused_at_once_though_it_is_remembered(gate: KeyGate, store: Store) -> None:
+async def test_an_expired_key_is_refused_at_once_although_it_is_cached(gate: KeyGate, store: Store) -> None:
     key = new_key()
     store.add(key, expires_at=datetime.now(UTC) + timedelta(milliseconds=50))
     await admit(gate, key)
     await asyncio.sleep(0.1)
     with pytest.raises(Unauthenticated):
         await admit(gate, key)
-    assert store.asked[hash_of(key)] == 1
+    assert store.lookups[hash_of(key)] == 1
 
 
-async def test_a_wrong_key_is_remembered_too(gate: KeyGate, store: Store) -> None:
+async def test_a_wrong_key_is_cached(gate: KeyGate, store: Store) -> None:
     key = new_key()
     for _ in range(100):
         with pytest.raises(Unauthenticated):
             await admit(gate, key)
-    assert store.asked[hash_of(key)] == 1
+    assert store.lookups[hash_of(key)] == 1
 
 
-async def test_while_postgres_is_away_only_remembered_keys_are_served(gate: KeyGate, store: Store) -> None:
+async def test_cached_keys_are_admitted_while_postgres_is_unavailable(gate: KeyGate, store: Store) -> None:
     known, unknown = new_key(), new_key()
     store.add(known)
     store.add(unknown)
     await admit(gate, known)
-    store.is_away = True
+    store.is_unavailable = True
     await admit(gate, known)
     with pytest.raises(StorageUnavailable):
         await admit(gate, unknown)
-    store.is_away = False
+    store.is_unavailable = False
     await admit(gate, unknown)
 
 
-async def test_keys_that_wait_for_postgres_are_no_more_than_so_many(gate: KeyGate, store: Store) -> None:
+async def test_concurrent_lookups_are_bounded(gate: KeyGate, store: Store) -> None:
     store.answering.clear()
     calls = [asyncio.create_task(admit(gate, new_key(), address=f"192.0.2.{n}")) for n in range(1010)]
     async with asyncio.timeout(30):
@@ -156,12 +156,12 @@ async def test_keys_that_wait_for_postgres_are_no_more_than_so_many(gate: KeyGat
     "authorization",
     [[], [""], ["Bearer"], ["Bearer nonsense"], [new_key()], [f"Basic {new_key()}"], [f"Bearer {new_key()}"] * 2],
 )
-async def test_what_is_no_key_is_refused_without_a_question(
+async def test_malformed_credentials_are_refused_without_a_lookup(
     gate: KeyGate, store: Store, authorization: list[str]
 ) -> None:
     with pytest.raises(Unauthenticated):
         await gate.admit("ListSessions", authorization, None)
-    assert not store.asked
+    assert not store.lookups
 
 
 async def test_the_scheme_is_read_in_any_case(gate: KeyGate, store: Store) -> None:
@@ -170,7 +170,7 @@ async def test_the_scheme_is_read_in_any_case(gate: KeyGate, store: Store) -> No
     await gate.admit("ListSessions", [f"bearer  {key} "], None)
 
 
-async def test_a_scope_that_is_lacking_is_named(gate: KeyGate, store: Store) -> None:
+async def test_a_missing_scope_is_named(gate: KeyGate, store: Store) -> None:
     key = new_key()
     store.add(key)
     with pytest.raises(PermissionDenied, match="sessions:write"):
@@ -178,20 +178,20 @@ async def test_a_scope_that_is_lacking_is_named(gate: KeyGate, store: Store) -> 
     assert store.uses == []
 
 
-async def test_a_token_is_good_for_a_live_session_only_and_asked_for_every_time(gate: KeyGate, store: Store) -> None:
+async def test_a_token_allows_live_sessions_only_and_is_looked_up_every_time(gate: KeyGate, store: Store) -> None:
     token = new_token()
     store.add(token)
     for method in SCOPES.keys() - {"Transcribe"}:
         with pytest.raises(Unauthenticated):
             await admit(gate, token, method)
-    assert not store.asked
+    assert not store.lookups
     for _ in range(2):
         assert (await admit(gate, token, "Transcribe")).token_hash == hash_of(token)
-    assert store.asked[hash_of(token)] == 2
+    assert store.lookups[hash_of(token)] == 2
 
 
 @pytest.mark.parametrize("ended", [{"revoked_at": datetime.now(UTC)}, {"expires_at": datetime.now(UTC)}])
-async def test_a_key_and_a_token_that_ended_are_remembered_like_unknown_ones(
+async def test_revoked_and_expired_keys_and_tokens_are_cached_like_unknown_ones(
     gate: KeyGate, store: Store, ended: dict[str, Any]
 ) -> None:
     key, token = new_key(), new_token()
@@ -200,22 +200,22 @@ async def test_a_key_and_a_token_that_ended_are_remembered_like_unknown_ones(
         for _ in range(9):
             with pytest.raises(Unauthenticated):
                 await admit(gate, text, "Transcribe")
-        assert store.asked[hash_of(text)] == 1
+        assert store.lookups[hash_of(text)] == 1
     for _ in range(31):
         store.add(another := new_key(), **ended)
         with pytest.raises(Unauthenticated):
             await admit(gate, another)
-    # They were wrong keys: what else comes from there is looked up two at a time.
+    # They count as wrong keys: further keys from the address are looked up two at a time.
     store.answering.clear()
-    asked = store.asked.total()
-    guesses = [asyncio.create_task(admit(gate, new_key())) for _ in range(9)]
+    lookups = store.lookups.total()
+    attempts = [asyncio.create_task(admit(gate, new_key())) for _ in range(9)]
     await asyncio.sleep(0.1)
-    assert store.asked.total() == asked + 2
+    assert store.lookups.total() == lookups + 2
     store.answering.set()
-    await asyncio.gather(*guesses, return_exceptions=True)
+    await asyncio.gather(*attempts, return_exceptions=True)
 
 
-async def test_a_key_that_was_revoked_was_not_good(gate: KeyGate, store: Store) -> None:
+async def test_a_revoked_key_does_not_count_as_valid_before(gate: KeyGate, store: Store) -> None:
     key = new_key()
     grant = store.add(key)
     grants = Grants(store.find, clock=lambda: store.now)
@@ -229,7 +229,7 @@ async def test_a_key_that_was_revoked_was_not_good(gate: KeyGate, store: Store) 
     assert not grants.was_valid(secret)
 
 
-async def test_a_token_is_shown_so_often_and_takes_no_calls_of_its_tenant(gate: KeyGate, store: Store) -> None:
+async def test_tokens_have_a_rate_limit_apart_from_that_of_the_tenant(gate: KeyGate, store: Store) -> None:
     key, token = new_key(), new_token()
     grant = store.add(key, limits=TenantLimits(requests_per_second=1))
     store.add(token, tenant_id=grant.tenant_id, limits=grant.limits)
@@ -237,53 +237,53 @@ async def test_a_token_is_shown_so_often_and_takes_no_calls_of_its_tenant(gate: 
         await admit(gate, token, "Transcribe")
     with pytest.raises(RateLimited, match="the token"):
         await admit(gate, token, "Transcribe")
-    assert store.asked[hash_of(token)] == 10
+    assert store.lookups[hash_of(token)] == 10
     await admit(gate, key)
 
 
-async def guess(gate: KeyGate, count: int, address: str = "192.0.2.1") -> None:
+async def send_wrong_keys(gate: KeyGate, count: int, address: str = "192.0.2.1") -> None:
     for _ in range(count):
         with pytest.raises(Unauthenticated):
             await admit(gate, new_key(), address=address)
 
 
-async def test_wrong_keys_do_not_lock_out_the_good_ones_of_their_address(gate: KeyGate, store: Store) -> None:
+async def test_wrong_keys_do_not_block_valid_ones_from_the_same_address(gate: KeyGate, store: Store) -> None:
     key, token = new_key(), new_token()
     store.add(key)
     store.add(token)
-    await guess(gate, 100)
+    await send_wrong_keys(gate, 100)
     await admit(gate, key)
     await admit(gate, token, "Transcribe")
 
 
-async def test_an_address_of_many_wrong_keys_asks_postgres_two_at_a_time(gate: KeyGate, store: Store) -> None:
+async def test_an_address_with_many_wrong_keys_has_two_concurrent_lookups(gate: KeyGate, store: Store) -> None:
     used, late, stranger = new_key(), new_key(), new_key()
     for key in (used, late, stranger):
         store.add(key)
     await admit(gate, used)
-    await guess(gate, 31)
+    await send_wrong_keys(gate, 31)
     store.now += 60
-    asked = store.asked.total()
+    lookups = store.lookups.total()
     store.answering.clear()
-    guesses = [asyncio.create_task(admit(gate, new_key())) for _ in range(50)]
+    attempts = [asyncio.create_task(admit(gate, new_key())) for _ in range(50)]
     await asyncio.sleep(0.1)
-    assert store.asked.total() == asked + 2
+    assert store.lookups.total() == lookups + 2
     with pytest.raises(RateLimited, match="this address") as refused:
         await admit(gate, late)
     assert refused.value.retry_after_seconds == 1
-    # A key that was good, and one from elsewhere, are asked for beside them.
+    # A key that was valid before, and one from another address, are looked up beside them.
     others = [asyncio.create_task(admit(gate, used)), asyncio.create_task(admit(gate, stranger, address="192.0.2.2"))]
     await asyncio.sleep(0.1)
-    assert store.asked[hash_of(used)] == 2
-    assert store.asked[hash_of(stranger)] == 1
+    assert store.lookups[hash_of(used)] == 2
+    assert store.lookups[hash_of(stranger)] == 1
     store.answering.set()
     await asyncio.gather(*others)
-    ended = Counter(type(each) for each in await asyncio.gather(*guesses, return_exceptions=True))
+    ended = Counter(type(each) for each in await asyncio.gather(*attempts, return_exceptions=True))
     assert ended == {Unauthenticated: 2, RateLimited: 48}
     await admit(gate, late)
 
 
-async def test_one_client_with_an_old_key_does_not_lock_out_its_neighbours(gate: KeyGate, store: Store) -> None:
+async def test_repeating_a_revoked_key_does_not_block_other_clients_at_the_address(gate: KeyGate, store: Store) -> None:
     old, good = new_key(), new_key()
     store.add(good)
     store.add(old, revoked_at=datetime.now(UTC))
@@ -296,19 +296,19 @@ async def test_one_client_with_an_old_key_does_not_lock_out_its_neighbours(gate:
     await admit(gate, good)
 
 
-async def test_one_who_has_a_network_of_addresses_is_one(gate: KeyGate, store: Store) -> None:
+async def test_wrong_keys_from_one_ipv6_network_are_counted_together(gate: KeyGate, store: Store) -> None:
     for number in range(31):
-        await guess(gate, 1, f"2001:db8::{number:x}")
-    asked = store.asked.total()
+        await send_wrong_keys(gate, 1, f"2001:db8::{number:x}")
+    lookups = store.lookups.total()
     store.answering.clear()
-    guesses = [asyncio.create_task(admit(gate, new_key(), address=f"2001:db8::{n:x}")) for n in range(9)]
+    attempts = [asyncio.create_task(admit(gate, new_key(), address=f"2001:db8::{n:x}")) for n in range(9)]
     await asyncio.sleep(0.1)
-    assert store.asked.total() == asked + 2
+    assert store.lookups.total() == lookups + 2
     store.answering.set()
-    await asyncio.gather(*guesses, return_exceptions=True)
+    await asyncio.gather(*attempts, return_exceptions=True)
 
 
-async def test_a_tenant_s_calls_are_counted_over_all_its_keys(gate: KeyGate, store: Store) -> None:
+async def test_the_rate_limit_of_a_tenant_counts_all_its_keys(gate: KeyGate, store: Store) -> None:
     first, second = new_key(), new_key()
     grant = store.add(first, limits=TenantLimits(requests_per_second=1))
     store.add(second, tenant_id=grant.tenant_id, limits=grant.limits)
@@ -322,24 +322,24 @@ async def test_a_tenant_s_calls_are_counted_over_all_its_keys(gate: KeyGate, sto
     await admit(gate, other)
 
 
-async def test_without_authentication_everyone_is_the_default_tenant() -> None:
+async def test_without_authentication_every_caller_is_the_default_tenant() -> None:
     caller = await OpenGate().admit("CreateKey", ["Bearer whatever"], None)
     assert (caller.tenant_id, caller.key_id, caller.limits) == (DEFAULT_TENANT_ID, None, TenantLimits())
 
 
-async def test_who_was_admitted_goes_on_until_the_key_is_revoked(gate: KeyGate, store: Store) -> None:
+async def test_a_long_call_may_continue_until_its_key_is_revoked(gate: KeyGate, store: Store) -> None:
     key = new_key()
     grant = store.add(key, limits=TenantLimits(requests_per_second=0.01))
-    shown = [f"Bearer {key}"]
+    authorization = [f"Bearer {key}"]
     await admit(gate, key)
     for _ in range(5):
-        await gate.readmit("WatchSessions", shown)
-    assert store.uses == [grant.key_id], "it is no call, and counts against no limit"
+        await gate.readmit("WatchSessions", authorization)
+    assert store.uses == [grant.key_id], "a readmission is not a call, and counts against no limit"
     with pytest.raises(PermissionDenied):
-        await gate.readmit("CreateKey", shown)
+        await gate.readmit("CreateKey", authorization)
     store.grants[hash_of(key)] = replace(grant, revoked_at=datetime.now(UTC))
     store.now += 6
     with pytest.raises(Unauthenticated):
-        await gate.readmit("WatchSessions", shown)
+        await gate.readmit("WatchSessions", authorization)
     with pytest.raises(Unauthenticated):
         await gate.readmit("WatchSessions", [])

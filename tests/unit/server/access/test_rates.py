@@ -30,26 +30,26 @@ def test_a_burst_is_served_and_then_one_at_a_time(rates: Rates, clock: Clock) ->
     assert rates.take("a", 2, 3) == 0.5
 
 
-def test_a_pause_fills_no_more_than_a_burst(rates: Rates, clock: Clock) -> None:
+def test_a_bucket_refills_to_its_burst_only(rates: Rates, clock: Clock) -> None:
     rates.take("a", 2, 3)
     clock.now += 3600
     assert [rates.take("a", 2, 3) > 0 for _ in range(4)] == [False, False, False, True]
 
 
-def test_one_does_not_take_from_another(rates: Rates) -> None:
+def test_buckets_are_independent(rates: Rates) -> None:
     assert rates.take("a", 1, 1) == 0
     assert rates.take("b", 1, 1) == 0
     assert rates.take("a", 1, 1) > 0
 
 
-def test_asking_for_the_wait_takes_nothing(rates: Rates) -> None:
+def test_wait_takes_nothing_from_the_bucket(rates: Rates) -> None:
     assert rates.wait("a", 1, 1) == 0
     assert len(rates) == 0
     rates.take("a", 1, 1)
     assert rates.wait("a", 1, 1) == rates.wait("a", 1, 1) == 1
 
 
-def test_a_crowd_does_not_fill_the_memory(rates: Rates) -> None:
+def test_the_number_of_buckets_is_bounded(rates: Rates) -> None:
     for number in range(1000):
         rates.take(number, 1, 1)
     assert len(rates) == 3

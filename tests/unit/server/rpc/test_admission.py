@@ -6,7 +6,7 @@ from server.session.errors import NoCapacity
 MOST = 3.0
 
 
-def test_a_server_that_was_behind_has_caught_up_at_half_of_the_wait() -> None:
+def test_a_backlog_ends_below_half_of_the_limit() -> None:
     backlog = Backlog(MOST)
     assert not backlog.is_behind(2.9)
     assert backlog.is_behind(3.1)
@@ -15,7 +15,7 @@ def test_a_server_that_was_behind_has_caught_up_at_half_of_the_wait() -> None:
     assert not backlog.is_behind(2.9)
 
 
-def test_there_are_so_many_places_and_one_that_is_left_is_free() -> None:
+def test_places_are_limited_and_reused() -> None:
     admission = Admission(2, MOST, lambda _: 0.0)
     with admission.place("a", "acme"):
         with admission.place("b", "acme"), pytest.raises(NoCapacity, match="as many sessions as it can"):
@@ -24,15 +24,15 @@ def test_there_are_so_many_places_and_one_that_is_left_is_free() -> None:
             pass
 
 
-def test_nobody_is_let_in_while_utterances_wait_too_long() -> None:
+def test_sessions_are_refused_while_the_queue_delay_is_above_the_limit() -> None:
     admission = Admission(5, MOST, lambda _: 3.1)
     with admission.place("a", "acme"), pytest.raises(NoCapacity, match="behind"), admission.place("b", "acme"):
         pass
     with admission.place("c", "acme"):
-        pass  # with no session left there is nobody to be hurt
+        pass  # without another session no client would wait longer
 
 
-def test_a_session_whose_text_takes_long_keeps_nobody_out_if_others_do_not_wait() -> None:
+def test_the_lag_of_one_session_refuses_no_others() -> None:
     admission = Admission(5, MOST, lambda _: 0.0)
     with admission.place("a", "acme") as lag:
         lag.handed_over(0)
@@ -40,21 +40,21 @@ def test_a_session_whose_text_takes_long_keeps_nobody_out_if_others_do_not_wait(
             pass
 
 
-def test_a_server_that_is_behind_lets_in_who_continues_a_session_of_its_own_and_nobody_else() -> None:
+def test_a_backlogged_server_admits_only_clients_that_resume_its_sessions() -> None:
     waits = [0.0]
     admission = Admission(5, MOST, lambda _: waits[0])
     with admission.place("a", "acme"), admission.place("b", "acme"):
         with admission.place("left", "acme"):
             pass
         waits[0] = 3.1
-        with admission.place("continues left", "acme", "left"), admission.place("continues b", "acme", "b"):
+        with admission.place("resumes left", "acme", "left"), admission.place("resumes b", "acme", "b"):
             pass
         for other in ("", "another server's"):
             with pytest.raises(NoCapacity, match="behind"), admission.place("c", "acme", other):
                 pass
 
 
-def test_a_session_that_left_long_ago_is_not_the_server_s_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_ended_a_minute_ago_gives_no_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("server.rpc.admission.time.monotonic", lambda: now)
     waits = [0.0]
@@ -72,7 +72,7 @@ def test_a_session_that_left_long_ago_is_not_the_server_s_any_more(monkeypatch: 
             pass
 
 
-def test_a_full_server_lets_in_who_continues_a_session_that_runs_once_that_has_left() -> None:
+def test_a_full_server_admits_a_client_that_resumes_a_running_session() -> None:
     admission = Admission(1, MOST, lambda _: 0.0)
     with admission.place("a", "acme"):
         admission.refuse_when_full("acme", "a")
@@ -82,7 +82,7 @@ def test_a_full_server_lets_in_who_continues_a_session_that_runs_once_that_has_l
         admission.refuse_when_full("acme", "a")
 
 
-def test_a_tenant_whose_sessions_wait_for_each_other_is_refused_and_another_is_not() -> None:
+def test_only_the_tenant_with_a_queue_delay_is_refused() -> None:
     late = {"flood": 3.1, "other": 0.4}
     admission = Admission(9, MOST, lambda tenant: late[str(tenant)])
     with admission.place("a", "other"), admission.place("b", "other"):
@@ -91,7 +91,7 @@ def test_a_tenant_whose_sessions_wait_for_each_other_is_refused_and_another_is_n
         admission.refuse_when_full("other")
 
 
-def test_a_tenant_that_was_behind_has_caught_up_at_half_of_the_wait() -> None:
+def test_the_backlog_of_a_tenant_ends_below_half_of_the_limit() -> None:
     late = {"flood": 0.0}
     admission = Admission(9, MOST, lambda tenant: late[str(tenant)])
     with admission.place("a", "flood"):
@@ -104,7 +104,7 @@ def test_a_tenant_that_was_behind_has_caught_up_at_half_of_the_wait() -> None:
                 admission.refuse_when_full("flood")
 
 
-def test_one_tenant_leaves_places_to_others() -> None:
+def test_a_tenant_cannot_occupy_the_places_of_others() -> None:
     admission = Admission(4, MOST, lambda _: 0.0, tenant_share=0.75)
     with admission.place("1", "acme"), admission.place("2", "acme"), admission.place("3", "acme"):
         with pytest.raises(NoCapacity, match="of one tenant"):

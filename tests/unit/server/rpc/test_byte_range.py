@@ -18,7 +18,7 @@ from server.rpc.byte_range import ByteRange, RangeNotSatisfiable, requested_rang
         ("Bytes= 0-99 ", (0, 100)),
     ],
 )
-def test_one_range_is_cut_to_the_file(header: str, part: tuple[int, int]) -> None:
+def test_a_range_is_limited_to_the_file(header: str, part: tuple[int, int]) -> None:
     assert requested_range(header, 1000) == ByteRange(*part)
 
 
@@ -34,7 +34,7 @@ def test_a_range_outside_the_file_cannot_be_satisfied(header: str) -> None:
     ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=9-3", "bytes=0-1,5-6", "lines=0-1", "bytes=-1-2",
      "bytes=+1-2", "bytes=٣-٤", f"bytes={'9' * 5000}-"],
 )  # fmt: skip
-def test_what_is_no_single_range_counts_as_none(header: str) -> None:
+def test_headers_without_a_single_range_are_ignored(header: str) -> None:
     assert requested_range(header, 1000) is None
 
 
@@ -44,7 +44,7 @@ def test_an_empty_file_has_no_ranges() -> None:
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 200))
-def test_a_part_is_what_slicing_gives(first: int, last: int, size: int) -> None:
+def test_a_range_equals_a_slice(first: int, last: int, size: int) -> None:
     data = bytes(range(200))[:size]
     try:
         part = requested_range(f"bytes={first}-{last}", size)

@@ -98,11 +98,11 @@ def test_an_unknown_language_tag_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(("tag", "language"), [("nb-NO", "no"), ("fil-PH", "tl"), ("iw", "he"), ("cmn-Hans-CN", "zh")])
-def test_languages_that_browsers_name_otherwise_are_known(tag: str, language: str) -> None:
+def test_language_codes_of_browsers_are_converted(tag: str, language: str) -> None:
     assert language_of(tag) == language
 
 
-def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+def test_the_refusal_of_an_unknown_model_lists_the_known_ones() -> None:
     with pytest.raises(InvalidModel, match="no model 'huge': use one of accurate, fast"):
         parse(model="huge")
 
@@ -130,6 +130,6 @@ def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any
         {"enhance_on_end": True, "store_audio": True},
     ],
 )
-def test_what_is_not_built_yet_says_so(fields: dict[str, Any]) -> None:
+def test_unimplemented_parameters_are_refused_as_such(fields: dict[str, Any]) -> None:
     with pytest.raises(NotBuilt, match="not supported by this server yet"):
         parse(**fields)

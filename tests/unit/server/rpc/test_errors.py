@@ -61,7 +61,7 @@ async def test_the_operator_is_told_which_part_is_away_and_the_client_that_stora
             "reason": str(error),
         }
     ]
-    public = "the storage of the service is not available now: try again in a while"
+    public = "the storage of the service is unavailable: try again later"
     assert (context.code, context.message) == (grpc.StatusCode.UNAVAILABLE, public)
     assert in_words(error) == ("unavailable", public)
     assert ending_of(error).error == f"unavailable: {public}"

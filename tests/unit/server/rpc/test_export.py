@@ -12,7 +12,7 @@ def rendered(renderer: Renderer, *utterances: Utterance) -> str:
     return renderer.begin() + "".join(renderer.push(each) for each in utterances) + renderer.end()
 
 
-def test_text_has_an_utterance_a_line() -> None:
+def test_text_has_one_line_for_each_utterance() -> None:
     broken = Utterance(5.0, 6.0, " two\nlines ", 0.9, "en")
     assert rendered(TextRenderer(), HELLO, broken) == "Hello, world.\ntwo lines\n"
     assert rendered(TextRenderer()) == ""
@@ -35,12 +35,12 @@ def test_vtt_has_its_head_and_escapes() -> None:
     assert rendered(VttRenderer(CaptionOptions())) == "WEBVTT\n\n"
 
 
-def test_hours_go_on_behind_99() -> None:
+def test_hours_may_have_three_digits() -> None:
     late = Utterance(360_000.0, 360_001.0, "late", 0.8, "en")
     assert "100:00:00.000 --> 100:00:01.000" in rendered(VttRenderer(CaptionOptions()), late)
 
 
 def test_json_has_the_shape_of_the_stored_document() -> None:
-    for said in ([], [HELLO], [HELLO, LATER]):
-        stored = json.loads(document("sess_1", "en", 4000.5, said))
-        assert json.loads(rendered(JsonRenderer("sess_1", "en", 4000.5), *said)) == stored
+    for finals in ([], [HELLO], [HELLO, LATER]):
+        stored = json.loads(document("sess_1", "en", 4000.5, finals))
+        assert json.loads(rendered(JsonRenderer("sess_1", "en", 4000.5), *finals)) == stored

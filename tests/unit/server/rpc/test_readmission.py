@@ -11,7 +11,7 @@ from server.rpc.readmission import while_admitted
 
 
 class Gate(OpenGate):
-    """Answers as told, one after the other, and then with the last for ever."""
+    """Answers with the given answers in turn, and then with the last one forever."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.answers = list(answers)
@@ -25,11 +25,11 @@ class Gate(OpenGate):
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readmission, "READMIT_SECONDS", 0.01)
 
 
-async def test_a_call_ends_with_its_key_and_not_while_nobody_can_tell() -> None:
+async def test_a_call_ends_with_its_key_but_not_by_an_outage() -> None:
     gate = Gate(None, StorageUnavailable("away"), Unauthenticated())
     with pytest.raises(Unauthenticated):
         async with while_admitted(gate, "GetAudio", ["Bearer x"]):
@@ -41,7 +41,7 @@ async def test_a_call_ends_with_its_key_and_not_while_nobody_can_tell() -> None:
     assert current.cancelling() == 0
 
 
-async def test_a_call_whose_key_stays_good_ends_as_ever_and_asks_no_more() -> None:
+async def test_checks_end_with_a_call_whose_key_stays_valid() -> None:
     gate = Gate(None)
     async with while_admitted(gate, "GetAudio", []):
         await asyncio.sleep(0.05)
@@ -54,7 +54,7 @@ async def test_a_call_whose_key_stays_good_ends_as_ever_and_asks_no_more() -> No
             raise ValueError("its own")
 
 
-async def test_a_client_that_goes_away_is_no_refusal() -> None:
+async def test_a_disconnect_is_not_reported_as_a_refusal() -> None:
     async def download() -> None:
         async with while_admitted(Gate(None), "GetAudio", []):
             await asyncio.sleep(10)

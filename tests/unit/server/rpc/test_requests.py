@@ -36,7 +36,7 @@ async def test_half_close_ends_like_end() -> None:
 
 
 @pytest.mark.parametrize("first", [[], [AUDIO], [END], [TranscribeRequest()]])
-async def test_anything_but_config_first_is_refused(first: list[TranscribeRequest]) -> None:
+async def test_a_first_message_other_than_config_is_refused(first: list[TranscribeRequest]) -> None:
     with pytest.raises(InvalidMessage, match="config"):
         await read(*first)
 
@@ -77,12 +77,12 @@ async def test_a_silent_client_times_out() -> None:
         await read(CONFIG, AUDIO, pause=0.1, limits=StreamLimits(10, 0.05))
 
 
-async def test_a_session_that_goes_on_and_on_is_ended() -> None:
+async def test_a_session_ends_at_its_limit() -> None:
     with pytest.raises(SessionTimeout):
         await read(CONFIG, *[AUDIO] * 50, pause=0.01, limits=StreamLimits(0.1, 10))
 
 
-async def test_what_was_received_before_the_end_is_given_out_all_the_same() -> None:
+async def test_requests_received_before_the_deadline_are_read_after_it() -> None:
     async def received() -> AsyncIterator[TranscribeRequest]:
         for request in (CONFIG, AUDIO, AUDIO, AUDIO):
             yield request
@@ -90,15 +90,15 @@ async def test_what_was_received_before_the_end_is_given_out_all_the_same() -> N
 
     reader = RequestStream(received(), StreamLimits(0.05, 10))
     await reader.read_config()
-    given = []
+    received_audio = []
     with pytest.raises(SessionTimeout):
         async for audio in reader.read(AudioFormat()):
-            given.append(audio)
+            received_audio.append(audio)
             await asyncio.sleep(0.1)
-    assert len(given) == 3
+    assert len(received_audio) == 3
 
 
-async def test_a_stream_that_never_pauses_is_ended_too() -> None:
+async def test_a_stream_without_pauses_ends_at_its_limit() -> None:
     async def endless() -> AsyncIterator[TranscribeRequest]:
         yield CONFIG
         while True:

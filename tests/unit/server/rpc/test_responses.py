@@ -22,7 +22,7 @@ def test_a_final_carries_its_words() -> None:
     ]
 
 
-def test_suppressed_speech_is_a_warning_that_says_where_and_why() -> None:
+def test_suppressed_speech_is_a_warning_with_times_and_reason() -> None:
     warning = response_of(SpeechSuppressed(1.25, 3.0, "no_speech"), "sess_0").warning
     assert warning.code == "speech_suppressed"
     assert dict(warning.details) == {"start": "1.25", "end": "3", "reason": "no_speech"}
@@ -35,6 +35,6 @@ def test_long_times_of_suppressed_speech_keep_their_precision() -> None:
     assert (warning.details["start"], warning.details["end"]) == ("14400.123438", "0")
 
 
-def test_a_file_sent_as_raw_samples_is_a_warning_that_names_its_format() -> None:
+def test_a_container_sent_as_raw_samples_is_a_warning_with_its_format() -> None:
     warning = response_of(ContainerFound("webm"), "sess_0").warning
     assert (warning.code, dict(warning.details)) == ("container_audio", {"format": "webm"})

@@ -1,4 +1,4 @@
-"""How many streams may wait to begin."""
+"""Limits of streams that wait to begin."""
 
 from contextlib import ExitStack
 from uuid import uuid4
@@ -15,7 +15,7 @@ def caller(max_sessions: int | None = None, token: bytes | None = None) -> Calle
     return Caller(uuid4(), TenantLimits(max_sessions=max_sessions), token_hash=token)
 
 
-def test_a_tenant_has_no_more_than_it_may_have_sessions_and_the_others_have_theirs() -> None:
+def test_waiting_streams_of_a_tenant_are_limited_like_its_sessions() -> None:
     streams, greedy, modest = Streams(9), caller(2), caller(2)
     with ExitStack() as open_streams:
         for _ in range(2):
@@ -29,7 +29,7 @@ def test_a_tenant_has_no_more_than_it_may_have_sessions_and_the_others_have_thei
         pass
 
 
-def test_all_tenants_together_have_no_more_than_so_many() -> None:
+def test_waiting_streams_of_all_tenants_are_limited() -> None:
     streams = Streams(2)
     with streams.waiting(caller()), streams.waiting(caller()), pytest.raises(NoCapacity), streams.waiting(caller()):
         pass
@@ -37,7 +37,7 @@ def test_all_tenants_together_have_no_more_than_so_many() -> None:
         pass
 
 
-def test_a_token_is_shown_by_one_stream_at_a_time() -> None:
+def test_one_stream_at_a_time_may_wait_with_a_token() -> None:
     streams, first = Streams(9), caller(5, b"t")
     with streams.waiting(first):
         with pytest.raises(TooManySessions), streams.waiting(first):

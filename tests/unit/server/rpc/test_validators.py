@@ -12,16 +12,16 @@ def test_a_tag_is_strong_quoted_and_of_the_content_alone() -> None:
 
 
 @pytest.mark.parametrize("header", [TAG, f"W/{TAG}", f'"other", {TAG}', f' W/"x" ,W/{TAG} ', "*"])
-def test_a_client_that_has_the_file_is_told_so(header: str) -> None:
+def test_a_client_that_has_the_file_receives_not_modified(header: str) -> None:
     assert is_unchanged(header, TAG)
 
 
 @pytest.mark.parametrize("header", ["", '"other"', TAG.strip('"'), "**", f"{TAG}x", ("," + TAG) * 9000])
-def test_a_client_that_has_another_file_gets_this_one(header: str) -> None:
+def test_a_client_that_has_another_file_receives_this_one(header: str) -> None:
     assert not is_unchanged(header, TAG)
 
 
-def test_a_part_is_given_of_the_same_file_only() -> None:
+def test_a_range_applies_to_the_same_file_only() -> None:
     assert may_take_part("", TAG)
     assert may_take_part(TAG, TAG)
     for other in ('"other"', f"W/{TAG}", "Mon, 30 Nov 2026 12:00:00 GMT", "*"):

@@ -1,4 +1,4 @@
-"""How a stream of changes ends, and what it leaves."""
+"""The end of streams of changes."""
 
 import asyncio
 from collections.abc import Callable
@@ -23,11 +23,11 @@ HERE = Position(1, 10, 10)
 
 
 class Store:
-    """Nothing ever changes; `fails` says how a look fails."""
+    """A store without changes; `fails` is the error of a poll."""
 
     def __init__(self) -> None:
         self.fails: Exception | None = None
-        self.row_comparison = 0
+        self.polls = 0
 
     async def resume(self, *_: Any) -> None:
         return None
@@ -36,7 +36,7 @@ class Store:
         return Snapshot((), HERE, None)
 
     async def page(self, *_: Any) -> ChangePage:
-        self.row_comparison += 1
+        self.polls += 1
         if self.fails is not None:
             raise self.fails
         return ChangePage((), HERE, None)
@@ -80,7 +80,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(watch, "_LONGEST_POLL_SECONDS", 0.05)
     monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0.1)
-    monkeypatch.setattr(watch, "_SLOWEST_MESSAGE_SECONDS", 0.2)
+    monkeypatch.setattr(watch, "_WRITE_SECONDS", 0.2)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -89,7 +89,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off_without_a_last_word() -> None:
+async def test_a_stalled_stream_ends_without_a_last_message() -> None:
     harness, reader = Harness(), Reader()
     task = harness.open(reader)
     await until(lambda: "ready" in reader.kinds)
@@ -100,7 +100,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_without_a_last_word() -> N
     assert harness.change_notifier.sleepers(TENANT) == 0
 
 
-async def test_one_that_goes_away_leaves_its_place_to_another() -> None:
+async def test_a_disconnect_frees_the_place_of_a_stream() -> None:
     harness = Harness(most=1)
     reader = Reader()
     task = harness.open(reader)
@@ -120,11 +120,11 @@ async def test_one_that_goes_away_leaves_its_place_to_another() -> None:
         await harness.open(Reader())
 
 
-async def test_an_outage_of_postgres_is_looked_through_and_a_bug_is_not_spelled_out() -> None:
+async def test_a_stream_survives_an_outage_and_hides_the_text_of_a_bug() -> None:
     harness, reader = Harness(), Reader()
     task = harness.open(reader)
     harness.store.fails = StorageUnavailable("away")
-    await until(lambda: harness.store.row_comparison > 5 and "heartbeat" in reader.kinds)
+    await until(lambda: harness.store.polls > 5 and "heartbeat" in reader.kinds)
     harness.store.fails = KeyError("a secret")
     with pytest.raises(KeyError):
         await task
