@@ -69,7 +69,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 21
     """RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata
-    `retry_after_seconds` says when the next one is served.
+    `retry_after_seconds` is the time until the next one is served.
     """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 22
     """NOT_FOUND: the tenant has no key of this id."""
@@ -143,7 +143,7 @@ ERROR_REASON_SESSION_RESUMED: ErrorReason.ValueType  # 20
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 21
 """RESOURCE_EXHAUSTED: the tenant's limit of requests. Metadata
-`retry_after_seconds` says when the next one is served.
+`retry_after_seconds` is the time until the next one is served.
 """
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 22
 """NOT_FOUND: the tenant has no key of this id."""

@@ -39,7 +39,7 @@ class Key(_message.Message):
     name: _builtins.str
     """What its owner calls it."""
     prefix: _builtins.str
-    """The first characters of the secret, to tell keys apart."""
+    """The first characters of the secret, to distinguish keys."""
     created_by: _builtins.str
     """The key that made it; unset for one that the operator made."""
     @_builtins.property

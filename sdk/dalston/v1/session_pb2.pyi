@@ -58,7 +58,7 @@ class Session(_message.Message):
     """`sess_` and the 32 hexadecimal digits of a UUIDv7."""
     status: _builtins.str
     """`active`: running. `completed`: the client ended it. `error`: it was
-    refused or failed, see `error`. `interrupted`: the client vanished, or a
+    refused or failed, see `error`. `interrupted`: a disconnect, or a
     timeout or a stop of the server ended it.
     """
     language: _builtins.str
@@ -101,8 +101,8 @@ class Session(_message.Message):
     """Why it ended, when it did not end well."""
     resume_from_seconds: _builtins.float
     """Where in the audio of `previous_session_id` this session begins, in
-    seconds: in the joined recording what the earlier one has after it gives
-    way to this session's.
+    seconds: in the joined recording, the earlier session's audio after it is
+    replaced by this session's.
     """
     segment_count: _builtins.int
     """The same as `utterance_count`, under the name that other Dalston services
@@ -292,7 +292,7 @@ Global___ListSessionsResponse: _TypeAlias = ListSessionsResponse  # noqa: Y015
 
 @_typing.final
 class Pagination(_message.Message):
-    """Where a page stands in the whole list."""
+    """The position of a page in the whole list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -446,7 +446,7 @@ class GetTranscriptRequest(_message.Message):
     session_id: _builtins.str
     linked: _builtins.bool
     """Whether the sessions this one continues are joined with it into one
-    transcript, on the time of the joined recording: of each what was said
+    transcript, on the time of the joined recording: of each, the finals
     before the next one begins. Default false.
     """
     def __init__(
@@ -525,7 +525,7 @@ Global___ListUtterancesResponse: _TypeAlias = ListUtterancesResponse  # noqa: Y0
 
 @_typing.final
 class Utterance(_message.Message):
-    """What was said between two silences, as its final said it."""
+    """The speech between two silences, as its final transcribed it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -654,9 +654,9 @@ class WatchSessionsResponse(_message.Message):
     the stream ends and should be opened again with `resume_token`.
     """
     resume_token: _builtins.str
-    """Empty until the snapshot is complete. Several messages may have the same;
-    who resumes from it may be sent again what it has seen, and misses nothing.
-    Good for an hour.
+    """Empty until the snapshot is complete. Several messages may have the same: a
+    client that resumes from it may receive changes again, and misses none.
+    Valid for an hour.
     """
     code: _builtins.str
     """In `error`: why, as in ErrorInfo's `reason`, in lower case. After

@@ -151,12 +151,12 @@ class SessionServiceServicer:
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
         was sent in, in chunks.
 
-        A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+        A header (gRPC: metadata) `range: bytes=...` of one range returns that part
         of the file, with `content-range` among the headers of the answer and over
         REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
-        REST 416. A header that is no range, or several, gives the whole file.
+        REST 416. A header that is no range, or several, returns the whole file.
 
-        Every download says its length in bytes before it begins: over REST in
+        Every download states its length in bytes before it begins: over REST in
         `content-length`, in gRPC in the metadata `x-content-length`. One that ends
         before it has failed. Over REST HEAD answers with the headers alone.
 
@@ -184,8 +184,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUtterances(self, request, context):
-        """Lists what a session has said so far, one utterance after the other, while
-        it runs and after. Only of sessions that store their transcript.
+        """Lists the finals of a session so far, in their order, while it runs and
+        after its end. Only for sessions that store their transcript.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,14 +205,14 @@ class SessionServiceServicer:
         """Follows the tenant's sessions: first a snapshot, then every change.
 
         A session that changes all the time is sent about once a second, as it is
-        then; what is said shows within two seconds, silence within ten. Over REST
+        then; new finals appear within two seconds, silence within ten. Over REST
         a request with `accept: text/event-stream` gets server-sent events, any
         other a JSON object a line.
 
         Fails with INVALID_ARGUMENT on an unknown status, and with
         RESOURCE_EXHAUSTED where the tenant has too many streams open on this
-        server. A stream that fails after its first message says so in a last one
-        of type `error`, too.
+        server. A stream that fails after its first message also sends the error in
+        a last one of type `error`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

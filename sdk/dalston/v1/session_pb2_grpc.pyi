@@ -68,12 +68,12 @@ class SessionServiceStub:
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
     was sent in, in chunks.
 
-    A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+    A header (gRPC: metadata) `range: bytes=...` of one range returns that part
     of the file, with `content-range` among the headers of the answer and over
     REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
-    REST 416. A header that is no range, or several, gives the whole file.
+    REST 416. A header that is no range, or several, returns the whole file.
 
-    Every download says its length in bytes before it begins: over REST in
+    Every download states its length in bytes before it begins: over REST in
     `content-length`, in gRPC in the metadata `x-content-length`. One that ends
     before it has failed. Over REST HEAD answers with the headers alone.
 
@@ -93,8 +93,8 @@ class SessionServiceStub:
     ABORTED (409) while it is not stored yet.
     """
     ListUtterances: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]
-    """Lists what a session has said so far, one utterance after the other, while
-    it runs and after. Only of sessions that store their transcript.
+    """Lists the finals of a session so far, in their order, while it runs and
+    after its end. Only for sessions that store their transcript.
     """
     ExportTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]
     """Renders the stored transcript in another format, as a file to save.
@@ -106,14 +106,14 @@ class SessionServiceStub:
     """Follows the tenant's sessions: first a snapshot, then every change.
 
     A session that changes all the time is sent about once a second, as it is
-    then; what is said shows within two seconds, silence within ten. Over REST
+    then; new finals appear within two seconds, silence within ten. Over REST
     a request with `accept: text/event-stream` gets server-sent events, any
     other a JSON object a line.
 
     Fails with INVALID_ARGUMENT on an unknown status, and with
     RESOURCE_EXHAUSTED where the tenant has too many streams open on this
-    server. A stream that fails after its first message says so in a last one
-    of type `error`, too.
+    server. A stream that fails after its first message also sends the error in
+    a last one of type `error`.
     """
     EnhanceSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]
     """Starts a batch job that transcribes the stored audio anew."""
@@ -159,12 +159,12 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
     was sent in, in chunks.
 
-    A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+    A header (gRPC: metadata) `range: bytes=...` of one range returns that part
     of the file, with `content-range` among the headers of the answer and over
     REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
-    REST 416. A header that is no range, or several, gives the whole file.
+    REST 416. A header that is no range, or several, returns the whole file.
 
-    Every download says its length in bytes before it begins: over REST in
+    Every download states its length in bytes before it begins: over REST in
     `content-length`, in gRPC in the metadata `x-content-length`. One that ends
     before it has failed. Over REST HEAD answers with the headers alone.
 
@@ -184,8 +184,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ABORTED (409) while it is not stored yet.
     """
     ListUtterances: _aio.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]  # type: ignore[assignment]
-    """Lists what a session has said so far, one utterance after the other, while
-    it runs and after. Only of sessions that store their transcript.
+    """Lists the finals of a session so far, in their order, while it runs and
+    after its end. Only for sessions that store their transcript.
     """
     ExportTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Renders the stored transcript in another format, as a file to save.
@@ -197,14 +197,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Follows the tenant's sessions: first a snapshot, then every change.
 
     A session that changes all the time is sent about once a second, as it is
-    then; what is said shows within two seconds, silence within ten. Over REST
+    then; new finals appear within two seconds, silence within ten. Over REST
     a request with `accept: text/event-stream` gets server-sent events, any
     other a JSON object a line.
 
     Fails with INVALID_ARGUMENT on an unknown status, and with
     RESOURCE_EXHAUSTED where the tenant has too many streams open on this
-    server. A stream that fails after its first message says so in a last one
-    of type `error`, too.
+    server. A stream that fails after its first message also sends the error in
+    a last one of type `error`.
     """
     EnhanceSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
     """Starts a batch job that transcribes the stored audio anew."""
@@ -277,12 +277,12 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
         was sent in, in chunks.
 
-        A header (gRPC: metadata) `range: bytes=...` of one range gives that part
+        A header (gRPC: metadata) `range: bytes=...` of one range returns that part
         of the file, with `content-range` among the headers of the answer and over
         REST the status 206; a range outside the file fails with OUT_OF_RANGE, over
-        REST 416. A header that is no range, or several, gives the whole file.
+        REST 416. A header that is no range, or several, returns the whole file.
 
-        Every download says its length in bytes before it begins: over REST in
+        Every download states its length in bytes before it begins: over REST in
         `content-length`, in gRPC in the metadata `x-content-length`. One that ends
         before it has failed. Over REST HEAD answers with the headers alone.
 
@@ -314,8 +314,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ListUtterancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ListUtterancesResponse, _abc.Awaitable[_session_pb2.ListUtterancesResponse]]:
-        """Lists what a session has said so far, one utterance after the other, while
-        it runs and after. Only of sessions that store their transcript.
+        """Lists the finals of a session so far, in their order, while it runs and
+        after its end. Only for sessions that store their transcript.
         """
 
     @_abc_1.abstractmethod
@@ -339,14 +339,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Follows the tenant's sessions: first a snapshot, then every change.
 
         A session that changes all the time is sent about once a second, as it is
-        then; what is said shows within two seconds, silence within ten. Over REST
+        then; new finals appear within two seconds, silence within ten. Over REST
         a request with `accept: text/event-stream` gets server-sent events, any
         other a JSON object a line.
 
         Fails with INVALID_ARGUMENT on an unknown status, and with
         RESOURCE_EXHAUSTED where the tenant has too many streams open on this
-        server. A stream that fails after its first message says so in a last one
-        of type `error`, too.
+        server. A stream that fails after its first message also sends the error in
+        a last one of type `error`.
         """
 
     @_abc_1.abstractmethod

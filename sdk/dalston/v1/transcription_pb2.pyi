@@ -142,10 +142,10 @@ class TranscribeConfig(_message.Message):
     """
     resume_from_seconds: _builtins.float
     """Where in the earlier session's audio this stream starts, in seconds; at
-    most as much as it received. A client that wants every final gives the end
+    most as much as it received. A client that wants every final sends the end
     of the last one that it got. Default: the latest point up to which its
-    audio is stored and no word is cut in two; `session_begin` says where that
-    is, and finals before it that got lost on their way do not come again.
+    audio is stored and no word is cut in two; `session_begin` contains
+    that point, and finals before it that the client missed are not sent again.
     Needs `resume_session_id`.
     """
     acks: _builtins.bool
@@ -237,8 +237,8 @@ class TranscribeControl(_message.Message):
         before has been transcribed.
 
         A session has two utterances in a second of audio, and a few more for
-        once. One that a flush would end beyond that goes on instead, and its end
-        answers the flush.
+        once. One that a flush would end beyond that continues instead, and its
+        end answers the flush.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -584,7 +584,7 @@ Global___Partial: _TypeAlias = Partial  # noqa: Y015
 
 @_typing.final
 class Final(_message.Message):
-    """What an utterance said."""
+    """The text of an utterance."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -604,8 +604,8 @@ class Final(_message.Message):
     """ISO 639-1 code of the language it was transcribed in."""
     language_probability: _builtins.float
     """How likely the language is, 0 to 1; set where it was to be detected. A
-    session stays with the language it has heard clearly until another is at
-    least 0.8 likely.
+    session stays with the language it has recognised clearly until another is
+    at least 0.8 likely.
     """
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[Global___Word]:
@@ -644,7 +644,7 @@ class Word(_message.Message):
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     word: _builtins.str
-    """As it stands in the text, punctuation included."""
+    """As it is written in the text, punctuation included."""
     start: _builtins.float
     end: _builtins.float
     confidence: _builtins.float
@@ -706,7 +706,7 @@ class AudioAck(_message.Message):
     server's process.
     """
     processed_seconds: _builtins.float
-    """Audio before it is recognised: whatever was said in it was sent as finals
+    """Audio before it is recognised: the finals of all speech in it were sent
     before this message.
     """
     stored_seconds: _builtins.float

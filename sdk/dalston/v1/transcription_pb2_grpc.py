@@ -89,9 +89,9 @@ class TranscriptionServiceServicer:
 
         A server that is about to stop refuses new streams with UNAVAILABLE and
         the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
-        ones. They go on for the grace period; a stream that has not ended by then
-        is ended by the server: what was sent is recognised to its last word and
-        stored, and the stream fails with the same status.
+        ones. They continue for the grace period; a stream that has not ended by
+        then is ended by the server: what was sent is recognised to its last word
+        and stored, and the stream fails with the same status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

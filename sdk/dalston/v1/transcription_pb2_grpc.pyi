@@ -67,9 +67,9 @@ class TranscriptionServiceStub:
 
     A server that is about to stop refuses new streams with UNAVAILABLE and
     the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
-    ones. They go on for the grace period; a stream that has not ended by then
-    is ended by the server: what was sent is recognised to its last word and
-    stored, and the stream fails with the same status.
+    ones. They continue for the grace period; a stream that has not ended by
+    then is ended by the server: what was sent is recognised to its last word
+    and stored, and the stream fails with the same status.
     """
 
 @_typing.type_check_only
@@ -111,9 +111,9 @@ class TranscriptionServiceAsyncStub(TranscriptionServiceStub):
 
     A server that is about to stop refuses new streams with UNAVAILABLE and
     the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
-    ones. They go on for the grace period; a stream that has not ended by then
-    is ended by the server: what was sent is recognised to its last word and
-    stored, and the stream fails with the same status.
+    ones. They continue for the grace period; a stream that has not ended by
+    then is ended by the server: what was sent is recognised to its last word
+    and stored, and the stream fails with the same status.
     """
 
 class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -158,9 +158,9 @@ class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A server that is about to stop refuses new streams with UNAVAILABLE and
         the reason SERVER_SHUTDOWN, and sends `session_terminating` on running
-        ones. They go on for the grace period; a stream that has not ended by then
-        is ended by the server: what was sent is recognised to its last word and
-        stored, and the stream fails with the same status.
+        ones. They continue for the grace period; a stream that has not ended by
+        then is ended by the server: what was sent is recognised to its last word
+        and stored, and the stream fails with the same status.
         """
 
 def add_TranscriptionServiceServicer_to_server(servicer: TranscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

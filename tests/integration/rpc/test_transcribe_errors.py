@@ -54,7 +54,7 @@ async def talk(stub: TranscriptionServiceStub, *requests: TranscribeRequest) -> 
 
 
 async def held_open(over: asyncio.Event, *requests: TranscribeRequest) -> AsyncIterator[TranscribeRequest]:
-    """Yields the requests, then waits: grpc.aio loses the status of a call that ends during a write (grpc/grpc#36066)."""
+    """Yields the requests, then waits: grpc.aio loses the status of calls that end during a write (grpc/grpc#36066)."""
     for request in requests:
         yield request
         await asyncio.sleep(0.001)
