@@ -22,8 +22,7 @@ class EndReason:
 class SessionRecord:
     """A session as its row describes it."""
 
-    id: str
-    """Session ids are in their public form here."""
+    id: UUID
     tenant_id: UUID
     status: SessionStatus
     language: str
@@ -42,13 +41,13 @@ class SessionRecord:
     word_count: int
     worker_id: str
     client_ip: str | None
-    previous_session_id: str | None
+    previous_session_id: UUID | None
     resume_from_seconds: float | None
     """The point in the audio of the previous session at which this one begins; None if it continues none."""
     started_at: datetime
     ended_at: datetime | None
     error: str | None
-    next_session_id: str | None
+    next_session_id: UUID | None
     """The session that continues this one."""
 
 

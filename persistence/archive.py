@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from domain.session_id import parse_session_id
+from domain.session_id import format_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.sessions import SessionStore
 from persistence.s3.byte_map import ByteMap, Stored
@@ -66,19 +66,19 @@ class Archive:
                     yield chunk
 
 
-async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id: UUID, session_id: str) -> None:
+async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id: UUID, session_id: UUID) -> None:
     """Removes a session: hidden first, then its objects, the row last.
 
     Once it is hidden the delete has happened: it is gone to its tenant, and the reaper does what is left undone here.
 
     Raises:
-        InvalidSessionId, SessionNotFound, SessionActive: as their names say.
+        SessionNotFound, SessionActive: as their names say.
         StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
     """
     await sessions.soft_delete(tenant_id, session_id)
     try:
         async with asyncio.timeout(_OBJECTS_SECONDS):
-            await remove_objects(objects, parse_session_id(session_id))
+            await remove_objects(objects, session_id)
             await sessions.remove(tenant_id, session_id)
     except (StorageUnavailable, LeaseLost, TimeoutError):
-        log.warning("a delete is finished in the background", session_id=session_id)
+        log.warning("a delete is finished in the background", session_id=format_session_id(session_id))

@@ -68,11 +68,11 @@ class Persistence:
     """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
     _objects: ObjectStore
 
-    async def delete(self, tenant_id: UUID, session_id: str) -> None:
+    async def delete(self, tenant_id: UUID, session_id: UUID) -> None:
         """Removes a session with its audio and transcript, for good.
 
         Raises:
-            InvalidSessionId, SessionNotFound, SessionActive: as their names say.
+            SessionNotFound, SessionActive: as their names say.
             StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, literal, select
 
 from domain.errors import InvalidFilter, SessionNotFound
-from domain.session_id import parse_session_id
+from domain.session_id import format_session_id
 from persistence.postgres.database import Database
 from persistence.postgres.tables import realtime_sessions
 from persistence.s3.linked import Link
@@ -39,11 +39,10 @@ class ChainStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[Link, ...]:
+    async def read(self, tenant_id: UUID, session_id: UUID, *, linked: bool) -> tuple[Link, ...]:
         """A session, after those it continues if they are asked for, oldest first; it begins after a deleted one.
 
         Raises:
-            InvalidSessionId: the text is none.
             SessionNotFound: the tenant has none of this id.
             InvalidFilter: there are more than 1000.
         """
@@ -52,7 +51,7 @@ class ChainStore:
             return _t.tenant_id == tenant_id, _t.deleted_at.is_(None)
 
         asked = select(_t.id, _t.previous_session_id, literal(1).label("place"))
-        chain = asked.where(_t.id == parse_session_id(session_id), *mine()).cte("chain", recursive=True)
+        chain = asked.where(_t.id == session_id, *mine()).cte("chain", recursive=True)
         if linked:
             before = select(_t.id, _t.previous_session_id, chain.c.place + 1)
             before = before.where(_t.id == chain.c.previous_session_id, *mine(), chain.c.place <= MAX_LINKS)
@@ -61,7 +60,7 @@ class ChainStore:
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
         if not rows:
-            raise SessionNotFound(session_id)
+            raise SessionNotFound(format_session_id(session_id))
         if len(rows) > MAX_LINKS:
             raise InvalidFilter("linked", f"the session continues more than {MAX_LINKS - 1} others")
         return tuple(Link(**{str(name): value for name, value in row.items()}) for row in rows)

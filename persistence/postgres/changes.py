@@ -53,7 +53,7 @@ _PURGE = text("""
 class Change:
     """A session as it is now."""
 
-    session_id: str
+    session_id: UUID
     record: SessionRecord | None
     """None: it is gone, or not of the status that is watched any more."""
 
@@ -183,7 +183,7 @@ def _changed(tenant_id: UUID, since: Position, after: tuple[int, UUID] | None) -
 
 def _change(row: Mapping[Any, Any], status: str | None, since: Position) -> Change | None:
     values = dict(row)
-    session_id = format_session_id(values.pop("changed_id"))
+    session_id = values.pop("changed_id")
     moved = values.pop("moved_xid")
     del values["xid"]
     if values["id"] is not None and status in (None, values["status"]):

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, delete, func, select, te
 
 from domain.errors import InvalidFilter, SessionActive, SessionNotFound
 from domain.session import STATUSES, SessionFilter, SessionPage, SessionRecord
-from domain.session_id import format_session_id, parse_session_id
+from domain.session_id import format_session_id
 from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database
 from persistence.postgres.tables import UNFINISHED, realtime_sessions
@@ -48,15 +48,12 @@ record_columns = (*_columns, _next_session_id)
 
 def record_of(row: Mapping[Any, Any]) -> SessionRecord:
     """A row of `record_columns`."""
-    values = dict(row)
-    for name in ("id", "previous_session_id", "next_session_id"):
-        values[name] = format_session_id(values[name]) if values[name] else None
-    return SessionRecord(**values)
+    return SessionRecord(**row)
 
 
 def place_of(record: SessionRecord) -> Cursor:
     """Right after this session."""
-    return Cursor(record.started_at, parse_session_id(record.id))
+    return Cursor(record.started_at, record.id)
 
 
 def page_query(
@@ -110,7 +107,7 @@ def _matching(tenant_id: UUID, session_filter: SessionFilter) -> list[ColumnElem
 class SessionStore:
     """Reads and deletes sessions of one tenant at a time.
 
-    All methods raise StorageUnavailable while Postgres is away, and those that take a session id InvalidSessionId.
+    All methods raise StorageUnavailable while Postgres is unavailable.
     """
 
     def __init__(self, database: Database) -> None:
@@ -148,22 +145,22 @@ class SessionStore:
         next_cursor = place_of(sessions[-1]).encode() if len(rows) > limit else None
         return SessionPage(sessions, min(counted[0], MAX_COUNTED), counted[0] <= MAX_COUNTED, next_cursor)
 
-    async def get(self, tenant_id: UUID, session_id: str) -> SessionRecord:
+    async def get(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
         """One session.
 
         Raises:
             SessionNotFound: the tenant has none of this id.
         """
         query = select(*record_columns).where(
-            _t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_(None)
+            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None)
         )
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
-            raise SessionNotFound(session_id)
+            raise SessionNotFound(format_session_id(session_id))
         return record_of(row)
 
-    async def request_end(self, tenant_id: UUID, session_id: str) -> SessionRecord:
+    async def request_end(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
         """Asks the server of a running session to end it; gives the session as it is then.
 
         Nothing happens to one that has ended. Asking again changes nothing.
@@ -171,7 +168,7 @@ class SessionStore:
         Raises:
             SessionNotFound: the tenant has none of this id.
         """
-        mine = (_t.tenant_id == tenant_id, _t.id == parse_session_id(session_id), _t.deleted_at.is_(None))
+        mine = (_t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None))
         ask = (
             update(realtime_sessions)
             .where(*mine, _t.status == "active", _t.end_requested_at.is_(None))
@@ -181,10 +178,10 @@ class SessionStore:
             await connection.execute(ask)
             row = (await connection.execute(select(*record_columns).where(*mine))).mappings().one_or_none()
         if row is None:
-            raise SessionNotFound(session_id)
+            raise SessionNotFound(format_session_id(session_id))
         return record_of(row)
 
-    async def soft_delete(self, tenant_id: UUID, session_id: str) -> None:
+    async def soft_delete(self, tenant_id: UUID, session_id: UUID) -> None:
         """Hides an ended session from its tenant; its objects and its row are still to be removed.
 
         Burying it again does nothing, so that a delete cut short is finished by another.
@@ -193,7 +190,7 @@ class SessionStore:
             SessionNotFound: the tenant has none of this id.
             SessionActive: it is running.
         """
-        mine = (_t.tenant_id == tenant_id, _t.id == parse_session_id(session_id))
+        mine = (_t.tenant_id == tenant_id, _t.id == session_id)
         hide = (
             update(realtime_sessions)
             .where(*mine, _t.status != "active")
@@ -204,17 +201,17 @@ class SessionStore:
             if (await connection.execute(hide)).one_or_none() is not None:
                 return
             if (await connection.execute(select(_t.id).where(*mine))).one_or_none() is not None:
-                raise SessionActive(session_id)
-        raise SessionNotFound(session_id)
+                raise SessionActive(format_session_id(session_id))
+        raise SessionNotFound(format_session_id(session_id))
 
-    async def remove(self, tenant_id: UUID, session_id: str) -> None:
+    async def remove(self, tenant_id: UUID, session_id: UUID) -> None:
         """Removes the row of a buried session; nothing happens if there is none.
 
         One that a process is still storing keeps it: that process removes what it has put, then the row.
         """
         statement = delete(realtime_sessions).where(
             _t.tenant_id == tenant_id,
-            _t.id == parse_session_id(session_id),
+            _t.id == session_id,
             _t.deleted_at.is_not(None),
             text(f"NOT ({UNFINISHED})"),
         )

@@ -16,13 +16,12 @@ from sqlalchemy import text
 
 from domain.errors import (
     InvalidResumption,
-    InvalidSessionId,
     SessionActive,
     SessionNotFound,
     SessionResumed,
     StorageUnavailable,
 )
-from domain.session_id import format_session_id, parse_session_id
+from domain.session_id import format_session_id
 from domain.tenancy import Caller
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
@@ -85,10 +84,10 @@ class Resumption:
     """What a new session asks for."""
 
     caller: Caller
-    earlier: str
-    """Id of the session to continue, as the client gave it."""
-    new: str
-    """Id of the session that will."""
+    earlier: UUID
+    """The session to continue."""
+    new: UUID
+    """The session that continues it."""
     encoding: str
     sample_rate: int
     channels: int
@@ -153,45 +152,46 @@ class Resumptions:
         refused all the same.
 
         Raises:
-            InvalidResumption: the id is none, the formats differ, or the earlier session did not receive as much.
+            InvalidResumption: the formats differ, or the earlier session did not receive as much.
             SessionNotFound: the tenant has no such session.
             SessionActive: it goes on.
             SessionResumed: another session continues it.
             TooManySessions, TokenSpent: the caller may not begin the new one.
             StorageUnavailable: Postgres is away.
         """
-        try:
-            session_id = parse_session_id(wanted.earlier)
-        except InvalidSessionId as error:
-            raise InvalidResumption("resume_session_id", str(error)) from None
-        earlier = await self._settled(session_id, wanted)
+        earlier = await self._settled(wanted)
         stored = await self._stored_seconds(earlier)
         if wanted.seconds is not None:
             point = _asked(earlier, stored, wanted.seconds)
         else:
             point = await self._latest(earlier, stored)
         _found.inc()
-        log.info("session resumes another", session_id=wanted.new, resumed=wanted.earlier, seconds=point)
+        log.info(
+            "session resumes another",
+            session_id=format_session_id(wanted.new),
+            resumed=earlier.session_id,
+            seconds=point,
+        )
         return point
 
-    async def _settled(self, session_id: UUID, wanted: Resumption) -> _Session:
+    async def _settled(self, wanted: Resumption) -> _Session:
         """The earlier session once it has ended, and is stored unless that takes long."""
         clock = asyncio.get_running_loop().time
         give_up_at, settle_at = clock() + self._wait_seconds, math.inf
         while True:
             try:
-                earlier, following = await self._look(session_id, wanted)
+                earlier, following = await self._look(wanted)
             except SessionNotFound:
-                # It runs here: Postgres has lost its row, which is inserted again within a second or so. To another
-                # tenant the answer says nothing of it, and neither may the time that it takes.
-                call = self._call_of(session_id)
+                # The session runs here: Postgres has lost its row, which is inserted again within a second or so. Neither
+                # the answer nor its time may show another tenant that the session exists.
+                call = self._call_of(wanted.earlier)
                 if call is None or call.tenant_id != wanted.caller.tenant_id or clock() >= give_up_at:
                     raise
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
             _refuse_other_format(earlier, wanted)
             if following is not None and not following.has_nothing:
-                raise SessionResumed(wanted.earlier, following.session_id)
+                raise SessionResumed(earlier.session_id, following.session_id)
             obstacle = await self._obstacle(earlier, following, wanted)
             if obstacle is None:
                 settle_at = min(settle_at, clock() + _SETTLE_SECONDS)
@@ -210,17 +210,17 @@ class Resumptions:
             return SessionActive(earlier.session_id)
         return None
 
-    async def _look(self, session_id: UUID, wanted: Resumption) -> tuple[_Session, _Session | None]:
+    async def _look(self, wanted: Resumption) -> tuple[_Session, _Session | None]:
         """The earlier session and the one that continues it."""
         async with self._database.transaction() as connection:
             rows = (
-                await connection.execute(_LOOK, {"id": session_id, "tenant_id": wanted.caller.tenant_id})
+                await connection.execute(_LOOK, {"id": wanted.earlier, "tenant_id": wanted.caller.tenant_id})
             ).mappings()
             found = [_session(row) for row in rows]
-        earlier = next((each for each in found if each.id == session_id), None)
+        earlier = next((each for each in found if each.id == wanted.earlier), None)
         if earlier is None:
-            raise SessionNotFound(wanted.earlier)
-        return earlier, next((each for each in found if each.id != session_id), None)
+            raise SessionNotFound(format_session_id(wanted.earlier))
+        return earlier, next((each for each in found if each.id != wanted.earlier), None)
 
     async def _take_over(self, session: _Session, earlier: _Session, wanted: Resumption) -> bool:
         """Ends a running session of this process whose client is silent; says whether it did, now or before."""
@@ -300,7 +300,9 @@ def _refuse_other_format(earlier: _Session, wanted: Resumption) -> None:
     for name in ("encoding", "sample_rate", "channels"):
         had, asked = getattr(earlier, name), getattr(wanted, name)
         if had != asked:
-            raise InvalidResumption(name, f"is {asked}, and {had} in session {wanted.earlier}: they must be the same")
+            raise InvalidResumption(
+                name, f"is {asked}, and {had} in session {earlier.session_id}: they must be the same"
+            )
 
 
 def _asked(session: _Session, stored: float, seconds: float) -> float:

@@ -1,9 +1,11 @@
 """Conversion between TranscribeConfig and the options of a session."""
 
 from typing import Protocol
+from uuid import UUID
 
 from dalston.v1.transcription_pb2 import SessionBegin, SessionConfig, SessionLimits, TranscribeConfig
 
+from domain.session_id import format_session_id
 from server.audio.format import AudioFormat, Encoding
 from server.rpc import unimplemented
 from server.rpc.language_tag import language_of
@@ -86,10 +88,10 @@ def parse_language(language: str, model: str, catalog: ModelCatalog) -> str:
     return code
 
 
-def begin_message(session_id: str, options: SessionOptions, limits: SessionLimits) -> SessionBegin:
+def begin_message(session_id: UUID, options: SessionOptions, limits: SessionLimits) -> SessionBegin:
     """The answer to an accepted config."""
     return SessionBegin(
-        session_id=session_id,
+        session_id=format_session_id(session_id),
         config=SessionConfig(
             sample_rate=options.audio.sample_rate,
             encoding=options.audio.encoding,

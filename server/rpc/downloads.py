@@ -13,6 +13,7 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from google.api.httpbody_pb2 import HttpBody
 
+from domain.session_id import parse_session_id
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
 from persistence.s3.linked import Link, joined_language, joined_seconds, stretches
@@ -89,7 +90,7 @@ class Downloads:
             AudioNotStored, SessionActive: as their names say.
             RangeNotSatisfiable: the file does not have the requested bytes.
         """
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
         whole = await self._persistence.archive.audio(chain)
         tag = entity_tag(whole.identity)
         # A range is ignored for HEAD (RFC 9110, section 14.2), and if the client has a part of another version.
@@ -110,7 +111,7 @@ class Downloads:
         Raises:
             TranscriptNotStored, SessionActive: as their names say.
         """
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
         await self._document(chain, None, context)
 
     async def send_export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
@@ -123,13 +124,16 @@ class Downloads:
         if request.format not in FORMATS:
             raise InvalidParameter("format", f"must be one of {', '.join(FORMATS)}")
         options = _caption_options(request)
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
         name = f"{request.session_id}.{request.format}"
         if request.format == "json":
             await self._document(chain, name, context)
             return
         renderers = {"txt": TextRenderer(), "srt": SrtRenderer(options), "vtt": VttRenderer(options)}
         await self._render(chain, renderers[request.format], name, context)
+
+    async def _chain(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[Link, ...]:
+        return await self._persistence.chains.read(tenant_id, parse_session_id(session_id), linked=linked)
 
     async def _document(self, chain: tuple[Link, ...], name: str | None, context: Context) -> None:
         if len(chain) == 1:

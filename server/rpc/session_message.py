@@ -1,16 +1,20 @@
 """Conversion of a session's record to a message."""
 
+from uuid import UUID
+
 from dalston.v1 import session_pb2 as pb
 
 from domain.session import SessionRecord
+from domain.session_id import format_session_id
 from server.rpc.times import timestamp
 
 
 def session_message(record: SessionRecord) -> pb.Session:
     """The message of a record."""
-    path = f"/v1/realtime/sessions/{record.id}"
+    session_id = format_session_id(record.id)
+    path = f"/v1/realtime/sessions/{session_id}"
     return pb.Session(
-        id=record.id,
+        id=session_id,
         status=record.status,
         language=record.language,
         model=record.model,
@@ -30,11 +34,15 @@ def session_message(record: SessionRecord) -> pb.Session:
         audio_url=f"{path}/audio" if record.audio_uri else None,
         transcript_uri=record.transcript_uri,
         transcript_url=f"{path}/transcript" if record.transcript_uri else None,
-        previous_session_id=record.previous_session_id,
+        previous_session_id=_format(record.previous_session_id),
         resume_from_seconds=record.resume_from_seconds,
-        next_session_id=record.next_session_id,
+        next_session_id=_format(record.next_session_id),
         enhancement_job_id=record.enhancement_job_id,
         worker_id=record.worker_id,
         client_ip=record.client_ip,
         error=record.error,
     )
+
+
+def _format(session_id: UUID | None) -> str | None:
+    return None if session_id is None else format_session_id(session_id)

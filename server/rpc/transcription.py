@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator, Hashable
 from contextlib import ExitStack
 from typing import Any, Final, Protocol
+from uuid import UUID
 
 import grpc
 from dalston.v1 import transcription_pb2_grpc
@@ -18,7 +19,8 @@ from dalston.v1.transcription_pb2 import (
 )
 
 from domain.audio_message import MAX_AUDIO_MESSAGE_BYTES
-from domain.session_id import new_session_id
+from domain.errors import InvalidResumption, InvalidSessionId
+from domain.session_id import new_uuid7, parse_session_id
 from domain.tenancy import current_caller
 from persistence.recovery.resumption import Resumption, Resumptions
 from server.inference.scheduling.owner import Owner
@@ -96,20 +98,21 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
 
     async def _begin(self, config: TranscribeConfig, options: SessionOptions, limits: StreamLimits) -> SessionBegin:
         """The answer to the config, once the session that this one resumes has ended."""
-        begin = begin_message(new_session_id(), options, _session_limits(limits))
+        session_id = new_uuid7()
+        begin = begin_message(session_id, options, _session_limits(limits))
         if config.resume_session_id:
             # A stream that waits for another session to end occupies no place. A full server ends no session for it.
             self._admission.refuse_when_full(current_caller.get().tenant_id, config.resume_session_id)
             begin.resumed_from = config.resume_session_id
-            begin.resume_from_seconds = await self._resume_point(begin.session_id, config, options)
+            begin.resume_from_seconds = await self._resume_point(session_id, config, options)
         return begin
 
-    async def _resume_point(self, session_id: str, config: TranscribeConfig, options: SessionOptions) -> float:
+    async def _resume_point(self, session_id: UUID, config: TranscribeConfig, options: SessionOptions) -> float:
         if self._resumptions is None:
             raise NotBuilt("this server stores no sessions that could be resumed")
         wanted = Resumption(
             caller=current_caller.get(),
-            earlier=config.resume_session_id,
+            earlier=_parse_earlier(config.resume_session_id),
             new=session_id,
             encoding=options.audio.encoding,
             sample_rate=options.audio.sample_rate,
@@ -167,6 +170,13 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 await session.flush()
             case "set_language":
                 session.set_language(parse_language(control.set_language.language, options.model, self._engine))
+
+
+def _parse_earlier(session_id: str) -> UUID:
+    try:
+        return parse_session_id(session_id)
+    except InvalidSessionId as error:
+        raise InvalidResumption("resume_session_id", str(error)) from None
 
 
 def _session_limits(limits: StreamLimits) -> SessionLimits:

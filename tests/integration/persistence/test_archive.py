@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
+from domain.session_id import parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.session_values import SessionStart
 from persistence.spool.spool_home import SpoolHome
@@ -74,7 +75,7 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
         with pytest.raises(SessionActive):
             await harness.persistence.archive.transcript(chain[-1])
         with pytest.raises(SessionActive):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+            await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
         await client.end()
         await client.rest()
 
@@ -82,12 +83,12 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
 async def test_a_deleted_session_leaves_nothing(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     assert await harness.has_objects(session_id)
-    await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+    await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
     assert not await harness.has_objects(session_id)
     with pytest.raises(SessionNotFound):
         await harness.record(session_id)
     with pytest.raises(SessionNotFound):
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
 
 async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_the_objects(
@@ -96,7 +97,7 @@ async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_th
     async with build_harness(delete_age_seconds=0.1, reap_seconds=0.2) as harness:
         session_id = await recorded(harness, client_of, **BOTH)
         harness.s3.refuse()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
         with pytest.raises(SessionNotFound):
             await harness.record(session_id)
         assert await harness.has_objects(session_id)
@@ -121,7 +122,7 @@ async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(
         chain = await harness.chain(session_id)
         with pytest.raises(SessionActive):
             await harness.persistence.archive.audio(chain)
-        deleting = asyncio.create_task(harness.persistence.delete(DEFAULT_TENANT_ID, session_id))
+        deleting = asyncio.create_task(harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id)))
         await asyncio.sleep(0.3)
         harness.s3.restore()
         await deleting

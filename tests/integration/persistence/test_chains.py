@@ -11,7 +11,7 @@ from sqlalchemy import insert, text, update
 
 from domain.errors import AudioNotStored, InvalidFilter, SessionNotFound, StorageUnavailable
 from domain.session import EndReason
-from domain.session_id import format_session_id, new_session_id, parse_session_id
+from domain.session_id import format_session_id, new_uuid7
 from domain.transcript import TimedWord, Utterance
 from persistence.archive import Archive
 from persistence.errors import ObjectNotFound
@@ -59,14 +59,14 @@ class Writer:
         self,
         audio: bytes | None = b"",
         said: Sequence[Utterance] = (),
-        previous: str | None = None,
+        previous: uuid.UUID | None = None,
         resume: float | None = None,
-    ) -> str:
+    ) -> uuid.UUID:
         start = SessionStart(
-            id=parse_session_id(new_session_id()), tenant_id=self._tenant, worker_id="worker", started_at=NOON,
+            id=new_uuid7(), tenant_id=self._tenant, worker_id="worker", started_at=NOON,
             language="auto", model="fast", encoding=WAV.encoding, sample_rate=WAV.sample_rate, channels=1,
             store_audio=audio is not None, store_transcript=True,
-            previous_session_id=parse_session_id(previous) if previous else None,
+            previous_session_id=previous,
         )  # fmt: skip
         await self._rows.insert([start])
         async with self._database.transaction() as connection:
@@ -83,7 +83,7 @@ class Writer:
         await self._rows.set_stored(start.id, uris, stored_bytes=len(audio or b""))
         if audio is not None:
             await self._objects.put(audio_key(start.id), WAV.header(len(audio)) + audio, "audio/wav")
-        return start.session_id
+        return start.id
 
 
 @pytest.fixture
@@ -103,11 +103,11 @@ async def test_a_chain_is_read_oldest_first_and_alone_where_it_is_not_asked_for(
     second = await writer.session(bytes(8_000), previous=first, resume=0.5)
     third = await writer.session(bytes(4_000), previous=second, resume=0.25)
     chain = await chains.read(tenant, third, linked=True)
-    assert [link.session_id for link in chain] == [first, second, third]
+    assert [link.id for link in chain] == [first, second, third]
     assert [link.stored_bytes for link in chain] == [16_000, 8_000, 4_000]
     assert [link.resume_from_seconds for link in chain] == [None, 0.5, 0.25]
-    assert [link.session_id for link in await chains.read(tenant, third, linked=False)] == [third]
-    assert [link.session_id for link in await chains.read(tenant, second, linked=True)] == [first, second]
+    assert [link.id for link in await chains.read(tenant, third, linked=False)] == [third]
+    assert [link.id for link in await chains.read(tenant, second, linked=True)] == [first, second]
 
 
 async def test_a_chain_is_its_tenants_and_begins_after_a_deleted_session(
@@ -119,16 +119,16 @@ async def test_a_chain_is_its_tenants_and_begins_after_a_deleted_session(
     for linked in (True, False):
         with pytest.raises(SessionNotFound):
             await chains.read(uuid.uuid4(), third, linked=linked)
-    hide = update(realtime_sessions).where(realtime_sessions.c.id == parse_session_id(second))
+    hide = update(realtime_sessions).where(realtime_sessions.c.id == second)
     async with database.transaction() as connection:
         await connection.execute(hide.values(deleted_at=NOON))
-    assert [link.session_id for link in await chains.read(tenant, third, linked=True)] == [third]
+    assert [link.id for link in await chains.read(tenant, third, linked=True)] == [third]
     with pytest.raises(SessionNotFound):
         await chains.read(tenant, second, linked=True)
 
 
-async def _long_chain(database: Database, tenant: uuid.UUID, count: int) -> str:
-    ids = [parse_session_id(new_session_id()) for _ in range(count)]
+async def _long_chain(database: Database, tenant: uuid.UUID, count: int) -> uuid.UUID:
+    ids = [new_uuid7() for _ in range(count)]
     values = [
         {
             "id": each, "tenant_id": tenant, "status": "completed", "language": "en", "model": "fast",
@@ -148,7 +148,7 @@ async def _long_chain(database: Database, tenant: uuid.UUID, count: int) -> str:
             ),
             {"tenant": tenant},
         )
-    return format_session_id(ids[-1])
+    return ids[-1]
 
 
 async def test_a_chain_of_a_thousand_is_one_file(
@@ -204,9 +204,9 @@ async def test_a_session_without_audio_and_an_object_that_is_gone_are_told_apart
     archive = Archive(objects)
     silent = await writer.session(None)
     last = await writer.session(bytes(16), previous=silent, resume=0.0)
-    with pytest.raises(AudioNotStored, match=silent):
+    with pytest.raises(AudioNotStored, match=format_session_id(silent)):
         await archive.audio(await chains.read(tenant, last, linked=True))
-    await objects.delete(audio_key(parse_session_id(last)))
+    await objects.delete(audio_key(last))
     with pytest.raises(ObjectNotFound):
         await archive.audio(await chains.read(tenant, last, linked=False))
 
@@ -216,7 +216,7 @@ async def test_an_object_shorter_than_its_row_says_is_an_error_and_not_a_short_f
 ) -> None:
     first = await writer.session(bytes(16_000))
     last = await writer.session(bytes(16_000), previous=first, resume=1.0)
-    await objects.put(audio_key(parse_session_id(first)), WAV.header(100) + bytes(100), "audio/wav")
+    await objects.put(audio_key(first), WAV.header(100) + bytes(100), "audio/wav")
     with pytest.raises(StorageUnavailable):
         await _read(Archive(objects), await chains.read(tenant, last, linked=True))
 
@@ -238,12 +238,11 @@ async def test_utterances_are_paged_by_their_index(
 ) -> None:
     everything = [said(float(n), f"number {n}") for n in range(1500)]
     session_id = await writer.session(bytes(16), everything)
-    key = parse_session_id(session_id)
-    page, has_more = await utterances.page(key, 0, 2)
+    page, has_more = await utterances.page(session_id, 0, 2)
     assert ([each.index for each in page], has_more) == ([0, 1], True)
-    page, has_more = await utterances.page(key, 1498, 2)
+    page, has_more = await utterances.page(session_id, 1498, 2)
     assert ([each.utterance for each in page], has_more) == (everything[1498:], False)
-    assert await utterances.page(key, 9999, 5) == ([], False)
+    assert await utterances.page(session_id, 9999, 5) == ([], False)
     chain = await chains.read(tenant, session_id, linked=False)
     assert [each async for each in utterances.joined(stretches(chain))] == everything
     # More than a page of one session, between two others.

@@ -12,7 +12,6 @@ from sqlalchemy import text
 
 from domain.errors import InvalidFilter
 from domain.session import SessionRecord
-from domain.session_id import format_session_id
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import TOKEN_SECONDS, Change, ChangeStore
 from persistence.postgres.database import Database
@@ -52,7 +51,7 @@ class Reader:
         self._changes = changes
         self._tenant = tenant
         self._status = status
-        self.known: dict[str, SessionRecord] = {}
+        self.known: dict[uuid.UUID, SessionRecord] = {}
         self.position = Position(0, 1, 1)
         self.snapshots = 0
 
@@ -89,8 +88,8 @@ class Reader:
             self.position = position
 
 
-async def all_of(sessions: SessionStore, tenant: uuid.UUID) -> dict[str, SessionRecord]:
-    found: dict[str, SessionRecord] = {}
+async def all_of(sessions: SessionStore, tenant: uuid.UUID) -> dict[uuid.UUID, SessionRecord]:
+    found: dict[uuid.UUID, SessionRecord] = {}
     cursor = None
     while True:
         page = await sessions.list(tenant, limit=100, cursor=cursor)
@@ -173,11 +172,11 @@ async def test_a_transaction_that_commits_late_is_seen_although_its_number_is_lo
     async with postgres.transaction():
         await postgres.execute("UPDATE realtime_sessions SET word_count = 7 WHERE id = $1", late.id)
         await rows.write({early.id: Progress(1.0, 1, 1, "en")})
-        assert [change.session_id for change in await reader.look()] == [early.session_id]
+        assert [change.session_id for change in await reader.look()] == [early.id]
         await reader.come_back()
         assert await reader.look() == []
     await reader.come_back()
-    assert [change.session_id for change in await reader.look()] == [late.session_id]
+    assert [change.session_id for change in await reader.look()] == [late.id]
     assert await reader.look() == []
 
 
@@ -215,13 +214,13 @@ async def test_a_deleted_session_is_told_once_and_also_to_who_comes_back_later(
     await reader.begin()
     await away.begin()
     await rows.conclude(start.id, DONE)
-    await sessions.soft_delete(tenant, start.session_id)
-    assert await reader.look() == [Change(start.session_id, None)]
-    await sessions.soft_delete(tenant, start.session_id)
-    await sessions.remove(tenant, start.session_id)
+    await sessions.soft_delete(tenant, start.id)
+    assert await reader.look() == [Change(start.id, None)]
+    await sessions.soft_delete(tenant, start.id)
+    await sessions.remove(tenant, start.id)
     assert await reader.look() == []
     await away.come_back()
-    assert await away.look() == [Change(start.session_id, None)]
+    assert await away.look() == [Change(start.id, None)]
     assert not away.known
 
 
@@ -235,14 +234,14 @@ async def test_who_watches_a_status_sees_sessions_come_to_it_and_leave_it(
     await rows.insert([start])
     await active.look()
     await completed.look()
-    assert (set(active.known), set(completed.known)) == ({start.session_id}, set())
+    assert (set(active.known), set(completed.known)) == ({start.id}, set())
     await rows.write({start.id: Progress(1.0, 1, 1, "en")})
     assert len(await active.look()) == 1
     assert await completed.look() == [], "what it never was is no news"
     await rows.conclude(start.id, DONE)
-    assert await active.look() == [Change(start.session_id, None)]
+    assert await active.look() == [Change(start.id, None)]
     await completed.look()
-    assert set(completed.known) == {start.session_id}
+    assert set(completed.known) == {start.id}
     with pytest.raises(InvalidFilter, match="status"):
         await changes.resume(tenant, "asleep", "")
 
@@ -258,11 +257,11 @@ async def test_that_a_session_is_continued_is_a_change_of_it(
     second = a_start(tenant, previous_session_id=first.id, resume_from_seconds=1.0)
     await rows.admit(second, None)
     await reader.look()
-    assert reader.known[first.session_id].next_session_id == second.session_id
+    assert reader.known[first.id].next_session_id == second.id
     await rows.conclude(second.id, DONE)
-    await sessions.soft_delete(tenant, second.session_id)
+    await sessions.soft_delete(tenant, second.id)
     await reader.look()
-    assert reader.known[first.session_id].next_session_id is None
+    assert reader.known[first.id].next_session_id is None
 
 
 async def test_a_tenant_sees_its_own_only(
@@ -302,7 +301,7 @@ async def test_many_changes_come_in_pages_each_session_once(
     starts = [a_start(tenant, minute) for minute in range(450)]
     for at in range(0, 450, 150):
         await rows.insert(starts[at : at + 150])
-    assert sorted(change.session_id for change in await reader.look()) == sorted(start.session_id for start in starts)
+    assert sorted(change.session_id for change in await reader.look()) == sorted(start.id for start in starts)
     anew = Reader(changes, tenant)
     await anew.begin()
     assert anew.known == reader.known
@@ -322,7 +321,7 @@ async def test_old_changes_are_forgotten(
     reader = Reader(changes, tenant)
     await reader.begin()
     await rows.write({old.id: Progress(1.0, 1, 1, "en")})
-    assert [change.session_id for change in await reader.look()] == [format_session_id(old.id)]
+    assert [change.session_id for change in await reader.look()] == [old.id]
 
 
 async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cut(

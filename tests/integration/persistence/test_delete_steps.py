@@ -69,7 +69,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             with monkeypatch.context() as patch:
                 kill_at(step, patch)
                 try:
-                    await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                    await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
                 except Killed:
                     kills += 1
                     is_over = False
@@ -78,7 +78,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             row = await harness.row_of(session_id)
             if row is not None and row["deleted_at"] is None:
                 assert step == 0
-                await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
             with pytest.raises(SessionNotFound):
                 await harness.record(session_id)
             await another_finishes(harness)

@@ -135,10 +135,10 @@ async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by
         record = await harness.record(session_id)
         assert (record.status, record.utterance_count) == ("active", 1)
         with pytest.raises(Exception, match="still active"):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+            await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
         await client.end()
         await client.rest()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
         assert not await harness.has_objects(session_id)
 
 
@@ -152,21 +152,21 @@ async def test_a_session_that_is_back_continues_the_one_it_continued(
     await rows.insert([first])
     await rows.restore([third, second, first])
     store = SessionStore(harness.database)
-    found = [await store.get(tenant, each.session_id) for each in (first, second, third)]
-    assert [each.next_session_id for each in found] == [second.session_id, third.session_id, None]
+    found = [await store.get(tenant, each.id) for each in (first, second, third)]
+    assert [each.next_session_id for each in found] == [second.id, third.id, None]
     assert [each.resume_from_seconds for each in found] == [None, 1.5, 0.5]
     # Continued by another meanwhile, that one keeps it.
     await execute(harness.database, "DELETE FROM realtime_sessions WHERE id = $1", third.id)
     await rows.insert([other := a_start(tenant, worker_id="life", previous_session_id=second.id)])
     assert await rows.restore([third]) == {third.id}
-    assert (await store.get(tenant, second.session_id)).next_session_id == other.session_id
-    assert (await store.get(tenant, third.session_id)).previous_session_id is None
+    assert (await store.get(tenant, second.id)).next_session_id == other.id
+    assert (await store.get(tenant, third.id)).previous_session_id is None
 
 
 async def test_a_tenant_that_is_lost_is_made_again_with_its_session(harness: Any) -> None:
     start = a_start(uuid.uuid4(), worker_id="life")
     assert await SessionRows(harness.database, "life").restore([start]) == {start.id}
-    assert (await SessionStore(harness.database).get(start.tenant_id, start.session_id)).status == "active"
+    assert (await SessionStore(harness.database).get(start.tenant_id, start.id)).status == "active"
     async with harness.database.transaction() as connection:
         name = await connection.exec_driver_sql("SELECT name FROM tenants WHERE id = $1", (start.tenant_id,))
         assert name.scalar_one() == f"restored-{start.tenant_id}"
@@ -177,7 +177,7 @@ async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenan
     await rows.insert([start])
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     await rows.conclude(start.id, done)
-    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
+    await SessionStore(harness.database).soft_delete(tenant, start.id)
     await rows.remove_deleted(start.id)
     assert await rows.fate(start.id) is Fate.DELETED
     assert await rows.restore([start]) == frozenset()
@@ -396,7 +396,7 @@ async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_t
     rows = SessionRows(harness.database, start.worker_id, lease.check)
     await rows.insert([start])
     await rows.conclude(start.id, Conclusion(EndReason("completed"), datetime.now(UTC), Progress()))
-    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
+    await SessionStore(harness.database).soft_delete(tenant, start.id)
     gone = "DELETE FROM workers WHERE id = $1"
     await execute(harness.database, gone, start.worker_id)
     await lease.renew()
@@ -456,8 +456,8 @@ async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_writ
     writer.flush_soon(stored.id)
     await writer.flush()
     sessions = SessionStore(harness.database)
-    assert (await sessions.get(tenant, stored.session_id)).audio_duration_seconds == 2.0
-    assert (await sessions.get(unstored.tenant_id, unstored.session_id)).status == "active"
+    assert (await sessions.get(tenant, stored.id)).audio_duration_seconds == 2.0
+    assert (await sessions.get(unstored.tenant_id, unstored.id)).status == "active"
 
 
 async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(
@@ -475,8 +475,8 @@ async def test_a_session_that_is_continued_while_another_that_continued_it_comes
         await connection.execute(insert(realtime_sessions).values(asdict(other)))
     assert await restoring == {lost.id}
     store = SessionStore(harness.database)
-    assert (await store.get(tenant, first.session_id)).next_session_id == other.session_id
-    assert (await store.get(tenant, lost.session_id)).previous_session_id is None
+    assert (await store.get(tenant, first.id)).next_session_id == other.id
+    assert (await store.get(tenant, lost.id)).previous_session_id is None
 
 
 async def waits_for_a_lock(database: Database) -> None:
@@ -509,4 +509,4 @@ async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_
     assert counts == [2, 2, 1]
     store = SessionStore(harness.database)
     for earlier, later in itertools.pairwise(starts):
-        assert (await store.get(tenant, earlier.session_id)).next_session_id == later.session_id
+        assert (await store.get(tenant, earlier.id)).next_session_id == later.id

@@ -125,7 +125,7 @@ async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
 async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.ended()
-    await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+    await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.id)
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.no_spool()
         assert await harness.row_of(left.session_id) is None
@@ -177,7 +177,7 @@ async def test_a_delete_while_the_audio_is_put_leaves_nothing(
         body = await real(self, spool, number, stored, total)
         if number == (1 if sizes == SHORT else 4):
             with suppress(Exception):
-                await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+                await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.id)
         return body
 
     monkeypatch.setattr(SpoolReconciliation, "_part", part)
@@ -207,7 +207,7 @@ async def test_a_session_that_runs_or_is_deleted_is_never_reclaimed(leave: Leave
     owner = left.spool.manifest.start.worker_id
     assert not await heir.reclaim(left.id, owner)
     ended = await left.ended()
-    await SessionStore(left.database).soft_delete(DEFAULT_TENANT_ID, left.session_id)
+    await SessionStore(left.database).soft_delete(DEFAULT_TENANT_ID, left.id)
     assert not await heir.reclaim(left.id, ended.worker_id)
     assert not await heir.reclaim(left.id, owner)
 

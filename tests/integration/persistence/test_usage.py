@@ -12,7 +12,6 @@ from sqlalchemy import text
 
 from domain.errors import StorageQuotaExceeded
 from domain.session import EndReason
-from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
@@ -85,7 +84,7 @@ async def test_a_deletion_makes_room_within_seconds(
     clock.now += REMEMBERED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant))
-    await SessionStore(database).soft_delete(tenant, format_session_id(first.id))
+    await SessionStore(database).soft_delete(tenant, first.id)
     clock.now += 6
     await rows.admit(storing(tenant, rows), caller_of(tenant))
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from dalston.v1.transcription_pb2 import SessionLimits, TranscribeConfig
 
+from domain.session_id import new_uuid7
 from server.audio.format import AudioFormat, Encoding
 from server.rpc.config_message import begin_message, parse_config, parse_language
 from server.rpc.language_tag import language_of
@@ -84,7 +85,7 @@ def test_a_value_out_of_range_is_refused_by_name(parameter: str, values: list[An
 def test_a_language_tag_counts_as_its_language(tag: str) -> None:
     assert parse(language=tag).language == "en"
     assert parse_language(tag, "fast", Catalog()) == "en"
-    begin = begin_message("sess_0", parse(language=tag), SessionLimits())
+    begin = begin_message(new_uuid7(), parse(language=tag), SessionLimits())
     assert begin.config.language == "en"
 
 
