@@ -1,4 +1,4 @@
-"""A session as the parts of persistence hand it on: plain values, no SQL."""
+"""The values of a session that the modules of persistence exchange. No SQL."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ from domain.session_id import format_session_id
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """What is known of a session when it begins."""
+    """The properties of a session that are known when it begins."""
 
     id: UUID
     tenant_id: UUID
@@ -29,7 +29,7 @@ class SessionStart:
     client_ip: str | None = None
     previous_session_id: UUID | None = None
     resume_from_seconds: float | None = None
-    """Where in the audio of the previous session this one begins."""
+    """The point in the audio of the previous session at which this one begins."""
 
     @property
     def session_id(self) -> str:
@@ -38,28 +38,28 @@ class SessionStart:
 
     @property
     def stores(self) -> bool:
-        """Whether anything but the row is kept."""
+        """Whether anything but the row is stored."""
         return self.store_audio or self.store_transcript
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a session has come."""
+    """The figures of a session so far."""
 
     audio_seconds: float = 0.0
     utterances: int = 0
     words: int = 0
     language: str = "auto"
-    """The language asked for; under `auto`, the one most words were in as soon as there is one."""
+    """The requested language; for `auto`, the language of most words as soon as there are any."""
     stored_bytes: int = 0
-    """Audio that survives the loss of this machine: in parts of the upload or in tail objects."""
+    """Audio that survives the loss of this machine, in parts of the upload or in tail objects."""
     processed_seconds: float = 0.0
-    """What was said before it is in the finals counted here, and no utterance that might go on reaches past it."""
+    """The resume point: all speech before it is in the finals counted here, and it is inside of no utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of a session's multipart upload that S3 has."""
+    """A part of a session's multipart upload that S3 has stored."""
 
     upload_id: str
     number: int
@@ -70,7 +70,7 @@ class StoredPart:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """How and when a session ended, and how far it had come."""
+    """The end of a session: its reason, its time and the final figures."""
 
     end_reason: EndReason
     ended_at: datetime
@@ -79,7 +79,7 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True)
 class StoredObjects:
-    """Where a session's objects are, as `s3://bucket/key`; None for what was not asked for."""
+    """The URIs of a session's objects, `s3://bucket/key`; None for an object that was not requested."""
 
     audio_uri: str | None = None
     transcript_uri: str | None = None
