@@ -68,7 +68,7 @@ class Watches:
             Unauthenticated, PermissionDenied: the key was revoked, has expired or has lost the scope.
             StorageUnavailable: Postgres was unavailable before the snapshot was complete.
         """
-        with self._place(tenant_id) as rung, self._drain.waking(rung.set):
+        with self._place(tenant_id) as changed, self._drain.waking(changed.set):
             watch = _Watch(self._changes, tenant_id, request.status or None, context)
             try:
                 self._refuse_when_stopping()
@@ -76,34 +76,34 @@ class Watches:
                     await watch.check(request.resume_token)
                     return
                 await watch.begin(request.resume_token)
-                await self._follow(watch, rung, authorization_of(context))
+                await self._follow(watch, changed, authorization_of(context))
             except IdleTimeout:
                 raise
             except Exception as error:
                 await watch.fail(error)
                 raise
 
-    async def _follow(self, watch: "_Watch", rung: asyncio.Event, authorization: list[str]) -> None:
+    async def _follow(self, watch: "_Watch", changed: asyncio.Event, authorization: list[str]) -> None:
         clock = asyncio.get_running_loop().time
         polled_at = admitted_at = clock()
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            is_notified = await _is_set(rung, _WAIT_SECONDS)
+            is_notified = await _is_set(changed, _WAIT_SECONDS)
             self._refuse_when_stopping()
             if clock() - admitted_at >= _READMIT_SECONDS:
                 await self._readmit(authorization)
                 admitted_at = clock()
             # Before and after the poll, which may take seconds while Postgres hangs.
-            await watch.beat()
+            await watch.keep_alive()
             if is_notified or clock() - polled_at >= _LONGEST_POLL_SECONDS:
-                rung.clear()
+                changed.clear()
                 polled_at = clock()
                 try:
                     await watch.poll()
                 except StorageUnavailable:
                     # The position stays, so that no change is missed. Heartbeats continue.
-                    rung.set()
-            await watch.beat()
+                    changed.set()
+            await watch.keep_alive()
 
     async def _readmit(self, authorization: list[str]) -> None:
         try:
@@ -123,8 +123,8 @@ class Watches:
         self._count += 1
         _open.inc()
         try:
-            with self._change_notifier.rung(tenant_id) as rung:
-                yield rung
+            with self._change_notifier.rung(tenant_id) as changed:
+                yield changed
         finally:
             self._count -= 1
             _open.dec()
@@ -173,7 +173,7 @@ class _Watch:
             await self._send(page.changes)
         self._move_to(reached)
 
-    async def beat(self) -> None:
+    async def keep_alive(self) -> None:
         """Sends a heartbeat if nothing was sent for long."""
         if self._written_at is None or self._clock() - self._written_at >= HEARTBEAT_SECONDS:
             await self._write("heartbeat")
