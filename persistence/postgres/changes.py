@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import InvalidFilter, StorageUnavailable
 from domain.session import STATUSES, SessionFilter, SessionRecord
-from domain.session_id import format_session_id
 from persistence.errors import DatabaseUnavailable
 from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database

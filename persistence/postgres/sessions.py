@@ -151,9 +151,7 @@ class SessionStore:
         Raises:
             SessionNotFound: the tenant has none of this id.
         """
-        query = select(*record_columns).where(
-            _t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None)
-        )
+        query = select(*record_columns).where(_t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None))
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:

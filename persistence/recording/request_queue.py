@@ -8,9 +8,8 @@ from typing import Final, Protocol, TypeAlias
 from dalston.v1.transcription_pb2 import TranscribeRequest
 from prometheus_client import Gauge
 
-from persistence.errors import DiskUnavailable
 from domain.audio_message import MAX_AUDIO_MESSAGE_BYTES, Checked
-from domain.errors import StorageUnavailable
+from persistence.errors import DiskUnavailable
 
 Request: TypeAlias = Checked[TranscribeRequest]
 

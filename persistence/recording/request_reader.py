@@ -9,9 +9,8 @@ from typing import Final
 import grpc
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 
-from persistence.errors import DiskUnavailable
 from domain.audio_message import AudioFault, Checked, check_audio
-from domain.errors import StorageUnavailable
+from persistence.errors import DiskUnavailable
 from persistence.recording.call_end import CallEnd
 from persistence.recording.call_recording import CallRecording
 from persistence.recording.interruptible import Interruptible

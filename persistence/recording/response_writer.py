@@ -7,8 +7,8 @@ import grpc
 from dalston.v1 import transcription_pb2 as pb
 from prometheus_client import Histogram
 
-from persistence.errors import DiskUnavailable
 from domain.transcript import TimedWord, Utterance
+from persistence.errors import DiskUnavailable
 from persistence.recording.call_end import CallEnd
 from persistence.recording.call_recording import CallRecording
 from persistence.recording.request_reader import RECORDED_LAG_SECONDS, RequestReader

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from persistence.errors import DatabaseUnavailable, DiskUnavailable
-from domain.errors import StorageUnavailable
 from domain.transcript import Utterance, majority_language, with_probabilities
+from persistence.errors import DatabaseUnavailable, DiskUnavailable
 from persistence.postgres.finals import batches, missing
 from persistence.postgres.rows import SessionRows
 from persistence.s3.objects import ObjectStore

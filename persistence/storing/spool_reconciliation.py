@@ -18,11 +18,8 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from domain.transcript import Utterance, majority_language
-from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
-from domain.errors import StorageUnavailable
 from domain.transcript import Utterance, majority_language, with_probabilities
-from persistence.errors import NotOwner, ObjectNotFound
+from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
 from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
 from persistence.postgres.ownership import Ownership, Remains

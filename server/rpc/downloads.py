@@ -206,13 +206,13 @@ async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, Non
         # Headers are sent with the first chunk: an error before it has a status of its own.
         chunk = await anext(chunks, b"")
         await context.send_initial_metadata(_headers(file))
-        client = _SlowClient(context, file)
+        client = _DownloadClient(context, file)
         await client.send(chunk)
         async for chunk in chunks:
             await client.send(chunk)
 
 
-class _SlowClient:
+class _DownloadClient:
     """The client of a download and its rate. Only time spent waiting for the client counts."""
 
     def __init__(self, context: Context, file: _File) -> None:

@@ -14,6 +14,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from prometheus_client import REGISTRY
 
+from domain.session_id import new_session_id
 from domain.tenancy import Caller
 from persistence.s3.byte_map import ByteMap, Repeated
 from server.rpc import downloads
@@ -25,6 +26,7 @@ from server.session.errors import IdleTimeout
 
 SIZE = 8 << 20
 MOST = 3
+SESSION_ID = new_session_id()
 
 
 class Archive:
@@ -66,12 +68,14 @@ class Reader:
         self.tenant_id = str(uuid4())
 
     def ask(self) -> Any:
-        return self._stub.GetAudio(GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id),))
+        return self._stub.GetAudio(
+            GetAudioRequest(session_id=SESSION_ID), metadata=(("authorization", self.tenant_id),)
+        )
 
     async def headers(self, *metadata: tuple[str, str]) -> tuple[dict[str, Any], int]:
         """The initial metadata of a download with these headers, and the number of its bytes."""
         call = self._stub.GetAudio(
-            GetAudioRequest(session_id="s"), metadata=(("authorization", self.tenant_id), *metadata)
+            GetAudioRequest(session_id=SESSION_ID), metadata=(("authorization", self.tenant_id), *metadata)
         )
         size = sum([len(part.data) async for part in call])
         return dict(await call.initial_metadata()), size
@@ -170,7 +174,7 @@ async def test_a_trickling_download_is_ended_and_a_player_is_not(monkeypatch: py
     monkeypatch.setattr(downloads, "_WRITE_SECONDS", 0.3)
     chunk = bytes(16_000)
     file = downloads._File("audio/wav", None, 1 << 30, "")
-    player, trickle = (downloads._SlowClient(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]
+    player, trickle = (downloads._DownloadClient(SlowTransport(), file) for _ in range(2))  # type: ignore[arg-type]
     for _ in range(20):
         await player.send(chunk)
     with pytest.raises(IdleTimeout):
