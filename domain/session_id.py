@@ -35,13 +35,18 @@ def format_session_id(session_id: UUID) -> str:
     return _PREFIX + session_id.hex
 
 
+def is_session_id(text: str) -> bool:
+    """Whether a text is a session id in its public form."""
+    return _FORM.fullmatch(text) is not None
+
+
 def parse_session_id(text: str) -> UUID:
     """The id in its public form.
 
     Raises:
         InvalidSessionId: the text is not a session id.
     """
-    if _FORM.fullmatch(text) is None:
+    if not is_session_id(text):
         raise InvalidSessionId
     return UUID(hex=text.removeprefix(_PREFIX))
 

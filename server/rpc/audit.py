@@ -9,8 +9,7 @@ from typing import Any, Final
 from dalston.v1 import session_pb2
 from google.protobuf.message import Message
 
-from domain.errors import InvalidSessionId
-from domain.session_id import parse_session_id
+from domain.session_id import is_session_id
 from domain.tenancy import current_caller
 from persistence.postgres.api_keys import format_key_id
 from server.rpc.errors import answer_to, reason_name
@@ -97,9 +96,7 @@ class AuditInterceptor(CallInterceptor):
 
 
 def _note_session(session_id: str, *, is_linked: bool) -> None:
-    try:
-        parse_session_id(session_id)
-    except InvalidSessionId:
+    if not is_session_id(session_id):
         return  # it may be any text, of any length
     fields = {"session_id": session_id}
     if is_linked:
