@@ -58,10 +58,10 @@ class SessionNotFound(_SessionError):
 
 
 class TenantNotFound(DomainError):
-    """There is no tenant of this name. The message says which one may have been meant."""
+    """No tenant has this name. The message suggests the most similar name."""
 
     def __init__(self, name: str, near: Sequence[str]) -> None:
-        """`near`: names of tenants that are like it, the most alike first."""
+        """`near`: similar names of tenants, the most similar first."""
         super().__init__(f"there is no tenant {name!r}" + "".join(f"; did you mean {each!r}?" for each in near[:1]))
 
 

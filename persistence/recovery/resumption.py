@@ -182,8 +182,8 @@ class Resumptions:
             try:
                 earlier, following = await self._look(wanted)
             except SessionNotFound:
-                # The session runs here: Postgres has lost its row, which is inserted again within a second or so. Neither
-                # the answer nor its time may show another tenant that the session exists.
+                # The session runs here: Postgres has lost its row, which is inserted again within a second or so.
+                # Neither the answer nor its time may show another tenant that the session exists.
                 call = self._call_of(wanted.earlier)
                 if call is None or call.tenant_id != wanted.caller.tenant_id or clock() >= give_up_at:
                     raise

@@ -34,7 +34,7 @@ MOST_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
 """Memory that they may take, their finals included, as `Ended.memory_bytes` estimates it."""
 # What CPython takes for them, rounded up; texts come to it.
 _SESSION_BYTES: Final = 2_500
-_FINAL_BYTES: Final = 320
+_FINAL_BYTES: Final = 352
 _WORD_BYTES: Final = 240
 _ENDED_AT_ONCE: Final = 100
 """Sessions whose end is written again in one look: that takes about a second."""

@@ -37,12 +37,13 @@ _delivery: ContextVar[_Delivery | None] = ContextVar("delivery", default=None)
 
 
 async def write_last(context: Context, message: Any) -> None:
-    """Writes the message with which a file is whole: a client that leaves from then on has cancelled nothing."""
+    """Writes the last message of a file: a client that disconnects afterwards has cancelled nothing."""
     writing = asyncio.ensure_future(context.write(message))
     try:
         await asyncio.wait((writing,))
     except asyncio.CancelledError:
-        # It may leave because it has everything. Then the write has ended, and nobody has been told yet.
+        # The client may have disconnected because the file is complete. The write has ended then, but its task has
+        # not run yet.
         await asyncio.sleep(0)
         if _has_succeeded(writing):
             _note_whole()

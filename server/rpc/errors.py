@@ -109,7 +109,7 @@ def reason_name(reason: ErrorReason.ValueType) -> str:
 
 
 def _public(error: BaseException) -> str:
-    """What a client and its tenant are told: not which part of the service is away."""
+    """The message for a client and its tenant, which does not name the unavailable component."""
     return error.PUBLIC if isinstance(error, domain.StorageUnavailable) else str(error)
 
 

@@ -148,7 +148,7 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     # What its spool had beyond what was stored.
     await rows.set_stored(first.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=200)
     await is_so(370)
-    await sessions.soft_delete(tenant, format_session_id(first.id))
+    await sessions.soft_delete(tenant, first.id)
     await is_so(170)
     await rows.remove_deleted(first.id)
     await rows.end_refused("refused", datetime.now(UTC), [third.id])

@@ -63,6 +63,7 @@ def test_the_memory_that_a_session_takes_is_not_estimated_too_low(finals: int, w
                 " ".join(f"{letters}{number}{word}" for word in range(words)),
                 number / 9,
                 "en",
+                number / 13,
                 tuple(
                     TimedWord(f"{letters}{number}{word}", word + number / 7, word + number / 3, number / 11)
                     for word in range(words)

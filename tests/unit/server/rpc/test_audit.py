@@ -1,4 +1,4 @@
-"""What is said about a client that leaves while a file is sent to it."""
+"""The audit line of a client that disconnects during a download."""
 
 import asyncio
 import uuid
@@ -36,7 +36,7 @@ def download(reader: Any) -> asyncio.Task[None]:
 
     async def call() -> None:
         await write_last(reader, "the rest")
-        await asyncio.sleep(60)  # the call goes on to return
+        await asyncio.sleep(60)  # the call has not returned yet
 
     return asyncio.create_task(AuditInterceptor().around("GetAudio", call, reader))
 

@@ -1,4 +1,4 @@
-"""What a client, its tenant and the operator are told of an error."""
+"""Errors as clients, tenants and operators see them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from domain.errors import StorageUnavailable
 from persistence import outage_report as outages
 from persistence.errors import DatabaseUnavailable, DiskUnavailable, ObjectNotFound, ObjectStoreUnavailable, RowLost
-from server.rpc.errors import abort, ending_of, in_words
+from server.rpc.errors import abort, describe, end_reason_of
 from stack.settings import ROOT
 
 EACH = [
@@ -27,7 +27,7 @@ EACH = [
 
 
 class Context:
-    """Keeps what a call was ended with."""
+    """Keeps the status of a call."""
 
     async def abort(self, code: grpc.StatusCode, message: str, trailing: Any) -> None:
         self.code, self.message = code, message
@@ -39,14 +39,12 @@ def count(component: str) -> float:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has been logged before."""
-    monkeypatch.setattr(outages, "_told_at", {})
+    """No outage has been logged before."""
+    monkeypatch.setattr(outages, "_reported_at", {})
 
 
 @pytest.mark.parametrize(("error", "component"), EACH)
-async def test_the_operator_is_told_which_part_is_away_and_the_client_that_storage_is(
-    error: StorageUnavailable, component: str
-) -> None:
+async def test_the_unavailable_component_is_named_to_operators_only(error: StorageUnavailable, component: str) -> None:
     context: Any = Context()
     before = count(component)
     with capture_logs() as logs:
@@ -63,8 +61,8 @@ async def test_the_operator_is_told_which_part_is_away_and_the_client_that_stora
     ]
     public = "the storage of the service is unavailable: try again later"
     assert (context.code, context.message) == (grpc.StatusCode.UNAVAILABLE, public)
-    assert in_words(error) == ("unavailable", public)
-    assert ending_of(error).error == f"unavailable: {public}"
+    assert describe(error) == ("unavailable", public)
+    assert end_reason_of(error).error == f"unavailable: {public}"
 
 
 async def test_an_outage_that_refuses_every_call_is_logged_every_ten_seconds_for_each_part(
