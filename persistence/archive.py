@@ -10,9 +10,10 @@ from domain.errors import StorageUnavailable
 from domain.session_id import parse_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.sessions import SessionStore
+from persistence.records import StoredSession
 from persistence.s3.byte_map import ByteMap, Stored
 from persistence.s3.keys import audio_key, transcript_key
-from persistence.s3.linked import Link, joined_audio
+from persistence.s3.linked import joined_audio
 from persistence.s3.objects import ObjectStore
 from persistence.storing.remote_recovery import remove_objects
 from telemetry.logs import get_logger
@@ -29,7 +30,7 @@ class Archive:
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    async def audio(self, chain: Sequence[Link]) -> ByteMap:
+    async def audio(self, chain: Sequence[StoredSession]) -> ByteMap:
         """The WAV file of a session, or of several that continue one another, oldest first.
 
         Raises:
@@ -40,7 +41,7 @@ class Archive:
         chain[0].require_audio()
         return await self._whole(audio_key(chain[0].id))
 
-    async def transcript(self, link: Link) -> ByteMap:
+    async def transcript(self, link: StoredSession) -> ByteMap:
         """The JSON document of a session.
 
         Raises:

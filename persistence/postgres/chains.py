@@ -8,29 +8,13 @@ from sqlalchemy import ColumnElement, literal, select
 from domain.errors import InvalidFilter, SessionNotFound
 from domain.session_id import parse_session_id
 from persistence.postgres.database import Database
+from persistence.postgres.stored_session import STORED_SESSION_COLUMNS, stored_session
 from persistence.postgres.tables import realtime_sessions
-from persistence.s3.linked import Link
+from persistence.records import StoredSession
 
 MAX_LINKS: Final = 1000
 
 _t = realtime_sessions.c
-_columns = [
-    _t.id,
-    _t.status,
-    _t.language,
-    _t.encoding,
-    _t.sample_rate,
-    _t.channels,
-    _t.store_audio,
-    _t.store_transcript,
-    _t.audio_uri,
-    _t.transcript_uri,
-    _t.audio_duration_seconds,
-    _t.utterance_count,
-    _t.word_count,
-    _t.stored_bytes,
-    _t.resume_from_seconds,
-]
 
 
 class ChainStore:
@@ -39,7 +23,7 @@ class ChainStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[Link, ...]:
+    async def read(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[StoredSession, ...]:
         """A session, after those it continues if they are asked for, oldest first; it begins after a deleted one.
 
         Raises:
@@ -57,11 +41,11 @@ class ChainStore:
             before = select(_t.id, _t.previous_session_id, chain.c.place + 1)
             before = before.where(_t.id == chain.c.previous_session_id, *mine(), chain.c.place <= MAX_LINKS)
             chain = chain.union_all(before)
-        query = select(*_columns).join(chain, chain.c.id == _t.id).order_by(chain.c.place.desc())
+        query = select(*STORED_SESSION_COLUMNS).join(chain, chain.c.id == _t.id).order_by(chain.c.place.desc())
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
         if not rows:
             raise SessionNotFound(session_id)
         if len(rows) > MAX_LINKS:
             raise InvalidFilter("linked", f"the session continues more than {MAX_LINKS - 1} others")
-        return tuple(Link(**{str(name): value for name, value in row.items()}) for row in rows)
+        return tuple(stored_session(row) for row in rows)

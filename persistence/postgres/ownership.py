@@ -12,11 +12,13 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 
-from domain.session import EndReason, SessionStatus
+from domain.session import EndReason
 from persistence.postgres.database import Database
 from persistence.postgres.lease import clock, timeline_of
 from persistence.postgres.lost_rows import deleted_among, forget_deletes
+from persistence.postgres.stored_session import STORED_SESSION_COLUMNS, stored_session
 from persistence.postgres.tables import UNFINISHED, realtime_sessions
+from persistence.records import StoredSession
 
 # What is in no spool is left to the reaper, at once. What is stored stays as it is: its spool may have more.
 _ADOPT = text(f"""
@@ -108,47 +110,7 @@ _DELETED = text(f"""
 """)  # noqa: S608 - no input
 
 
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """A session as its row has it, for those who end it in the place of its process."""
-
-    id: UUID
-    worker_id: str
-    status: SessionStatus
-    language: str
-    encoding: str
-    sample_rate: int
-    channels: int
-    store_audio: bool
-    store_transcript: bool
-    audio_uri: str | None
-    transcript_uri: str | None
-    audio_duration_seconds: float
-    utterance_count: int
-    has_tails: bool
-    stored_bytes: int
-    recover_after: datetime | None
-    is_deleted: bool
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether it has ended and its objects are there; its tail objects may be, too."""
-        has_audio = not self.store_audio or self.audio_uri is not None
-        return self.status != "active" and has_audio and (not self.store_transcript or self.transcript_uri is not None)
-
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether its owner has still to do something for it."""
-        return self.has_tails or not self.is_stored
-
-    @property
-    def is_reclaimed(self) -> bool:
-        """Whether somebody has begun to add a spool to it and not said that it is done."""
-        return not self.is_unfinished and self.recover_after is not None
-
-
 _t = realtime_sessions.c
-_REMAINS = [_t[name] for name in Remains.__slots__ if name != "is_deleted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,17 +272,17 @@ class Ownership:
             await connection.execute(_DEFER, {"worker_id": self._worker_id, "id": session_id, "seconds": seconds})
         self._recovering.discard(session_id)
 
-    async def remains(self, session_id: UUID) -> Remains | None:
-        """A session of this process as its row has it, None if it is not there or not its own."""
-        session = await self.session(session_id)
+    async def read_own(self, session_id: UUID) -> StoredSession | None:
+        """The row of a session of this process; None if there is none, or another process owns the session."""
+        session = await self.read(session_id)
         return session if session is not None and session.worker_id == self._worker_id else None
 
-    async def session(self, session_id: UUID) -> Remains | None:
-        """A session as its row has it, whoever owns it; None if it is not there."""
-        query = select(*_REMAINS, _t.deleted_at.is_not(None).label("is_deleted")).where(_t.id == session_id)
+    async def read(self, session_id: UUID) -> StoredSession | None:
+        """The row of a session, whichever process owns it; None if there is none."""
+        query = select(*STORED_SESSION_COLUMNS).where(_t.id == session_id)
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else Remains(**{str(name): value for name, value in row.items()})
+        return None if row is None else stored_session(row)
 
     async def half_deleted(self, age_seconds: float, limit: int) -> list[UUID]:
         """Sessions whose delete began so long ago and did not end, and that no process works on."""

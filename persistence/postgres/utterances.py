@@ -43,7 +43,7 @@ class UtteranceStore:
     async def joined(self, stretches: Sequence[Stretch]) -> AsyncGenerator[Utterance, None]:
         """What sessions that continue one another have said, on the time of the whole; a few of them at a time."""
         for group in _groups(stretches):
-            by_session = {stretch.link.id: stretch for stretch in group}
+            by_session = {stretch.session.id: stretch for stretch in group}
             async for found in self._all(list(by_session)):
                 stretch = by_session[found.session_id]
                 if stretch.has(found.utterance):
@@ -82,11 +82,11 @@ def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
     group: list[Stretch] = []
     count = 0
     for stretch in stretches:
-        if group and count + stretch.link.utterance_count > MAX_LIMIT:
+        if group and count + stretch.session.utterance_count > MAX_LIMIT:
             yield group
             group, count = [], 0
         group.append(stretch)
-        count += stretch.link.utterance_count
+        count += stretch.session.utterance_count
     if group:
         yield group
 

@@ -152,10 +152,10 @@ class Reaper:
                 if not await self._ownership.begin_recovery(session_id):
                     self._begun.discard(session_id)
                     return
-                remains = await self._ownership.remains(session_id)
-                if remains is not None:
+                session = await self._ownership.read_own(session_id)
+                if session is not None:
                     async with asyncio.timeout(_DEADLINE_SECONDS):
-                        await self._remote_recovery.end(remains)
+                        await self._remote_recovery.end(session)
                 self._done(session_id)
             except NotOwner:
                 self._done(session_id)

@@ -26,7 +26,6 @@ from persistence.s3 import layout
 from persistence.s3.spooled_part import SpooledPart
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.manifest import Manifest
-from persistence.wav import WavFormat
 
 _MANIFEST = "session.json"
 _REMOVED = "session.json.removed"
@@ -43,7 +42,7 @@ class SessionSpool:
         self.directory = directory
         self.manifest = manifest
         start = manifest.start
-        self.wav = WavFormat(start.encoding, start.sample_rate, start.channels)
+        self.wav = start.wav
         self._budget = budget or SpoolBudget(sys.maxsize)
         self._budgeted_bytes = 0
         self._written_bytes = 0

@@ -16,9 +16,8 @@ from domain.transcript import Utterance, document, majority_language, utterances
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
 from persistence.postgres.finals import batches, untold
 from persistence.postgres.lost_rows import note_restored
-from persistence.postgres.ownership import Remains
 from persistence.postgres.rows import SessionRows, Upload
-from persistence.records import StoredObjects, StoredPart
+from persistence.records import StoredObjects, StoredPart, StoredSession
 from persistence.s3 import layout
 from persistence.s3.assembly import Assembly, assemble, cut
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
@@ -44,7 +43,7 @@ class RemoteRecovery:
         self._objects = objects
         self._rows = rows
 
-    async def end(self, session: Remains) -> None:
+    async def end(self, session: StoredSession) -> None:
         """Brings a session to its final state; repeated, it goes on where it was cut short.
 
         Raises:
@@ -54,7 +53,7 @@ class RemoteRecovery:
         if session.is_deleted:
             await self.delete(session.id)
             return
-        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        wav = session.wav
         audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes
         if session.store_audio and (audio_uri is None or await self._stored_audio(session.id, wav) is None):
             # What it was made of goes when the recording is there, whatever the row says of it.

@@ -22,9 +22,9 @@ from domain.transcript import Utterance, majority_language
 from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
 from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
-from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED, Progress, StoredObjects
+from persistence.records import INTERRUPTED, Progress, StoredObjects, StoredSession
 from persistence.s3 import layout
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
@@ -86,7 +86,7 @@ class SpoolReconciliation:
             LeaseLost: this process may not write.
         """
         session_id = spool.manifest.start.id
-        session = await self._ownership.session(session_id)
+        session = await self._ownership.read(session_id)
         if session is None:
             return await self._without_row(spool, progress)
         if session.is_deleted:
@@ -139,7 +139,7 @@ class SpoolReconciliation:
     async def _adopt(self, session_id: UUID) -> bool:
         return bool(await self._ownership.adopt([], [session_id], INTERRUPTED, datetime.now(UTC)))
 
-    async def _extend(self, spool: SessionSpool, session: Remains, contents: _Contents) -> Standing:
+    async def _extend(self, spool: SessionSpool, session: StoredSession, contents: _Contents) -> Standing:
         stored = await self._stored_bytes(session, spool.wav) if session.store_audio else 0
         if stored is None or not await asyncio.to_thread(spool.has_audio, stored, contents.audio_bytes):
             return _leave(spool, stored, contents)
@@ -157,16 +157,16 @@ class SpoolReconciliation:
             log.info("a stored session has what only its spool had", session_id=spool.manifest.start.session_id)
         return Standing.STORED if is_there else Standing.GONE
 
-    async def _is_short(self, session: Remains, stored: int, contents: _Contents) -> bool:
+    async def _is_short(self, session: StoredSession, stored: int, contents: _Contents) -> bool:
         if session.is_reclaimed or contents.audio_bytes > min(stored, session.stored_bytes):
             return True
         if contents.progress.utterances > session.utterance_count:
             return True
         return not await self._rows.has_utterances(session.id, len(contents.utterances))
 
-    async def _stored_bytes(self, session: Remains, wav: WavFormat) -> int | None:
+    async def _stored_bytes(self, session: StoredSession, wav: WavFormat) -> int | None:
         """How much audio the object has, 0 without one; None if it is no recording of this spool's format."""
-        if wav != WavFormat(session.encoding, session.sample_rate, session.channels):
+        if wav != session.wav:
             return None
         try:
             header = await stored_header(self._objects, session.id, wav)
@@ -207,14 +207,14 @@ class SpoolReconciliation:
         header = spool.wav.header_bytes
         return await self._objects.read_range(audio_key(spool.manifest.start.id), header + begin, header + end)
 
-    async def _write(self, session: Remains, audio_bytes: int, contents: _Contents) -> bool:
+    async def _write(self, session: StoredSession, audio_bytes: int, contents: _Contents) -> bool:
         """Writes the finals, the transcript and last the row; says whether the session is still there.
 
         Status, error and `ended_at` stay: they have been shown to the tenant, and a session ends once.
         """
         seconds, progress = max(session.audio_duration_seconds, contents.progress.audio_seconds), contents.progress
         if session.store_audio:
-            seconds = WavFormat(session.encoding, session.sample_rate, session.channels).seconds(audio_bytes)
+            seconds = session.wav.seconds(audio_bytes)
         said: list[Utterance] | None = None
         language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:

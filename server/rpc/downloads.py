@@ -15,7 +15,8 @@ from google.api.httpbody_pb2 import HttpBody
 
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
-from persistence.s3.linked import Link, joined_language, joined_seconds, stretches
+from persistence.records import StoredSession
+from persistence.s3.linked import joined_language, joined_seconds, stretches
 from persistence.service import Persistence
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
@@ -131,7 +132,7 @@ class Downloads:
         renderers = {"txt": TextRenderer(), "srt": SrtRenderer(options), "vtt": VttRenderer(options)}
         await self._render(chain, renderers[request.format], name, context)
 
-    async def _document(self, chain: tuple[Link, ...], name: str | None, context: Context) -> None:
+    async def _document(self, chain: tuple[StoredSession, ...], name: str | None, context: Context) -> None:
         if len(chain) == 1:
             document = await self._persistence.archive.transcript(chain[0])
             stored = self._persistence.archive.read(document)
@@ -140,9 +141,11 @@ class Downloads:
         renderer = JsonRenderer(chain[-1].session_id, joined_language(chain), joined_seconds(chain))
         await self._render(chain, renderer, name, context)
 
-    async def _render(self, chain: tuple[Link, ...], renderer: Renderer, name: str | None, context: Context) -> None:
-        for link in chain:
-            link.require_transcript()
+    async def _render(
+        self, chain: tuple[StoredSession, ...], renderer: Renderer, name: str | None, context: Context
+    ) -> None:
+        for session in chain:
+            session.require_transcript()
         async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
             await _send_written(context, renderer.content_type, name, _rendered(renderer, utterances))
 

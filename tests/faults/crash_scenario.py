@@ -25,10 +25,9 @@ from persistence import backoff
 from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
 from persistence.postgres import lost_rows
 from persistence.postgres.lost_rows import Kept
-from persistence.postgres.ownership import Remains
 from persistence.postgres.rows import Upload
 from persistence.recording.interceptor import recorder
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
 from persistence.spool.session_spool import session_spool as spool
@@ -407,10 +406,10 @@ class Ownership:
     def is_recovering(self, _: UUID) -> bool:
         return False
 
-    async def session(self, session_id: UUID) -> Remains | None:
-        def read() -> Remains | None:
+    async def read(self, session_id: UUID) -> StoredSession | None:
+        def read() -> StoredSession | None:
             row = self._table.get(session_id)
-            return None if row is None else remains_of(row)
+            return None if row is None else stored_session_of(row)
 
         return await self._fate.call(read)
 
@@ -425,11 +424,11 @@ class Ownership:
         return await self._fate.call(reclaim)
 
 
-def remains_of(row: Row) -> Remains:
+def stored_session_of(row: Row) -> StoredSession:
     """What ownership makes of a row."""
     start, stored = row.start, row.stored or StoredObjects()
-    values: dict[str, Any] = {name: getattr(start, name) for name in Remains.__slots__ if hasattr(start, name)}
-    return Remains(
+    values: dict[str, Any] = {name: getattr(start, name) for name in StoredSession.__slots__ if hasattr(start, name)}
+    return StoredSession(
         **values
         | {
             "worker_id": row.worker_id,
@@ -438,6 +437,8 @@ def remains_of(row: Row) -> Remains:
             "transcript_uri": stored.transcript_uri,
             "audio_duration_seconds": row.audio_seconds,
             "utterance_count": row.counted,
+            "word_count": 0,
+            "processed_seconds": 0.0,
             "has_tails": row.has_tails,
             "stored_bytes": row.stored_bytes,
             "recover_after": datetime.now(UTC) if row.is_reclaimed else None,

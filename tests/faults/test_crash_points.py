@@ -53,7 +53,7 @@ from tests.faults.crash_scenario import (
     Rows,
     VirtualLoop,
     mortal,
-    remains_of,
+    stored_session_of,
 )
 from tests.faults.figures import FIGURES
 
@@ -166,7 +166,7 @@ class Harness:
         objects: Any = Objects(self.bucket, fate)
         try:
             with mortal(fate), suppress(Crash):
-                loop.run_until_complete(RemoteRecovery(objects, rows).end(remains_of(row)))
+                loop.run_until_complete(RemoteRecovery(objects, rows).end(stored_session_of(row)))
             self.salvages += 1
         finally:
             loop.close()

@@ -14,9 +14,9 @@ from persistence.config import PersistenceSettings
 from persistence.postgres.database import Database
 from persistence.postgres.finals import numbered
 from persistence.postgres.lease import Lease
-from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
-from persistence.records import INTERRUPTED
+from persistence.records import INTERRUPTED, StoredSession
 from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
@@ -64,23 +64,23 @@ class Left:
     def remote_recovery(self) -> RemoteRecovery:
         return RemoteRecovery(self.objects, SessionRows(self.database, self.other))
 
-    async def taken(self) -> Remains:
+    async def taken(self) -> StoredSession:
         """The other server takes it and begins to end it."""
         await Lease(self.database, self.other, 60.0, 1.0).register()
         ownership = self.ownership
         await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
         assert await ownership.begin_recovery(self.id)
-        remains = await ownership.remains(self.id)
+        remains = await ownership.read_own(self.id)
         assert remains is not None
         return remains
 
-    async def ended(self) -> Remains:
+    async def ended(self) -> StoredSession:
         """The other server ends it from S3."""
         await self.remote_recovery.end(await self.taken())
         return await self.row()
 
-    async def row(self) -> Remains:
-        row = await self.ownership.session(self.id)
+    async def row(self) -> StoredSession:
+        row = await self.ownership.read(self.id)
         assert row is not None
         return row
 

@@ -20,8 +20,8 @@ from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound
 from persistence.postgres.database import Database
+from persistence.records import StoredSession
 from persistence.s3.keys import audio_key, transcript_key
-from persistence.s3.linked import Link
 from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
 from tests.integration.persistence.fake_transcriber import FakeTranscriber
@@ -48,7 +48,7 @@ class Harness:
     async def record(self, session_id: str) -> SessionRecord:
         return await self.persistence.sessions.get(DEFAULT_TENANT_ID, session_id)
 
-    async def chain(self, session_id: str) -> tuple[Link, ...]:
+    async def chain(self, session_id: str) -> tuple[StoredSession, ...]:
         return await self.persistence.chains.read(DEFAULT_TENANT_ID, session_id, linked=False)
 
     async def ended(self, session_id: str, *, stored: bool = True) -> SessionRecord:

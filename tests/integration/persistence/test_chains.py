@@ -21,9 +21,9 @@ from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import realtime_sessions
 from persistence.postgres.utterances import UtteranceStore
-from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
+from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredSession
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import Link, stretches
+from persistence.s3.linked import stretches
 from persistence.s3.objects import ObjectStore
 from persistence.wav import WavFormat
 
@@ -172,7 +172,7 @@ async def test_a_longer_chain_is_refused_by_the_name_of_the_parameter(
     assert refusal.value.parameter == "linked"
 
 
-async def _read(archive: Archive, chain: Sequence[Link], begin: int = 0, end: int | None = None) -> bytes:
+async def _read(archive: Archive, chain: Sequence[StoredSession], begin: int = 0, end: int | None = None) -> bytes:
     file = await archive.audio(chain)
     part = file.between(begin, file.size if end is None else end)
     data = b"".join([chunk async for chunk in archive.read(part)])

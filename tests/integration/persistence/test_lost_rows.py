@@ -305,7 +305,7 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
             ownership = Ownership(harness.database, other)
             await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
             assert await ownership.begin_recovery(identifier)
-            remains = await ownership.remains(identifier)
+            remains = await ownership.read_own(identifier)
             assert remains is not None
             await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(remains)
             record = await harness.record(session_id)

@@ -75,7 +75,7 @@ async def test_a_long_recording_ended_by_another_server_is_an_rf64(
         assert heard(file) == ("RF64", b"".join(messages))
         # Cut short between the object and the row: what is there is found to be whole by its header.
         worker_id = harness.settings.worker_id
-        remains = await Ownership(harness.database, worker_id).remains(parse_session_id(session_id))
+        remains = await Ownership(harness.database, worker_id).read_own(parse_session_id(session_id))
         await RemoteRecovery(harness.objects, SessionRows(harness.database, worker_id)).end(
             replace(remains, audio_uri=None)
         )

@@ -15,7 +15,7 @@ from domain.errors import StorageUnavailable
 from domain.session_id import new_session_id, parse_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.lease import Lease
-from persistence.postgres.ownership import Remains
+from persistence.records import StoredSession
 from persistence.recovery.checks import Finding, Verifier
 from persistence.recovery.repair import Repairer
 from persistence.s3.keys import Tail, audio_key, tail_key, transcript_key
@@ -335,7 +335,7 @@ async def test_a_session_that_a_server_takes_from_a_repair_is_left_to_it_and_the
             await leave_it_active(harness, session_id)
         end = RemoteRecovery.end
 
-        async def overtaken(self: RemoteRecovery, session: Remains) -> None:
+        async def overtaken(self: RemoteRecovery, session: StoredSession) -> None:
             if session.id == parse_session_id(taken):
                 statement = "UPDATE realtime_sessions SET worker_id = $2 WHERE id = $1"
                 async with harness.database.transaction() as connection:

@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from domain.transcript import TimedWord, Utterance
+from persistence.records import StoredSession
 from persistence.s3.byte_map import ByteMap, Stored
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import Link, joined_audio, joined_language, joined_seconds, stretches
+from persistence.s3.linked import joined_audio, joined_language, joined_seconds, stretches
 from persistence.wav import data_bytes
 
 RATE = 8000
 
 
-def a_link(frames: int = RATE, resume: float | None = None, **changes: Any) -> Link:
+def a_session(frames: int = RATE, resume: float | None = None, **changes: Any) -> StoredSession:
     values: dict[str, Any] = {
         "id": uuid.uuid4(),
+        "worker_id": "worker",
         "status": "completed",
         "language": "en",
         "encoding": "mulaw",
@@ -34,12 +36,16 @@ def a_link(frames: int = RATE, resume: float | None = None, **changes: Any) -> L
         "utterance_count": 1,
         "word_count": 1,
         "stored_bytes": frames,
+        "processed_seconds": frames / RATE,
+        "has_tails": False,
+        "recover_after": None,
+        "is_deleted": False,
         "resume_from_seconds": resume,
     }
-    return Link(**values | changes)
+    return StoredSession(**values | changes)
 
 
-def audio_of(chain: list[Link], numbers: bool = True) -> bytes:
+def audio_of(chain: list[StoredSession], numbers: bool = True) -> bytes:
     """The joined audio where session n's is made of byte n."""
     objects = {
         audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
@@ -60,7 +66,7 @@ def read(file: ByteMap, objects: dict[str, bytes]) -> bytes:
 
 
 def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
-    chain = [a_link(1000), a_link(500, resume=600 / RATE), a_link(10, resume=100 / RATE)]
+    chain = [a_session(1000), a_session(500, resume=600 / RATE), a_session(10, resume=100 / RATE)]
     wav = chain[0].wav
     file = audio_of(chain)
     assert file[: wav.header_bytes] == wav.header(710)
@@ -71,17 +77,17 @@ def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
 
 
 def test_what_an_earlier_session_lacks_is_silence() -> None:
-    chain = [a_link(100), a_link(10, resume=300 / RATE)]
+    chain = [a_session(100), a_session(10, resume=300 / RATE)]
     audio = audio_of(chain)[chain[0].wav.header_bytes :]
     assert audio == b"\0" * 100 + b"\xff" * 200 + b"\1" * 10
 
 
 def test_a_session_that_does_not_say_where_it_begins_follows_the_whole_of_the_one_before() -> None:
-    assert audio_of([a_link(100), a_link(10)])[-110:] == b"\0" * 100 + b"\1" * 10
+    assert audio_of([a_session(100), a_session(10)])[-110:] == b"\0" * 100 + b"\1" * 10
 
 
 def test_an_odd_file_is_padded() -> None:
-    chain = [a_link(100), a_link(11)]
+    chain = [a_session(100), a_session(11)]
     file = audio_of(chain)
     assert file[-2:] == b"\1\0"
     assert len(file) % 2 == 0
@@ -89,13 +95,13 @@ def test_an_odd_file_is_padded() -> None:
 
 def test_a_session_in_stereo_is_cut_between_frames() -> None:
     stereo: dict[str, Any] = {"encoding": "pcm_s16le", "channels": 2, "sample_rate": 44_100}
-    chain = [a_link(100, **stereo | {"stored_bytes": 400}), a_link(1, 0.001, **stereo | {"stored_bytes": 4})]
+    chain = [a_session(100, **stereo | {"stored_bytes": 400}), a_session(1, 0.001, **stereo | {"stored_bytes": 4})]
     assert len(audio_of(chain)) == chain[0].wav.header_bytes + 44 * 4 + 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 80)), min_size=1, max_size=6), st.data())
 def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]], data: st.DataObject) -> None:
-    chain = [a_link(frames, cut / RATE if at else None) for at, (frames, cut) in enumerate(shape)]
+    chain = [a_session(frames, cut / RATE if at else None) for at, (frames, cut) in enumerate(shape)]
     objects = {
         audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
         for at, link in enumerate(chain)
@@ -119,24 +125,24 @@ def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]]
     ],
 )
 def test_a_session_whose_audio_cannot_be_read_is_named(changes: dict[str, Any], error: type[Exception]) -> None:
-    chain = [a_link(), a_link(**changes), a_link()]
+    chain = [a_session(), a_session(**changes), a_session()]
     with pytest.raises(error, match=chain[1].session_id):
         joined_audio(chain)
 
 
 def test_a_session_without_a_transcript_is_named() -> None:
-    link = a_link(store_transcript=False, transcript_uri=None)
+    link = a_session(store_transcript=False, transcript_uri=None)
     with pytest.raises(TranscriptNotStored, match=link.session_id):
         link.require_transcript()
 
 
 def test_audio_of_two_formats_is_not_joined() -> None:
     with pytest.raises(ValueError, match="one audio format"):
-        joined_audio([a_link(), a_link(encoding="alaw")])
+        joined_audio([a_session(), a_session(encoding="alaw")])
 
 
 def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
-    first, second = stretches([a_link(RATE * 10), a_link(RATE, resume=6.0)])
+    first, second = stretches([a_session(RATE * 10), a_session(RATE, resume=6.0)])
     said = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
     assert first.has(said)
     assert first.moved(said) == said
@@ -149,9 +155,9 @@ def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
 
 def test_the_language_is_the_one_most_words_are_in() -> None:
     chain = [
-        a_link(language="es", word_count=3),
-        a_link(language="en", word_count=2),
-        a_link(language="auto", word_count=0),
+        a_session(language="es", word_count=3),
+        a_session(language="en", word_count=2),
+        a_session(language="auto", word_count=0),
     ]
     assert joined_language(chain) == "es"
     assert joined_language(chain[2:]) == "auto"
