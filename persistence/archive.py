@@ -15,7 +15,7 @@ from persistence.s3.byte_map import ByteMap, Stored
 from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.linked import joined_audio
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import remove_objects
+from persistence.storing.remote_recovery import delete_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -79,7 +79,7 @@ async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id
     await sessions.soft_delete(tenant_id, session_id)
     try:
         async with asyncio.timeout(_OBJECTS_SECONDS):
-            await remove_objects(objects, parse_session_id(session_id))
-            await sessions.remove(tenant_id, session_id)
+            await delete_objects(objects, parse_session_id(session_id))
+            await sessions.delete_row(tenant_id, session_id)
     except (StorageUnavailable, LeaseLost, TimeoutError):
         log.warning("a delete is finished in the background", session_id=session_id)

@@ -14,7 +14,7 @@ class ResumePoint:
         self._processed = 0.0
         self._finals: deque[tuple[float, float]] = deque()
 
-    def said(self, start: float, end: float) -> None:
+    def add_final(self, start: float, end: float) -> None:
         """A final was recorded, or an utterance has none. They come in order: all that was said before is recorded."""
         self._finals.append((start, end))
         self.processed(end)

@@ -207,7 +207,7 @@ def _reaper(
         delete_age_seconds=settings.delete_age_seconds,
         orphan_age_seconds=settings.orphan_age_seconds,
         sweep_seconds=settings.sweep_seconds,
-        patience_seconds=settings.lease_seconds,
+        lost_lease_wait_seconds=settings.lease_seconds,
     )
 
 

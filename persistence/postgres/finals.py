@@ -59,7 +59,7 @@ def missing(session_id: UUID, said: Sequence[Utterance], there: Container[int]) 
     ]
 
 
-def untold(session_id: UUID, stored: Sequence[Utterance], there: Mapping[int, Utterance]) -> list[NumberedUtterance]:
+def uncovered(session_id: UUID, stored: Sequence[Utterance], there: Mapping[int, Utterance]) -> list[NumberedUtterance]:
     """The stored finals whose speech none of those that are `there` covers, in places that are free.
 
     What both have is told by the time it was spoken at. A place is no sign: a transcript that was made of finals with a

@@ -78,7 +78,7 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RowState:
     """What Postgres has of a session."""
 
     id: UUID
@@ -122,10 +122,10 @@ async def deleted_among(connection: AsyncConnection, session_ids: Iterable[UUID]
     return frozenset((await connection.execute(query)).scalars())
 
 
-async def look(connection: AsyncConnection, worker_id: str, session_ids: Sequence[UUID]) -> list[Kept]:
+async def row_states(connection: AsyncConnection, worker_id: str, session_ids: Sequence[UUID]) -> list[RowState]:
     """What there is of these sessions."""
     found = await connection.execute(_LOOK, {"ids": list(session_ids), "worker_id": worker_id})
-    return [Kept(**row) for row in found.mappings()]
+    return [RowState(**row) for row in found.mappings()]
 
 
 async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[SessionStart]) -> Restored:
@@ -157,7 +157,7 @@ def note_restored(table: str, owner: object, count: int = 1) -> None:
     log.error("the database had lost rows: they are written again", table=table, owner=str(owner), count=count)
 
 
-async def forget_deletes(connection: AsyncConnection, limit: int) -> None:
+async def delete_old_tombstones(connection: AsyncConnection, limit: int) -> None:
     """Forgets deletes that are older than what is promised to be remembered."""
     await connection.execute(_FORGET, {"days": DELETES_KEPT_DAYS, "since": _SINCE, "limit": limit})
 

@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 from domain.session import EndReason
 from persistence.postgres.database import Database
 from persistence.postgres.lease import clock, timeline_of
-from persistence.postgres.lost_rows import deleted_among, forget_deletes
+from persistence.postgres.lost_rows import delete_old_tombstones, deleted_among
 from persistence.postgres.stored_session import STORED_SESSION_COLUMNS, stored_session
 from persistence.postgres.tables import UNFINISHED, realtime_sessions
 from persistence.records import StoredSession
@@ -181,7 +181,7 @@ class Ownership:
         end_reason: EndReason,
         ended_at: datetime,
         *,
-        patience_seconds: float = 0.0,
+        lost_lease_wait_seconds: float = 0.0,
         timeline: str | None = None,
     ) -> Reaped:
         """Takes the unfinished sessions of processes whose lease ran out, and of those that have none.
@@ -190,8 +190,8 @@ class Ownership:
         is recovered after the grace, for a restarted process may come back with a spool that has more.
 
         Args:
-            patience_seconds: how long one that nobody has buried, and that has no lease, may have lost it to a failover
-                of Postgres: if it lives it renews it.
+            lost_lease_wait_seconds: a process without a lease may have lost it to a failover of Postgres, and renews it
+                within this time if it is alive.
             timeline: where this process has renewed its own lease; elsewhere, the others have not had the time to.
         """
         self._check()
@@ -207,7 +207,7 @@ class Ownership:
                 return Reaped((), frozenset())
             workers = (await connection.execute(_DELETE_EXPIRED, {"worker_id": self._worker_id})).scalars().all()
             without = (await connection.execute(_WITHOUT_LEASE, {"worker_id": self._worker_id})).scalars()
-            owners = self._given_up(frozenset(without), frozenset(workers), patience_seconds)
+            owners = self._given_up(frozenset(without), frozenset(workers), lost_lease_wait_seconds)
             lost: list[UUID] = []
             if owners:
                 lost = list((await connection.execute(_FIND_LOST, {"limit": limit, "owners": owners})).scalars())
@@ -216,12 +216,12 @@ class Ownership:
             taken = (await connection.execute(_TAKE_LOST, {**parameters, "ids": lost})).scalars()
             return Reaped(tuple(workers), frozenset(taken))
 
-    def _given_up(self, without: frozenset[str], expired: frozenset[str], patience_seconds: float) -> list[str]:
+    def _given_up(self, without: frozenset[str], expired: frozenset[str], lost_lease_wait_seconds: float) -> list[str]:
         """Which of the processes without a lease are dead: those buried here, and those that have none for long."""
         now = clock()
         since = dict.fromkeys(expired, -math.inf) | self._without_lease
         self._without_lease = {owner: since.get(owner, now) for owner in without}
-        return [owner for owner, at in self._without_lease.items() if now - at >= patience_seconds]
+        return [owner for owner, at in self._without_lease.items() if now - at >= lost_lease_wait_seconds]
 
     async def has_lapsed(self) -> bool:
         """Whether another process's lease has run out or is gone; after an outage of Postgres neither is a sign of
@@ -297,7 +297,7 @@ class Ownership:
             deleted = await deleted_among(connection, rowless) if rowless else frozenset()
         return Rowless(deleted, rowless - deleted)
 
-    async def forget_deletes(self, limit: int) -> None:
+    async def delete_old_tombstones(self, limit: int) -> None:
         """Forgets deletes of long ago."""
         async with self._database.transaction() as connection:
-            await forget_deletes(connection, limit)
+            await delete_old_tombstones(connection, limit)

@@ -34,7 +34,7 @@ from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
 from persistence.postgres.database import Database
 from persistence.postgres.finals import NumberedUtterance, insert_finals
-from persistence.postgres.lost_rows import Fate, Kept
+from persistence.postgres.lost_rows import Fate, RowState
 from persistence.postgres.storage_usage import StorageUsage
 from persistence.postgres.tables import realtime_sessions, session_parts, session_utterances
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
@@ -169,7 +169,7 @@ class SessionRows:
             await admission.refuse(connection, caller, instead_of)
 
     async def write(
-        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+        self, progress: Mapping[UUID, Progress], finals: Sequence[NumberedUtterance] = ()
     ) -> dict[UUID, float]:
         """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
 
@@ -180,14 +180,14 @@ class SessionRows:
             the sessions that are this process's, and how many seconds of audio their rows told of before.
         """
         self._check()
-        if not progress and not said:
+        if not progress and not finals:
             return {}
         async with self._database.transaction() as connection:
-            before = await self._lock(connection, [*progress, *(each.session_id for each in said)])
+            before = await self._lock(connection, [*progress, *(each.session_id for each in finals)])
             if progress:
                 await connection.execute(_PROGRESS, self._progress_parameters(progress))
-            if said:
-                await insert_finals(connection, self.worker_id, said)
+            if finals:
+                await insert_finals(connection, self.worker_id, finals)
         return before
 
     async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, float]:
@@ -216,17 +216,17 @@ class SessionRows:
             sessions |= restored.sessions
         return frozenset(sessions)
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
         """What Postgres has of sessions, each of which is in the result."""
         async with self._database.transaction() as connection:
-            return await lost_rows.look(connection, self.worker_id, session_ids)
+            return await lost_rows.row_states(connection, self.worker_id, session_ids)
 
     async def fate(self, session_id: UUID) -> Fate:
         """What became of a session's row, whoever owns it."""
         async with self._database.transaction() as connection:
             return await lost_rows.fate(connection, session_id)
 
-    async def is_there(self, session_id: UUID) -> bool:
+    async def exists(self, session_id: UUID) -> bool:
         """Whether a session of this process is there; False: it is deleted.
 
         Raises:
@@ -283,7 +283,7 @@ class SessionRows:
             )
             return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
 
-    async def forget_upload(self, session_id: UUID) -> None:
+    async def delete_upload(self, session_id: UUID) -> None:
         """Drops an upload that is not in S3 any more, with its parts."""
         self._check()
         async with self._database.transaction() as connection:
@@ -299,9 +299,9 @@ class SessionRows:
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
         """The finals of a session in their order, as far as they are written."""
-        return list((await self.said(session_id)).values())
+        return list((await self.indexed_utterances(session_id)).values())
 
-    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+    async def indexed_utterances(self, session_id: UUID) -> dict[int, Utterance]:
         """The same by their indexes, of which some may be missing."""
         query = (
             select(session_utterances)
@@ -364,18 +364,18 @@ class SessionRows:
         has_tails: bool = False,
         audio_seconds: float | None = None,
         stored_bytes: int | None = None,
-        said: Sequence[Utterance] | None = None,
+        utterances: Sequence[Utterance] | None = None,
         language: str | None = None,
         progress: Progress = Progress(),  # noqa: B008 - frozen
     ) -> bool:
         """Notes where the objects are; says whether the session is still there. Its upload is over.
 
         Args:
-            has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
+            has_tails: its tail objects are still there; `mark_tails_deleted` is to be called when they are not.
             audio_seconds: the length of the stored audio, when it may differ from what was received.
             stored_bytes: bytes of audio in the object.
-            said: the finals in the stored transcript: the row counts these, whatever it has counted before. None of a
-                session without a transcript.
+            utterances: the finals in the stored transcript, which the row counts from now on; None for a session
+                without a transcript.
             language: what that transcript is in, if anything is known of it.
             progress: figures that the row may not have yet.
 
@@ -393,7 +393,7 @@ class SessionRows:
             audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
             stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
             language=_t.language if language is None else language,
-            **_counts(said, progress),
+            **_counts(utterances, progress),
         )
         async with self._database.transaction() as connection:
             is_there = await self._write_own(connection, session_id, statement)
@@ -401,13 +401,13 @@ class SessionRows:
                 await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
             return is_there
 
-    async def tails_removed(self, session_id: UUID) -> None:
+    async def mark_tails_deleted(self, session_id: UUID) -> None:
         """Notes that nothing is left of a stored session's tail objects."""
         self._check()
         async with self._database.transaction() as connection:
             await self._write_own(connection, session_id, update(realtime_sessions).values(has_tails=False))
 
-    async def remove_deleted(self, session_id: UUID) -> None:
+    async def delete_row(self, session_id: UUID) -> None:
         """Removes the row of a deleted session whose objects are gone; nothing happens to any other row."""
         self._check()
         statement = delete(realtime_sessions).where(_t.id == session_id, _t.deleted_at.is_not(None))
@@ -458,9 +458,9 @@ class SessionRows:
                 raise RowLost
 
 
-def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
-    if said is not None:
-        return {"utterance_count": len(said), "word_count": sum(each.word_count for each in said)}
+def _counts(utterances: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
+    if utterances is not None:
+        return {"utterance_count": len(utterances), "word_count": sum(each.word_count for each in utterances)}
     return {
         "utterance_count": func.greatest(_t.utterance_count, progress.utterances),
         "word_count": func.greatest(_t.word_count, progress.words),

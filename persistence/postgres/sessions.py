@@ -207,7 +207,7 @@ class SessionStore:
                 raise SessionActive(session_id)
         raise SessionNotFound(session_id)
 
-    async def remove(self, tenant_id: UUID, session_id: str) -> None:
+    async def delete_row(self, tenant_id: UUID, session_id: str) -> None:
         """Removes the row of a buried session; nothing happens if there is none.
 
         One that a process is still storing keeps it: that process removes what it has put, then the row.

@@ -11,7 +11,7 @@ from domain.transcript import TimedWord, Utterance
 from persistence.postgres.database import Database
 from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.tables import session_utterances
-from persistence.s3.linked import Stretch
+from persistence.s3.linked import SessionSpan
 
 MAX_LIMIT: Final = 1000
 
@@ -40,14 +40,14 @@ class UtteranceStore:
         found = await self._rows([session_id], offset, limit + 1)
         return found[:limit], len(found) > limit
 
-    async def joined(self, stretches: Sequence[Stretch]) -> AsyncGenerator[Utterance, None]:
+    async def joined(self, session_spans: Sequence[SessionSpan]) -> AsyncGenerator[Utterance, None]:
         """What sessions that continue one another have said, on the time of the whole; a few of them at a time."""
-        for group in _groups(stretches):
-            by_session = {stretch.session.id: stretch for stretch in group}
+        for group in _groups(session_spans):
+            by_session = {span.session.id: span for span in group}
             async for found in self._all(list(by_session)):
-                stretch = by_session[found.session_id]
-                if stretch.has(found.utterance):
-                    yield stretch.moved(found.utterance)
+                span = by_session[found.session_id]
+                if span.has(found.utterance):
+                    yield span.moved(found.utterance)
 
     async def _all(self, session_ids: list[UUID]) -> AsyncGenerator[NumberedUtterance, None]:
         """All utterances of sessions, in the order of these; page by page where it is one session."""
@@ -77,16 +77,16 @@ class UtteranceStore:
         return [_utterance(row) for row in rows]
 
 
-def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
+def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]:
     """Sessions to be read with one statement: a thousand utterances or so, or one session."""
-    group: list[Stretch] = []
+    group: list[SessionSpan] = []
     count = 0
-    for stretch in stretches:
-        if group and count + stretch.session.utterance_count > MAX_LIMIT:
+    for span in session_spans:
+        if group and count + span.session.utterance_count > MAX_LIMIT:
             yield group
             group, count = [], 0
-        group.append(stretch)
-        count += stretch.session.utterance_count
+        group.append(span)
+        count += span.session.utterance_count
     if group:
         yield group
 

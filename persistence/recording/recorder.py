@@ -102,11 +102,11 @@ class Recorder:
             _utterances.inc()
         self._utterance_count += 1
         self._words[utterance.language] += utterance.word_count
-        self._resume_point.said(utterance.start, utterance.end)
+        self._resume_point.add_final(utterance.start, utterance.end)
 
     def suppressed(self, start: float, end: float) -> None:
         """Notes speech that has no final. Where the audio ended in it, a session that resumes begins before it."""
-        self._resume_point.said(start, end)
+        self._resume_point.add_final(start, end)
 
     def finals(self) -> list[Utterance]:
         """Those that are to be kept, as the spool has them. Reads the disk."""

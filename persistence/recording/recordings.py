@@ -90,7 +90,7 @@ class Recordings:
         await recorder.utterance(utterance)
         self._writer.flush_soon(recorder.start.id)
         if recorder.start.store_transcript:
-            self._writer.said(recorder.start.id, recorder.progress().utterances - 1, utterance)
+            self._writer.add_final(recorder.start.id, recorder.progress().utterances - 1, utterance)
 
     def finish(self, recorder: Recorder, end_reason: EndReason) -> Finishing:
         """Ends a recording; call it once."""

@@ -26,8 +26,8 @@ from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.remote_recovery import (
     RemoteRecovery,
+    delete_objects,
     put_transcript,
-    remove_objects,
     stored_finals,
     stored_header,
     take_back_finals,
@@ -192,7 +192,7 @@ class Repairer:
     async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
         if datetime.now(UTC) - created_at(session_id) < self._orphan_age:
             return False
-        await remove_objects(self._objects, session_id)
+        await delete_objects(self._objects, session_id)
         return True
 
     async def _remove_tail(self, session_id: UUID, finding: Finding) -> bool:
@@ -232,7 +232,7 @@ class Repairer:
         except OSError:
             return False
         finally:
-            await asyncio.to_thread(home.release, remove=True)
+            await asyncio.to_thread(home.release, delete=True)
 
     async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
         conclusion = await asyncio.to_thread(conclusion_of, spool)
@@ -240,6 +240,6 @@ class Repairer:
         if standing is Standing.GONE:
             await self._remote_recovery.delete(session_id)
         if standing in (Standing.GONE, Standing.STORED):
-            await asyncio.to_thread(spool.remove)
+            await asyncio.to_thread(spool.delete)
             return True
         return False

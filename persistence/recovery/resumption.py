@@ -284,7 +284,7 @@ class Resumptions:
         async with self._database.transaction() as connection:
             last = (await connection.execute(_LAST_SAID, {"id": session.id})).one_or_none()
         if last is not None:
-            resume_point.said(*last)
+            resume_point.add_final(*last)
         return resume_point.seconds(session.audio_duration_seconds)
 
 

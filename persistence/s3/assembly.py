@@ -21,18 +21,18 @@ class Assembly:
     """Numbers of parts to be made; their audio is in the tails."""
 
 
-def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], told_bytes: int = 0) -> Assembly:
+def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], row_bytes: int = 0) -> Assembly:
     """Finds the longest file that what S3 has can make.
 
-    `told_bytes` is how much audio the session's row tells of. It is exact where the session's own process put a last
+    `row_bytes` is how much audio the session's row tells of. It is exact where the session's own process put a last
     part: it writes the row first. Part 1 and a last part are made again wherever their tails are there: what they say
     of the length must be what is found here, not what whoever put them had in mind.
     """
     known = {part.number: part for part in parts}
     held = [(tail.first_byte, tail.end) for tail in tails]
-    in_tails = reach(held)
-    covered = held + [_audio_of(wav, part, (told_bytes, in_tails)) for part in parts]
-    end = reach(covered)
+    in_tails = contiguous_end(held)
+    covered = held + [_audio_of(wav, part, (row_bytes, in_tails)) for part in parts]
+    end = contiguous_end(covered)
     end -= end % wav.frame_bytes
     ready, missing = [], []
     for number in range(1, part_count(wav, end) + 1):
@@ -46,14 +46,14 @@ def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail],
             if not can_be_made and begin < stop:
                 # A part of another length than it should have: what is before it can be put together.
                 before = [each for each in parts if each.number < number]
-                return assemble(wav, before, _before(held, begin), told_bytes)
+                return assemble(wav, before, _before(held, begin), row_bytes)
             missing.append(number)
         else:
             ready.append(part)
     return Assembly(end, tuple(ready), tuple(missing))
 
 
-def reach(ranges: Iterable[tuple[int, int]]) -> int:
+def contiguous_end(ranges: Iterable[tuple[int, int]]) -> int:
     """How far the ranges cover everything from 0 on."""
     end = 0
     for first, last in sorted(ranges):
@@ -63,7 +63,7 @@ def reach(ranges: Iterable[tuple[int, int]]) -> int:
     return end
 
 
-def cut(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, int]]:
+def tail_slices(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, int]]:
     """Which bytes of which tails make up the audio from `begin` to `end`: offsets within each tail."""
     pieces = []
     for tail in sorted(tails):

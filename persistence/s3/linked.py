@@ -10,7 +10,7 @@ from persistence.s3.keys import audio_key
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SessionSpan:
     """What a session gives to the whole, on the time of its own audio."""
 
     session: StoredSession
@@ -36,7 +36,7 @@ class Stretch:
         return utterance.moved(self.offset_seconds) if self.offset_frames else utterance
 
 
-def stretches(chain: Sequence[StoredSession]) -> tuple[Stretch, ...]:
+def session_spans(chain: Sequence[StoredSession]) -> tuple[SessionSpan, ...]:
     """What each session of a chain, oldest first, gives to the whole.
 
     Raises:
@@ -48,7 +48,7 @@ def stretches(chain: Sequence[StoredSession]) -> tuple[Stretch, ...]:
     offset = 0
     for session, following in zip(chain, (*chain[1:], None), strict=True):
         frames = None if following is None else _frames_before(session, following)
-        found.append(Stretch(session, offset, frames))
+        found.append(SessionSpan(session, offset, frames))
         offset += frames or 0
     return tuple(found)
 
@@ -71,10 +71,10 @@ def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
         session.require_audio()
     wav = chain[-1].wav
     audio: list[Piece] = []
-    for stretch in stretches(chain):
-        there = stretch.session.stored_bytes
-        size = there if stretch.frames is None else stretch.frames * wav.frame_bytes
-        audio.append(Stored(audio_key(stretch.session.id), wav.header_bytes, min(there, size)))
+    for span in session_spans(chain):
+        there = span.session.stored_bytes
+        size = there if span.frames is None else span.frames * wav.frame_bytes
+        audio.append(Stored(audio_key(span.session.id), wav.header_bytes, min(there, size)))
         audio.append(Repeated(wav.silence, max(0, size - there)))
     audio_bytes = sum(piece.size for piece in audio)
     return ByteMap.of([Given(wav.header(audio_bytes)), *audio, Given(wav.padding(audio_bytes))])
@@ -82,7 +82,7 @@ def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
 
 def joined_seconds(chain: Sequence[StoredSession]) -> float:
     """How long a chain is, joined."""
-    return stretches(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
+    return session_spans(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
 
 
 def joined_language(chain: Sequence[StoredSession]) -> str:

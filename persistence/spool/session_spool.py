@@ -69,7 +69,7 @@ class SessionSpool:
             spool._write_manifest()
             _sync_directory(home)
         except OSError:
-            remove_rubbish(spool.directory)
+            delete_directory(spool.directory)
             raise
         return spool
 
@@ -178,7 +178,7 @@ class SessionSpool:
         size = layout.first_byte(self.wav, _number(newest)) + newest.stat().st_size
         return size - size % self.wav.frame_bytes
 
-    def audio(self, begin: int, end: int) -> bytes | None:
+    def read_audio_or_none(self, begin: int, end: int) -> bytes | None:
         """The audio of a stretch within one part, or None if not all of it is here. Reads the disk.
 
         Raises:
@@ -193,7 +193,7 @@ class SessionSpool:
             return b"" if begin == end else None
         return data if len(data) == end - begin else None
 
-    def stretch(self, begin: int, end: int) -> SpooledPart | None:
+    def spooled_part(self, begin: int, end: int) -> SpooledPart | None:
         """The same as `audio`, to be read when it is sent. Reads the disk."""
         number = layout.part_of(self.wav, begin)
         path, first = self.directory / _SEGMENT.format(number), begin - layout.first_byte(self.wav, number)
@@ -225,7 +225,7 @@ class SessionSpool:
         Raises:
             OSError: the disk is broken, or some of it is gone.
         """
-        pieces = [self.audio(*piece) for piece in layout.split(self.wav, offset, offset + size)]
+        pieces = [self.read_audio_or_none(*piece) for piece in layout.split(self.wav, offset, offset + size)]
         found = [piece for piece in pieces if piece is not None]
         if len(found) != len(pieces):
             raise FileNotFoundError("audio to be read back is not in the spool")
@@ -247,11 +247,11 @@ class SessionSpool:
         newest = max(path.stat().st_mtime for path in (self.directory, *self.directory.iterdir()))
         return datetime.fromtimestamp(newest, UTC)
 
-    def may_release(self, number: int) -> bool:
+    def may_delete_segment(self, number: int) -> bool:
         """Whether a segment may go once S3 has its part."""
         return 1 < number < self._segment_number and layout.end_byte(self.wav, number) <= self._kept_from
 
-    def release(self, number: int) -> None:
+    def delete_segment(self, number: int) -> None:
         """Removes a segment; does nothing if it is gone."""
         path = self.directory / _SEGMENT.format(number)
         try:
@@ -261,7 +261,7 @@ class SessionSpool:
             return
         self._give(size)
 
-    def remove(self) -> None:
+    def delete(self) -> None:
         """Removes the directory. Waits for the disk.
 
         session.json is renamed first: what is left of an interrupted removal is rubbish and not a shorter session.
@@ -270,7 +270,7 @@ class SessionSpool:
         with suppress(FileNotFoundError):
             (self.directory / _MANIFEST).replace(self.directory / _REMOVED)
         _sync_directory(self.directory)
-        remove_rubbish(self.directory)
+        delete_directory(self.directory)
         self._give(self._budgeted_bytes)
 
     def _give(self, size: int) -> None:
@@ -343,7 +343,7 @@ def sync_files(descriptors: Iterable[int]) -> None:
         raise failure
 
 
-def remove_rubbish(directory: Path) -> None:
+def delete_directory(directory: Path) -> None:
     """Removes a directory that holds no session, with its files."""
     for path in directory.iterdir():
         # What says that the rest is rubbish goes last.

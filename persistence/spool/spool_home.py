@@ -80,11 +80,11 @@ class SpoolHome:
         """Where its sessions are."""
         return sorted(path for path in self._directory.iterdir() if path.is_dir())
 
-    def release(self, *, remove: bool) -> None:
+    def release(self, *, delete: bool) -> None:
         """Gives the lock back, and removes the directory if asked to and it holds no session."""
         if self._lock < 0:
             return
-        if remove and not self.session_directories():
+        if delete and not self.session_directories():
             (self._directory / _LOCK).unlink(missing_ok=True)
             with suppress(OSError):  # a process of the same name has just begun to use it
                 self._directory.rmdir()

@@ -29,7 +29,7 @@ from persistence.s3 import layout
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.remote_recovery import put_transcript, remove_leftovers, remove_pieces, stored_header
+from persistence.storing.remote_recovery import delete_leftovers, delete_pieces, put_transcript, stored_header
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -107,7 +107,7 @@ class SpoolReconciliation:
             if session.store_audio and not await self._has_object(session_id, spool.wav):
                 # The tails may be all that S3 has: they go when the recording is there, whatever the row says of it.
                 return _leave(spool, None, contents)
-            await remove_leftovers(self._objects, self._rows, session_id)
+            await delete_leftovers(self._objects, self._rows, session_id)
         try:
             return await self._extend(spool, session, contents)
         except OSError as error:
@@ -144,7 +144,7 @@ class SpoolReconciliation:
         if stored is None or not await asyncio.to_thread(spool.has_audio, stored, contents.audio_bytes):
             return _leave(spool, stored, contents)
         if not await self._is_short(session, stored, contents):
-            await remove_pieces(self._objects, session.id)
+            await delete_pieces(self._objects, session.id)
             return Standing.STORED
         if not await self._ownership.reclaim(session.id, session.worker_id):
             raise NotOwner
@@ -193,7 +193,7 @@ class SpoolReconciliation:
     async def _part(self, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
         begin, end = layout.audio_range(spool.wav, number, total)
         try:
-            audio = await asyncio.to_thread(spool.audio, begin, end)
+            audio = await asyncio.to_thread(spool.read_audio_or_none, begin, end)
             if audio is None:
                 seam = min(max(begin, stored), end)
                 audio = await self._from_object(spool, begin, seam) + await asyncio.to_thread(
@@ -223,14 +223,14 @@ class SpoolReconciliation:
             said = await self._rows.utterances(session.id)
             language = majority_language(session.language, said)
             await put_transcript(self._objects, session.id, language, seconds, said)
-        await remove_pieces(self._objects, session.id)
+        await delete_pieces(self._objects, session.id)
         uris = StoredObjects(session.audio_uri, session.transcript_uri)
         return await self._rows.set_stored(
             session.id,
             uris,
             audio_seconds=seconds,
             stored_bytes=audio_bytes,
-            said=said,
+            utterances=said,
             language=language,
             progress=progress,
         )

@@ -133,7 +133,7 @@ class SessionWriter:
         if (running := self._running.get(session_id)) is not None:
             running.spoke = True
 
-    def said(self, session_id: UUID, index: int, utterance: Utterance) -> None:
+    def add_final(self, session_id: UUID, index: int, utterance: Utterance) -> None:
         """A final was recorded that is to be kept: it is written at the next tick. The first has index 0."""
         if session_id not in self._running:
             return
@@ -148,7 +148,7 @@ class SessionWriter:
         self._running.pop(session_id, None)
         self._refused.append(session_id)
 
-    def forget(self, session_id: UUID) -> None:
+    def discard_session(self, session_id: UUID) -> None:
         """No more figures of this session; calling it again does nothing."""
         self._running.pop(session_id, None)
 
@@ -164,7 +164,7 @@ class SessionWriter:
             await self._insert([start])
         await self._write_said()
         is_there = await self._rows.conclude(start.id, conclusion)
-        self.forget(start.id)
+        self.discard_session(start.id)
         return is_there
 
     async def run(self) -> None:

@@ -16,7 +16,7 @@ from google.api.httpbody_pb2 import HttpBody
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
 from persistence.records import StoredSession
-from persistence.s3.linked import joined_language, joined_seconds, stretches
+from persistence.s3.linked import joined_language, joined_seconds, session_spans
 from persistence.service import Persistence
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
@@ -146,7 +146,7 @@ class Downloads:
     ) -> None:
         for session in chain:
             session.require_transcript()
-        async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
+        async with aclosing(self._persistence.utterances.joined(session_spans(chain))) as utterances:
             await _send_written(context, renderer.content_type, name, _rendered(renderer, utterances))
 
 

@@ -24,7 +24,7 @@ from domain.transcript import Utterance
 from persistence import backoff
 from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
 from persistence.postgres import lost_rows
-from persistence.postgres.lost_rows import Kept
+from persistence.postgres.lost_rows import RowState
 from persistence.postgres.rows import Upload
 from persistence.recording.interceptor import recorder
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
@@ -267,14 +267,14 @@ class Rows:
 
         return await self._fate.call(restore)
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
-        def look(session_id: UUID) -> Kept:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
+        def look(session_id: UUID) -> RowState:
             row = self._table.get(session_id)
             if row is None:
-                return Kept(session_id, True, False, False, False, 0)
+                return RowState(session_id, True, False, False, False, 0)
             is_unstored = row.status == "active" or row.stored is None
             is_own = row.worker_id == self.worker_id
-            return Kept(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
+            return RowState(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
 
         return await self._fate.call(lambda: [look(each) for each in session_ids])
 
@@ -282,7 +282,7 @@ class Rows:
         lives, lost = lost_rows.Fate.LIVES, lost_rows.Fate.LOST
         return await self._fate.call(lambda: lives if session_id in self._table else lost)
 
-    async def is_there(self, session_id: UUID) -> bool:
+    async def exists(self, session_id: UUID) -> bool:
         return await self._fate.call(lambda: bool(self._own_row(session_id)))
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
@@ -310,9 +310,9 @@ class Rows:
         return await self._fate.call(update)
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
-        return list((await self.said(session_id)).values())
+        return list((await self.indexed_utterances(session_id)).values())
 
-    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+    async def indexed_utterances(self, session_id: UUID) -> dict[int, Utterance]:
         def read() -> dict[int, Utterance]:
             row = self._table.get(session_id)
             return dict(sorted(row.said.items())) if row is not None else {}
@@ -346,7 +346,7 @@ class Rows:
 
         return await self._fate.call(read)
 
-    async def forget_upload(self, session_id: UUID) -> None:
+    async def delete_upload(self, session_id: UUID) -> None:
         def forget() -> None:
             row = self._own_row(session_id)
             row.upload_id, row.parts = None, {}
@@ -368,7 +368,7 @@ class Rows:
             row = self._own_row(session_id)
             row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
             row.counted = max(row.counted, values.get("progress", Progress()).utterances)
-            if (said := values.get("said")) is not None:
+            if (said := values.get("utterances")) is not None:
                 row.counted = len(said)
             row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
             row.upload_id, row.parts = None, {}
@@ -376,7 +376,7 @@ class Rows:
 
         return await self._fate.call(store)
 
-    async def tails_removed(self, session_id: UUID) -> None:
+    async def mark_tails_deleted(self, session_id: UUID) -> None:
         await self._fate.call(lambda: setattr(self._own_row(session_id), "has_tails", False))
 
     async def end_refused(self, *_: Any) -> int:

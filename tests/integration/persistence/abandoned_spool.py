@@ -131,7 +131,7 @@ async def abandoned_by_a_dead_server(
     for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
         await rows.write({}, batch)
     spool.close()
-    home.release(remove=False)
+    home.release(delete=False)
     reopened = SessionSpool.open(spool.directory)
     assert reopened is not None
     other = f"other-{uuid.uuid4().hex[:8]}"

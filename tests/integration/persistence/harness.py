@@ -72,7 +72,7 @@ class Harness:
             row = (await connection.execute(query, {"id": parse_session_id(session_id)})).mappings().one_or_none()
         return None if row is None else {str(name): value for name, value in row.items()}
 
-    async def audio(self, session_id: str) -> bytes:
+    async def read_audio(self, session_id: str) -> bytes:
         return await self._object(audio_key(parse_session_id(session_id)))
 
     async def transcript(self, session_id: str) -> dict[str, Any]:

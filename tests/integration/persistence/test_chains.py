@@ -23,7 +23,7 @@ from persistence.postgres.tables import realtime_sessions
 from persistence.postgres.utterances import UtteranceStore
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredSession
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import stretches
+from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore
 from persistence.wav import WavFormat
 
@@ -157,7 +157,7 @@ async def test_a_chain_of_a_thousand_is_one_file(
     chain = await chains.read(tenant, await _long_chain(database, tenant, 1000), linked=True)
     file = await Archive(objects).audio(chain)
     assert file.size == WAV.file_bytes(1000 * 800 * 2 - 800 - 999 * 800 + 999 * 800)
-    found = [each async for each in utterances.joined(stretches(chain))]
+    found = [each async for each in utterances.joined(session_spans(chain))]
     assert len(found) == 3000
     assert found[-1].start == pytest.approx(99.92)
     assert [each.start for each in found] == sorted(each.start for each in found)
@@ -228,7 +228,7 @@ async def test_joined_utterances_are_those_before_the_cut_on_one_time(
     second = await writer.session(bytes(160_000), [said(0.25, "three")], previous=first, resume=5.0)
     third = await writer.session(bytes(160_000), [said(0.0, "four")], previous=second, resume=2.0)
     chain = await chains.read(tenant, third, linked=True)
-    found = [each async for each in utterances.joined(stretches(chain))]
+    found = [each async for each in utterances.joined(session_spans(chain))]
     assert [(each.text, each.start) for each in found] == [("one", 0.5), ("two", 4.4), ("three", 5.25), ("four", 7.0)]
     assert found[2].words == (TimedWord("three", 5.25, 5.75, 0.5),)
 
@@ -245,11 +245,11 @@ async def test_utterances_are_paged_by_their_index(
     assert ([each.utterance for each in page], has_more) == (everything[1498:], False)
     assert await utterances.page(key, 9999, 5) == ([], False)
     chain = await chains.read(tenant, session_id, linked=False)
-    assert [each async for each in utterances.joined(stretches(chain))] == everything
+    assert [each async for each in utterances.joined(session_spans(chain))] == everything
     # More than a page of one session, between two others.
     more = await writer.session(bytes(16), [replace(everything[0], text="last")], previous=session_id, resume=9999.0)
     chain = await chains.read(tenant, more, linked=True)
-    found = [each.text async for each in utterances.joined(stretches(chain))]
+    found = [each.text async for each in utterances.joined(session_spans(chain))]
     assert found == [each.text for each in everything] + ["last"]
 
 

@@ -45,7 +45,7 @@ async def test_a_session_that_ends_well_is_completed_and_stored_byte_for_byte(ha
     assert record.audio_duration_seconds == pytest.approx(0.5)
     assert record.client_ip == "127.0.0.1"
     assert record.worker_id == harness.settings.worker_id
-    wav = await harness.audio(session_id)
+    wav = await harness.read_audio(session_id)
     assert data_of(wav) == b"".join(MESSAGES)
     assert soundfile.info(io.BytesIO(wav)).frames == 8000
     assert await harness.transcript(session_id) == {
@@ -91,7 +91,7 @@ async def test_half_closing_means_the_same_as_end(harness: Any, client_of: Any) 
         responses = await client.rest()
     assert responses[-1].session_end.audio_uri
     assert (await harness.record(session_id)).status == "completed"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_audio_after_end_is_ignored(harness: Any, client_of: Any) -> None:
@@ -102,7 +102,7 @@ async def test_audio_after_end_is_ignored(harness: Any, client_of: Any) -> None:
         await client.end()
         await client.send(MESSAGES[1])
         await client.rest()
-    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.read_audio(session_id)) == MESSAGES[0]
 
 
 async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(harness: Any, client_of: Any) -> None:
@@ -159,7 +159,7 @@ async def test_an_error_of_the_servicer_reaches_the_client_and_the_row(harness: 
     assert (await harness.record(session_id)).status == "error"
     record = await harness.ended(session_id)
     assert record.error == "the parrot choked"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:4])
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES[:4])
     assert (await harness.transcript(session_id))["text"] == "this is final 1"
 
 
@@ -180,7 +180,7 @@ async def test_nothing_is_recorded_of_a_client_that_goes_on_after_an_error(build
             harness.postgres.restore()
             record = await harness.ended(session_id)
         assert sent > 20
-        audio = data_of(await harness.audio(session_id))
+        audio = data_of(await harness.read_audio(session_id))
         assert len(audio) % 3200 == 0
         assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
         assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
@@ -196,7 +196,7 @@ async def test_a_message_that_the_servicer_refuses_ends_the_recording(
         await client.send(MESSAGES[0], refused, MESSAGES[1])
         await client.end()
         await client.rest()
-    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.read_audio(session_id)) == MESSAGES[0]
 
 
 async def _cancel(client: Any, channel: Any) -> None:
@@ -221,7 +221,7 @@ async def test_when_the_client_vanishes_what_it_sent_is_transcribed_and_stored(
         await vanish(client, channel)
         record = await harness.ended(session_id)
     assert (record.status, record.error) == ("interrupted", "the client went away")
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     assert len((await harness.transcript(session_id))["utterances"]) == 3
     await harness.no_spool()
 
@@ -237,7 +237,7 @@ async def test_a_client_whose_deadline_passes_is_interrupted(harness: Any, clien
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         record = await harness.ended(session_id)
     assert record.status == "interrupted"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, client_of: Any) -> None:
@@ -254,7 +254,7 @@ async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, cli
         records = [await harness.ended(client.session_id) for client in clients]
     assert {record.status for record in records} == {"interrupted"}
     for client in clients:
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -309,7 +309,7 @@ async def test_when_s3_refuses_the_end_goes_out_and_storing_is_repeated(harness:
     assert harness.spooled() == [session_id]
     harness.s3.restore()
     record = await harness.ended(session_id)
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -326,7 +326,7 @@ async def test_a_hung_s3_holds_the_end_back_no_longer_than_allowed(build_harness
         harness.s3.cut()
         harness.s3.restore()
         assert (await harness.ended(session_id)).status == "completed"
-        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_without_postgres_a_session_that_asks_for_storage_is_refused(harness: Any, client_of: Any) -> None:
@@ -368,7 +368,7 @@ async def test_a_session_that_runs_while_postgres_is_away_is_recorded(harness: A
     harness.postgres.restore()
     record = await harness.ended(session_id)
     assert record.status == "completed"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -397,7 +397,7 @@ async def test_a_disk_that_stays_full_ends_the_session_as_unavailable_and_keeps_
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
         record = await harness.ended(session_id)
         assert record.status == "error"
-        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:3])
+        assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES[:3])
 
 
 async def test_a_final_that_cannot_be_saved_is_not_delivered(
@@ -443,4 +443,4 @@ async def test_audio_of_several_parts_is_stored_byte_for_byte(harness: Any, clie
         await client.end()
         end = (await client.rest())[-1].session_end
     assert end.audio_uri
-    assert data_of(await harness.audio(session_id)) == b"".join(messages)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(messages)

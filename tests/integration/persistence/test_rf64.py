@@ -47,7 +47,7 @@ async def test_a_long_recording_made_of_parts_is_an_rf64(
         await client.send(*messages)
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-        assert heard(await harness.audio(session_id)) == (kind, b"".join(messages))
+        assert heard(await harness.read_audio(session_id)) == (kind, b"".join(messages))
         await harness.no_spool()
 
 
@@ -71,7 +71,7 @@ async def test_a_long_recording_ended_by_another_server_is_an_rf64(
         await asyncio.gather(reading, return_exceptions=True)
         await harness.ended(session_id)
         await until_clean(harness, session_id)
-        file = await harness.audio(session_id)
+        file = await harness.read_audio(session_id)
         assert heard(file) == ("RF64", b"".join(messages))
         # Cut short between the object and the row: what is there is found to be whole by its header.
         worker_id = harness.settings.worker_id
@@ -79,5 +79,5 @@ async def test_a_long_recording_ended_by_another_server_is_an_rf64(
         await RemoteRecovery(harness.objects, SessionRows(harness.database, worker_id)).end(
             replace(remains, audio_uri=None)
         )
-        assert await harness.audio(session_id) == file
+        assert await harness.read_audio(session_id) == file
         assert (await harness.row_of(session_id))["stored_bytes"] == total

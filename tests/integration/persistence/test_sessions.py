@@ -227,7 +227,7 @@ async def test_a_buried_session_is_gone_to_its_tenant(
     # Not stored to its end: whoever stores it removes what it has put, and then the row.
     await store.remove(tenant, start.session_id)
     await store.soft_delete(tenant, start.session_id)
-    await rows.remove_deleted(start.id)
+    await rows.delete_row(start.id)
     with pytest.raises(SessionNotFound):
         await store.soft_delete(tenant, start.session_id)
     assert (await store.get(tenant, follower.session_id)).previous_session_id is None
@@ -262,8 +262,8 @@ async def test_only_the_owner_writes_to_a_session(
     for write in (
         other.conclude(start.id, DONE),
         other.set_stored(start.id, StoredObjects("s3://b/a", None)),
-        other.tails_removed(start.id),
-        other.forget_upload(start.id),
+        other.mark_tails_deleted(start.id),
+        other.delete_upload(start.id),
     ):
         with pytest.raises(NotOwner):
             await write
@@ -290,7 +290,7 @@ async def test_parts_of_many_sessions_are_one_statement_and_a_part_sent_again_re
     again = replace(third, etag='"d"', size=4)
     await rows.add_parts([(one.id, again)])
     assert await rows.upload(one.id) == Upload("u1", (second, again))
-    await rows.forget_upload(one.id)
+    await rows.delete_upload(one.id)
     assert await rows.upload(one.id) == Upload(None, ())
     await rows.set_stored(two.id, StoredObjects("s3://b/a", None))
     assert await rows.upload(two.id) == Upload(None, (), is_stored=True)

@@ -370,7 +370,7 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
     result = await verify(left.settings, repair=True)
     # A living process has it.
     assert [each.kind for each in result.left if each.session_id == left.id] == ["spool_has_more"]
-    home.release(remove=False)
+    home.release(delete=False)
     result = await verify(left.settings, repair=True)
     assert [each.kind for each in result.repaired if each.session_id == left.id] == ["spool_has_more"]
     assert not left.is_spooled()

@@ -151,7 +151,7 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     await is_so(370)
     await sessions.soft_delete(tenant, format_session_id(first.id))
     await is_so(170)
-    await rows.remove_deleted(first.id)
+    await rows.delete_row(first.id)
     await rows.end_refused("refused", datetime.now(UTC), [third.id])
     await is_so(170)
     # A row that is lost, or removed by hand, and comes back.

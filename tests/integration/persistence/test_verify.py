@@ -141,7 +141,7 @@ async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "kind", "is_mended"),
+    ("damage", "kind", "is_repaired"),
     [
         (lose_audio, "audio_missing", False),
         (damage_audio, "audio_damaged", False),
@@ -160,7 +160,7 @@ async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
         (leave_more_in_the_spool, "spool_has_more", True),
     ],
 )
-async def test_every_kind_of_damage_is_found_and_mended_where_nothing_can_be_lost(
+async def test_every_kind_of_damage_is_found_and_repaired_where_safe(
     build_harness: Any, client_of: Any, damage: Callable[[Any, str], Awaitable[None]], kind: str, is_repaired: bool
 ) -> None:
     async with build_harness(reap_seconds=1000.0) as harness:

@@ -11,28 +11,28 @@ def test_what_is_recognised_is_behind_the_point() -> None:
     assert resume_point.seconds(10.0) == 0.0
     resume_point.processed(4.0)
     assert resume_point.seconds(10.0) == 4.0
-    resume_point.said(5.0, 6.0)
+    resume_point.add_final(5.0, 6.0)
     assert resume_point.seconds(10.0) == 6.0
 
 
 def test_speech_that_the_end_of_the_audio_cut_is_heard_again() -> None:
     resume_point = ResumePoint()
-    resume_point.said(5.0, 10.0)
+    resume_point.add_final(5.0, 10.0)
     resume_point.processed(10.0)
     assert resume_point.seconds(10.0) == 5.0
 
 
 def test_speech_that_a_flush_ended_is_behind_the_point_once_audio_follows() -> None:
     resume_point = ResumePoint()
-    resume_point.said(5.0, 10.0)
+    resume_point.add_final(5.0, 10.0)
     resume_point.processed(10.0)
     assert resume_point.seconds(10.1) == 10.0
 
 
 def test_a_point_that_would_cut_an_utterance_is_before_it() -> None:
     resume_point = ResumePoint()
-    resume_point.said(1.0, 3.0)
-    resume_point.said(4.0, 6.0)
+    resume_point.add_final(1.0, 3.0)
+    resume_point.add_final(4.0, 6.0)
     resume_point.processed(9.0)
     assert [resume_point.seconds(10.0, stored) for stored in (0.5, 1.0, 2.0, 3.0, 3.5, 5.0, 6.0, 20.0)] == [
         0.5,
@@ -54,7 +54,7 @@ def test_the_point_never_goes_back_and_never_cuts_an_utterance(steps: list[tuple
     for pause, length, more in steps:
         start, end = end + pause, end + pause + length
         resume_point.processed(start)
-        resume_point.said(start, end)
+        resume_point.add_final(start, end)
         spoken.append((start, end))
         stored = min(end + 0.2, stored + more)
         point = resume_point.seconds(end + 0.2, stored)

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.transcript import Utterance
-from persistence.postgres.finals import untold
+from persistence.postgres.finals import uncovered
 
 ID = UUID(int=1)
 A, B, C, D = (Utterance(float(at), at + 1.0, text, 0.5, "en") for at, text in enumerate("abcd"))
@@ -30,6 +30,6 @@ A, B, C, D = (Utterance(float(at), at + 1.0, text, 0.5, "en") for at, text in en
 def test_what_no_row_covers_is_given_a_free_place_in_the_order_of_speech(
     stored: list[Utterance], there: dict[int, Utterance], expected: dict[int, Utterance]
 ) -> None:
-    found = untold(ID, stored, there)
+    found = uncovered(ID, stored, there)
     assert {each.index: each.utterance for each in found} == expected
     assert {each.session_id for each in found} <= {ID}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistence.records import StoredPart
-from persistence.s3.assembly import assemble, cut, reach
+from persistence.s3.assembly import assemble, contiguous_end, tail_slices
 from persistence.s3.keys import Tail
 from persistence.s3.layout import PART_BYTES, audio_range, first_byte, part_count
 from persistence.wav import WavFormat
@@ -65,7 +65,7 @@ def test_the_padding_of_a_last_part_is_no_audio() -> None:
     wav = WavFormat("mulaw", 8_000, 1)
     audio_bytes = 2 * PART_BYTES + 1
     last = wav.file_bytes(audio_bytes) - 2 * PART_BYTES
-    assembly = assemble(wav, [a_part(1), a_part(2), a_part(3, last)], [], told_bytes=audio_bytes)
+    assembly = assemble(wav, [a_part(1), a_part(2), a_part(3, last)], [], row_bytes=audio_bytes)
     assert (assembly.audio_bytes, assembly.missing) == (audio_bytes, ())
 
 
@@ -99,9 +99,9 @@ def test_every_missing_part_is_in_the_tails(audio_bytes: int, recorded: set[int]
     assert numbers == list(range(1, part_count(WAV, assembly.audio_bytes) + 1))
     for number in assembly.missing:
         begin, end = audio_range(WAV, number, assembly.audio_bytes)
-        assert sum(stop - first for _, first, stop in cut(kept, begin, end)) == max(0, end - begin)
+        assert sum(stop - first for _, first, stop in tail_slices(kept, begin, end)) == max(0, end - begin)
 
 
-def test_reach_stops_at_the_first_gap() -> None:
-    assert reach([(0, 5), (3, 8), (9, 12)]) == 8
-    assert reach([(1, 5)]) == 0
+def test_the_contiguous_end_stops_at_the_first_gap() -> None:
+    assert contiguous_end([(0, 5), (3, 8), (9, 12)]) == 8
+    assert contiguous_end([(1, 5)]) == 0

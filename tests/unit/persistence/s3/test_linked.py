@@ -13,7 +13,7 @@ from domain.transcript import TimedWord, Utterance
 from persistence.records import StoredSession
 from persistence.s3.byte_map import ByteMap, Stored
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import joined_audio, joined_language, joined_seconds, stretches
+from persistence.s3.linked import joined_audio, joined_language, joined_seconds, session_spans
 from persistence.wav import data_bytes
 
 RATE = 8000
@@ -72,7 +72,7 @@ def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
     assert file[: wav.header_bytes] == wav.header(710)
     assert data_bytes(file[: wav.header_bytes]) == 710
     assert file[wav.header_bytes :] == b"\0" * 600 + b"\1" * 100 + b"\2" * 10
-    assert [stretch.offset_frames for stretch in stretches(chain)] == [0, 600, 700]
+    assert [span.offset_frames for span in session_spans(chain)] == [0, 600, 700]
     assert joined_seconds(chain) == 710 / RATE
 
 
@@ -142,7 +142,7 @@ def test_audio_of_two_formats_is_not_joined() -> None:
 
 
 def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
-    first, second = stretches([a_session(RATE * 10), a_session(RATE, resume=6.0)])
+    first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
     said = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
     assert first.has(said)
     assert first.moved(said) == said

@@ -16,9 +16,9 @@ from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import TimedWord, Utterance
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.s3 import layout
+from persistence.spool import session_spool as spool_module
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool, sync_files
-from persistence.spool.session_spool import session_spool as spool_module
 
 PART = 1000
 
@@ -61,7 +61,7 @@ def parts_of(spool: SessionSpool) -> list[bytes]:
     total = spool.audio_bytes()
     made = []
     for number in range(1, layout.part_count(spool.wav, total) + 1):
-        audio = spool.audio(*layout.audio_range(spool.wav, number, total))
+        audio = spool.read_audio_or_none(*layout.audio_range(spool.wav, number, total))
         assert audio is not None
         made.append(layout.part(spool.wav, number, total, audio))
     return made
@@ -116,16 +116,16 @@ def test_a_segment_file_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path
 def test_a_released_segment_is_gone_but_never_the_first_the_newest_or_one_to_be_read_back(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(3500))
-    assert [number for number in range(1, 6) if spool.may_release(number)] == [2, 3]
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == [2, 3]
     spool.keep_from(1500)
-    assert [number for number in range(1, 6) if spool.may_release(number)] == []
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == []
     spool.keep_from(2500)
-    assert [number for number in range(1, 6) if spool.may_release(number)] == [2]
-    spool.release(2)
-    spool.release(2)
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == [2]
+    spool.delete_segment(2)
+    spool.delete_segment(2)
     assert spool.audio_bytes() == 3500
     assert spool.read_audio(2000, 1500) == bytes(1500)
-    assert spool.audio(1000, 1100) is None
+    assert spool.read_audio_or_none(1000, 1100) is None
     with pytest.raises(FileNotFoundError):
         spool.read_audio(500, 1000)
 
@@ -167,7 +167,7 @@ def test_the_budget_is_a_full_disk_until_something_is_given_back(tmp_path: Path)
     with pytest.raises(OSError, match="room"):
         second.append_audio(bytes(600))
     assert second.audio_bytes() == 0
-    first.remove()
+    first.delete()
     assert budget.used_bytes == 0
     second.append_audio(bytes(600))
     again = SessionSpool.open(second.directory, budget)
@@ -287,9 +287,9 @@ def test_a_directory_whose_removal_was_cut_short_is_no_session(tmp_path: Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool_module, "remove_rubbish", killed)
+        patch.setattr(spool_module, "delete_directory", killed)
         with pytest.raises(KeyboardInterrupt):
-            spool.remove()
+            spool.delete()
     assert SessionSpool.open(spool.directory) is None
 
 
@@ -310,7 +310,7 @@ def test_removal_leaves_nothing(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
     spool.append_utterance(Utterance(0, 1, "x", 1, "en"))
-    spool.remove()
+    spool.delete()
     assert list(tmp_path.iterdir()) == []
 
 

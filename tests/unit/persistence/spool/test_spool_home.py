@@ -23,8 +23,8 @@ def test_a_worker_id_is_used_once_at_a_time(tmp_path: Path) -> None:
     home = SpoolHome.open(tmp_path, "worker")
     with pytest.raises(SpoolInUse):
         SpoolHome.open(tmp_path, "worker")
-    home.release(remove=True)
-    SpoolHome.open(tmp_path, "worker").release(remove=True)
+    home.release(delete=True)
+    SpoolHome.open(tmp_path, "worker").release(delete=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,14 +39,14 @@ def test_a_living_process_is_left_alone_and_a_killed_one_is_taken_over(tmp_path:
         process.wait()
     [home] = SpoolHome.take_over(tmp_path)
     assert home.worker_id == "other"
-    home.release(remove=True)
+    home.release(delete=True)
 
 
 def test_a_directory_that_holds_a_session_stays(tmp_path: Path) -> None:
     home = SpoolHome.open(tmp_path, "worker")
     (tmp_path / "worker" / "sess_x").mkdir()
-    home.release(remove=True)
-    home.release(remove=True)
+    home.release(delete=True)
+    home.release(delete=True)
     assert (tmp_path / "worker" / "sess_x").exists()
 
 

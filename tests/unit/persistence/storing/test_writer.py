@@ -15,7 +15,7 @@ from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from domain.transcript import Utterance
 from persistence.postgres.finals import NumberedUtterance
-from persistence.postgres.lost_rows import Kept
+from persistence.postgres.lost_rows import RowState
 from persistence.records import Conclusion, Progress, SessionStart
 from persistence.storing import writer as writer_module
 from persistence.storing.row_comparison import RowComparison
@@ -69,11 +69,11 @@ class Rows:
         self.seconds |= {session_id: each.audio_seconds for session_id, each in progress.items()}
         return {session_id: seconds for session_id, seconds in before.items() if session_id not in self.lost}
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
         self._answer()
         self.row_comparison += 1
         return [
-            Kept(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
+            RowState(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
             for each in session_ids
         ]
 
@@ -159,7 +159,7 @@ async def test_figures_and_finals_of_all_sessions_are_one_transaction(writer: Se
     for start in [a_start(stores=True) for _ in range(3)]:
         await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
         writer.flush_soon(start.id)
-        writer.said(start.id, 0, a_final())
+        writer.add_final(start.id, 0, a_final())
     await writer.flush()
     assert rows.transactions == 1
     assert [len(rows.statements[0]), len(rows.said[0])] == [3, 3]
@@ -253,8 +253,8 @@ async def test_finals_of_all_sessions_go_into_one_statement(writer: SessionWrite
     starts = [a_start(stores=True) for _ in range(50)]
     for start in starts:
         await writer.begin(start, Progress)
-        writer.said(start.id, 0, a_final())
-        writer.said(start.id, 1, a_final("bye"))
+        writer.add_final(start.id, 0, a_final())
+        writer.add_final(start.id, 1, a_final("bye"))
     await writer.flush()
     assert [len(batch) for batch in rows.said] == [100]
     assert {(each.session_id, each.index) for each in rows.said[0]} == {
@@ -267,12 +267,12 @@ async def test_finals_that_postgres_did_not_take_are_written_in_their_order_late
 ) -> None:
     start = a_start(stores=True)
     await writer.begin(start, Progress)
-    writer.said(start.id, 0, a_final())
+    writer.add_final(start.id, 0, a_final())
     rows.is_away = True
     for _ in range(3):
         with pytest.raises(StorageUnavailable):
             await writer.flush()
-    writer.said(start.id, 1, a_final())
+    writer.add_final(start.id, 1, a_final())
     rows.is_away = False
     await writer.flush()
     assert [[each.index for each in batch] for batch in rows.said] == [[0, 1]]
@@ -281,7 +281,7 @@ async def test_finals_that_postgres_did_not_take_are_written_in_their_order_late
 async def test_an_ending_is_written_after_the_finals(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=True)
     await writer.begin(start, Progress)
-    writer.said(start.id, 0, a_final())
+    writer.add_final(start.id, 0, a_final())
     assert await writer.conclude(start, DONE)
     assert len(rows.said) == 1
 
@@ -293,7 +293,7 @@ async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
     start, other = a_start(stores=True), a_start(stores=True)
     for each in (start, other):
         await writer.begin(each, lambda: Progress(utterances=1), finals=lambda: [a_final()])
-        writer.said(each.id, 0, a_final())
+        writer.add_final(each.id, 0, a_final())
     rows.kept[start.id] = 1
     await tick(writer)
     assert sorted((each.session_id, each.index) for batch in rows.said for each in batch) == sorted(
@@ -326,11 +326,11 @@ async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
 ) -> None:
     start, progress = a_start(stores=True), Progress(5.0, 2, 4, "en")
     await writer.begin(start, lambda: progress, finals=lambda: [a_final("one"), a_final("two")])
-    writer.said(start.id, 0, a_final("one"))
+    writer.add_final(start.id, 0, a_final("one"))
     writer.flush_soon(start.id)
     await tick(writer)
     rows.lost.add(start.id)
-    writer.said(start.id, 1, a_final("two"))
+    writer.add_final(start.id, 1, a_final("two"))
     writer.flush_soon(start.id)
     await tick(writer)
     assert rows.row_comparison == 0
@@ -366,7 +366,7 @@ async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
 ) -> None:
     start = a_start(stores=True)
     await writer.begin(start, Progress, finals=lambda: [a_final()])
-    writer.said(start.id, 0, a_final())
+    writer.add_final(start.id, 0, a_final())
     rows.is_away = True
     with pytest.raises(StorageUnavailable):
         await tick(writer)
