@@ -26,7 +26,7 @@ from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
 from persistence.postgres import lost_rows
 from persistence.postgres.lost_rows import RowState
 from persistence.postgres.rows import Upload
-from persistence.recording.interceptor import recorder
+from persistence.recording import recorder
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body

@@ -12,7 +12,7 @@ import pytest
 
 from domain.errors import StorageUnavailable
 from persistence.errors import SpoolInUse
-from persistence.recovery.spool_recovery import spools
+from persistence.recovery import spools
 from persistence.service import open_persistence
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome

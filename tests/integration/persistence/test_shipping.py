@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from domain.session_id import parse_session_id
 from persistence.postgres.rows import SessionRows, Upload
-from persistence.recording.interceptor import upkeep
+from persistence.recording import upkeep
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_prefix
 from persistence.s3.layout import PART_BYTES, first_byte
 from persistence.storing import degradations as degradations
