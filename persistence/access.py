@@ -1,10 +1,10 @@
-"""Tenants, their limits and their first keys, made against the database: `python -m persistence.access`.
+"""Manages tenants, their limits and their first keys in the database: `python -m persistence.access`.
 
-The database is that of DALSTON_DATABASE_URL, or without one that of the local stack on DALSTON_HOME.
+The database is that of DALSTON_DATABASE_URL or, if it is unset, that of the local stack on DALSTON_HOME.
 
-create-key    makes a key, and its tenant if there is none; prints the secret, this once
-set-limits    sets limits of a tenant; with --create it makes the tenant if there is none
-tenants       lists tenants, the limits that are their own, and what they store
+create-key    creates a key, and its tenant if there is none; prints the secret once
+set-limits    sets limits of a tenant; with --create it creates the tenant if there is none
+tenants       lists tenants, the limits set for them, and their stored audio
 """
 
 import argparse
@@ -35,7 +35,7 @@ _MOST_BYTES = 2**60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit code."""
+    """Runs a command; returns the exit code."""
     options = _parser().parse_args(arguments)
     configure_logging("WARNING")
     try:

@@ -1,4 +1,4 @@
-"""A session as the parts of persistence hand it on: plain values, no SQL."""
+"""Values of a session that the parts of persistence exchange, without SQL."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from persistence.wav import WavFormat
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """What is known of a session when it begins."""
+    """The values of a session that are known at its start."""
 
     id: UUID
     tenant_id: UUID
@@ -31,7 +31,7 @@ class SessionStart:
     client_ip: str | None = None
     previous_session_id: UUID | None = None
     resume_from_seconds: float | None = None
-    """Where in the audio of the previous session this one begins."""
+    """The resume point: where in the audio of the previous session this one begins."""
 
     @property
     def session_id(self) -> str:
@@ -45,28 +45,28 @@ class SessionStart:
 
     @property
     def stores(self) -> bool:
-        """Whether anything but the row is kept."""
+        """Whether the session stores objects, and not only a row."""
         return self.store_audio or self.store_transcript
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a session has come."""
+    """The progress of a session."""
 
     audio_seconds: float = 0.0
     utterances: int = 0
     words: int = 0
     language: str = "auto"
-    """The language asked for; under `auto`, the one most words were in as soon as there is one."""
+    """The requested language; under `auto` the language of most words, as soon as there is one."""
     stored_bytes: int = 0
-    """Audio that survives the loss of this machine: in parts of the upload or in tail objects."""
+    """Audio in S3, in parts of the upload or in tail objects: it survives the loss of this machine."""
     processed_seconds: float = 0.0
-    """What was said before it is in the finals counted here, and no utterance that might go on reaches past it."""
+    """Speech before it is in the finals counted here, and no utterance that may continue extends beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of a session's multipart upload that S3 has."""
+    """A stored part of a session's multipart upload."""
 
     upload_id: str
     number: int
@@ -164,7 +164,7 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """How and when a session ended, and how far it had come."""
+    """How and when a session ended, and its final progress."""
 
     end_reason: EndReason
     ended_at: datetime
@@ -173,7 +173,7 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True)
 class StoredObjects:
-    """Where a session's objects are, as `s3://bucket/key`; None for what was not asked for."""
+    """The URIs of a session's objects, as `s3://bucket/key`; None for those that were not requested."""
 
     audio_uri: str | None = None
     transcript_uri: str | None = None

@@ -1,4 +1,4 @@
-"""What sessions have said, from the rows, for those who read it."""
+"""Reading the utterances of sessions from the rows."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Final
@@ -19,16 +19,16 @@ _u = session_utterances.c
 
 
 class UtteranceStore:
-    """Reads utterances. All methods raise StorageUnavailable while Postgres is away.
+    """Reads utterances. All methods raise StorageUnavailable while Postgres is unavailable.
 
-    They name no tenant: whoever asks has read the session as its tenant before.
+    They name no tenant: the caller must have read the session as its tenant before.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def page(self, session_id: UUID, offset: int, limit: int) -> tuple[list[NumberedUtterance], bool]:
-        """At most `limit` (1 to 1000) utterances from index `offset` on, and whether the row has more.
+        """At most `limit` (1 to 1000) utterances from index `offset` on, and whether there are more.
 
         Raises:
             InvalidFilter: a parameter is out of range.
@@ -41,16 +41,16 @@ class UtteranceStore:
         return found[:limit], len(found) > limit
 
     async def joined(self, session_spans: Sequence[SessionSpan]) -> AsyncGenerator[Utterance, None]:
-        """What sessions that continue one another have said, on the time of the whole; a few of them at a time."""
+        """The utterances of linked sessions on their common time axis, read in batches."""
         for group in _groups(session_spans):
             by_session = {span.session.id: span for span in group}
             async for found in self._all(list(by_session)):
                 span = by_session[found.session_id]
-                if span.has(found.utterance):
+                if span.includes(found.utterance):
                     yield span.moved(found.utterance)
 
     async def _all(self, session_ids: list[UUID]) -> AsyncGenerator[NumberedUtterance, None]:
-        """All utterances of sessions, in the order of these; page by page where it is one session."""
+        """All utterances of sessions, in the order of the sessions; page by page for a single one."""
         if len(session_ids) > 1:
             place = {session_id: at for at, session_id in enumerate(session_ids)}
             found = await self._rows(session_ids, 0, None)
@@ -78,7 +78,7 @@ class UtteranceStore:
 
 
 def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]:
-    """Sessions to be read with one statement: a thousand utterances or so, or one session."""
+    """Groups of sessions to read with one statement: about a thousand utterances, or one session."""
     group: list[SessionSpan] = []
     count = 0
     for span in session_spans:
@@ -93,5 +93,5 @@ def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]
 
 def _utterance(row: RowMapping) -> NumberedUtterance:
     words = tuple(TimedWord(**word) for word in row["words"])
-    said = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
-    return NumberedUtterance(row["session_id"], row["index"], said)
+    utterance = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
+    return NumberedUtterance(row["session_id"], row["index"], utterance)

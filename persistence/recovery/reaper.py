@@ -183,7 +183,7 @@ class Reaper:
         self._begun.discard(session_id)
 
     async def _finish_deletes(self) -> None:
-        for session_id in await self._ownership.half_deleted(self._delete_age_seconds, _BATCH):
+        for session_id in await self._ownership.unfinished_deletions(self._delete_age_seconds, _BATCH):
             await self._remote_recovery.delete(session_id)
             _deletes.inc()
 

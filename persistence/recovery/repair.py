@@ -88,7 +88,7 @@ class Repairer:
     async def take_over(self) -> int:
         """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
         ended = 0
-        while not self._lease.is_established and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
+        while not self._lease.is_established and await self._ownership.has_expired():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(_LOOK_SECONDS)
         await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
         while due := await self._ownership.due(100):

@@ -1,49 +1,49 @@
-"""Sessions that continue one another, joined into one recording and onto one time. Pure."""
+"""Linked sessions, joined into one recording on one time axis. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.transcript import Utterance
 from persistence.records import StoredSession
-from persistence.s3.byte_map import ByteMap, Given, Piece, Repeated, Stored
+from persistence.s3.byte_map import ByteMap, Fill, Inline, ObjectRange, Piece
 from persistence.s3.keys import audio_key
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSpan:
-    """What a session gives to the whole, on the time of its own audio."""
+    """The part of a session that is in the joined recording."""
 
     session: StoredSession
     offset_frames: int
-    """Where in the whole its first frame is."""
+    """The position of its first sample frame in the joined recording."""
     frames: int | None
-    """How much of it: up to where the next one begins, which may be behind its end. None for the last, which gives all
-    it has."""
+    """Its length, up to the start of the next session, which may be after its end. None for the last session, which is
+    included completely."""
 
     @property
     def offset_seconds(self) -> float:
-        """Where in the whole it begins."""
+        """Its start in the joined recording."""
         return self.offset_frames / self.session.sample_rate
 
-    def has(self, utterance: Utterance) -> bool:
-        """Whether an utterance of the session belongs to the whole: whether its middle does."""
+    def includes(self, utterance: Utterance) -> bool:
+        """Whether an utterance of the session is in the joined recording: whether its middle is."""
         if self.frames is None:
             return True
         return (utterance.start + utterance.end) / 2 < self.frames / self.session.sample_rate
 
     def moved(self, utterance: Utterance) -> Utterance:
-        """An utterance of the session on the time of the whole."""
+        """An utterance of the session on the time axis of the joined recording."""
         return utterance.moved(self.offset_seconds) if self.offset_frames else utterance
 
 
 def session_spans(chain: Sequence[StoredSession]) -> tuple[SessionSpan, ...]:
-    """What each session of a chain, oldest first, gives to the whole.
+    """The spans of linked sessions, oldest first, in the joined recording.
 
     Raises:
-        ValueError: their audio is not of one format.
+        ValueError: their audio formats differ.
     """
     if len({session.wav for session in chain}) > 1:
-        raise ValueError("the sessions of a chain have one audio format")
+        raise ValueError("linked sessions must have one audio format")
     found = []
     offset = 0
     for session, following in zip(chain, (*chain[1:], None), strict=True):
@@ -62,31 +62,31 @@ def _frames_before(session: StoredSession, following: StoredSession) -> int:
 
 
 def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
-    """One WAV file of a chain, oldest first.
+    """The joined WAV file of linked sessions, oldest first.
 
     Raises:
-        AudioNotStored, SessionActive: one of them cannot be read; the message names it.
+        AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
     """
     for session in chain:
         session.require_audio()
     wav = chain[-1].wav
     audio: list[Piece] = []
     for span in session_spans(chain):
-        there = span.session.stored_bytes
-        size = there if span.frames is None else span.frames * wav.frame_bytes
-        audio.append(Stored(audio_key(span.session.id), wav.header_bytes, min(there, size)))
-        audio.append(Repeated(wav.silence, max(0, size - there)))
+        stored = span.session.stored_bytes
+        size = stored if span.frames is None else span.frames * wav.frame_bytes
+        audio.append(ObjectRange(audio_key(span.session.id), wav.header_bytes, min(stored, size)))
+        audio.append(Fill(wav.silence, max(0, size - stored)))
     audio_bytes = sum(piece.size for piece in audio)
-    return ByteMap.of([Given(wav.header(audio_bytes)), *audio, Given(wav.padding(audio_bytes))])
+    return ByteMap.of([Inline(wav.header(audio_bytes)), *audio, Inline(wav.padding(audio_bytes))])
 
 
 def joined_seconds(chain: Sequence[StoredSession]) -> float:
-    """How long a chain is, joined."""
+    """The length of the joined recording."""
     return session_spans(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
 
 
 def joined_language(chain: Sequence[StoredSession]) -> str:
-    """The language most words of a chain are in, by its sessions' languages; `auto` where nothing was said."""
+    """The language of most words, by the languages of the sessions; `auto` where there are none."""
     words: dict[str, int] = {}
     for session in chain:
         if session.word_count:

@@ -13,6 +13,7 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from google.api.httpbody_pb2 import HttpBody
 
+from domain.session_id import parse_session_id
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
 from persistence.records import StoredSession
@@ -90,8 +91,10 @@ class Downloads:
             AudioNotStored, SessionActive: as their names say.
             RangeNotSatisfiable: the file does not have these bytes.
         """
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
-        whole = await self._persistence.archive.audio(chain)
+        chain = await self._persistence.chains.read(
+            tenant_id, parse_session_id(request.session_id), linked=request.linked
+        )
+        whole = await self._persistence.archive.audio_file(chain)
         tag = entity_tag(whole.identity)
         # Of HEAD a range means nothing (RFC 9110, section 14.2), and of another file than the client has a part of.
         is_whole = (
@@ -111,7 +114,9 @@ class Downloads:
         Raises:
             TranscriptNotStored, SessionActive: as their names say.
         """
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        chain = await self._persistence.chains.read(
+            tenant_id, parse_session_id(request.session_id), linked=request.linked
+        )
         await self._document(chain, None, context)
 
     async def export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
@@ -124,7 +129,9 @@ class Downloads:
         if request.format not in FORMATS:
             raise InvalidParameter("format", f"must be one of {', '.join(FORMATS)}")
         options = _caption_options(request)
-        chain = await self._persistence.chains.read(tenant_id, request.session_id, linked=request.linked)
+        chain = await self._persistence.chains.read(
+            tenant_id, parse_session_id(request.session_id), linked=request.linked
+        )
         name = f"{request.session_id}.{request.format}"
         if request.format == "json":
             await self._document(chain, name, context)
@@ -134,7 +141,7 @@ class Downloads:
 
     async def _document(self, chain: tuple[StoredSession, ...], name: str | None, context: Context) -> None:
         if len(chain) == 1:
-            document = await self._persistence.archive.transcript(chain[0])
+            document = await self._persistence.archive.transcript_file(chain[0])
             stored = self._persistence.archive.read(document)
             await _send_written(context, JsonRenderer.content_type, name, _named(stored))
             return

@@ -77,10 +77,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
 
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.Session:
-        return session_message(await self._persistence.sessions.get(_tenant(), request.session_id))
+        return session_message(await self._persistence.sessions.get(_tenant(), parse_session_id(request.session_id)))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:
-        await self._persistence.delete(_tenant(), request.session_id)
+        await self._persistence.delete_session(_tenant(), parse_session_id(request.session_id))
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]
@@ -103,11 +103,12 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
         # Read before its utterances: what it has said to its end is there by then.
-        record = await self._persistence.sessions.get(_tenant(), request.session_id)
+        session_id = parse_session_id(request.session_id)
+        record = await self._persistence.sessions.get(_tenant(), session_id)
         if not record.store_transcript:
             raise TranscriptNotStored(record.id)
         limit = request.limit if request.HasField("limit") else DEFAULT_UTTERANCES
-        page, has_next = await self._persistence.utterances.page(parse_session_id(record.id), request.offset, limit)
+        page, has_next = await self._persistence.utterances.page(session_id, request.offset, limit)
         return pb.ListUtterancesResponse(
             utterances=[utterance_message(each) for each in page],
             has_more=has_next or record.transcript_uri is None,
@@ -117,7 +118,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         await self._watches.run(_tenant(), request, context)
 
     async def EndSession(self, request: pb.EndSessionRequest, _context: Context) -> pb.Session:
-        return session_message(await self._persistence.sessions.request_end(_tenant(), request.session_id))
+        session_id = parse_session_id(request.session_id)
+        return session_message(await self._persistence.sessions.request_end(_tenant(), session_id))
 
     async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("EnhanceSession")

@@ -10,6 +10,7 @@ from dalston.v1 import session_pb2 as pb
 from prometheus_client import Counter, Gauge
 
 from domain.errors import StorageUnavailable
+from domain.session_id import format_session_id
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import Change, ChangeStore
 from persistence.postgres.position import Position
@@ -117,12 +118,12 @@ class Watches:
 
     @contextmanager
     def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
-        if self._change_notifier.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
+        if self._change_notifier.watches(tenant_id) >= self._most_of_tenant or self._count >= _MOST:
             raise NoCapacity("this server has as many streams of changes open as it may: close one, or try again")
         self._count += 1
         _open.inc()
         try:
-            with self._change_notifier.rung(tenant_id) as rung:
+            with self._change_notifier.watching(tenant_id) as rung:
                 yield rung
         finally:
             self._count -= 1
@@ -203,7 +204,7 @@ class _Watch:
     async def _send(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
             if change.record is None:
-                await self._write("deleted", pb.Session(id=change.session_id))
+                await self._write("deleted", pb.Session(id=format_session_id(change.session_id)))
             else:
                 await self._write("changed", session_message(change.record))
 

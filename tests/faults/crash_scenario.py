@@ -279,7 +279,7 @@ class Rows:
         return await self._fate.call(lambda: [look(each) for each in session_ids])
 
     async def fate(self, session_id: UUID) -> lost_rows.Fate:
-        lives, lost = lost_rows.Fate.LIVES, lost_rows.Fate.LOST
+        lives, lost = lost_rows.Fate.EXISTS, lost_rows.Fate.LOST
         return await self._fate.call(lambda: lives if session_id in self._table else lost)
 
     async def exists(self, session_id: UUID) -> bool:

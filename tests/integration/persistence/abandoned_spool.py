@@ -96,7 +96,7 @@ class Left:
         assert row.recover_after is None
         transcript = (await self.objects.read(transcript_key(self.id))).decode()
         assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
-        found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
+        found = {each.kind for each in (await verify(self.settings)).remaining if each.session_id == self.id}
         # The spool goes last, by whoever called for this.
         assert found == ({"spool_left"} if self.is_spooled() else set())
 

@@ -46,10 +46,13 @@ class Harness:
         return grpc.aio.insecure_channel(address or self.address)
 
     async def record(self, session_id: str) -> SessionRecord:
-        return await self.persistence.sessions.get(DEFAULT_TENANT_ID, session_id)
+        return await self.persistence.sessions.get(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
     async def chain(self, session_id: str) -> tuple[StoredSession, ...]:
-        return await self.persistence.chains.read(DEFAULT_TENANT_ID, session_id, linked=False)
+        return await self.persistence.chains.read(DEFAULT_TENANT_ID, parse_session_id(session_id), linked=False)
+
+    async def delete_session(self, session_id: str) -> None:
+        await self.persistence.delete_session(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
     async def ended(self, session_id: str, *, stored: bool = True) -> SessionRecord:
         """The record once the session has ended, and is stored when it is to be."""

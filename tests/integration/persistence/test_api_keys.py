@@ -19,7 +19,7 @@ from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence import access
 from persistence.postgres import api_keys
-from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
+from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses, parse_key_id
 from persistence.postgres.database import Database, open_database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tenants import TenantStore
@@ -262,11 +262,11 @@ async def test_a_token_ends_with_its_time_and_is_swept(
     found = await keys.find(long)
     assert found is not None
     assert found.expires_at == key.expires_at, "no token outlives its key"
-    sweeping = asyncio.create_task(KeySweep(keys, pause_seconds=0.05).run())
+    cleanup = asyncio.create_task(KeyCleanup(keys, pause_seconds=0.05).run())
     async with asyncio.timeout(5):
         while await keys.find(late):  # noqa: ASYNC110 - it is in Postgres
             await asyncio.sleep(0.02)
-    sweeping.cancel()
+    cleanup.cancel()
     assert await keys.find(long), "and no other"
 
 
@@ -280,7 +280,7 @@ async def test_keys_are_listed_for_a_while_after_they_ended(
         if age is not None:
             ago = f"UPDATE api_keys SET {age[0]} = now() - interval '{age[1]} days' WHERE id = $1"  # noqa: S608
             await _execute(postgres_url, ago, key.id)
-    while await keys.sweep():
+    while await keys.delete_expired():
         pass
     assert [key.name for key in (await keys.list(tenant, 10)).keys] == ["living", "late"]
 

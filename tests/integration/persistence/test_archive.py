@@ -8,7 +8,6 @@ import grpc
 import pytest
 
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.records import SessionStart
 from persistence.spool.spool_home import SpoolHome
 
@@ -29,16 +28,16 @@ async def recorded(harness: Any, client_of: Any, **config: Any) -> str:
 async def test_stored_audio_and_transcript_are_streamed_with_their_size(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     archive, chain = harness.persistence.archive, await harness.chain(session_id)
-    for file in (await archive.audio(chain), await archive.transcript(chain[-1])):
+    for file in (await archive.audio_file(chain), await archive.transcript_file(chain[-1])):
         assert len(b"".join([chunk async for chunk in archive.read(file)])) == file.size > 0
 
 
 async def test_what_was_not_stored_is_not_there(harness: Any, client_of: Any) -> None:
     chain = await harness.chain(await recorded(harness, client_of))
     with pytest.raises(AudioNotStored):
-        await harness.persistence.archive.audio(chain)
+        await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript(chain[-1])
+        await harness.persistence.archive.transcript_file(chain[-1])
 
 
 async def test_a_session_that_was_refused_promises_nothing(
@@ -59,9 +58,9 @@ async def test_a_session_that_was_refused_promises_nothing(
     assert record.status == "error"
     chain = await harness.chain(refused[0])
     with pytest.raises(AudioNotStored):
-        await harness.persistence.archive.audio(chain)
+        await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript(chain[-1])
+        await harness.persistence.archive.transcript_file(chain[-1])
 
 
 async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, client_of: Any) -> None:
@@ -70,11 +69,11 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
         session_id = await client.begin(**BOTH)
         chain = await harness.chain(session_id)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.audio(chain)
+            await harness.persistence.archive.audio_file(chain)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.transcript(chain[-1])
+            await harness.persistence.archive.transcript_file(chain[-1])
         with pytest.raises(SessionActive):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+            await harness.delete_session(session_id)
         await client.end()
         await client.rest()
 
@@ -82,12 +81,12 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
 async def test_a_deleted_session_leaves_nothing(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     assert await harness.has_objects(session_id)
-    await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+    await harness.delete_session(session_id)
     assert not await harness.has_objects(session_id)
     with pytest.raises(SessionNotFound):
         await harness.record(session_id)
     with pytest.raises(SessionNotFound):
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.delete_session(session_id)
 
 
 async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_the_objects(
@@ -96,7 +95,7 @@ async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_th
     async with build_harness(delete_age_seconds=0.1, reap_seconds=0.2) as harness:
         session_id = await recorded(harness, client_of, **BOTH)
         harness.s3.refuse()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.delete_session(session_id)
         with pytest.raises(SessionNotFound):
             await harness.record(session_id)
         assert await harness.has_objects(session_id)
@@ -120,8 +119,8 @@ async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(
             await client.rest()
         chain = await harness.chain(session_id)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.audio(chain)
-        deleting = asyncio.create_task(harness.persistence.delete(DEFAULT_TENANT_ID, session_id))
+            await harness.persistence.archive.audio_file(chain)
+        deleting = asyncio.create_task(harness.delete_session(session_id))
         await asyncio.sleep(0.3)
         harness.s3.restore()
         await deleting

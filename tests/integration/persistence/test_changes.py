@@ -73,9 +73,9 @@ class Reader:
             told += page.changes
         for change in told:
             if change.record is None:
-                self.known.pop(change.session_id, None)
+                self.known.pop(format_session_id(change.session_id), None)
             else:
-                self.known[change.session_id] = change.record
+                self.known[change.record.id] = change.record
         self.position = reached
         return told
 
@@ -173,11 +173,11 @@ async def test_a_transaction_that_commits_late_is_seen_although_its_number_is_lo
     async with postgres.transaction():
         await postgres.execute("UPDATE realtime_sessions SET word_count = 7 WHERE id = $1", late.id)
         await rows.write({early.id: Progress(1.0, 1, 1, "en")})
-        assert [change.session_id for change in await reader.look()] == [early.session_id]
+        assert [change.session_id for change in await reader.look()] == [early.id]
         await reader.come_back()
         assert await reader.look() == []
     await reader.come_back()
-    assert [change.session_id for change in await reader.look()] == [late.session_id]
+    assert [change.session_id for change in await reader.look()] == [late.id]
     assert await reader.look() == []
 
 
@@ -215,13 +215,13 @@ async def test_a_deleted_session_is_told_once_and_also_to_who_comes_back_later(
     await reader.begin()
     await away.begin()
     await rows.conclude(start.id, DONE)
-    await sessions.soft_delete(tenant, start.session_id)
-    assert await reader.look() == [Change(start.session_id, None)]
-    await sessions.soft_delete(tenant, start.session_id)
-    await sessions.remove(tenant, start.session_id)
+    await sessions.soft_delete(tenant, start.id)
+    assert await reader.look() == [Change(start.id, None)]
+    await sessions.soft_delete(tenant, start.id)
+    await sessions.delete_row(tenant, start.id)
     assert await reader.look() == []
     await away.come_back()
-    assert await away.look() == [Change(start.session_id, None)]
+    assert await away.look() == [Change(start.id, None)]
     assert not away.known
 
 
@@ -240,7 +240,7 @@ async def test_who_watches_a_status_sees_sessions_come_to_it_and_leave_it(
     assert len(await active.look()) == 1
     assert await completed.look() == [], "what it never was is no news"
     await rows.conclude(start.id, DONE)
-    assert await active.look() == [Change(start.session_id, None)]
+    assert await active.look() == [Change(start.id, None)]
     await completed.look()
     assert set(completed.known) == {start.session_id}
     with pytest.raises(InvalidFilter, match="status"):
@@ -260,7 +260,7 @@ async def test_that_a_session_is_continued_is_a_change_of_it(
     await reader.look()
     assert reader.known[first.session_id].next_session_id == second.session_id
     await rows.conclude(second.id, DONE)
-    await sessions.soft_delete(tenant, second.session_id)
+    await sessions.soft_delete(tenant, second.id)
     await reader.look()
     assert reader.known[first.session_id].next_session_id is None
 
@@ -302,7 +302,7 @@ async def test_many_changes_come_in_pages_each_session_once(
     starts = [a_start(tenant, minute) for minute in range(450)]
     for at in range(0, 450, 150):
         await rows.insert(starts[at : at + 150])
-    assert sorted(change.session_id for change in await reader.look()) == sorted(start.session_id for start in starts)
+    assert sorted(change.session_id for change in await reader.look()) == sorted(start.id for start in starts)
     anew = Reader(changes, tenant)
     await anew.begin()
     assert anew.known == reader.known
@@ -316,13 +316,13 @@ async def test_old_changes_are_forgotten(
     await postgres.execute(
         "UPDATE session_changes SET changed_at = now() - interval '1 day' WHERE session_id = $1", old.id
     )
-    await changes.purge()
+    await changes.delete_expired()
     left = await postgres.fetch("SELECT session_id FROM session_changes WHERE tenant_id = $1", tenant)
     assert [row["session_id"] for row in left] == [new.id]
     reader = Reader(changes, tenant)
     await reader.begin()
     await rows.write({old.id: Progress(1.0, 1, 1, "en")})
-    assert [change.session_id for change in await reader.look()] == [format_session_id(old.id)]
+    assert [change.session_id for change in await reader.look()] == [old.id]
 
 
 async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cut(
@@ -331,7 +331,7 @@ async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cu
     change_notifier = ChangeNotifier(database)
     running = asyncio.create_task(change_notifier.run())
     try:
-        with change_notifier.rung(tenant) as mine, change_notifier.rung(uuid.uuid4()) as other:
+        with change_notifier.watching(tenant) as mine, change_notifier.watching(uuid.uuid4()) as other:
             async with asyncio.timeout(10):
                 await mine.wait()  # whoever begins to listen may have missed something
                 await other.wait()
@@ -355,4 +355,4 @@ async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cu
     finally:
         running.cancel()
         await asyncio.wait({running})
-    assert change_notifier.sleepers(tenant) == 0
+    assert change_notifier.watches(tenant) == 0

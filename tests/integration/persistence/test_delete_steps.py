@@ -8,7 +8,6 @@ import pytest
 
 from domain.errors import SessionNotFound
 from domain.session_id import parse_session_id
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.postgres.database import Database
 from persistence.s3.keys import Tail, audio_key, tail_key
 from persistence.s3.objects import ObjectStore
@@ -69,7 +68,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             with monkeypatch.context() as patch:
                 kill_at(step, patch)
                 try:
-                    await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                    await harness.delete_session(session_id)
                 except Killed:
                     kills += 1
                     is_over = False
@@ -78,7 +77,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             row = await harness.row_of(session_id)
             if row is not None and row["deleted_at"] is None:
                 assert step == 0
-                await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+                await harness.delete_session(session_id)
             with pytest.raises(SessionNotFound):
                 await harness.record(session_id)
             await another_finishes(harness)
@@ -98,5 +97,5 @@ async def another_finishes(harness: Any) -> None:
     ownership = Ownership(harness.database, "another")
     remote_recovery = RemoteRecovery(harness.objects, SessionRows(harness.database, "another"))
     async with asyncio.timeout(10):
-        for session_id in await ownership.half_deleted(0.0, 1000):
+        for session_id in await ownership.unfinished_deletions(0.0, 1000):
             await remote_recovery.delete(session_id)

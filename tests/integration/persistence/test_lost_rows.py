@@ -19,13 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import SessionNotFound
 from domain.session import EndReason
 from domain.session_id import parse_session_id, uuid7
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
 from persistence.postgres import rows as rows_module
 from persistence.postgres.database import Database
 from persistence.postgres.lease import Lease
-from persistence.postgres.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
+from persistence.postgres.lost_rows import TOMBSTONE_DAYS, Fate, Restored
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
@@ -135,10 +134,10 @@ async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by
         record = await harness.record(session_id)
         assert (record.status, record.utterance_count) == ("active", 1)
         with pytest.raises(Exception, match="still active"):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+            await harness.delete_session(session_id)
         await client.end()
         await client.rest()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, session_id)
+        await harness.delete_session(session_id)
         assert not await harness.has_objects(session_id)
 
 
@@ -177,7 +176,7 @@ async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenan
     await rows.insert([start])
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     await rows.conclude(start.id, done)
-    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
+    await SessionStore(harness.database).soft_delete(tenant, start.id)
     await rows.delete_row(start.id)
     assert await rows.fate(start.id) is Fate.DELETED
     assert await rows.restore([start]) == frozenset()
@@ -215,7 +214,7 @@ async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_store
     finally:
         past = "UPDATE deleted_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1"
         await execute(left.database, past, nothing)
-    old = uuid7(int((datetime.now(UTC) - timedelta(days=DELETES_KEPT_DAYS + 1)).timestamp() * 1000))
+    old = uuid7(int((datetime.now(UTC) - timedelta(days=TOMBSTONE_DAYS + 1)).timestamp() * 1000))
     assert await rows.fate(old) is Fate.UNKNOWN
 
 
@@ -396,7 +395,7 @@ async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_t
     rows = SessionRows(harness.database, start.worker_id, lease.check)
     await rows.insert([start])
     await rows.conclude(start.id, Conclusion(EndReason("completed"), datetime.now(UTC), Progress()))
-    await SessionStore(harness.database).soft_delete(tenant, start.session_id)
+    await SessionStore(harness.database).soft_delete(tenant, start.id)
     gone = "DELETE FROM workers WHERE id = $1"
     await execute(harness.database, gone, start.worker_id)
     await lease.renew()
@@ -456,8 +455,8 @@ async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_writ
     writer.flush_soon(stored.id)
     await writer.flush()
     sessions = SessionStore(harness.database)
-    assert (await sessions.get(tenant, stored.session_id)).audio_duration_seconds == 2.0
-    assert (await sessions.get(unstored.tenant_id, unstored.session_id)).status == "active"
+    assert (await sessions.get(tenant, stored.id)).audio_duration_seconds == 2.0
+    assert (await sessions.get(unstored.tenant_id, unstored.id)).status == "active"
 
 
 async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(

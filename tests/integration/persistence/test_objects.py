@@ -144,7 +144,7 @@ async def test_without_credentials_the_settings_that_are_missing_are_named(
 async def test_credentials_that_are_refused_are_named(make_settings: Callable[..., Any], wrong: str, key: str) -> None:
     async with open_objects(make_settings(**{wrong: SecretStr("wrong")})) as objects:
         for call in (objects.ensure_bucket(), objects.put(key, b"1", "text/plain")):
-            with pytest.raises(ObjectStoreUnavailable, match=r"refuses the credentials.* DALSTON_S3_ACCESS_KEY_ID"):
+            with pytest.raises(ObjectStoreUnavailable, match=r"rejects the credentials.* DALSTON_S3_ACCESS_KEY_ID"):
                 await call
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
-from domain.errors import InvalidFilter, InvalidSessionId, SessionActive, SessionNotFound, StorageUnavailable
+from domain.errors import InvalidFilter, SessionActive, SessionNotFound, StorageUnavailable
 from domain.session import EndReason, SessionFilter, SessionRecord
 from domain.session_id import new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
@@ -65,7 +65,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
     await rows.insert([first, start])
     await rows.conclude(start.id, replace(DONE, end_reason=EndReason("error", "broke")))
     await rows.set_stored(start.id, StoredObjects("s3://b/a", "s3://b/t"))
-    record = await store.get(tenant, start.session_id)
+    record = await store.get(tenant, start.id)
     assert record == SessionRecord(
         id=start.session_id,
         tenant_id=tenant,
@@ -93,7 +93,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         error="broke",
         next_session_id=None,
     )
-    assert (await store.get(tenant, first.session_id)).next_session_id == start.session_id
+    assert (await store.get(tenant, first.id)).next_session_id == start.session_id
 
 
 def test_the_table_has_every_column_of_the_record() -> None:
@@ -199,13 +199,13 @@ async def test_another_tenants_session_is_not_there_in_any_way(
         if conclude:
             await rows.conclude(start.id, DONE)
         with pytest.raises(SessionNotFound):
-            await store.get(stranger, start.session_id)
+            await store.get(stranger, start.id)
         with pytest.raises(SessionNotFound):
-            await store.soft_delete(stranger, start.session_id)
+            await store.soft_delete(stranger, start.id)
         assert (await store.list(stranger)).total == 0
-    await store.soft_delete(tenant, start.session_id)
-    await store.remove(stranger, start.session_id)
-    await store.soft_delete(tenant, start.session_id)  # still there
+    await store.soft_delete(tenant, start.id)
+    await store.delete_row(stranger, start.id)
+    await store.soft_delete(tenant, start.id)  # still there
 
 
 async def test_a_buried_session_is_gone_to_its_tenant(
@@ -216,26 +216,21 @@ async def test_a_buried_session_is_gone_to_its_tenant(
     await rows.insert([start])
     await rows.insert([follower])
     with pytest.raises(SessionActive):
-        await store.soft_delete(tenant, start.session_id)
+        await store.soft_delete(tenant, start.id)
     await rows.conclude(start.id, DONE)
-    await store.soft_delete(tenant, start.session_id)
-    await store.soft_delete(tenant, start.session_id)
+    await store.soft_delete(tenant, start.id)
+    await store.soft_delete(tenant, start.id)
     with pytest.raises(SessionNotFound):
-        await store.get(tenant, start.session_id)
+        await store.get(tenant, start.id)
     assert (await store.list(tenant)).total == 1
     assert not await rows.set_stored(start.id, StoredObjects("s3://b/a", None))
     # Not stored to its end: whoever stores it removes what it has put, and then the row.
-    await store.remove(tenant, start.session_id)
-    await store.soft_delete(tenant, start.session_id)
+    await store.delete_row(tenant, start.id)
+    await store.soft_delete(tenant, start.id)
     await rows.delete_row(start.id)
     with pytest.raises(SessionNotFound):
-        await store.soft_delete(tenant, start.session_id)
-    assert (await store.get(tenant, follower.session_id)).previous_session_id is None
-
-
-async def test_text_that_is_no_session_id_is_refused(store: SessionStore) -> None:
-    with pytest.raises(InvalidSessionId):
-        await store.get(uuid.uuid4(), "1; DROP TABLE realtime_sessions")
+        await store.soft_delete(tenant, start.id)
+    assert (await store.get(tenant, follower.id)).previous_session_id is None
 
 
 async def test_progress_of_many_sessions_is_one_statement_and_touches_running_ones_of_its_worker_only(
@@ -245,10 +240,10 @@ async def test_progress_of_many_sessions_is_one_statement_and_touches_running_on
     await rows.insert([mine, ended, foreign])
     await rows.conclude(ended.id, DONE)
     await rows.write({each.id: Progress(7.0, 1, 2, "de") for each in (mine, ended, foreign)})
-    figures = [(await store.get(tenant, each.session_id)).utterance_count for each in (mine, ended, foreign)]
+    figures = [(await store.get(tenant, each.id)).utterance_count for each in (mine, ended, foreign)]
     assert figures == [1, 3, 0]
     await rows.write({mine.id: Progress(6.0, 2, 2, "de")})
-    record = await store.get(tenant, mine.session_id)
+    record = await store.get(tenant, mine.id)
     assert (record.audio_duration_seconds, record.utterance_count, record.language) == (7.0, 2, "de")
 
 
@@ -271,7 +266,7 @@ async def test_only_the_owner_writes_to_a_session(
     await other.write({}, [NumberedUtterance(start.id, 0, HELLO)])
     await other.end_refused("late", NOON, [start.id])
     await other.write({start.id: Progress(7.0)})
-    record = await store.get(tenant, start.session_id)
+    record = await store.get(tenant, start.id)
     assert (record.status, record.audio_uri, record.audio_duration_seconds) == ("active", None, 0.0)
     assert await rows.upload(start.id) == Upload(None, ())
     assert await rows.utterances(start.id) == []
@@ -319,9 +314,9 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     heir = Ownership(database, "heir")
     taken = await heir.adopt(["dead"], [spooled.id, living.id], EndReason("interrupted", "died"), NOON)
     assert taken == {spooled.id, lost.id}
-    owners = [(await store.get(tenant, each.session_id)).worker_id for each in (spooled, lost, done, living)]
+    owners = [(await store.get(tenant, each.id)).worker_id for each in (spooled, lost, done, living)]
     assert owners == ["heir", "heir", "dead", "living"]
-    record = await store.get(tenant, spooled.session_id)
+    record = await store.get(tenant, spooled.id)
     assert (record.status, record.error, record.ended_at) == ("interrupted", "died", NOON)
     # Its own heir dies: whoever has the spool takes it, whosever it is by then.
     assert await Ownership(database, "next").adopt([], [spooled.id], EndReason("interrupted"), NOON) == {spooled.id}

@@ -125,7 +125,7 @@ async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
 async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.ended()
-    await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+    await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.id)
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.no_spool()
         assert await harness.row_of(left.session_id) is None
@@ -177,7 +177,7 @@ async def test_a_delete_while_the_audio_is_put_leaves_nothing(
         body = await real(self, spool, number, stored, total)
         if number == (1 if sizes == SHORT else 4):
             with suppress(Exception):
-                await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
+                await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.id)
         return body
 
     monkeypatch.setattr(SpoolReconciliation, "_part", part)
@@ -207,7 +207,7 @@ async def test_a_session_that_runs_or_is_deleted_is_never_reclaimed(leave: Leave
     owner = left.spool.manifest.start.worker_id
     assert not await heir.reclaim(left.id, owner)
     ended = await left.ended()
-    await SessionStore(left.database).soft_delete(DEFAULT_TENANT_ID, left.session_id)
+    await SessionStore(left.database).soft_delete(DEFAULT_TENANT_ID, left.id)
     assert not await heir.reclaim(left.id, ended.worker_id)
     assert not await heir.reclaim(left.id, owner)
 
@@ -298,7 +298,7 @@ async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
     assert (await left.row(), await left.wav()) == (before, wav)
     # The house has left work behind, so a repair waits as long as its own lease lasts.
     soon = left.settings.model_copy(update={"lease_seconds": 2.0, "lease_renewal_seconds": 0.5})
-    found = [each for each in (await verify(soon, repair=True)).left if each.session_id == left.id]
+    found = [each for each in (await verify(soon, repair=True)).remaining if each.session_id == left.id]
     assert "spool_has_more" in {each.kind for each in found}
     assert left.is_spooled()
     assert (await left.row()).worker_id == before.worker_id
@@ -369,7 +369,7 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
     assert home is not None
     result = await verify(left.settings, repair=True)
     # A living process has it.
-    assert [each.kind for each in result.left if each.session_id == left.id] == ["spool_has_more"]
+    assert [each.kind for each in result.remaining if each.session_id == left.id] == ["spool_has_more"]
     home.release(delete=False)
     result = await verify(left.settings, repair=True)
     assert [each.kind for each in result.repaired if each.session_id == left.id] == ["spool_has_more"]
@@ -380,7 +380,7 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
 async def test_verify_names_finals_that_only_the_spool_has(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 1))
     await left.ended()
-    found = [each for each in (await verify(left.settings)).left if each.session_id == left.id]
+    found = [each for each in (await verify(left.settings)).remaining if each.session_id == left.id]
     assert [(each.kind, each.what) for each in found] == [
         ("spool_has_more", "the spool has finals that are not stored")
     ]

@@ -12,12 +12,11 @@ from sqlalchemy import text
 
 from domain.errors import StorageQuotaExceeded
 from domain.session import EndReason
-from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
-from persistence.postgres.storage_usage import _SUM, REMEMBERED_SECONDS, StorageUsage
+from persistence.postgres.storage_usage import _SUM, CACHED_SECONDS, StorageUsage
 from persistence.postgres.tenants import TenantStore
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects
 from tests.integration.persistence.test_sessions import a_start
@@ -65,7 +64,7 @@ async def test_a_tenant_that_stores_as_much_as_it_may_begins_no_session_that_sto
     await rows.admit(first, caller_of(tenant))
     await rows.write({first.id: Progress(audio_seconds=1.0, stored_bytes=LIMIT)})
     await rows.admit(storing(tenant, rows), caller_of(tenant))
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     for start in (storing(tenant, rows), replace(storing(tenant, rows), store_audio=False, store_transcript=True)):
         with pytest.raises(StorageQuotaExceeded):
             await rows.admit(start, caller_of(tenant))
@@ -82,10 +81,10 @@ async def test_a_deletion_makes_room_within_seconds(
     first = storing(tenant, rows)
     await rows.admit(first, caller_of(tenant))
     await store(rows, first, LIMIT)
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant))
-    await SessionStore(database).soft_delete(tenant, format_session_id(first.id))
+    await SessionStore(database).soft_delete(tenant, first.id)
     clock.now += 6
     await rows.admit(storing(tenant, rows), caller_of(tenant))
 
@@ -96,11 +95,11 @@ async def test_who_continues_a_session_may_go_a_tenth_beyond(
     first = storing(tenant, rows)
     await rows.admit(first, caller_of(tenant))
     await store(rows, first, LIMIT)
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     second = replace(storing(tenant, rows), previous_session_id=first.id)
     await rows.admit(second, caller_of(tenant))
     await rows.write({second.id: Progress(audio_seconds=1.0, stored_bytes=LIMIT // 10)})
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(replace(storing(tenant, rows), previous_session_id=second.id), caller_of(tenant))
 
@@ -149,7 +148,7 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     # What its spool had beyond what was stored.
     await rows.set_stored(first.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=200)
     await is_so(370)
-    await sessions.soft_delete(tenant, format_session_id(first.id))
+    await sessions.soft_delete(tenant, first.id)
     await is_so(170)
     await rows.delete_row(first.id)
     await rows.end_refused("refused", datetime.now(UTC), [third.id])

@@ -47,7 +47,7 @@ async def recorded(harness: Any, client_of: Any) -> str:
 
 def kinds(result: Result, session_id: str) -> list[str]:
     identifier = parse_session_id(session_id)
-    return sorted({each.kind for each in (*result.left, *result.repaired) if each.session_id == identifier})
+    return sorted({each.kind for each in (*result.remaining, *result.repaired) if each.session_id == identifier})
 
 
 async def execute(harness: Any, statement: str, session_id: str) -> None:

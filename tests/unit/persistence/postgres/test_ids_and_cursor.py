@@ -29,7 +29,16 @@ def test_ids_sort_by_time(milliseconds: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sess_", "sess_" + "g" * 32, "sess_" + "A" * 32, "sess_" + "0" * 31, "0" * 32, "sess_" + "0" * 32 + "\n"],
+    [
+        "",
+        "sess_",
+        "sess_" + "g" * 32,
+        "sess_" + "A" * 32,
+        "sess_" + "0" * 31,
+        "0" * 32,
+        "sess_" + "0" * 32 + "\n",
+        "1; DROP TABLE realtime_sessions",
+    ],
 )
 def test_other_text_is_no_session_id(text: str) -> None:
     with pytest.raises(InvalidSessionId):

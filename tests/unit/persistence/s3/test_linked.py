@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from domain.transcript import TimedWord, Utterance
 from persistence.records import StoredSession
-from persistence.s3.byte_map import ByteMap, Stored
+from persistence.s3.byte_map import ByteMap, ObjectRange
 from persistence.s3.keys import audio_key
 from persistence.s3.linked import joined_audio, joined_language, joined_seconds, session_spans
 from persistence.wav import data_bytes
@@ -57,7 +57,7 @@ def audio_of(chain: list[StoredSession], numbers: bool = True) -> bytes:
 def read(file: ByteMap, objects: dict[str, bytes]) -> bytes:
     found = []
     for piece in file.pieces:
-        if isinstance(piece, Stored):
+        if isinstance(piece, ObjectRange):
             found.append(objects[piece.key][piece.first : piece.first + piece.size])
             assert len(found[-1]) == piece.size
         else:
@@ -144,10 +144,10 @@ def test_audio_of_two_formats_is_not_joined() -> None:
 def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
     first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
     said = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
-    assert first.has(said)
+    assert first.includes(said)
     assert first.moved(said) == said
-    assert not first.has(replace(said, end=7.0))
-    assert second.has(said)
+    assert not first.includes(replace(said, end=7.0))
+    assert second.includes(said)
     later = second.moved(replace(said, start=0.1, end=0.4))
     assert (later.start, later.end) == (6.1, 6.4)
     assert later.words == (TimedWord("hello", 11.0, 12.9, 0.5),)

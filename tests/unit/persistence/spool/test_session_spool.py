@@ -164,7 +164,7 @@ def test_the_budget_is_a_full_disk_until_something_is_given_back(tmp_path: Path)
     first = SessionSpool.create(tmp_path, a_start(), budget)
     second = SessionSpool.create(tmp_path, a_start(), budget)
     first.append_audio(bytes(600))
-    with pytest.raises(OSError, match="room"):
+    with pytest.raises(OSError, match="limit"):
         second.append_audio(bytes(600))
     assert second.audio_bytes() == 0
     first.delete()

@@ -97,7 +97,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off_without_a_last_word() -> N
     with pytest.raises(IdleTimeout):
         await task
     assert "error" not in reader.kinds
-    assert harness.change_notifier.sleepers(TENANT) == 0
+    assert harness.change_notifier.watches(TENANT) == 0
 
 
 async def test_one_that_goes_away_leaves_its_place_to_another() -> None:
