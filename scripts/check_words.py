@@ -61,8 +61,8 @@ IDENTIFIERS: Final = frozenset(
 )
 """Retired parts of identifiers: `_was_told` has the part `told`."""
 
-ALLOWED: Final = frozenset({"as_nobody"})
-"""Identifiers that keep a retired part: `nobody` is a user of the operating system."""
+ALLOWED: Final = frozenset({"as_nobody", "tell"})
+"""Identifiers that keep a retired part: `nobody` is a user of the operating system, `tell` a method of files."""
 
 SELF: Final = ("scripts/check_words.py", "docs/glossary.md")
 GENERATED: Final = re.compile(r"_pb2|^lock/|^third_party/")
@@ -81,7 +81,9 @@ class Finding:
         return f"{self.path}:{self.line}: {self.word!r} is retired: {self.instead}"
 
 
-_PROSE = [(re.compile(rf"(?<![\w./`-])(?:{word})(?![\w/`])", re.IGNORECASE), instead) for word, instead in PROSE.items()]
+_PROSE = [
+    (re.compile(rf"(?<![\w./`-])(?:{word})(?![\w/`])", re.IGNORECASE), instead) for word, instead in PROSE.items()
+]
 _PART = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 

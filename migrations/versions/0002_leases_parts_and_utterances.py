@@ -27,7 +27,12 @@ def upgrade() -> None:
     op.create_table(
         "workers",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, comment="tells one life from the next"),
+        sa.Column(
+            "started_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="distinguishes processes of the same worker id",
+        ),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )

@@ -90,7 +90,9 @@ workers = Table(
     "workers",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("started_at", DateTime(timezone=True), nullable=False, comment="tells one life from the next"),
+    Column(
+        "started_at", DateTime(timezone=True), nullable=False, comment="distinguishes processes of the same worker id"
+    ),
     Column("lease_expires_at", DateTime(timezone=True), nullable=False),
     Index("ix_workers_lease_expires_at", "lease_expires_at"),
 )
