@@ -1,4 +1,4 @@
-"""A gRPC server on loopback whose servicer transcribes nothing but keeps to the conventions of the real one."""
+"""A gRPC server on loopback whose fake servicer follows the conventions of the real one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from persistence.service import Persistence
 
 @dataclass
 class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
-    """Says one final for every `message_count` audio messages, and one for what is left at the end."""
+    """Emits a final for every `message_count` audio messages, and one for the remaining messages at the end."""
 
     message_count: int = 2
     language: str = "en"
@@ -46,23 +46,23 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
             ),
         )
         await context.write(pb.TranscribeResponse(session_begin=begin))
-        heard = 0
+        received = 0
         async for request in requests:
             if request.control.HasField("end"):
                 break
             if request.WhichOneof("request") == "audio":
-                heard += 1
+                received += 1
                 if self.acks:
                     await context.write(pb.TranscribeResponse(audio_ack=pb.AudioAck(processed_seconds=0.25)))
-                if heard == self.fail_at_message:
-                    raise ValueError("the parrot choked")
-                if heard % self.message_count == 0:
-                    await self._say(context)
-        if heard % self.message_count:
-            await self._say(context)
+                if received == self.fail_at_message:
+                    raise ValueError("the fake transcriber failed")
+                if received % self.message_count == 0:
+                    await self._emit_final(context)
+        if received % self.message_count:
+            await self._emit_final(context)
         await context.write(pb.TranscribeResponse(session_end=pb.SessionEnd(session_id=session_id)))
 
-    async def _say(self, context: Any) -> None:
+    async def _emit_final(self, context: Any) -> None:
         await asyncio.sleep(self.final_seconds)
         number = len(self.finals) + 1
         self.finals.append(self.text(number))

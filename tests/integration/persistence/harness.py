@@ -30,7 +30,7 @@ from tests.integration.persistence.proxy import Proxy
 
 @dataclass
 class Harness:
-    """Everything a test looks at."""
+    """A running server with its stores, and what tests read of them."""
 
     settings: PersistenceSettings
     database: Database
@@ -55,7 +55,7 @@ class Harness:
         await self.persistence.delete_session(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
     async def ended(self, session_id: str, *, stored: bool = True) -> SessionRecord:
-        """The record once the session has ended, and is stored when it is to be."""
+        """The record once the session has ended and, if requested, is stored."""
         async with asyncio.timeout(20):
             while True:
                 with suppress(StorageUnavailable, SessionNotFound):
@@ -98,7 +98,7 @@ class Harness:
         return sorted(path.name for path in self.spool_dir.glob("*/sess_*"))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits for what nothing announces."""
+        """Polls for a condition that no event announces."""
         async with asyncio.timeout(20):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

@@ -32,7 +32,7 @@ async def test_stored_audio_and_transcript_are_streamed_with_their_size(harness:
         assert len(b"".join([chunk async for chunk in archive.read(file)])) == file.size > 0
 
 
-async def test_what_was_not_stored_is_not_there(harness: Any, client_of: Any) -> None:
+async def test_objects_that_were_not_requested_cannot_be_read(harness: Any, client_of: Any) -> None:
     chain = await harness.chain(await recorded(harness, client_of))
     with pytest.raises(AudioNotStored):
         await harness.persistence.archive.audio_file(chain)
@@ -40,7 +40,7 @@ async def test_what_was_not_stored_is_not_there(harness: Any, client_of: Any) ->
         await harness.persistence.archive.transcript_file(chain[-1])
 
 
-async def test_a_session_that_was_refused_promises_nothing(
+async def test_a_refused_session_has_no_objects_to_wait_for(
     harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = []
@@ -78,7 +78,7 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
         await client.rest()
 
 
-async def test_a_deleted_session_leaves_nothing(harness: Any, client_of: Any) -> None:
+async def test_a_deletion_removes_everything_of_a_session(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     assert await harness.has_objects(session_id)
     await harness.delete_session(session_id)
@@ -89,9 +89,7 @@ async def test_a_deleted_session_leaves_nothing(harness: Any, client_of: Any) ->
         await harness.delete_session(session_id)
 
 
-async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_the_objects(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_the_reaper_completes_a_deletion_that_an_outage_interrupted(build_harness: Any, client_of: Any) -> None:
     async with build_harness(delete_age_seconds=0.1, reap_seconds=0.2) as harness:
         session_id = await recorded(harness, client_of, **BOTH)
         harness.s3.refuse()
@@ -106,9 +104,7 @@ async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_th
         assert not await harness.has_objects(session_id)
 
 
-async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_session_deleted_before_it_was_stored_leaves_no_object(build_harness: Any, client_of: Any) -> None:
     async with build_harness() as harness:
         async with harness.channel() as channel:
             client = client_of(channel)

@@ -1,4 +1,4 @@
-"""A delete killed at each of its steps: gone to its tenant once it has answered, and gone for good soon after."""
+"""A deletion killed at each of its steps: hidden from the tenant once it has returned, and completed soon after."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ BOTH = {"store_audio": True, "store_transcript": True}
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
+    """Simulates the end of the process: nothing catches it."""
 
 
 async def recorded_with_everything(harness: Any, client_of: Any) -> str:
@@ -35,7 +35,7 @@ async def recorded_with_everything(harness: Any, client_of: Any) -> str:
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends before its call number `step` to Postgres or S3."""
+    """Ends the process before its call number `step` to Postgres or S3."""
     left = [step]
 
     def count() -> None:
@@ -57,7 +57,7 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "transaction", begun)
 
 
-async def test_a_delete_killed_at_any_step_is_finished_by_another(
+async def test_a_deletion_killed_at_any_step_is_completed_by_another_process(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = 0
@@ -80,7 +80,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
                 await harness.delete_session(session_id)
             with pytest.raises(SessionNotFound):
                 await harness.record(session_id)
-            await another_finishes(harness)
+            await another_process_completes(harness)
             assert await harness.row_of(session_id) is None
             assert not await harness.objects.list(f"sessions/{session_id}/")
             assert not await harness.objects.uploads_below(f"sessions/{session_id}/")
@@ -89,7 +89,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
     assert kills >= 6
 
 
-async def another_finishes(harness: Any) -> None:
+async def another_process_completes(harness: Any) -> None:
     from persistence.postgres.ownership import Ownership
     from persistence.postgres.rows import SessionRows
     from persistence.storing.remote_recovery import RemoteRecovery

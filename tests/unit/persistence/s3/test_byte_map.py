@@ -24,7 +24,7 @@ pieces: st.SearchStrategy[Piece] = st.one_of(
 
 
 @given(st.lists(pieces, max_size=8), st.integers(0, 500), st.integers(0, 500))
-def test_any_part_of_a_file_is_what_slicing_gives(parts: list[Piece], begin: int, end: int) -> None:
+def test_any_range_of_a_file_equals_its_slice(parts: list[Piece], begin: int, end: int) -> None:
     file = ByteMap.of(parts)
     whole = contents(file)
     assert file.size == len(whole)
@@ -34,7 +34,7 @@ def test_any_part_of_a_file_is_what_slicing_gives(parts: list[Piece], begin: int
     assert part.size == len(whole[begin:end])
 
 
-def test_silence_of_hours_is_given_in_small_chunks() -> None:
+def test_long_silence_is_yielded_in_small_chunks() -> None:
     silence = Fill(b"\xff", 10 * 65_536 + 3)
     sizes = [len(chunk) for chunk in silence.chunks()]
     assert (sum(sizes), max(sizes)) == (silence.size, 65_536)

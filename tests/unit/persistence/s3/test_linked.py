@@ -1,4 +1,4 @@
-"""Joining sessions: what each gives to the whole, to the frame."""
+"""Joining linked sessions, exact to the sample frame."""
 
 import uuid
 from dataclasses import replace
@@ -46,10 +46,10 @@ def a_session(frames: int = RATE, resume: float | None = None, **changes: Any) -
 
 
 def audio_of(chain: list[StoredSession], numbers: bool = True) -> bytes:
-    """The joined audio where session n's is made of byte n."""
+    """The joined audio, where the audio of session n consists of the byte n."""
     objects = {
-        audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
-        for at, link in enumerate(chain)
+        audio_key(session.id): bytes(session.wav.header_bytes) + bytes([at]) * session.stored_bytes
+        for at, session in enumerate(chain)
     }
     return read(joined_audio(chain), objects)
 
@@ -65,7 +65,7 @@ def read(file: ByteMap, objects: dict[str, bytes]) -> bytes:
     return b"".join(found)
 
 
-def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
+def test_an_earlier_session_ends_where_the_next_begins() -> None:
     chain = [a_session(1000), a_session(500, resume=600 / RATE), a_session(10, resume=100 / RATE)]
     wav = chain[0].wav
     file = audio_of(chain)
@@ -76,13 +76,13 @@ def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
     assert joined_seconds(chain) == 710 / RATE
 
 
-def test_what_an_earlier_session_lacks_is_silence() -> None:
+def test_missing_audio_of_an_earlier_session_is_silence() -> None:
     chain = [a_session(100), a_session(10, resume=300 / RATE)]
     audio = audio_of(chain)[chain[0].wav.header_bytes :]
     assert audio == b"\0" * 100 + b"\xff" * 200 + b"\1" * 10
 
 
-def test_a_session_that_does_not_say_where_it_begins_follows_the_whole_of_the_one_before() -> None:
+def test_a_session_without_a_resume_point_follows_the_whole_previous_session() -> None:
     assert audio_of([a_session(100), a_session(10)])[-110:] == b"\0" * 100 + b"\1" * 10
 
 
@@ -93,18 +93,18 @@ def test_an_odd_file_is_padded() -> None:
     assert len(file) % 2 == 0
 
 
-def test_a_session_in_stereo_is_cut_between_frames() -> None:
+def test_stereo_is_divided_between_sample_frames() -> None:
     stereo: dict[str, Any] = {"encoding": "pcm_s16le", "channels": 2, "sample_rate": 44_100}
     chain = [a_session(100, **stereo | {"stored_bytes": 400}), a_session(1, 0.001, **stereo | {"stored_bytes": 4})]
     assert len(audio_of(chain)) == chain[0].wav.header_bytes + 44 * 4 + 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 80)), min_size=1, max_size=6), st.data())
-def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]], data: st.DataObject) -> None:
+def test_any_range_of_a_joined_file_equals_its_slice(shape: list[tuple[int, int]], data: st.DataObject) -> None:
     chain = [a_session(frames, cut / RATE if at else None) for at, (frames, cut) in enumerate(shape)]
     objects = {
-        audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
-        for at, link in enumerate(chain)
+        audio_key(session.id): bytes(session.wav.header_bytes) + bytes([at]) * session.stored_bytes
+        for at, session in enumerate(chain)
     }
     file = joined_audio(chain)
     whole = read(file, objects)
@@ -124,16 +124,16 @@ def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]]
         ({"audio_uri": None}, SessionActive),
     ],
 )
-def test_a_session_whose_audio_cannot_be_read_is_named(changes: dict[str, Any], error: type[Exception]) -> None:
+def test_the_error_names_the_session_without_readable_audio(changes: dict[str, Any], error: type[Exception]) -> None:
     chain = [a_session(), a_session(**changes), a_session()]
     with pytest.raises(error, match=chain[1].session_id):
         joined_audio(chain)
 
 
-def test_a_session_without_a_transcript_is_named() -> None:
-    link = a_session(store_transcript=False, transcript_uri=None)
-    with pytest.raises(TranscriptNotStored, match=link.session_id):
-        link.require_transcript()
+def test_the_error_names_the_session_without_a_transcript() -> None:
+    session = a_session(store_transcript=False, transcript_uri=None)
+    with pytest.raises(TranscriptNotStored, match=session.session_id):
+        session.require_transcript()
 
 
 def test_audio_of_two_formats_is_not_joined() -> None:
@@ -141,19 +141,19 @@ def test_audio_of_two_formats_is_not_joined() -> None:
         joined_audio([a_session(), a_session(encoding="alaw")])
 
 
-def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
+def test_an_utterance_belongs_to_the_session_that_contains_its_middle() -> None:
     first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
-    said = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
-    assert first.includes(said)
-    assert first.moved(said) == said
-    assert not first.includes(replace(said, end=7.0))
-    assert second.includes(said)
-    later = second.moved(replace(said, start=0.1, end=0.4))
+    utterance = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
+    assert first.includes(utterance)
+    assert first.moved(utterance) == utterance
+    assert not first.includes(replace(utterance, end=7.0))
+    assert second.includes(utterance)
+    later = second.moved(replace(utterance, start=0.1, end=0.4))
     assert (later.start, later.end) == (6.1, 6.4)
     assert later.words == (TimedWord("hello", 11.0, 12.9, 0.5),)
 
 
-def test_the_language_is_the_one_most_words_are_in() -> None:
+def test_the_joined_language_is_that_of_most_words() -> None:
     chain = [
         a_session(language="es", word_count=3),
         a_session(language="en", word_count=2),
