@@ -1,4 +1,4 @@
-"""Writing finals into `session_utterances`."""
+"""Finals in `session_utterances`: writing them, and reading a row."""
 
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Integer, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Double, Integer, RowMapping, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.transcript import Utterance
+from domain.transcript import TimedWord, Utterance
 
 _BATCH: Final = 1_000
 
@@ -45,6 +45,13 @@ class NumberedUtterance:
     session_id: UUID
     index: int
     utterance: Utterance
+
+
+def final_of(row: RowMapping) -> NumberedUtterance:
+    """The final in a row of `session_utterances`."""
+    words = tuple(TimedWord(**word) for word in row["words"])
+    utterance = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
+    return NumberedUtterance(row["session_id"], row["index"], utterance)
 
 
 def numbered(session_id: UUID, finals: Sequence[Utterance]) -> Iterator[Sequence[NumberedUtterance]]:

@@ -29,11 +29,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.tenancy import Caller
-from domain.transcript import TimedWord, Utterance
+from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
 from persistence.postgres.database import Database
-from persistence.postgres.finals import NumberedUtterance, insert_finals
+from persistence.postgres.finals import NumberedUtterance, final_of, insert_finals
 from persistence.postgres.lost_rows import Fate, RowState
 from persistence.postgres.storage_usage import StorageUsage
 from persistence.postgres.tables import realtime_sessions, session_parts, session_utterances
@@ -310,17 +310,7 @@ class SessionRows:
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return {
-            row["index"]: Utterance(
-                row["start"],
-                row["end"],
-                row["text"],
-                row["confidence"],
-                row["language"],
-                tuple(TimedWord(**word) for word in row["words"]),
-            )
-            for row in rows
-        }
+        return {final.index: final.utterance for final in map(final_of, rows)}
 
     async def audio_seconds(self, session_id: UUID) -> float:
         """The length of the audio in the row; 0 without a row."""

@@ -4,12 +4,12 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from domain.errors import InvalidFilter
-from domain.transcript import TimedWord, Utterance
+from domain.transcript import Utterance
 from persistence.postgres.database import Database
-from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.finals import NumberedUtterance, final_of
 from persistence.postgres.tables import session_utterances
 from persistence.s3.linked import SessionSpan
 
@@ -74,7 +74,7 @@ class UtteranceStore:
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [_utterance(row) for row in rows]
+        return [final_of(row) for row in rows]
 
 
 def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]:
@@ -89,9 +89,3 @@ def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]
         count += span.session.utterance_count
     if group:
         yield group
-
-
-def _utterance(row: RowMapping) -> NumberedUtterance:
-    words = tuple(TimedWord(**word) for word in row["words"])
-    utterance = Utterance(row["start"], row["end"], row["text"], row["confidence"], row["language"], words)
-    return NumberedUtterance(row["session_id"], row["index"], utterance)
