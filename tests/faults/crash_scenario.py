@@ -30,7 +30,7 @@ from persistence.recording import recorder
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
-from persistence.spool.session_spool import session_spool as spool
+from persistence.spool import session_spool as spool
 from persistence.storing import audio_upload, finisher, restoration, writer
 from persistence.storing import degradations as degradations
 from persistence.storing import part_batcher as part_batcher
