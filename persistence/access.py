@@ -41,13 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = asyncio.run(_run(operator_settings(), options))
     except ProgrammingError:
-        print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
+        print("the database does not have the schema of this release: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
         return 1
     except TenantNotFound as error:
         print(f"{error} (--create makes a new one)", file=sys.stderr)  # noqa: T201
         return 1
     except (StorageUnavailable, InvalidSettings) as error:
-        print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  output of a command
         return 1 if isinstance(error, StorageUnavailable) else 2
     print(json.dumps(answer, indent=2) if options.json else _in_words(answer))  # noqa: T201
     return 0
@@ -88,14 +88,14 @@ async def _create_key(database: Database, options: argparse.Namespace) -> dict[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m persistence.access", description="Tenants, limits, first keys.")
     commands = parser.add_subparsers(dest="command", required=True)
-    key = commands.add_parser("create-key", help="make a key, and its tenant if there is none")
+    key = commands.add_parser("create-key", help="create a key, and its tenant if there is none")
     key.add_argument("--tenant", type=_name, required=True)
-    key.add_argument("--name", type=_name, required=True, help="what the key is called")
-    key.add_argument("--scopes", type=_scopes, required=True, help=f"of {','.join(SCOPES)}, with commas between")
+    key.add_argument("--name", type=_name, required=True, help="the name of the key")
+    key.add_argument("--scopes", type=_scopes, required=True, help=f"of {','.join(SCOPES)}, separated by commas")
     key.add_argument("--expires-in-seconds", type=_seconds, help="default: never")
     limits = commands.add_parser("set-limits", help="set limits of a tenant; `default` is the server's own")
     limits.add_argument("--tenant", type=_name, required=True)
-    limits.add_argument("--create", action="store_true", help="make the tenant if there is none of this name")
+    limits.add_argument("--create", action="store_true", help="create the tenant if there is none of this name")
     limits.add_argument("--max-sessions", type=_count, help="that run at a time, on all servers")
     limits.add_argument("--requests-per-second", type=_rate, help="on each server")
     limits.add_argument("--max-session-seconds", type=_rate)

@@ -43,7 +43,7 @@ def main() -> int:
         settings = read_settings(PersistenceSettings)
         migrate(settings.database_url.get_secret_value())
     except InvalidSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(error, file=sys.stderr)  # noqa: T201  output of a command
         return 2
     except (OSError, DBAPIError, asyncpg.PostgresError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error

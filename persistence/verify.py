@@ -89,7 +89,7 @@ def main() -> int:
     try:
         result = asyncio.run(verify(PersistenceSettings(), repair=repair))
     except (StorageUnavailable, ValidationError) as error:
-        print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  output of a command
         return 2
     except LeaseLost:
         print("interrupted: this command was suspended and lost its lease. Run it again", file=sys.stderr)  # noqa: T201
