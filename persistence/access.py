@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = asyncio.run(_run(operator_settings(), options))
     except ProgrammingError:
-        print("the database does not have the schema of this release: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
+        print("the schema of the database is of another release: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
         return 1
     except TenantNotFound as error:
         print(f"{error} (--create makes a new one)", file=sys.stderr)  # noqa: T201

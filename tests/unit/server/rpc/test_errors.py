@@ -54,7 +54,7 @@ async def test_the_operator_is_told_which_part_is_away_and_the_client_that_stora
     assert count(component) == before + 1
     assert logs == [
         {
-            "event": "a part of the storage is not available",
+            "event": "a component of the storage is unavailable",
             "log_level": "warning",
             "component": component,
             "doing": "GetSession",
