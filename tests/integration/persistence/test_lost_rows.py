@@ -113,7 +113,7 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
         assert [after[name] for name in same] == [before[name] for name in same]
         await harness.no_spool()
     assert [
-        each for each in (await verify(harness.settings)).left if each.session_id == parse_session_id(session_id)
+        each for each in (await verify(harness.settings)).remaining if each.session_id == parse_session_id(session_id)
     ] == []
 
 
@@ -315,7 +315,7 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
         assert (record.utterance_count, record.audio_duration_seconds) == (3, 0.6)
         row = await harness.row_of(session_id)
         assert (row["has_tails"], row["stored_bytes"]) == (False, 19_200)
-    assert [each for each in (await verify(harness.settings)).left if each.session_id == identifier] == []
+    assert [each for each in (await verify(harness.settings)).remaining if each.session_id == identifier] == []
 
 
 def data_of(wav: bytes) -> bytes:
@@ -355,7 +355,7 @@ async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have
         await verify(harness.settings, repair=True)
         assert await harness.transcript(session_id) == before
         assert (await harness.record(session_id)).utterance_count == 3
-        assert (await verify(harness.settings)).left == ()
+        assert (await verify(harness.settings)).remaining == ()
 
 
 async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
