@@ -1,9 +1,10 @@
-"""Leases of the processes, and what a session has stored while it runs
+"""Leases of the processes, and the stored data of running sessions
 
 Revision: 0002
 Follows: 0001
 
-No server of the release before may run against this schema: it has no lease, so its sessions would be taken from it.
+Servers of the previous release must not run against this schema: they hold no lease, so they would lose their
+sessions.
 """
 
 from collections.abc import Sequence

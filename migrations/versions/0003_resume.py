@@ -1,9 +1,9 @@
-"""Where a session continues another, and how far each has come
+"""Resume points, and the progress of sessions
 
 Revision: 0003
 Follows: 0002
 
-The servers of the release before run against this schema: they know neither column, and never link two sessions.
+Servers of the previous release can run against this schema: they use neither column, and never link sessions.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Changes of sessions, for those who watch
+"""Changes of sessions, for watches
 
-Triggers note them, so that whoever writes, a server of the release before or an operator included, is seen.
+Triggers write them, so that every writer is seen, including servers of the previous release and operators.
 
 Revision: 0006
 Follows: 0005
@@ -16,7 +16,7 @@ down_revision: str | Sequence[str] | None = "0005"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# What a session shows of itself. Whether it is continued is in the row of the session that continues it.
+# The columns that tenants see. Whether a session is continued is in the row of the session that continues it.
 _SHOWN = (
     "status language model encoding sample_rate channels store_audio store_transcript enhance_on_end audio_uri"
     " transcript_uri enhancement_job_id audio_duration_seconds utterance_count word_count worker_id client_ip"
@@ -28,8 +28,8 @@ def _shown(row: str) -> str:
     return ", ".join([*(f"{row}.{name}" for name in _SHOWN.split()), f"{row}.deleted_at IS NULL"])
 
 
-# Of what each kind of statement touches: the session, its tenant, and whether it came, went or changed its status. A
-# session that is deleted has gone; the removal of its row changes nothing more.
+# The affected rows of each kind of statement: the session, its tenant, and whether it appeared, disappeared or changed
+# its status. A soft-deleted session has disappeared; the deletion of its row is no further change.
 _TOUCHED = {
     "INSERT": """
         SELECT n.id AS session_id, n.tenant_id, true AS has_moved FROM new_rows AS n
@@ -62,9 +62,8 @@ _TRANSITIONS = {
     "DELETE": "OLD TABLE AS old_rows",
 }
 
-# In the order of their ids, so that two statements do not wait for each other. The transaction that was the last to
-# commit is the one that is noted, its number may be the lower one. A plan is made once and kept: made for one row, it
-# would compare each of a thousand with each.
+# In the order of ids, so that two statements do not deadlock. The last transaction to commit is the one that is kept,
+# even if its id is lower. The plan is cached: one made for a single row would compare each of a thousand with each.
 _FUNCTION = """
     CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET enable_nestloop = off AS $$
     DECLARE

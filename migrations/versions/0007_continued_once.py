@@ -1,7 +1,7 @@
-"""A session is continued by one other at most
+"""At most one session continues another
 
-Apart from the columns of 0003: what adds a column keeps everybody out of the table until its transaction ends, and the
-index is built from the whole table. While it is built the table is read, and only its writers wait.
+Separate from the columns of 0003: adding a column locks the table completely until its transaction ends, and the index
+is built from the whole table. During the build the table can be read, and only its writers wait.
 
 Revision: 0007
 Follows: 0006
@@ -21,7 +21,7 @@ _LINKED = "previous_session_id IS NOT NULL AND deleted_at IS NULL"
 
 
 def upgrade() -> None:
-    # No release has linked sessions, but whoever did so by hand keeps the first link: the index takes no second.
+    # No release has linked sessions. Of links that were made manually the first is kept, because the index allows one.
     op.execute(f"""
         UPDATE realtime_sessions AS s SET previous_session_id = NULL
         WHERE {_LINKED} AND EXISTS (

@@ -1,8 +1,9 @@
-"""What was deleted is remembered
+"""Tombstones of deleted sessions
 
-A session without a row is not a deleted one: a failover of Postgres to an asynchronous standby loses the last rows.
-From here on whoever removes what belongs to a session asks for its entry in this table. A trigger writes it, so that a
-delete by a server of the release before counts, too. It fires for statements that set `deleted_at` and for no others.
+A session without a row is not necessarily deleted: a failover of Postgres to an asynchronous standby loses the last
+rows. A process now deletes the objects of a session without a row only if its tombstone is in this table. A trigger
+writes the tombstones, also for deletions by servers of the previous release. It fires only for statements that set
+`deleted_at`.
 
 Revision: 0009
 Follows: 0008
@@ -44,7 +45,7 @@ def upgrade() -> None:
         "INSERT INTO deleted_sessions (id, deleted_at)"
         " SELECT id, deleted_at FROM realtime_sessions WHERE deleted_at IS NOT NULL"
     )
-    # Since when the table is complete: not from the beginning of the transaction, which waited for the lock.
+    # When the table became complete: later than the start of the transaction, which waited for the lock.
     op.execute("INSERT INTO deleted_sessions VALUES ('00000000-0000-0000-0000-000000000000', clock_timestamp())")
 
 
