@@ -151,21 +151,21 @@ async def test_a_session_that_is_back_continues_the_one_it_continued(
     await rows.insert([first])
     await rows.restore([third, second, first])
     store = SessionStore(harness.database)
-    found = [await store.get(tenant, each.session_id) for each in (first, second, third)]
+    found = [await store.get(tenant, each.id) for each in (first, second, third)]
     assert [each.next_session_id for each in found] == [second.session_id, third.session_id, None]
     assert [each.resume_from_seconds for each in found] == [None, 1.5, 0.5]
     # Continued by another meanwhile, that one keeps it.
     await execute(harness.database, "DELETE FROM realtime_sessions WHERE id = $1", third.id)
     await rows.insert([other := a_start(tenant, worker_id="life", previous_session_id=second.id)])
     assert await rows.restore([third]) == {third.id}
-    assert (await store.get(tenant, second.session_id)).next_session_id == other.session_id
-    assert (await store.get(tenant, third.session_id)).previous_session_id is None
+    assert (await store.get(tenant, second.id)).next_session_id == other.session_id
+    assert (await store.get(tenant, third.id)).previous_session_id is None
 
 
 async def test_a_tenant_that_is_lost_is_made_again_with_its_session(harness: Any) -> None:
     start = a_start(uuid.uuid4(), worker_id="life")
     assert await SessionRows(harness.database, "life").restore([start]) == {start.id}
-    assert (await SessionStore(harness.database).get(start.tenant_id, start.session_id)).status == "active"
+    assert (await SessionStore(harness.database).get(start.tenant_id, start.id)).status == "active"
     async with harness.database.transaction() as connection:
         name = await connection.exec_driver_sql("SELECT name FROM tenants WHERE id = $1", (start.tenant_id,))
         assert name.scalar_one() == f"restored-{start.tenant_id}"
@@ -474,8 +474,8 @@ async def test_a_session_that_is_continued_while_another_that_continued_it_comes
         await connection.execute(insert(realtime_sessions).values(asdict(other)))
     assert await restoring == {lost.id}
     store = SessionStore(harness.database)
-    assert (await store.get(tenant, first.session_id)).next_session_id == other.session_id
-    assert (await store.get(tenant, lost.session_id)).previous_session_id is None
+    assert (await store.get(tenant, first.id)).next_session_id == other.session_id
+    assert (await store.get(tenant, lost.id)).previous_session_id is None
 
 
 async def waits_for_a_lock(database: Database) -> None:
@@ -508,4 +508,4 @@ async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_
     assert counts == [2, 2, 1]
     store = SessionStore(harness.database)
     for earlier, later in itertools.pairwise(starts):
-        assert (await store.get(tenant, earlier.session_id)).next_session_id == later.session_id
+        assert (await store.get(tenant, earlier.id)).next_session_id == later.session_id

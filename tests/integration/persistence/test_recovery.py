@@ -116,7 +116,7 @@ async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
 ) -> None:
     monkeypatch.setattr(spools, "_IN_USE_SECONDS", 0.5)
     async with build_harness() as harness:
-        with pytest.raises(SpoolInUse, match="Let it end, or set another DALSTON_WORKER_ID"):
+        with pytest.raises(SpoolInUse, match="Wait until it has ended, or set another DALSTON_WORKER_ID"):
             async with build_harness(worker_id=harness.settings.worker_id):
                 pass
 
