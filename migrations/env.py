@@ -14,7 +14,7 @@ from persistence.postgres.tables import metadata
 # Any number that nothing else in the database uses for an advisory lock.
 _ADVISORY_LOCK = 0x64616C73746F6E
 _WAIT_FOR_OTHERS = "120s"
-# A statement that waits for a table's lock holds up every query behind it: give up soon and let the operator repeat.
+# A statement that waits for a table lock blocks all queries after it: it fails soon, and the operator repeats it.
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"
 
@@ -45,7 +45,7 @@ def _migrate(connection: Connection) -> None:
     connection.execute(text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
     connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'"))
-    # The settings and the lock are the connection's: they outlive this transaction and end with the connection.
+    # The settings and the lock belong to the connection: they outlive this transaction and end with the connection.
     connection.commit()
     with context.begin_transaction():
         context.run_migrations()

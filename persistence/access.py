@@ -1,10 +1,10 @@
-"""Tenants, their limits and their first keys, made against the database: `python -m persistence.access`.
+"""Manages tenants, their limits and their first keys in the database: `python -m persistence.access`.
 
-The database is that of DALSTON_DATABASE_URL, or without one that of the local stack on DALSTON_HOME.
+The database is that of DALSTON_DATABASE_URL or, if it is unset, that of the local stack on DALSTON_HOME.
 
-create-key    makes a key, and its tenant if there is none; prints the secret, this once
-set-limits    sets limits of a tenant; with --create it makes the tenant if there is none
-tenants       lists tenants, the limits that are their own, and what they store
+create-key    creates a key, and its tenant if there is none; prints the secret once
+set-limits    sets limits of a tenant; with --create it creates the tenant if there is none
+tenants       lists tenants, the limits set for them, and their stored audio
 """
 
 import argparse
@@ -35,19 +35,19 @@ _MOST_BYTES = 2**60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; gives the exit code."""
+    """Runs a command; returns the exit code."""
     options = _parser().parse_args(arguments)
     configure_logging("WARNING")
     try:
         answer = asyncio.run(_run(operator_settings(), options))
     except ProgrammingError:
-        print("the database has not this release's schema: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
+        print("the schema of the database is of another release: run python -m persistence.migrate", file=sys.stderr)  # noqa: T201
         return 1
     except TenantNotFound as error:
         print(f"{error} (--create makes a new one)", file=sys.stderr)  # noqa: T201
         return 1
     except (StorageUnavailable, InvalidSettings) as error:
-        print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(f"cannot do that: {error}", file=sys.stderr)  # noqa: T201  output of a command
         return 1 if isinstance(error, StorageUnavailable) else 2
     print(json.dumps(answer, indent=2) if options.json else _in_words(answer))  # noqa: T201
     return 0
@@ -88,14 +88,14 @@ async def _create_key(database: Database, options: argparse.Namespace) -> dict[s
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m persistence.access", description="Tenants, limits, first keys.")
     commands = parser.add_subparsers(dest="command", required=True)
-    key = commands.add_parser("create-key", help="make a key, and its tenant if there is none")
+    key = commands.add_parser("create-key", help="create a key, and its tenant if there is none")
     key.add_argument("--tenant", type=_name, required=True)
-    key.add_argument("--name", type=_name, required=True, help="what the key is called")
-    key.add_argument("--scopes", type=_scopes, required=True, help=f"of {','.join(SCOPES)}, with commas between")
+    key.add_argument("--name", type=_name, required=True, help="the name of the key")
+    key.add_argument("--scopes", type=_scopes, required=True, help=f"of {','.join(SCOPES)}, separated by commas")
     key.add_argument("--expires-in-seconds", type=_seconds, help="default: never")
     limits = commands.add_parser("set-limits", help="set limits of a tenant; `default` is the server's own")
     limits.add_argument("--tenant", type=_name, required=True)
-    limits.add_argument("--create", action="store_true", help="make the tenant if there is none of this name")
+    limits.add_argument("--create", action="store_true", help="create the tenant if there is none of this name")
     limits.add_argument("--max-sessions", type=_count, help="that run at a time, on all servers")
     limits.add_argument("--requests-per-second", type=_rate, help="on each server")
     limits.add_argument("--max-session-seconds", type=_rate)

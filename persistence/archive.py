@@ -1,4 +1,4 @@
-"""The stored audio and transcript of a session, and their removal."""
+"""The stored audio and transcript of a session, and the deletion of a session."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,54 +10,55 @@ from domain.errors import StorageUnavailable
 from domain.session_id import format_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.sessions import SessionStore
-from persistence.s3.byte_map import ByteMap, Stored
+from persistence.s3.byte_map import ByteMap, ObjectRange
 from persistence.s3.keys import audio_key, transcript_key
-from persistence.s3.linked import Link, joined_audio
+from persistence.s3.linked import joined_audio
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import remove_objects
+from persistence.session_values import StoredSession
+from persistence.storing.remote_recovery import delete_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# A tenant waits no longer than this for a slow store.
+# The longest that a tenant waits for S3; the rest of the deletion is done in the background.
 _OBJECTS_SECONDS: Final = 5.0
 
 
 class Archive:
-    """Reads sessions' objects. All methods raise StorageUnavailable when S3 does not do its part."""
+    """Reads the objects of sessions. All methods raise StorageUnavailable while S3 is unavailable."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
 
-    async def audio(self, chain: Sequence[Link]) -> ByteMap:
-        """The WAV file of a session, or of several that continue one another, oldest first.
+    async def audio_file(self, chain: Sequence[StoredSession]) -> ByteMap:
+        """The WAV file of a session, or of linked sessions, oldest first. `read` reads it.
 
         Raises:
-            AudioNotStored, SessionActive: one of them cannot be read; the message names it.
+            AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
         """
         if len(chain) > 1:
             return joined_audio(chain)
         chain[0].require_audio()
         return await self._whole(audio_key(chain[0].id))
 
-    async def transcript(self, link: Link) -> ByteMap:
-        """The JSON document of a session.
+    async def transcript_file(self, session: StoredSession) -> ByteMap:
+        """The JSON document of a session. `read` reads it.
 
         Raises:
             TranscriptNotStored: the session did not store it.
-            SessionActive: it is not stored to its end yet.
+            SessionActive: the session is running, or not completely stored yet.
         """
-        link.require_transcript()
-        return await self._whole(transcript_key(link.id))
+        session.require_transcript()
+        return await self._whole(transcript_key(session.id))
 
     async def _whole(self, key: str) -> ByteMap:
         size, version = await self._objects.size_and_version(key)
-        return ByteMap((Stored(key, 0, size, version),))
+        return ByteMap((ObjectRange(key, 0, size, version),))
 
     async def read(self, file: ByteMap) -> AsyncGenerator[bytes, None]:
         """The bytes of a file in chunks of at most 64 KiB; close it with `aclose`."""
         for piece in file.pieces:
-            if isinstance(piece, Stored):
+            if isinstance(piece, ObjectRange):
                 async with aclosing(self._objects.get_range(piece.key, piece.first, piece.size)) as chunks:
                     async for chunk in chunks:
                         yield chunk
@@ -67,18 +68,19 @@ class Archive:
 
 
 async def delete_session(sessions: SessionStore, objects: ObjectStore, tenant_id: UUID, session_id: UUID) -> None:
-    """Removes a session: hidden first, then its objects, the row last.
+    """Deletes a session: it is soft-deleted first, then its objects are deleted, the row last.
 
-    Once it is hidden the delete has happened: it is gone to its tenant, and the reaper does what is left undone here.
+    The soft delete hides it from its tenant; the reaper completes the deletion if it is interrupted afterwards.
 
     Raises:
-        SessionNotFound, SessionActive: as their names say.
-        StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
+        SessionNotFound: the tenant has no session of this id.
+        SessionActive: the session is running.
+        StorageUnavailable: Postgres is unavailable; the session may or may not be deleted. Call again.
     """
     await sessions.soft_delete(tenant_id, session_id)
     try:
         async with asyncio.timeout(_OBJECTS_SECONDS):
-            await remove_objects(objects, session_id)
-            await sessions.remove(tenant_id, session_id)
+            await delete_objects(objects, session_id)
+            await sessions.delete_row(tenant_id, session_id)
     except (StorageUnavailable, LeaseLost, TimeoutError):
-        log.warning("a delete is finished in the background", session_id=format_session_id(session_id))
+        log.warning("a deletion is completed in the background", session_id=format_session_id(session_id))

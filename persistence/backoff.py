@@ -1,4 +1,4 @@
-"""Pauses between attempts: growing, with jitter so that those who failed together do not come back together."""
+"""Exponential back-off between attempts, with jitter so that processes that failed together do not retry together."""
 
 import random
 from typing import Final
@@ -8,7 +8,7 @@ LONGEST_SECONDS: Final = 10.0
 
 
 class Backoff:
-    """The pauses of one loop."""
+    """The back-off of one loop."""
 
     def __init__(self) -> None:
         self._seconds = FIRST_SECONDS
@@ -20,5 +20,5 @@ class Backoff:
         return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
 
     def reset(self) -> None:
-        """An attempt succeeded."""
+        """Starts again with the shortest pause, after a successful attempt."""
         self._seconds = FIRST_SECONDS

@@ -26,16 +26,16 @@ class PersistenceSettings(BaseSettings):
     """`postgresql://user:password@host:port/database`; the driver is added."""
 
     database_pool_size: int = Field(default=10, ge=1)
-    """Most connections to Postgres of one process."""
+    """The maximum number of connections to Postgres of a process."""
 
     database_deadline_seconds: float = Field(default=5.0, gt=0)
-    """Longest time for one transaction, waiting for a connection included."""
+    """Deadline of a transaction, including the wait for a connection."""
 
     s3_endpoint_url: str | None = None
     """An S3-compatible server; None is AWS."""
 
     s3_bucket: str = "dalston"
-    """Made at the start if it is not there."""
+    """Created at the start if it does not exist."""
 
     s3_region: str = "us-east-1"
 
@@ -45,56 +45,56 @@ class PersistenceSettings(BaseSettings):
     s3_secret_access_key: SecretStr | None = None
 
     s3_deadline_seconds: float = Field(default=30.0, gt=0)
-    """Longest time for one call to S3, one part of 5 MiB at most."""
+    """Deadline of a call to S3, which transfers at most one part of 5 MiB."""
 
     lease_seconds: float = Field(default=15.0, ge=1)
-    """How long after its last sign of life a server is taken for dead."""
+    """How long after its last renewal of the lease a server is considered dead."""
 
     lease_renewal_seconds: float = Field(default=5.0, gt=0)
-    """How often a server gives a sign of life."""
+    """How often a server renews its lease."""
 
     reap_seconds: float = Field(default=5.0, gt=0)
-    """How often a server looks for what dead ones left."""
+    """How often a server looks for sessions of dead ones."""
 
     recovery_grace_seconds: float = Field(default=20.0, ge=0)
-    """How long the audio of a dead server's sessions waits for that server to come back with its spool, which may hold
-    more than S3. The sessions' status does not wait."""
+    """How long the recovery of a dead server's audio waits for a restart of that server, whose spool may hold more than
+    S3. The status of the sessions does not wait."""
 
     delete_age_seconds: float = Field(default=60.0, ge=0)
-    """When a delete that did not end is finished by another server."""
+    """The age at which another server completes an interrupted deletion."""
 
     orphan_age_seconds: float = Field(default=86_400.0, ge=60)
-    """Age of a deleted session whose objects, late or left over, are removed when its row is gone."""
+    """The age of a deleted session from which its remaining objects are deleted when its row no longer exists."""
 
     sweep_seconds: float = Field(default=300.0, gt=0)
-    """How often a server looks at the next thousand objects for such ones."""
+    """How often a server checks the next thousand objects for such remains."""
 
     spool_dir: Path = Path(".dalston/spool")
     """Folder on a local disk that survives a restart; several processes may share it."""
 
     spool_bytes: int = Field(default=50 * 1024**3, gt=0)
-    """Most audio in this process's spool: what S3 has not taken yet, and up to 10 MiB for each running session."""
+    """Maximum audio in this process's spool: the backlog for S3, and up to 10 MiB for each running session."""
 
     spool_wait_seconds: float = Field(default=30.0, ge=0)
-    """How long a stream is held back while the spool is full before it ends as unavailable."""
+    """How long a stream is paused while the spool is full before it ends as unavailable."""
 
     flush_seconds: float = Field(default=10.0, gt=0)
-    """How often the audio that is in no part of 5 MiB yet is put to S3: what the loss of a machine may cost."""
+    """How often audio that is in no part of 5 MiB yet is written to S3: the most that the loss of a machine loses."""
 
     fsync_seconds: float = Field(default=1.0, gt=0)
-    """How often the spool is synced to disk: what the loss of power may cost."""
+    """How often the spool is synced to disk: the most that a power failure loses."""
 
     worker_id: str = Field(default_factory=_default_worker_id, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")
     """Names this process in rows and in the spool. Default: host, process id and a random number."""
 
     store_wait_seconds: float = Field(default=10.0, ge=0)
-    """How long `session_end` waits for audio and transcript to be stored before it goes out without their URIs."""
+    """How long `session_end` waits for audio and transcript to be stored before it is sent without their URIs."""
 
     resume_wait_seconds: float = Field(default=10.0, ge=0)
-    """How long a new session waits for the end of the one it resumes, whose connection may be dead."""
+    """How long a new session waits for the end of the session that it resumes, whose connection may be dead."""
 
     vanished_grace_seconds: float = Field(default=60.0, ge=0)
-    """How long recognition may go on after a client vanished, to transcribe what it had sent."""
+    """How long recognition may continue after a disconnect, to transcribe the audio that was received."""
 
     @field_validator("database_url")
     @classmethod
@@ -111,7 +111,7 @@ class PersistenceSettings(BaseSettings):
 
     @property
     def sqlalchemy_url(self) -> str:
-        """`database_url` with the asyncpg driver, and libpq's `sslmode` under the name that the driver has for it."""
+        """`database_url` for the asyncpg driver, with libpq's `sslmode` renamed to the driver's `ssl`."""
         url = urlsplit(self.database_url.get_secret_value())
         query = urlencode([("ssl" if name == "sslmode" else name, value) for name, value in parse_qsl(url.query)])
         return url._replace(scheme=_SCHEMES[-1], query=query).geturl()

@@ -1,4 +1,4 @@
-"""The database of the stack that runs on this machine, for the commands of who runs it."""
+"""The database of the stack that runs on this machine, for the operator's commands."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ _HOME = Path(__file__).resolve().parent.parent / ".dalston"
 
 
 def operator_settings() -> PersistenceSettings:
-    """The settings; without a DALSTON_DATABASE_URL the database is that of the stack on DALSTON_HOME, if one runs.
+    """The settings. If DALSTON_DATABASE_URL is unset, the database is that of a running stack on DALSTON_HOME.
 
     Raises:
         InvalidSettings: a value is wrong, or the stack is another user's.
@@ -22,7 +22,7 @@ def operator_settings() -> PersistenceSettings:
     settings = read_settings(PersistenceSettings)
     if "database_url" in settings.model_fields_set:
         return settings
-    # Written by the stack for as long as its Postgres runs, and readable by its user only.
+    # The file exists while the Postgres of the stack runs, and only its user can read it.
     path = Path(os.environ.get("DALSTON_HOME") or _HOME).expanduser() / "postgres" / "url"
     try:
         return settings.model_copy(update={"database_url": SecretStr(path.read_text())})

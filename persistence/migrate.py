@@ -25,25 +25,25 @@ def alembic_config(database_url: str) -> Config:
 
 
 def migrate(database_url: str) -> None:
-    """Applies the migrations that are not applied yet; safe under several processes at once.
+    """Applies the pending migrations; several processes may do so at the same time.
 
     Runs an event loop of its own: call it where none runs.
 
     Raises:
-        OSError, DBAPIError, PostgresError: the database is away, or a migration cannot be applied.
+        OSError, DBAPIError, PostgresError: the database is unavailable, or a migration cannot be applied.
     """
     command.upgrade(alembic_config(database_url), "head")
 
 
 def main() -> int:
-    """Migrates the configured database; gives the exit code."""
+    """Migrates the configured database; returns the exit code."""
     configure_logging()
     warn_of_unknown_variables()
     try:
         settings = read_settings(PersistenceSettings)
         migrate(settings.database_url.get_secret_value())
     except InvalidSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(error, file=sys.stderr)  # noqa: T201  output of a command
         return 2
     except (OSError, DBAPIError, asyncpg.PostgresError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error

@@ -1,4 +1,4 @@
-"""What the operator is told when a part of the storage does not do its part."""
+"""Metric and log of outages of Postgres, S3 and the spool's disk."""
 
 import time
 from typing import Final
@@ -11,11 +11,11 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _QUIET_SECONDS: Final = 10.0
-"""How long nothing more is logged of a part after a line about it: an outage refuses every call."""
+"""The shortest interval between log lines about a component: an outage refuses every call."""
 
 _unavailable = Counter(
     "dalston_storage_unavailable_total",
-    "Calls that were refused and steps that wait because a part of the storage does not do its part",
+    "Calls that were refused and steps that wait because a component of the storage is unavailable",
     ["component"],
 )
 for _component in ("database", "object_store", "disk"):
@@ -24,14 +24,14 @@ _reported_at: dict[str, float] = {}
 
 
 def note_outage(error: StorageUnavailable, doing: str) -> None:
-    """Counts and logs that something is refused or waits; names the part of the storage that it waits for.
+    """Counts and logs an operation that is refused or waits, with the unavailable component.
 
     Args:
-        doing: what is refused or waits, without anything private: the name of a method or a step.
+        doing: the operation, the name of a method or a step. Nothing private.
     """
     _unavailable.labels(error.component).inc()
     now = time.monotonic()
     if now - _reported_at.get(error.component, float("-inf")) < _QUIET_SECONDS:
         return
     _reported_at[error.component] = now
-    log.warning("a part of the storage is not available", component=error.component, doing=doing, reason=str(error))
+    log.warning("a component of the storage is unavailable", component=error.component, doing=doing, reason=str(error))

@@ -1,4 +1,4 @@
-"""Persistence as one thing: opened by the server, used by its interceptor chain and its session service."""
+"""The entry point of persistence: opened by the server, and used by its interceptors and services."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -11,7 +11,7 @@ from domain.errors import StorageUnavailable
 from persistence.archive import Archive, delete_session
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
-from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses
+from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
@@ -41,8 +41,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# What later steps of closing keep of the deadline: sessions to be stored whose recognition was cut short, and then the
-# lease to be given back and connections to be closed.
+# Time of the shutdown deadline that is reserved for later steps: storing the sessions whose recognition was cut short,
+# and then ending the lease and closing connections.
 _STORE_SECONDS: Final = 6.0
 _CLOSE_SECONDS: Final = 2.0
 
@@ -51,7 +51,7 @@ __all__ = ["Archive", "Persistence", "open_persistence"]
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """What the rest of the server sees of it."""
+    """The interface of persistence for the server."""
 
     sessions: SessionStore
     archive: Archive
@@ -65,15 +65,16 @@ class Persistence:
     resumptions: Resumptions
     end_requests: EndRequests
     lost: asyncio.Event
-    """Set when this process was taken for dead: its streams have been ended, and it should end, too."""
+    """Set when this process was considered dead: its streams have ended, and it should exit."""
     _objects: ObjectStore
 
-    async def delete(self, tenant_id: UUID, session_id: UUID) -> None:
-        """Removes a session with its audio and transcript, for good.
+    async def delete_session(self, tenant_id: UUID, session_id: UUID) -> None:
+        """Deletes a session with its audio and transcript, permanently.
 
         Raises:
-            SessionNotFound, SessionActive: as their names say.
-            StorageUnavailable: Postgres is away; the session may be deleted or not. Try again.
+            SessionNotFound: the tenant has no session of this id.
+            SessionActive: the session is running.
+            StorageUnavailable: Postgres is unavailable; the session may or may not be deleted. Call again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)
 
@@ -82,15 +83,15 @@ class Persistence:
 async def open_persistence(
     settings: PersistenceSettings, classify: Classify, deadline: Deadline
 ) -> AsyncIterator[Persistence]:
-    """Connects, takes over what processes that are gone left in the spool, and writes until the block ends.
+    """Connects, takes over the spools of dead processes, and stores sessions until the block ends.
 
-    Stop the gRPC server before the block ends, and keep recognition running until after it: the audio of clients that
-    vanished may still be transcribed. Begin the deadline before, too: what is not stored by then stays in the spool for
-    the next start.
+    Stop the gRPC server before the block ends, and keep recognition running until after it: audio received before a
+    disconnect may still be transcribed. Begin the deadline before, too: sessions that are not stored within it stay in
+    the spool for the next start.
 
     Raises:
-        StorageUnavailable: Postgres, S3 or the spool's disk does not answer; the message says which.
-        SpoolInUse: another process has the spool of this worker id, and keeps it.
+        StorageUnavailable: Postgres, S3 or the spool's disk does not answer; the message names it.
+        SpoolInUse: another process uses the spool of this worker id, and does not release it.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
@@ -117,7 +118,7 @@ async def open_persistence(
         stack.push_async_callback(_end, lease, finisher, deadline)
         await stack.enter_async_context(_running(lease.run(), "lease"))
         stack.push_async_callback(shipper.close)
-        await stack.enter_async_context(_running(shipper.run(), "part ledger"))
+        await stack.enter_async_context(_running(shipper.run(), "part batcher"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await spools.recover()
         interceptor = RecordingInterceptor(
@@ -140,15 +141,15 @@ async def open_persistence(
         await stack.enter_async_context(_running(maintenance.run(), "spool maintenance"))
         reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
-        await stack.enter_async_context(_running(_cut_when_lost(lease, interceptor), "watch of the lease"))
+        await stack.enter_async_context(_running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
         uses = KeyUses(keys)
         stack.push_async_callback(uses.flush)
-        await stack.enter_async_context(_running(uses.run(), "uses of keys"))
-        await stack.enter_async_context(_running(KeySweep(keys).run(), "sweep of keys"))
+        await stack.enter_async_context(_running(uses.run(), "key uses"))
+        await stack.enter_async_context(_running(KeyCleanup(keys).run(), "key cleanup"))
         changes, change_notifier = ChangeStore(database), ChangeNotifier(database)
-        await stack.enter_async_context(_running(changes.run(), "purge of changes"))
-        await stack.enter_async_context(_running(change_notifier.run(), "bell of changes"))
+        await stack.enter_async_context(_running(changes.run(), "change cleanup"))
+        await stack.enter_async_context(_running(change_notifier.run(), "change notifier"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -172,7 +173,7 @@ async def open_persistence(
 @asynccontextmanager
 async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
     task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_tell_death)
+    task.add_done_callback(_log_failure)
     try:
         yield
     finally:
@@ -184,10 +185,10 @@ def _earlier(*times: float | None) -> float | None:
     return min((each for each in times if each is not None), default=None)
 
 
-def _tell_death(task: asyncio.Task[None]) -> None:
-    """Nobody waits for what runs beside everything else: that it has failed is told when it has."""
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Logs the failure of a background task at once, because nothing awaits the task."""
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a task of the recorder has died", task=task.get_name(), exc_info=error)
+        log.error("a background task of persistence has failed", task=task.get_name(), exc_info=error)
 
 
 def _reaper(
@@ -209,17 +210,17 @@ def _reaper(
         delete_age_seconds=settings.delete_age_seconds,
         orphan_age_seconds=settings.orphan_age_seconds,
         sweep_seconds=settings.sweep_seconds,
-        patience_seconds=settings.lease_seconds,
+        lost_lease_wait_seconds=settings.lease_seconds,
     )
 
 
-async def _cut_when_lost(lease: Lease, interceptor: RecordingInterceptor) -> None:
+async def _end_streams_when_lost(lease: Lease, interceptor: RecordingInterceptor) -> None:
     await lease.lost.wait()
     interceptor.cut(LeaseLost())
 
 
 async def _close(close: Callable[[float], Awaitable[None]], deadline: Deadline, kept_seconds: float) -> None:
-    # How much is left is known when it is this step's turn.
+    # The remaining time is known only when this step runs.
     await close(deadline.left(kept_seconds))
 
 
@@ -228,4 +229,4 @@ async def _end(lease: Lease, finisher: Finisher, deadline: Deadline) -> None:
         async with asyncio.timeout(deadline.left(_CLOSE_SECONDS / 2)):
             await lease.end(has_left_work=finisher.has_left_work)
     except (StorageUnavailable, TimeoutError):
-        log.warning("the lease is left to run out: the database does not answer")
+        log.warning("the lease is left to expire: the database does not answer")

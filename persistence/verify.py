@@ -1,7 +1,7 @@
 """Compares rows, objects, unfinished uploads and spools: `python -m persistence.verify [--repair]`.
 
-Prints what disagrees, a line each, and exits 1 if anything does. With `--repair` it mends what can be mended without
-losing anything, and exits 1 if something is left.
+Prints a line for each finding, and exits 1 if there are any. With `--repair` it repairs what can be repaired without
+loss, and exits 1 if findings remain.
 """
 
 import argparse
@@ -27,44 +27,44 @@ from telemetry.logs import configure_logging
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found, and what was done about it."""
+    """The findings, and the repairs."""
 
-    left: tuple[Finding, ...]
+    remaining: tuple[Finding, ...]
     repaired: tuple[Finding, ...]
     ended: int
-    """Sessions that no server had and that were ended."""
+    """Sessions without a server that were ended."""
     checked: dict[str, int]
-    """How many rows, objects, uploads and spools were looked at."""
+    """The numbers of compared rows, objects, uploads and spools."""
 
 
 async def verify(settings: PersistenceSettings, *, repair: bool = False) -> Result:
-    """Compares everything, and mends it if asked to.
+    """Compares everything, and repairs it if requested.
 
-    Where a server's lease has run out a repair waits first, as long as a lease lasts: that server may live.
+    If the lease of a server has expired, a repair first waits for the duration of a lease: that server may be alive.
 
     Raises:
-        StorageUnavailable: Postgres or S3 does not do its part.
-        LeaseLost: this process stood still while it repaired, and was taken for dead.
+        StorageUnavailable: Postgres or S3 is unavailable.
+        LeaseLost: this process was suspended during the repair, and was considered dead.
     """
-    left: list[Finding] = []
+    remaining: list[Finding] = []
     repaired: list[Finding] = []
     ended = 0
     async with open_database(settings) as database, open_objects(settings) as objects:
         spool_dir = settings.spool_dir if settings.spool_dir.is_dir() else None
         verifier = Verifier(database, objects, spool_dir, delete_age_seconds=settings.delete_age_seconds)
         async with AsyncExitStack() as stack:
-            repairer = await stack.enter_async_context(_mending(settings, database, objects)) if repair else None
+            repairer = await stack.enter_async_context(_repairer(settings, database, objects)) if repair else None
             if repairer is not None:
                 ended = await repairer.take_over()
             async for finding in verifier.findings():
                 is_repaired = repairer is not None and await repairer.repair(finding)
-                (repaired if is_repaired else left).append(finding)
-    return Result(tuple(left), tuple(repaired), ended, verifier.checked)
+                (repaired if is_repaired else remaining).append(finding)
+    return Result(tuple(remaining), tuple(repaired), ended, verifier.checked)
 
 
 @asynccontextmanager
-async def _mending(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Repairer]:
-    """A mender with a lease like a server's: however this process ends, what it has begun is another's soon."""
+async def _repairer(settings: PersistenceSettings, database: Database, objects: ObjectStore) -> AsyncIterator[Repairer]:
+    """A repairer with a lease like a server's: however this process ends, another soon completes its work."""
     worker_id = f"verify-{uuid4().hex[:12]}"
     lease = Lease(database, worker_id, settings.lease_seconds, settings.lease_renewal_seconds)
     await lease.register()
@@ -75,34 +75,34 @@ async def _mending(settings: PersistenceSettings, database: Database, objects: O
     finally:
         renewing.cancel()
         await asyncio.wait({renewing})
-        # The failure of what it did is to be heard of, not that of giving the lease back: that runs out by itself.
+        # The error of the repair must not be hidden by one of ending the lease, which expires by itself.
         with suppress(StorageUnavailable):
             await lease.end(has_left_work=False)
 
 
 def main() -> int:
-    """Verifies the configured stores; gives the exit code."""
+    """Verifies the configured stores; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m persistence.verify", description="Compares what is stored.")
-    parser.add_argument("--repair", action="store_true", help="mend what can be mended without losing anything")
+    parser.add_argument("--repair", action="store_true", help="repair what can be repaired without loss")
     repair = parser.parse_args().repair
     configure_logging()
     try:
         result = asyncio.run(verify(PersistenceSettings(), repair=repair))
     except (StorageUnavailable, ValidationError) as error:
-        print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  a command speaks to a person
+        print(f"cannot verify: {error}", file=sys.stderr)  # noqa: T201  output of a command
         return 2
     except LeaseLost:
-        print("cut short: this command stood still and lost its lease. Run it again", file=sys.stderr)  # noqa: T201
+        print("interrupted: this command was suspended and lost its lease. Run it again", file=sys.stderr)  # noqa: T201
         return 2
-    for finding in result.left:
+    for finding in result.remaining:
         print(finding)  # noqa: T201
     for finding in result.repaired:
-        print(f"{finding} (mended)")  # noqa: T201
+        print(f"{finding} (repaired)")  # noqa: T201
     if result.ended:
-        print(f"{result.ended} sessions that no server had are ended")  # noqa: T201
+        print(f"{result.ended} sessions without a server were ended")  # noqa: T201
     looked_at = ", ".join(f"{count} {what}" for what, count in result.checked.items())
-    print(f"{looked_at}: {len(result.left)} disagree")  # noqa: T201
-    return 1 if result.left else 0
+    print(f"{looked_at}: {len(result.remaining)} disagree")  # noqa: T201
+    return 1 if result.remaining else 0
 
 
 if __name__ == "__main__":

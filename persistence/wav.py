@@ -1,9 +1,9 @@
-"""The header of a WAV file in the encoding the audio came in.
+"""The header of a WAV file in the encoding of the received audio.
 
 Microsoft's "New Multimedia Data Types and Data Techniques" (1994) and `mmreg.h` define the format codes; a format other
-than PCM carries an extension size and a `fact` chunk. Past 4 GiB the file is an RF64 (EBU Tech 3306), whose sizes stand
-in a `ds64` chunk. A `JUNK` chunk keeps its place in smaller files, so that the header has one length for any amount of
-audio and the first part of an upload can be cut before that amount is known.
+than PCM has an extension size and a `fact` chunk. Above 4 GiB the file is an RF64 (EBU Tech 3306), whose sizes are in a
+`ds64` chunk. A `JUNK` chunk reserves its place in smaller files, so that the header has the same length for any amount
+of audio, and the end of an upload's first part is known before that amount.
 """
 
 import struct
@@ -12,11 +12,11 @@ from functools import cache
 from typing import Final
 
 HEADER_UNIT: Final = 8
-"""Headers are a multiple of the largest frame, so that parts of 5 MiB end where frames end."""
+"""Header lengths are a multiple of the largest sample frame, so that parts of 5 MiB end at a sample frame."""
 _DS64 = struct.Struct("<4sIQQQI")
 _MAX_32 = 0xFFFFFFFF
 _MOST_RIFF_BYTES: Final = _MAX_32
-"""What a RIFF says its length is, at most; a longer file is an RF64."""
+"""The maximum length in a RIFF header; a longer file is an RF64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ _PCM: Final = 0x0001
 
 @dataclass(frozen=True, slots=True)
 class WavFormat:
-    """What a WAV file's audio is.
+    """The audio format of a WAV file.
 
     Raises:
         ValueError: WAV has no code for the encoding, or a number is out of range.
@@ -61,24 +61,24 @@ class WavFormat:
 
     @property
     def silence(self) -> bytes:
-        """The byte that silence is made of."""
+        """The byte of silence."""
         return _CODECS[self.encoding].silence
 
     @property
     def header_bytes(self) -> int:
-        """Length of the header, whatever the amount of audio."""
+        """Length of the header, the same for any amount of audio."""
         return _header_bytes(self.encoding)
 
     def seconds(self, data_bytes: int) -> float:
-        """Length of so many bytes of audio."""
+        """The length of `data_bytes` of audio."""
         return data_bytes / (self.frame_bytes * self.sample_rate)
 
     def bytes_of(self, seconds: float) -> int:
-        """How many bytes of audio so many seconds are: whole frames, the nearest."""
+        """The bytes of `seconds` of audio, rounded to the nearest whole sample frame."""
         return round(seconds * self.sample_rate) * self.frame_bytes
 
     def header(self, data_bytes: int) -> bytes:
-        """Everything before the first sample of a file with `data_bytes` of audio, whole frames."""
+        """Everything before the first sample of a file with `data_bytes` of audio, whole sample frames."""
         body = self._format_chunk() + self._fact_chunk(data_bytes)
         body += _filler(12 + _DS64.size + len(body) + 8)
         # From the form type to the end of the file: "WAVE", ds64 or JUNK, the chunks, the data chunk.
@@ -93,7 +93,7 @@ class WavFormat:
         return riff + sizes + body + struct.pack("<4sI", b"data", _MAX_32)
 
     def padding(self, data_bytes: int) -> bytes:
-        """What follows the audio: RIFF chunks have an even length."""
+        """The padding after the audio: RIFF chunks have an even length."""
         return bytes(data_bytes % 2)
 
     def file_bytes(self, data_bytes: int) -> int:
@@ -120,22 +120,22 @@ class WavFormat:
         return struct.pack("<4sII", b"fact", 4, min(data_bytes // self.frame_bytes, _MAX_32))
 
 
-@cache  # asked for with every message of audio
+@cache  # called for every message of audio
 def _header_bytes(encoding: str) -> int:
     return len(WavFormat(encoding, 16_000, 1).header(0))
 
 
 def _filler(header_bytes: int) -> bytes:
-    """What brings a header of this length to a multiple of HEADER_UNIT: a chunk that readers skip, or nothing."""
+    """A chunk, which readers skip, that fills a header of this length up to a multiple of HEADER_UNIT; may be empty."""
     missing = -header_bytes % HEADER_UNIT
     return struct.pack(f"<4sI{missing}x", b"JUNK", missing) if missing else b""
 
 
 def data_bytes(header: bytes) -> int:
-    """How much audio a file says it has, from a header that `WavFormat.header` made.
+    """The bytes of audio in a file, from a header that `WavFormat.header` made.
 
     Raises:
-        ValueError: it did not.
+        ValueError: it is not such a header.
     """
     riff, data = header[:4], header[-8:-4]
     if riff not in (b"RIFF", b"RF64") or data != b"data":

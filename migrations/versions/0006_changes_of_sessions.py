@@ -63,9 +63,8 @@ _TRANSITIONS = {
     "DELETE": "OLD TABLE AS old_rows",
 }
 
-# In the order of their ids, so that two statements do not wait for each other. The transaction that was the last to
-# commit is the one that is noted, its number may be the lower one. A plan is made once and kept: made for one row, it
-# would compare each of a thousand with each.
+# In the order of ids, so that two statements do not deadlock. The last transaction to commit is the one that is kept,
+# even if its id is lower. The plan is cached: one made for a single row would compare each of a thousand with each.
 _FUNCTION = """
     CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET enable_nestloop = off AS $$
     DECLARE

@@ -3,8 +3,8 @@
 Revision: 0008
 Follows: 0007
 
-Both columns are nullable, and the servers of the release before know neither: a session that one of them runs does not
-see a request to end it, and it holds no tenant to a quota.
+Both columns are nullable, and servers of the previous release use neither: they ignore requests to end their sessions,
+and enforce no quota.
 """
 
 from collections.abc import Sequence

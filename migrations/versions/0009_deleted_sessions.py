@@ -44,7 +44,7 @@ def upgrade() -> None:
         "INSERT INTO deleted_sessions (id, deleted_at)"
         " SELECT id, deleted_at FROM realtime_sessions WHERE deleted_at IS NOT NULL"
     )
-    # Since when the table is complete: not from the beginning of the transaction, which waited for the lock.
+    # When the table became complete: later than the start of the transaction, which waited for the lock.
     op.execute("INSERT INTO deleted_sessions VALUES ('00000000-0000-0000-0000-000000000000', clock_timestamp())")
 
 

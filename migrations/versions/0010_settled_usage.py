@@ -4,7 +4,7 @@ Adding up the sessions of a tenant took 30 to 120 ms for 100,000 of them, at the
 maintain the sum of the ended ones: a session changes it at its end, when it is extended and when it is deleted, not
 while it runs. The sum is divided among 64 rows by connection, so that two servers seldom wait for each other.
 
-Under the lock of the triggers all sessions are read once, a million in about a second: until then writes wait.
+All sessions are read once under the lock of the triggers, a million in about a second; writes wait meanwhile.
 
 Revision: 0010
 Follows: 0009
@@ -43,7 +43,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant_id", "slot", name=op.f("pk_tenant_usage")),
     )
     for name, (parts, transitions) in _EVENTS.items():
-        # Once a statement: of a thousand sessions that end together each would change the row of the one before.
+        # Once per statement: a trigger per row would update one row a thousand times for as many sessions.
         op.execute(f"""
             CREATE FUNCTION count_usage_{name}() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN

@@ -1,4 +1,4 @@
-"""Whether a caller may begin a session, and which one it may continue: asked within the transaction that begins it."""
+"""Whether a caller may begin a session, and which one it may continue: checked in the transaction that begins it."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from domain.session_id import format_session_id
 from domain.tenancy import REFUSALS, Caller
 from persistence.postgres.tables import HAS_NOTHING, RUNS
 
-# Whoever continues a session holds its row meanwhile: of two, the second sees what the first has done.
+# A transaction that continues a session holds its row: the second of two sees what the first has done.
 _LOCK_PREVIOUS = text("""
     SELECT id FROM realtime_sessions
     WHERE id = :previous AND tenant_id = :tenant_id AND deleted_at IS NULL FOR NO KEY UPDATE
@@ -22,8 +22,8 @@ _UNLINK_EMPTY = text(f"""
 """)  # noqa: S608 - no input
 _NEXT = text("SELECT id FROM realtime_sessions WHERE previous_session_id = :previous AND deleted_at IS NULL")
 
-# Ends with the transaction. The next statement sees what the one before in the line has committed.
-_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
+# Held until the transaction ends. The next statement sees what the previous holder has committed.
+_LOCK_TENANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))")
 
 _COUNT_RUNNING = text(f"""
     SELECT count(*) FROM realtime_sessions AS s
@@ -36,25 +36,26 @@ _SPEND = text("DELETE FROM realtime_tokens WHERE secret_hash = :hash AND expires
 
 
 async def admit(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
-    """Spends the caller's token, and takes a place of its tenant until the transaction ends.
+    """Spends the caller's token, and takes one of its tenant's places until the transaction ends.
 
     Args:
         instead_of: a session that does not count.
 
     Raises:
-        TooManySessions, TokenSpent: as their names say.
+        TooManySessions: the tenant runs as many sessions as it may.
+        TokenSpent: the token has begun another session, or has expired.
     """
     if caller.token_hash is not None:
         spent = await connection.execute(_SPEND, {"hash": caller.token_hash})
         if spent.one_or_none() is None:
             raise TokenSpent
     if caller.limits.max_sessions is not None:
-        await connection.execute(_STAND_IN_LINE, {"tenant": str(caller.tenant_id)})
+        await connection.execute(_LOCK_TENANT, {"tenant": str(caller.tenant_id)})
         await _refuse_too_many(connection, caller, instead_of)
 
 
 async def refuse(connection: AsyncConnection, caller: Caller, instead_of: UUID | None) -> None:
-    """Raises what `admit` would raise now; takes nothing."""
+    """Raises what `admit` would raise now, without spending or taking anything."""
     if caller.token_hash is not None:
         kept = await connection.execute(_HAS_TOKEN, {"hash": caller.token_hash})
         if kept.one_or_none() is None:
@@ -73,11 +74,11 @@ async def _refuse_too_many(connection: AsyncConnection, caller: Caller, instead_
 
 
 async def link(connection: AsyncConnection, tenant_id: UUID, previous: UUID) -> None:
-    """Holds the session to be continued until the transaction ends, and unlinks from it what received nothing.
+    """Locks the session to be continued until the transaction ends, and unlinks sessions without audio from it.
 
     Raises:
-        SessionNotFound: the tenant has none of this id.
-        SessionResumed: another continues it.
+        SessionNotFound: the tenant has no session of this id.
+        SessionResumed: another session continues it.
     """
     names = {"previous": previous, "tenant_id": tenant_id}
     if (await connection.execute(_LOCK_PREVIOUS, names)).one_or_none() is None:

@@ -27,20 +27,20 @@ MAX_LIMIT: Final = 100
 
 _FORM: Final = re.compile(r"key_[0-9a-f]{32}", re.ASCII)
 _MOST_KEYS: Final = 1000
-"""Of a tenant, that have not ended."""
+"""Active keys of one tenant."""
 _KEPT: Final = timedelta(days=90)
-"""How long a key that has ended is still listed."""
-_SWEPT: Final = 1000
-_SWEEP_SECONDS: Final = 600.0
+"""How long a revoked or expired key is still listed."""
+_DELETED_AT_ONCE: Final = 1000
+_CLEANUP_SECONDS: Final = 600.0
 _USE_SECONDS: Final = 60.0
 _MOST_USED: Final = 100_000
 
 _t = api_keys.c
 _SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
 
-_LIVING = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > func.now()))
-# Another seed than that of a tenant's sessions: those do not wait for keys.
-_STAND_IN_LINE = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
+_ACTIVE = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > func.now()))
+# The seed differs from that of a tenant's sessions, which do not wait for keys.
+_LOCK_TENANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
 
 _USED = text("""
     UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
@@ -61,7 +61,7 @@ class ApiKey:
     revoked_at: datetime | None
     last_used_at: datetime | None
     created_by: UUID | None
-    """The key that made it, which may be gone; None: the operator did."""
+    """The key that made it, which may be deleted; None: the operator made it."""
 
     @property
     def key_id(self) -> str:
@@ -80,13 +80,13 @@ class KeyPage:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a secret stands for."""
+    """The key behind a secret, and what it permits."""
 
     key_id: UUID
     tenant_id: UUID
     scopes: frozenset[Scope]
     expires_at: datetime | None
-    """When the secret ends: the key, or the token where that ends first."""
+    """When the secret expires: the earlier of key and token."""
     revoked_at: datetime | None
     limits: TenantLimits = field(default_factory=TenantLimits)
 
@@ -114,7 +114,7 @@ def parse_key_id(key_id: str) -> UUID:
 
 
 class KeyStore:
-    """Makes, lists, revokes and finds keys. All methods raise StorageUnavailable while Postgres is away."""
+    """Makes, lists, revokes and finds keys. All methods raise StorageUnavailable while Postgres is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -127,16 +127,16 @@ class KeyStore:
         expires_in: timedelta | None = None,
         created_by: UUID | None = None,
     ) -> tuple[ApiKey, str]:
-        """Makes a key; gives it and its secret, which nobody can tell afterwards.
+        """Makes a key; returns it and its secret, which cannot be read again.
 
         Args:
             expires_in: None for never.
-            created_by: the key with which it is made, which it does not outlive; None for the operator, whom no number
-                of keys keeps out.
+            created_by: the key with which it is made, which it does not outlive; None for the operator, for whom no
+                limit of keys applies.
 
         Raises:
-            TooManyKeys: the tenant has 1000 that have not ended.
-            KeyEnded: the key with which it is to be made was revoked or has expired.
+            TooManyKeys: the tenant has 1000 active keys.
+            KeyEnded: the key that makes it was revoked or has expired.
         """
         secret = new_key()
         asked = null() if expires_in is None else func.now() + expires_in
@@ -148,14 +148,14 @@ class KeyStore:
             "prefix": prefix_of(secret),
             "secret_hash": _hash_of(secret),
             "scopes": sorted(set(scopes)),
-            "expires_at": func.least(asked, makers),  # of a NULL it takes no notice
+            "expires_at": func.least(asked, makers),  # ignores NULL
             "created_by": created_by,
         }
         async with self._database.transaction() as connection:
             if created_by is not None:
-                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
                 await _refuse_ended(connection, created_by)
-                living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _LIVING)
+                living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _ACTIVE)
                 if (await connection.execute(living)).scalar_one() >= _MOST_KEYS:
                     raise TooManyKeys(_MOST_KEYS)
             row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()
@@ -184,14 +184,15 @@ class KeyStore:
         return KeyPage(page, Cursor(page[-1].created_at, page[-1].id).encode() if has_next else None)
 
     async def revoke(self, tenant_id: UUID, key_id: str, revoked_by: UUID | None = None) -> ApiKey:
-        """Ends a key for good; revoking it again changes nothing.
+        """Revokes a key permanently; revoking it again changes nothing.
 
         Args:
             revoked_by: the key with which it is revoked; None for the operator.
 
         Raises:
-            InvalidKeyId, KeyNotFound: as their names say.
-            KeyEnded: the key with which it is to be revoked was revoked or has expired.
+            InvalidKeyId: the text is not a key id.
+            KeyNotFound: the tenant has no such key.
+            KeyEnded: the key that revokes it was revoked or has expired.
         """
         statement = (
             update(api_keys)
@@ -201,8 +202,8 @@ class KeyStore:
         )
         async with self._database.transaction() as connection:
             if revoked_by is not None:
-                # One after the other, or two keys that revoke each other would wait for each other.
-                await connection.execute(_STAND_IN_LINE, {"tenant": str(tenant_id)})
+                # Without this lock two keys that revoke each other would deadlock.
+                await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
                 await _refuse_ended(connection, revoked_by)
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
@@ -210,7 +211,7 @@ class KeyStore:
         return _key(row)
 
     async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
-        """Makes a token that begins one session; gives its secret and when it ends.
+        """Makes a token that begins one session; returns its secret and when it expires.
 
         Raises:
             KeyEnded: the key was revoked or has expired.
@@ -223,9 +224,9 @@ class KeyStore:
             return secret, (await connection.execute(made)).scalar_one()
 
     async def find(self, secret: Secret) -> Grant | None:
-        """What a secret stands for, revoked and expired ones included; None for one that never was or is spent.
+        """The grant of a secret, also of a revoked or expired one; None for an unknown or spent one.
 
-        It is looked up by its hash, so how long that takes tells nothing about a secret that was not shown.
+        The secret is looked up by its hash, so the duration of the lookup reveals nothing about other secrets.
         """
         limits = [tenants.c[name] for name in TenantLimits.__slots__]
         wanted = [_t.id, _t.tenant_id, _t.scopes, _t.revoked_at, *limits]
@@ -249,59 +250,59 @@ class KeyStore:
         )
 
     async def note_uses(self, uses: Mapping[UUID, datetime]) -> None:
-        """Writes when keys were last used, in one statement."""
+        """Writes the times at which keys were last used, in one statement."""
         ids = sorted(uses)
         async with self._database.transaction() as connection:
             await connection.execute(_USED, {"ids": ids, "times": [uses[key_id] for key_id in ids]})
 
-    async def sweep(self) -> int:
-        """Removes tokens that ran out and keys that ended 90 days ago, so many in one go; gives how many."""
+    async def delete_expired(self) -> int:
+        """Deletes expired tokens, and keys that ended 90 days ago, at most 1000 of each; returns their number."""
         ended = [
             (realtime_tokens.c.secret_hash, realtime_tokens.c.expires_at < func.now()),
             (_t.id, func.least(_t.revoked_at, _t.expires_at) < func.now() - _KEPT),
         ]
-        swept = 0
+        deleted = 0
         async with self._database.transaction() as connection:
             for key, has_ended in ended:
-                some = select(key).where(has_ended).limit(_SWEPT).with_for_update(skip_locked=True)
-                swept += (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
-        return swept
+                some = select(key).where(has_ended).limit(_DELETED_AT_ONCE).with_for_update(skip_locked=True)
+                deleted += (await connection.execute(delete(key.table).where(key.in_(some)))).rowcount
+        return deleted
 
 
 async def _refuse_ended(connection: AsyncConnection, key_id: UUID) -> None:
-    """Refuses a key that a server may still remember as a good one. It cannot be revoked until the transaction ends.
+    """Refuses a key that has ended although a cache may still have it as valid, and locks it against revocation.
 
     Raises:
-        KeyEnded: it was revoked, has expired, or is gone.
+        KeyEnded: the key was revoked, has expired, or does not exist.
     """
-    living = select(_t.id).where(_t.id == key_id, _LIVING).with_for_update(read=True)
+    living = select(_t.id).where(_t.id == key_id, _ACTIVE).with_for_update(read=True)
     if (await connection.execute(living)).one_or_none() is None:
         raise KeyEnded
 
 
-class KeySweep:
-    """Removes what has ended, every ten minutes or so. Every server has one; they do not get in each other's way."""
+class KeyCleanup:
+    """Deletes expired keys and tokens about every ten minutes. Every server runs one; they skip each other's rows."""
 
-    def __init__(self, store: KeyStore, pause_seconds: float = _SWEEP_SECONDS) -> None:
+    def __init__(self, store: KeyStore, pause_seconds: float = _CLEANUP_SECONDS) -> None:
         self._store = store
         self._pause_seconds = pause_seconds
 
     async def run(self) -> None:
-        """Sweeps until cancelled."""
+        """Deletes until cancelled."""
         while True:
             await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
             try:
-                while await self._store.sweep():
+                while await self._store.delete_expired():
                     pass
             except StorageUnavailable as error:
-                log.warning("keys and tokens that ended wait", reason=str(error))
+                log.warning("expired keys and tokens are not deleted yet", reason=str(error))
             except Exception:
-                # A mistake of ours must not end the task that sweeps.
-                log.exception("keys and tokens that ended cannot be removed")
+                # A bug must not end the task.
+                log.exception("expired keys and tokens cannot be deleted")
 
 
 class KeyUses:
-    """Collects when keys are used and writes it once a minute: no call waits for that."""
+    """Collects the uses of keys and writes them once a minute, so that no call waits for the write."""
 
     def __init__(self, store: KeyStore, pause_seconds: float = _USE_SECONDS) -> None:
         self._store = store
@@ -309,7 +310,7 @@ class KeyUses:
         self._uses: dict[UUID, datetime] = {}
 
     def note(self, key_id: UUID) -> None:
-        """A key was used now."""
+        """Notes that a key is used now."""
         if key_id in self._uses or len(self._uses) < _MOST_USED:
             self._uses[key_id] = datetime.now(UTC)
 
@@ -320,7 +321,7 @@ class KeyUses:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes what was noted; while Postgres is away it stays noted."""
+        """Writes the noted uses; they are kept while Postgres is unavailable."""
         uses, self._uses = self._uses, {}
         if not uses:
             return
@@ -329,7 +330,7 @@ class KeyUses:
         except StorageUnavailable:
             self._uses = uses | self._uses
         except Exception:
-            # A mistake of ours must not end the task that writes.
+            # A bug must not end the task.
             log.exception("the uses of keys cannot be written")
 
 

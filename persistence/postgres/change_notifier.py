@@ -1,6 +1,6 @@
-"""Wakes those who watch a tenant's sessions when one has changed: one connection that listens, for the whole process.
+"""Wakes the watches of a tenant when one of its sessions has changed, over one listening connection per process.
 
-A bell carries no news: whoever is woken looks for himself. So nothing is lost when it does not ring, it is only late.
+A notification carries no data: a watch that is woken reads the changes itself. A lost notification is only a delay.
 """
 
 import asyncio
@@ -23,52 +23,56 @@ CHANNEL: Final = "dalston_sessions"
 """Where the triggers on the table of sessions notify the tenant."""
 _CHECK_SECONDS: Final = 10.0
 
-_is_listening = Gauge("dalston_changes_listening", "1 while Postgres can tell this process of changes of sessions")
-_rings = Counter("dalston_changes_notified_total", "Notifications of changed sessions that came to this process")
+_is_listening = Gauge(
+    "dalston_changes_listening", "1 while this process receives notifications of changed sessions from Postgres"
+)
+_notifications = Counter(
+    "dalston_changes_notified_total", "Notifications of changed sessions that this process received"
+)
 
 
 class ChangeNotifier:
-    """One for a process; `run` listens."""
+    """One per process; `run` listens."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sleepers: dict[UUID, set[asyncio.Event]] = {}
+        self._watches: dict[UUID, set[asyncio.Event]] = {}
 
     @contextmanager
-    def rung(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
-        """An event that is set when the tenant's sessions have changed, or may have; whoever waits clears it."""
+    def watching(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
+        """An event that is set when the tenant's sessions may have changed; the caller clears it."""
         event = asyncio.Event()
-        self._sleepers.setdefault(tenant_id, set()).add(event)
+        self._watches.setdefault(tenant_id, set()).add(event)
         try:
             yield event
         finally:
-            self._sleepers[tenant_id].discard(event)
-            if not self._sleepers[tenant_id]:
-                del self._sleepers[tenant_id]
+            self._watches[tenant_id].discard(event)
+            if not self._watches[tenant_id]:
+                del self._watches[tenant_id]
 
-    def sleepers(self, tenant_id: UUID) -> int:
-        """How many wait for this tenant's."""
-        return len(self._sleepers.get(tenant_id, ()))
+    def watches(self, tenant_id: UUID) -> int:
+        """The number of watches of a tenant."""
+        return len(self._watches.get(tenant_id, ()))
 
     async def run(self) -> None:
-        """Listens until cancelled, over all outages of Postgres."""
+        """Listens until cancelled, across outages of Postgres."""
         backoff = Backoff()
         while True:
             try:
                 await self._listen(backoff)
             except StorageUnavailable:
-                log.warning("changes of sessions are not heard: the database does not answer")
+                log.warning("notifications of changed sessions are not received: the database does not answer")
             finally:
                 _is_listening.set(0)
             await asyncio.sleep(backoff.next())
 
     async def _listen(self, backoff: Backoff) -> None:
         lost = asyncio.Event()
-        async with self._database.listening(CHANNEL, self._heard, lost.set) as check:
+        async with self._database.listening(CHANNEL, self._on_notification, lost.set) as check:
             backoff.reset()
             _is_listening.set(1)
-            # What was notified meanwhile was notified to nobody.
-            for tenant_id in self._sleepers:
+            # Notifications sent before the connection listened are lost.
+            for tenant_id in self._watches:
                 self._wake(tenant_id)
             while True:
                 try:
@@ -78,13 +82,13 @@ class ChangeNotifier:
                 except TimeoutError:
                     await check()
 
-    def _heard(self, payload: str) -> None:
-        _rings.inc()
+    def _on_notification(self, payload: str) -> None:
+        _notifications.inc()
         try:
             self._wake(UUID(payload))
         except ValueError:
-            log.warning("a notification is none of ours")
+            log.warning("a notification has an unknown payload")
 
     def _wake(self, tenant_id: UUID) -> None:
-        for event in self._sleepers.get(tenant_id, ()):
+        for event in self._watches.get(tenant_id, ()):
             event.set()

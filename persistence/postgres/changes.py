@@ -1,4 +1,4 @@
-"""What has changed of a tenant's sessions since a reader last looked."""
+"""The changes of a tenant's sessions since a position."""
 
 import asyncio
 import random
@@ -24,23 +24,23 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 TOKEN_SECONDS: Final = 3600.0
-"""How long after it was given a position may be resumed from."""
+"""How long a position can be resumed from after it was issued."""
 _KEPT_SECONDS: Final = 2 * TOKEN_SECONDS
-"""Longer than that, by what transactions take to commit and clocks differ."""
-_PURGE_SECONDS: Final = 600.0
-_PURGED_AT_ONCE: Final = 5_000
+"""Longer than TOKEN_SECONDS by the duration of transactions and the differences of clocks."""
+_CLEANUP_SECONDS: Final = 600.0
+_DELETED_AT_ONCE: Final = 5_000
 _PAGE: Final = 200
 _MOST_READS: Final = 2
-"""At a time, in the whole process: those who watch take the other connections from nobody."""
+"""At a time in this process, so that watches do not exhaust the connection pool."""
 
 _WAIT_SECONDS: Final = 5.0
-"""For one's turn to read."""
+"""The longest wait for one of these reads."""
 
 _c = session_changes.c
 _t = realtime_sessions.c
 _NOW = text("SELECT pg_current_snapshot()::text, extract(epoch FROM clock_timestamp())::float8")
-# Two servers that purge at once take what the other has not.
-_PURGE = text("""
+# Two servers that delete at the same time skip each other's rows.
+_DELETE_EXPIRED = text("""
     DELETE FROM session_changes WHERE session_id IN (
         SELECT session_id FROM session_changes WHERE changed_at < now() - make_interval(secs => :seconds)
         LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -50,11 +50,11 @@ _PURGE = text("""
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A session as it is now."""
+    """A changed session in its current state."""
 
     session_id: UUID
     record: SessionRecord | None
-    """None: it is gone, or not of the status that is watched any more."""
+    """None: it is deleted, or no longer has the watched status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +63,28 @@ class Snapshot:
 
     sessions: tuple[SessionRecord, ...]
     position: Position
-    """What changed after this page was read is found from here."""
+    """The position from which changes after this page are found."""
     next: Cursor | None
     """Where the next page begins; None after the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Some of what changed, each session once."""
+    """A page of changes, each session once."""
 
     changes: tuple[Change, ...]
     position: Position
-    """What changed after this page was read is found from here."""
+    """The position from which changes after this page are found."""
     next: tuple[int, UUID] | None
     """Where the next page begins; None after the last."""
 
 
 class ChangeStore:
-    """Reads changes, of one tenant at a time. All methods raise StorageUnavailable while Postgres is away.
+    """Reads changes, of one tenant at a time. All methods raise StorageUnavailable while Postgres is
+    unavailable.
 
-    A change is seen once its transaction has committed, in whatever order they do. A session that changed several times
-    between two looks is seen once, as it is at the second.
+    A change is seen once its transaction has committed, whatever the order of commits. A session that changed several
+    times between two reads is returned once, in its state at the second.
     """
 
     def __init__(self, database: Database) -> None:
@@ -91,7 +92,7 @@ class ChangeStore:
         self._reads = asyncio.Semaphore(_MOST_READS)
 
     async def resume(self, tenant_id: UUID, status: str | None, token: str) -> Position | None:
-        """The position that a token stands for; None if it is too old, or not of this service, tenant and status.
+        """The position that a token encodes; None if it is too old, or of another service, tenant or status.
 
         Raises:
             InvalidFilter: there is no such status.
@@ -103,25 +104,26 @@ class ChangeStore:
             return None
         async with self._reading() as connection:
             now = await _now(connection)
-        # A database that was restored may count again what it has counted before.
+        # A restored database may reuse transaction ids.
         is_of_the_past = position.xmax <= now.xmax and position.at <= now.at + 1
         return position if is_of_the_past and now.at - position.at <= TOKEN_SECONDS else None
 
     async def snapshot(self, tenant_id: UUID, status: str | None, after: Cursor | None = None) -> Snapshot:
-        """One page of the sessions as they are. The position of the first page is that of the whole."""
+        """One page of the current sessions. The position of the first page is that of all."""
         query = snapshot_query(tenant_id, SessionFilter(status=status), _PAGE, after)
         async with self._reading() as connection:
             position = await _now(connection)
             await connection.execute(BY_INDEX)
-            sessions = tuple(record_of(row) for row in (await connection.execute(query)).mappings())
+            rows = (await connection.execute(query)).mappings().all()
+        sessions = tuple(record_of(row) for row in rows)
         return Snapshot(sessions, position, place_of(sessions[-1]) if len(sessions) == _PAGE else None)
 
     async def page(
         self, tenant_id: UUID, status: str | None, since: Position, after: tuple[int, UUID] | None = None
     ) -> ChangePage:
-        """One page of what the position has not seen. The position of the first page is that of the whole."""
+        """One page of the changes that the position has not seen. The position of the first page is that of all."""
         async with self._reading() as connection:
-            # Taken first: what commits between the two statements is told twice rather than never.
+            # Read first: a change that commits between the two statements is reported twice rather than never.
             position = await _now(connection)
             query = _changed(tenant_id, since, after)
             rows = [dict(row) for row in (await connection.execute(query)).mappings()]
@@ -130,23 +132,23 @@ class ChangeStore:
         changes = (_change(row, status, since) for row in rows)
         return ChangePage(tuple(change for change in changes if change is not None), position, following)
 
-    async def purge(self) -> None:
-        """Forgets changes that no token can ask for any more."""
-        removed = _PURGED_AT_ONCE
-        while removed == _PURGED_AT_ONCE:
+    async def delete_expired(self) -> None:
+        """Deletes changes that are older than any valid token."""
+        deleted = _DELETED_AT_ONCE
+        while deleted == _DELETED_AT_ONCE:
             async with self._database.transaction() as connection:
-                removed = (
-                    await connection.execute(_PURGE, {"seconds": _KEPT_SECONDS, "limit": _PURGED_AT_ONCE})
+                deleted = (
+                    await connection.execute(_DELETE_EXPIRED, {"seconds": _KEPT_SECONDS, "limit": _DELETED_AT_ONCE})
                 ).rowcount
 
     async def run(self) -> None:
-        """Purges now and then, until cancelled."""
+        """Deletes expired changes periodically until cancelled."""
         while True:
-            await asyncio.sleep(_PURGE_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
+            await asyncio.sleep(_CLEANUP_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             try:
-                await self.purge()
+                await self.delete_expired()
             except StorageUnavailable:
-                log.warning("old changes of sessions stay: the database does not answer")
+                log.warning("expired changes of sessions are not deleted: the database does not answer")
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
@@ -169,10 +171,10 @@ async def _now(connection: AsyncConnection) -> Position:
 
 def _changed(tenant_id: UUID, since: Position, after: tuple[int, UUID] | None) -> Select[*tuple[Any, ...]]:
     unseen = text("NOT pg_visible_in_snapshot(session_changes.xid::text::xid8, CAST(:seen AS text)::pg_snapshot)")
-    living = and_(_t.id == _c.session_id, _t.tenant_id == _c.tenant_id, _t.deleted_at.is_(None))
+    visible = and_(_t.id == _c.session_id, _t.tenant_id == _c.tenant_id, _t.deleted_at.is_(None))
     query = (
         select(_c.session_id.label("changed_id"), _c.xid, _c.moved_xid, *record_columns)
-        .select_from(session_changes.outerjoin(realtime_sessions, living))
+        .select_from(session_changes.outerjoin(realtime_sessions, visible))
         .where(_c.tenant_id == tenant_id, _c.xid >= since.xmin, unseen.bindparams(seen=since.snapshot))
     )
     if after is not None:
@@ -187,5 +189,5 @@ def _change(row: Mapping[Any, Any], status: str | None, since: Position) -> Chan
     del values["xid"]
     if values["id"] is not None and status in (None, values["status"]):
         return Change(session_id, record_of(values))
-    # One that is not of this status now, and was not before, is no news.
+    # A session that neither has nor had this status is not reported.
     return Change(session_id, None) if moved is not None and not since.has_seen(moved) else None

@@ -1,7 +1,7 @@
 """The list's cursor: the place after a session in the order newest first, opaque to the client.
 
-It holds nothing secret: the tenant's own started_at and id. A checksum tells a cursor of ours from a typing error;
-it is no signature, for a forged one only names another place in the caller's own list.
+It holds the tenant's own started_at and id, which are not secret. A checksum detects typing errors. It is not a
+signature: a forged cursor only names another place in the caller's own list.
 """
 
 import base64
@@ -22,7 +22,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Right after the session of this id, started at this time."""
+    """The place right after the session with this start and id."""
 
     started_at: datetime
     id: UUID
@@ -38,7 +38,7 @@ class Cursor:
         """Reads what `encode` wrote.
 
         Raises:
-            InvalidFilter: it did not.
+            InvalidFilter: the text is not a cursor.
         """
         refusal = InvalidFilter("cursor", "the cursor is none that this server made")
         try:

@@ -1,4 +1,4 @@
-"""Connections to Postgres, and what an outage looks like to the rest of the package."""
+"""Connections to Postgres, and the error that an outage raises in the rest of the package."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,27 +15,27 @@ from sqlalchemy.pool import NullPool
 from persistence.config import PersistenceSettings
 from persistence.errors import DatabaseUnavailable
 
-# Statements that were wrong, not a database that was away.
+# Wrong statements, as opposed to an unavailable database.
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-# An outage surfaces as any of these: SQLAlchemy wraps what a statement raises, not what connecting does.
+# An outage raises any of these: SQLAlchemy wraps the errors of statements, but not those of connecting.
 _OUTAGES = (OSError, TimeoutError, PoolTimeout, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Database:
     """Transactions under a deadline, and notifications."""
 
-    def __init__(self, engine: AsyncEngine, deadline_seconds: float, apart: AsyncEngine | None = None) -> None:
+    def __init__(self, engine: AsyncEngine, deadline_seconds: float, unpooled: AsyncEngine | None = None) -> None:
         self._engine = engine
         self._deadline_seconds = deadline_seconds
-        self._apart = apart or engine
-        """For connections that are kept: they are none of the pool's."""
+        self._unpooled = unpooled or engine
+        """For long-lived connections, which are not taken from the pool."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """One transaction, committed at the end of the block and rolled back by an exception.
 
         Raises:
-            StorageUnavailable: Postgres is away, or the block did not end within the deadline.
+            StorageUnavailable: Postgres is unavailable, or the block did not end within the deadline.
         """
         try:
             async with asyncio.timeout(self._deadline_seconds), self._engine.begin() as connection:
@@ -47,28 +47,28 @@ class Database:
 
     @asynccontextmanager
     async def listening(
-        self, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
+        self, channel: str, on_notification: Callable[[str], None], lost: Callable[[], None]
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Calls `heard` with each payload that is notified on the channel, on a connection of its own.
+        """Calls `on_notification` with the payload of each notification on the channel, over a connection of its own.
 
         Args:
-            lost: called when the connection ends; a block that lasts asks for a sign of life now and then, too.
+            lost: called when the connection ends. A long-running block also calls the yielded check periodically.
 
         Yields:
-            what asks for one: it raises StorageUnavailable if there is none within the deadline.
+            a check of the connection, which raises StorageUnavailable if Postgres does not answer within the deadline.
 
         Raises:
-            StorageUnavailable: Postgres is away.
+            StorageUnavailable: Postgres is unavailable.
         """
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(self._deadline_seconds):
-                    connection = await self._apart.connect()
-                    # Nothing of it is worth a farewell that could hang.
+                    connection = await self._unpooled.connect()
+                    # Closing it gracefully could hang.
                     stack.push_async_callback(connection.close)
                     stack.push_async_callback(connection.invalidate)
                     driver: Any = (await connection.get_raw_connection()).driver_connection
-                    await driver.add_listener(channel, lambda *notified: heard(notified[-1]))
+                    await driver.add_listener(channel, lambda *notified: on_notification(notified[-1]))
                     driver.add_termination_listener(lambda _: lost())
             except _OUTAGES as error:
                 raise DatabaseUnavailable("the database does not answer") from error
@@ -83,10 +83,10 @@ class Database:
             yield check
 
     async def check(self) -> None:
-        """Asks for a sign of life.
+        """Checks that Postgres answers.
 
         Raises:
-            StorageUnavailable: there is none.
+            StorageUnavailable: it does not.
         """
         async with self.transaction() as connection:
             await connection.execute(text("SELECT 1"))
@@ -94,21 +94,21 @@ class Database:
 
 @asynccontextmanager
 async def open_database(settings: PersistenceSettings) -> AsyncIterator[Database]:
-    """A pool of connections for the block; none is made before the first transaction."""
+    """A pool of connections for the block; the first transaction opens the first of them."""
     engine = _engine(
         settings,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_deadline_seconds,
-        # A restarted Postgres leaves dead connections in the pool; the ping costs less than a failed session.
+        # A restart of Postgres leaves dead connections in the pool; a ping costs less than a failed session.
         pool_pre_ping=True,
     )
-    apart = _engine(settings, poolclass=NullPool)
+    unpooled = _engine(settings, poolclass=NullPool)
     try:
-        yield Database(engine, settings.database_deadline_seconds, apart)
+        yield Database(engine, settings.database_deadline_seconds, unpooled)
     finally:
         await engine.dispose()
-        await apart.dispose()
+        await unpooled.dispose()
 
 
 def _engine(settings: PersistenceSettings, **pool: Any) -> AsyncEngine:
@@ -117,7 +117,7 @@ def _engine(settings: PersistenceSettings, **pool: Any) -> AsyncEngine:
     return create_async_engine(
         settings.sqlalchemy_url,
         native_inet_types=False,
-        # An error shows its statement; the values in it, addresses among them, are not for the log.
+        # Errors show their statement; its values, which include addresses, must not be logged.
         hide_parameters=True,
         connect_args={
             "timeout": deadline,
@@ -126,7 +126,7 @@ def _engine(settings: PersistenceSettings, **pool: Any) -> AsyncEngine:
                 "application_name": f"dalston {settings.worker_id}"[:63],
                 "statement_timeout": milliseconds,
                 "idle_in_transaction_session_timeout": milliseconds,
-                # Short statements by index: compiling them costs more than running them.
+                # The statements are short and use indexes: compiling them costs more than running them.
                 "jit": "off",
             },
         },

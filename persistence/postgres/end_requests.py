@@ -1,5 +1,4 @@
-"""Which of the sessions that run here are to end: somebody asked for it, or the key that began them is not good any
-more."""
+"""Running sessions that must end: by request, or because the key that began them was revoked or has expired."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,24 +12,24 @@ from persistence.postgres.tables import api_keys, realtime_sessions
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is to end."""
+    """Sessions and keys that have ended from outside."""
 
     sessions: frozenset[UUID]
-    """Of which the end was requested."""
+    """The sessions whose end was requested."""
     keys: frozenset[UUID]
-    """That were revoked or have expired: all that was begun with them."""
+    """The keys that were revoked or have expired: every session begun with one of them must end."""
 
 
 class EndRequests:
-    """Raises StorageUnavailable while Postgres is away."""
+    """Reads requests to end sessions. All methods raise StorageUnavailable while Postgres is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def due(self, session_ids: Collection[UUID], key_ids: Collection[UUID]) -> Due:
-        """Those of the sessions and keys that are to end.
+        """The given sessions and keys that must end.
 
-        A key without a row has not ended: a row may be missing because a database lost its last seconds.
+        A key without a row has not ended: a failover of Postgres may have lost the row.
         """
         session, key = realtime_sessions.c, api_keys.c
         requested = select(session.id).where(session.id.in_(session_ids), session.end_requested_at.is_not(None))

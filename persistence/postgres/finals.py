@@ -1,4 +1,4 @@
-"""Finals on their way into the rows of their sessions."""
+"""Finals in `session_utterances`: writing them, and reading a row."""
 
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Integer, Text, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Double, Integer, RowMapping, Text, Uuid, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.transcript import Utterance
+from domain.transcript import TimedWord, Utterance
 
-_A_STATEMENT: Final = 1_000
+_BATCH: Final = 1_000
 
 _INSERT = text("""
     WITH new AS (
@@ -40,35 +40,49 @@ _INSERT = text("""
 
 @dataclass(frozen=True, slots=True)
 class NumberedUtterance:
-    """A final of a session in its place; the first has index 0."""
+    """A final of a session with its index; the first is 0."""
 
     session_id: UUID
     index: int
     utterance: Utterance
 
 
-def numbered(session_id: UUID, said: Sequence[Utterance]) -> Iterator[Sequence[NumberedUtterance]]:
-    """All finals of a session in their places, as many at a time as one statement takes."""
-    yield from batches(missing(session_id, said, ()))
+def final_of(row: RowMapping) -> NumberedUtterance:
+    """The final in a row of `session_utterances`."""
+    words = tuple(TimedWord(**word) for word in row["words"])
+    utterance = Utterance(
+        start=row["start"],
+        end=row["end"],
+        text=row["text"],
+        confidence=row["confidence"],
+        language=row["language"],
+        words=words,
+    )
+    return NumberedUtterance(row["session_id"], row["index"], utterance)
 
 
-def missing(session_id: UUID, said: Sequence[Utterance], there: Container[int]) -> list[NumberedUtterance]:
-    """The finals of a session whose places are not `there`."""
+def numbered(session_id: UUID, finals: Sequence[Utterance]) -> Iterator[Sequence[NumberedUtterance]]:
+    """All finals of a session with their indexes, in batches of one statement."""
+    yield from batches(missing(session_id, finals, ()))
+
+
+def missing(session_id: UUID, finals: Sequence[Utterance], known: Container[int]) -> list[NumberedUtterance]:
+    """The finals of a session whose indexes are not in `known`."""
     return [
-        NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(said) if index not in there
+        NumberedUtterance(session_id, index, utterance) for index, utterance in enumerate(finals) if index not in known
     ]
 
 
-def untold(session_id: UUID, stored: Sequence[Utterance], there: Mapping[int, Utterance]) -> list[NumberedUtterance]:
-    """The stored finals whose speech none of those that are `there` covers, in places that are free.
+def uncovered(session_id: UUID, stored: Sequence[Utterance], known: Mapping[int, Utterance]) -> list[NumberedUtterance]:
+    """The stored finals whose speech no final in `known` covers, at free indexes.
 
-    What both have is told by the time it was spoken at. A place is no sign: a transcript that was made of finals with a
-    gap has those behind the gap one place earlier. One that fits between none of those that are there is left out.
+    Finals are matched by their times. The index is no criterion: in a transcript that was written with a gap, the
+    finals after the gap have lower indexes. A final for which no index is free is left out.
     """
-    places = dict(sorted(there.items()))
+    places = dict(sorted(known.items()))
     found = []
     for utterance in stored:
-        if any(_is_same_speech(utterance, each) for each in there.values()):
+        if any(_is_same_speech(utterance, each) for each in known.values()):
             continue
         place = 1 + max((index for index, each in places.items() if each.start <= utterance.start), default=-1)
         if place not in places:
@@ -78,37 +92,37 @@ def untold(session_id: UUID, stored: Sequence[Utterance], there: Mapping[int, Ut
 
 
 def _is_same_speech(one: Utterance, other: Utterance) -> bool:
-    """Whether they have more than half of the shorter one's time in common."""
+    """Whether they overlap by more than half of the shorter one's duration."""
     common = min(one.end, other.end) - max(one.start, other.start)
     return common > 0.5 * min(one.end - one.start, other.end - other.start) or one.start == other.start
 
 
 def batches(finals: Sequence[NumberedUtterance]) -> Iterator[Sequence[NumberedUtterance]]:
-    """As many at a time as one statement takes."""
-    for at in range(0, len(finals), _A_STATEMENT):
-        yield finals[at : at + _A_STATEMENT]
+    """Batches of one statement."""
+    for at in range(0, len(finals), _BATCH):
+        yield finals[at : at + _BATCH]
 
 
 async def insert_finals(connection: AsyncConnection, worker_id: str, finals: Sequence[NumberedUtterance]) -> None:
-    """Writes finals of sessions of this process; one that is there already stays as it is."""
+    """Writes finals of sessions of this process; existing ones stay unchanged."""
     await connection.execute(_INSERT, _parameters(worker_id, finals))
 
 
 def _parameters(worker_id: str, utterances: Sequence[NumberedUtterance]) -> dict[str, object]:
-    said = [each.utterance for each in utterances]
+    finals = [each.utterance for each in utterances]
     return {
         "worker_id": worker_id,
         "ids": [each.session_id for each in utterances],
         "indexes": [each.index for each in utterances],
-        "starts": [each.start for each in said],
-        "ends": [each.end for each in said],
-        "texts": [_clean(each.text) for each in said],
-        "confidences": [each.confidence for each in said],
-        "languages": [each.language for each in said],
-        "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in said],
+        "starts": [each.start for each in finals],
+        "ends": [each.end for each in finals],
+        "texts": [_clean(each.text) for each in finals],
+        "confidences": [each.confidence for each in finals],
+        "languages": [each.language for each in finals],
+        "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in finals],
     }
 
 
 def _clean(spoken: str) -> str:
-    # The one character that Postgres has no place for.
+    # The one character that Postgres cannot store.
     return spoken.replace("\0", "")

@@ -1,13 +1,13 @@
-"""This process's sign of life in Postgres, and whether it may write.
+"""The lease with which this process proves that it is alive, and whether it may write.
 
-A process renews one row of its own. While that is fresh its sessions are its own. When it could not be renewed in time
-the process writes nothing, for another may have taken its sessions; its streams go on into the spool. The next renewal
-tells: the row is still there and all goes on, or somebody has removed it and has the sessions. Then the lease is lost
-for good, and the process ends its streams and itself. A row that is gone while nobody has taken a session was lost by
-Postgres, with the last transactions before a failover, and is written again.
+A process renews one row of its own, and owns its sessions while the lease is valid. A process whose lease could not be
+renewed in time writes nothing, because another may have taken its sessions; its streams continue into the spool. The
+next renewal decides. If the row exists, writing continues. If another process has deleted it and taken the sessions,
+the lease is lost for good: the process ends its streams and exits. If the row is missing and no session was taken,
+Postgres has lost it in a failover, and it is written again.
 
-Each renewal also reads the timeline of Postgres, which changes with every failover: what was confirmed on another one
-may be gone.
+Each renewal also reads the timeline of Postgres, which changes with every failover: what was committed on an earlier
+timeline may be lost.
 """
 
 import asyncio
@@ -33,11 +33,13 @@ log = get_logger(__name__)
 
 _RETRY_SECONDS: Final = 1.0
 
-_lost = Counter("dalston_leases_lost_total", "Times this process was taken for dead and gave its sessions up")
-_lapsed = Counter("dalston_leases_lapsed_total", "Times the lease ran out before it could be renewed, lost or not")
+_lost = Counter("dalston_leases_lost_total", "Times this process was considered dead and lost its sessions")
+_lapsed = Counter(
+    "dalston_leases_lapsed_total", "Times the lease expired before it could be renewed, whether or not it was lost"
+)
 _is_held = Gauge("dalston_lease_held", "1 while this process may write to its sessions")
 
-_failovers = Counter("dalston_database_failovers_total", "Times another timeline of Postgres has answered")
+_failovers = Counter("dalston_database_failovers_total", "Times Postgres answered on another timeline")
 
 _TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 
@@ -54,34 +56,34 @@ _RENEW = """
     UPDATE workers AS w SET lease_expires_at = now() + make_interval(secs => :seconds)
     FROM before WHERE w.id = before.id RETURNING before.lapsed, {timeline} AS timeline
 """
-# Another life of the same name keeps its row: it has the sessions.
+# Another process of the same worker id keeps its row: it owns the sessions.
 _REGISTER_AGAIN = text("""
     INSERT INTO workers (id, started_at, lease_expires_at)
     VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
     ON CONFLICT (id) DO NOTHING RETURNING id
 """)
-# Whoever takes a session writes its own name to it. One that runs here cannot be deleted unless somebody has taken and
-# ended it; one that has ended here can.
+# A process that takes a session writes its worker id to it. A session that runs here can only be deleted after another
+# process has taken and ended it; a session that has ended here can be deleted by its tenant.
 _TAKEN = text("""
     SELECT EXISTS (SELECT FROM realtime_sessions WHERE id = ANY(:own) AND worker_id <> :id)
         OR EXISTS (SELECT FROM deleted_sessions WHERE id = ANY(:running))
 """).bindparams(bindparam("own", type_=ARRAY(Uuid)), bindparam("running", type_=ARRAY(Uuid)))
 _END = text("UPDATE workers SET lease_expires_at = now() WHERE id = :id AND started_at = :started_at")
-_REMOVE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at")
+_DELETE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at")
 
 
 def clock() -> float:
-    """Seconds that also pass while the machine sleeps: the others' clocks go on."""
+    """A clock in seconds that also advances while the machine sleeps, as the clocks of other machines do."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 async def timeline_of(connection: AsyncConnection) -> str:
-    """The timeline of the Postgres that answers: eight hexadecimal digits, others after each failover."""
+    """The current timeline of Postgres: eight hexadecimal digits that change with each failover."""
     return str((await connection.execute(text(f"SELECT {_TIMELINE}"))).scalar_one())
 
 
 class Lease:
-    """One process's lease. `run` keeps it; `lost` is set once it is lost for good."""
+    """The lease of a process. `run` renews it; `lost` is set once it is lost for good."""
 
     def __init__(self, database: Database, worker_id: str, seconds: float, renewal_seconds: float) -> None:
         self._database = database
@@ -92,47 +94,47 @@ class Lease:
         self._held_since = 0.0
         self.lost = asyncio.Event()
         self._renew = text(_RENEW.format(timeline="NULL"))
-        self._is_unsure = False
+        self._is_unconfirmed = False
         self._is_timeline_due = False
         self.timeline: str | None = None
-        """Of the Postgres that answered the last renewal; None where it tells of none."""
+        """The timeline of Postgres at the last renewal; None where Postgres reports none."""
         self.running: Callable[[], Sequence[UUID]] | None = None
-        """The sessions that this process runs; without it a row that is gone is a lease that is lost."""
+        """Returns the sessions that this process runs; without it a missing row means a lost lease."""
         self.ended: Callable[[], Sequence[UUID]] = tuple
-        """Those that have ended here and are this process's to store."""
+        """Returns the sessions that have ended here and that this process has to store."""
         self.doubted: Callable[[], None] = lambda: None
-        """Called when Postgres may have lost what it had confirmed."""
+        """Called when Postgres may have lost committed rows."""
 
     @property
     def is_established(self) -> bool:
-        """Whether this process has held its lease without a break for longer than a lease lasts.
+        """Whether this process has held its lease without a break for longer than the duration of a lease.
 
-        Before that, a lease of another that ran out may mean no more than that Postgres was away for all of them.
+        Before that, an expired lease of another process may only mean that Postgres was unavailable to all of them.
         """
         return self.is_held and clock() - self._held_since > self._seconds
 
     @property
     def is_held(self) -> bool:
-        """Whether it is known that nobody has taken this process's sessions."""
+        """Whether it is certain that no other process has taken this process's sessions."""
         return not self.lost.is_set() and clock() < self._deadline
 
     def check(self) -> None:
-        """To be asked before every write.
+        """Must be called before every write.
 
         Raises:
-            LeaseLost: it is over for this process.
-            StorageUnavailable: the lease has run out; it may be renewed yet.
+            LeaseLost: the lease is lost for good.
+            StorageUnavailable: the lease has expired, and may still be renewed.
         """
         if self.lost.is_set():
             raise LeaseLost
         if not self.is_held:
-            raise DatabaseUnavailable("the lease of this server has run out and cannot be renewed now")
+            raise DatabaseUnavailable("the lease of this server has expired and cannot be renewed now")
 
     async def register(self) -> None:
         """Begins the lease.
 
         Raises:
-            StorageUnavailable: Postgres is away.
+            StorageUnavailable: Postgres is unavailable.
         """
         began = clock()
         async with self._database.transaction() as connection:
@@ -149,8 +151,8 @@ class Lease:
         except StorageUnavailable:
             self._is_timeline_due = True
         except DBAPIError:
-            # Some services that speak its language have none. Whether rows are as they were left tells as much, later.
-            log.warning("the database reports no timeline: a failover shows only in the rows that it has lost")
+            # Some Postgres-compatible services have none. A failover then shows later, in missing rows.
+            log.warning("the database reports no timeline: a failover shows only in lost rows")
             self._is_timeline_due = False
         else:
             self._renew = text(_RENEW.format(timeline=_TIMELINE))
@@ -160,17 +162,17 @@ class Lease:
         """Renews the lease, or finds that it is lost.
 
         Raises:
-            StorageUnavailable: Postgres is away.
+            StorageUnavailable: Postgres is unavailable.
         """
-        # Taken before the statement: Postgres counts from a later moment, so this deadline comes first.
+        # Read before the statement: Postgres counts from a later moment, so this deadline is the earlier one.
         began = clock()
         async with self._database.transaction() as connection:
             renewed = (await connection.execute(self._renew, self._parameters)).one_or_none()
-        if renewed is not None and self._is_unsure:
+        if renewed is not None and self._is_unconfirmed:
             if await self._is_taken():
                 self._lose()
                 return
-            self._is_unsure = False
+            self._is_unconfirmed = False
         if renewed is None:
             if not await self._register_again():
                 self._lose()
@@ -179,15 +181,15 @@ class Lease:
             self.doubted()
         elif renewed.lapsed or began > self._deadline:
             _lapsed.inc()
-            log.warning("the lease had run out and is renewed: nobody has taken the sessions")
+            log.warning("the lease had expired and is renewed: no session was taken")
             self._held_since = began
             self.doubted()
         elif renewed.timeline != self.timeline:
-            # The others' leases are as old as what was lost: they have the time of a lease to renew them.
+            # The other leases may be lost, too: their processes have the duration of a lease to renew them.
             self._held_since = began
         if renewed is not None and renewed.timeline != self.timeline:
             _failovers.inc()
-            log.warning("another database answers, after a failover: what was written is compared with what it has")
+            log.warning("the database has failed over: rows are compared with what was written")
             self.timeline = renewed.timeline
             self.doubted()
         self._deadline = began + self._seconds
@@ -195,30 +197,30 @@ class Lease:
         if self._is_timeline_due:
             await self._learn_timeline()
             if self.timeline is not None:
-                # A failover since the start would have gone unnoticed.
+                # A failover before the timeline was known would go unnoticed.
                 self.doubted()
 
     async def _register_again(self) -> bool:
-        """Writes a lease again whose row is gone, unless somebody has taken this process for dead; says whether."""
+        """Writes a missing row of the lease again, unless this process was considered dead; returns whether it did."""
         if self.running is None:
             return False
-        names = self._names_of_sessions()
+        parameters = self._session_parameters()
         async with self._database.transaction() as connection:
             if (await connection.execute(_REGISTER_AGAIN, self._parameters)).one_or_none() is None:
                 return False
-            if (await connection.execute(_TAKEN, names)).scalar_one():
-                await connection.execute(_REMOVE, self._parameters)
+            if (await connection.execute(_TAKEN, parameters)).scalar_one():
+                await connection.execute(_DELETE, self._parameters)
                 return False
-        # Whoever was about to take them has not seen this row.
-        self._is_unsure = True
+        # A process that is about to take them has not seen this row.
+        self._is_unconfirmed = True
         note_restored("workers", self._parameters["id"])
         return True
 
     async def _is_taken(self) -> bool:
         async with self._database.transaction() as connection:
-            return bool((await connection.execute(_TAKEN, self._names_of_sessions())).scalar_one())
+            return bool((await connection.execute(_TAKEN, self._session_parameters())).scalar_one())
 
-    def _names_of_sessions(self) -> dict[str, object]:
+    def _session_parameters(self) -> dict[str, object]:
         running = list(self.running()) if self.running is not None else []
         return {"id": self._parameters["id"], "running": running, "own": [*running, *self.ended()]}
 
@@ -236,26 +238,26 @@ class Lease:
                     log.warning("the lease cannot be renewed: the database does not answer")
                 is_failing = True
             except Exception:
-                # A database that answers with nonsense, such as a standby without our tables, may be replaced: without
-                # this task the process would never write again, nor find out that it was taken for dead.
+                # A database that answers with errors, such as a standby without our tables, may be replaced: without
+                # this task the process would never write again, nor learn that it was considered dead.
                 if not is_failing:
                     log.exception("the lease cannot be renewed")
                 is_failing = True
             _is_held.set(self.is_held)
 
     async def end(self, *, has_left_work: bool) -> None:
-        """Gives the lease back. What work is left is for others at once.
+        """Ends the lease, so that other processes take the remaining work at once.
 
         Raises:
-            StorageUnavailable: Postgres is away; the lease runs out by itself.
+            StorageUnavailable: Postgres is unavailable; the lease expires by itself.
         """
         self._deadline = 0.0
         _is_held.set(0)
         async with self._database.transaction() as connection:
-            await connection.execute(_END if has_left_work else _REMOVE, self._parameters)
+            await connection.execute(_END if has_left_work else _DELETE, self._parameters)
 
     def _lose(self) -> None:
         self.lost.set()
         _lost.inc()
         _is_held.set(0)
-        log.error("lease lost: this server was taken for dead and gives its sessions up")
+        log.error("lease lost: this server was considered dead and has lost its sessions")

@@ -1,8 +1,8 @@
-"""Rows that Postgres has lost: how a lost row is told from a deleted one, and how it is inserted again.
+"""Rows that Postgres has lost: distinguishing them from deleted ones, and inserting them again.
 
-A failover to an asynchronous standby loses the last transactions of the primary, whoever was told that they are
-committed. A running session cannot be deleted, and a delete leaves an entry in `deleted_sessions` that outlives the
-row, so a session with neither row nor entry was lost.
+A failover to an asynchronous standby loses the last committed transactions of the primary. A running session cannot be
+deleted, and a deletion leaves a tombstone in `deleted_sessions` that outlives the row, so a session with neither row
+nor tombstone was lost.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,18 +23,18 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-DELETES_KEPT_DAYS: Final = 400
-"""How long a delete is remembered. Whoever comes with a spool that is older finds nothing out and removes nothing."""
+TOMBSTONE_DAYS: Final = 400
+"""How long tombstones are kept. The fate of an older session without a row is unknown, and its spool is kept."""
 
 _SINCE: Final = UUID(int=0)
-"""Under this id stands since when deletes have been noted."""
+"""The row of this id states when the recording of tombstones began."""
 
-_restored = Counter("dalston_rows_restored_total", "Rows that Postgres had lost and that are written again", ["table"])
+_restored = Counter("dalston_rows_restored_total", "Rows that Postgres had lost and that were written again", ["table"])
 
 _t = realtime_sessions.c
 
 _FATE = text("""
-    SELECT s.id IS NOT NULL AS has_row, coalesce(s.deleted_at IS NULL, false) AS lives, d.id IS NOT NULL AS is_deleted,
+    SELECT s.id IS NOT NULL AS has_row, coalesce(s.deleted_at IS NULL, false) AS exists, d.id IS NOT NULL AS is_deleted,
         CAST(:created_at AS timestamptz) < greatest(
             (SELECT deleted_at FROM deleted_sessions WHERE id = :since), now() - make_interval(days => :days)
         ) AS is_old
@@ -46,13 +46,13 @@ _RESTORE_TENANT = text("""
     SELECT :id, CAST(:name AS text) WHERE NOT EXISTS (SELECT FROM tenants WHERE id = :id)
     ON CONFLICT DO NOTHING RETURNING id
 """).bindparams(bindparam("id", type_=Uuid))
-# The session that it continues may be lost, too, or may have been continued by another since. The second statement sees
-# what was committed before the lock of the first was had.
+# The session that it continues may be lost, too, or another session may continue it now. The second statement sees what
+# was committed before the first acquired its lock.
 _LOCK_PREVIOUS = text("SELECT id FROM realtime_sessions WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 _IS_CONTINUED = text("""
     SELECT EXISTS (SELECT FROM realtime_sessions WHERE previous_session_id = :id AND deleted_at IS NULL)
 """)
-_LOOK = text("""
+_ROW_STATES = text("""
     SELECT wanted.id, s.id IS NULL AS is_missing, coalesce(s.worker_id = :worker_id, false) AS is_own,
         s.deleted_at IS NULL AND (s.status = 'active' OR (s.store_audio AND s.audio_uri IS NULL)
             OR (s.store_transcript AND s.transcript_uri IS NULL)) IS TRUE AS is_unstored,
@@ -60,7 +60,7 @@ _LOOK = text("""
         (SELECT count(*) FROM session_utterances AS u WHERE u.session_id = wanted.id) AS utterances
     FROM unnest(:ids) AS wanted(id) LEFT JOIN realtime_sessions AS s ON s.id = wanted.id
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
-_FORGET = text("""
+_DELETE_OLD_TOMBSTONES = text("""
     DELETE FROM deleted_sessions WHERE id IN (
         SELECT id FROM deleted_sessions
         WHERE deleted_at < now() - make_interval(days => :days) AND id <> :since LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -69,48 +69,48 @@ _FORGET = text("""
 
 
 class Fate(Enum):
-    """What became of a session's row."""
+    """The fate of a session's row."""
 
-    LIVES = "it is there"
-    DELETED = "its tenant has deleted the session"
-    LOST = "it is gone, and nobody has deleted the session"
-    UNKNOWN = "it is gone, and the session is older than what is remembered of deletes"
+    EXISTS = "the row exists"
+    DELETED = "the tenant has deleted the session"
+    LOST = "the row is missing, and the session was not deleted"
+    UNKNOWN = "the row is missing, and the session is older than the oldest tombstone"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What Postgres has of a session."""
+class RowState:
+    """The state of a session in Postgres."""
 
     id: UUID
     is_missing: bool
     is_own: bool
-    """Whether the row is of the process that asks."""
+    """Whether the asking process owns it."""
     is_unstored: bool
-    """Whether it runs, or its objects are not in its row."""
+    """Whether it is active, or its row lacks the URI of an object."""
     has_tails: bool
-    """Whether its tail objects are still to be removed, by its row."""
+    """Whether its tail objects still have to be deleted, by its row."""
     utterances: int
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was inserted again."""
+    """The rows that were inserted again."""
 
     tenants: frozenset[UUID]
     sessions: frozenset[UUID]
 
 
 async def fate(connection: AsyncConnection, session_id: UUID) -> Fate:
-    """What became of a session's row, whoever owns it."""
-    names = {
+    """The fate of a session's row, whichever process owns it."""
+    parameters = {
         "id": session_id,
         "since": _SINCE,
-        "days": DELETES_KEPT_DAYS,
+        "days": TOMBSTONE_DAYS,
         "created_at": created_at(session_id),
     }
-    found = (await connection.execute(_FATE, names)).one()
+    found = (await connection.execute(_FATE, parameters)).one()
     if found.has_row:
-        return Fate.LIVES if found.lives else Fate.DELETED
+        return Fate.EXISTS if found.exists else Fate.DELETED
     if found.is_deleted:
         return Fate.DELETED
     return Fate.UNKNOWN if found.is_old else Fate.LOST
@@ -122,17 +122,17 @@ async def deleted_among(connection: AsyncConnection, session_ids: Iterable[UUID]
     return frozenset((await connection.execute(query)).scalars())
 
 
-async def look(connection: AsyncConnection, worker_id: str, session_ids: Sequence[UUID]) -> list[Kept]:
-    """What there is of these sessions."""
-    found = await connection.execute(_LOOK, {"ids": list(session_ids), "worker_id": worker_id})
-    return [Kept(**row) for row in found.mappings()]
+async def row_states(connection: AsyncConnection, worker_id: str, session_ids: Sequence[UUID]) -> list[RowState]:
+    """The states of these sessions in Postgres."""
+    found = await connection.execute(_ROW_STATES, {"ids": list(session_ids), "worker_id": worker_id})
+    return [RowState(**row) for row in found.mappings()]
 
 
 async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[SessionStart]) -> Restored:
-    """Inserts rows again that were lost, as active sessions of this process; they come in the order of their starts.
+    """Inserts lost rows again, as active sessions of this process; `starts` is in the order of their starts.
 
-    Nothing happens for one that is there or was deleted. Its tenant is made again if that is lost, too: the operator
-    gives it its name back. Figures, finals and parts are to follow.
+    Rows that exist or were deleted are skipped. A tenant that is lost, too, is made again with a generated name, which
+    the operator corrects. The caller writes progress, finals and parts afterwards.
     """
     deleted = await deleted_among(connection, (start.id for start in starts))
     tenants: set[UUID] = set()
@@ -147,19 +147,18 @@ async def restore(connection: AsyncConnection, worker_id: str, starts: Sequence[
 
 
 def note_restored(table: str, owner: object, count: int = 1) -> None:
-    """Counts and logs rows that were restored, once they are committed: the database loses what it says it has, and a
-    person is to know.
+    """Counts and logs restored rows, once they are committed: the operator must know that the database loses rows.
 
     Args:
-        owner: the session or the tenant that they are of.
+        owner: the session or the tenant of the rows.
     """
     _restored.labels(table).inc(count)
-    log.error("the database had lost rows: they are written again", table=table, owner=str(owner), count=count)
+    log.error("the database had lost rows, which were written again", table=table, owner=str(owner), count=count)
 
 
-async def forget_deletes(connection: AsyncConnection, limit: int) -> None:
-    """Forgets deletes that are older than what is promised to be remembered."""
-    await connection.execute(_FORGET, {"days": DELETES_KEPT_DAYS, "since": _SINCE, "limit": limit})
+async def delete_old_tombstones(connection: AsyncConnection, limit: int) -> None:
+    """Deletes tombstones that are older than TOMBSTONE_DAYS."""
+    await connection.execute(_DELETE_OLD_TOMBSTONES, {"days": TOMBSTONE_DAYS, "since": _SINCE, "limit": limit})
 
 
 async def _restore_one(connection: AsyncConnection, worker_id: str, start: SessionStart) -> Sequence[UUID]:
@@ -171,7 +170,7 @@ async def _restore_one(connection: AsyncConnection, worker_id: str, start: Sessi
 
 
 async def _may_continue(connection: AsyncConnection, previous: UUID) -> bool:
-    """Whether the session is there and no other continues it; none does until the transaction ends."""
+    """Whether the session exists and no other continues it; this holds until the transaction ends."""
     if (await connection.execute(_LOCK_PREVIOUS, {"id": previous})).one_or_none() is None:
         return False
     return not (await connection.execute(_IS_CONTINUED, {"id": previous})).scalar_one()

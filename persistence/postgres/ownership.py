@@ -1,7 +1,7 @@
-"""Whose session is whose: how sessions pass from processes that are gone to one that lives.
+"""The owners of sessions, and how sessions pass from dead processes to living ones.
 
-A session belongs to the process that its row names. It passes in two ways: a start that finds the spool of a dead
-process takes what is in it, and a reaper takes what nobody came back for in time.
+A session belongs to the process that its row names. A starting process that finds the spool of a dead one adopts its
+sessions; a reaper takes the sessions that no process has adopted in time.
 """
 
 import math
@@ -12,13 +12,16 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
 
-from domain.session import EndReason, SessionStatus
+from domain.session import EndReason
 from persistence.postgres.database import Database
 from persistence.postgres.lease import clock, timeline_of
-from persistence.postgres.lost_rows import deleted_among, forget_deletes
+from persistence.postgres.lost_rows import delete_old_tombstones, deleted_among
+from persistence.postgres.stored_session import STORED_SESSION_COLUMNS, stored_session
 from persistence.postgres.tables import UNFINISHED, realtime_sessions
+from persistence.session_values import StoredSession
 
-# What is in no spool is left to the reaper, at once. What is stored stays as it is: its spool may have more.
+# Sessions that are in no spool are due for the reaper at once. Stored sessions stay as they are: their spool may hold
+# more.
 _ADOPT = text(f"""
     WITH gone AS (DELETE FROM workers WHERE id = ANY(:homes) AND id <> :worker_id)
     UPDATE realtime_sessions AS s SET
@@ -38,8 +41,8 @@ _ADOPT = text(f"""
 """).bindparams(bindparam("homes", type_=ARRAY(Text)), bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
 
-# Only a process that is alive itself buries another. Whoever of the two locks the row first, the other sees it: a
-# renewal that waits for this finds no row, and a row that is being renewed is skipped.
+# Only a process with a valid lease deletes the expired lease of another. A renewal that waits for this statement finds
+# no row; a row that is being renewed is skipped.
 _DELETE_EXPIRED = text("""
     DELETE FROM workers WHERE id IN (
         SELECT id FROM workers
@@ -49,9 +52,9 @@ _DELETE_EXPIRED = text("""
     ) RETURNING id
 """)
 
-_LAPSED = text("SELECT EXISTS (SELECT FROM workers WHERE lease_expires_at < now() AND id <> :worker_id)")
+_HAS_EXPIRED = text("SELECT EXISTS (SELECT FROM workers WHERE lease_expires_at < now() AND id <> :worker_id)")
 
-# Not what is this process's own: it lives.
+# Sessions of this process are excluded: it is alive.
 _WITHOUT_LEASE = text(f"""
     SELECT DISTINCT s.worker_id FROM realtime_sessions AS s
     WHERE ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
@@ -65,7 +68,7 @@ _FIND_LOST = text(f"""
     LIMIT :limit FOR UPDATE SKIP LOCKED
 """).bindparams(bindparam("owners", type_=ARRAY(Text)))  # noqa: S608 - no input
 
-# A statement of its own: it sees what was committed before the locks were had, above all the row of a new owner.
+# A separate statement sees what was committed before the locks were acquired, above all the lease of a new owner.
 _TAKE_LOST = text(f"""
     UPDATE realtime_sessions AS s SET
         worker_id = :worker_id,
@@ -77,15 +80,15 @@ _TAKE_LOST = text(f"""
     RETURNING id
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
-# What this process has the spool of is not ended without it.
+# A session whose spool this process has is not ended without the spool.
 _DUE = text(f"""
     SELECT id FROM realtime_sessions
     WHERE worker_id = :worker_id AND recover_after <= now() AND ({UNFINISHED}) AND NOT (id = ANY(:spooled))
     ORDER BY recover_after LIMIT :limit
 """).bindparams(bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
-# Of those who come at once the first finds the owner that it saw. `recover_after` says on a stored session that its
-# spool is being added to it, until the row tells of the result.
+# Of several processes that reclaim at the same time, only the first finds the owner that it saw. `recover_after` of a
+# stored session means that its spool is being added to it, until the result is in the row.
 _RECLAIM = text(f"""
     UPDATE realtime_sessions SET worker_id = :worker_id, recover_after = now()
     WHERE id = :id AND worker_id = :owner AND deleted_at IS NULL AND NOT ({UNFINISHED}) RETURNING id
@@ -101,59 +104,19 @@ _DEFER = text(f"""
     WHERE id = :id AND worker_id = :worker_id AND ({UNFINISHED})
 """)  # noqa: S608 - no input
 
-_DELETED = text(f"""
+_UNFINISHED_DELETIONS = text(f"""
     SELECT id FROM realtime_sessions
     WHERE deleted_at < now() - make_interval(secs => :age_seconds) AND NOT ({UNFINISHED})
     ORDER BY deleted_at LIMIT :limit
 """)  # noqa: S608 - no input
 
 
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """A session as its row has it, for those who end it in the place of its process."""
-
-    id: UUID
-    worker_id: str
-    status: SessionStatus
-    language: str
-    encoding: str
-    sample_rate: int
-    channels: int
-    store_audio: bool
-    store_transcript: bool
-    audio_uri: str | None
-    transcript_uri: str | None
-    audio_duration_seconds: float
-    utterance_count: int
-    has_tails: bool
-    stored_bytes: int
-    recover_after: datetime | None
-    is_deleted: bool
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether it has ended and its objects are there; its tail objects may be, too."""
-        has_audio = not self.store_audio or self.audio_uri is not None
-        return self.status != "active" and has_audio and (not self.store_transcript or self.transcript_uri is not None)
-
-    @property
-    def is_unfinished(self) -> bool:
-        """Whether its owner has still to do something for it."""
-        return self.has_tails or not self.is_stored
-
-    @property
-    def is_reclaimed(self) -> bool:
-        """Whether somebody has begun to add a spool to it and not said that it is done."""
-        return not self.is_unfinished and self.recover_after is not None
-
-
 _t = realtime_sessions.c
-_REMAINS = [_t[name] for name in Remains.__slots__ if name != "is_deleted"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """Processes that were found dead, and the sessions taken from them."""
+    """Processes that were considered dead, and the sessions taken from them."""
 
     workers: tuple[str, ...]
     sessions: frozenset[UUID]
@@ -165,11 +128,11 @@ class Rowless:
 
     deleted: frozenset[UUID]
     unexplained: frozenset[UUID]
-    """Nobody has deleted them, as far as is remembered."""
+    """There is no tombstone for them."""
 
 
 class Ownership:
-    """Takes sessions over for one process. All methods raise StorageUnavailable while Postgres is away."""
+    """Takes sessions over for one process. All methods raise StorageUnavailable while Postgres is unavailable."""
 
     def __init__(self, database: Database, worker_id: str, check: Callable[[], None] = lambda: None) -> None:
         self._database = database
@@ -177,11 +140,11 @@ class Ownership:
         self._check = check
         self._spooled: set[UUID] = set()
         self._recovering: set[UUID] = set()
-        # Since when, by this process's clock, owners of unfinished sessions have been seen without a lease.
+        # When each owner of unfinished sessions was first seen without a lease, by this process's clock.
         self._without_lease: dict[str, float] = {}
 
     def is_recovering(self, session_id: UUID) -> bool:
-        """Whether this process has begun to end a session without its spool, and has not put that off."""
+        """Whether this process is ending a session without its spool."""
         return session_id in self._recovering
 
     async def adopt(
@@ -189,15 +152,15 @@ class Ownership:
     ) -> frozenset[UUID]:
         """Takes over the unfinished sessions of processes that are known to be dead, in one statement.
 
-        Active ones get `ending`. Those in `spooled` are for the caller to finish, also when a reaper has taken them but
-        not begun to recover them; this process's reaper leaves them alone from here on. The rest is left to it.
+        Active sessions end with `end_reason`. The caller finishes those in `spooled`, also the ones that a reaper has
+        taken but not begun to recover; this process's reaper skips them from now on. The others are left to the reaper.
 
         Args:
             homes: worker ids whose spool directory the caller has locked; its own may be among them.
             spooled: sessions whose spool the caller has.
 
         Returns:
-            the sessions taken.
+            the sessions that were taken.
         """
         self._check()
         self._spooled.update(spooled)
@@ -219,18 +182,19 @@ class Ownership:
         end_reason: EndReason,
         ended_at: datetime,
         *,
-        patience_seconds: float = 0.0,
+        lost_lease_wait_seconds: float = 0.0,
         timeline: str | None = None,
     ) -> Reaped:
-        """Takes the unfinished sessions of processes whose lease ran out, and of those that have none.
+        """Takes the unfinished sessions of processes whose lease has expired or is missing.
 
-        From here on nothing that such a process writes has an effect. Active sessions get `ending` at once; their audio
-        is recovered after the grace, for a restarted process may come back with a spool that has more.
+        Nothing that such a process writes has an effect afterwards. Active sessions end with `end_reason` at once;
+        their audio is recovered after the grace period, because a restarted process may return with a fuller spool.
 
         Args:
-            patience_seconds: how long one that nobody has buried, and that has no lease, may have lost it to a failover
-                of Postgres: if it lives it renews it.
-            timeline: where this process has renewed its own lease; elsewhere, the others have not had the time to.
+            lost_lease_wait_seconds: a process without a lease may have lost it to a failover of Postgres, and renews it
+                within this time if it is alive.
+            timeline: the timeline of Postgres on which this process has renewed its own lease. On another one the other
+                processes have not had time to renew theirs, and nothing is taken.
         """
         self._check()
         parameters = {
@@ -245,7 +209,7 @@ class Ownership:
                 return Reaped((), frozenset())
             workers = (await connection.execute(_DELETE_EXPIRED, {"worker_id": self._worker_id})).scalars().all()
             without = (await connection.execute(_WITHOUT_LEASE, {"worker_id": self._worker_id})).scalars()
-            owners = self._given_up(frozenset(without), frozenset(workers), patience_seconds)
+            owners = self._dead_owners(frozenset(without), frozenset(workers), lost_lease_wait_seconds)
             lost: list[UUID] = []
             if owners:
                 lost = list((await connection.execute(_FIND_LOST, {"limit": limit, "owners": owners})).scalars())
@@ -254,30 +218,32 @@ class Ownership:
             taken = (await connection.execute(_TAKE_LOST, {**parameters, "ids": lost})).scalars()
             return Reaped(tuple(workers), frozenset(taken))
 
-    def _given_up(self, without: frozenset[str], expired: frozenset[str], patience_seconds: float) -> list[str]:
-        """Which of the processes without a lease are dead: those buried here, and those that have none for long."""
+    def _dead_owners(
+        self, without: frozenset[str], expired: frozenset[str], lost_lease_wait_seconds: float
+    ) -> list[str]:
+        """The dead processes among those without a lease: with a lease that expired, or without any for long enough."""
         now = clock()
         since = dict.fromkeys(expired, -math.inf) | self._without_lease
         self._without_lease = {owner: since.get(owner, now) for owner in without}
-        return [owner for owner, at in self._without_lease.items() if now - at >= patience_seconds]
+        return [owner for owner, at in self._without_lease.items() if now - at >= lost_lease_wait_seconds]
 
-    async def has_lapsed(self) -> bool:
-        """Whether another process's lease has run out or is gone; after an outage of Postgres neither is a sign of
-        death."""
+    async def has_expired(self) -> bool:
+        """Whether a lease of another process has expired or is missing. After an outage of Postgres neither means that
+        the process is dead."""
         async with self._database.transaction() as connection:
             names = {"worker_id": self._worker_id}
-            if (await connection.execute(_LAPSED, names)).scalar_one():
+            if (await connection.execute(_HAS_EXPIRED, names)).scalar_one():
                 return True
             return (await connection.execute(_WITHOUT_LEASE, names)).first() is not None
 
     async def due(self, limit: int) -> list[UUID]:
-        """Sessions taken by this process whose grace is over."""
+        """Sessions taken by this process whose grace period is over."""
         async with self._database.transaction() as connection:
             parameters = {"worker_id": self._worker_id, "limit": limit, "spooled": list(self._spooled)}
             return list((await connection.execute(_DUE, parameters)).scalars())
 
     async def begin_recovery(self, session_id: UUID) -> bool:
-        """From here on no spool claims the session back; says whether none has."""
+        """Prevents the session from being reclaimed with its spool; returns False if it already was."""
         self._check()
         if session_id in self._spooled:
             return False
@@ -290,11 +256,11 @@ class Ownership:
         return has_begun
 
     def end_recovery(self, session_id: UUID) -> None:
-        """A session's recovery has ended, or was taken from this process."""
+        """Notes that the recovery of a session has ended, or was taken over by another process."""
         self._recovering.discard(session_id)
 
     async def reclaim(self, session_id: UUID, owner: str) -> bool:
-        """Takes a stored session to add its spool to it, from the owner that was seen; says whether it was still so.
+        """Takes a stored session from `owner` to add its spool to it; returns whether `owner` still owned it.
 
         A session that is deleted, or not stored, is never taken.
         """
@@ -304,38 +270,42 @@ class Ownership:
             return (await connection.execute(_RECLAIM, parameters)).one_or_none() is not None
 
     async def defer_recovery(self, session_id: UUID, seconds: float) -> None:
-        """Leaves a session whose recovery failed for later."""
+        """Postpones the recovery of a session, after it failed."""
         self._check()
         async with self._database.transaction() as connection:
             await connection.execute(_DEFER, {"worker_id": self._worker_id, "id": session_id, "seconds": seconds})
         self._recovering.discard(session_id)
 
-    async def remains(self, session_id: UUID) -> Remains | None:
-        """A session of this process as its row has it, None if it is not there or not its own."""
-        session = await self.session(session_id)
+    async def read_own(self, session_id: UUID) -> StoredSession | None:
+        """The row of a session of this process; None if there is none, or another process owns the session."""
+        session = await self.read(session_id)
         return session if session is not None and session.worker_id == self._worker_id else None
 
-    async def session(self, session_id: UUID) -> Remains | None:
-        """A session as its row has it, whoever owns it; None if it is not there."""
-        query = select(*_REMAINS, _t.deleted_at.is_not(None).label("is_deleted")).where(_t.id == session_id)
+    async def read(self, session_id: UUID) -> StoredSession | None:
+        """The row of a session, whichever process owns it; None if there is none."""
+        query = select(*STORED_SESSION_COLUMNS).where(_t.id == session_id)
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-        return None if row is None else Remains(**{str(name): value for name, value in row.items()})
+        return None if row is None else stored_session(row)
 
-    async def half_deleted(self, age_seconds: float, limit: int) -> list[UUID]:
-        """Sessions whose delete began so long ago and did not end, and that no process works on."""
+    async def unfinished_deletions(self, age_seconds: float, limit: int) -> list[UUID]:
+        """Sessions that were soft-deleted longer ago than this, whose row still exists and that no process works on."""
         async with self._database.transaction() as connection:
-            return list((await connection.execute(_DELETED, {"age_seconds": age_seconds, "limit": limit})).scalars())
+            return list(
+                (
+                    await connection.execute(_UNFINISHED_DELETIONS, {"age_seconds": age_seconds, "limit": limit})
+                ).scalars()
+            )
 
     async def without_row(self, session_ids: Sequence[UUID]) -> Rowless:
-        """Which of these sessions have no row, and why."""
+        """The sessions among these that have no row, and whether they were deleted."""
         query = select(_t.id).where(_t.id.in_(list(session_ids)))
         async with self._database.transaction() as connection:
             rowless = frozenset(session_ids) - frozenset((await connection.execute(query)).scalars())
             deleted = await deleted_among(connection, rowless) if rowless else frozenset()
         return Rowless(deleted, rowless - deleted)
 
-    async def forget_deletes(self, limit: int) -> None:
-        """Forgets deletes of long ago."""
+    async def delete_old_tombstones(self, limit: int) -> None:
+        """Deletes old tombstones."""
         async with self._database.transaction() as connection:
-            await forget_deletes(connection, limit)
+            await delete_old_tombstones(connection, limit)

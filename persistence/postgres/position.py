@@ -1,11 +1,11 @@
-"""Where a reader of changes stands: what was committed when it last looked, as Postgres itself counts it.
+"""The position of a reader of changes: a snapshot of the committed transactions of Postgres.
 
-Transactions commit in another order than their numbers, and what is committed late has an early one. So a place is not
-a number but a snapshot: every transaction below `xmin` was over, none from `xmax` on, and of those between the ones in
-`running` were not. What a snapshot has not seen is exactly what is new.
+Transactions do not commit in the order of their ids. A position is therefore a snapshot and not an id: every
+transaction below `xmin` had ended, none from `xmax` on, and of those in between all but the ones in `running`. The new
+changes are exactly those of transactions that the snapshot has not seen.
 
-As text it is opaque to the client. A checksum tells one of ours, for this tenant and this filter, from any other; it is
-no signature, for a forged one only leaves changes of the caller's own sessions out.
+The encoded text is opaque to the client. A checksum rejects positions of other services, tenants and filters. It is not
+a signature: a forged position only leaves out changes of the caller's own sessions.
 """
 
 import base64
@@ -21,34 +21,35 @@ _HEAD: Final = struct.Struct(">BQQQ")
 _CHECKSUM: Final = struct.Struct(">I")
 _VERSION: Final = 1
 _MOST_RUNNING: Final = 64
-"""With more than so many, all from `xmin` on count as unseen, which tells some changes twice: a token stays short."""
+"""With more running transactions, all from `xmin` on count as unseen. Some changes are then reported twice, but the
+token stays short."""
 _MOST_CHARACTERS: Final = 1_000
 _LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A snapshot, and when it was taken."""
+    """A snapshot, and the time at which it was taken."""
 
     at: int
-    """Seconds of Unix time, by the clock of Postgres."""
+    """Unix time in seconds, by the clock of Postgres."""
     xmin: int
     xmax: int
     running: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, snapshot: str, at: float) -> "Position":
-        """Reads what Postgres writes: `xmin:xmax:xid,xid,...`."""
+        """Parses the text form of Postgres: `xmin:xmax:xid,xid,...`."""
         xmin, xmax, running = snapshot.split(":")
         return cls(int(at), int(xmin), int(xmax), tuple(int(xid) for xid in running.split(",") if xid))
 
     @property
     def snapshot(self) -> str:
-        """As Postgres reads it."""
+        """The text form of Postgres."""
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.running))}"
 
     def has_seen(self, xid: int) -> bool:
-        """Whether the transaction was committed by then, or is over."""
+        """Whether the transaction had ended when the snapshot was taken."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
     def encode(self, tenant_id: UUID, status: str | None) -> str:
@@ -61,7 +62,7 @@ class Position:
 
     @classmethod
     def decode(cls, token: str, tenant_id: UUID, status: str | None) -> "Position | None":
-        """Reads what `encode` wrote; None if it did not, or for another tenant or status."""
+        """Parses what `encode` wrote for this tenant and status; None for anything else."""
         if len(token) > _MOST_CHARACTERS:
             return None
         try:
@@ -77,7 +78,7 @@ class Position:
         if not (0 < xmin <= xmax <= _LARGEST and all(xmin <= xid < xmax for xid in running)):
             return None
         if any(earlier >= later for earlier, later in itertools.pairwise(running)):
-            return None  # Postgres writes them in their order, and reads no others
+            return None  # Postgres accepts them in ascending order only
         return cls(at, xmin, xmax, running)
 
 

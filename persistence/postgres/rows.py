@@ -1,6 +1,6 @@
-"""The statements of a process that runs sessions. Each names the owner, so that a late one changes nothing.
+"""The statements of a process that runs sessions.
 
-None of them takes a session by its figures only: whoever was taken for dead finds 0 rows, whatever it writes.
+Each statement names the owner: a process that was considered dead, and has lost its sessions, changes no row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +29,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.tenancy import Caller
-from domain.transcript import TimedWord, Utterance
+from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
 from persistence.postgres.database import Database
-from persistence.postgres.finals import NumberedUtterance, insert_finals
-from persistence.postgres.lost_rows import Fate, Kept
+from persistence.postgres.finals import NumberedUtterance, final_of, insert_finals
+from persistence.postgres.lost_rows import Fate, RowState
 from persistence.postgres.storage_usage import StorageUsage
 from persistence.postgres.tables import realtime_sessions, session_parts, session_utterances
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
@@ -42,7 +42,7 @@ from persistence.session_values import Conclusion, Progress, SessionStart, Store
 _t = realtime_sessions.c
 
 _RESTORED_AT_ONCE: Final = 100
-"""Sessions that are inserted again in one transaction: each takes two or three statements."""
+"""Sessions that one transaction inserts again: each takes two or three statements."""
 
 _PROGRESS = text("""
     UPDATE realtime_sessions AS s
@@ -65,13 +65,13 @@ _PROGRESS = text("""
     bindparam("processed", type_=ARRAY(Double)),
 )
 
-# Many rows are locked in one order, whoever writes them: figures and parts are written on two connections.
+# Rows are always locked in the same order, because progress and parts are written over two connections.
 _LOCK = text("""
     SELECT id, audio_duration_seconds FROM realtime_sessions
     WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
-# The row is locked before its parts are written: whoever takes the session over waits, and then sees them all.
+# The row is locked before its parts are written: a process that takes the session over waits, and then sees them all.
 _PARTS = text("""
     WITH new AS (
         SELECT * FROM unnest(:ids, :uploads, :numbers, :etags, :sizes) AS n(id, upload_id, number, etag, size)
@@ -97,21 +97,21 @@ _PARTS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What Postgres knows of a session's multipart upload."""
+    """A session's multipart upload, as Postgres has it."""
 
     upload_id: str | None
-    """None before the first part."""
+    """None before the first part is stored."""
     parts: tuple[StoredPart, ...]
-    """In the order of their numbers; there may be gaps, above all part 1."""
+    """In the order of their numbers; some may be missing, above all part 1."""
     is_stored: bool = False
-    """Whether the object is there and in the row: the upload is over, and its parts are forgotten."""
+    """Whether the upload is complete and its object is in the row; its parts are deleted then."""
 
 
 class SessionRows:
     """Writes the rows of one process's sessions.
 
-    All methods raise StorageUnavailable while Postgres is away, and what `check` raises: it is asked before each write
-    whether this process may write at all.
+    All methods raise StorageUnavailable while Postgres is unavailable. Each write first calls `check`, which raises if
+    this process may not write.
     """
 
     def __init__(self, database: Database, worker_id: str, check: Callable[[], None] = lambda: None) -> None:
@@ -121,26 +121,26 @@ class SessionRows:
         self._usage = StorageUsage()
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
-        """Creates rows; one that is there already stays as it is."""
+        """Inserts rows; existing ones stay unchanged."""
         self._check()
         statement = insert(realtime_sessions).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(start) for start in starts])
 
     async def admit(self, start: SessionStart, caller: Caller | None) -> None:
-        """Creates the row of a session if its caller may begin it, and links it to the one that it continues.
+        """Inserts the row of a session if its caller may begin it, and links it to the session that it continues.
 
-        A token that it begins with is spent. Begins of one tenant stand in line, on all servers, so two at once cannot
-        both take the last place; sessions of a server that is dead count until its lease has run out. The session that
-        is continued does not count, though its last words may take a while. One that was to continue the same one, and
-        has ended without having received anything, continues it no longer.
+        The caller's token is spent. Admissions of one tenant are serialised across all servers, so that two at the same
+        time cannot both take the last place; sessions of a dead server count until its lease has expired. The session
+        that is continued does not count, although its last finals may still be in progress. A session that continued
+        the same one, and has ended without having received audio, is unlinked from it.
 
         Raises:
-            TooManySessions: the tenant runs as many as it may.
-            TokenSpent: the token has begun another session meanwhile, or ran out.
-            StorageQuotaExceeded: it is to store something, and the tenant stores as much as it may.
-            SessionNotFound: the tenant has not the session to continue.
-            SessionResumed: another continues it.
+            TooManySessions: the tenant runs as many sessions as it may.
+            TokenSpent: the token has begun another session, or has expired.
+            StorageQuotaExceeded: the session is to be stored, and the tenant has used up its storage.
+            SessionNotFound: the tenant does not have the session to continue.
+            SessionResumed: another session continues it.
         """
         self._check()
         async with self._database.transaction() as connection:
@@ -158,10 +158,10 @@ class SessionRows:
             await self._usage.refuse_too_much(connection, start.tenant_id, limit, continues=continues)
 
     async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
-        """Whether `admit` would let the caller in now, if one session did not run; takes nothing.
+        """Checks whether `admit` would admit the caller now if `instead_of` had ended. Nothing is spent or taken.
 
         Raises:
-            TooManySessions, TokenSpent: it would not.
+            TooManySessions, TokenSpent: as `admit` would raise.
         """
         if caller.limits.max_sessions is None and caller.token_hash is None:
             return
@@ -169,25 +169,25 @@ class SessionRows:
             await admission.refuse(connection, caller, instead_of)
 
     async def write(
-        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+        self, progress: Mapping[UUID, Progress], finals: Sequence[NumberedUtterance] = ()
     ) -> dict[UUID, float]:
-        """Writes the figures of many running sessions and their new finals, a statement each, in one transaction.
+        """Writes the progress of many running sessions and their new finals, one statement each, in one transaction.
 
-        A final that is there already stays as it is. Nothing is written of a session that is not this process's, or
-        whose row is gone.
+        Existing finals stay unchanged. Nothing is written for a session that another process owns, or whose row is
+        missing.
 
         Returns:
-            the sessions that are this process's, and how many seconds of audio their rows told of before.
+            the sessions that this process owns, with the seconds of audio in their rows before the write.
         """
         self._check()
-        if not progress and not said:
+        if not progress and not finals:
             return {}
         async with self._database.transaction() as connection:
-            before = await self._lock(connection, [*progress, *(each.session_id for each in said)])
+            before = await self._lock(connection, [*progress, *(each.session_id for each in finals)])
             if progress:
                 await connection.execute(_PROGRESS, self._progress_parameters(progress))
-            if said:
-                await insert_finals(connection, self.worker_id, said)
+            if finals:
+                await insert_finals(connection, self.worker_id, finals)
         return before
 
     async def _lock(self, connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, float]:
@@ -195,11 +195,11 @@ class SessionRows:
         return {row.id: row.audio_duration_seconds for row in found}
 
     async def restore(self, starts: Sequence[SessionStart]) -> frozenset[UUID]:
-        """Inserts rows again that Postgres has lost, as active sessions of this process; says which were missing.
+        """Inserts lost rows again, as active sessions of this process; returns those that were missing.
 
-        Only for sessions that this process runs or has to end, or whose `fate` is to be lost. Those that are deleted
-        stay deleted. However many they are, each transaction ends within its deadline; those that were restored before
-        one that fails are there the next time.
+        To be called only for sessions that this process runs or has to end, or whose `fate` is LOST. Deleted sessions
+        stay deleted. The rows are inserted in several transactions, each within its deadline; those that are committed
+        before a failure exist at the next call.
         """
         sessions: set[UUID] = set()
         # The earlier sessions first: one may continue another of them.
@@ -216,22 +216,22 @@ class SessionRows:
             sessions |= restored.sessions
         return frozenset(sessions)
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
-        """What Postgres has of sessions, each of which is in the result."""
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
+        """The states of these sessions in Postgres, one for each."""
         async with self._database.transaction() as connection:
-            return await lost_rows.look(connection, self.worker_id, session_ids)
+            return await lost_rows.row_states(connection, self.worker_id, session_ids)
 
     async def fate(self, session_id: UUID) -> Fate:
-        """What became of a session's row, whoever owns it."""
+        """The fate of a session's row, whichever process owns it."""
         async with self._database.transaction() as connection:
             return await lost_rows.fate(connection, session_id)
 
-    async def is_there(self, session_id: UUID) -> bool:
-        """Whether a session of this process is there; False: it is deleted.
+    async def exists(self, session_id: UUID) -> bool:
+        """Whether a session of this process exists; False if it was deleted.
 
         Raises:
-            NotOwner: another process has it.
-            RowLost: its row is gone.
+            NotOwner: another process owns it.
+            RowLost: its row is missing, and it was not deleted.
         """
         async with self._database.transaction() as connection:
             query = select(_t.id).where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
@@ -253,10 +253,10 @@ class SessionRows:
         }
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
-        """Notes parts that S3 has, of many sessions in one statement; a part noted before is replaced.
+        """Writes parts that S3 has, of many sessions in one statement; existing ones are replaced.
 
-        Returns the sessions whose parts were noted: the others are not this process's any more, or their rows are lost.
-        The same part must not come twice in one call.
+        Returns the sessions whose parts were written: the others belong to other processes now, or their rows are lost.
+        One call must not contain a part twice.
         """
         self._check()
         parameters = {
@@ -272,7 +272,7 @@ class SessionRows:
             return frozenset((await connection.execute(_PARTS, parameters)).scalars())
 
     async def upload(self, session_id: UUID) -> Upload:
-        """What is known of a session's multipart upload."""
+        """A session's multipart upload, as Postgres has it."""
         async with self._database.transaction() as connection:
             query = select(_t.upload_id, _t.audio_uri).where(_t.id == session_id)
             upload_id, uri = (await connection.execute(query)).one_or_none() or (None, None)
@@ -283,26 +283,26 @@ class SessionRows:
             )
             return Upload(upload_id, tuple(StoredPart(str(upload_id), *row) for row in rows), uri is not None)
 
-    async def forget_upload(self, session_id: UUID) -> None:
-        """Drops an upload that is not in S3 any more, with its parts."""
+    async def delete_upload(self, session_id: UUID) -> None:
+        """Deletes an upload that is no longer in S3, with its parts."""
         self._check()
         async with self._database.transaction() as connection:
             await self._write_own(connection, session_id, update(realtime_sessions).values(upload_id=None))
             await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
 
     async def has_utterances(self, session_id: UUID, count: int) -> bool:
-        """Whether the first so many finals of a session are there."""
+        """Whether the first `count` finals of a session are written."""
         column = session_utterances.c
         query = select(func.count()).where(column.session_id == session_id, column.index < count)
         async with self._database.transaction() as connection:
             return (await connection.execute(query)).scalar_one() == count
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
-        """The finals of a session in their order, as far as they are written."""
-        return list((await self.said(session_id)).values())
+        """The written finals of a session in their order."""
+        return list((await self.indexed_utterances(session_id)).values())
 
-    async def said(self, session_id: UUID) -> dict[int, Utterance]:
-        """The same by their indexes, of which some may be missing."""
+    async def indexed_utterances(self, session_id: UUID) -> dict[int, Utterance]:
+        """The written finals of a session by their indexes, of which some may be missing."""
         query = (
             select(session_utterances)
             .where(session_utterances.c.session_id == session_id)
@@ -310,33 +310,23 @@ class SessionRows:
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return {
-            row["index"]: Utterance(
-                start=row["start"],
-                end=row["end"],
-                text=row["text"],
-                confidence=row["confidence"],
-                language=row["language"],
-                words=tuple(TimedWord(**word) for word in row["words"]),
-            )
-            for row in rows
-        }
+        return {final.index: final.utterance for final in map(final_of, rows)}
 
     async def audio_seconds(self, session_id: UUID) -> float:
-        """How much audio the row tells of; 0 without a row."""
+        """The length of the audio in the row; 0 without a row."""
         async with self._database.transaction() as connection:
-            told = await connection.execute(select(_t.audio_duration_seconds).where(_t.id == session_id))
-            return told.scalar_one_or_none() or 0.0
+            found = await connection.execute(select(_t.audio_duration_seconds).where(_t.id == session_id))
+            return found.scalar_one_or_none() or 0.0
 
     async def conclude(self, session_id: UUID, conclusion: Conclusion) -> bool:
-        """Ends a session; says whether it is still there.
+        """Ends a session; returns False if it was deleted.
 
-        Figures never fall and the language of more finals stays: a spool that a dead process left may know less than
-        the row.
+        Progress never decreases, and the language of the greater number of finals is kept: the spool of a dead process
+        may contain less than the row.
 
         Raises:
-            NotOwner: another process has it.
-            RowLost: its row is gone, and nobody has deleted it.
+            NotOwner: another process owns it.
+            RowLost: its row is missing, and it was not deleted.
         """
         self._check()
         progress = conclusion.progress
@@ -364,24 +354,24 @@ class SessionRows:
         has_tails: bool = False,
         audio_seconds: float | None = None,
         stored_bytes: int | None = None,
-        said: Sequence[Utterance] | None = None,
+        utterances: Sequence[Utterance] | None = None,
         language: str | None = None,
         progress: Progress = Progress(),  # noqa: B008 - frozen
     ) -> bool:
-        """Notes where the objects are; says whether the session is still there. Its upload is over.
+        """Writes the URIs of the stored objects and deletes the upload; returns False if the session was deleted.
 
         Args:
-            has_tails: its tail objects are still there; `tails_removed` is to be called when they are not.
-            audio_seconds: the length of the stored audio, when it may differ from what was received.
+            has_tails: its tail objects still exist; call `mark_tails_deleted` once they are deleted.
+            audio_seconds: the length of the stored audio, where it may differ from that of the received audio.
             stored_bytes: bytes of audio in the object.
-            said: the finals in the stored transcript: the row counts these, whatever it has counted before. None of a
-                session without a transcript.
-            language: what that transcript is in, if anything is known of it.
+            utterances: the finals in the stored transcript, which the row counts from now on; None for a session
+                without a transcript.
+            language: of that transcript, if it is known.
             progress: figures that the row may not have yet.
 
         Raises:
-            NotOwner: another process has it.
-            RowLost: its row is gone, and nobody has deleted it.
+            NotOwner: another process owns it.
+            RowLost: its row is missing, and it was not deleted.
         """
         self._check()
         statement = update(realtime_sessions).values(
@@ -393,31 +383,31 @@ class SessionRows:
             audio_duration_seconds=_t.audio_duration_seconds if audio_seconds is None else audio_seconds,
             stored_bytes=_t.stored_bytes if stored_bytes is None else stored_bytes,
             language=_t.language if language is None else language,
-            **_counts(said, progress),
+            **_counts(utterances, progress),
         )
         async with self._database.transaction() as connection:
-            is_there = await self._write_own(connection, session_id, statement)
-            if is_there:
+            exists = await self._write_own(connection, session_id, statement)
+            if exists:
                 await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
-            return is_there
+            return exists
 
-    async def tails_removed(self, session_id: UUID) -> None:
-        """Notes that nothing is left of a stored session's tail objects."""
+    async def mark_tails_deleted(self, session_id: UUID) -> None:
+        """Notes that the tail objects of a stored session are deleted."""
         self._check()
         async with self._database.transaction() as connection:
             await self._write_own(connection, session_id, update(realtime_sessions).values(has_tails=False))
 
-    async def remove_deleted(self, session_id: UUID) -> None:
-        """Removes the row of a deleted session whose objects are gone; nothing happens to any other row."""
+    async def delete_row(self, session_id: UUID) -> None:
+        """Deletes the row of a soft-deleted session whose objects are deleted; other rows stay."""
         self._check()
         statement = delete(realtime_sessions).where(_t.id == session_id, _t.deleted_at.is_not(None))
         async with self._database.transaction() as connection:
             await connection.execute(statement)
 
     async def end_refused(self, error: str, ended_at: datetime, session_ids: Sequence[UUID]) -> int:
-        """Ends sessions of this process that were refused before they began; says how many.
+        """Ends sessions of this process that were refused before they began; returns their number.
 
-        Nothing of them is stored, so their rows must not promise it: they would be waited for without end.
+        They store nothing, so their rows must not request storage: their objects would be awaited forever.
         """
         self._check()
         refused = func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid)))
@@ -437,11 +427,11 @@ class SessionRows:
             return (await connection.execute(statement)).rowcount
 
     async def _write_own(self, connection: AsyncConnection, session_id: UUID, statement: Update) -> bool:
-        """Runs an update on a session of this process; says whether the session is still there.
+        """Runs an update on a session of this process; returns False if the session was deleted.
 
         Raises:
-            NotOwner: another process has it.
-            RowLost: its row is gone, and nobody has deleted it.
+            NotOwner: another process owns it.
+            RowLost: its row is missing, and it was not deleted.
         """
         own = statement.where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
         if (await connection.execute(own)).rowcount:
@@ -450,7 +440,7 @@ class SessionRows:
 
     async def _refuse_unless_deleted(self, connection: AsyncConnection, session_id: UUID) -> bool:
         match await lost_rows.fate(connection, session_id):
-            case Fate.LIVES:
+            case Fate.EXISTS:
                 raise NotOwner
             case Fate.DELETED:
                 return False
@@ -458,9 +448,9 @@ class SessionRows:
                 raise RowLost
 
 
-def _counts(said: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
-    if said is not None:
-        return {"utterance_count": len(said), "word_count": sum(each.word_count for each in said)}
+def _counts(utterances: Sequence[Utterance] | None, progress: Progress) -> dict[str, Any]:
+    if utterances is not None:
+        return {"utterance_count": len(utterances), "word_count": sum(each.word_count for each in utterances)}
     return {
         "utterance_count": func.greatest(_t.utterance_count, progress.utterances),
         "word_count": func.greatest(_t.word_count, progress.words),

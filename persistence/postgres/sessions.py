@@ -1,4 +1,4 @@
-"""The sessions of a tenant, for those who read and delete them. Every statement names the tenant."""
+"""Reading and deleting the sessions of a tenant. Every statement names the tenant."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,14 +17,14 @@ from persistence.postgres.tables import UNFINISHED, realtime_sessions
 MAX_LIMIT = 100
 MAX_OFFSET = 100_000
 MAX_COUNTED = 10_000
-"""Sessions are counted up to here: a total below it is exact, and a longer list costs no more."""
+"""Sessions are counted up to this number: a smaller total is exact, and a longer list costs no more."""
 
 BY_INDEX = text(
     "SELECT set_config('plan_cache_mode', 'force_custom_plan', true),"
     " set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)"
 )
-"""For the rest of the transaction: no plan made for the average tenant, and none that hopes to find a tenant's rows
-early in the table. Such a list would be fast for most and take seconds for some."""
+"""For the rest of the transaction: no generic plan made for the average tenant, and no sequential scan that expects a
+tenant's rows early in the table. Such plans are fast for most tenants and take seconds for some."""
 
 _t = realtime_sessions.c
 _next = realtime_sessions.alias("following")
@@ -37,31 +37,31 @@ _next_session_id = (
     .scalar_subquery()
     .label("next_session_id")
 )
-# How a session is kept is no business of those who read it.
-_INNER = frozenset(
+# Columns that only persistence uses.
+_INTERNAL = frozenset(
     {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after", "end_requested_at"}
 )
-_columns = [column for column in realtime_sessions.c if column.name not in _INNER]
+_columns = [column for column in realtime_sessions.c if column.name not in _INTERNAL]
 record_columns = (*_columns, _next_session_id)
-"""What `record_of` reads, of `realtime_sessions`."""
+"""The columns of `realtime_sessions` that `record_of` reads."""
 
 
 def record_of(row: Mapping[Any, Any]) -> SessionRecord:
-    """A row of `record_columns`."""
+    """The record in a row of `record_columns`."""
     return SessionRecord(**row)
 
 
 def place_of(record: SessionRecord) -> Cursor:
-    """Right after this session."""
+    """The place right after this session."""
     return Cursor(record.started_at, record.id)
 
 
 def page_query(
     tenant_id: UUID, session_filter: SessionFilter, limit: int, offset: int, after: Cursor | None
 ) -> Select[*tuple[Any, ...]]:
-    """One page and one row more, which tells whether there is a next, each with the count of them all.
+    """One page plus one row, which shows whether there is a next page; each row has the total count.
 
-    Its places are read from one index in its order, without the rows: those of skipped places are never looked at.
+    The places are read from one index in its order, without the rows: skipped rows are never read.
     """
     counted = count_query(tenant_id, session_filter).scalar_subquery().label("counted")
     page = _places(tenant_id, session_filter, after).limit(limit + 1).offset(offset).subquery("page")
@@ -71,7 +71,7 @@ def page_query(
 def snapshot_query(
     tenant_id: UUID, session_filter: SessionFilter, limit: int, after: Cursor | None
 ) -> Select[*tuple[Any, ...]]:
-    """One page, and no more than that."""
+    """One page."""
     return _rows_of(_places(tenant_id, session_filter, after).limit(limit).subquery("page"), *record_columns)
 
 
@@ -88,7 +88,7 @@ def _rows_of(page: Subquery, *columns: ColumnElement[Any]) -> Select[*tuple[Any,
 
 
 def count_query(tenant_id: UUID, session_filter: SessionFilter) -> Select[int]:
-    """How many sessions the filter matches; MAX_COUNTED + 1 where there are more, and no row more is looked at."""
+    """The number of sessions that the filter matches, at most MAX_COUNTED + 1; further rows are not read."""
     some = select(_t.id).where(*_matching(tenant_id, session_filter)).limit(MAX_COUNTED + 1).subquery()
     return select(func.count()).select_from(some)
 
@@ -146,10 +146,10 @@ class SessionStore:
         return SessionPage(sessions, min(counted[0], MAX_COUNTED), counted[0] <= MAX_COUNTED, next_cursor)
 
     async def get(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
-        """One session.
+        """The record of a session.
 
         Raises:
-            SessionNotFound: the tenant has none of this id.
+            SessionNotFound: the tenant has no session of this id.
         """
         query = select(*record_columns).where(_t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None))
         async with self._database.transaction() as connection:
@@ -159,53 +159,53 @@ class SessionStore:
         return record_of(row)
 
     async def request_end(self, tenant_id: UUID, session_id: UUID) -> SessionRecord:
-        """Asks the server of a running session to end it; gives the session as it is then.
+        """Asks the server of a running session to end it; returns the session's current record.
 
-        Nothing happens to one that has ended. Asking again changes nothing.
+        A session that has ended does not change, and a repeated request has no effect.
 
         Raises:
-            SessionNotFound: the tenant has none of this id.
+            SessionNotFound: the tenant has no session of this id.
         """
-        mine = (_t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None))
+        owned = (_t.tenant_id == tenant_id, _t.id == session_id, _t.deleted_at.is_(None))
         ask = (
             update(realtime_sessions)
-            .where(*mine, _t.status == "active", _t.end_requested_at.is_(None))
+            .where(*owned, _t.status == "active", _t.end_requested_at.is_(None))
             .values(end_requested_at=func.now())
         )
         async with self._database.transaction() as connection:
             await connection.execute(ask)
-            row = (await connection.execute(select(*record_columns).where(*mine))).mappings().one_or_none()
+            row = (await connection.execute(select(*record_columns).where(*owned))).mappings().one_or_none()
         if row is None:
             raise SessionNotFound(format_session_id(session_id))
         return record_of(row)
 
     async def soft_delete(self, tenant_id: UUID, session_id: UUID) -> None:
-        """Hides an ended session from its tenant; its objects and its row are still to be removed.
+        """Hides an ended session from its tenant; its objects and its row have to be deleted next.
 
-        Burying it again does nothing, so that a delete cut short is finished by another.
+        Repeating it changes nothing, so that an interrupted deletion can be completed.
 
         Raises:
-            SessionNotFound: the tenant has none of this id.
-            SessionActive: it is running.
+            SessionNotFound: the tenant has no session of this id.
+            SessionActive: the session is running.
         """
-        mine = (_t.tenant_id == tenant_id, _t.id == session_id)
+        owned = (_t.tenant_id == tenant_id, _t.id == session_id)
         hide = (
             update(realtime_sessions)
-            .where(*mine, _t.status != "active")
+            .where(*owned, _t.status != "active")
             .values(deleted_at=func.coalesce(_t.deleted_at, func.now()))
             .returning(_t.id)
         )
         async with self._database.transaction() as connection:
             if (await connection.execute(hide)).one_or_none() is not None:
                 return
-            if (await connection.execute(select(_t.id).where(*mine))).one_or_none() is not None:
+            if (await connection.execute(select(_t.id).where(*owned))).one_or_none() is not None:
                 raise SessionActive(format_session_id(session_id))
         raise SessionNotFound(format_session_id(session_id))
 
-    async def remove(self, tenant_id: UUID, session_id: UUID) -> None:
-        """Removes the row of a buried session; nothing happens if there is none.
+    async def delete_row(self, tenant_id: UUID, session_id: UUID) -> None:
+        """Deletes the row of a soft-deleted session, if there is one.
 
-        One that a process is still storing keeps it: that process removes what it has put, then the row.
+        The row of a session that a process is still storing stays: that process deletes its objects, and then the row.
         """
         statement = delete(realtime_sessions).where(
             _t.tenant_id == tenant_id,

@@ -1,6 +1,6 @@
-"""How much audio tenants store, remembered for a while.
+"""The amount of audio that tenants store, cached for a while.
 
-The sum over the sessions that have ended is kept by triggers in Postgres; those that run, few, are added to it.
+Triggers in Postgres keep the sum over the ended sessions; the running ones, which are few, are added to it.
 """
 
 import time
@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import StorageQuotaExceeded
 from domain.tenancy import REFUSALS
 
-REMEMBERED_SECONDS: Final = 60.0
+CACHED_SECONDS: Final = 60.0
 _FULL_SECONDS: Final = 5.0
-"""How long it is remembered that a tenant stores too much: whoever deletes sessions does not wait for a minute."""
+"""How long an exceeded quota is cached: shorter, so that a tenant that deletes sessions need not wait for a minute."""
 _MOST: Final = 10_000
-_SPARE: Final = 1.1
-"""Whoever continues a session may go so far beyond the quota: a broken connection does not end a recording."""
+_RESUME_FACTOR: Final = 1.1
+"""How far a resumed session may exceed the quota, so that a broken connection does not end a recording."""
 
 _stored = Gauge("dalston_tenant_stored_bytes", "Stored audio of tenants with a quota, as last counted", ["tenant_id"])
 
@@ -52,7 +52,7 @@ class _Count:
 
 
 class StorageUsage:
-    """One for a process. A count is a minute old at most."""
+    """One per process. A count is at most a minute old."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -61,15 +61,15 @@ class StorageUsage:
     async def refuse_too_much(
         self, connection: AsyncConnection, tenant_id: UUID, limit: int, *, continues: bool
     ) -> None:
-        """Refuses a session that is to store something if its tenant stores as much as it may.
+        """Refuses a session that is to be stored if its tenant has used up its quota.
 
         Args:
-            continues: whether it continues another session.
+            continues: whether the session continues another one.
 
         Raises:
-            StorageQuotaExceeded: it does.
+            StorageQuotaExceeded: the quota is used up.
         """
-        most = limit * _SPARE if continues else limit
+        most = limit * _RESUME_FACTOR if continues else limit
         count = self._counts.get(tenant_id)
         if count is None or self._is_old(count, most):
             count = await self._count(connection, tenant_id)
@@ -78,8 +78,8 @@ class StorageUsage:
             raise StorageQuotaExceeded(limit)
 
     def _is_old(self, count: _Count, most: float) -> bool:
-        kept = _FULL_SECONDS if count.bytes >= most else REMEMBERED_SECONDS
-        return self._clock() - count.at > kept
+        cached = _FULL_SECONDS if count.bytes >= most else CACHED_SECONDS
+        return self._clock() - count.at > cached
 
     async def _count(self, connection: AsyncConnection, tenant_id: UUID) -> _Count:
         began = self._clock()
@@ -87,12 +87,12 @@ class StorageUsage:
         count = self._counts[tenant_id] = _Count(int(stored), began)
         self._counts.move_to_end(tenant_id)
         if len(self._counts) > _MOST:
-            forgotten, _ = self._counts.popitem(last=False)
-            _stored.remove(str(forgotten))
+            evicted, _ = self._counts.popitem(last=False)
+            _stored.remove(str(evicted))
         _stored.labels(str(tenant_id)).set(count.bytes)
         return count
 
 
 async def stored_bytes_by_tenant(connection: AsyncConnection) -> dict[UUID, int]:
-    """How much audio each tenant stores that has sessions, those that run included."""
+    """The bytes of audio that each tenant with sessions stores, running sessions included."""
     return {row.tenant_id: int(row.total) for row in await connection.execute(_SUMS)}

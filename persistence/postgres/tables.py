@@ -1,4 +1,4 @@
-"""The schema, as the migrations make it. Row by row it is read into the values of `records`."""
+"""The schema, as the migrations create it. The rows are read into the values of `records`."""
 
 from sqlalchemy import (
     ARRAY,
@@ -91,32 +91,28 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column(
-        "started_at",
-        DateTime(timezone=True),
-        nullable=False,
-        comment="distinguishes one run of the process from the next",
+        "started_at", DateTime(timezone=True), nullable=False, comment="distinguishes processes of the same worker id"
     ),
     Column("lease_expires_at", DateTime(timezone=True), nullable=False),
     Index("ix_workers_lease_expires_at", "lease_expires_at"),
 )
 
-_LIVING = text("deleted_at IS NULL")
+_VISIBLE = text("deleted_at IS NULL")
 
 UNFINISHED = (
     "status = 'active' OR has_tails OR (store_audio AND audio_uri IS NULL)"
     " OR (store_transcript AND transcript_uri IS NULL)"
 )
-"""Sessions that a process has still to do something for; whoever owns one does it."""
-
+"""The condition of sessions for which their owner still has work to do."""
 
 HAS_NOTHING = "(s.audio_duration_seconds = 0 AND s.stored_bytes = 0 AND s.utterance_count = 0)"
-"""Sessions, as `s`, that have received no audio as far as their row knows; it knows of the first within a second."""
+"""The condition of sessions `s` without audio in their row, which the first audio reaches within a second."""
 
 HAS_SERVER = "EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id AND w.lease_expires_at > now())"
-"""Sessions, as `s`, whose process is alive."""
+"""The condition of sessions `s` whose process has a valid lease."""
 
 RUNS = f"(s.status = 'active' AND {HAS_SERVER})"
-"""Sessions, as `s`, that are active and not dead with their process."""
+"""The condition of sessions `s` that are active and whose process has a valid lease."""
 
 
 realtime_sessions = Table(
@@ -178,28 +174,30 @@ realtime_sessions = Table(
     CheckConstraint("(status = 'active') = (ended_at IS NULL)", name="ended_at"),
     CheckConstraint("deleted_at IS NULL OR status <> 'active'", name="deleted_at"),
     # The list, and the list of one status, in their order.
-    Index("ix_realtime_sessions_list", "tenant_id", text("started_at DESC"), text("id DESC"), postgresql_where=_LIVING),
+    Index(
+        "ix_realtime_sessions_list", "tenant_id", text("started_at DESC"), text("id DESC"), postgresql_where=_VISIBLE
+    ),
     Index(
         "ix_realtime_sessions_list_status",
         "tenant_id",
         "status",
         text("started_at DESC"),
         text("id DESC"),
-        postgresql_where=_LIVING,
+        postgresql_where=_VISIBLE,
     ),
     Index(
         "ix_realtime_sessions_previous",
         "previous_session_id",
         postgresql_where=text("previous_session_id IS NOT NULL"),
     ),
-    # A session is continued by one other at most.
+    # At most one session continues another.
     Index(
         "ix_realtime_sessions_resumed",
         "previous_session_id",
         unique=True,
         postgresql_where=text("previous_session_id IS NOT NULL AND deleted_at IS NULL"),
     ),
-    # What a process that died has left.
+    # The unfinished sessions of dead processes.
     Index("ix_realtime_sessions_unfinished", "worker_id", postgresql_where=text(UNFINISHED)),
     Index("ix_realtime_sessions_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
 )
@@ -228,7 +226,7 @@ session_utterances = Table(
     Column("words", JSONB, nullable=False),
 )
 
-# Without foreign keys: it tells of sessions that are gone, and its rows live for hours.
+# Without foreign keys: it also has changes of deleted sessions, and its rows live for hours only.
 session_changes = Table(
     "session_changes",
     metadata,
@@ -240,7 +238,7 @@ session_changes = Table(
     Index("ix_session_changes_tenant_id_xid", "tenant_id", "xid"),
 )
 
-# A session without a row is deleted only if it is here.
+# Tombstones: a session without a row was deleted only if it is here.
 deleted_sessions = Table(
     "deleted_sessions",
     metadata,
@@ -249,8 +247,8 @@ deleted_sessions = Table(
     Index("ix_deleted_sessions_deleted_at", "deleted_at"),
 )
 
-# What the ended sessions of a tenant store, all rows of it together; triggers write it. Without foreign keys: a tenant
-# that is deleted takes its sessions along, and they change it then.
+# The bytes that the ended sessions of a tenant store are the sum of its rows, which triggers write. Without foreign
+# keys: the deletion of a tenant deletes its sessions, and these change this table.
 tenant_usage = Table(
     "tenant_usage",
     metadata,

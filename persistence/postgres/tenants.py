@@ -18,16 +18,16 @@ from persistence.postgres.tables import tenants
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant, with the limits that are its own."""
+    """A tenant, with the limits that were set for it."""
 
     id: UUID
     name: str
     limits: TenantLimits
     stored_bytes: int | None = None
-    """Of audio, all sessions together; None where it was not counted."""
+    """Audio of all sessions together; None where it was not counted."""
 
     def as_values(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The values for JSON."""
         values = {"id": str(self.id), "name": self.name, **asdict(self.limits)}
         return values if self.stored_bytes is None else {**values, "stored_bytes": self.stored_bytes}
 
@@ -37,13 +37,13 @@ _COLUMNS = [_t.id, _t.name, *(_t[name] for name in TenantLimits.__slots__)]
 
 
 class TenantStore:
-    """All methods raise StorageUnavailable while Postgres is away."""
+    """Reads and writes tenants. All methods raise StorageUnavailable while Postgres is unavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def ensure(self, name: str, limits: dict[str, float | None] | None = None) -> Tenant:
-        """The tenant of this name, made if there is none; with these of its limits set, None for the default."""
+        """The tenant of this name, created if there is none. Sets the given limits; None is the default."""
         async with self._database.transaction() as connection:
             new = insert(tenants).values(id=new_uuid7(), name=name).on_conflict_do_nothing(index_elements=["name"])
             await connection.execute(new)
@@ -53,10 +53,10 @@ class TenantStore:
         return Tenant(row.id, row.name, TenantLimits(*row[2:]))
 
     async def set_limits(self, name: str, limits: dict[str, float | None]) -> Tenant:
-        """Sets these of the limits of a tenant, None for the default; gives it as it is then.
+        """Sets the given limits of a tenant, None for the default; returns the changed tenant.
 
         Raises:
-            TenantNotFound: there is none of this name.
+            TenantNotFound: there is no tenant of this name.
         """
         async with self._database.transaction() as connection:
             if limits:
@@ -68,7 +68,7 @@ class TenantStore:
         return Tenant(row.id, row.name, TenantLimits(*row[2:]))
 
     async def list(self) -> list[Tenant]:
-        """All of them, by name, with what they store."""
+        """All tenants by name, with their stored bytes."""
         async with self._database.transaction() as connection:
             rows = (await connection.execute(select(*_COLUMNS).order_by(_t.name))).all()
             totals = await stored_bytes_by_tenant(connection)

@@ -1,17 +1,17 @@
-"""What sessions have said, from the rows, for those who read it."""
+"""Reading the utterances of sessions from the rows."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from domain.errors import InvalidFilter
-from domain.transcript import TimedWord, Utterance
+from domain.transcript import Utterance
 from persistence.postgres.database import Database
-from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.finals import NumberedUtterance, final_of
 from persistence.postgres.tables import session_utterances
-from persistence.s3.linked import Stretch
+from persistence.s3.linked import SessionSpan
 
 MAX_LIMIT: Final = 1000
 
@@ -19,16 +19,16 @@ _u = session_utterances.c
 
 
 class UtteranceStore:
-    """Reads utterances. All methods raise StorageUnavailable while Postgres is away.
+    """Reads utterances. All methods raise StorageUnavailable while Postgres is unavailable.
 
-    They name no tenant: whoever asks has read the session as its tenant before.
+    They name no tenant: the caller must have read the session as its tenant before.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def page(self, session_id: UUID, offset: int, limit: int) -> tuple[list[NumberedUtterance], bool]:
-        """At most `limit` (1 to 1000) utterances from index `offset` on, and whether the row has more.
+        """At most `limit` (1 to 1000) utterances from index `offset` on, and whether there are more.
 
         Raises:
             InvalidFilter: a parameter is out of range.
@@ -40,17 +40,17 @@ class UtteranceStore:
         found = await self._rows([session_id], offset, limit + 1)
         return found[:limit], len(found) > limit
 
-    async def joined(self, stretches: Sequence[Stretch]) -> AsyncGenerator[Utterance, None]:
-        """What sessions that continue one another have said, on the time of the whole; a few of them at a time."""
-        for group in _groups(stretches):
-            by_session = {stretch.link.id: stretch for stretch in group}
+    async def joined(self, session_spans: Sequence[SessionSpan]) -> AsyncGenerator[Utterance, None]:
+        """The utterances of linked sessions on their common time axis, read in batches."""
+        for group in _groups(session_spans):
+            by_session = {span.session.id: span for span in group}
             async for found in self._all(list(by_session)):
-                stretch = by_session[found.session_id]
-                if stretch.has(found.utterance):
-                    yield stretch.moved(found.utterance)
+                span = by_session[found.session_id]
+                if span.includes(found.utterance):
+                    yield span.moved(found.utterance)
 
     async def _all(self, session_ids: list[UUID]) -> AsyncGenerator[NumberedUtterance, None]:
-        """All utterances of sessions, in the order of these; page by page where it is one session."""
+        """All utterances of sessions, in the order of the sessions; page by page for a single one."""
         if len(session_ids) > 1:
             place = {session_id: at for at, session_id in enumerate(session_ids)}
             found = await self._rows(session_ids, 0, None)
@@ -74,31 +74,18 @@ class UtteranceStore:
         )
         async with self._database.transaction() as connection:
             rows = (await connection.execute(query)).mappings().all()
-        return [_utterance(row) for row in rows]
+        return [final_of(row) for row in rows]
 
 
-def _groups(stretches: Iterable[Stretch]) -> Iterator[list[Stretch]]:
-    """Sessions to be read with one statement: a thousand utterances or so, or one session."""
-    group: list[Stretch] = []
+def _groups(session_spans: Iterable[SessionSpan]) -> Iterator[list[SessionSpan]]:
+    """Groups of sessions to read with one statement: about a thousand utterances, or one session."""
+    group: list[SessionSpan] = []
     count = 0
-    for stretch in stretches:
-        if group and count + stretch.link.utterance_count > MAX_LIMIT:
+    for span in session_spans:
+        if group and count + span.session.utterance_count > MAX_LIMIT:
             yield group
             group, count = [], 0
-        group.append(stretch)
-        count += stretch.link.utterance_count
+        group.append(span)
+        count += span.session.utterance_count
     if group:
         yield group
-
-
-def _utterance(row: RowMapping) -> NumberedUtterance:
-    words = tuple(TimedWord(**word) for word in row["words"])
-    utterance = Utterance(
-        start=row["start"],
-        end=row["end"],
-        text=row["text"],
-        confidence=row["confidence"],
-        language=row["language"],
-        words=words,
-    )
-    return NumberedUtterance(row["session_id"], row["index"], utterance)

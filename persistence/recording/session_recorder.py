@@ -18,7 +18,6 @@ from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_upload import AudioUpload
 from persistence.storing.degradations import DISK, Degradations
-from persistence.wav import WavFormat
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -44,7 +43,7 @@ class SessionRecorder:
         """The upload of its audio to S3, if the audio is stored."""
         self.degradations = Degradations()
         self._room_wait_seconds = room_wait_seconds
-        self._wav = WavFormat(start.encoding, start.sample_rate, start.channels)
+        self._wav = start.wav
         self._received_bytes = 0
         self._utterance_count = 0
         self._words: Counter[str] = Counter()

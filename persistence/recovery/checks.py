@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ARRAY, RowMapping, Uuid, bindparam, text
@@ -19,26 +19,26 @@ from persistence.errors import ObjectNotFound
 from persistence.postgres.database import Database
 from persistence.postgres.lost_rows import deleted_among
 from persistence.postgres.rows import SessionRows
-from persistence.postgres.tables import UNFINISHED
+from persistence.postgres.stored_session import STORED_SESSION_SQL, stored_session
+from persistence.postgres.tables import HAS_SERVER
 from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, transcript_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import StoredSession
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
-from persistence.wav import WavFormat, data_bytes
+from persistence.wav import data_bytes
 
 _ROWS: Final = 500
 _HEADER_READ_BYTES: Final = 256
 
 _PAGE = text(f"""
-    SELECT s.*, ({UNFINISHED}) AS is_unfinished, w.id IS NOT NULL AND w.lease_expires_at > now() AS has_server,
+    SELECT {STORED_SESSION_SQL}, {HAS_SERVER} AS has_server,
         coalesce(s.deleted_at < now() - make_interval(secs => :delete_age), false) AS is_half_deleted
-    FROM realtime_sessions AS s LEFT JOIN workers AS w ON w.id = s.worker_id
+    FROM realtime_sessions AS s
     WHERE s.id > :after ORDER BY s.id LIMIT :limit
 """)  # noqa: S608 - no input
 _SOME = text(f"""
-    SELECT s.id, s.stored_bytes, s.utterance_count, s.recover_after, ({UNFINISHED}) AS is_unfinished,
-        w.id IS NOT NULL AND w.lease_expires_at > now() AS has_server
-    FROM realtime_sessions AS s LEFT JOIN workers AS w ON w.id = s.worker_id WHERE s.id = ANY(:ids)
+    SELECT {STORED_SESSION_SQL} FROM realtime_sessions AS s WHERE s.id = ANY(:ids)
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
 
 
@@ -99,57 +99,57 @@ class Verifier:
             after = page[-1]["id"]
 
     async def _of_row(self, row: RowMapping) -> list[Finding]:
-        identifier = row["id"]
-        if row["deleted_at"] is not None:
-            if not row["is_half_deleted"] or (row["is_unfinished"] and row["has_server"]):
+        session = stored_session(row)
+        if session.is_deleted:
+            if not row["is_half_deleted"] or (session.is_unfinished and row["has_server"]):
                 return []
-            return [Finding("delete_unfinished", identifier, "is deleted, and its row or objects are still there")]
-        if row["is_unfinished"]:
+            return [Finding("delete_unfinished", session.id, "is deleted, and its row or objects are still there")]
+        if session.is_unfinished:
             if row["has_server"]:
                 return []
-            what = "is active" if row["status"] == "active" else "is not stored to its end"
-            return [Finding("no_server", identifier, f"{what}, and no server is at work on it")]
+            what = "is active" if session.status == "active" else "is not stored to its end"
+            return [Finding("no_server", session.id, f"{what}, and no server is at work on it")]
         findings = []
-        if row["audio_uri"] is not None:
-            findings += await self._of_audio(row)
-        if row["transcript_uri"] is not None:
-            findings += await self._of_transcript(row)
+        if session.audio_uri is not None:
+            findings += await self._of_audio(session)
+        if session.transcript_uri is not None:
+            findings += await self._of_transcript(session)
         return findings
 
-    async def _of_audio(self, row: RowMapping) -> list[Finding]:
-        key = audio_key(row["id"])
-        wav = WavFormat(row["encoding"], row["sample_rate"], row["channels"])
+    async def _of_audio(self, session: StoredSession) -> list[Finding]:
+        key = audio_key(session.id)
+        wav = session.wav
         try:
             size = await self._objects.size(key)
             said = data_bytes((await self._objects.read_start(key, _HEADER_READ_BYTES))[: wav.header_bytes])
         except ObjectNotFound:
-            return [Finding("audio_missing", row["id"], "its row names audio that is not there", key)]
+            return [Finding("audio_missing", session.id, "its row names audio that is not there", key)]
         except ValueError:
-            return [Finding("audio_damaged", row["id"], "its audio has no header of a recording", key)]
+            return [Finding("audio_damaged", session.id, "its audio has no header of a recording", key)]
         if wav.file_bytes(said) != size:
             what = f"its header tells of {said} bytes of audio, its length of {size - wav.header_bytes}"
-            return [Finding("audio_damaged", row["id"], what, key)]
-        if abs(wav.seconds(said) - row["audio_duration_seconds"]) * wav.sample_rate >= 1:
-            what = f"holds {wav.seconds(said):.3f} s of audio, its row says {row['audio_duration_seconds']:.3f} s"
-            return [Finding("audio_length", row["id"], what, key)]
+            return [Finding("audio_damaged", session.id, what, key)]
+        if abs(wav.seconds(said) - session.audio_duration_seconds) * wav.sample_rate >= 1:
+            what = f"holds {wav.seconds(said):.3f} s of audio, its row says {session.audio_duration_seconds:.3f} s"
+            return [Finding("audio_length", session.id, what, key)]
         return []
 
-    async def _of_transcript(self, row: RowMapping) -> list[Finding]:
-        key = transcript_key(row["id"])
+    async def _of_transcript(self, session: StoredSession) -> list[Finding]:
+        key = transcript_key(session.id)
         try:
             stored = json.loads(await self._objects.read(key))["utterances"]
         except ObjectNotFound:
-            return [Finding("transcript_missing", row["id"], "its row names a transcript that is not there", key)]
+            return [Finding("transcript_missing", session.id, "its row names a transcript that is not there", key)]
         except (ValueError, KeyError, TypeError):
-            return [Finding("transcript_damaged", row["id"], "its transcript cannot be read", key)]
-        said = await self._rows.utterances(row["id"])
+            return [Finding("transcript_damaged", session.id, "its transcript cannot be read", key)]
+        said = await self._rows.utterances(session.id)
         if [each.text for each in said] != [each["text"].replace("\0", "") for each in stored]:
             what = f"its transcript has {len(stored)} utterances that are not the {len(said)} of its rows"
-            return [Finding("transcript_differs", row["id"], what, key)]
-        counts, told = (len(said), sum(each.word_count for each in said)), (row["utterance_count"], row["word_count"])
+            return [Finding("transcript_differs", session.id, what, key)]
+        counts, told = (len(said), sum(each.word_count for each in said)), (session.utterance_count, session.word_count)
         if counts != told:
             what = "has {} utterances of {} words, its row says {} of {}".format(*counts, *told)
-            return [Finding("utterance_count", row["id"], what)]
+            return [Finding("utterance_count", session.id, what)]
         return []
 
     async def _of_objects(self) -> AsyncIterator[Finding]:
@@ -173,7 +173,7 @@ class Verifier:
             row = rows.get(identifier)
             if row is None:
                 yield _without_row(key, identifier, deleted, "an unfinished upload")
-            elif not row["is_unfinished"]:
+            elif not row.is_unfinished:
                 yield Finding("upload_left", identifier, "an unfinished upload that nobody will complete", key)
 
     async def _of_spools(self, spool_dir: Path) -> AsyncIterator[Finding]:
@@ -182,7 +182,7 @@ class Verifier:
         rows = await self._rows_of([f"{SESSIONS_PREFIX}{directory.name}" for directory in directories])
         for directory in directories:
             row = rows.get(_session_of(f"{SESSIONS_PREFIX}{directory.name}"))
-            if row is None or not row["is_unfinished"]:
+            if row is None or not row.is_unfinished:
                 finding = _of_spool(directory, row)
                 if finding is not None:
                     yield finding
@@ -192,11 +192,11 @@ class Verifier:
         async with self._database.transaction() as connection:
             return await deleted_among(connection, ids)
 
-    async def _rows_of(self, keys: Iterable[str]) -> dict[UUID | None, RowMapping]:
+    async def _rows_of(self, keys: Iterable[str]) -> dict[UUID | None, StoredSession]:
         ids = {identifier for key in keys if (identifier := _session_of(key)) is not None}
         async with self._database.transaction() as connection:
             rows = (await connection.execute(_SOME, {"ids": list(ids)})).mappings().all()
-        return {row["id"]: row for row in rows}
+        return {row["id"]: stored_session(row) for row in rows}
 
     async def _is_there(self, key: str) -> bool:
         try:
@@ -220,19 +220,19 @@ def _without_row(key: str, identifier: UUID | None, deleted: frozenset[UUID], wh
     return Finding("object_without_row", identifier, f"{what} of a session that has no row and was not deleted", key)
 
 
-def _of_key(key: str, rows: dict[UUID | None, Any], deleted: frozenset[UUID]) -> Finding | None:
+def _of_key(key: str, rows: dict[UUID | None, StoredSession], deleted: frozenset[UUID]) -> Finding | None:
     identifier = _session_of(key)
     if identifier is None:
         return Finding("unknown_object", None, "an object that is none of ours", key)
     row = rows.get(identifier)
     if row is None:
         return _without_row(key, identifier, deleted, "an object")
-    if parse_tail_key(key) is not None and not row["is_unfinished"]:
+    if parse_tail_key(key) is not None and not row.is_unfinished:
         return Finding("tail_left", identifier, "a tail object of a session that is stored", key)
     return None
 
 
-def _of_spool(directory: Path, row: Any) -> Finding | None:
+def _of_spool(directory: Path, row: StoredSession | None) -> Finding | None:
     """A directory in the spool of a session that is stored or gone. Waits for the disk."""
     try:
         identifier = parse_session_id(directory.name)
@@ -245,8 +245,8 @@ def _of_spool(directory: Path, row: Any) -> Finding | None:
         return None
     if row is None:
         return Finding("spool_without_row", identifier, "a session in the spool that has no row", str(directory))
-    if spool.audio_bytes() > row["stored_bytes"]:
+    if spool.audio_bytes() > row.stored_bytes:
         return Finding("spool_has_more", identifier, "the spool has audio that is not stored", str(directory))
-    if len(spool.utterances()) > row["utterance_count"] or row["recover_after"] is not None:
+    if len(spool.utterances()) > row.utterance_count or row.recover_after is not None:
         return Finding("spool_has_more", identifier, "the spool has finals that are not stored", str(directory))
     return Finding("spool_left", identifier, "a stored session is still in the spool", str(directory))

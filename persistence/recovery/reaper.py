@@ -22,7 +22,7 @@ from persistence.postgres.ownership import Ownership
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED
-from persistence.storing.remote_recovery import RemoteRecovery, remove_objects
+from persistence.storing.remote_recovery import RemoteRecovery, delete_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -66,7 +66,7 @@ class Reaper:
         delete_age_seconds: float,
         orphan_age_seconds: float,
         sweep_seconds: float,
-        patience_seconds: float = 0.0,
+        lost_lease_wait_seconds: float = 0.0,
     ) -> None:
         self._lease = lease
         self._ownership = ownership
@@ -78,7 +78,7 @@ class Reaper:
         self._delete_age_seconds = delete_age_seconds
         self._orphan_age_seconds = orphan_age_seconds
         self._sweep_seconds = sweep_seconds
-        self._patience_seconds = patience_seconds
+        self._lost_lease_wait_seconds = lost_lease_wait_seconds
         # Begun and neither ended nor put off: Postgres went away in between.
         self._begun: set[UUID] = set()
         self._swept_at = time.monotonic()
@@ -124,7 +124,7 @@ class Reaper:
             _MOST_TAKEN,
             INTERRUPTED,
             datetime.now(UTC),
-            patience_seconds=self._patience_seconds,
+            lost_lease_wait_seconds=self._lost_lease_wait_seconds,
             timeline=self._lease.timeline,
         )
         _reaped.inc(len(reaped.workers))
@@ -152,10 +152,10 @@ class Reaper:
                 if not await self._ownership.begin_recovery(session_id):
                     self._begun.discard(session_id)
                     return
-                remains = await self._ownership.remains(session_id)
-                if remains is not None:
+                session = await self._ownership.read_own(session_id)
+                if session is not None:
                     async with asyncio.timeout(_DEADLINE_SECONDS):
-                        await self._remote_recovery.end(remains)
+                        await self._remote_recovery.end(session)
                 self._done(session_id)
             except NotOwner:
                 self._done(session_id)
@@ -183,7 +183,7 @@ class Reaper:
         self._begun.discard(session_id)
 
     async def _finish_deletes(self) -> None:
-        for session_id in await self._ownership.half_deleted(self._delete_age_seconds, _BATCH):
+        for session_id in await self._ownership.unfinished_deletions(self._delete_age_seconds, _BATCH):
             await self._remote_recovery.delete(session_id)
             _deletes.inc()
 
@@ -195,12 +195,12 @@ class Reaper:
         oldest = datetime.now(UTC).timestamp() - self._orphan_age_seconds
         ids = {identifier for key in (*keys, *uploads) if (identifier := _session_of(key)) is not None}
         old = [identifier for identifier in ids if created_at(identifier).timestamp() < oldest]
-        await self._ownership.forget_deletes(_MOST_FORGOTTEN)
+        await self._ownership.delete_old_tombstones(_MOST_FORGOTTEN)
         if not old:
             return
         rowless = await self._ownership.without_row(old)
         for session_id in rowless.deleted:
-            await remove_objects(self._objects, session_id)
+            await delete_objects(self._objects, session_id)
             _orphans.inc()
             log.warning("removed what was left of a deleted session", session_id=format_session_id(session_id))
         for session_id in rowless.unexplained:

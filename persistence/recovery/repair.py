@@ -14,26 +14,26 @@ from domain.session_id import created_at
 from persistence.errors import NotOwner, ObjectNotFound
 from persistence.postgres.database import Database
 from persistence.postgres.lease import Lease
-from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import HAS_SERVER, UNFINISHED
 from persistence.recovery.checks import Finding
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.objects import ObjectStore
-from persistence.session_values import INTERRUPTED
+from persistence.session_values import INTERRUPTED, StoredSession
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.remote_recovery import (
     RemoteRecovery,
+    delete_objects,
     put_transcript,
-    remove_objects,
     stored_finals,
     stored_header,
     take_back_finals,
 )
 from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
-from persistence.wav import WavFormat, data_bytes
+from persistence.wav import data_bytes
 
 _MOST: Final = 100_000
 _LOOK_SECONDS: Final = 0.5
@@ -88,7 +88,7 @@ class Repairer:
     async def take_over(self) -> int:
         """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
         ended = 0
-        while not self._lease.is_established and await self._ownership.has_lapsed():  # noqa: ASYNC110 - nothing tells
+        while not self._lease.is_established and await self._ownership.has_expired():  # noqa: ASYNC110 - nothing tells
             await asyncio.sleep(_LOOK_SECONDS)
         await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
         while due := await self._ownership.due(100):
@@ -101,14 +101,14 @@ class Repairer:
         try:
             if not await self._ownership.begin_recovery(session_id):
                 return False
-            remains = await self._ownership.remains(session_id)
-            if remains is not None:
-                await self._remote_recovery.end(remains)
+            session = await self._ownership.read_own(session_id)
+            if session is not None:
+                await self._remote_recovery.end(session)
         except NotOwner:
             return False
         finally:
             self._ownership.end_recovery(session_id)
-        return remains is not None
+        return session is not None
 
     async def repair(self, finding: Finding) -> bool:
         """Mends one; says whether it is."""
@@ -120,17 +120,17 @@ class Repairer:
 
     async def _is_ended(self, session_id: UUID, _: Finding) -> bool:
         # By take_over, if it could be.
-        return await self._ownership.remains(session_id) is not None
+        return await self._ownership.read_own(session_id) is not None
 
     async def _finish_delete(self, session_id: UUID, _: Finding) -> bool:
         await self._remote_recovery.delete(session_id)
         return True
 
     async def _set_length(self, session_id: UUID, finding: Finding) -> bool:
-        session = await self._ownership.session(session_id)
+        session = await self._ownership.read(session_id)
         if session is None:
             return False
-        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        wav = session.wav
         try:
             size = data_bytes(await stored_header(self._objects, session_id, wav))
         except (ObjectNotFound, ValueError):
@@ -146,7 +146,7 @@ class Repairer:
         return await self._update(_SET_LENGTH, values)
 
     async def _set_count(self, session_id: UUID, _: Finding) -> bool:
-        session, said = await self._ownership.session(session_id), await self._rows.utterances(session_id)
+        session, said = await self._ownership.read(session_id), await self._rows.utterances(session_id)
         if session is None:
             return False
         values = {
@@ -164,7 +164,7 @@ class Repairer:
             return (await connection.execute(statement, values)).one_or_none() is not None
 
     async def _write_transcript(self, session_id: UUID, _: Finding) -> bool:
-        session = await self._ownership.session(session_id)
+        session = await self._ownership.read(session_id)
         if session is None:
             return False
         took_back = await self._take_back_finals(session)
@@ -177,7 +177,7 @@ class Repairer:
         await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
         return True
 
-    async def _take_back_finals(self, session: Remains) -> bool:
+    async def _take_back_finals(self, session: StoredSession) -> bool:
         """Writes finals to the rows that only the transcript has; says whether there were any."""
         # The rows of a stored session are written by whoever has it.
         rows = SessionRows(self._database, session.worker_id, self._lease.check)
@@ -192,7 +192,7 @@ class Repairer:
     async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
         if datetime.now(UTC) - created_at(session_id) < self._orphan_age:
             return False
-        await remove_objects(self._objects, session_id)
+        await delete_objects(self._objects, session_id)
         return True
 
     async def _remove_tail(self, session_id: UUID, finding: Finding) -> bool:
@@ -209,10 +209,10 @@ class Repairer:
 
     async def _has_recording(self, session_id: UUID) -> bool:
         """Whether what a recording was made of is superfluous, because it is there."""
-        session = await self._ownership.session(session_id)
+        session = await self._ownership.read(session_id)
         if session is None:
             return False
-        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        wav = session.wav
         try:
             return data_bytes(await stored_header(self._objects, session_id, wav)) >= session.stored_bytes
         except (ObjectNotFound, ValueError):
@@ -232,7 +232,7 @@ class Repairer:
         except OSError:
             return False
         finally:
-            await asyncio.to_thread(home.release, remove=True)
+            await asyncio.to_thread(home.release, delete=True)
 
     async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
         conclusion = await asyncio.to_thread(conclusion_of, spool)
@@ -240,6 +240,6 @@ class Repairer:
         if standing is Standing.GONE:
             await self._remote_recovery.delete(session_id)
         if standing in (Standing.GONE, Standing.STORED):
-            await asyncio.to_thread(spool.remove)
+            await asyncio.to_thread(spool.delete)
             return True
         return False

@@ -7,7 +7,7 @@ that one stores no less, so that its audio up to the point and the new session's
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -25,12 +25,13 @@ from domain.session_id import format_session_id
 from domain.tenancy import Caller
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
-from persistence.postgres.tables import HAS_NOTHING, HAS_SERVER, RUNS, UNFINISHED
+from persistence.postgres.stored_session import STORED_SESSION_SQL, stored_session
+from persistence.postgres.tables import HAS_NOTHING, HAS_SERVER
 from persistence.resume_point import ResumePoint
 from persistence.s3.assembly import assemble
 from persistence.s3.keys import parse_tail_key, tail_prefix
 from persistence.s3.objects import ObjectStore
-from persistence.wav import WavFormat
+from persistence.session_values import StoredSession
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -47,10 +48,7 @@ _found = Counter("dalston_resumes_total", "Sessions that continue an earlier one
 _taken_over = Counter("dalston_resumes_taken_over_total", "Streams ended because they were silent and are continued")
 
 _LOOK = text(f"""
-    SELECT s.id, s.status, s.encoding, s.sample_rate, s.channels, s.store_audio, s.audio_duration_seconds,
-        s.stored_bytes, s.processed_seconds, s.audio_uri IS NOT NULL AS has_audio, {HAS_NOTHING} AS has_nothing,
-        {RUNS} AS runs, ({UNFINISHED}) AS is_unfinished,
-        ({UNFINISHED}) AND s.recover_after IS NULL AND {HAS_SERVER} AS is_at_work,
+    SELECT {STORED_SESSION_SQL}, {HAS_NOTHING} AS has_nothing, {HAS_SERVER} AS has_server,
         extract(epoch FROM coalesce(s.ended_at, now()) - s.started_at)::float8 AS open_seconds
     FROM realtime_sessions AS s
     WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND (s.id = :id OR s.previous_session_id = :id)
@@ -97,33 +95,31 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """A session as its row has it."""
+    """A session, and what its process is doing."""
 
-    id: UUID
-    status: str
-    encoding: str
-    sample_rate: int
-    channels: int
-    store_audio: bool
-    audio_duration_seconds: float
-    stored_bytes: int
-    processed_seconds: float
-    has_audio: bool
+    stored: StoredSession
     has_nothing: bool
-    runs: bool
-    is_unfinished: bool
-    is_at_work: bool
-    """A process that is alive is ending or storing it."""
+    has_server: bool
+    """Its process is alive."""
     open_seconds: float
     """From its start to its end, or until now."""
 
     @property
-    def session_id(self) -> str:
-        return format_session_id(self.id)
+    def id(self) -> UUID:
+        return self.stored.id
 
     @property
-    def wav(self) -> WavFormat:
-        return WavFormat(self.encoding, self.sample_rate, self.channels)
+    def session_id(self) -> str:
+        return self.stored.session_id
+
+    @property
+    def runs(self) -> bool:
+        return self.stored.status == "active" and self.has_server
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process that is alive is ending or storing it."""
+        return self.stored.is_unfinished and self.stored.recover_after is None and self.has_server
 
 
 class Resumptions:
@@ -160,11 +156,11 @@ class Resumptions:
             StorageUnavailable: Postgres is away.
         """
         earlier = await self._settled(wanted)
-        stored = await self._stored_seconds(earlier)
+        stored = await self._stored_seconds(earlier.stored)
         if wanted.seconds is not None:
             point = _asked(earlier, stored, wanted.seconds)
         else:
-            point = await self._latest(earlier, stored)
+            point = await self._latest(earlier.stored, stored)
         _found.inc()
         log.info(
             "session resumes another",
@@ -244,19 +240,19 @@ class Resumptions:
         if wanted.seconds is None:
             return
         if session is earlier:
-            _asked(replace(earlier, is_unfinished=False), call.received_seconds, wanted.seconds)
+            _asked(earlier, call.received_seconds, wanted.seconds, is_unfinished=False)
         else:
-            _asked(earlier, await self._stored_seconds(earlier), wanted.seconds)
+            _asked(earlier, await self._stored_seconds(earlier.stored), wanted.seconds)
 
-    async def _stored_seconds(self, session: _Session) -> float:
+    async def _stored_seconds(self, session: StoredSession) -> float:
         """How much of the audio is in the bucket: whoever ends the session stores no less."""
-        if session.has_audio:
+        if session.audio_uri is not None:
             return session.audio_duration_seconds
         if not session.store_audio:
             return 0.0
         return session.wav.seconds(max(session.stored_bytes, await self._bytes_in_bucket(session)))
 
-    async def _bytes_in_bucket(self, session: _Session) -> int:
+    async def _bytes_in_bucket(self, session: StoredSession) -> int:
         # The row may be ten seconds behind, or as much as Postgres was away.
         try:
             async with asyncio.timeout(_BUCKET_SECONDS):
@@ -267,7 +263,7 @@ class Resumptions:
         tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
         return assemble(session.wav, parts, tails).audio_bytes
 
-    async def _latest(self, session: _Session, stored: float) -> float:
+    async def _latest(self, session: StoredSession, stored: float) -> float:
         """The latest point before which all audio is stored and all that was said, and at which no word is cut."""
         point = await self._processed_seconds(session)
         if session.store_audio:
@@ -278,7 +274,7 @@ class Resumptions:
         rate = session.sample_rate
         return math.floor((point if start is None else start) * rate + _MILLIONTH) / rate
 
-    async def _processed_seconds(self, session: _Session) -> float:
+    async def _processed_seconds(self, session: StoredSession) -> float:
         if session.status == "completed":
             return session.audio_duration_seconds
         if session.processed_seconds > 0:
@@ -293,26 +289,28 @@ class Resumptions:
 
 
 def _session(row: Any) -> _Session:
-    return _Session(**{str(name): value for name, value in row.items()})
+    return _Session(stored_session(row), row["has_nothing"], row["has_server"], row["open_seconds"])
 
 
 def _refuse_other_format(earlier: _Session, wanted: Resumption) -> None:
     for name in ("encoding", "sample_rate", "channels"):
-        had, asked = getattr(earlier, name), getattr(wanted, name)
+        had, asked = getattr(earlier.stored, name), getattr(wanted, name)
         if had != asked:
             raise InvalidResumption(
                 name, f"is {asked}, and {had} in session {earlier.session_id}: they must be the same"
             )
 
 
-def _asked(session: _Session, stored: float, seconds: float) -> float:
+def _asked(session: _Session, stored: float, seconds: float, is_unfinished: bool | None = None) -> float:
     """The point that the client asks for, if the session has received as much."""
-    received = max(session.audio_duration_seconds, stored)
-    if not session.store_audio or session.is_unfinished:
+    received = max(session.stored.audio_duration_seconds, stored)
+    if is_unfinished is None:
+        is_unfinished = session.stored.is_unfinished
+    if not session.stored.store_audio or is_unfinished:
         # Its process may have died and received more than its row knows, but hardly more than there was time for.
         received = max(received, session.open_seconds)
     if not seconds <= received + _MILLISECOND:
         raise InvalidResumption(
             "resume_from_seconds", f"must be at most {received:.3f}: session {session.session_id} has no more audio"
         )
-    return round(min(seconds, received) * session.sample_rate) / session.sample_rate
+    return round(min(seconds, received) * session.stored.sample_rate) / session.stored.sample_rate

@@ -12,7 +12,7 @@ from persistence.postgres.ownership import Ownership
 from persistence.resume_point import ResumePoint
 from persistence.session_values import INTERRUPTED, Conclusion, Progress
 from persistence.spool.budget import SpoolBudget
-from persistence.spool.session_spool import SessionSpool, remove_rubbish
+from persistence.spool.session_spool import SessionSpool, delete_directory
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.finisher import Finisher
 from telemetry.logs import get_logger
@@ -53,7 +53,7 @@ def _open(directory: Path, budget: SpoolBudget) -> SessionSpool | None:
         log.exception("a damaged session stays in the spool", directory=directory.name)
         return None
     if spool is None:
-        remove_rubbish(directory)
+        delete_directory(directory)
     return spool
 
 

@@ -93,9 +93,9 @@ class Spools:
         """Gives all of them back, and removes those that are empty unless a session is left for the next start."""
         # A session left unfinished, spooled or not, needs its directory: by its name the worker's rows are ended.
         for each in (self.own, *self._left):
-            each.release(remove=not self._finisher.has_left_work)
+            each.release(delete=not self._finisher.has_left_work)
 
     def _give_back_empty(self) -> None:
         for each in [home for home in self._left if not home.session_directories()]:
             self._left.remove(each)
-            each.release(remove=True)
+            each.release(delete=True)

@@ -1,4 +1,4 @@
-"""What of a session's audio can be put together from what S3 has of it. Pure."""
+"""The audio of a session that can be assembled from its parts and tails in S3. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from persistence.wav import WavFormat
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A WAV file made of parts that S3 has and of parts to be made from tail objects."""
+    """A WAV file made of parts that S3 has, and of parts to be built from tail objects."""
 
     audio_bytes: int
-    """Whole frames, without a gap from the first."""
+    """The contiguous audio from the start, whole sample frames."""
     ready: tuple[StoredPart, ...]
-    """Parts that can stay as they are."""
+    """Parts that can be used as they are."""
     missing: tuple[int, ...]
-    """Numbers of parts to be made; their audio is in the tails."""
+    """Numbers of parts to be built; their audio is in the tails."""
 
 
-def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], told_bytes: int = 0) -> Assembly:
-    """Finds the longest file that what S3 has can make.
+def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail], row_bytes: int = 0) -> Assembly:
+    """Finds the longest file that can be assembled.
 
-    `told_bytes` is how much audio the session's row tells of. It is exact where the session's own process put a last
-    part: it writes the row first. Part 1 and a last part are made again wherever their tails are there: what they say
-    of the length must be what is found here, not what whoever put them had in mind.
+    `row_bytes` is the amount of audio in the session's row. It is exact where the session's own process has put a last
+    part, because that process writes the row first. Part 1 and a last part are built again wherever their tails exist:
+    they depend on the length of the audio, which must be the length that is found here.
     """
     known = {part.number: part for part in parts}
-    held = [(tail.first_byte, tail.end) for tail in tails]
-    in_tails = reach(held)
-    covered = held + [_audio_of(wav, part, (told_bytes, in_tails)) for part in parts]
-    end = reach(covered)
+    tail_ranges = [(tail.first_byte, tail.end) for tail in tails]
+    in_tails = contiguous_end(tail_ranges)
+    covered = tail_ranges + [_audio_of(wav, part, (row_bytes, in_tails)) for part in parts]
+    end = contiguous_end(covered)
     end -= end % wav.frame_bytes
     ready, missing = [], []
     for number in range(1, part_count(wav, end) + 1):
@@ -40,21 +40,21 @@ def assemble(wav: WavFormat, parts: Sequence[StoredPart], tails: Iterable[Tail],
         begin, stop = audio_range(wav, number, end)
         is_last = number == part_count(wav, end)
         size = PART_BYTES if not is_last else wav.file_bytes(end) - (number - 1) * PART_BYTES
-        can_be_made = _is_covered(held, begin, stop)
-        tells_length = part is not None and (number == 1 or part.size < PART_BYTES)
-        if part is None or part.size != size or (tells_length and can_be_made):
-            if not can_be_made and begin < stop:
-                # A part of another length than it should have: what is before it can be put together.
+        can_be_built = _is_covered(tail_ranges, begin, stop)
+        depends_on_length = part is not None and (number == 1 or part.size < PART_BYTES)
+        if part is None or part.size != size or (depends_on_length and can_be_built):
+            if not can_be_built and begin < stop:
+                # The part has a wrong length: only the audio before it can be assembled.
                 before = [each for each in parts if each.number < number]
-                return assemble(wav, before, _before(held, begin), told_bytes)
+                return assemble(wav, before, _before(tail_ranges, begin), row_bytes)
             missing.append(number)
         else:
             ready.append(part)
     return Assembly(end, tuple(ready), tuple(missing))
 
 
-def reach(ranges: Iterable[tuple[int, int]]) -> int:
-    """How far the ranges cover everything from 0 on."""
+def contiguous_end(ranges: Iterable[tuple[int, int]]) -> int:
+    """The end of the contiguous coverage from 0 on."""
     end = 0
     for first, last in sorted(ranges):
         if first > end:
@@ -63,8 +63,8 @@ def reach(ranges: Iterable[tuple[int, int]]) -> int:
     return end
 
 
-def cut(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, int]]:
-    """Which bytes of which tails make up the audio from `begin` to `end`: offsets within each tail."""
+def tail_slices(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, int]]:
+    """The slices of tails that make up the audio from `begin` to `end`: offsets within each tail."""
     pieces = []
     for tail in sorted(tails):
         if tail.first_byte <= begin < min(tail.end, end):
@@ -75,7 +75,7 @@ def cut(tails: Iterable[Tail], begin: int, end: int) -> list[tuple[Tail, int, in
 
 
 def _audio_of(wav: WavFormat, part: StoredPart, lengths: Iterable[int]) -> tuple[int, int]:
-    """What audio a part has: without its padding, if it is the last of a recording of one of these lengths."""
+    """The range of audio in a part, without padding if it is the last part of a recording of one of these lengths."""
     first = first_byte(wav, part.number)
     header = wav.header_bytes if part.number == 1 else 0
     end = first + part.size - header

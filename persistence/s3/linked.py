@@ -1,160 +1,94 @@
-"""Sessions that continue one another, joined into one recording and onto one time. Pure."""
+"""Linked sessions, joined into one recording on one time axis. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
-from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
-from domain.session import SessionStatus
-from domain.session_id import format_session_id
 from domain.transcript import Utterance
-from persistence.s3.byte_map import ByteMap, Given, Piece, Repeated, Stored
+from persistence.s3.byte_map import ByteMap, Fill, Inline, ObjectRange, Piece
 from persistence.s3.keys import audio_key
-from persistence.wav import WavFormat
+from persistence.session_values import StoredSession
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A session of a chain, as far as joining goes."""
+class SessionSpan:
+    """The part of a session that is in the joined recording."""
 
-    id: UUID
-    status: SessionStatus
-    language: str
-    encoding: str
-    sample_rate: int
-    channels: int
-    store_audio: bool
-    store_transcript: bool
-    audio_uri: str | None
-    transcript_uri: str | None
-    audio_duration_seconds: float
-    utterance_count: int
-    word_count: int
-    stored_bytes: int
-    """Audio in its WAV file, the header not counted."""
-    resume_from_seconds: float | None
-    """Where in the audio of the link before this one begins; None: where that ends."""
-
-    @property
-    def session_id(self) -> str:
-        """The public form of the id."""
-        return format_session_id(self.id)
-
-    @property
-    def wav(self) -> WavFormat:
-        """What its audio is."""
-        return WavFormat(self.encoding, self.sample_rate, self.channels)
-
-    def require_audio(self) -> None:
-        """Makes sure that its audio can be read.
-
-        Raises:
-            AudioNotStored: it did not store it.
-            SessionActive: it is running, or not stored to its end yet.
-        """
-        if not self.store_audio:
-            raise AudioNotStored(self.session_id)
-        _require_stored(self.session_id, self.status, self.audio_uri)
-
-    def require_transcript(self) -> None:
-        """Makes sure that its transcript can be read.
-
-        Raises:
-            TranscriptNotStored: it did not store it.
-            SessionActive: it is running, or not stored to its end yet.
-        """
-        if not self.store_transcript:
-            raise TranscriptNotStored(self.session_id)
-        _require_stored(self.session_id, self.status, self.transcript_uri)
-
-
-def _require_stored(session_id: str, status: SessionStatus, uri: str | None) -> None:
-    if status == "active":
-        raise SessionActive(session_id)
-    if uri is None:
-        raise SessionActive(session_id, "is not stored to its end yet: try again in a while")
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """What a session gives to the whole, on the time of its own audio."""
-
-    link: Link
+    session: StoredSession
     offset_frames: int
-    """Where in the whole its first frame is."""
+    """The position of its first sample frame in the joined recording."""
     frames: int | None
-    """How much of it: up to where the next one begins, which may be behind its end. None for the last, which gives all
-    it has."""
+    """Its length, up to the start of the next session, which may be after its end. None for the last session, which is
+    included completely."""
 
     @property
     def offset_seconds(self) -> float:
-        """Where in the whole it begins."""
-        return self.offset_frames / self.link.sample_rate
+        """Its start in the joined recording."""
+        return self.offset_frames / self.session.sample_rate
 
-    def has(self, utterance: Utterance) -> bool:
-        """Whether an utterance of the session belongs to the whole: whether its middle does."""
+    def includes(self, utterance: Utterance) -> bool:
+        """Whether an utterance of the session is in the joined recording: whether its middle is."""
         if self.frames is None:
             return True
-        return (utterance.start + utterance.end) / 2 < self.frames / self.link.sample_rate
+        return (utterance.start + utterance.end) / 2 < self.frames / self.session.sample_rate
 
     def moved(self, utterance: Utterance) -> Utterance:
-        """An utterance of the session on the time of the whole."""
+        """An utterance of the session on the time axis of the joined recording."""
         return utterance.moved(self.offset_seconds) if self.offset_frames else utterance
 
 
-def stretches(chain: Sequence[Link]) -> tuple[Stretch, ...]:
-    """What each session of a chain, oldest first, gives to the whole.
+def session_spans(chain: Sequence[StoredSession]) -> tuple[SessionSpan, ...]:
+    """The spans of linked sessions, oldest first, in the joined recording.
 
     Raises:
-        ValueError: their audio is not of one format.
+        ValueError: their audio formats differ.
     """
-    if len({link.wav for link in chain}) > 1:
-        raise ValueError("the sessions of a chain have one audio format")
+    if len({session.wav for session in chain}) > 1:
+        raise ValueError("linked sessions must have one audio format")
     found = []
     offset = 0
-    for link, following in zip(chain, (*chain[1:], None), strict=True):
-        frames = None if following is None else _frames_before(link, following)
-        found.append(Stretch(link, offset, frames))
+    for session, following in zip(chain, (*chain[1:], None), strict=True):
+        frames = None if following is None else _frames_before(session, following)
+        found.append(SessionSpan(session, offset, frames))
         offset += frames or 0
     return tuple(found)
 
 
-def _frames_before(link: Link, following: Link) -> int:
+def _frames_before(session: StoredSession, following: StoredSession) -> int:
     if following.resume_from_seconds is not None:
-        return round(following.resume_from_seconds * link.sample_rate)
-    if link.store_audio:
-        return link.stored_bytes // link.wav.frame_bytes
-    return round(link.audio_duration_seconds * link.sample_rate)
+        return round(following.resume_from_seconds * session.sample_rate)
+    if session.store_audio:
+        return session.stored_bytes // session.wav.frame_bytes
+    return round(session.audio_duration_seconds * session.sample_rate)
 
 
-def joined_audio(chain: Sequence[Link]) -> ByteMap:
-    """One WAV file of a chain, oldest first.
+def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
+    """The joined WAV file of linked sessions, oldest first.
 
     Raises:
-        AudioNotStored, SessionActive: one of them cannot be read; the message names it.
+        AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
     """
-    for link in chain:
-        link.require_audio()
+    for session in chain:
+        session.require_audio()
     wav = chain[-1].wav
     audio: list[Piece] = []
-    for stretch in stretches(chain):
-        there = stretch.link.stored_bytes
-        size = there if stretch.frames is None else stretch.frames * wav.frame_bytes
-        audio.append(Stored(audio_key(stretch.link.id), wav.header_bytes, min(there, size)))
-        audio.append(Repeated(wav.silence, max(0, size - there)))
+    for span in session_spans(chain):
+        stored = span.session.stored_bytes
+        size = stored if span.frames is None else span.frames * wav.frame_bytes
+        audio.append(ObjectRange(audio_key(span.session.id), wav.header_bytes, min(stored, size)))
+        audio.append(Fill(wav.silence, max(0, size - stored)))
     audio_bytes = sum(piece.size for piece in audio)
-    return ByteMap.of([Given(wav.header(audio_bytes)), *audio, Given(wav.padding(audio_bytes))])
+    return ByteMap.of([Inline(wav.header(audio_bytes)), *audio, Inline(wav.padding(audio_bytes))])
 
 
-def joined_seconds(chain: Sequence[Link]) -> float:
-    """How long a chain is, joined."""
-    return stretches(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
+def joined_seconds(chain: Sequence[StoredSession]) -> float:
+    """The length of the joined recording."""
+    return session_spans(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
 
 
-def joined_language(chain: Sequence[Link]) -> str:
-    """The language most words of a chain are in, by its sessions' languages; `auto` where nothing was said."""
+def joined_language(chain: Sequence[StoredSession]) -> str:
+    """The language of most words, by the languages of the sessions; `auto` where there are none."""
     words: dict[str, int] = {}
-    for link in chain:
-        if link.word_count:
-            words[link.language] = words.get(link.language, 0) + link.word_count
+    for session in chain:
+        if session.word_count:
+            words[session.language] = words.get(session.language, 0) + session.word_count
     return max(words, key=lambda language: words[language]) if words else chain[-1].language

@@ -1,4 +1,4 @@
-"""Objects in one S3 bucket: every call under a deadline, idempotent ones repeated, every failure a typed error."""
+"""Objects in one S3 bucket. Every call has a deadline and is repeated after transient failures; errors are typed."""
 
 import asyncio
 import functools
@@ -45,7 +45,7 @@ T = TypeVar("T")
 __all__ = ["PART_BYTES", "Body", "ObjectStore", "open_objects"]
 
 Body = bytes | SpooledPart
-"""What an object or a part is made of."""
+"""The content of an object or a part."""
 
 _CHUNK_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 1 << 20
@@ -68,7 +68,7 @@ _REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "Sign
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
 _retries = Counter("dalston_s3_retries_total", "Calls to S3 that were repeated", ["operation"])
-_failures = Counter("dalston_s3_failures_total", "Calls to S3 that failed for good", ["operation"])
+_failures = Counter("dalston_s3_failures_total", "Calls to S3 that failed after all attempts", ["operation"])
 
 
 def _code(error: BaseException) -> str:
@@ -76,7 +76,7 @@ def _code(error: BaseException) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """What an operator can do about it, as far as that is known."""
+    """The reason of a failure, with the operator's remedy where it is known."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return (
             "there are no credentials for S3: set DALSTON_S3_ACCESS_KEY_ID and DALSTON_S3_SECRET_ACCESS_KEY, or give"
@@ -84,7 +84,7 @@ def _why(error: BaseException) -> str:
         )
     if _code(error) in _REFUSALS:
         return (
-            f"the object store refuses the credentials, or what is done with them ({_code(error)}): check"
+            f"the object store rejects the credentials, or denies the operation ({_code(error)}): check"
             " DALSTON_S3_ACCESS_KEY_ID, DALSTON_S3_SECRET_ACCESS_KEY, DALSTON_S3_BUCKET and what the identity may do"
         )
     return "the object store does not answer as it should"
@@ -99,7 +99,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 class ObjectStore:
-    """Objects by key in one bucket. All methods raise StorageUnavailable when S3 does not do its part."""
+    """Objects by key in one bucket. All methods raise StorageUnavailable while S3 is unavailable."""
 
     def __init__(
         self, client: "S3Client", downloads: "S3Client", bucket: str, region: str, deadline_seconds: float
@@ -110,14 +110,14 @@ class ObjectStore:
         self._region = region
         self._deadline_seconds = deadline_seconds
         self.check: Callable[[], None] = lambda: None
-        """Asked before every write whether this process may write at all; what it raises passes through."""
+        """Called before every write; raises if this process may not write, and its error propagates."""
 
     def uri(self, key: str) -> str:
         """`s3://bucket/key`."""
         return f"s3://{self._bucket}/{key}"
 
     async def ensure_bucket(self) -> None:
-        """Makes the bucket if it is not there."""
+        """Creates the bucket if it does not exist."""
         try:
             await self._call("head_bucket", lambda: self._client.head_bucket(Bucket=self._bucket))
         except ObjectNotFound:
@@ -137,7 +137,7 @@ class ObjectStore:
                 raise
 
     async def put(self, key: str, body: Body, content_type: str) -> None:
-        """Writes a whole object, replacing what was there."""
+        """Writes a whole object, replacing an existing one."""
 
         async def put() -> None:
             async with _opened(body) as data:
@@ -146,9 +146,9 @@ class ObjectStore:
         await self._call("put_object", put)
 
     async def create_upload(self, key: str, content_type: str) -> str:
-        """Begins an object made of parts; gives the upload's id.
+        """Begins a multipart upload; returns its id.
 
-        An answer that was lost leaves an upload that nobody knows of: `abort_uploads` once the object is there.
+        A lost response leaves an unknown upload behind: call `abort_uploads` once the object is complete.
         """
         answer = await self._call(
             "create_multipart_upload",
@@ -157,10 +157,10 @@ class ObjectStore:
         return answer["UploadId"]
 
     async def upload_part(self, key: str, upload_id: str, number: int, part: Body) -> str:
-        """Puts a part, replacing an earlier one of its number; gives its ETag. All but the last are of PART_BYTES.
+        """Uploads a part, replacing an earlier one of its number; returns its ETag. All but the last have PART_BYTES.
 
         Raises:
-            UploadNotFound: the upload is complete, aborted or never was.
+            UploadNotFound: the upload is complete, was aborted or never existed.
         """
 
         async def upload() -> str:
@@ -173,10 +173,10 @@ class ObjectStore:
         return await self._call("upload_part", upload)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[StoredPart]) -> None:
-        """Makes the object of its parts. Completing it again does nothing, so a lost answer does no harm.
+        """Completes an object from its parts. Repeating it has no effect, so a lost response does no harm.
 
         Raises:
-            UploadNotFound: the upload is not there, and no object of this length either.
+            UploadNotFound: neither the upload nor an object of this length exists.
         """
         done: list[CompletedPartTypeDef] = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
         try:
@@ -193,8 +193,8 @@ class ObjectStore:
     async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
         """Writes a large object from parts of PART_BYTES each, the last of any size.
 
-        Reads a part only after the one before it was taken. Unfinished uploads of the key, this one's included when it
-        fails, are aborted: a key has one writer.
+        Reads a part only after the previous one was uploaded. Unfinished uploads of the key are aborted, including this
+        one when it fails: a key has one writer.
         """
         await self.abort_uploads(key)
         upload_id = await self.create_upload(key, content_type)
@@ -231,7 +231,7 @@ class ObjectStore:
             await self._abort(key, upload_id)
 
     async def uploads(self, key: str) -> list[str]:
-        """Ids of the key's unfinished uploads."""
+        """The ids of the key's unfinished uploads."""
         listed = await self._call(
             "list_multipart_uploads",
             lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=key),
@@ -239,10 +239,10 @@ class ObjectStore:
         return [upload["UploadId"] for upload in listed.get("Uploads", []) if upload.get("Key") == key]
 
     async def parts(self, key: str, upload_id: str) -> list[StoredPart]:
-        """The parts that an unfinished upload has, in the order of their numbers.
+        """The parts of an unfinished upload, in the order of their numbers.
 
         Raises:
-            UploadNotFound: the upload is complete, aborted or never was.
+            UploadNotFound: the upload is complete, was aborted or never existed.
         """
         parts: list[StoredPart] = []
         marker = 0
@@ -258,7 +258,7 @@ class ObjectStore:
         return await self._client.list_parts(Bucket=self._bucket, Key=key, UploadId=upload_id, PartNumberMarker=marker)
 
     async def uploads_below(self, prefix: str) -> list[str]:
-        """Keys that have unfinished uploads; the first thousand or so uploads."""
+        """The keys with unfinished uploads, of about the first thousand uploads."""
         listed = await self._call(
             "list_multipart_uploads",
             lambda: self._client.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix),
@@ -266,7 +266,7 @@ class ObjectStore:
         return sorted({upload["Key"] for upload in listed.get("Uploads", [])})
 
     async def page(self, prefix: str, after: str) -> list[str]:
-        """The next thousand keys or fewer that begin with `prefix`; none behind the last."""
+        """The next keys with `prefix`, at most a thousand; none after the last."""
         listed = await self._call("list_objects", functools.partial(self._list_page, prefix, after))
         return [each["Key"] for each in listed.get("Contents", [])]
 
@@ -274,21 +274,21 @@ class ObjectStore:
         """Length of an object in bytes.
 
         Raises:
-            ObjectNotFound: it is not there.
+            ObjectNotFound: there is no such object.
         """
         return (await self.size_and_version(key))[0]
 
     async def size_and_version(self, key: str) -> tuple[int, str]:
-        """Length of an object in bytes, and what tells it from another of that key: the store's tag, or nothing.
+        """Length of an object in bytes, and its ETag, or an empty string without one.
 
         Raises:
-            ObjectNotFound: it is not there.
+            ObjectNotFound: there is no such object.
         """
         answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
         return answer["ContentLength"], answer.get("ETag", "")
 
     async def has(self, key: str, size: int) -> bool:
-        """Whether there is an object of this length."""
+        """Whether an object of this length exists."""
         try:
             return await self.size(key) == size
         except ObjectNotFound:
@@ -310,10 +310,10 @@ class ObjectStore:
         return await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after)
 
     async def read(self, key: str) -> bytes:
-        """A whole object, one that fits the memory.
+        """A whole object, which must fit into memory.
 
         Raises:
-            ObjectNotFound: it is not there.
+            ObjectNotFound: there is no such object.
         """
 
         async def read() -> bytes:
@@ -324,10 +324,10 @@ class ObjectStore:
         return await self._call("get_object", read)
 
     async def read_start(self, key: str, size: int) -> bytes:
-        """At most so many bytes of an object's beginning.
+        """At most the first `size` bytes of an object.
 
         Raises:
-            ObjectNotFound: it is not there.
+            ObjectNotFound: there is no such object.
         """
         return await self._read_range(key, 0, size)
 
@@ -335,12 +335,12 @@ class ObjectStore:
         """The bytes of an object from `begin` to `end`.
 
         Raises:
-            ObjectNotFound: it is not there.
-            StorageUnavailable: also when the object ends before.
+            ObjectNotFound: there is no such object.
+            StorageUnavailable: also where the object is shorter.
         """
         data = await self._read_range(key, begin, end) if begin < end else b""
         if len(data) != end - begin:
-            raise ObjectStoreUnavailable("the object is shorter than it was")
+            raise ObjectStoreUnavailable("an object is shorter than it was")
         return data
 
     async def _read_range(self, key: str, begin: int, end: int) -> bytes:
@@ -352,22 +352,22 @@ class ObjectStore:
         return await self._call("get_object", read)
 
     async def get(self, key: str) -> tuple[int, AsyncGenerator[bytes, None]]:
-        """Length of an object and its bytes in chunks, as `get_range` gives them.
+        """Length of an object and its bytes in chunks, as `get_range` yields them.
 
         Raises:
-            ObjectNotFound: it is not there.
+            ObjectNotFound: there is no such object.
         """
         size = await self.size(key)
         return size, self.get_range(key, 0, size)
 
     async def get_range(self, key: str, first: int, size: int) -> AsyncGenerator[bytes, None]:
-        """So many bytes of an object from byte `first` on, in chunks of at most 64 KiB.
+        """`size` bytes of an object from byte `first` on, in chunks of at most 64 KiB.
 
-        They are fetched a mebibyte at a time: no connection to S3 waits for whoever reads the chunks.
+        They are fetched a mebibyte at a time, so that no connection to S3 waits for the reader of the chunks.
 
         Raises:
-            ObjectNotFound: it is not there.
-            StorageUnavailable: also where the object has less than that, or is replaced in between.
+            ObjectNotFound: there is no such object.
+            StorageUnavailable: also where the object is shorter, or is replaced in between.
         """
         end, etag = first + size, None
         while first < end:
@@ -377,7 +377,7 @@ class ObjectStore:
             first += len(piece)
 
     async def _read_piece(self, key: str, begin: int, end: int, etag: str | None) -> tuple[bytes, str]:
-        """The bytes from `begin` to `end` of the object that has this ETag, and the ETag."""
+        """The bytes from `begin` to `end` of the object with this ETag, and the ETag."""
         same: dict[str, Any] = {} if etag is None else {"IfMatch": etag}
 
         async def read() -> tuple[bytes, str]:
@@ -392,12 +392,12 @@ class ObjectStore:
         return data, found
 
     async def delete(self, key: str) -> None:
-        """Removes an object and its unfinished uploads; nothing happens if there are none."""
+        """Deletes an object and its unfinished uploads, if there are any."""
         await self.abort_uploads(key)
         await self._call("delete_object", lambda: self._client.delete_object(Bucket=self._bucket, Key=key))
 
     async def delete_all(self, keys: Sequence[str]) -> None:
-        """Removes objects, a thousand with one call; nothing happens for those that are not there."""
+        """Deletes objects, a thousand with one call; missing ones are skipped."""
         for at in range(0, len(keys), _DELETE_KEYS):
             await self._call("delete_objects", functools.partial(self._delete_some, keys[at : at + _DELETE_KEYS]))
 
@@ -405,13 +405,13 @@ class ObjectStore:
         wanted: DeleteTypeDef = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         answer = await self._client.delete_objects(Bucket=self._bucket, Delete=wanted)
         if answer.get("Errors"):
-            raise OSError("some objects were not removed")
+            raise OSError("some objects were not deleted")
 
     async def _call(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
-        """One idempotent call, repeated with a growing pause while its failure may pass."""
+        """One idempotent call, repeated with exponential back-off while its failure may pass."""
         for attempt in range(_ATTEMPTS):
             try:
-                # botocore's own timeouts do not fire on a server that hangs in the middle of an upload.
+                # botocore's own timeouts do not end a call that hangs in the middle of an upload.
                 if operation not in _READS:
                     self.check()
                 async with asyncio.timeout(self._deadline_seconds):
@@ -444,7 +444,7 @@ async def _opened(body: Body) -> AsyncIterator[bytes | BinaryIO]:
 
 @functools.cache
 def _session() -> aioboto3.Session:
-    """One for the process: the first client of each reads a megabyte about what S3 is."""
+    """One per process: the first client of each session parses a megabyte of service definitions."""
     return aioboto3.Session()
 
 
@@ -457,21 +457,21 @@ async def open_objects(settings: PersistenceSettings) -> AsyncIterator[ObjectSto
         options["aws_secret_access_key"] = settings.s3_secret_access_key.get_secret_value()
     config = AioConfig(
         s3={"addressing_style": "path"},
-        # Repeating is done here, where the deadline is.
+        # `_call` repeats calls, within its deadlines.
         retries={"total_max_attempts": 1},
         connect_timeout=min(5.0, settings.s3_deadline_seconds),
         read_timeout=settings.s3_deadline_seconds,
         max_pool_connections=32,
-        # Stores other than AWS often lack the newer checksums; TLS and ETags guard the way as before.
+        # Stores other than AWS often lack the newer checksums; TLS and ETags protect the transfer as before.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
     session = _session()
-    # Many downloads at once must not keep a connection from what is to be stored.
+    # Many concurrent downloads must not take the connections that storing needs.
     async with (
         session.client("s3", config=config, **options) as client,
         session.client("s3", config=config, **options) as downloads,
     ):
-        # A file is sent like bytes are, at once: the answer to its announcement would be one more thing to wait for.
+        # Files are sent without `Expect: 100-continue`, as bytes are: it would cost another round trip.
         client.meta.events.unregister("before-call.s3", add_expect_header)
         yield ObjectStore(client, downloads, settings.s3_bucket, settings.s3_region, settings.s3_deadline_seconds)

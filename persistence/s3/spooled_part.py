@@ -1,7 +1,6 @@
 """A part of a stored file that is read from the spool while it is sent, and never in memory as a whole.
 
-Given as bytes, 5 MiB are there more than once while a connection takes them: as they were read, and in what the
-transport keeps of them.
+With a part of 5 MiB as bytes, the transport's buffer would hold a second copy while it is sent.
 """
 
 import io
@@ -14,11 +13,11 @@ _CHECK_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SpooledPart:
-    """A stretch of a file, and what goes before and after it."""
+    """A range of a file, and the bytes before and after it."""
 
     path: Path
     first: int
-    """Where the stretch begins in the file."""
+    """The offset of the range in the file."""
     size: int
     before: bytes = b""
     after: bytes = b""
@@ -27,13 +26,13 @@ class SpooledPart:
         return len(self.before) + self.size + len(self.after)
 
     def open(self) -> BinaryIO:
-        """A file of the part, to be closed by the caller; each attempt to send it needs its own.
+        """A file of the part, which the caller closes; each attempt to send the part needs its own.
 
-        Reads everything once: what follows finds it in the page cache, and a disk that fails does so here. It waits for
-        the disk.
+        Reads everything once, so that a failing disk fails here, and later reads hit the page cache. Waits for the
+        disk.
 
         Raises:
-            OSError: the disk is broken, or some of it is gone.
+            OSError: the disk is broken, or some of the audio is missing.
         """
         reader = _Reader(self)
         try:
@@ -80,7 +79,7 @@ class _Reader(io.RawIOBase):
         return size
 
     def _read_file(self, view: memoryview, offset: int) -> int:
-        assert self._file is not None  # noqa: S101 - there is a stretch
+        assert self._file is not None  # noqa: S101 - the range is not empty
         self._file.seek(offset)
         size = self._file.readinto(view)
         if not size:

@@ -1,4 +1,4 @@
-"""How much of the disk the spool of this process may take."""
+"""The limit of disk space for the spool of a process."""
 
 import errno
 import threading
@@ -7,9 +7,12 @@ from typing import Final
 from prometheus_client import Gauge
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What a disk says that has no room now and may have some later."""
+"""The errors of a full disk, which may have space again later."""
 
-_spooled = Gauge("dalston_spooled_audio_bytes", "Audio in the spool: the backlog, and what stays to the session's end")
+_spooled = Gauge(
+    "dalston_spooled_audio_bytes",
+    "Audio in the spool: the backlog, and what is kept until the end of its session",
+)
 
 
 class SpoolBudget:
@@ -25,24 +28,24 @@ class SpoolBudget:
         """Audio in the spool now."""
         return self._used_bytes
 
-    def take(self, size: int) -> None:
-        """Asks for room.
+    def reserve(self, size: int) -> None:
+        """Reserves space.
 
         Raises:
-            OSError: there is none, in the words of a full disk.
+            OSError: with an error number of FULL, because the limit would be exceeded.
         """
         with self._lock:
             if self._used_bytes + size > self._limit_bytes:
-                raise OSError(errno.EDQUOT, "the spool has taken the room it may take")
+                raise OSError(errno.EDQUOT, "the spool has reached its limit of disk space")
             self._add(size)
 
     def adopt(self, size: int) -> None:
-        """Counts what is there already, whether it fits or not."""
+        """Counts existing audio, even beyond the limit."""
         with self._lock:
             self._add(size)
 
-    def give(self, size: int) -> None:
-        """Gives room back."""
+    def release(self, size: int) -> None:
+        """Releases space."""
         with self._lock:
             self._add(-size)
 

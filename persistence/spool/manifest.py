@@ -1,4 +1,4 @@
-"""`session.json` of a spooled session: what is needed to finish it without the process that began it. Pure."""
+"""`session.json` of a spooled session: everything needed to finish it without the process that began it. Pure."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -12,14 +12,14 @@ from domain.session_id import parse_session_id
 from persistence.session_values import Conclusion, Progress, SessionStart
 
 _VERSION = 1
-# The client's address is in the row; a file that people pass around does not need it.
+# The client's address is in the row only: people may pass the file on.
 _START_FIELDS = [field.name for field in fields(SessionStart) if field.name not in ("id", "client_ip")]
 _ADDED = frozenset({"resume_from_seconds"})
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A session's beginning and, once it has ended, its end."""
+    """The start of a session and, once it has ended, its conclusion."""
 
     start: SessionStart
     conclusion: Conclusion | None = None
@@ -38,10 +38,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Reads what `to_json` wrote.
+        """Parses what `to_json` wrote.
 
         Raises:
-            ValueError: it did not, or a newer version did.
+            ValueError: the data is damaged, or of another version.
         """
         try:
             shape = json.loads(data)
@@ -59,7 +59,7 @@ def _plain(value: object) -> object:
 
 
 def _start(shape: dict[str, Any]) -> SessionStart:
-    # What the release before did not write has its default.
+    # Fields that the previous release did not write have their defaults.
     values = {name: shape[name] for name in _START_FIELDS if name in shape or name not in _ADDED}
     previous = values["previous_session_id"]
     values |= {

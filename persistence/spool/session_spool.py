@@ -1,16 +1,16 @@
 """One session's directory in the spool: everything needed to finish it, in files that a person can read.
 
-    session.json         what the session is and, once it has ended, how; replaced in one step. The removal of the
-                         directory begins by renaming it to session.json.removed
+    session.json         the start of the session and, once it has ended, its conclusion; replaced atomically. The
+                         deletion of the directory begins by renaming it to session.json.removed
     utterances.jsonl     a line for every final, appended; a line torn by a crash is dropped
-    audio.00001 ...      the audio as it came, cut where the parts of the stored file end
+    audio.00001 ...      the audio as received, in segments that end where the parts of the stored file end
 
-A segment of audio goes when S3 has its part. The first and the newest stay until the session's end: part 1 is sent
-last, and the newest tells how much audio there is.
+A segment of audio is deleted once S3 has its part. The first and the newest are kept until the end of the session:
+part 1 is sent last, and the newest shows how much audio there is.
 
 Appends are plain writes in the event loop's thread: they copy at most 64 KiB into the page cache, which is cheaper than
-handing them to a thread, and what was written survives the process. Everything that may wait for the disk, the sync
-before a rename above all, is synchronous here and called in a thread by those who use it.
+handing them to a thread, and what was written survives the process. Everything that may wait for the disk, above all
+the sync before a rename, is synchronous here; callers run it in a thread.
 """
 
 import os
@@ -26,7 +26,6 @@ from persistence.s3.spooled_part import SpooledPart
 from persistence.session_values import Conclusion, SessionStart
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.manifest import Manifest
-from persistence.wav import WavFormat
 
 _MANIFEST = "session.json"
 _REMOVED = "session.json.removed"
@@ -43,7 +42,7 @@ class SessionSpool:
         self.directory = directory
         self.manifest = manifest
         start = manifest.start
-        self.wav = WavFormat(start.encoding, start.sample_rate, start.channels)
+        self.wav = start.wav
         self._budget = budget or SpoolBudget(sys.maxsize)
         self._budgeted_bytes = 0
         self._written_bytes = 0
@@ -53,7 +52,7 @@ class SessionSpool:
         # Where the audio that fits the open segment ends; 0 when none is open.
         self._segment_end = 0
         self._utterances = -1
-        # Segments that are full, open until they are synced.
+        # Full segments, open until they are synced.
         self._full: list[int] = []
         self._has_new_audio = self._has_new_utterances = self._has_new_files = False
 
@@ -62,7 +61,7 @@ class SessionSpool:
         """A new directory under `home`, on disk with its session.json when this returns. Waits for the disk.
 
         Raises:
-            OSError: the disk is full or broken, or the session is there already.
+            OSError: the disk is full or broken, or the session exists already.
         """
         spool = cls(home / start.session_id, Manifest(start), budget)
         spool.directory.mkdir()
@@ -70,16 +69,16 @@ class SessionSpool:
             spool._write_manifest()
             _sync_directory(home)
         except OSError:
-            remove_rubbish(spool.directory)
+            delete_directory(spool.directory)
             raise
         return spool
 
     @classmethod
     def open(cls, directory: Path, budget: SpoolBudget | None = None) -> "SessionSpool | None":
-        """The session that an earlier process left, or None where it had begun no session or had removed it.
+        """The session of an earlier process, or None where the directory holds none or its deletion had begun.
 
         Raises:
-            ValueError: session.json is damaged, or gone though nobody has removed the session.
+            ValueError: session.json is damaged, or missing although the session was not deleted.
             OSError: the disk is broken.
         """
         try:
@@ -87,7 +86,7 @@ class SessionSpool:
         except FileNotFoundError:
             if (directory / _REMOVED).exists() or not _has_content(directory):
                 return None
-            raise ValueError("session.json is gone") from None
+            raise ValueError("session.json is missing") from None
         spool = cls(directory, manifest, budget)
         spool._adopt()
         return spool
@@ -101,13 +100,13 @@ class SessionSpool:
         """Appends audio: all of it is in the page cache when this returns, and nothing when it raises.
 
         Raises:
-            OSError: the disk is full, or as good as full by the budget, or broken.
+            OSError: the disk is full or broken, or the budget is used up.
         """
-        self._budget.take(len(data))
+        self._budget.reserve(len(data))
         try:
             self._write_audio(memoryview(data))
         except OSError:
-            self._budget.give(len(data))
+            self._budget.release(len(data))
             self._undo()
             raise
         self._written_bytes += len(data)
@@ -135,7 +134,7 @@ class SessionSpool:
         self._has_new_utterances = True
 
     def conclude(self, conclusion: Conclusion) -> None:
-        """Notes how the session ended and closes its files; all of it is on disk when this returns.
+        """Writes the conclusion of the session and closes its files; everything is on disk when this returns.
 
         Raises:
             OSError: the disk is full or broken.
@@ -171,7 +170,7 @@ class SessionSpool:
         return sorted(self.directory.glob(_SEGMENT_PATTERN))
 
     def audio_bytes(self) -> int:
-        """How much audio there is, whole frames: a crash may have cut the last message short. Reads the disk."""
+        """The audio in bytes, whole sample frames: a crash may have truncated the last message. Reads the disk."""
         segments = self.segments()
         if not segments:
             return 0
@@ -179,8 +178,8 @@ class SessionSpool:
         size = layout.first_byte(self.wav, _number(newest)) + newest.stat().st_size
         return size - size % self.wav.frame_bytes
 
-    def audio(self, begin: int, end: int) -> bytes | None:
-        """The audio of a stretch within one part, or None if not all of it is here. Reads the disk.
+    def read_audio_or_none(self, begin: int, end: int) -> bytes | None:
+        """The audio of a range within one part, or None if it is not complete. Reads the disk.
 
         Raises:
             OSError: the disk is broken.
@@ -194,8 +193,8 @@ class SessionSpool:
             return b"" if begin == end else None
         return data if len(data) == end - begin else None
 
-    def stretch(self, begin: int, end: int) -> SpooledPart | None:
-        """The same as `audio`, to be read when it is sent. Reads the disk."""
+    def spooled_part(self, begin: int, end: int) -> SpooledPart | None:
+        """The same as `read_audio_or_none`, but read when it is sent. Reads the disk."""
         number = layout.part_of(self.wav, begin)
         path, first = self.directory / _SEGMENT.format(number), begin - layout.first_byte(self.wav, number)
         if begin == end or (path.exists() and path.stat().st_size >= first + end - begin):
@@ -203,7 +202,7 @@ class SessionSpool:
         return None
 
     def has_audio(self, begin: int, end: int) -> bool:
-        """Whether all the audio of a stretch is here, which may be empty. Reads the disk."""
+        """Whether all the audio of a range, which may be empty, is in the spool. Reads the disk."""
         for first, stop in layout.split(self.wav, begin, end):
             number = layout.part_of(self.wav, first)
             path = self.directory / _SEGMENT.format(number)
@@ -212,7 +211,7 @@ class SessionSpool:
         return True
 
     def segment_with(self, position: int) -> tuple[int, bytes]:
-        """What is here of the part that holds a byte of audio, and where it begins. Reads the disk."""
+        """The start of the segment with this byte of audio, and the segment's content. Reads the disk."""
         number = layout.part_of(self.wav, position)
         try:
             data = (self.directory / _SEGMENT.format(number)).read_bytes()
@@ -221,62 +220,62 @@ class SessionSpool:
         return layout.first_byte(self.wav, number), data
 
     def read_audio(self, offset: int, size: int) -> bytes:
-        """So many bytes of audio from `offset` on, all of which were appended and kept. Reads the disk.
+        """`size` bytes of audio from `offset` on, which must have been appended and kept. Reads the disk.
 
         Raises:
-            OSError: the disk is broken, or some of it is gone.
+            OSError: the disk is broken, or some of the audio is missing.
         """
-        pieces = [self.audio(*piece) for piece in layout.split(self.wav, offset, offset + size)]
+        pieces = [self.read_audio_or_none(*piece) for piece in layout.split(self.wav, offset, offset + size)]
         found = [piece for piece in pieces if piece is not None]
         if len(found) != len(pieces):
             raise FileNotFoundError("audio to be read back is not in the spool")
         return b"".join(found)
 
     def keep_from(self, offset: int | None) -> None:
-        """Audio from `offset` on will be read back and stays, stored or not; None: no audio will be."""
+        """Keeps audio from `offset` on, stored or not, because it will be read back; None: none will be."""
         self._kept_from = sys.maxsize if offset is None else offset
 
     def utterances(self) -> list[Utterance]:
-        """All finals that were written whole."""
+        """All finals that were written completely."""
         try:
             return list(whole_lines((self.directory / _UTTERANCES).read_bytes()))
         except FileNotFoundError:
             return []
 
     def last_change(self) -> datetime:
-        """When the session was last heard of."""
+        """The time of the last change of a file of the session."""
         newest = max(path.stat().st_mtime for path in (self.directory, *self.directory.iterdir()))
         return datetime.fromtimestamp(newest, UTC)
 
-    def may_release(self, number: int) -> bool:
-        """Whether a segment may go once S3 has its part."""
+    def may_delete_segment(self, number: int) -> bool:
+        """Whether a segment may be deleted once S3 has its part."""
         return 1 < number < self._segment_number and layout.end_byte(self.wav, number) <= self._kept_from
 
-    def release(self, number: int) -> None:
-        """Removes a segment; does nothing if it is gone."""
+    def delete_segment(self, number: int) -> None:
+        """Deletes a segment, if it exists."""
         path = self.directory / _SEGMENT.format(number)
         try:
             size = path.stat().st_size
             path.unlink()
         except FileNotFoundError:
             return
-        self._give(size)
+        self._release(size)
 
-    def remove(self) -> None:
-        """Removes the directory. Waits for the disk.
+    def delete(self) -> None:
+        """Deletes the directory. Waits for the disk.
 
-        session.json is renamed first: what is left of an interrupted removal is rubbish and not a shorter session.
+        session.json is renamed first: the remains of an interrupted deletion must not look like a shorter session.
         """
         self.close()
         with suppress(FileNotFoundError):
             (self.directory / _MANIFEST).replace(self.directory / _REMOVED)
         _sync_directory(self.directory)
-        remove_rubbish(self.directory)
-        self._give(self._budgeted_bytes)
+        delete_directory(self.directory)
+        self._release(self._budgeted_bytes)
 
-    def _give(self, size: int) -> None:
+    def _release(self, size: int) -> None:
         self._budgeted_bytes -= size
-        self._budget.give(size)
+        self._budget.release(size)
 
     def _adopt(self) -> None:
         segments = self.segments()
@@ -304,13 +303,13 @@ class SessionSpool:
         self._has_new_files = True
 
     def _undo(self) -> None:
-        """Takes back what a failed append has written."""
+        """Truncates what a failed append has written."""
         number = layout.part_of(self.wav, max(0, self._written_bytes - 1))
         if self._segment_number > number:
             os.close(self._segment)
             for each in range(number + 1, self._segment_number + 1):
                 (self.directory / _SEGMENT.format(each)).unlink(missing_ok=True)
-            # The next append opens the one before again.
+            # The next append opens the previous segment again.
             self._segment, self._segment_number, self._segment_end = -1, 0, 0
         path = self.directory / _SEGMENT.format(number)
         if path.exists():
@@ -327,7 +326,7 @@ class SessionSpool:
 
 
 def sync_files(descriptors: Iterable[int]) -> None:
-    """Waits until files are on disk, and closes them, all of them whatever happens to one.
+    """Waits until files are on disk and closes all of them, also after an error.
 
     Raises:
         OSError: the disk is full or broken.
@@ -344,10 +343,10 @@ def sync_files(descriptors: Iterable[int]) -> None:
         raise failure
 
 
-def remove_rubbish(directory: Path) -> None:
-    """Removes a directory that holds no session, with its files."""
+def delete_directory(directory: Path) -> None:
+    """Deletes a directory with its files."""
     for path in directory.iterdir():
-        # What says that the rest is rubbish goes last.
+        # The marker of the deletion is deleted last.
         if path.name != _REMOVED:
             path.unlink()
     (directory / _REMOVED).unlink(missing_ok=True)

@@ -202,7 +202,7 @@ class AudioUpload:
         parts = [(self._id, part) for part in self._parts.values()]
         if self._id in await self._ways.rows.add_parts(parts):
             self._are_parts_doubtful = False
-        elif not await self._ways.rows.is_there(self._id):
+        elif not await self._ways.rows.exists(self._id):
             raise NotOwner
 
     async def _advance(self) -> None:
@@ -247,8 +247,8 @@ class AudioUpload:
         self._unrecorded = None
 
     async def _release(self) -> None:
-        for number in [each for each in self._covered_segments if self._spool.may_release(each)]:
-            await asyncio.to_thread(self._spool.release, number)
+        for number in [each for each in self._covered_segments if self._spool.may_delete_segment(each)]:
+            await asyncio.to_thread(self._spool.delete_segment, number)
             self._covered_segments.discard(number)
 
     async def _drop_tails(self, number: int) -> None:
@@ -316,7 +316,7 @@ class AudioUpload:
         wav = self._spool.wav
         begin, end = layout.audio_range(wav, number, total)
         before, after = layout.frame(wav, number, total) if may_be_last else (b"", b"")
-        spooled = await asyncio.to_thread(self._spool.stretch, begin, end)
+        spooled = await asyncio.to_thread(self._spool.spooled_part, begin, end)
         if spooled is not None:
             return replace(spooled, before=before, after=after)
         return b"".join((before, await self._patched_audio(begin, end), after))
@@ -398,7 +398,7 @@ class AudioUpload:
             raise ObjectStoreUnavailable("the store does not find an upload that it lists")
         # What is still here stays until it is in a part again.
         self._covered_segments.clear()
-        await self._ways.rows.forget_upload(self._id)
+        await self._ways.rows.delete_upload(self._id)
         _uploads_lost.inc()
         log.error("an unfinished upload is gone", session_id=self._session_id, parts=len(self._parts))
         self._upload_id, self._parts, self._unrecorded = None, {}, None

@@ -188,8 +188,8 @@ class Finisher:
                 log.exception("session cannot be finished", session_id=start.session_id)
                 _failed.labels("unexpected").inc()
             finally:
-                self._writer.forget(start.id)
-                self._shipper.forget(start.id)
+                self._writer.discard_session(start.id)
+                self._shipper.discard_session(start.id)
                 finishing.answered()
 
     async def _finish_left(self, conclusion: Conclusion, spool: SessionSpool, finishing: Finishing) -> bool:
@@ -209,12 +209,12 @@ class Finisher:
                 standing = Standing.WAITS
             except NotOwner:
                 # What was known of its upload may be another's doing by the next time.
-                self._shipper.forget(start.id)
+                self._shipper.discard_session(start.id)
                 standing = Standing.WAITS
             if standing is Standing.GONE:
                 await self._discard(finishing, start)
             if standing in (Standing.GONE, Standing.STORED):
-                await asyncio.to_thread(spool.remove)
+                await asyncio.to_thread(spool.delete)
                 return True
             if standing in (Standing.APART, Standing.UNKNOWN):
                 return False
@@ -256,7 +256,7 @@ class Finisher:
                 is_there = await self._note(finishing, ended, spool, has_tails=shipped.has_tails)
             if not is_there:
                 await self._discard(finishing, start)
-            await asyncio.to_thread(spool.remove)
+            await asyncio.to_thread(spool.delete)
         elif is_there:
             self._restoration.remember(_ended_as(start, conclusion, shipped))
         return True
@@ -264,8 +264,8 @@ class Finisher:
     async def _discard(self, finishing: Finishing, start: SessionStart) -> None:
         # Deleted meanwhile: there is an entry of it. Whatever its delete did not find is removed here: one of the two
         # comes last.
-        await self._repeat("delete", finishing, lambda: self._shipper.discard(start.id))
-        await self._repeat("delete", finishing, lambda: self._rows.remove_deleted(start.id))
+        await self._repeat("delete", finishing, lambda: self._shipper.delete_objects(start.id))
+        await self._repeat("delete", finishing, lambda: self._rows.delete_row(start.id))
 
     async def _note(self, finishing: Finishing, ended: Ended, spool: SessionSpool, *, has_tails: bool) -> bool:
         """Notes in the row where the objects are, and cleans up; says whether the session is still there."""
@@ -279,7 +279,7 @@ class Finisher:
                 has_tails=has_tails,
                 audio_seconds=ended.audio_seconds,
                 stored_bytes=ended.audio_bytes,
-                said=ended.said,
+                utterances=ended.said,
                 language=ended.language,
             ),
         )
@@ -292,7 +292,7 @@ class Finisher:
             # Before the row: whoever ends the session again meanwhile sees it, or writes before this does.
             ended.is_clean = True
             if has_tails:
-                await self._repeat("row", finishing, lambda: self._rows.tails_removed(session_id))
+                await self._repeat("row", finishing, lambda: self._rows.mark_tails_deleted(session_id))
         return is_there
 
     async def _repeat(self, step: str, finishing: Finishing, action: Callable[[], Awaitable[T]]) -> T:

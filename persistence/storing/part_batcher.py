@@ -62,7 +62,7 @@ class PartBatcher:
     async def _why_not(self, session_id: UUID) -> Exception:
         try:
             # There after all: inserted again in between.
-            return RowLost() if await self._rows.is_there(session_id) else NotOwner()
+            return RowLost() if await self._rows.exists(session_id) else NotOwner()
         except Exception as error:
             return error
 

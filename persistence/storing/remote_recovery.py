@@ -14,16 +14,15 @@ from prometheus_client import Counter, Histogram
 from domain.session_id import format_session_id
 from domain.transcript import Utterance, document, majority_language, utterances_of
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
-from persistence.postgres.finals import batches, untold
+from persistence.postgres.finals import batches, uncovered
 from persistence.postgres.lost_rows import note_restored
-from persistence.postgres.ownership import Remains
 from persistence.postgres.rows import SessionRows, Upload
 from persistence.s3 import layout
-from persistence.s3.assembly import Assembly, assemble, cut
+from persistence.s3.assembly import Assembly, assemble, tail_slices
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix, transcript_key
 from persistence.s3.layout import audio_range, part, part_count
 from persistence.s3.objects import ObjectStore
-from persistence.session_values import StoredObjects, StoredPart
+from persistence.session_values import StoredObjects, StoredPart, StoredSession
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -44,7 +43,7 @@ class RemoteRecovery:
         self._objects = objects
         self._rows = rows
 
-    async def end(self, session: Remains) -> None:
+    async def end(self, session: StoredSession) -> None:
         """Brings a session to its final state; repeated, it goes on where it was cut short.
 
         Raises:
@@ -54,7 +53,7 @@ class RemoteRecovery:
         if session.is_deleted:
             await self.delete(session.id)
             return
-        wav = WavFormat(session.encoding, session.sample_rate, session.channels)
+        wav = session.wav
         audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes
         if session.store_audio and (audio_uri is None or await self._stored_audio(session.id, wav) is None):
             # What it was made of goes when the recording is there, whatever the row says of it.
@@ -71,9 +70,15 @@ class RemoteRecovery:
         uris = StoredObjects(audio_uri, transcript_uri)
         tails = session.has_tails or session.store_audio
         if await self._rows.set_stored(
-            session.id, uris, has_tails=tails, audio_seconds=seconds, stored_bytes=stored, said=said, language=language
+            session.id,
+            uris,
+            has_tails=tails,
+            audio_seconds=seconds,
+            stored_bytes=stored,
+            utterances=said,
+            language=language,
         ):
-            await remove_leftovers(self._objects, self._rows, session.id)
+            await delete_leftovers(self._objects, self._rows, session.id)
             _recovered.inc()
         else:
             await self.delete(session.id)
@@ -84,8 +89,8 @@ class RemoteRecovery:
         Raises:
             StorageUnavailable: Postgres or S3 does not do its part; call again.
         """
-        await remove_objects(self._objects, session_id)
-        await self._rows.remove_deleted(session_id)
+        await delete_objects(self._objects, session_id)
+        await self._rows.delete_row(session_id)
 
     async def _audio(self, session_id: UUID, wav: WavFormat, told_seconds: float, at_least: int = 0) -> int:
         """Makes the WAV file; gives how much audio is in it, in bytes."""
@@ -109,7 +114,7 @@ class RemoteRecovery:
             if upload.upload_id in await self._objects.uploads(audio_key(session_id)):
                 raise ObjectStoreUnavailable("the store does not find an upload that it lists") from None
             log.exception("parts of a session are gone from the bucket", session_id=format_session_id(session_id))
-            await self._rows.forget_upload(session_id)
+            await self._rows.delete_upload(session_id)
             raise
         return assembly.audio_bytes
 
@@ -135,7 +140,7 @@ class RemoteRecovery:
 
     async def _read(self, session_id: UUID, tails: Sequence[Tail], begin: int, end: int) -> bytes:
         pieces = []
-        for tail, first, stop in cut(tails, begin, end):
+        for tail, first, stop in tail_slices(tails, begin, end):
             pieces.append((await self._objects.read(tail_key(session_id, tail)))[first:stop])
         audio = b"".join(pieces)
         _read_bytes.observe(len(audio))
@@ -202,7 +207,7 @@ async def take_back_finals(objects: ObjectStore, rows: SessionRows, session_id: 
         StorageUnavailable: Postgres or S3 does not do its part.
     """
     stored = await stored_finals(objects, session_id)
-    lost = untold(session_id, stored, await rows.said(session_id))
+    lost = uncovered(session_id, stored, await rows.indexed_utterances(session_id))
     for batch in batches(lost):
         await rows.write({}, batch)
     if lost:
@@ -235,18 +240,18 @@ async def put_transcript(
     return objects.uri(transcript_key(session_id))
 
 
-async def remove_leftovers(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> None:
+async def delete_leftovers(objects: ObjectStore, rows: SessionRows, session_id: UUID) -> None:
     """Removes what the object of a stored session has made superfluous: unfinished uploads and tails.
 
     Raises:
         StorageUnavailable: Postgres or S3 does not do its part.
         NotOwner, LeaseLost: the session is not this process's any more.
     """
-    await remove_pieces(objects, session_id)
-    await rows.tails_removed(session_id)
+    await delete_pieces(objects, session_id)
+    await rows.mark_tails_deleted(session_id)
 
 
-async def remove_pieces(objects: ObjectStore, session_id: UUID) -> None:
+async def delete_pieces(objects: ObjectStore, session_id: UUID) -> None:
     """Removes what a recording was made of: unfinished uploads and tails.
 
     Raises:
@@ -256,7 +261,7 @@ async def remove_pieces(objects: ObjectStore, session_id: UUID) -> None:
     await objects.delete_all(await objects.list(tail_prefix(session_id)))
 
 
-async def remove_objects(objects: ObjectStore, session_id: UUID) -> None:
+async def delete_objects(objects: ObjectStore, session_id: UUID) -> None:
     """Removes a session's audio, transcript, tails and unfinished uploads, whichever there are.
 
     Raises:

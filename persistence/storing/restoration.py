@@ -19,7 +19,7 @@ from prometheus_client import Gauge
 from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres.finals import numbered
-from persistence.postgres.lost_rows import Kept
+from persistence.postgres.lost_rows import RowState
 from persistence.postgres.rows import SessionRows
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from telemetry.logs import get_logger
@@ -143,7 +143,7 @@ class Restoration:
         self._forget_what_is_over(time.monotonic())
         by_id = {each.start.id: each for each in running}
         ended = {each.start.id: each for *_, each in self._ended}
-        kept = {each.id: each for each in await self._rows.look([*by_id, *ended])} if by_id or ended else {}
+        kept = {each.id: each for each in await self._rows.row_states([*by_id, *ended])} if by_id or ended else {}
         # Together, the earlier sessions first: one may continue another.
         starts = [each.start for each in by_id.values()] + [each.start for each in ended.values()]
         missing = [start for start in starts if kept[start.id].is_missing]
@@ -161,10 +161,10 @@ class Restoration:
                 await self._end_again(each)
             elif kept[session_id].is_own and kept[session_id].has_tails and each.is_clean:
                 with suppress(NotOwner, RowLost):
-                    await self._rows.tails_removed(session_id)
+                    await self._rows.mark_tails_deleted(session_id)
         self._parts_again()
 
-    async def _write_finals(self, session: Running, kept: Kept, *, is_new: bool) -> None:
+    async def _write_finals(self, session: Running, kept: RowState, *, is_new: bool) -> None:
         if not is_new and not kept.is_own:
             return
         if kept.utterances >= session.progress().utterances:
@@ -189,13 +189,13 @@ class Restoration:
                     has_tails=has_tails,
                     audio_seconds=ended.audio_seconds,
                     stored_bytes=ended.audio_bytes,
-                    said=ended.said,
+                    utterances=ended.said,
                     language=ended.language,
                     progress=ended.conclusion.progress,
                 )
                 if has_tails and ended.is_clean:
                     # Its tails were removed while this was written, and the row that said so may be the one before.
-                    await self._rows.tails_removed(session_id)
+                    await self._rows.mark_tails_deleted(session_id)
             log.error(
                 "the database had lost the end of a session: it is written again", session_id=ended.start.session_id
             )

@@ -16,7 +16,7 @@ from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_upload import AudioUpload, Ways
 from persistence.storing.degradations import Degradations
 from persistence.storing.part_batcher import PartBatcher
-from persistence.storing.remote_recovery import put_transcript, remove_objects
+from persistence.storing.remote_recovery import delete_objects, put_transcript
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -108,7 +108,7 @@ class Shipper:
         if (upload := self._uploads.get(spool.manifest.start.id)) is not None:
             await upload.clean()
 
-    async def discard(self, session_id: UUID) -> None:
+    async def delete_objects(self, session_id: UUID) -> None:
         """Removes a session's objects, whichever there are.
 
         Raises:
@@ -117,9 +117,9 @@ class Shipper:
         """
         self._check()
         await self._stop(session_id)
-        await remove_objects(self._objects, session_id)
+        await delete_objects(self._objects, session_id)
 
-    def forget(self, session_id: UUID) -> None:
+    def discard_session(self, session_id: UUID) -> None:
         """Nothing more is to be done for a session; calling it again does nothing."""
         self._uploads.pop(session_id, None)
         if (running := self._running.pop(session_id, None)) is not None:
@@ -155,12 +155,12 @@ class Shipper:
         """What was said, once the rows have all of it: nobody's memory of having written it is asked."""
         session_id = spool.manifest.start.id
         kept = await asyncio.to_thread(spool.utterances)
-        said = await self._rows.said(session_id)
+        said = await self._rows.indexed_utterances(session_id)
         if lost := missing(session_id, kept, said):
             for batch in batches(lost):
                 await self._rows.write({}, batch)
-            said = await self._rows.said(session_id)
-            if missing(session_id, kept, said) and await self._rows.is_there(session_id):
+            said = await self._rows.indexed_utterances(session_id)
+            if missing(session_id, kept, said) and await self._rows.exists(session_id):
                 raise DatabaseUnavailable("the database has not taken all finals of a session")
         return with_probabilities(said, kept)
 

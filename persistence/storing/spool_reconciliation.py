@@ -22,14 +22,14 @@ from domain.transcript import Utterance, majority_language, with_probabilities
 from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
 from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
-from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.s3 import layout
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
-from persistence.session_values import INTERRUPTED, Progress, StoredObjects
+from persistence.session_values import INTERRUPTED, Progress, StoredObjects, StoredSession
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.remote_recovery import put_transcript, remove_leftovers, remove_pieces, stored_header
+from persistence.storing.remote_recovery import delete_leftovers, delete_pieces, put_transcript, stored_header
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
@@ -86,7 +86,7 @@ class SpoolReconciliation:
             LeaseLost: this process may not write.
         """
         session_id = spool.manifest.start.id
-        session = await self._ownership.session(session_id)
+        session = await self._ownership.read(session_id)
         if session is None:
             return await self._without_row(spool, progress)
         if session.is_deleted:
@@ -107,7 +107,7 @@ class SpoolReconciliation:
             if session.store_audio and not await self._has_object(session_id, spool.wav):
                 # The tails may be all that S3 has: they go when the recording is there, whatever the row says of it.
                 return _leave(spool, None, contents)
-            await remove_leftovers(self._objects, self._rows, session_id)
+            await delete_leftovers(self._objects, self._rows, session_id)
         try:
             return await self._extend(spool, session, contents)
         except OSError as error:
@@ -139,12 +139,12 @@ class SpoolReconciliation:
     async def _adopt(self, session_id: UUID) -> bool:
         return bool(await self._ownership.adopt([], [session_id], INTERRUPTED, datetime.now(UTC)))
 
-    async def _extend(self, spool: SessionSpool, session: Remains, contents: _Contents) -> Standing:
+    async def _extend(self, spool: SessionSpool, session: StoredSession, contents: _Contents) -> Standing:
         stored = await self._stored_bytes(session, spool.wav) if session.store_audio else 0
         if stored is None or not await asyncio.to_thread(spool.has_audio, stored, contents.audio_bytes):
             return _leave(spool, stored, contents)
         if not await self._is_short(session, stored, contents):
-            await remove_pieces(self._objects, session.id)
+            await delete_pieces(self._objects, session.id)
             return Standing.STORED
         if not await self._ownership.reclaim(session.id, session.worker_id):
             raise NotOwner
@@ -157,16 +157,16 @@ class SpoolReconciliation:
             log.info("a stored session has what only its spool had", session_id=spool.manifest.start.session_id)
         return Standing.STORED if is_there else Standing.GONE
 
-    async def _is_short(self, session: Remains, stored: int, contents: _Contents) -> bool:
+    async def _is_short(self, session: StoredSession, stored: int, contents: _Contents) -> bool:
         if session.is_reclaimed or contents.audio_bytes > min(stored, session.stored_bytes):
             return True
         if contents.progress.utterances > session.utterance_count:
             return True
         return not await self._rows.has_utterances(session.id, len(contents.utterances))
 
-    async def _stored_bytes(self, session: Remains, wav: WavFormat) -> int | None:
+    async def _stored_bytes(self, session: StoredSession, wav: WavFormat) -> int | None:
         """How much audio the object has, 0 without one; None if it is no recording of this spool's format."""
-        if wav != WavFormat(session.encoding, session.sample_rate, session.channels):
+        if wav != session.wav:
             return None
         try:
             header = await stored_header(self._objects, session.id, wav)
@@ -193,7 +193,7 @@ class SpoolReconciliation:
     async def _part(self, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
         begin, end = layout.audio_range(spool.wav, number, total)
         try:
-            audio = await asyncio.to_thread(spool.audio, begin, end)
+            audio = await asyncio.to_thread(spool.read_audio_or_none, begin, end)
             if audio is None:
                 seam = min(max(begin, stored), end)
                 audio = await self._from_object(spool, begin, seam) + await asyncio.to_thread(
@@ -207,30 +207,30 @@ class SpoolReconciliation:
         header = spool.wav.header_bytes
         return await self._objects.read_range(audio_key(spool.manifest.start.id), header + begin, header + end)
 
-    async def _write(self, session: Remains, audio_bytes: int, contents: _Contents) -> bool:
+    async def _write(self, session: StoredSession, audio_bytes: int, contents: _Contents) -> bool:
         """Writes the finals, the transcript and last the row; says whether the session is still there.
 
         Status, error and `ended_at` stay: they have been shown to the tenant, and a session ends once.
         """
         seconds, progress = max(session.audio_duration_seconds, contents.progress.audio_seconds), contents.progress
         if session.store_audio:
-            seconds = WavFormat(session.encoding, session.sample_rate, session.channels).seconds(audio_bytes)
+            seconds = session.wav.seconds(audio_bytes)
         said: list[Utterance] | None = None
         language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:
             for batch in numbered(session.id, contents.utterances):
                 await self._rows.write({}, batch)
-            said = with_probabilities(await self._rows.said(session.id), contents.utterances)
+            said = with_probabilities(await self._rows.indexed_utterances(session.id), contents.utterances)
             language = majority_language(session.language, said)
             await put_transcript(self._objects, session.id, language, seconds, said)
-        await remove_pieces(self._objects, session.id)
+        await delete_pieces(self._objects, session.id)
         uris = StoredObjects(session.audio_uri, session.transcript_uri)
         return await self._rows.set_stored(
             session.id,
             uris,
             audio_seconds=seconds,
             stored_bytes=audio_bytes,
-            said=said,
+            utterances=said,
             language=language,
             progress=progress,
         )

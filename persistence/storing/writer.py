@@ -148,7 +148,7 @@ class SessionWriter:
         self._running.pop(session_id, None)
         self._refused.append(session_id)
 
-    def forget(self, session_id: UUID) -> None:
+    def discard_session(self, session_id: UUID) -> None:
         """No more figures of this session; calling it again does nothing."""
         self._running.pop(session_id, None)
 
@@ -164,7 +164,7 @@ class SessionWriter:
             await self._insert([start])
         await self._write_said()
         is_there = await self._rows.conclude(start.id, conclusion)
-        self.forget(start.id)
+        self.discard_session(start.id)
         return is_there
 
     async def run(self) -> None:

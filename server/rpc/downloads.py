@@ -16,8 +16,9 @@ from google.api.httpbody_pb2 import HttpBody
 from domain.session_id import parse_session_id
 from domain.tenancy import REFUSALS
 from domain.transcript import Utterance, WordNames
-from persistence.s3.linked import Link, joined_language, joined_seconds, stretches
+from persistence.s3.linked import joined_language, joined_seconds, session_spans
 from persistence.service import Persistence
+from persistence.session_values import StoredSession
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range
@@ -91,7 +92,7 @@ class Downloads:
             RangeNotSatisfiable: the file does not have the requested bytes.
         """
         chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
-        whole = await self._persistence.archive.audio(chain)
+        whole = await self._persistence.archive.audio_file(chain)
         tag = entity_tag(whole.identity)
         # A range is ignored for HEAD (RFC 9110, section 14.2), and if the client has a part of another version.
         is_whole = (
@@ -132,22 +133,24 @@ class Downloads:
         renderers = {"txt": TextRenderer(), "srt": SrtRenderer(options), "vtt": VttRenderer(options)}
         await self._render(chain, renderers[request.format], name, context)
 
-    async def _chain(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[Link, ...]:
+    async def _chain(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[StoredSession, ...]:
         return await self._persistence.chains.read(tenant_id, parse_session_id(session_id), linked=linked)
 
-    async def _document(self, chain: tuple[Link, ...], name: str | None, context: Context) -> None:
+    async def _document(self, chain: tuple[StoredSession, ...], name: str | None, context: Context) -> None:
         if len(chain) == 1:
-            document = await self._persistence.archive.transcript(chain[0])
+            document = await self._persistence.archive.transcript_file(chain[0])
             stored = self._persistence.archive.read(document)
             await _send_written(context, JsonRenderer.content_type, name, _named(stored))
             return
         renderer = JsonRenderer(chain[-1].session_id, joined_language(chain), joined_seconds(chain))
         await self._render(chain, renderer, name, context)
 
-    async def _render(self, chain: tuple[Link, ...], renderer: Renderer, name: str | None, context: Context) -> None:
-        for link in chain:
-            link.require_transcript()
-        async with aclosing(self._persistence.utterances.joined(stretches(chain))) as utterances:
+    async def _render(
+        self, chain: tuple[StoredSession, ...], renderer: Renderer, name: str | None, context: Context
+    ) -> None:
+        for session in chain:
+            session.require_transcript()
+        async with aclosing(self._persistence.utterances.joined(session_spans(chain))) as utterances:
             await _send_written(context, renderer.content_type, name, _rendered(renderer, utterances))
 
 

@@ -80,7 +80,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_message(await self._persistence.sessions.get(_tenant(), parse_session_id(request.session_id)))
 
     async def DeleteSession(self, request: pb.DeleteSessionRequest, _context: Context) -> pb.DeleteSessionResponse:
-        await self._persistence.delete(_tenant(), parse_session_id(request.session_id))
+        await self._persistence.delete_session(_tenant(), parse_session_id(request.session_id))
         return pb.DeleteSessionResponse(deleted=True, session_id=request.session_id)
 
     async def GetAudio(self, request: pb.GetAudioRequest, context: Context) -> None:  # type: ignore[override]

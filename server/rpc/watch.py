@@ -118,12 +118,12 @@ class Watches:
 
     @contextmanager
     def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
-        if self._change_notifier.sleepers(tenant_id) >= self._most_of_tenant or self._count >= _MAX_STREAMS:
+        if self._change_notifier.watches(tenant_id) >= self._most_of_tenant or self._count >= _MAX_STREAMS:
             raise NoCapacity("this server has reached its limit of streams of changes: close one, or try again")
         self._count += 1
         _open.inc()
         try:
-            with self._change_notifier.rung(tenant_id) as changed:
+            with self._change_notifier.watching(tenant_id) as changed:
                 yield changed
         finally:
             self._count -= 1

@@ -24,13 +24,12 @@ from domain.transcript import Utterance
 from persistence import backoff
 from persistence.errors import NotOwner, ObjectNotFound, RowLost, UploadNotFound
 from persistence.postgres import lost_rows
-from persistence.postgres.lost_rows import Kept
-from persistence.postgres.ownership import Remains
+from persistence.postgres.lost_rows import RowState
 from persistence.postgres.rows import Upload
 from persistence.recording import session_recorder
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
-from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
 from persistence.spool import session_spool as spool
 from persistence.storing import audio_upload, finisher, restoration, writer
 from persistence.storing import degradations as degradations
@@ -268,22 +267,22 @@ class Rows:
 
         return await self._fate.call(restore)
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
-        def look(session_id: UUID) -> Kept:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
+        def look(session_id: UUID) -> RowState:
             row = self._table.get(session_id)
             if row is None:
-                return Kept(session_id, True, False, False, False, 0)
+                return RowState(session_id, True, False, False, False, 0)
             is_unstored = row.status == "active" or row.stored is None
             is_own = row.worker_id == self.worker_id
-            return Kept(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
+            return RowState(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
 
         return await self._fate.call(lambda: [look(each) for each in session_ids])
 
     async def fate(self, session_id: UUID) -> lost_rows.Fate:
-        lives, lost = lost_rows.Fate.LIVES, lost_rows.Fate.LOST
+        lives, lost = lost_rows.Fate.EXISTS, lost_rows.Fate.LOST
         return await self._fate.call(lambda: lives if session_id in self._table else lost)
 
-    async def is_there(self, session_id: UUID) -> bool:
+    async def exists(self, session_id: UUID) -> bool:
         return await self._fate.call(lambda: bool(self._own_row(session_id)))
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
@@ -311,9 +310,9 @@ class Rows:
         return await self._fate.call(update)
 
     async def utterances(self, session_id: UUID) -> list[Utterance]:
-        return list((await self.said(session_id)).values())
+        return list((await self.indexed_utterances(session_id)).values())
 
-    async def said(self, session_id: UUID) -> dict[int, Utterance]:
+    async def indexed_utterances(self, session_id: UUID) -> dict[int, Utterance]:
         def read() -> dict[int, Utterance]:
             row = self._table.get(session_id)
             return dict(sorted(row.said.items())) if row is not None else {}
@@ -347,7 +346,7 @@ class Rows:
 
         return await self._fate.call(read)
 
-    async def forget_upload(self, session_id: UUID) -> None:
+    async def delete_upload(self, session_id: UUID) -> None:
         def forget() -> None:
             row = self._own_row(session_id)
             row.upload_id, row.parts = None, {}
@@ -369,7 +368,7 @@ class Rows:
             row = self._own_row(session_id)
             row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
             row.counted = max(row.counted, values.get("progress", Progress()).utterances)
-            if (said := values.get("said")) is not None:
+            if (said := values.get("utterances")) is not None:
                 row.counted = len(said)
             row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
             row.upload_id, row.parts = None, {}
@@ -377,7 +376,7 @@ class Rows:
 
         return await self._fate.call(store)
 
-    async def tails_removed(self, session_id: UUID) -> None:
+    async def mark_tails_deleted(self, session_id: UUID) -> None:
         await self._fate.call(lambda: setattr(self._own_row(session_id), "has_tails", False))
 
     async def end_refused(self, *_: Any) -> int:
@@ -407,10 +406,10 @@ class Ownership:
     def is_recovering(self, _: UUID) -> bool:
         return False
 
-    async def session(self, session_id: UUID) -> Remains | None:
-        def read() -> Remains | None:
+    async def read(self, session_id: UUID) -> StoredSession | None:
+        def read() -> StoredSession | None:
             row = self._table.get(session_id)
-            return None if row is None else remains_of(row)
+            return None if row is None else stored_session_of(row)
 
         return await self._fate.call(read)
 
@@ -425,11 +424,11 @@ class Ownership:
         return await self._fate.call(reclaim)
 
 
-def remains_of(row: Row) -> Remains:
+def stored_session_of(row: Row) -> StoredSession:
     """What ownership makes of a row."""
     start, stored = row.start, row.stored or StoredObjects()
-    values: dict[str, Any] = {name: getattr(start, name) for name in Remains.__slots__ if hasattr(start, name)}
-    return Remains(
+    values: dict[str, Any] = {name: getattr(start, name) for name in StoredSession.__slots__ if hasattr(start, name)}
+    return StoredSession(
         **values
         | {
             "worker_id": row.worker_id,
@@ -438,6 +437,8 @@ def remains_of(row: Row) -> Remains:
             "transcript_uri": stored.transcript_uri,
             "audio_duration_seconds": row.audio_seconds,
             "utterance_count": row.counted,
+            "word_count": 0,
+            "processed_seconds": 0.0,
             "has_tails": row.has_tails,
             "stored_bytes": row.stored_bytes,
             "recover_after": datetime.now(UTC) if row.is_reclaimed else None,

@@ -53,7 +53,7 @@ from tests.faults.crash_scenario import (
     Rows,
     VirtualLoop,
     mortal,
-    remains_of,
+    stored_session_of,
 )
 from tests.faults.figures import FIGURES
 
@@ -166,7 +166,7 @@ class Harness:
         objects: Any = Objects(self.bucket, fate)
         try:
             with mortal(fate), suppress(Crash):
-                loop.run_until_complete(RemoteRecovery(objects, rows).end(remains_of(row)))
+                loop.run_until_complete(RemoteRecovery(objects, rows).end(stored_session_of(row)))
             self.salvages += 1
         finally:
             loop.close()
@@ -302,7 +302,7 @@ class Life:
     def soft_delete(self) -> None:
         """The kernel closes what a dead process had open."""
         for home in self.homes:
-            home.release(remove=False)
+            home.release(delete=False)
         if self.recorder is not None and self.recorder.spool is not None:
             self.recorder.spool.close()
 
@@ -449,7 +449,7 @@ async def _end_while_it_is_put_again(harness: Harness, fate: Fate) -> None:
     shipped = await shipper.ship(spool)
     noting.cancel()
     spool.close()
-    home.release(remove=False)
+    home.release(delete=False)
     assert shipped.audio_bytes == len(audio)
     assert harness.bucket.objects[audio_key(harness.start.id)] == harness.wav.header(len(audio)) + audio
 

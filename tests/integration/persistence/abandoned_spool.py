@@ -14,11 +14,11 @@ from persistence.config import PersistenceSettings
 from persistence.postgres.database import Database
 from persistence.postgres.finals import numbered
 from persistence.postgres.lease import Lease
-from persistence.postgres.ownership import Ownership, Remains
+from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.objects import ObjectStore
-from persistence.session_values import INTERRUPTED
+from persistence.session_values import INTERRUPTED, StoredSession
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
 from persistence.storing.audio_upload import AudioUpload
@@ -64,23 +64,23 @@ class Left:
     def remote_recovery(self) -> RemoteRecovery:
         return RemoteRecovery(self.objects, SessionRows(self.database, self.other))
 
-    async def taken(self) -> Remains:
+    async def taken(self) -> StoredSession:
         """The other server takes it and begins to end it."""
         await Lease(self.database, self.other, 60.0, 1.0).register()
         ownership = self.ownership
         await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
         assert await ownership.begin_recovery(self.id)
-        remains = await ownership.remains(self.id)
+        remains = await ownership.read_own(self.id)
         assert remains is not None
         return remains
 
-    async def ended(self) -> Remains:
+    async def ended(self) -> StoredSession:
         """The other server ends it from S3."""
         await self.remote_recovery.end(await self.taken())
         return await self.row()
 
-    async def row(self) -> Remains:
-        row = await self.ownership.session(self.id)
+    async def row(self) -> StoredSession:
+        row = await self.ownership.read(self.id)
         assert row is not None
         return row
 
@@ -96,7 +96,7 @@ class Left:
         assert row.recover_after is None
         transcript = (await self.objects.read(transcript_key(self.id))).decode()
         assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
-        found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
+        found = {each.kind for each in (await verify(self.settings)).remaining if each.session_id == self.id}
         # The spool goes last, by whoever called for this.
         assert found == ({"spool_left"} if self.is_spooled() else set())
 
@@ -131,7 +131,7 @@ async def abandoned_by_a_dead_server(
     for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
         await rows.write({}, batch)
     spool.close()
-    home.release(remove=False)
+    home.release(delete=False)
     reopened = SessionSpool.open(spool.directory)
     assert reopened is not None
     other = f"other-{uuid.uuid4().hex[:8]}"

@@ -1,5 +1,5 @@
 """Persistence on a real Postgres and a real S3 server, behind TCP proxies that can cut and stall, and a gRPC server on
-loopback with a servicer that transcribes nothing but keeps to the conventions of the real one."""
+loopback whose fake servicer follows the conventions of the real one."""
 
 from __future__ import annotations
 
@@ -73,10 +73,9 @@ async def objects(real_settings: PersistenceSettings) -> AsyncIterator[ObjectSto
 
 @pytest.fixture
 async def empty_store(database: Database, objects: ObjectStore) -> None:
-    """For what looks at everything there is: tests leave a great many sessions.
+    """Deletes all sessions, for tests that compare everything that is stored.
 
-    And dead servers, of whom some were killed a moment ago: a repair waits where a lease runs out. No server outlives
-    its test.
+    It also deletes the leases of killed servers, for which a repair would wait. No server outlives its test.
     """
     async with database.transaction() as connection:
         await connection.exec_driver_sql("TRUNCATE realtime_sessions CASCADE")
@@ -88,7 +87,7 @@ async def empty_store(database: Database, objects: ObjectStore) -> None:
 
 @pytest.fixture
 async def tenant(postgres_url: str) -> uuid.UUID:
-    """A tenant of the test's own."""
+    """A separate tenant for the test."""
     tenant_id = uuid.uuid4()
     connection = await asyncpg.connect(postgres_url)
     await connection.execute("INSERT INTO tenants (id, name) VALUES ($1, $2)", tenant_id, str(tenant_id))
@@ -138,7 +137,7 @@ def build_harness(
 ) -> Callable[..., Any]:
     @asynccontextmanager
     async def build(*, close_grace_seconds: float = 10.0, **changes: Any) -> AsyncIterator[Harness]:
-        """`close_grace_seconds`: how long ended sessions may take to be stored when the house is left."""
+        """`close_grace_seconds`: how long the storing of ended sessions may take when the harness closes."""
         settings = proxied(**changes)
         fake_transcriber, deadline = FakeTranscriber(), Deadline()
         async with AsyncExitStack() as stack:
@@ -178,7 +177,7 @@ def environment_of(settings: PersistenceSettings) -> dict[str, str]:
         for name, value in values.items()
         if value is not None
     }
-    # This tree, whichever is installed.
+    # The modules of this tree, not installed ones.
     here = {"PYTHONPATH": str(ROOT)}
     return {**os.environ, **here, **{f"DALSTON_{name.upper()}": value for name, value in plain.items()}}
 
@@ -202,5 +201,5 @@ async def _killable_server(settings: PersistenceSettings) -> AsyncIterator[tuple
 
 @pytest.fixture
 def a_killable_server() -> Callable[..., Any]:
-    """A process that records, to be killed; its settings given, gives the process and its address."""
+    """Starts a recording server process that the test kills: yields the process and its address."""
     return _killable_server

@@ -21,16 +21,16 @@ from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound
 from persistence.postgres.database import Database
 from persistence.s3.keys import audio_key, transcript_key
-from persistence.s3.linked import Link
 from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
+from persistence.session_values import StoredSession
 from tests.integration.persistence.fake_transcriber import FakeTranscriber
 from tests.integration.persistence.proxy import Proxy
 
 
 @dataclass
 class Harness:
-    """Everything a test looks at."""
+    """A running server with its stores, and what tests read of them."""
 
     settings: PersistenceSettings
     database: Database
@@ -48,11 +48,14 @@ class Harness:
     async def record(self, session_id: str) -> SessionRecord:
         return await self.persistence.sessions.get(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
-    async def chain(self, session_id: str) -> tuple[Link, ...]:
+    async def chain(self, session_id: str) -> tuple[StoredSession, ...]:
         return await self.persistence.chains.read(DEFAULT_TENANT_ID, parse_session_id(session_id), linked=False)
 
+    async def delete_session(self, session_id: str) -> None:
+        await self.persistence.delete_session(DEFAULT_TENANT_ID, parse_session_id(session_id))
+
     async def ended(self, session_id: str, *, stored: bool = True) -> SessionRecord:
-        """The record once the session has ended, and is stored when it is to be."""
+        """The record once the session has ended and, if requested, is stored."""
         async with asyncio.timeout(20):
             while True:
                 with suppress(StorageUnavailable, SessionNotFound):
@@ -72,7 +75,7 @@ class Harness:
             row = (await connection.execute(query, {"id": parse_session_id(session_id)})).mappings().one_or_none()
         return None if row is None else {str(name): value for name, value in row.items()}
 
-    async def audio(self, session_id: str) -> bytes:
+    async def read_audio(self, session_id: str) -> bytes:
         return await self._object(audio_key(parse_session_id(session_id)))
 
     async def transcript(self, session_id: str) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Harness:
         return sorted(path.name for path in self.spool_dir.glob("*/sess_*"))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Waits for what nothing announces."""
+        """Polls for a condition that no event announces."""
         async with asyncio.timeout(20):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A process that records sessions, to be killed: prints its address, then serves. Set up by the environment."""
+"""A recording server process that tests kill. It is configured by the environment and prints its address."""
 
 import asyncio
 

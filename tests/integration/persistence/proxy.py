@@ -1,4 +1,4 @@
-"""Something between a server and its stores that can fail."""
+"""A proxy between a server and its stores that simulates failures."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence import access
 from persistence.postgres import api_keys
-from persistence.postgres.api_keys import KeyStore, KeySweep, KeyUses, parse_key_id
+from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses, parse_key_id
 from persistence.postgres.database import Database, open_database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tenants import TenantStore
@@ -67,7 +67,7 @@ def a_start(tenant_id: uuid.UUID, worker_id: str) -> SessionStart:
     )
 
 
-async def test_a_key_is_found_by_its_secret_and_by_nothing_else(keys: KeyStore, tenant: uuid.UUID) -> None:
+async def test_a_key_is_found_by_its_secret_only(keys: KeyStore, tenant: uuid.UUID) -> None:
     key, secret = await keys.create(tenant, "ci", ["realtime", "admin", "admin"], timedelta(hours=1))
     shown = parse_secret(secret)
     assert shown is not None
@@ -95,7 +95,7 @@ async def test_no_secret_is_in_the_database(keys: KeyStore, tenant: uuid.UUID, p
     assert token[3:] not in dump
 
 
-async def test_keys_are_listed_newest_first_with_those_that_ended(keys: KeyStore, tenant: uuid.UUID) -> None:
+async def test_keys_are_listed_newest_first_including_ended_ones(keys: KeyStore, tenant: uuid.UUID) -> None:
     made = [(await keys.create(tenant, str(number), ["realtime"]))[0] for number in range(5)]
     await keys.revoke(tenant, made[2].key_id)
     first = await keys.list(tenant, 2)
@@ -128,7 +128,7 @@ async def test_a_key_is_revoked_once_and_by_its_own_tenant_only(keys: KeyStore, 
             parse_key_id(wrong)
 
 
-async def test_no_key_outlives_the_one_that_made_it(keys: KeyStore, tenant: uuid.UUID, postgres_url: str) -> None:
+async def test_no_key_outlives_the_key_that_made_it(keys: KeyStore, tenant: uuid.UUID, postgres_url: str) -> None:
     short, long = timedelta(minutes=5), timedelta(hours=5)
     maker, _ = await keys.create(tenant, "maker", ["admin"], timedelta(hours=1))
     made = [
@@ -146,7 +146,7 @@ async def test_no_key_outlives_the_one_that_made_it(keys: KeyStore, tenant: uuid
 
 
 @pytest.mark.parametrize("way", ["revoked", "expired"])
-async def test_a_key_that_has_ended_makes_and_revokes_nothing_however_long_a_server_remembers_it(
+async def test_an_ended_key_in_a_cache_cannot_make_or_revoke_keys(
     keys: KeyStore, tenant: uuid.UUID, postgres_url: str, way: str
 ) -> None:
     maker, _ = await keys.create(tenant, "maker", ["admin", "realtime"])
@@ -156,7 +156,7 @@ async def test_a_key_that_has_ended_makes_and_revokes_nothing_however_long_a_ser
     else:
         await _execute(postgres_url, "UPDATE api_keys SET expires_at = now() WHERE id = $1", maker.id)
     with pytest.raises(KeyEnded):
-        await keys.create(tenant, "for ever", ["admin"], created_by=maker.id)
+        await keys.create(tenant, "permanent", ["admin"], created_by=maker.id)
     with pytest.raises(KeyEnded):
         await keys.create_token(maker.id, timedelta(seconds=60))
     with pytest.raises(KeyEnded):
@@ -165,9 +165,7 @@ async def test_a_key_that_has_ended_makes_and_revokes_nothing_however_long_a_ser
     assert (await keys.revoke(tenant, maker.key_id, revoked_by=other.id)).revoked_at is not None
 
 
-async def test_whoever_lists_keys_after_a_revocation_sees_all_that_the_key_has_made(
-    keys: KeyStore, tenant: uuid.UUID
-) -> None:
+async def test_after_a_revocation_the_list_has_all_keys_that_the_key_made(keys: KeyStore, tenant: uuid.UUID) -> None:
     maker, _ = await keys.create(tenant, "maker", ["admin"])
     made: list[uuid.UUID] = []
 
@@ -184,7 +182,7 @@ async def test_whoever_lists_keys_after_a_revocation_sees_all_that_the_key_has_m
     assert set(made) == seen, "one was made after it"
 
 
-async def test_two_keys_that_revoke_each_other_do_not_wait_for_each_other(keys: KeyStore, tenant: uuid.UUID) -> None:
+async def test_two_keys_that_revoke_each_other_do_not_deadlock(keys: KeyStore, tenant: uuid.UUID) -> None:
     for _ in range(10):
         one, _ = await keys.create(tenant, "one", ["admin"])
         other, _ = await keys.create(tenant, "other", ["admin"])
@@ -196,7 +194,7 @@ async def test_two_keys_that_revoke_each_other_do_not_wait_for_each_other(keys: 
         assert sorted(type(each).__name__ for each in outcomes) == ["ApiKey", "KeyEnded"]
 
 
-async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenant: uuid.UUID) -> None:
+async def test_uses_are_written_in_batches_and_never_decrease(keys: KeyStore, tenant: uuid.UUID) -> None:
     key, _ = await keys.create(tenant, "ci", ["realtime"])
     uses = KeyUses(keys, pause_seconds=0.05)
     running = asyncio.create_task(uses.run())
@@ -211,7 +209,7 @@ async def test_uses_are_written_together_and_never_go_back(keys: KeyStore, tenan
     assert (await keys.list(tenant, 1)).keys[0].last_used_at == used
 
 
-async def test_uses_wait_while_postgres_is_away(
+async def test_uses_are_kept_while_postgres_is_unavailable(
     keys: KeyStore, tenant: uuid.UUID, proxied: Callable[..., Any], postgres_proxy: Any
 ) -> None:
     key, _ = await keys.create(tenant, "ci", ["realtime"])
@@ -225,7 +223,7 @@ async def test_uses_wait_while_postgres_is_away(
     assert (await keys.list(tenant, 1)).keys[0].last_used_at is not None
 
 
-async def test_a_token_begins_one_session_however_many_try_at_once(
+async def test_concurrent_admissions_with_one_token_begin_one_session(
     keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str
 ) -> None:
     key, _ = await keys.create(tenant, "page", ["realtime"])
@@ -246,7 +244,7 @@ async def test_a_token_begins_one_session_however_many_try_at_once(
     assert await keys.find(shown) is None
 
 
-async def test_a_token_ends_with_its_time_and_is_swept(
+async def test_an_expired_token_is_refused_and_deleted(
     keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str, postgres_url: str
 ) -> None:
     key, _ = await keys.create(tenant, "page", ["realtime"], timedelta(seconds=60))
@@ -262,11 +260,11 @@ async def test_a_token_ends_with_its_time_and_is_swept(
     found = await keys.find(long)
     assert found is not None
     assert found.expires_at == key.expires_at, "no token outlives its key"
-    sweeping = asyncio.create_task(KeySweep(keys, pause_seconds=0.05).run())
+    cleanup = asyncio.create_task(KeyCleanup(keys, pause_seconds=0.05).run())
     async with asyncio.timeout(5):
         while await keys.find(late):  # noqa: ASYNC110 - it is in Postgres
             await asyncio.sleep(0.02)
-    sweeping.cancel()
+    cleanup.cancel()
     assert await keys.find(long), "and no other"
 
 
@@ -280,12 +278,12 @@ async def test_keys_are_listed_for_a_while_after_they_ended(
         if age is not None:
             ago = f"UPDATE api_keys SET {age[0]} = now() - interval '{age[1]} days' WHERE id = $1"  # noqa: S608
             await _execute(postgres_url, ago, key.id)
-    while await keys.sweep():
+    while await keys.delete_expired():
         pass
     assert [key.name for key in (await keys.list(tenant, 10)).keys] == ["living", "late"]
 
 
-async def test_a_tenant_has_so_many_keys_and_the_operator_always_one_more(
+async def test_the_limit_of_keys_does_not_apply_to_the_operator(
     keys: KeyStore, tenant: uuid.UUID, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_keys, "_MOST_KEYS", 4)
@@ -304,7 +302,7 @@ async def test_a_tenant_has_so_many_keys_and_the_operator_always_one_more(
     assert other.name == "made"
 
 
-async def test_two_that_begin_at_once_cannot_both_have_the_last_place(
+async def test_concurrent_admissions_cannot_exceed_the_limit_of_sessions(
     database: Database, tenant: uuid.UUID, worker: str, postgres_url: str
 ) -> None:
     other = f"{worker}-b"
@@ -362,7 +360,7 @@ async def test_running_sessions_are_counted_by_an_index(database: Database, tena
     assert "status" in plan.partition("Index Cond")[2]
 
 
-async def test_limits_reach_the_grant_and_go_back_to_the_default(keys: KeyStore, database: Database) -> None:
+async def test_limits_are_in_the_grant_and_can_be_reset_to_the_default(keys: KeyStore, database: Database) -> None:
     store, name = TenantStore(database), f"tenant {uuid.uuid4().hex}"
     tenant = await store.ensure(name)
     assert tenant.limits == TenantLimits()
@@ -378,7 +376,7 @@ async def test_limits_reach_the_grant_and_go_back_to_the_default(keys: KeyStore,
 
 
 @pytest.mark.parametrize("text_of", ["", "dk_", "dk_" + "a" * 42, "dk_" + "a" * 44, "xx_" + "a" * 43, "t_" + "a" * 43])
-def test_what_has_not_the_form_of_a_secret_is_none(text_of: str) -> None:
+def test_text_in_another_form_is_not_a_secret(text_of: str) -> None:
     assert parse_secret(text_of) is None
 
 
@@ -434,7 +432,7 @@ async def test_the_operator_makes_tenants_keys_and_limits(
     assert [each["stored_bytes"] for each in json.loads(out) if each["name"] == name] == [0]
 
 
-async def test_limits_of_a_tenant_that_is_not_there_are_refused_and_make_none(
+async def test_limits_of_an_unknown_tenant_are_refused_without_creating_it(
     keys: KeyStore,
     database: Database,
     postgres_url: str,
@@ -471,14 +469,14 @@ async def test_limits_of_a_tenant_that_is_not_there_are_refused_and_make_none(
         ["set-limits", "--tenant", "a", "--max-storage-bytes", "1.5"],
     ],
 )
-def test_the_operator_is_told_what_is_wrong(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_reported_to_the_operator(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         access.main(words)
     assert ended.value.code == 2
     assert "must be" in capsys.readouterr().err or "everything" in words
 
 
-async def test_the_operator_is_told_that_the_database_is_away(
+async def test_an_unavailable_database_is_reported_to_the_operator(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DALSTON_DATABASE_URL", "postgresql://x@127.0.0.1:1/x")
@@ -486,7 +484,7 @@ async def test_the_operator_is_told_that_the_database_is_away(
     assert "database" in capsys.readouterr().err
 
 
-async def test_the_operator_is_told_to_migrate_first(
+async def test_a_missing_schema_is_reported_with_the_command_to_migrate(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = f"test_{uuid.uuid4().hex}"

@@ -8,8 +8,6 @@ import grpc
 import pytest
 
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
-from domain.session_id import parse_session_id
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.session_values import SessionStart
 from persistence.spool.spool_home import SpoolHome
 
@@ -30,19 +28,19 @@ async def recorded(harness: Any, client_of: Any, **config: Any) -> str:
 async def test_stored_audio_and_transcript_are_streamed_with_their_size(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     archive, chain = harness.persistence.archive, await harness.chain(session_id)
-    for file in (await archive.audio(chain), await archive.transcript(chain[-1])):
+    for file in (await archive.audio_file(chain), await archive.transcript_file(chain[-1])):
         assert len(b"".join([chunk async for chunk in archive.read(file)])) == file.size > 0
 
 
-async def test_what_was_not_stored_is_not_there(harness: Any, client_of: Any) -> None:
+async def test_objects_that_were_not_requested_cannot_be_read(harness: Any, client_of: Any) -> None:
     chain = await harness.chain(await recorded(harness, client_of))
     with pytest.raises(AudioNotStored):
-        await harness.persistence.archive.audio(chain)
+        await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript(chain[-1])
+        await harness.persistence.archive.transcript_file(chain[-1])
 
 
-async def test_a_session_that_was_refused_promises_nothing(
+async def test_a_refused_session_has_no_objects_to_wait_for(
     harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = []
@@ -60,9 +58,9 @@ async def test_a_session_that_was_refused_promises_nothing(
     assert record.status == "error"
     chain = await harness.chain(refused[0])
     with pytest.raises(AudioNotStored):
-        await harness.persistence.archive.audio(chain)
+        await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript(chain[-1])
+        await harness.persistence.archive.transcript_file(chain[-1])
 
 
 async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, client_of: Any) -> None:
@@ -71,33 +69,31 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
         session_id = await client.begin(**BOTH)
         chain = await harness.chain(session_id)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.audio(chain)
+            await harness.persistence.archive.audio_file(chain)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.transcript(chain[-1])
+            await harness.persistence.archive.transcript_file(chain[-1])
         with pytest.raises(SessionActive):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+            await harness.delete_session(session_id)
         await client.end()
         await client.rest()
 
 
-async def test_a_deleted_session_leaves_nothing(harness: Any, client_of: Any) -> None:
+async def test_a_deletion_removes_everything_of_a_session(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     assert await harness.has_objects(session_id)
-    await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+    await harness.delete_session(session_id)
     assert not await harness.has_objects(session_id)
     with pytest.raises(SessionNotFound):
         await harness.record(session_id)
     with pytest.raises(SessionNotFound):
-        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+        await harness.delete_session(session_id)
 
 
-async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_the_objects(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_the_reaper_completes_a_deletion_that_an_outage_interrupted(build_harness: Any, client_of: Any) -> None:
     async with build_harness(delete_age_seconds=0.1, reap_seconds=0.2) as harness:
         session_id = await recorded(harness, client_of, **BOTH)
         harness.s3.refuse()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+        await harness.delete_session(session_id)
         with pytest.raises(SessionNotFound):
             await harness.record(session_id)
         assert await harness.has_objects(session_id)
@@ -108,9 +104,7 @@ async def test_a_delete_that_s3_cut_short_has_happened_and_the_reaper_removes_th
         assert not await harness.has_objects(session_id)
 
 
-async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_session_deleted_before_it_was_stored_leaves_no_object(build_harness: Any, client_of: Any) -> None:
     async with build_harness() as harness:
         async with harness.channel() as channel:
             client = client_of(channel)
@@ -121,8 +115,8 @@ async def test_a_session_deleted_before_it_was_stored_leaves_no_object_behind(
             await client.rest()
         chain = await harness.chain(session_id)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.audio(chain)
-        deleting = asyncio.create_task(harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id)))
+            await harness.persistence.archive.audio_file(chain)
+        deleting = asyncio.create_task(harness.delete_session(session_id))
         await asyncio.sleep(0.3)
         harness.s3.restore()
         await deleting

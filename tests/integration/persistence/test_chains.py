@@ -22,9 +22,9 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import realtime_sessions
 from persistence.postgres.utterances import UtteranceStore
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import Link, stretches
+from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore
-from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
+from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredSession
 from persistence.wav import WavFormat
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
@@ -47,7 +47,7 @@ def utterances(database: Database) -> UtteranceStore:
 
 
 class Writer:
-    """Puts stored sessions where the service would have put them."""
+    """Stores sessions in Postgres and S3 as the service does."""
 
     def __init__(self, database: Database, rows: SessionRows, objects: ObjectStore, tenant: uuid.UUID) -> None:
         self._database = database
@@ -58,7 +58,7 @@ class Writer:
     async def session(
         self,
         audio: bytes | None = b"",
-        said: Sequence[Utterance] = (),
+        finals: Sequence[Utterance] = (),
         previous: uuid.UUID | None = None,
         resume: float | None = None,
     ) -> uuid.UUID:
@@ -74,8 +74,8 @@ class Writer:
                 update(realtime_sessions).where(realtime_sessions.c.id == start.id).values(resume_from_seconds=resume)
             )
         seconds = WAV.seconds(len(audio or b""))
-        progress = Progress(seconds, len(said), sum(each.word_count for each in said), "en")
-        numbered = [NumberedUtterance(start.id, at, each) for at, each in enumerate(said)]
+        progress = Progress(seconds, len(finals), sum(each.word_count for each in finals), "en")
+        numbered = [NumberedUtterance(start.id, at, each) for at, each in enumerate(finals)]
         for at in range(0, len(numbered), 250):
             await self._rows.write({}, numbered[at : at + 250])
         await self._rows.conclude(start.id, Conclusion(EndReason("completed"), NOON + timedelta(hours=1), progress))
@@ -91,26 +91,26 @@ def writer(database: Database, rows: SessionRows, objects: ObjectStore, tenant: 
     return Writer(database, rows, objects, tenant)
 
 
-def said(start: float, words: str) -> Utterance:
+def an_utterance(start: float, words: str) -> Utterance:
     spoken = tuple(TimedWord(word, start, start + 0.5, 0.5) for word in words.split())
     return Utterance(start, start + 1.0, words, 0.5, "en", words=spoken)
 
 
-async def test_a_chain_is_read_oldest_first_and_alone_where_it_is_not_asked_for(
+async def test_a_chain_is_read_oldest_first_and_alone_unless_linked(
     writer: Writer, chains: ChainStore, tenant: uuid.UUID
 ) -> None:
     first = await writer.session(bytes(16_000))
     second = await writer.session(bytes(8_000), previous=first, resume=0.5)
     third = await writer.session(bytes(4_000), previous=second, resume=0.25)
     chain = await chains.read(tenant, third, linked=True)
-    assert [link.id for link in chain] == [first, second, third]
-    assert [link.stored_bytes for link in chain] == [16_000, 8_000, 4_000]
-    assert [link.resume_from_seconds for link in chain] == [None, 0.5, 0.25]
-    assert [link.id for link in await chains.read(tenant, third, linked=False)] == [third]
-    assert [link.id for link in await chains.read(tenant, second, linked=True)] == [first, second]
+    assert [session.id for session in chain] == [first, second, third]
+    assert [session.stored_bytes for session in chain] == [16_000, 8_000, 4_000]
+    assert [session.resume_from_seconds for session in chain] == [None, 0.5, 0.25]
+    assert [session.id for session in await chains.read(tenant, third, linked=False)] == [third]
+    assert [session.id for session in await chains.read(tenant, second, linked=True)] == [first, second]
 
 
-async def test_a_chain_is_its_tenants_and_begins_after_a_deleted_session(
+async def test_a_chain_belongs_to_its_tenant_and_begins_after_a_deleted_session(
     writer: Writer, chains: ChainStore, database: Database, tenant: uuid.UUID
 ) -> None:
     first = await writer.session()
@@ -122,7 +122,7 @@ async def test_a_chain_is_its_tenants_and_begins_after_a_deleted_session(
     hide = update(realtime_sessions).where(realtime_sessions.c.id == second)
     async with database.transaction() as connection:
         await connection.execute(hide.values(deleted_at=NOON))
-    assert [link.id for link in await chains.read(tenant, third, linked=True)] == [third]
+    assert [session.id for session in await chains.read(tenant, third, linked=True)] == [third]
     with pytest.raises(SessionNotFound):
         await chains.read(tenant, second, linked=True)
 
@@ -155,15 +155,15 @@ async def test_a_chain_of_a_thousand_is_one_file(
     database: Database, chains: ChainStore, utterances: UtteranceStore, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
     chain = await chains.read(tenant, await _long_chain(database, tenant, 1000), linked=True)
-    file = await Archive(objects).audio(chain)
+    file = await Archive(objects).audio_file(chain)
     assert file.size == WAV.file_bytes(1000 * 800 * 2 - 800 - 999 * 800 + 999 * 800)
-    found = [each async for each in utterances.joined(stretches(chain))]
+    found = [each async for each in utterances.joined(session_spans(chain))]
     assert len(found) == 3000
     assert found[-1].start == pytest.approx(99.92)
     assert [each.start for each in found] == sorted(each.start for each in found)
 
 
-async def test_a_longer_chain_is_refused_by_the_name_of_the_parameter(
+async def test_a_longer_chain_is_refused_with_the_name_of_the_parameter(
     database: Database, chains: ChainStore, tenant: uuid.UUID
 ) -> None:
     session_id = await _long_chain(database, tenant, 1001)
@@ -172,15 +172,15 @@ async def test_a_longer_chain_is_refused_by_the_name_of_the_parameter(
     assert refusal.value.parameter == "linked"
 
 
-async def _read(archive: Archive, chain: Sequence[Link], begin: int = 0, end: int | None = None) -> bytes:
-    file = await archive.audio(chain)
+async def _read(archive: Archive, chain: Sequence[StoredSession], begin: int = 0, end: int | None = None) -> bytes:
+    file = await archive.audio_file(chain)
     part = file.between(begin, file.size if end is None else end)
     data = b"".join([chunk async for chunk in archive.read(part)])
     assert len(data) == part.size
     return data
 
 
-async def test_joined_audio_and_every_part_of_it_come_from_the_objects(
+async def test_joined_audio_and_every_range_of_it_come_from_the_objects(
     writer: Writer, chains: ChainStore, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
     one, two, three = (bytes([n, 1]) * 80_000 for n in (1, 2, 3))
@@ -198,20 +198,20 @@ async def test_joined_audio_and_every_part_of_it_come_from_the_objects(
     assert await _read(archive, alone) == WAV.header(len(two)) + two
 
 
-async def test_a_session_without_audio_and_an_object_that_is_gone_are_told_apart(
+async def test_a_session_without_audio_and_a_missing_object_are_different_errors(
     writer: Writer, chains: ChainStore, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
     archive = Archive(objects)
     silent = await writer.session(None)
     last = await writer.session(bytes(16), previous=silent, resume=0.0)
     with pytest.raises(AudioNotStored, match=format_session_id(silent)):
-        await archive.audio(await chains.read(tenant, last, linked=True))
+        await archive.audio_file(await chains.read(tenant, last, linked=True))
     await objects.delete(audio_key(last))
     with pytest.raises(ObjectNotFound):
-        await archive.audio(await chains.read(tenant, last, linked=False))
+        await archive.audio_file(await chains.read(tenant, last, linked=False))
 
 
-async def test_an_object_shorter_than_its_row_says_is_an_error_and_not_a_short_file(
+async def test_an_object_shorter_than_its_row_states_is_an_error(
     writer: Writer, chains: ChainStore, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
     first = await writer.session(bytes(16_000))
@@ -221,14 +221,16 @@ async def test_an_object_shorter_than_its_row_says_is_an_error_and_not_a_short_f
         await _read(Archive(objects), await chains.read(tenant, last, linked=True))
 
 
-async def test_joined_utterances_are_those_before_the_cut_on_one_time(
+async def test_joined_utterances_before_each_resume_point_are_on_one_time_axis(
     writer: Writer, chains: ChainStore, utterances: UtteranceStore, tenant: uuid.UUID
 ) -> None:
-    first = await writer.session(bytes(160_000), [said(0.5, "one"), said(4.4, "two"), said(6.0, "lost")])
-    second = await writer.session(bytes(160_000), [said(0.25, "three")], previous=first, resume=5.0)
-    third = await writer.session(bytes(160_000), [said(0.0, "four")], previous=second, resume=2.0)
+    first = await writer.session(
+        bytes(160_000), [an_utterance(0.5, "one"), an_utterance(4.4, "two"), an_utterance(6.0, "lost")]
+    )
+    second = await writer.session(bytes(160_000), [an_utterance(0.25, "three")], previous=first, resume=5.0)
+    third = await writer.session(bytes(160_000), [an_utterance(0.0, "four")], previous=second, resume=2.0)
     chain = await chains.read(tenant, third, linked=True)
-    found = [each async for each in utterances.joined(stretches(chain))]
+    found = [each async for each in utterances.joined(session_spans(chain))]
     assert [(each.text, each.start) for each in found] == [("one", 0.5), ("two", 4.4), ("three", 5.25), ("four", 7.0)]
     assert found[2].words == (TimedWord("three", 5.25, 5.75, 0.5),)
 
@@ -236,7 +238,7 @@ async def test_joined_utterances_are_those_before_the_cut_on_one_time(
 async def test_utterances_are_paged_by_their_index(
     writer: Writer, utterances: UtteranceStore, chains: ChainStore, tenant: uuid.UUID
 ) -> None:
-    everything = [said(float(n), f"number {n}") for n in range(1500)]
+    everything = [an_utterance(float(n), f"number {n}") for n in range(1500)]
     session_id = await writer.session(bytes(16), everything)
     page, has_more = await utterances.page(session_id, 0, 2)
     assert ([each.index for each in page], has_more) == ([0, 1], True)
@@ -244,11 +246,11 @@ async def test_utterances_are_paged_by_their_index(
     assert ([each.utterance for each in page], has_more) == (everything[1498:], False)
     assert await utterances.page(session_id, 9999, 5) == ([], False)
     chain = await chains.read(tenant, session_id, linked=False)
-    assert [each async for each in utterances.joined(stretches(chain))] == everything
-    # More than a page of one session, between two others.
+    assert [each async for each in utterances.joined(session_spans(chain))] == everything
+    # A session with more than one page, between two others.
     more = await writer.session(bytes(16), [replace(everything[0], text="last")], previous=session_id, resume=9999.0)
     chain = await chains.read(tenant, more, linked=True)
-    found = [each.text async for each in utterances.joined(stretches(chain))]
+    found = [each.text async for each in utterances.joined(session_spans(chain))]
     assert found == [each.text for each in everything] + ["last"]
 
 

@@ -1,4 +1,4 @@
-"""What a reader of changes sees, on a real Postgres."""
+"""Reading the changes of sessions, on a real Postgres."""
 
 import asyncio
 import random
@@ -45,7 +45,7 @@ async def postgres(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 class Reader:
-    """What a client knows that has read all it was sent."""
+    """The state of a client that has applied all changes it received."""
 
     def __init__(self, changes: ChangeStore, tenant: uuid.UUID, status: str | None = None) -> None:
         self._changes = changes
@@ -64,22 +64,22 @@ class Reader:
             self.known |= {record.id: record for record in page.sessions}
 
     async def look(self) -> list[Change]:
-        """All that is new."""
+        """Reads all new changes."""
         page = await self._changes.page(self._tenant, self._status, self.position)
-        reached, told = page.position, list(page.changes)
+        reached, found = page.position, list(page.changes)
         while page.next is not None:
             page = await self._changes.page(self._tenant, self._status, self.position, page.next)
-            told += page.changes
-        for change in told:
+            found += page.changes
+        for change in found:
             if change.record is None:
                 self.known.pop(change.session_id, None)
             else:
-                self.known[change.session_id] = change.record
+                self.known[change.record.id] = change.record
         self.position = reached
-        return told
+        return found
 
-    async def come_back(self) -> None:
-        """As a client does that had lost its stream: with the token, and nothing else."""
+    async def resume_from_token(self) -> None:
+        """Resumes as a client does after a disconnect: with the token only."""
         token = self.position.encode(self._tenant, self._status)
         position = await self._changes.resume(self._tenant, self._status, token)
         if position is None:
@@ -99,10 +99,10 @@ async def all_of(sessions: SessionStore, tenant: uuid.UUID) -> dict[uuid.UUID, S
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_readers_that_come_and_go_miss_nothing_in_whatever_order_writers_commit(
+async def test_readers_that_reconnect_miss_nothing_whatever_the_order_of_commits(
     seed: int, postgres_url: str, changes: ChangeStore, sessions: SessionStore, tenant: uuid.UUID
 ) -> None:
-    """Each writer holds its transaction open for a while, so that what is written first often commits last."""
+    """Each writer keeps its transaction open for a while, so that the first write often commits last."""
     chance = random.Random(seed)
     starts = [a_start(tenant, minute) for minute in range(30)]
     ids = [start.id for start in starts]
@@ -118,7 +118,7 @@ async def test_readers_that_come_and_go_miss_nothing_in_whatever_order_writers_c
             for session_id in mine:
                 await connection.execute(insert, session_id, tenant)
             for number in range(40):
-                # Of several writers' sessions, in the order of their ids as one statement of theirs would.
+                # Sessions of several writers, locked in the order of their ids as one statement does.
                 some = sorted(chance.sample(ids, 3))
                 async with connection.transaction():
                     await connection.execute(
@@ -140,7 +140,7 @@ async def test_readers_that_come_and_go_miss_nothing_in_whatever_order_writers_c
             await reader.look()
             await asyncio.sleep(chance.uniform(0, 0.03))
             if chance.random() < 0.3:
-                await reader.come_back()
+                await reader.resume_from_token()
 
     readers = [Reader(changes, tenant) for _ in range(3)]
     for reader in readers:
@@ -155,14 +155,14 @@ async def test_readers_that_come_and_go_miss_nothing_in_whatever_order_writers_c
     assert truth
     assert len(truth) < len(ids)
     for reader in readers:
-        # A look that was cut short told nothing: the client comes back with the token it had.
+        # A cancelled read has returned nothing: the client resumes with its old token.
         await reader.look()
         assert reader.known == truth
         assert reader.snapshots == 1
         assert await reader.look() == []
 
 
-async def test_a_transaction_that_commits_late_is_seen_although_its_number_is_low(
+async def test_a_late_commit_with_a_low_transaction_id_is_seen(
     postgres: asyncpg.Connection, rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     late, early = a_start(tenant), a_start(tenant)
@@ -173,14 +173,14 @@ async def test_a_transaction_that_commits_late_is_seen_although_its_number_is_lo
         await postgres.execute("UPDATE realtime_sessions SET word_count = 7 WHERE id = $1", late.id)
         await rows.write({early.id: Progress(1.0, 1, 1, "en")})
         assert [change.session_id for change in await reader.look()] == [early.id]
-        await reader.come_back()
+        await reader.resume_from_token()
         assert await reader.look() == []
-    await reader.come_back()
+    await reader.resume_from_token()
     assert [change.session_id for change in await reader.look()] == [late.id]
     assert await reader.look() == []
 
 
-async def test_of_two_that_change_one_session_the_last_to_commit_is_seen(
+async def test_of_two_concurrent_changes_of_a_session_the_last_commit_is_seen(
     postgres: asyncpg.Connection, rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     start = a_start(tenant)
@@ -195,7 +195,7 @@ async def test_of_two_that_change_one_session_the_last_to_commit_is_seen(
     assert [change.record.word_count for change in await reader.look() if change.record] == [9]
 
 
-async def test_what_is_not_shown_is_no_change(rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID) -> None:
+async def test_internal_columns_are_no_change(rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID) -> None:
     start = a_start(tenant)
     await rows.insert([start])
     await rows.write({start.id: Progress(1.0, 1, 1, "en")})
@@ -205,7 +205,7 @@ async def test_what_is_not_shown_is_no_change(rows: SessionRows, changes: Change
     assert await reader.look() == []
 
 
-async def test_a_deleted_session_is_told_once_and_also_to_who_comes_back_later(
+async def test_a_deletion_is_reported_once_also_after_a_reconnect(
     rows: SessionRows, sessions: SessionStore, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     start = a_start(tenant, store_audio=False, store_transcript=False)
@@ -217,14 +217,14 @@ async def test_a_deleted_session_is_told_once_and_also_to_who_comes_back_later(
     await sessions.soft_delete(tenant, start.id)
     assert await reader.look() == [Change(start.id, None)]
     await sessions.soft_delete(tenant, start.id)
-    await sessions.remove(tenant, start.id)
+    await sessions.delete_row(tenant, start.id)
     assert await reader.look() == []
-    await away.come_back()
+    await away.resume_from_token()
     assert await away.look() == [Change(start.id, None)]
     assert not away.known
 
 
-async def test_who_watches_a_status_sees_sessions_come_to_it_and_leave_it(
+async def test_a_watch_of_a_status_sees_sessions_enter_and_leave_it(
     rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     start = a_start(tenant)
@@ -237,7 +237,7 @@ async def test_who_watches_a_status_sees_sessions_come_to_it_and_leave_it(
     assert (set(active.known), set(completed.known)) == ({start.id}, set())
     await rows.write({start.id: Progress(1.0, 1, 1, "en")})
     assert len(await active.look()) == 1
-    assert await completed.look() == [], "what it never was is no news"
+    assert await completed.look() == [], "a session that never had the status is not reported"
     await rows.conclude(start.id, DONE)
     assert await active.look() == [Change(start.id, None)]
     await completed.look()
@@ -246,7 +246,7 @@ async def test_who_watches_a_status_sees_sessions_come_to_it_and_leave_it(
         await changes.resume(tenant, "asleep", "")
 
 
-async def test_that_a_session_is_continued_is_a_change_of_it(
+async def test_resuming_a_session_is_a_change_of_it(
     rows: SessionRows, sessions: SessionStore, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     first = a_start(tenant)
@@ -264,7 +264,7 @@ async def test_that_a_session_is_continued_is_a_change_of_it(
     assert reader.known[first.id].next_session_id is None
 
 
-async def test_a_tenant_sees_its_own_only(
+async def test_a_tenant_sees_only_its_own_changes(
     rows: SessionRows, changes: ChangeStore, database: Database, tenant: uuid.UUID
 ) -> None:
     other = uuid.uuid4()
@@ -282,9 +282,7 @@ async def test_a_tenant_sees_its_own_only(
     assert await changes.resume(tenant, "active", token) is None
 
 
-async def test_a_token_that_is_too_old_or_ahead_of_the_database_is_none(
-    changes: ChangeStore, tenant: uuid.UUID
-) -> None:
+async def test_tokens_that_are_too_old_or_in_the_future_are_rejected(changes: ChangeStore, tenant: uuid.UUID) -> None:
     now = (await changes.snapshot(tenant, None)).position
     old = Position(now.at - int(TOKEN_SECONDS) - 1, now.xmin, now.xmax)
     ahead = Position(now.at, now.xmin, now.xmax + 1000)
@@ -307,7 +305,7 @@ async def test_many_changes_come_in_pages_each_session_once(
     assert anew.known == reader.known
 
 
-async def test_old_changes_are_forgotten(
+async def test_old_changes_are_deleted(
     postgres: asyncpg.Connection, rows: SessionRows, changes: ChangeStore, tenant: uuid.UUID
 ) -> None:
     old, new = a_start(tenant), a_start(tenant)
@@ -315,7 +313,7 @@ async def test_old_changes_are_forgotten(
     await postgres.execute(
         "UPDATE session_changes SET changed_at = now() - interval '1 day' WHERE session_id = $1", old.id
     )
-    await changes.purge()
+    await changes.delete_expired()
     left = await postgres.fetch("SELECT session_id FROM session_changes WHERE tenant_id = $1", tenant)
     assert [row["session_id"] for row in left] == [new.id]
     reader = Reader(changes, tenant)
@@ -324,15 +322,15 @@ async def test_old_changes_are_forgotten(
     assert [change.session_id for change in await reader.look()] == [old.id]
 
 
-async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cut(
+async def test_a_notification_wakes_its_tenant_also_after_a_lost_connection(
     postgres: asyncpg.Connection, database: Database, rows: SessionRows, tenant: uuid.UUID
 ) -> None:
     change_notifier = ChangeNotifier(database)
     running = asyncio.create_task(change_notifier.run())
     try:
-        with change_notifier.rung(tenant) as mine, change_notifier.rung(uuid.uuid4()) as other:
+        with change_notifier.watching(tenant) as mine, change_notifier.watching(uuid.uuid4()) as other:
             async with asyncio.timeout(10):
-                await mine.wait()  # whoever begins to listen may have missed something
+                await mine.wait()  # a new listener may have missed notifications
                 await other.wait()
             mine.clear()
             other.clear()
@@ -354,4 +352,4 @@ async def test_a_bell_rings_for_its_tenant_and_again_after_its_connection_was_cu
     finally:
         running.cancel()
         await asyncio.wait({running})
-    assert change_notifier.sleepers(tenant) == 0
+    assert change_notifier.watches(tenant) == 0

@@ -1,4 +1,4 @@
-"""A delete killed at each of its steps: gone to its tenant once it has answered, and gone for good soon after."""
+"""A deletion killed at each of its steps: hidden from the tenant once it has returned, and completed soon after."""
 
 import asyncio
 import os
@@ -8,7 +8,6 @@ import pytest
 
 from domain.errors import SessionNotFound
 from domain.session_id import parse_session_id
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.postgres.database import Database
 from persistence.s3.keys import Tail, audio_key, tail_key
 from persistence.s3.objects import ObjectStore
@@ -17,7 +16,7 @@ BOTH = {"store_audio": True, "store_transcript": True}
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
+    """Simulates the end of the process: nothing catches it."""
 
 
 async def recorded_with_everything(harness: Any, client_of: Any) -> str:
@@ -36,7 +35,7 @@ async def recorded_with_everything(harness: Any, client_of: Any) -> str:
 
 
 def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends before its call number `step` to Postgres or S3."""
+    """Ends the process before its call number `step` to Postgres or S3."""
     left = [step]
 
     def count() -> None:
@@ -58,7 +57,7 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Database, "transaction", begun)
 
 
-async def test_a_delete_killed_at_any_step_is_finished_by_another(
+async def test_a_deletion_killed_at_any_step_is_completed_by_another_process(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kills = 0
@@ -69,7 +68,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             with monkeypatch.context() as patch:
                 kill_at(step, patch)
                 try:
-                    await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+                    await harness.delete_session(session_id)
                 except Killed:
                     kills += 1
                     is_over = False
@@ -78,10 +77,10 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
             row = await harness.row_of(session_id)
             if row is not None and row["deleted_at"] is None:
                 assert step == 0
-                await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+                await harness.delete_session(session_id)
             with pytest.raises(SessionNotFound):
                 await harness.record(session_id)
-            await another_finishes(harness)
+            await another_process_completes(harness)
             assert await harness.row_of(session_id) is None
             assert not await harness.objects.list(f"sessions/{session_id}/")
             assert not await harness.objects.uploads_below(f"sessions/{session_id}/")
@@ -90,7 +89,7 @@ async def test_a_delete_killed_at_any_step_is_finished_by_another(
     assert kills >= 6
 
 
-async def another_finishes(harness: Any) -> None:
+async def another_process_completes(harness: Any) -> None:
     from persistence.postgres.ownership import Ownership
     from persistence.postgres.rows import SessionRows
     from persistence.storing.remote_recovery import RemoteRecovery
@@ -98,5 +97,5 @@ async def another_finishes(harness: Any) -> None:
     ownership = Ownership(harness.database, "another")
     remote_recovery = RemoteRecovery(harness.objects, SessionRows(harness.database, "another"))
     async with asyncio.timeout(10):
-        for session_id in await ownership.half_deleted(0.0, 1000):
+        for session_id in await ownership.unfinished_deletions(0.0, 1000):
             await remote_recovery.delete(session_id)

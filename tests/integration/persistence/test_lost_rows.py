@@ -19,13 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.errors import SessionNotFound
 from domain.session import EndReason
 from domain.session_id import parse_session_id, uuid7
-from domain.tenancy import DEFAULT_TENANT_ID
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
 from persistence.postgres import rows as rows_module
 from persistence.postgres.database import Database
 from persistence.postgres.lease import Lease
-from persistence.postgres.lost_rows import DELETES_KEPT_DAYS, Fate, Restored
+from persistence.postgres.lost_rows import TOMBSTONE_DAYS, Fate, Restored
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
@@ -106,7 +105,7 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
         assert rest[-1].session_end.transcript_uri
         record = await harness.ended(session_id)
         audio = b"".join(messages)
-        assert await harness.audio(session_id) == WAV.header(len(audio)) + audio
+        assert await harness.read_audio(session_id) == WAV.header(len(audio)) + audio
         assert [each["text"] for each in (await harness.transcript(session_id))["utterances"]] == finals
         assert (record.status, record.utterance_count, record.audio_duration_seconds) == ("completed", 4, 0.8)
         after = await harness.row_of(session_id)
@@ -114,7 +113,7 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
         assert [after[name] for name in same] == [before[name] for name in same]
         await harness.no_spool()
     assert [
-        each for each in (await verify(harness.settings)).left if each.session_id == parse_session_id(session_id)
+        each for each in (await verify(harness.settings)).remaining if each.session_id == parse_session_id(session_id)
     ] == []
 
 
@@ -135,10 +134,10 @@ async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by
         record = await harness.record(session_id)
         assert (record.status, record.utterance_count) == ("active", 1)
         with pytest.raises(Exception, match="still active"):
-            await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+            await harness.delete_session(session_id)
         await client.end()
         await client.rest()
-        await harness.persistence.delete(DEFAULT_TENANT_ID, parse_session_id(session_id))
+        await harness.delete_session(session_id)
         assert not await harness.has_objects(session_id)
 
 
@@ -178,7 +177,7 @@ async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenan
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
     await rows.conclude(start.id, done)
     await SessionStore(harness.database).soft_delete(tenant, start.id)
-    await rows.remove_deleted(start.id)
+    await rows.delete_row(start.id)
     assert await rows.fate(start.id) is Fate.DELETED
     assert await rows.restore([start]) == frozenset()
     assert not await rows.conclude(start.id, done)
@@ -211,18 +210,18 @@ async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_store
         reconciliation = SpoolReconciliation(left.objects, rows, Ownership(left.database, "next"))
         assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
         assert left.is_spooled()
-        assert await rows.look([left.id]) == [rows_kept_nothing(left.id)]
+        assert await rows.row_states([left.id]) == [rows_kept_nothing(left.id)]
     finally:
         past = "UPDATE deleted_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1"
         await execute(left.database, past, nothing)
-    old = uuid7(int((datetime.now(UTC) - timedelta(days=DELETES_KEPT_DAYS + 1)).timestamp() * 1000))
+    old = uuid7(int((datetime.now(UTC) - timedelta(days=TOMBSTONE_DAYS + 1)).timestamp() * 1000))
     assert await rows.fate(old) is Fate.UNKNOWN
 
 
 def rows_kept_nothing(session_id: uuid.UUID) -> Any:
-    from persistence.postgres.lost_rows import Kept
+    from persistence.postgres.lost_rows import RowState
 
-    return Kept(session_id, True, False, False, False, 0)
+    return RowState(session_id, True, False, False, False, 0)
 
 
 async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoever_ends_the_session(
@@ -282,7 +281,7 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
         await harness.no_spool()
         identifier = parse_session_id(session_id)
         assert await harness.objects.list(tail_prefix(identifier)) == []
-        before, transcript = await harness.audio(session_id), await harness.transcript(session_id)
+        before, transcript = await harness.read_audio(session_id), await harness.transcript(session_id)
         past = (
             "UPDATE realtime_sessions SET status = 'active', ended_at = NULL, audio_uri = NULL, transcript_uri = NULL,"
             " stored_bytes = 0, has_tails = true, utterance_count = 1, worker_id = coalesce($2, worker_id)"
@@ -305,18 +304,18 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
             ownership = Ownership(harness.database, other)
             await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
             assert await ownership.begin_recovery(identifier)
-            remains = await ownership.remains(identifier)
+            remains = await ownership.read_own(identifier)
             assert remains is not None
             await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(remains)
             record = await harness.record(session_id)
         assert data_of(before) == b"".join(messages)
-        assert await harness.audio(session_id) == before
+        assert await harness.read_audio(session_id) == before
         after = await harness.transcript(session_id)
         assert [each["text"] for each in after["utterances"]] == [each["text"] for each in transcript["utterances"]]
         assert (record.utterance_count, record.audio_duration_seconds) == (3, 0.6)
         row = await harness.row_of(session_id)
         assert (row["has_tails"], row["stored_bytes"]) == (False, 19_200)
-    assert [each for each in (await verify(harness.settings)).left if each.session_id == identifier] == []
+    assert [each for each in (await verify(harness.settings)).remaining if each.session_id == identifier] == []
 
 
 def data_of(wav: bytes) -> bytes:
@@ -356,7 +355,7 @@ async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have
         await verify(harness.settings, repair=True)
         assert await harness.transcript(session_id) == before
         assert (await harness.record(session_id)).utterance_count == 3
-        assert (await verify(harness.settings)).left == ()
+        assert (await verify(harness.settings)).remaining == ()
 
 
 async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
@@ -382,7 +381,7 @@ async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
         left = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
         assert left.first() is None
     with pytest.raises(NotOwner):
-        await SessionRows(harness.database, start.worker_id).is_there(start.id)
+        await SessionRows(harness.database, start.worker_id).exists(start.id)
 
 
 async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_that_it_was_taken(
@@ -436,12 +435,12 @@ async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(ha
     async def reap(**values: Any) -> frozenset[uuid.UUID]:
         return (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC), **values)).sessions
 
-    assert start.id not in await reap(patience_seconds=0.5)
-    assert start.id not in await reap(patience_seconds=0.5)
+    assert start.id not in await reap(lost_lease_wait_seconds=0.5)
+    assert start.id not in await reap(lost_lease_wait_seconds=0.5)
     await asyncio.sleep(0.6)
     # Another Postgres answers than the one that this server's own lease was renewed with: the others had no time.
-    assert start.id not in await reap(patience_seconds=0.5, timeline="FFFFFFFF")
-    assert start.id in await reap(patience_seconds=0.5)
+    assert start.id not in await reap(lost_lease_wait_seconds=0.5, timeline="FFFFFFFF")
+    assert start.id in await reap(lost_lease_wait_seconds=0.5)
 
 
 async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_written(

@@ -23,13 +23,13 @@ async def empty_database(postgres_url: str) -> str:
     return urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
 
 
-async def test_the_migrations_make_the_tables_as_declared(empty_database: str) -> None:
+async def test_the_migrations_create_the_declared_tables(empty_database: str) -> None:
     config = alembic_config(empty_database)
     await asyncio.to_thread(command.upgrade, config, "head")
     await asyncio.to_thread(command.check, config)
 
 
-async def test_the_default_tenant_is_there(empty_database: str) -> None:
+async def test_the_default_tenant_exists(empty_database: str) -> None:
     await asyncio.to_thread(command.upgrade, alembic_config(empty_database), "head")
     connection = await asyncpg.connect(empty_database)
     tenants = await connection.fetch("SELECT id, name FROM tenants")
@@ -43,7 +43,7 @@ async def test_migrations_can_be_undone_and_applied_again(empty_database: str) -
         await asyncio.to_thread(step, config, "base" if step is command.downgrade else "head")
 
 
-async def test_of_sessions_that_continue_the_same_one_the_first_stays_linked(empty_database: str) -> None:
+async def test_only_the_first_of_several_continuations_stays_linked(empty_database: str) -> None:
     config = alembic_config(empty_database)
     await asyncio.to_thread(command.upgrade, config, "0002")
     connection = await asyncpg.connect(empty_database)
@@ -74,7 +74,7 @@ async def test_no_index_is_built_under_the_lock_that_adds_a_column(empty_databas
     assert built is None
 
 
-async def test_processes_that_migrate_at_once_do_it_one_after_the_other(empty_database: str) -> None:
+async def test_concurrent_migrations_run_one_after_the_other(empty_database: str) -> None:
     commands = [sys.executable, "-m", "persistence.migrate"]
     environment = {"DALSTON_DATABASE_URL": empty_database}
     running = [
@@ -86,7 +86,7 @@ async def test_processes_that_migrate_at_once_do_it_one_after_the_other(empty_da
 
 
 @pytest.mark.parametrize(("url", "code"), [("postgresql://x@127.0.0.1:1/x", 1), ("mysql://x@127.0.0.1:1/x", 2)])
-async def test_a_database_that_cannot_be_migrated_is_named_in_a_sentence(url: str, code: int) -> None:
+async def test_a_failed_migration_is_reported_in_one_sentence(url: str, code: int) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "persistence.migrate", env={"DALSTON_DATABASE_URL": url}, stderr=subprocess.PIPE
     )

@@ -34,19 +34,19 @@ def key() -> str:
     return f"test/{uuid.uuid4().hex}"
 
 
-async def test_an_object_reads_back_and_is_replaced(objects: ObjectStore, key: str) -> None:
+async def test_an_object_can_be_read_and_replaced(objects: ObjectStore, key: str) -> None:
     await objects.put(key, b"first", "text/plain")
     await objects.put(key, b"second", "text/plain")
     assert await read(objects, key) == b"second"
     assert await objects.size(key) == 6
 
 
-async def test_an_empty_object_reads_back(objects: ObjectStore, key: str) -> None:
+async def test_an_empty_object_can_be_read(objects: ObjectStore, key: str) -> None:
     await objects.put(key, b"", "text/plain")
     assert await read(objects, key) == b""
 
 
-async def test_an_object_of_parts_reads_back(objects: ObjectStore, key: str) -> None:
+async def test_an_object_of_parts_can_be_read(objects: ObjectStore, key: str) -> None:
     data = [os.urandom(PART_BYTES), os.urandom(PART_BYTES), os.urandom(777)]
     await objects.put_parts(key, parts(*data), "audio/wav")
     assert await read(objects, key) == b"".join(data)
@@ -58,7 +58,7 @@ async def test_chunks_are_small(objects: ObjectStore, key: str) -> None:
     assert max([len(chunk) async for chunk in chunks]) <= 65_536
 
 
-async def test_a_download_may_be_left_early_or_never_begun(objects: ObjectStore, key: str) -> None:
+async def test_abandoned_downloads_hold_no_connection(objects: ObjectStore, key: str) -> None:
     await objects.put(key, bytes(3_000_000), "audio/wav")
     for _ in range(40):  # more than there are connections
         _, chunks = await objects.get(key)
@@ -69,7 +69,7 @@ async def test_a_download_may_be_left_early_or_never_begun(objects: ObjectStore,
     assert await objects.size(key) == 3_000_000
 
 
-async def test_a_deleted_object_is_gone_and_deleting_again_does_nothing(objects: ObjectStore, key: str) -> None:
+async def test_a_deleted_object_is_missing_and_deletion_can_be_repeated(objects: ObjectStore, key: str) -> None:
     await objects.put(key, b"x", "text/plain")
     await objects.delete(key)
     await objects.delete(key)
@@ -77,7 +77,7 @@ async def test_a_deleted_object_is_gone_and_deleting_again_does_nothing(objects:
         await objects.get(key)
 
 
-async def test_an_unfinished_upload_is_aborted_by_the_next_and_by_delete(objects: ObjectStore, key: str) -> None:
+async def test_an_unfinished_upload_is_aborted_by_the_next_and_by_deletion(objects: ObjectStore, key: str) -> None:
     client = objects._client
     bucket = objects._bucket
     await client.create_multipart_upload(Bucket=bucket, Key=key)
@@ -89,14 +89,16 @@ async def test_an_unfinished_upload_is_aborted_by_the_next_and_by_delete(objects
     assert not (await client.list_multipart_uploads(Bucket=bucket, Prefix=key)).get("Uploads")
 
 
-async def test_the_bucket_is_made_when_it_is_not_there(make_settings: Callable[..., Any]) -> None:
+async def test_a_missing_bucket_is_created(make_settings: Callable[..., Any]) -> None:
     async with open_objects(make_settings(s3_bucket=f"made-{uuid.uuid4().hex[:8]}")) as objects:
         await objects.ensure_bucket()
         await objects.ensure_bucket()
         await objects.put("x", b"1", "text/plain")
 
 
-async def test_a_passing_failure_is_repeated(proxied: Callable[..., Any], s3_proxy: Any, key: str) -> None:
+async def test_a_call_is_repeated_after_a_transient_failure(
+    proxied: Callable[..., Any], s3_proxy: Any, key: str
+) -> None:
     async with open_objects(proxied()) as objects:
         await objects.put(key, b"1", "text/plain")
         s3_proxy.refuse()
@@ -107,7 +109,7 @@ async def test_a_passing_failure_is_repeated(proxied: Callable[..., Any], s3_pro
         assert await read(objects, key) == b"2"
 
 
-async def test_a_server_that_is_away_or_hangs_is_storage_unavailable(
+async def test_an_unreachable_or_hung_server_raises_storage_unavailable(
     proxied: Callable[..., Any], s3_proxy: Any, key: str
 ) -> None:
     async with open_objects(proxied(s3_deadline_seconds=0.4)) as objects:
@@ -123,7 +125,7 @@ async def test_a_server_that_is_away_or_hangs_is_storage_unavailable(
         s3_proxy.restore()
 
 
-async def test_without_credentials_the_settings_that_are_missing_are_named(
+async def test_missing_credentials_are_reported_with_their_settings(
     make_settings: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
@@ -141,14 +143,16 @@ async def test_without_credentials_the_settings_that_are_missing_are_named(
 
 
 @pytest.mark.parametrize("wrong", ["s3_access_key_id", "s3_secret_access_key"])
-async def test_credentials_that_are_refused_are_named(make_settings: Callable[..., Any], wrong: str, key: str) -> None:
+async def test_rejected_credentials_are_reported_with_their_settings(
+    make_settings: Callable[..., Any], wrong: str, key: str
+) -> None:
     async with open_objects(make_settings(**{wrong: SecretStr("wrong")})) as objects:
         for call in (objects.ensure_bucket(), objects.put(key, b"1", "text/plain")):
-            with pytest.raises(ObjectStoreUnavailable, match=r"refuses the credentials.* DALSTON_S3_ACCESS_KEY_ID"):
+            with pytest.raises(ObjectStoreUnavailable, match=r"rejects the credentials.* DALSTON_S3_ACCESS_KEY_ID"):
                 await call
 
 
-async def test_a_connection_lost_in_the_middle_of_a_download_is_made_again(
+async def test_a_download_continues_after_a_lost_connection(
     proxied: Callable[..., Any], s3_proxy: Any, objects: ObjectStore, key: str
 ) -> None:
     data = os.urandom(3_000_000)
@@ -160,7 +164,7 @@ async def test_a_connection_lost_in_the_middle_of_a_download_is_made_again(
         assert first + b"".join([chunk async for chunk in chunks]) == data
 
 
-async def test_a_store_lost_in_the_middle_of_a_download_is_no_short_object(
+async def test_an_outage_during_a_download_is_an_error(
     proxied: Callable[..., Any], s3_proxy: Any, objects: ObjectStore, key: str
 ) -> None:
     await objects.put(key, bytes(3_000_000), "audio/wav")
@@ -173,7 +177,7 @@ async def test_a_store_lost_in_the_middle_of_a_download_is_no_short_object(
                 pass
 
 
-async def test_an_object_replaced_in_the_middle_of_a_download_is_no_mixture(objects: ObjectStore, key: str) -> None:
+async def test_the_replacement_of_an_object_during_its_download_is_an_error(objects: ObjectStore, key: str) -> None:
     await objects.put(key, bytes(3_000_000), "audio/wav")
     _, chunks = await objects.get(key)
     await anext(chunks)
@@ -183,7 +187,7 @@ async def test_an_object_replaced_in_the_middle_of_a_download_is_no_mixture(obje
             pass
 
 
-async def test_readers_that_stand_still_hold_no_connection(objects: ObjectStore, key: str) -> None:
+async def test_stalled_readers_hold_no_connection(objects: ObjectStore, key: str) -> None:
     await objects.put(key, bytes(3_000_000), "audio/wav")
     waiting = []
     for _ in range(40):  # more than there are connections
@@ -196,7 +200,7 @@ async def test_readers_that_stand_still_hold_no_connection(objects: ObjectStore,
         await chunks.aclose()
 
 
-async def test_a_wrong_key_is_refused_at_once(make_settings: Callable[..., Any]) -> None:
+async def test_a_wrong_key_is_rejected_without_retries(make_settings: Callable[..., Any]) -> None:
     from pydantic import SecretStr
 
     async with open_objects(make_settings(s3_secret_access_key=SecretStr("wrong"))) as objects:

@@ -68,7 +68,7 @@ async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
     row = await harness.row_of(start.session_id)
     assert (row["audio_duration_seconds"], row["has_tails"], row["stored_bytes"]) == (0.1, False, 3200)
     wav = WavFormat("pcm_s16le", 16000, 1)
-    assert await harness.audio(start.session_id) == wav.header(3200) + bytes(3200)
+    assert await harness.read_audio(start.session_id) == wav.header(3200) + bytes(3200)
     await asyncio.gather(harness.objects.delete(audio_key(start.id)))
 
 

@@ -45,7 +45,7 @@ async def test_a_completed_session_is_stored_byte_for_byte(harness: Any, client_
     assert record.audio_duration_seconds == pytest.approx(0.5)
     assert record.client_ip == "127.0.0.1"
     assert record.worker_id == harness.settings.worker_id
-    wav = await harness.audio(session_id)
+    wav = await harness.read_audio(session_id)
     assert data_of(wav) == b"".join(MESSAGES)
     assert soundfile.info(io.BytesIO(wav)).frames == 8000
     assert await harness.transcript(session_id) == {
@@ -97,7 +97,7 @@ async def test_a_half_close_completes_a_session(harness: Any, client_of: Any) ->
         responses = await client.rest()
     assert responses[-1].session_end.audio_uri
     assert (await harness.record(session_id)).status == "completed"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_audio_after_end_is_ignored(harness: Any, client_of: Any) -> None:
@@ -108,7 +108,7 @@ async def test_audio_after_end_is_ignored(harness: Any, client_of: Any) -> None:
         await client.end()
         await client.send(MESSAGES[1])
         await client.rest()
-    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.read_audio(session_id)) == MESSAGES[0]
 
 
 async def test_a_session_that_stores_nothing_has_a_row_and_nothing_else(harness: Any, client_of: Any) -> None:
@@ -186,7 +186,7 @@ async def test_audio_sent_after_an_error_is_not_recorded(build_harness: Any, cli
             harness.postgres.restore()
             record = await harness.ended(session_id)
         assert sent > 20
-        audio = data_of(await harness.audio(session_id))
+        audio = data_of(await harness.read_audio(session_id))
         assert len(audio) % 3200 == 0
         assert record.audio_duration_seconds == pytest.approx(len(audio) / 32_000)
         assert REGISTRY.get_sample_value("dalston_recorded_audio_bytes_total") == before + len(audio)
@@ -200,7 +200,7 @@ async def test_an_invalid_message_ends_the_recording(harness: Any, client_of: An
         await client.send(MESSAGES[0], refused, MESSAGES[1])
         await client.end()
         await client.rest()
-    assert data_of(await harness.audio(session_id)) == MESSAGES[0]
+    assert data_of(await harness.read_audio(session_id)) == MESSAGES[0]
 
 
 async def _cancel(client: Any, channel: Any) -> None:
@@ -225,7 +225,7 @@ async def test_audio_of_a_disconnected_client_is_transcribed_and_stored(
         await disconnect(client, channel)
         record = await harness.ended(session_id)
     assert (record.status, record.error) == ("interrupted", "the client went away")
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     assert len((await harness.transcript(session_id))["utterances"]) == 3
     await harness.no_spool()
 
@@ -241,7 +241,7 @@ async def test_a_client_whose_deadline_passes_is_interrupted(harness: Any, clien
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         record = await harness.ended(session_id)
     assert record.status == "interrupted"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, client_of: Any) -> None:
@@ -258,7 +258,7 @@ async def test_a_cut_connection_interrupts_every_session_on_it(harness: Any, cli
         records = [await harness.ended(client.session_id) for client in clients]
     assert {record.status for record in records} == {"interrupted"}
     for client in clients:
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -313,7 +313,7 @@ async def test_session_end_is_sent_during_an_outage_of_s3(harness: Any, client_o
     assert harness.spooled() == [session_id]
     harness.s3.restore()
     record = await harness.ended(session_id)
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -330,7 +330,7 @@ async def test_a_hanging_s3_delays_session_end_by_the_limit(build_harness: Any, 
         harness.s3.cut()
         harness.s3.restore()
         assert (await harness.ended(session_id)).status == "completed"
-        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
 
 
 async def test_a_session_with_storage_is_refused_during_an_outage_of_postgres(harness: Any, client_of: Any) -> None:
@@ -370,7 +370,7 @@ async def test_a_running_session_is_recorded_during_an_outage_of_postgres(harnes
     harness.postgres.restore()
     record = await harness.ended(session_id)
     assert record.status == "completed"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES)
     await harness.no_spool()
 
 
@@ -399,7 +399,7 @@ async def test_a_full_disk_ends_the_session_and_keeps_its_recording(
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
         record = await harness.ended(session_id)
         assert record.status == "error"
-        assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:3])
+        assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES[:3])
 
 
 async def test_a_final_that_cannot_be_recorded_is_not_sent(
@@ -445,4 +445,4 @@ async def test_audio_of_several_parts_is_stored_byte_for_byte(harness: Any, clie
         await client.end()
         end = (await client.rest())[-1].session_end
     assert end.audio_uri
-    assert data_of(await harness.audio(session_id)) == b"".join(messages)
+    assert data_of(await harness.read_audio(session_id)) == b"".join(messages)

@@ -12,7 +12,7 @@ import pytest
 
 from domain.errors import StorageUnavailable
 from persistence.errors import SpoolInUse
-from persistence.recovery.spool_recovery import spools
+from persistence.recovery import spools
 from persistence.service import open_persistence
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
@@ -56,7 +56,7 @@ async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
         assert (record.utterance_count, record.word_count) == (2, 8)
         assert record.audio_duration_seconds == pytest.approx(0.5)
         assert record.worker_id == harness.settings.worker_id
-        assert data_of(await harness.audio(stored.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(stored.session_id)) == b"".join(MESSAGES)
         assert len((await harness.transcript(stored.session_id))["utterances"]) == 2
         await harness.no_spool()
     assert list(settings.spool_dir.iterdir()) == []
@@ -77,7 +77,7 @@ async def test_a_session_that_had_ended_but_was_not_stored_keeps_its_ending(
     async with build_harness() as harness:
         record = await harness.ended(client.session_id)
         assert record.status == "completed"
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
         await harness.no_spool()
     assert list(harness.spool_dir.iterdir()) == []
 
@@ -108,7 +108,7 @@ async def test_a_living_processs_sessions_are_left_alone(
             assert (await harness.record(client.session_id)).status == "active"
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
 
 
 async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
@@ -116,7 +116,7 @@ async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
 ) -> None:
     monkeypatch.setattr(spools, "_IN_USE_SECONDS", 0.5)
     async with build_harness() as harness:
-        with pytest.raises(SpoolInUse, match="Let it end, or set another DALSTON_WORKER_ID"):
+        with pytest.raises(SpoolInUse, match="Wait until it has ended, or set another DALSTON_WORKER_ID"):
             async with build_harness(worker_id=harness.settings.worker_id):
                 pass
 
@@ -134,7 +134,7 @@ async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
     starting = asyncio.create_task(start())
     await asyncio.sleep(1.0)
     assert not starting.done()
-    home.release(remove=False)
+    home.release(delete=False)
     await starting
 
 
@@ -181,7 +181,7 @@ async def test_a_stopping_server_finishes_its_sessions(build_harness: Callable[.
     async with build_harness() as harness:
         record = await harness.record(client.session_id)
         assert (record.status, record.utterance_count) == ("interrupted", 3)
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
 
 
 async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
@@ -207,7 +207,7 @@ async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
 async def test_shipping_again_after_a_crash_between_the_steps_changes_nothing(
     build_harness: Callable[..., Any], client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SessionSpool, "remove", lambda _spool: None)
+    monkeypatch.setattr(SessionSpool, "delete", lambda _spool: None)
     async with build_harness() as harness, harness.channel() as channel:
         client = client_of(channel)
         await client.begin(**BOTH)
@@ -219,4 +219,4 @@ async def test_shipping_again_after_a_crash_between_the_steps_changes_nothing(
     async with build_harness() as harness:
         await harness.no_spool()
         assert replace(await harness.record(client.session_id), worker_id=before.worker_id) == before
-        assert data_of(await harness.audio(client.session_id)) == b"".join(MESSAGES)
+        assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)

@@ -1,6 +1,6 @@
-"""Recordings past the length that a RIFF can tell, on a real S3 server: the limit is lowered, all else is as it is.
+"""Recordings longer than the maximum of a RIFF, on a real S3 server. The limit is lowered for the test.
 
-`tests/unit/persistence/test_wav.py` has the same at the real limit of 4 GiB, without a store.
+`tests/unit/persistence/test_wav.py` tests the real limit of 4 GiB, without a store.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ def short_riff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wav, "_MOST_RIFF_BYTES", MOST_BYTES)
 
 
-def heard(file: bytes) -> tuple[str, bytes]:
-    """What libsndfile calls the file, and the audio it reads."""
+def decoded(file: bytes) -> tuple[str, bytes]:
+    """The file format and the audio, as libsndfile reads them."""
     with soundfile.SoundFile(io.BytesIO(file)) as sound:
         assert (sound.samplerate, sound.channels, sound.subtype) == (16_000, 1, "PCM_16")
         return sound.format, sound.read(dtype="int16").tobytes()
@@ -47,7 +47,7 @@ async def test_a_long_recording_made_of_parts_is_an_rf64(
         await client.send(*messages)
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-        assert heard(await harness.audio(session_id)) == (kind, b"".join(messages))
+        assert decoded(await harness.read_audio(session_id)) == (kind, b"".join(messages))
         await harness.no_spool()
 
 
@@ -71,13 +71,13 @@ async def test_a_long_recording_ended_by_another_server_is_an_rf64(
         await asyncio.gather(reading, return_exceptions=True)
         await harness.ended(session_id)
         await until_clean(harness, session_id)
-        file = await harness.audio(session_id)
-        assert heard(file) == ("RF64", b"".join(messages))
-        # Cut short between the object and the row: what is there is found to be whole by its header.
+        file = await harness.read_audio(session_id)
+        assert decoded(file) == ("RF64", b"".join(messages))
+        # An interruption between writing the object and the row: the header shows that the object is complete.
         worker_id = harness.settings.worker_id
-        remains = await Ownership(harness.database, worker_id).remains(parse_session_id(session_id))
+        session = await Ownership(harness.database, worker_id).read_own(parse_session_id(session_id))
         await RemoteRecovery(harness.objects, SessionRows(harness.database, worker_id)).end(
-            replace(remains, audio_uri=None)
+            replace(session, audio_uri=None)
         )
-        assert await harness.audio(session_id) == file
+        assert await harness.read_audio(session_id) == file
         assert (await harness.row_of(session_id))["stored_bytes"] == total

@@ -93,13 +93,13 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         error="broke",
         next_session_id=None,
     )
-    assert (await store.get(tenant, first.id)).next_session_id == start.id
+    assert (await store.get(tenant, first.id)).next_session_id == start.session_id
 
 
 def test_the_table_has_every_column_of_the_record() -> None:
-    inner = {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"}
-    inner.add("end_requested_at")
-    columns = {column.name for column in realtime_sessions.c} - inner
+    internal = {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"}
+    internal.add("end_requested_at")
+    columns = {column.name for column in realtime_sessions.c} - internal
     assert columns == {field.name for field in fields(SessionRecord)} - {"next_session_id"}
 
 
@@ -118,7 +118,7 @@ async def test_the_list_is_newest_first_and_pages_by_offset(
     assert (await store.list(tenant, offset=9)).sessions == ()
 
 
-async def test_a_cursor_walks_the_list_once_while_sessions_come_and_go(
+async def test_a_cursor_lists_each_session_once_while_others_begin(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID
 ) -> None:
     starts = [a_start(tenant, minute // 3) for minute in range(20)]  # three share each time
@@ -154,7 +154,7 @@ async def test_filters_select_by_status_and_half_open_time(
     assert await listed(since=NOON, until=NOON) == []
 
 
-async def test_a_total_is_exact_up_to_a_bound_and_says_when_it_is_not(
+async def test_a_total_is_exact_up_to_a_limit_and_marked_beyond_it(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("persistence.postgres.sessions.MAX_COUNTED", 3)
@@ -189,7 +189,7 @@ async def test_a_parameter_out_of_range_is_named(
     assert refusal.value.parameter == parameter
 
 
-async def test_another_tenants_session_is_not_there_in_any_way(
+async def test_sessions_of_other_tenants_are_not_found(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID
 ) -> None:
     start = a_start(tenant)
@@ -204,11 +204,11 @@ async def test_another_tenants_session_is_not_there_in_any_way(
             await store.soft_delete(stranger, start.id)
         assert (await store.list(stranger)).total == 0
     await store.soft_delete(tenant, start.id)
-    await store.remove(stranger, start.id)
+    await store.delete_row(stranger, start.id)
     await store.soft_delete(tenant, start.id)  # still there
 
 
-async def test_a_buried_session_is_gone_to_its_tenant(
+async def test_a_soft_deleted_session_is_hidden_from_its_tenant(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID
 ) -> None:
     start, follower = a_start(tenant), a_start(tenant, 1)
@@ -224,16 +224,16 @@ async def test_a_buried_session_is_gone_to_its_tenant(
         await store.get(tenant, start.id)
     assert (await store.list(tenant)).total == 1
     assert not await rows.set_stored(start.id, StoredObjects("s3://b/a", None))
-    # Not stored to its end: whoever stores it removes what it has put, and then the row.
-    await store.remove(tenant, start.id)
+    # It is not completely stored: the process that stores it deletes its objects, and then the row.
+    await store.delete_row(tenant, start.id)
     await store.soft_delete(tenant, start.id)
-    await rows.remove_deleted(start.id)
+    await rows.delete_row(start.id)
     with pytest.raises(SessionNotFound):
         await store.soft_delete(tenant, start.id)
     assert (await store.get(tenant, follower.id)).previous_session_id is None
 
 
-async def test_progress_of_many_sessions_is_one_statement_and_touches_running_ones_of_its_worker_only(
+async def test_progress_changes_only_running_sessions_of_the_worker(
     rows: SessionRows, store: SessionStore, tenant: uuid.UUID
 ) -> None:
     mine, ended, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
@@ -257,8 +257,8 @@ async def test_only_the_owner_writes_to_a_session(
     for write in (
         other.conclude(start.id, DONE),
         other.set_stored(start.id, StoredObjects("s3://b/a", None)),
-        other.tails_removed(start.id),
-        other.forget_upload(start.id),
+        other.mark_tails_deleted(start.id),
+        other.delete_upload(start.id),
     ):
         with pytest.raises(NotOwner):
             await write
@@ -272,9 +272,7 @@ async def test_only_the_owner_writes_to_a_session(
     assert await rows.utterances(start.id) == []
 
 
-async def test_parts_of_many_sessions_are_one_statement_and_a_part_sent_again_replaces_its_first(
-    rows: SessionRows, tenant: uuid.UUID
-) -> None:
+async def test_parts_of_many_sessions_are_written_and_replaced(rows: SessionRows, tenant: uuid.UUID) -> None:
     one, two, foreign = a_start(tenant), a_start(tenant), a_start(tenant, worker_id="other")
     await rows.insert([one, two, foreign])
     second, third = StoredPart("u1", 2, '"b"', 5), StoredPart("u1", 3, '"c"', 5)
@@ -285,13 +283,13 @@ async def test_parts_of_many_sessions_are_one_statement_and_a_part_sent_again_re
     again = replace(third, etag='"d"', size=4)
     await rows.add_parts([(one.id, again)])
     assert await rows.upload(one.id) == Upload("u1", (second, again))
-    await rows.forget_upload(one.id)
+    await rows.delete_upload(one.id)
     assert await rows.upload(one.id) == Upload(None, ())
     await rows.set_stored(two.id, StoredObjects("s3://b/a", None))
     assert await rows.upload(two.id) == Upload(None, (), is_stored=True)
 
 
-async def test_utterances_are_written_once_whatever_is_repeated(rows: SessionRows, tenant: uuid.UUID) -> None:
+async def test_repeated_writes_of_utterances_have_no_effect(rows: SessionRows, tenant: uuid.UUID) -> None:
     one, two = a_start(tenant), a_start(tenant)
     await rows.insert([one, two])
     words = replace(HELLO, text="bye now", words=(TimedWord("bye", 1.0, 1.5, 0.9), TimedWord("now", 1.5, 2.0, 0.8)))
@@ -302,7 +300,7 @@ async def test_utterances_are_written_once_whatever_is_repeated(rows: SessionRow
     assert await rows.utterances(two.id) == [HELLO]
 
 
-async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
+async def test_adoption_takes_unfinished_sessions_and_those_in_the_spool(
     database: Database, rows: SessionRows, store: SessionStore, tenant: uuid.UUID
 ) -> None:
     spooled, lost, done, living = (a_start(tenant, worker_id=name) for name in ("dead", "dead", "dead", "living"))
@@ -311,30 +309,30 @@ async def test_adopting_takes_what_is_unfinished_and_what_the_spool_still_has(
     await dead.conclude(done.id, DONE)
     await dead.set_stored(done.id, StoredObjects("s3://b/a", "s3://b/t"))
     await Lease(database, "living", 60.0, 5.0).register()
-    heir = Ownership(database, "heir")
-    taken = await heir.adopt(["dead"], [spooled.id, living.id], EndReason("interrupted", "died"), NOON)
+    adopter = Ownership(database, "adopter")
+    taken = await adopter.adopt(["dead"], [spooled.id, living.id], EndReason("interrupted", "died"), NOON)
     assert taken == {spooled.id, lost.id}
     owners = [(await store.get(tenant, each.id)).worker_id for each in (spooled, lost, done, living)]
-    assert owners == ["heir", "heir", "dead", "living"]
+    assert owners == ["adopter", "adopter", "dead", "living"]
     record = await store.get(tenant, spooled.id)
     assert (record.status, record.error, record.ended_at) == ("interrupted", "died", NOON)
-    # Its own heir dies: whoever has the spool takes it, whosever it is by then.
+    # The adopting process dies, too: the next process with the spool takes the session.
     assert await Ownership(database, "next").adopt([], [spooled.id], EndReason("interrupted"), NOON) == {spooled.id}
 
 
-# A plan depends on how many rows there are and what the statistics say of them, so it is asked for on rows of its own.
+# A plan depends on the number of rows and their statistics, so the test inserts its own rows.
 _FILL = """
 INSERT INTO realtime_sessions (id, tenant_id, status, language, model, encoding, sample_rate, channels, store_audio,
                                store_transcript, enhance_on_end, worker_id, started_at, ended_at)
 SELECT gen_random_uuid(), '{tenant}', CASE WHEN n % 50 = 0 THEN 'completed' ELSE 'interrupted' END, 'en', 'fast',
-       'pcm_s16le', 16000, 1, false, false, false, 'nobody', now() - n * interval '1 minute', now()
+       'pcm_s16le', 16000, 1, false, false, false, 'other', now() - n * interval '1 minute', now()
 FROM generate_series(1, 20000) AS n
 """
 
 
 @pytest.fixture
-async def patient(make_settings: Callable[..., Any]) -> AsyncIterator[Database]:
-    """For a transaction that writes thousands of rows, on a machine that is busy."""
+async def slow_database(make_settings: Callable[..., Any]) -> AsyncIterator[Database]:
+    """With a longer deadline, for a transaction that writes thousands of rows on a busy machine."""
     from persistence.postgres.database import open_database
 
     async with open_database(make_settings(database_deadline_seconds=50)) as database:
@@ -366,10 +364,12 @@ async def _plans(database: Database, tenant: uuid.UUID, *queries: Any) -> list[s
     ],
 )
 async def test_a_page_is_read_from_one_index_in_its_order(
-    patient: Database, cursor: Cursor | None, wanted: SessionFilter, index: str
+    slow_database: Database, cursor: Cursor | None, wanted: SessionFilter, index: str
 ) -> None:
     tenant = uuid.uuid4()
-    page, count = await _plans(patient, tenant, page_query(tenant, wanted, 50, 0, cursor), count_query(tenant, wanted))
+    page, count = await _plans(
+        slow_database, tenant, page_query(tenant, wanted, 50, 0, cursor), count_query(tenant, wanted)
+    )
     assert f"Index Only Scan using {index}" in page
     outer = page.split("SubPlan")[0]
     assert "Sort" not in outer
@@ -377,7 +377,7 @@ async def test_a_page_is_read_from_one_index_in_its_order(
     assert f"Index Only Scan using {index.rstrip() if wanted.status is None else index}" in count
 
 
-async def test_an_outage_is_storage_unavailable_and_passes(
+async def test_an_outage_raises_storage_unavailable_until_it_ends(
     proxied: Callable[..., Any], postgres_proxy: Any, tenant: uuid.UUID
 ) -> None:
     from persistence.postgres.database import open_database
@@ -395,7 +395,7 @@ async def test_an_outage_is_storage_unavailable_and_passes(
         await store.list(tenant)
 
 
-async def test_a_hung_database_is_given_up_at_the_deadline(
+async def test_a_hung_database_is_unavailable_after_the_deadline(
     proxied: Callable[..., Any], postgres_proxy: Any, tenant: uuid.UUID
 ) -> None:
     import asyncio

@@ -102,7 +102,7 @@ async def test_a_running_sessions_audio_is_in_parts_and_tails_and_its_segments_g
         assert min(tail.first_byte for tail in rest) >= first_byte(WAV, 4), "tails of stored parts are gone"
         await client.end()
         assert (await client.rest())[-1].session_end.audio_uri
-    assert await quick.audio(session_id) == WAV.header(total) + b"".join(messages)
+    assert await quick.read_audio(session_id) == WAV.header(total) + b"".join(messages)
     await nothing_is_left(quick, session_id)
 
 
@@ -140,7 +140,7 @@ async def test_a_tail_of_a_short_session_goes_when_the_object_is_there(quick: An
         await client.end()
         await client.rest()
     await nothing_is_left(quick, session_id)
-    assert len(await quick.audio(session_id)) > WAV.header_bytes
+    assert len(await quick.read_audio(session_id)) > WAV.header_bytes
 
 
 async def test_the_stored_seconds_of_an_ack_are_in_s3(quick: Any, client_of: Any) -> None:
@@ -183,7 +183,7 @@ async def test_while_s3_is_away_the_client_is_told_and_the_backlog_ships_when_it
         await client.end()
         await client.rest()
     await quick.ended(session_id)
-    assert await quick.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
+    assert await quick.read_audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
     await nothing_is_left(quick, session_id)
 
 
@@ -211,7 +211,7 @@ async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(qui
         await client.end()
         await client.rest()
     await quick.ended(session_id)
-    assert await quick.audio(session_id) == WAV.header(total) + b"".join(messages)
+    assert await quick.read_audio(session_id) == WAV.header(total) + b"".join(messages)
     await nothing_is_left(quick, session_id)
 
 
@@ -230,7 +230,9 @@ async def test_an_upload_that_somebody_aborted_is_begun_anew_from_what_is_left(q
     lost = slice(first_byte(WAV, 2), first_byte(WAV, 3))
     expected = bytearray(data)
     expected[lost] = bytes(PART_BYTES)
-    assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "silence where nothing is left"
+    assert await quick.read_audio(session_id) == WAV.header(len(data)) + bytes(expected), (
+        "silence where nothing is left"
+    )
     await nothing_is_left(quick, session_id)
 
 
@@ -259,7 +261,9 @@ async def test_an_upload_aborted_under_a_running_session_is_begun_anew_at_once(q
     await quick.ended(session_id)
     expected = bytearray(data)
     expected[first_byte(WAV, 2) : first_byte(WAV, 3)] = bytes(PART_BYTES)
-    assert await quick.audio(session_id) == WAV.header(len(data)) + bytes(expected), "only what was released is silent"
+    assert await quick.read_audio(session_id) == WAV.header(len(data)) + bytes(expected), (
+        "only what was released is silent"
+    )
     await nothing_is_left(quick, session_id)
 
 
@@ -312,7 +316,7 @@ async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
         record = await harness.ended(session_id)
         assert record.status == "interrupted"
         assert record.audio_duration_seconds == pytest.approx(total / 32_000)
-        assert await harness.audio(session_id) == WAV.header(total) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(total) + b"".join(messages)
         await nothing_is_left(harness, session_id)
 
 
@@ -344,7 +348,7 @@ async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
     async with build_harness(spool_dir=settings.spool_dir) as harness:
         record = await harness.ended(session_id)
         assert record.audio_duration_seconds == pytest.approx(WAV.seconds(size))
-        assert await harness.audio(session_id) == WAV.header(size) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(size) + b"".join(messages)
         await nothing_is_left(harness, session_id)
 
 
@@ -366,7 +370,7 @@ async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
             await client.end()
             await client.rest()
         await harness.ended(session_id)
-        assert await harness.audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(sum(map(len, messages))) + b"".join(messages)
         await nothing_is_left(harness, session_id)
 
 

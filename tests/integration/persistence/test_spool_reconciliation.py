@@ -298,7 +298,7 @@ async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
     assert (await left.row(), await left.wav()) == (before, wav)
     # The house has left work behind, so a repair waits as long as its own lease lasts.
     soon = left.settings.model_copy(update={"lease_seconds": 2.0, "lease_renewal_seconds": 0.5})
-    found = [each for each in (await verify(soon, repair=True)).left if each.session_id == left.id]
+    found = [each for each in (await verify(soon, repair=True)).remaining if each.session_id == left.id]
     assert "spool_has_more" in {each.kind for each in found}
     assert left.is_spooled()
     assert (await left.row()).worker_id == before.worker_id
@@ -369,8 +369,8 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
     assert home is not None
     result = await verify(left.settings, repair=True)
     # A living process has it.
-    assert [each.kind for each in result.left if each.session_id == left.id] == ["spool_has_more"]
-    home.release(remove=False)
+    assert [each.kind for each in result.remaining if each.session_id == left.id] == ["spool_has_more"]
+    home.release(delete=False)
     result = await verify(left.settings, repair=True)
     assert [each.kind for each in result.repaired if each.session_id == left.id] == ["spool_has_more"]
     assert not left.is_spooled()
@@ -380,7 +380,7 @@ async def test_verify_repairs_it_as_a_server_would(leave: Leave, sizes: tuple[in
 async def test_verify_names_finals_that_only_the_spool_has(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 1))
     await left.ended()
-    found = [each for each in (await verify(left.settings)).left if each.session_id == left.id]
+    found = [each for each in (await verify(left.settings)).remaining if each.session_id == left.id]
     assert [(each.kind, each.what) for each in found] == [
         ("spool_has_more", "the spool has finals that are not stored")
     ]

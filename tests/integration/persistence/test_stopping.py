@@ -38,7 +38,7 @@ async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_eve
     async with a_server(environment_of(make_settings(**CALM)), tmp_path / "server.log"):
         record = await harness.ended(session_id)
         assert record.status == "interrupted"
-        audio = await harness.audio(session_id)
+        audio = await harness.read_audio(session_id)
     assert len(audio) >= client.received
 
 
@@ -60,5 +60,5 @@ async def test_a_server_whose_engine_has_died_ends_its_streams_and_exits_with_1(
             await each.close()
     record = await harness.ended(session_id)
     assert record.status == "interrupted"
-    assert len(await harness.audio(session_id)) >= client.received
+    assert len(await harness.read_audio(session_id)) >= client.received
     assert (await harness.transcript(session_id))["text"] == " ".join(client.finals)

@@ -85,7 +85,7 @@ async def test_a_server_lost_with_its_disk_is_followed_by_another(
         assert (record.status, record.error) == ("interrupted", "the server stopped unexpectedly")
         assert row["worker_id"] == settings.worker_id != record.worker_id
         assert record.audio_duration_seconds == pytest.approx(size / 32_000)
-        assert await harness.audio(session_id) == WAV.header(size) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(size) + b"".join(messages)
         assert len((await harness.transcript(session_id))["utterances"]) == said == record.utterance_count
         await until_clean(harness, session_id)
 
@@ -124,7 +124,7 @@ async def test_a_server_on_the_same_disk_takes_the_spool_which_has_more(
         await asyncio.gather(reading, return_exceptions=True)
         record = await harness.ended(session_id)
         assert record.status == "interrupted"
-        assert await harness.audio(session_id) == WAV.header(320_000) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(320_000) + b"".join(messages)
 
 
 async def test_a_server_that_was_taken_for_dead_ends_its_streams_and_writes_nothing_more(
@@ -200,7 +200,7 @@ async def test_the_spool_of_a_fenced_server_is_claimed_back_by_its_successor(
     async with build_harness(**QUICK | {"recovery_grace_seconds": 60.0}) as harness:
         record = await harness.ended(session_id)
         assert (record.status, record.worker_id) == ("interrupted", harness.settings.worker_id)
-        assert await harness.audio(session_id) == WAV.header(320_000) + b"".join(messages)
+        assert await harness.read_audio(session_id) == WAV.header(320_000) + b"".join(messages)
 
 
 async def test_two_reapers_share_the_sessions_and_neither_takes_any_twice(

@@ -16,7 +16,7 @@ from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.database import Database
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
-from persistence.postgres.storage_usage import _SUM, REMEMBERED_SECONDS, StorageUsage
+from persistence.postgres.storage_usage import _SUM, CACHED_SECONDS, StorageUsage
 from persistence.postgres.tenants import TenantStore
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects
 from tests.integration.persistence.test_sessions import a_start
@@ -48,7 +48,7 @@ def storing(tenant: uuid.UUID, rows: SessionRows, **more: Any) -> SessionStart:
 
 
 async def store(rows: SessionRows, start: SessionStart, size: int) -> None:
-    """Ends a session with so many bytes of audio."""
+    """Ends a session with `size` bytes of audio."""
     await rows.conclude(start.id, Conclusion(EndReason("completed"), datetime.now(UTC), Progress(audio_seconds=1.0)))
     await rows.set_stored(start.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=size)
 
@@ -57,31 +57,31 @@ def caller_of(tenant: uuid.UUID, limit: int | None = LIMIT) -> Caller:
     return Caller(tenant, TenantLimits(max_storage_bytes=limit))
 
 
-async def test_a_tenant_that_stores_as_much_as_it_may_begins_no_session_that_stores_and_any_other(
+async def test_with_its_quota_used_up_a_tenant_begins_only_unstored_sessions(
     rows: SessionRows, tenant: uuid.UUID, clock: Clock
 ) -> None:
     first = storing(tenant, rows)
     await rows.admit(first, caller_of(tenant))
     await rows.write({first.id: Progress(audio_seconds=1.0, stored_bytes=LIMIT)})
     await rows.admit(storing(tenant, rows), caller_of(tenant))
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     for start in (storing(tenant, rows), replace(storing(tenant, rows), store_audio=False, store_transcript=True)):
         with pytest.raises(StorageQuotaExceeded):
             await rows.admit(start, caller_of(tenant))
     await rows.admit(replace(storing(tenant, rows), store_audio=False), caller_of(tenant))
     await rows.admit(storing(tenant, rows), caller_of(tenant, None))
-    # The one that runs goes on.
+    # The running session continues.
     await rows.write({first.id: Progress(audio_seconds=2.0, stored_bytes=2 * LIMIT)})
     assert REGISTRY.get_sample_value("dalston_tenant_stored_bytes", {"tenant_id": str(tenant)}) == LIMIT
 
 
-async def test_a_deletion_makes_room_within_seconds(
+async def test_a_deletion_frees_quota_within_seconds(
     rows: SessionRows, tenant: uuid.UUID, clock: Clock, database: Database
 ) -> None:
     first = storing(tenant, rows)
     await rows.admit(first, caller_of(tenant))
     await store(rows, first, LIMIT)
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant))
     await SessionStore(database).soft_delete(tenant, first.id)
@@ -89,22 +89,24 @@ async def test_a_deletion_makes_room_within_seconds(
     await rows.admit(storing(tenant, rows), caller_of(tenant))
 
 
-async def test_who_continues_a_session_may_go_a_tenth_beyond(
+async def test_a_resumed_session_may_exceed_the_quota_by_a_tenth(
     rows: SessionRows, tenant: uuid.UUID, clock: Clock
 ) -> None:
     first = storing(tenant, rows)
     await rows.admit(first, caller_of(tenant))
     await store(rows, first, LIMIT)
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     second = replace(storing(tenant, rows), previous_session_id=first.id)
     await rows.admit(second, caller_of(tenant))
     await rows.write({second.id: Progress(audio_seconds=1.0, stored_bytes=LIMIT // 10)})
-    clock.now += REMEMBERED_SECONDS + 1
+    clock.now += CACHED_SECONDS + 1
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(replace(storing(tenant, rows), previous_session_id=second.id), caller_of(tenant))
 
 
-async def test_what_others_store_does_not_count(rows: SessionRows, tenant: uuid.UUID, database: Database) -> None:
+async def test_storage_of_other_tenants_does_not_count(
+    rows: SessionRows, tenant: uuid.UUID, database: Database
+) -> None:
     other = await TenantStore(database).ensure(f"other {uuid.uuid4().hex}")
     start = storing(other.id, rows)
     await rows.admit(start, caller_of(other.id))
@@ -114,7 +116,7 @@ async def test_what_others_store_does_not_count(rows: SessionRows, tenant: uuid.
     assert (stored[other.id], stored[tenant]) == (LIMIT, 0)
 
 
-async def test_a_tenant_without_room_may_store_nothing(rows: SessionRows, tenant: uuid.UUID) -> None:
+async def test_a_tenant_with_a_quota_of_zero_stores_nothing(rows: SessionRows, tenant: uuid.UUID) -> None:
     with pytest.raises(StorageQuotaExceeded):
         await rows.admit(storing(tenant, rows), caller_of(tenant, 0))
 
@@ -124,13 +126,13 @@ async def counted(database: Database, tenant: uuid.UUID) -> int:
 
 
 async def summed(database: Database, tenant: uuid.UUID) -> int:
-    """Session by session."""
+    """The sum over the rows of sessions."""
     statement = "SELECT sum(stored_bytes)::bigint FROM realtime_sessions WHERE tenant_id = $1 AND deleted_at IS NULL"
     async with database.transaction() as connection:
         return (await connection.exec_driver_sql(statement, (tenant,))).scalar_one() or 0
 
 
-async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
+async def test_the_maintained_sum_equals_the_sum_over_the_sessions(
     rows: SessionRows, tenant: uuid.UUID, database: Database
 ) -> None:
     first, second, third = (storing(tenant, rows) for _ in range(3))
@@ -145,15 +147,15 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     await store(rows, first, 150)
     await store(rows, second, 70)
     await is_so(320)
-    # What its spool had beyond what was stored.
+    # Additional audio from its spool.
     await rows.set_stored(first.id, StoredObjects(audio_uri="s3://b/k"), stored_bytes=200)
     await is_so(370)
     await sessions.soft_delete(tenant, first.id)
     await is_so(170)
-    await rows.remove_deleted(first.id)
+    await rows.delete_row(first.id)
     await rows.end_refused("refused", datetime.now(UTC), [third.id])
     await is_so(170)
-    # A row that is lost, or removed by hand, and comes back.
+    # A row that is lost, or deleted manually, and restored.
     async with database.transaction() as connection:
         await connection.exec_driver_sql("DELETE FROM realtime_sessions WHERE id = $1", (second.id,))
     await is_so(100)
@@ -162,10 +164,10 @@ async def test_the_kept_sum_is_what_the_sessions_store_whatever_becomes_of_them(
     await is_so(170)
 
 
-async def test_what_a_tenant_stores_is_known_without_reading_its_sessions(
+async def test_the_storage_of_a_tenant_is_known_without_reading_its_sessions(
     tenant: uuid.UUID, database: Database, postgres_url: str
 ) -> None:
-    """Pages of Postgres that are read for a tenant with 20,000 sessions."""
+    """Counts the pages that Postgres reads for a tenant with 20,000 sessions."""
     many = """
         INSERT INTO realtime_sessions (id, tenant_id, worker_id, started_at, ended_at, status, language, model,
             encoding, sample_rate, channels, store_audio, store_transcript, enhance_on_end, stored_bytes)

@@ -15,11 +15,11 @@ from domain.errors import StorageUnavailable
 from domain.session_id import new_session_id, parse_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.lease import Lease
-from persistence.postgres.ownership import Remains
 from persistence.recovery.checks import Finding, Verifier
 from persistence.recovery.repair import Repairer
 from persistence.s3.keys import Tail, audio_key, tail_key, transcript_key
 from persistence.s3.objects import ObjectStore
+from persistence.session_values import StoredSession
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.verify import Result, verify
@@ -47,7 +47,7 @@ async def recorded(harness: Any, client_of: Any) -> str:
 
 def kinds(result: Result, session_id: str) -> list[str]:
     identifier = parse_session_id(session_id)
-    return sorted({each.kind for each in (*result.left, *result.repaired) if each.session_id == identifier})
+    return sorted({each.kind for each in (*result.remaining, *result.repaired) if each.session_id == identifier})
 
 
 async def execute(harness: Any, statement: str, session_id: str) -> None:
@@ -160,7 +160,7 @@ async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
         (leave_more_in_the_spool, "spool_has_more", True),
     ],
 )
-async def test_every_kind_of_damage_is_found_and_mended_where_nothing_can_be_lost(
+async def test_every_kind_of_damage_is_found_and_repaired_where_safe(
     build_harness: Any, client_of: Any, damage: Callable[[Any, str], Awaitable[None]], kind: str, is_repaired: bool
 ) -> None:
     async with build_harness(reap_seconds=1000.0) as harness:
@@ -335,7 +335,7 @@ async def test_a_session_that_a_server_takes_from_a_repair_is_left_to_it_and_the
             await leave_it_active(harness, session_id)
         end = RemoteRecovery.end
 
-        async def overtaken(self: RemoteRecovery, session: Remains) -> None:
+        async def overtaken(self: RemoteRecovery, session: StoredSession) -> None:
             if session.id == parse_session_id(taken):
                 statement = "UPDATE realtime_sessions SET worker_id = $2 WHERE id = $1"
                 async with harness.database.transaction() as connection:

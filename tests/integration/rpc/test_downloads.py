@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 
 from domain.session_id import new_session_id
 from domain.tenancy import Caller
-from persistence.s3.byte_map import ByteMap, Repeated
+from persistence.s3.byte_map import ByteMap, Fill
 from server.rpc import downloads
 from server.rpc.auth import AuthInterceptor
 from server.rpc.errors import ErrorInterceptor
@@ -32,12 +32,12 @@ SESSION_ID = new_session_id()
 class Archive:
     """An archive in which every recording is long silence."""
 
-    async def audio(self, _chain: Any) -> ByteMap:
-        return ByteMap((Repeated(b"\0", SIZE),))
+    async def audio_file(self, _chain: Any) -> ByteMap:
+        return ByteMap((Fill(b"\0", SIZE),))
 
     async def read(self, file: ByteMap) -> AsyncIterator[bytes]:
         for piece in file.pieces:
-            assert isinstance(piece, Repeated)
+            assert isinstance(piece, Fill)
             for chunk in piece.chunks():
                 yield chunk
 

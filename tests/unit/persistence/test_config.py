@@ -15,12 +15,12 @@ from persistence.config import PersistenceSettings
         ("postgresql://h/d?sslmode=verify-full", "postgresql+asyncpg://h/d?ssl=verify-full"),
     ],
 )
-def test_the_driver_is_added_to_the_address(given: str, expected: str) -> None:
+def test_the_driver_is_added_to_the_url(given: str, expected: str) -> None:
     assert PersistenceSettings(database_url=SecretStr(given)).sqlalchemy_url == expected
 
 
 @pytest.mark.parametrize("changes", [{"s3_access_key_id": "x"}, {"database_url": "mysql://h/d"}, {"worker_id": "../x"}])
-def test_settings_that_cannot_work_are_refused(changes: dict[str, str]) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         PersistenceSettings(**changes)  # type: ignore[arg-type]
 

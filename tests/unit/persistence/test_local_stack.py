@@ -16,22 +16,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_without_an_address_the_stack_of_the_home_is_meant(home: Path) -> None:
+def test_without_a_database_url_the_local_stack_is_used(home: Path) -> None:
     (home / "postgres" / "url").write_text(RUNNING)
     assert operator_settings().database_url.get_secret_value() == RUNNING
 
 
-def test_an_address_that_is_given_is_meant(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_database_url_is_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "postgres" / "url").write_text(RUNNING)
     monkeypatch.setenv("DALSTON_DATABASE_URL", "postgresql://other@db/dalston")
     assert operator_settings().database_url.get_secret_value() == "postgresql://other@db/dalston"
 
 
-def test_where_no_stack_runs_the_default_is_meant(home: Path) -> None:
+def test_without_a_local_stack_the_default_is_used(home: Path) -> None:
     assert ":5432/" in operator_settings().database_url.get_secret_value()
 
 
-def test_a_stack_that_cannot_be_read_is_named(home: Path) -> None:
+def test_an_unreadable_local_stack_is_an_error(home: Path) -> None:
     (home / "postgres" / "url").mkdir()
     with pytest.raises(InvalidSettings, match="DALSTON_HOME: cannot read"):
         operator_settings()

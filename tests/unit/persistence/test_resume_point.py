@@ -1,4 +1,4 @@
-"""How far a session can be resumed, as far as its finals tell."""
+"""The resume point, from the finals of a session."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from persistence.resume_point import ResumePoint
 
 
-def test_what_is_recognised_is_behind_the_point() -> None:
+def test_recognised_speech_is_before_the_point() -> None:
     resume_point = ResumePoint()
     assert resume_point.seconds(10.0) == 0.0
     resume_point.note_processed(4.0)
@@ -15,21 +15,21 @@ def test_what_is_recognised_is_behind_the_point() -> None:
     assert resume_point.seconds(10.0) == 6.0
 
 
-def test_speech_that_the_end_of_the_audio_cut_is_heard_again() -> None:
+def test_speech_cut_by_the_end_of_the_audio_is_after_the_point() -> None:
     resume_point = ResumePoint()
     resume_point.note_utterance(5.0, 10.0)
     resume_point.note_processed(10.0)
     assert resume_point.seconds(10.0) == 5.0
 
 
-def test_speech_that_a_flush_ended_is_behind_the_point_once_audio_follows() -> None:
+def test_speech_ended_by_a_flush_is_before_the_point_once_audio_follows() -> None:
     resume_point = ResumePoint()
     resume_point.note_utterance(5.0, 10.0)
     resume_point.note_processed(10.0)
     assert resume_point.seconds(10.1) == 10.0
 
 
-def test_a_point_that_would_cut_an_utterance_is_before_it() -> None:
+def test_a_point_within_an_utterance_moves_to_its_start() -> None:
     resume_point = ResumePoint()
     resume_point.note_utterance(1.0, 3.0)
     resume_point.note_utterance(4.0, 6.0)
@@ -47,7 +47,7 @@ def test_a_point_that_would_cut_an_utterance_is_before_it() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 5), st.floats(0.1, 28), st.floats(0, 30)), max_size=20))
-def test_the_point_never_goes_back_and_never_cuts_an_utterance(steps: list[tuple[float, float, float]]) -> None:
+def test_the_point_never_decreases_and_never_cuts_an_utterance(steps: list[tuple[float, float, float]]) -> None:
     """Pauses, utterances, and how much more is stored after each."""
     resume_point, end, stored, last = ResumePoint(), 0.0, 0.0, 0.0
     spoken: list[tuple[float, float]] = []

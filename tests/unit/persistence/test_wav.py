@@ -36,7 +36,7 @@ def test_libsndfile_reads_every_encoding_rate_and_channel_count(wav: WavFormat, 
 
 
 @pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
-def test_samples_come_back_as_libsndfile_wrote_them(encoding: str) -> None:
+def test_samples_of_libsndfile_are_read_unchanged(encoding: str) -> None:
     samples = np.array([[-0.9, 0.5], [0.1, -0.1], [0.7, 0.0]])
     raw = io.BytesIO()
     soundfile.write(raw, samples, 8000, format="RAW", subtype=SUBTYPES[encoding])
@@ -74,7 +74,7 @@ def test_only_formats_other_than_pcm_have_an_extension_and_a_fact_chunk() -> Non
 
 
 @pytest.mark.parametrize(("frames", "kind"), [(2**31 - 50, b"RIFF"), (2**31 - 1, b"RF64"), (2**31 + 5, b"RF64")])
-def test_past_four_gibibytes_the_file_is_an_rf64(frames: int, kind: bytes, tmp_path: Path) -> None:
+def test_above_four_gibibytes_the_file_is_an_rf64(frames: int, kind: bytes, tmp_path: Path) -> None:
     wav = WavFormat("pcm_s16le", 16000, 1)
     path = tmp_path / "long.wav"
     with path.open("wb") as file:
@@ -87,7 +87,7 @@ def test_past_four_gibibytes_the_file_is_an_rf64(frames: int, kind: bytes, tmp_p
 
 @settings(deadline=None)
 @given(FORMATS, st.integers(0, 2**34))
-def test_a_header_tells_how_much_audio_there_is(wav: WavFormat, size: int) -> None:
+def test_the_amount_of_audio_is_read_from_the_header(wav: WavFormat, size: int) -> None:
     assert data_bytes(wav.header(size)) == size
 
 
@@ -97,7 +97,7 @@ LONG_WAVS = [WavFormat("pcm_s16le", 48000, 2), WavFormat("pcm_f32le", 44100, 1),
 
 @pytest.mark.parametrize("wav", LONG_WAVS, ids=lambda wav: wav.encoding)
 @pytest.mark.parametrize("beyond_bytes", [-layout.PART_BYTES, -200, -96, -80, 0, 96, layout.PART_BYTES + 12])
-def test_around_four_gibibytes_parts_make_up_the_file(wav: WavFormat, beyond_bytes: int, tmp_path: Path) -> None:
+def test_near_four_gibibytes_the_parts_make_up_the_file(wav: WavFormat, beyond_bytes: int, tmp_path: Path) -> None:
     """Parts at their places in a sparse file: the first, the last, and those on either side of the boundary."""
     total = (FOUR_GIB + beyond_bytes) // wav.frame_bytes * wav.frame_bytes - wav.frame_bytes
     count = layout.part_count(wav, total)
@@ -136,6 +136,6 @@ def expected_of(wav: WavFormat, number: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("bad", [("opus", 16000, 1), ("pcm_s16le", 0, 1), ("pcm_s16le", 16000, 3)])
-def test_what_wav_cannot_say_is_refused(bad: tuple[str, int, int]) -> None:
+def test_formats_that_wav_does_not_have_are_refused(bad: tuple[str, int, int]) -> None:
     with pytest.raises(ValueError, match=r"WAV|channels"):
         WavFormat(*bad)

@@ -29,16 +29,25 @@ def test_ids_sort_by_time(milliseconds: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sess_", "sess_" + "g" * 32, "sess_" + "A" * 32, "sess_" + "0" * 31, "0" * 32, "sess_" + "0" * 32 + "\n"],
+    [
+        "",
+        "sess_",
+        "sess_" + "g" * 32,
+        "sess_" + "A" * 32,
+        "sess_" + "0" * 31,
+        "0" * 32,
+        "sess_" + "0" * 32 + "\n",
+        "1; DROP TABLE realtime_sessions",
+    ],
 )
-def test_other_text_is_no_session_id(text: str) -> None:
+def test_other_text_is_not_a_session_id(text: str) -> None:
     with pytest.raises(InvalidSessionId):
         parse_session_id(text)
 
 
 @settings(deadline=None)
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1)), st.uuids())
-def test_a_cursor_reads_back_to_the_microsecond(time: datetime, identifier: UUID) -> None:
+def test_a_cursor_is_decoded_to_the_microsecond(time: datetime, identifier: UUID) -> None:
     cursor = Cursor(time.replace(tzinfo=timezone(timedelta(hours=2))), identifier)
     text = cursor.encode()
     assert Cursor.decode(text) == cursor
@@ -47,7 +56,7 @@ def test_a_cursor_reads_back_to_the_microsecond(time: datetime, identifier: UUID
 
 @settings(deadline=None)
 @given(st.text(max_size=60))
-def test_text_that_is_no_cursor_is_refused(text: str) -> None:
+def test_other_text_is_not_a_cursor(text: str) -> None:
     with pytest.raises(InvalidFilter) as refusal:
         Cursor.decode(text)
     assert refusal.value.parameter == "cursor"

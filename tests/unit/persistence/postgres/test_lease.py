@@ -12,17 +12,17 @@ from persistence.postgres import lease as lease_module
 from persistence.postgres.lease import Lease
 
 
-async def test_a_database_that_answers_with_nonsense_does_not_end_the_renewals(
+async def test_errors_of_the_database_do_not_end_the_renewals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A standby that lacks a table, for example: that is a mistake in a statement, and no outage."""
+    """For example of a standby that lacks a table, which is not an outage."""
     monkeypatch.setattr(lease_module, "_RETRY_SECONDS", 0.01)
     nothing: Any = None
-    lease, renewed, tries = Lease(nothing, "worker", 15.0, 0.01), asyncio.Event(), []
+    lease, renewed, attempts = Lease(nothing, "worker", 15.0, 0.01), asyncio.Event(), []
 
     async def renew() -> None:
-        tries.append(True)
-        if len(tries) < 3:
+        attempts.append(True)
+        if len(attempts) < 3:
             raise LookupError("no such table")
         renewed.set()
 
@@ -35,7 +35,7 @@ async def test_a_database_that_answers_with_nonsense_does_not_end_the_renewals(
         running.cancel()
 
 
-async def test_a_timeline_that_an_outage_kept_from_the_first_question_is_read_after_the_next_renewal(
+async def test_a_timeline_missed_in_an_outage_is_read_at_the_next_renewal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Renewed:
@@ -71,6 +71,6 @@ async def test_a_timeline_that_an_outage_kept_from_the_first_question_is_read_af
     assert lease.timeline is None
     await lease.renew()
     assert lease.timeline == "00000002"
-    assert doubts, "a failover meanwhile would have gone unnoticed"
+    assert doubts, "a failover in between would go unnoticed"
     await lease.renew()
     assert answers == []

@@ -14,7 +14,7 @@ TENANT = uuid.UUID(int=7)
     st.integers(1, 2**62),
     st.sets(st.integers(0, 10_000), max_size=60),
 )
-def test_a_position_reads_back_and_means_what_postgres_means(at: int, xmin: int, offsets: set[int]) -> None:
+def test_a_position_is_decoded_and_agrees_with_postgres(at: int, xmin: int, offsets: set[int]) -> None:
     running = tuple(sorted(xmin + offset for offset in offsets))
     xmax = max(running, default=xmin) + 1
     position = Position.of(f"{xmin}:{xmax}:{','.join(map(str, running))}", at + 0.5)
@@ -30,7 +30,7 @@ def test_a_position_reads_back_and_means_what_postgres_means(at: int, xmin: int,
     assert not any(position.has_seen(xid) for xid in running)
 
 
-def test_one_with_many_running_transactions_is_short_and_has_seen_less() -> None:
+def test_a_position_with_many_running_transactions_stays_short() -> None:
     position = Position(1, 100, 400, tuple(range(100, 400, 2)))
     token = position.encode(TENANT, None)
     assert len(token) <= 400
@@ -49,11 +49,11 @@ def test_one_with_many_running_transactions_is_short_and_has_seen_less() -> None
         Position(1, 100, 200, (250,)),
     ],
 )
-def test_a_token_with_numbers_that_postgres_does_not_read_is_none(position: Position) -> None:
+def test_a_token_with_numbers_that_postgres_rejects_is_invalid(position: Position) -> None:
     assert Position.decode(position.encode(TENANT, None), TENANT, None) is None
 
 
 @given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(bytes.hex)))
-def test_what_is_no_token_is_none(token: str) -> None:
+def test_other_text_is_not_a_token(token: str) -> None:
     assert Position.decode(token, TENANT, None) is None
     assert Position.decode(token * 40, TENANT, None) is None

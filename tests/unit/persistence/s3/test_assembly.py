@@ -1,10 +1,10 @@
-"""What a session's audio can be put together from: every loss leaves a whole file of what is before it."""
+"""Assembling the audio of a session: after any loss the audio before it is a complete file."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.s3.assembly import assemble, cut, reach
+from persistence.s3.assembly import assemble, contiguous_end, tail_slices
 from persistence.s3.keys import Tail
 from persistence.s3.layout import PART_BYTES, audio_range, first_byte, part_count
 from persistence.session_values import StoredPart
@@ -22,17 +22,17 @@ def tails_of(begin: int, end: int, step: int = 320_000) -> list[Tail]:
     return [Tail(at, min(step, end - at)) for at in range(begin, end, step)]
 
 
-def test_a_short_session_is_made_of_its_tails() -> None:
+def test_a_short_session_is_assembled_from_its_tails() -> None:
     assembly = assemble(WAV, [], tails_of(0, 1_000_000))
     assert (assembly.audio_bytes, assembly.ready, assembly.missing) == (1_000_000, (), (1,))
 
 
-def test_nothing_stored_makes_a_file_without_audio() -> None:
+def test_without_stored_audio_the_file_is_empty() -> None:
     assembly = assemble(WAV, [], [])
     assert (assembly.audio_bytes, assembly.missing) == (0, (1,))
 
 
-def test_whole_parts_stay_and_the_first_and_the_last_are_made() -> None:
+def test_full_parts_are_kept_and_the_first_and_last_are_built() -> None:
     tails = [*tails_of(0, FIRST_END), *tails_of(first_byte(WAV, 4), first_byte(WAV, 4) + 640_000)]
     assembly = assemble(WAV, [a_part(2), a_part(3)], tails)
     assert assembly.audio_bytes == first_byte(WAV, 4) + 640_000
@@ -40,20 +40,20 @@ def test_whole_parts_stay_and_the_first_and_the_last_are_made() -> None:
     assert assembly.missing == (1, 4)
 
 
-def test_what_follows_a_gap_is_left_out() -> None:
+def test_audio_after_a_gap_is_left_out() -> None:
     tails = [*tails_of(0, FIRST_END), Tail(first_byte(WAV, 3) + 4, 100)]
     assembly = assemble(WAV, [a_part(2)], tails)
     assert assembly.audio_bytes == first_byte(WAV, 3)
 
 
-def test_half_a_frame_at_the_end_is_left_out() -> None:
+def test_an_incomplete_sample_frame_is_left_out() -> None:
     assert assemble(WAV, [], [Tail(0, 101)]).audio_bytes == 100
 
 
 @pytest.mark.parametrize("encoding", ["pcm_s16le", "pcm_f32le", "mulaw", "alaw"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_whole_parts_without_tails_behind_them_are_kept(encoding: str, channels: int) -> None:
-    """The machine died between a part and the next tail: the file ends where the part does."""
+def test_full_parts_without_tails_after_them_are_kept(encoding: str, channels: int) -> None:
+    """The machine failed between a part and the next tail: the file ends with the part."""
     wav = WavFormat(encoding, 48_000, channels)
     tails = tails_of(0, PART_BYTES - wav.header_bytes)
     assembly = assemble(wav, [a_part(2), a_part(3)], tails)
@@ -61,21 +61,21 @@ def test_whole_parts_without_tails_behind_them_are_kept(encoding: str, channels:
     assert (assembly.missing, len(assembly.ready)) == ((1,), 2)
 
 
-def test_the_padding_of_a_last_part_is_no_audio() -> None:
+def test_the_padding_of_a_last_part_is_not_audio() -> None:
     wav = WavFormat("mulaw", 8_000, 1)
     audio_bytes = 2 * PART_BYTES + 1
     last = wav.file_bytes(audio_bytes) - 2 * PART_BYTES
-    assembly = assemble(wav, [a_part(1), a_part(2), a_part(3, last)], [], told_bytes=audio_bytes)
+    assembly = assemble(wav, [a_part(1), a_part(2), a_part(3, last)], [], row_bytes=audio_bytes)
     assert (assembly.audio_bytes, assembly.missing) == (audio_bytes, ())
 
 
-def test_all_parts_there_need_nothing_more() -> None:
+def test_a_complete_upload_needs_no_further_parts() -> None:
     last = WAV.file_bytes(12_000_000) - 2 * PART_BYTES
     assembly = assemble(WAV, [a_part(1), a_part(2), a_part(3, last)], [])
     assert (assembly.audio_bytes, assembly.missing) == (12_000_000, ())
 
 
-def test_a_first_part_with_a_length_of_its_own_is_made_again() -> None:
+def test_a_first_part_with_another_length_is_built_again() -> None:
     assembly = assemble(WAV, [a_part(1), a_part(2)], tails_of(0, FIRST_END))
     assert assembly.missing == (1,)
 
@@ -86,7 +86,7 @@ def test_a_first_part_with_a_length_of_its_own_is_made_again() -> None:
     st.data(),
 )
 def test_every_missing_part_is_in_the_tails(audio_bytes: int, recorded: set[int], data: st.DataObject) -> None:
-    """Whatever was recorded and whatever tails are lost, what is to be made can be made."""
+    """Whichever parts were recorded and tails are lost, the missing parts can be built."""
     full = [number for number in recorded if number * PART_BYTES - WAV.header_bytes <= audio_bytes]
     tails = tails_of(0, audio_bytes, 1_000_000)
     lost = data.draw(st.sets(st.sampled_from(range(len(tails))), max_size=3)) if tails else set()
@@ -99,9 +99,9 @@ def test_every_missing_part_is_in_the_tails(audio_bytes: int, recorded: set[int]
     assert numbers == list(range(1, part_count(WAV, assembly.audio_bytes) + 1))
     for number in assembly.missing:
         begin, end = audio_range(WAV, number, assembly.audio_bytes)
-        assert sum(stop - first for _, first, stop in cut(kept, begin, end)) == max(0, end - begin)
+        assert sum(stop - first for _, first, stop in tail_slices(kept, begin, end)) == max(0, end - begin)
 
 
-def test_reach_stops_at_the_first_gap() -> None:
-    assert reach([(0, 5), (3, 8), (9, 12)]) == 8
-    assert reach([(1, 5)]) == 0
+def test_the_contiguous_end_stops_at_the_first_gap() -> None:
+    assert contiguous_end([(0, 5), (3, 8), (9, 12)]) == 8
+    assert contiguous_end([(1, 5)]) == 0

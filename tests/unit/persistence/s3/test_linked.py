@@ -1,4 +1,4 @@
-"""Joining sessions: what each gives to the whole, to the frame."""
+"""Joining linked sessions, exact to the sample frame."""
 
 import uuid
 from dataclasses import replace
@@ -10,17 +10,19 @@ from hypothesis import strategies as st
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from domain.transcript import TimedWord, Utterance
-from persistence.s3.byte_map import ByteMap, Stored
+from persistence.s3.byte_map import ByteMap, ObjectRange
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import Link, joined_audio, joined_language, joined_seconds, stretches
+from persistence.s3.linked import joined_audio, joined_language, joined_seconds, session_spans
+from persistence.session_values import StoredSession
 from persistence.wav import data_bytes
 
 RATE = 8000
 
 
-def a_link(frames: int = RATE, resume: float | None = None, **changes: Any) -> Link:
+def a_session(frames: int = RATE, resume: float | None = None, **changes: Any) -> StoredSession:
     values: dict[str, Any] = {
         "id": uuid.uuid4(),
+        "worker_id": "worker",
         "status": "completed",
         "language": "en",
         "encoding": "mulaw",
@@ -34,16 +36,20 @@ def a_link(frames: int = RATE, resume: float | None = None, **changes: Any) -> L
         "utterance_count": 1,
         "word_count": 1,
         "stored_bytes": frames,
+        "processed_seconds": frames / RATE,
+        "has_tails": False,
+        "recover_after": None,
+        "is_deleted": False,
         "resume_from_seconds": resume,
     }
-    return Link(**values | changes)
+    return StoredSession(**values | changes)
 
 
-def audio_of(chain: list[Link], numbers: bool = True) -> bytes:
-    """The joined audio where session n's is made of byte n."""
+def audio_of(chain: list[StoredSession], numbers: bool = True) -> bytes:
+    """The joined audio, where the audio of session n consists of the byte n."""
     objects = {
-        audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
-        for at, link in enumerate(chain)
+        audio_key(session.id): bytes(session.wav.header_bytes) + bytes([at]) * session.stored_bytes
+        for at, session in enumerate(chain)
     }
     return read(joined_audio(chain), objects)
 
@@ -51,7 +57,7 @@ def audio_of(chain: list[Link], numbers: bool = True) -> bytes:
 def read(file: ByteMap, objects: dict[str, bytes]) -> bytes:
     found = []
     for piece in file.pieces:
-        if isinstance(piece, Stored):
+        if isinstance(piece, ObjectRange):
             found.append(objects[piece.key][piece.first : piece.first + piece.size])
             assert len(found[-1]) == piece.size
         else:
@@ -59,46 +65,46 @@ def read(file: ByteMap, objects: dict[str, bytes]) -> bytes:
     return b"".join(found)
 
 
-def test_an_earlier_session_gives_way_where_the_next_begins() -> None:
-    chain = [a_link(1000), a_link(500, resume=600 / RATE), a_link(10, resume=100 / RATE)]
+def test_an_earlier_session_ends_where_the_next_begins() -> None:
+    chain = [a_session(1000), a_session(500, resume=600 / RATE), a_session(10, resume=100 / RATE)]
     wav = chain[0].wav
     file = audio_of(chain)
     assert file[: wav.header_bytes] == wav.header(710)
     assert data_bytes(file[: wav.header_bytes]) == 710
     assert file[wav.header_bytes :] == b"\0" * 600 + b"\1" * 100 + b"\2" * 10
-    assert [stretch.offset_frames for stretch in stretches(chain)] == [0, 600, 700]
+    assert [span.offset_frames for span in session_spans(chain)] == [0, 600, 700]
     assert joined_seconds(chain) == 710 / RATE
 
 
-def test_what_an_earlier_session_lacks_is_silence() -> None:
-    chain = [a_link(100), a_link(10, resume=300 / RATE)]
+def test_missing_audio_of_an_earlier_session_is_silence() -> None:
+    chain = [a_session(100), a_session(10, resume=300 / RATE)]
     audio = audio_of(chain)[chain[0].wav.header_bytes :]
     assert audio == b"\0" * 100 + b"\xff" * 200 + b"\1" * 10
 
 
-def test_a_session_that_does_not_say_where_it_begins_follows_the_whole_of_the_one_before() -> None:
-    assert audio_of([a_link(100), a_link(10)])[-110:] == b"\0" * 100 + b"\1" * 10
+def test_a_session_without_a_resume_point_follows_the_whole_previous_session() -> None:
+    assert audio_of([a_session(100), a_session(10)])[-110:] == b"\0" * 100 + b"\1" * 10
 
 
 def test_an_odd_file_is_padded() -> None:
-    chain = [a_link(100), a_link(11)]
+    chain = [a_session(100), a_session(11)]
     file = audio_of(chain)
     assert file[-2:] == b"\1\0"
     assert len(file) % 2 == 0
 
 
-def test_a_session_in_stereo_is_cut_between_frames() -> None:
+def test_stereo_is_divided_between_sample_frames() -> None:
     stereo: dict[str, Any] = {"encoding": "pcm_s16le", "channels": 2, "sample_rate": 44_100}
-    chain = [a_link(100, **stereo | {"stored_bytes": 400}), a_link(1, 0.001, **stereo | {"stored_bytes": 4})]
+    chain = [a_session(100, **stereo | {"stored_bytes": 400}), a_session(1, 0.001, **stereo | {"stored_bytes": 4})]
     assert len(audio_of(chain)) == chain[0].wav.header_bytes + 44 * 4 + 4
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 80)), min_size=1, max_size=6), st.data())
-def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]], data: st.DataObject) -> None:
-    chain = [a_link(frames, cut / RATE if at else None) for at, (frames, cut) in enumerate(shape)]
+def test_any_range_of_a_joined_file_equals_its_slice(shape: list[tuple[int, int]], data: st.DataObject) -> None:
+    chain = [a_session(frames, cut / RATE if at else None) for at, (frames, cut) in enumerate(shape)]
     objects = {
-        audio_key(link.id): bytes(link.wav.header_bytes) + bytes([at]) * link.stored_bytes
-        for at, link in enumerate(chain)
+        audio_key(session.id): bytes(session.wav.header_bytes) + bytes([at]) * session.stored_bytes
+        for at, session in enumerate(chain)
     }
     file = joined_audio(chain)
     whole = read(file, objects)
@@ -118,40 +124,40 @@ def test_any_part_of_a_chain_is_a_part_of_the_whole(shape: list[tuple[int, int]]
         ({"audio_uri": None}, SessionActive),
     ],
 )
-def test_a_session_whose_audio_cannot_be_read_is_named(changes: dict[str, Any], error: type[Exception]) -> None:
-    chain = [a_link(), a_link(**changes), a_link()]
+def test_the_error_names_the_session_without_readable_audio(changes: dict[str, Any], error: type[Exception]) -> None:
+    chain = [a_session(), a_session(**changes), a_session()]
     with pytest.raises(error, match=chain[1].session_id):
         joined_audio(chain)
 
 
-def test_a_session_without_a_transcript_is_named() -> None:
-    link = a_link(store_transcript=False, transcript_uri=None)
-    with pytest.raises(TranscriptNotStored, match=link.session_id):
-        link.require_transcript()
+def test_the_error_names_the_session_without_a_transcript() -> None:
+    session = a_session(store_transcript=False, transcript_uri=None)
+    with pytest.raises(TranscriptNotStored, match=session.session_id):
+        session.require_transcript()
 
 
 def test_audio_of_two_formats_is_not_joined() -> None:
     with pytest.raises(ValueError, match="one audio format"):
-        joined_audio([a_link(), a_link(encoding="alaw")])
+        joined_audio([a_session(), a_session(encoding="alaw")])
 
 
-def test_an_utterance_belongs_to_the_session_that_has_its_middle() -> None:
-    first, second = stretches([a_link(RATE * 10), a_link(RATE, resume=6.0)])
-    said = Utterance(5.0, 6.9, "hello", 0.5, "en", words=(TimedWord("hello", 5.0, 6.9, 0.5),))
-    assert first.has(said)
-    assert first.moved(said) == said
-    assert not first.has(replace(said, end=7.0))
-    assert second.has(said)
-    later = second.moved(replace(said, start=0.1, end=0.4))
+def test_an_utterance_belongs_to_the_session_that_contains_its_middle() -> None:
+    first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
+    utterance = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
+    assert first.includes(utterance)
+    assert first.moved(utterance) == utterance
+    assert not first.includes(replace(utterance, end=7.0))
+    assert second.includes(utterance)
+    later = second.moved(replace(utterance, start=0.1, end=0.4))
     assert (later.start, later.end) == (6.1, 6.4)
     assert later.words == (TimedWord("hello", 11.0, 12.9, 0.5),)
 
 
-def test_the_language_is_the_one_most_words_are_in() -> None:
+def test_the_joined_language_is_that_of_most_words() -> None:
     chain = [
-        a_link(language="es", word_count=3),
-        a_link(language="en", word_count=2),
-        a_link(language="auto", word_count=0),
+        a_session(language="es", word_count=3),
+        a_session(language="en", word_count=2),
+        a_session(language="auto", word_count=0),
     ]
     assert joined_language(chain) == "es"
     assert joined_language(chain[2:]) == "auto"

@@ -1,4 +1,4 @@
-"""Parts read from the spool bit by bit."""
+"""Parts that are read from the spool while they are sent."""
 
 import io
 from pathlib import Path
@@ -17,9 +17,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("step", [1, 7, 64, 1000])
 @pytest.mark.parametrize(("before", "after"), [(b"", b""), (b"header", b"\0")])
-def test_a_part_reads_as_what_is_before_its_stretch_and_what_is_after_it(
-    file: Path, step: int, before: bytes, after: bytes
-) -> None:
+def test_a_part_reads_as_its_range_with_the_bytes_around_it(file: Path, step: int, before: bytes, after: bytes) -> None:
     part = SpooledPart(file, 50, 100, before, after)
     with part.open() as reader:
         data = b"".join(iter(lambda: reader.read(step), b""))
@@ -27,7 +25,7 @@ def test_a_part_reads_as_what_is_before_its_stretch_and_what_is_after_it(
     assert len(part) == len(data)
 
 
-def test_its_length_is_found_by_its_end_and_it_reads_again_from_any_place(file: Path) -> None:
+def test_a_part_has_a_length_and_is_seekable(file: Path) -> None:
     with SpooledPart(file, 50, 100, b"header", b"\0").open() as reader:
         assert reader.seek(0, io.SEEK_END) == 107
         assert reader.read(10) == b""
@@ -41,7 +39,7 @@ def test_a_part_without_audio_needs_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [151, 300])
-def test_a_stretch_that_is_not_all_there_is_not_opened(file: Path, size: int) -> None:
+def test_a_part_with_missing_audio_cannot_be_opened(file: Path, size: int) -> None:
     with pytest.raises(FileNotFoundError):
         SpooledPart(file, 50, size).open()
     with pytest.raises(FileNotFoundError):

@@ -61,7 +61,7 @@ def parts_of(spool: SessionSpool) -> list[bytes]:
     total = spool.audio_bytes()
     made = []
     for number in range(1, layout.part_count(spool.wav, total) + 1):
-        audio = spool.audio(*layout.audio_range(spool.wav, number, total))
+        audio = spool.read_audio_or_none(*layout.audio_range(spool.wav, number, total))
         assert audio is not None
         made.append(layout.part(spool.wav, number, total, audio))
     return made
@@ -74,7 +74,7 @@ def reopened(spool: SessionSpool) -> SessionSpool:
     return again
 
 
-def test_a_session_reads_back_as_it_was_begun_and_ended(tmp_path: Path) -> None:
+def test_a_spooled_session_is_read_with_start_and_conclusion(tmp_path: Path) -> None:
     start = a_start(previous_session_id=parse_session_id(new_session_id()), enhance_on_end=True)
     spool = SessionSpool.create(tmp_path, start)
     assert reopened(spool).manifest.start == start
@@ -92,7 +92,7 @@ def test_the_clients_address_is_not_in_the_spool(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("encoding", ["pcm_s16le", "pcm_f32le", "mulaw"])
 @pytest.mark.parametrize("size", [0, 4, 900, 920, 1000, 1004, 2920, 5000])
-def test_parts_have_one_size_and_make_up_the_file(tmp_path: Path, encoding: str, size: int) -> None:
+def test_parts_of_one_size_make_up_the_file(tmp_path: Path, encoding: str, size: int) -> None:
     spool = SessionSpool.create(tmp_path, a_start(encoding=encoding))
     audio = os.urandom(size)
     for at in range(0, size, 128):
@@ -105,7 +105,7 @@ def test_parts_have_one_size_and_make_up_the_file(tmp_path: Path, encoding: str,
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_segment_file_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path) -> None:
+def test_a_segment_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(2500))
     sizes = [path.stat().st_size for path in spool.segments()]
@@ -113,32 +113,30 @@ def test_a_segment_file_ends_where_a_part_of_the_stored_file_ends(tmp_path: Path
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_released_segment_is_gone_but_never_the_first_the_newest_or_one_to_be_read_back(tmp_path: Path) -> None:
+def test_only_segments_that_are_not_needed_may_be_deleted(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(3500))
-    assert [number for number in range(1, 6) if spool.may_release(number)] == [2, 3]
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == [2, 3]
     spool.keep_from(1500)
-    assert [number for number in range(1, 6) if spool.may_release(number)] == []
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == []
     spool.keep_from(2500)
-    assert [number for number in range(1, 6) if spool.may_release(number)] == [2]
-    spool.release(2)
-    spool.release(2)
+    assert [number for number in range(1, 6) if spool.may_delete_segment(number)] == [2]
+    spool.delete_segment(2)
+    spool.delete_segment(2)
     assert spool.audio_bytes() == 3500
     assert spool.read_audio(2000, 1500) == bytes(1500)
-    assert spool.audio(1000, 1100) is None
+    assert spool.read_audio_or_none(1000, 1100) is None
     with pytest.raises(FileNotFoundError):
         spool.read_audio(500, 1000)
 
 
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("room", range(0, 2600, 130))
-def test_an_append_that_finds_the_disk_full_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
-) -> None:
+@pytest.mark.parametrize("space", range(0, 2600, 130))
+def test_an_append_to_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: int) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
-    said = os.urandom(800)
-    spool.append_audio(said)
-    left, write = room, os.write
+    first = os.urandom(800)
+    spool.append_audio(first)
+    left, write = space, os.write
 
     def short_write(descriptor: int, data: bytes) -> int:
         nonlocal left
@@ -156,18 +154,18 @@ def test_an_append_that_finds_the_disk_full_leaves_nothing(
     assert spool.audio_bytes() == 800
     more = os.urandom(2600)
     spool.append_audio(more)
-    assert b"".join(parts_of(reopened(spool))) == spool.wav.header(3400) + said + more
+    assert b"".join(parts_of(reopened(spool))) == spool.wav.header(3400) + first + more
 
 
-def test_the_budget_is_a_full_disk_until_something_is_given_back(tmp_path: Path) -> None:
+def test_a_used_up_budget_acts_as_a_full_disk(tmp_path: Path) -> None:
     budget = SpoolBudget(1000)
     first = SessionSpool.create(tmp_path, a_start(), budget)
     second = SessionSpool.create(tmp_path, a_start(), budget)
     first.append_audio(bytes(600))
-    with pytest.raises(OSError, match="room"):
+    with pytest.raises(OSError, match="limit"):
         second.append_audio(bytes(600))
     assert second.audio_bytes() == 0
-    first.remove()
+    first.delete()
     assert budget.used_bytes == 0
     second.append_audio(bytes(600))
     again = SessionSpool.open(second.directory, budget)
@@ -175,12 +173,10 @@ def test_the_budget_is_a_full_disk_until_something_is_given_back(tmp_path: Path)
     assert budget.used_bytes == 1200
 
 
-def test_a_final_that_is_torn_by_a_full_disk_hides_none_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_final_torn_by_a_full_disk_hides_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
-    said = [Utterance(0, 1, f"number {number}", 1, "en") for number in range(3)]
-    spool.append_utterance(said[0])
+    finals = [Utterance(0, 1, f"number {number}", 1, "en") for number in range(3)]
+    spool.append_utterance(finals[0])
     write = os.write
 
     def torn(descriptor: int, data: bytes) -> int:
@@ -190,13 +186,13 @@ def test_a_final_that_is_torn_by_a_full_disk_hides_none_after_it(
 
     monkeypatch.setattr(os, "write", torn)
     with pytest.raises(OSError, match="No space"):
-        spool.append_utterance(said[1])
+        spool.append_utterance(finals[1])
     monkeypatch.undo()
-    spool.append_utterance(said[2])
-    assert spool.utterances() == [said[0], said[2]]
+    spool.append_utterance(finals[2])
+    assert spool.utterances() == [finals[0], finals[2]]
 
 
-def test_what_was_appended_is_synced_once(tmp_path: Path) -> None:
+def test_appended_data_is_synced_once(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
     spool.append_utterance(Utterance(0, 1, "x", 1, "en"))
@@ -210,10 +206,10 @@ def test_what_was_appended_is_synced_once(tmp_path: Path) -> None:
     sync_files(taken)
 
 
-def test_session_json_has_its_name_when_all_it_stands_for_is_on_disk(
+def test_session_json_is_renamed_after_everything_else_is_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order that a loss of power needs and a killed process cannot show."""
+    """Checks the order that protects against power failure, which killing a process cannot test."""
     events: list[str | int] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -242,7 +238,7 @@ def test_session_json_has_its_name_when_all_it_stands_for_is_on_disk(
     assert after == [inode()]
 
 
-def test_audio_cut_in_the_middle_of_a_sample_loses_that_sample_only(tmp_path: Path) -> None:
+def test_audio_truncated_within_a_sample_loses_only_that_sample(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start(channels=2))
     spool.append_audio(bytes(range(11)))
     assert spool.audio_bytes() == 8
@@ -250,36 +246,38 @@ def test_audio_cut_in_the_middle_of_a_sample_loses_that_sample_only(tmp_path: Pa
 
 
 @settings(max_examples=60, deadline=None)
-@given(said=st.lists(utterances, max_size=5), data=st.data())
-def test_a_torn_tail_leaves_the_utterances_before_it(said: list[Utterance], data: st.DataObject) -> None:
+@given(finals=st.lists(utterances, max_size=5), data=st.data())
+def test_a_torn_last_line_leaves_the_utterances_before_it(finals: list[Utterance], data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as home:
         spool = SessionSpool.create(Path(home), a_start())
-        for utterance in said:
+        for utterance in finals:
             spool.append_utterance(utterance)
         again = reopened(spool)
-        assert again.utterances() == said
+        assert again.utterances() == finals
         path = again.directory / "utterances.jsonl"
         if not path.exists():
             return
         cut = data.draw(st.integers(0, path.stat().st_size))
         whole = path.read_bytes()[:cut].count(b"\n")
         os.truncate(path, cut)
-        assert again.utterances() == said[:whole]
+        assert again.utterances() == finals[:whole]
 
 
 @settings(max_examples=30, deadline=None)
-@given(said=st.lists(utterances, max_size=3), rubbish=st.binary(max_size=50))
-def test_rubbish_at_the_end_does_not_hide_what_stands_before_it(said: list[Utterance], rubbish: bytes) -> None:
+@given(finals=st.lists(utterances, max_size=3), garbage=st.binary(max_size=50))
+def test_garbage_at_the_end_does_not_hide_the_utterances_before_it(finals: list[Utterance], garbage: bytes) -> None:
     with tempfile.TemporaryDirectory() as home:
         spool = SessionSpool.create(Path(home), a_start())
-        for utterance in said:
+        for utterance in finals:
             spool.append_utterance(utterance)
         with (spool.directory / "utterances.jsonl").open("ab") as file:
-            file.write(b"\x00" + rubbish)
-        assert reopened(spool).utterances() == said
+            file.write(b"\x00" + garbage)
+        assert reopened(spool).utterances() == finals
 
 
-def test_a_directory_whose_removal_was_cut_short_is_no_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_whose_deletion_was_interrupted_is_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
 
@@ -287,35 +285,35 @@ def test_a_directory_whose_removal_was_cut_short_is_no_session(tmp_path: Path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool_module, "remove_rubbish", killed)
+        patch.setattr(spool_module, "delete_directory", killed)
         with pytest.raises(KeyboardInterrupt):
-            spool.remove()
+            spool.delete()
     assert SessionSpool.open(spool.directory) is None
 
 
-def test_a_directory_that_was_not_begun_is_no_session(tmp_path: Path) -> None:
+def test_an_empty_directory_is_no_session(tmp_path: Path) -> None:
     (tmp_path / "sess_1").mkdir()
     assert SessionSpool.open(tmp_path / "sess_1") is None
 
 
-def test_audio_whose_session_json_is_gone_is_damage_and_not_rubbish(tmp_path: Path) -> None:
+def test_audio_without_session_json_is_damage(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
     (spool.directory / "session.json").unlink()
-    with pytest.raises(ValueError, match="is gone"):
+    with pytest.raises(ValueError, match="is missing"):
         SessionSpool.open(spool.directory)
 
 
-def test_removal_leaves_nothing(tmp_path: Path) -> None:
+def test_deletion_leaves_nothing(tmp_path: Path) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     spool.append_audio(bytes(10))
     spool.append_utterance(Utterance(0, 1, "x", 1, "en"))
-    spool.remove()
+    spool.delete()
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"version": 2}', b"[1]", b'{"version": 1, "session_id": "x"}'])
-def test_a_damaged_session_json_is_named_as_such(tmp_path: Path, damage: bytes) -> None:
+def test_the_error_names_a_damaged_session_json(tmp_path: Path, damage: bytes) -> None:
     spool = SessionSpool.create(tmp_path, a_start())
     (spool.directory / "session.json").write_bytes(damage)
     with pytest.raises(ValueError, match=r"session\.json|Expecting value"):

@@ -1,4 +1,4 @@
-"""A process's directory in the spool belongs to it as long as it lives."""
+"""A directory in the spool belongs to its process while that is alive."""
 
 import subprocess
 import sys
@@ -19,16 +19,16 @@ sys.stdin.read()
 """
 
 
-def test_a_worker_id_is_used_once_at_a_time(tmp_path: Path) -> None:
+def test_a_worker_id_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
     home = SpoolHome.open(tmp_path, "worker")
     with pytest.raises(SpoolInUse):
         SpoolHome.open(tmp_path, "worker")
-    home.release(remove=True)
-    SpoolHome.open(tmp_path, "worker").release(remove=True)
+    home.release(delete=True)
+    SpoolHome.open(tmp_path, "worker").release(delete=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_living_process_is_left_alone_and_a_killed_one_is_taken_over(tmp_path: Path) -> None:
+def test_only_the_directory_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
@@ -39,17 +39,17 @@ def test_a_living_process_is_left_alone_and_a_killed_one_is_taken_over(tmp_path:
         process.wait()
     [home] = SpoolHome.take_over(tmp_path)
     assert home.worker_id == "other"
-    home.release(remove=True)
+    home.release(delete=True)
 
 
-def test_a_directory_that_holds_a_session_stays(tmp_path: Path) -> None:
+def test_a_directory_with_a_session_is_not_deleted(tmp_path: Path) -> None:
     home = SpoolHome.open(tmp_path, "worker")
     (tmp_path / "worker" / "sess_x").mkdir()
-    home.release(remove=True)
-    home.release(remove=True)
+    home.release(delete=True)
+    home.release(delete=True)
     assert (tmp_path / "worker" / "sess_x").exists()
 
 
-def test_files_beside_the_directories_are_no_processes(tmp_path: Path) -> None:
+def test_other_files_in_the_spool_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert list(SpoolHome.take_over(tmp_path)) == []

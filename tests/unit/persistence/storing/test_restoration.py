@@ -94,12 +94,12 @@ def remembered(restoration: Restoration) -> list[Ended]:
 async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now, asked = 1000.0, []
 
-    async def look(ids: list[Any]) -> list[Any]:
+    async def row_states(ids: list[Any]) -> list[Any]:
         asked.append(ids)
         return [SimpleNamespace(id=each, is_missing=False, is_own=False) for each in ids]
 
     monkeypatch.setattr(restoration_module, "time", SimpleNamespace(monotonic=lambda: now))
-    restoration = Restoration(SimpleNamespace(look=look))  # type: ignore[arg-type]
+    restoration = Restoration(SimpleNamespace(row_states=row_states))  # type: ignore[arg-type]
     restoration.remember(ended(5))
     await restoration.look([])
     now += restoration_module.REMEMBERED_SECONDS + 1
@@ -116,7 +116,7 @@ class Rows:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def look(self, ids: list[UUID]) -> list[Any]:
+    async def row_states(self, ids: list[UUID]) -> list[Any]:
         self.looked.set()
         await self.may_answer.wait()
         return [
@@ -178,7 +178,7 @@ async def test_a_session_whose_tails_are_removed_while_it_is_ended_again_is_not_
             session.is_clean = True
             return True
 
-        async def tails_removed(self, session_id: UUID) -> None:
+        async def mark_tails_deleted(self, session_id: UUID) -> None:
             removed.append(session_id)
 
     restoration = Restoration(Removing())  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from domain.errors import StorageUnavailable
 from persistence.errors import LeaseLost
-from persistence.postgres.lost_rows import Kept
+from persistence.postgres.lost_rows import RowState
 from persistence.session_values import Progress
 from persistence.storing import row_comparison as looks_module
 from persistence.storing import writer as writer_module
@@ -31,12 +31,12 @@ class SlowRows(Rows):
         self.may_answer = asyncio.Event()
         self.error: BaseException | None = None
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
         self.began.set()
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
-        return await super().look(session_ids)
+        return await super().row_states(session_ids)
 
 
 class Harness:

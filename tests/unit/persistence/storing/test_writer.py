@@ -15,7 +15,7 @@ from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID, Caller, TenantLimits
 from domain.transcript import Utterance
 from persistence.postgres.finals import NumberedUtterance
-from persistence.postgres.lost_rows import Kept
+from persistence.postgres.lost_rows import RowState
 from persistence.session_values import Conclusion, Progress, SessionStart
 from persistence.storing import writer as writer_module
 from persistence.storing.row_comparison import RowComparison
@@ -69,11 +69,11 @@ class Rows:
         self.seconds |= {session_id: each.audio_seconds for session_id, each in progress.items()}
         return {session_id: seconds for session_id, seconds in before.items() if session_id not in self.lost}
 
-    async def look(self, session_ids: Sequence[UUID]) -> list[Kept]:
+    async def row_states(self, session_ids: Sequence[UUID]) -> list[RowState]:
         self._answer()
         self.row_comparison += 1
         return [
-            Kept(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
+            RowState(each, each in self.lost, each not in self.lost, False, False, self.kept.get(each, 0))
             for each in session_ids
         ]
 

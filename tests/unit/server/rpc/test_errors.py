@@ -52,7 +52,7 @@ async def test_the_unavailable_component_is_named_to_operators_only(error: Stora
     assert count(component) == before + 1
     assert logs == [
         {
-            "event": "a part of the storage is not available",
+            "event": "a component of the storage is unavailable",
             "log_level": "warning",
             "component": component,
             "doing": "GetSession",

@@ -97,7 +97,7 @@ async def test_a_stalled_stream_ends_without_a_last_message() -> None:
     with pytest.raises(IdleTimeout):
         await task
     assert "error" not in reader.kinds
-    assert harness.change_notifier.sleepers(TENANT) == 0
+    assert harness.change_notifier.watches(TENANT) == 0
 
 
 async def test_a_disconnect_frees_the_place_of_a_stream() -> None:
