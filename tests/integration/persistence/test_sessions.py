@@ -93,7 +93,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         error="broke",
         next_session_id=None,
     )
-    assert (await store.get(tenant, first.id)).next_session_id == start.session_id
+    assert (await store.get(tenant, first.id)).next_session_id == start.id
 
 
 def test_the_table_has_every_column_of_the_record() -> None:

@@ -143,7 +143,7 @@ def test_audio_of_two_formats_is_not_joined() -> None:
 
 def test_an_utterance_belongs_to_the_session_that_contains_its_middle() -> None:
     first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
-    utterance = Utterance(5.0, 6.9, "hello", 0.5, "en", (TimedWord("hello", 5.0, 6.9, 0.5),))
+    utterance = Utterance(5.0, 6.9, "hello", 0.5, "en", words=(TimedWord("hello", 5.0, 6.9, 0.5),))
     assert first.includes(utterance)
     assert first.moved(utterance) == utterance
     assert not first.includes(replace(utterance, end=7.0))
