@@ -22,7 +22,8 @@ from persistence.postgres.ownership import Ownership
 from persistence.records import INTERRUPTED
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import RemoteRecovery, delete_objects
+from persistence.storing.deletion import delete_objects
+from persistence.storing.remote_recovery import RemoteRecovery
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

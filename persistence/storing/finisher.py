@@ -24,7 +24,7 @@ from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.restoration import Ended, Restoration
 from persistence.storing.shipper import Shipped, Shipper
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
 from persistence.storing.writer import SessionWriter
 from telemetry.logs import get_logger
 
@@ -201,22 +201,22 @@ class Finisher:
         settle = functools.partial(self._reconciliation.settle, spool, conclusion.progress)
         while True:
             try:
-                standing = await self._repeat("surplus", finishing, settle)
-                if standing is Standing.OURS:
+                status = await self._repeat("surplus", finishing, settle)
+                if status is SpoolStatus.OURS:
                     return await self._finish(finishing, start, conclusion, spool)
             except RowLost:
                 # The next look inserts it again, unless it was deleted.
-                standing = Standing.WAITS
+                status = SpoolStatus.WAITS
             except NotOwner:
                 # What was known of its upload may be another's doing by the next time.
                 self._shipper.discard_session(start.id)
-                standing = Standing.WAITS
-            if standing is Standing.GONE:
+                status = SpoolStatus.WAITS
+            if status is SpoolStatus.GONE:
                 await self._discard(finishing, start)
-            if standing in (Standing.GONE, Standing.STORED):
+            if status in (SpoolStatus.GONE, SpoolStatus.STORED):
                 await asyncio.to_thread(spool.delete)
                 return True
-            if standing in (Standing.APART, Standing.UNKNOWN):
+            if status in (SpoolStatus.APART, SpoolStatus.UNKNOWN):
                 return False
             log.info("a spool waits for what becomes of its session", session_id=start.session_id)
             finishing.answered()
@@ -330,6 +330,6 @@ def _ended_as(start: SessionStart, conclusion: Conclusion, shipped: Shipped) -> 
         shipped.objects,
         shipped.audio_seconds,
         shipped.audio_bytes,
-        shipped.said,
+        shipped.utterances,
         shipped.language,
     )

@@ -82,10 +82,10 @@ class Ended:
 class Restoration:
     """One for a process."""
 
-    def __init__(self, rows: SessionRows, parts_again: Callable[[], None] = lambda: None) -> None:
-        """`parts_again` has the parts of all running sessions written again."""
+    def __init__(self, rows: SessionRows, rewrite_parts: Callable[[], None] = lambda: None) -> None:
+        """`rewrite_parts` has the parts of all running sessions written again."""
         self._rows = rows
-        self._parts_again = parts_again
+        self._rewrite_parts = rewrite_parts
         self._ended: deque[tuple[float, int, Ended]] = deque()
         self._bytes = 0
         self._is_doubted = False
@@ -162,7 +162,7 @@ class Restoration:
             elif kept[session_id].is_own and kept[session_id].has_tails and each.is_clean:
                 with suppress(NotOwner, RowLost):
                     await self._rows.mark_tails_deleted(session_id)
-        self._parts_again()
+        self._rewrite_parts()
 
     async def _write_finals(self, session: Running, kept: RowState, *, is_new: bool) -> None:
         if not is_new and not kept.is_own:

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from domain.transcript import Utterance, majority_language
-from persistence.errors import DatabaseUnavailable, DiskUnavailable
-from persistence.postgres.finals import batches, missing
+from domain.transcript import Utterance
+from persistence.errors import DiskUnavailable
 from persistence.postgres.rows import SessionRows
 from persistence.records import StoredObjects
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.audio_upload import AudioUpload, Ways
+from persistence.storing.audio_upload import AudioUpload, UploadDependencies
 from persistence.storing.degradations import Degradations
+from persistence.storing.deletion import delete_objects
 from persistence.storing.part_batcher import PartBatcher
-from persistence.storing.remote_recovery import delete_objects, put_transcript
+from persistence.storing.transcript_writer import TranscriptWriter
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -36,7 +36,7 @@ class Shipped:
     audio_seconds: float | None = None
     has_tails: bool = False
     """Whether `clean` has something to remove."""
-    said: list[Utterance] | None = None
+    utterances: list[Utterance] | None = None
     """The finals in the transcript; None when no transcript was asked for."""
     language: str | None = None
     """What the transcript is in."""
@@ -57,8 +57,9 @@ class Shipper:
         self._rows = rows
         self._check = check
         self._part_batcher = PartBatcher(rows)
+        self._transcripts = TranscriptWriter(objects, rows, check)
         slots = asyncio.Semaphore(_CONCURRENT_BODIES)
-        self._ways = Ways(objects, rows, self._part_batcher, slots, flush_seconds, check)
+        self._shared = UploadDependencies(objects, rows, self._part_batcher, slots, flush_seconds, check)
         self._uploads: dict[UUID, AudioUpload] = {}
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
@@ -69,15 +70,15 @@ class Shipper:
     def begin(self, spool: SessionSpool, degradations: Degradations) -> AudioUpload:
         """Ships the audio of a session that begins, in a task of its own, until `ship` or `close`."""
         start = spool.manifest.start
-        upload = AudioUpload(spool, self._ways, degradations)
+        upload = AudioUpload(spool, self._shared, degradations)
         self._uploads[start.id] = upload
         self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
         return upload
 
-    def parts_again(self) -> None:
+    def rewrite_parts(self) -> None:
         """Has the parts of all running sessions written to Postgres again, which may have lost them."""
         for upload in self._uploads.values():
-            upload.parts_again()
+            upload.rewrite_parts()
 
     async def ship(self, spool: SessionSpool) -> Shipped:
         """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
@@ -145,30 +146,22 @@ class Shipper:
         start, seconds = spool.manifest.start, shipped.audio_seconds
         if seconds is None:
             seconds = await self._rows.audio_seconds(start.id)
-        said = await self._all_said(spool)
-        language = majority_language(start.language, said)
-        self._check()
-        uri = await put_transcript(self._objects, start.id, language, seconds, said)
-        return replace(shipped, objects=replace(shipped.objects, transcript_uri=uri), said=said, language=language)
-
-    async def _all_said(self, spool: SessionSpool) -> list[Utterance]:
-        """What was said, once the rows have all of it: nobody's memory of having written it is asked."""
-        session_id = spool.manifest.start.id
-        kept = await asyncio.to_thread(spool.utterances)
-        said = await self._rows.indexed_utterances(session_id)
-        if lost := missing(session_id, kept, said):
-            for batch in batches(lost):
-                await self._rows.write({}, batch)
-            said = await self._rows.indexed_utterances(session_id)
-            if missing(session_id, kept, said) and await self._rows.exists(session_id):
-                raise DatabaseUnavailable("the database has not taken all finals of a session")
-        return [said[index] for index in sorted(said)]
+        transcript = await self._transcripts.collect(
+            start.id, start.language, spooled=await asyncio.to_thread(spool.utterances)
+        )
+        uri = await self._transcripts.put(start.id, transcript, seconds)
+        return replace(
+            shipped,
+            objects=replace(shipped.objects, transcript_uri=uri),
+            utterances=transcript.finals,
+            language=transcript.language,
+        )
 
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
         session_id = spool.manifest.start.id
         await self._stop(session_id)
         if session_id not in self._uploads:
-            self._uploads[session_id] = AudioUpload(spool, self._ways, Degradations(), is_recovered=True)
+            self._uploads[session_id] = AudioUpload(spool, self._shared, Degradations(), is_recovered=True)
         return self._uploads[session_id]
 
     async def _stop(self, session_id: UUID) -> None:

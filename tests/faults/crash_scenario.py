@@ -30,13 +30,19 @@ from persistence.recording import recorder
 from persistence.records import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
-from persistence.spool.session_spool import session_spool as spool
-from persistence.storing import audio_upload, finisher, restoration, writer
-from persistence.storing import degradations as degradations
-from persistence.storing import part_batcher as part_batcher
-from persistence.storing import remote_recovery as remote_recovery
-from persistence.storing import row_comparison as row_comparison
-from persistence.storing import spool_reconciliation as reconciliation
+from persistence.spool import session_spool
+from persistence.storing import (
+    audio_object,
+    audio_upload,
+    degradations,
+    finisher,
+    part_batcher,
+    restoration,
+    row_comparison,
+    spool_reconciliation,
+    transcript_writer,
+    writer,
+)
 
 T = TypeVar("T")
 
@@ -521,7 +527,7 @@ def mortal(fate: Fate) -> Iterator[None]:
     patches = [
         *[mock.patch.object(module, "PART_BYTES", PART_BYTES) for module in (layout, assembly)],
         mock.patch.object(asyncio, "to_thread", in_this_thread),
-        mock.patch.object(spool, "os", _MortalOs(fate)),
+        mock.patch.object(session_spool, "os", _MortalOs(fate)),
         mock.patch.object(backoff, "FIRST_SECONDS", 0.05),
         mock.patch.object(finisher, "_FIRST_PAUSE_SECONDS", 0.05),
         mock.patch.object(part_batcher, "COLLECT_SECONDS", 0.02),
@@ -530,10 +536,10 @@ def mortal(fate: Fate) -> Iterator[None]:
             mock.patch.object(module, "time", clock)
             for module in (audio_upload, row_comparison, recorder, restoration, degradations, writer)
         ],
-        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, reconciliation)],
+        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, spool_reconciliation)],
         *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
-        mock.patch.object(reconciliation.log, "info", _unsaid),
-        mock.patch.object(remote_recovery, "note_restored", _unsaid),
+        mock.patch.object(spool_reconciliation.log, "info", _unsaid),
+        *[mock.patch.object(each, "note_restored", _unsaid) for each in (audio_object, transcript_writer)],
         *[mock.patch.object(restoration.log, name, _unsaid) for name in ("error", "warning")],
         *[mock.patch.object(row_comparison.log, name, _unsaid) for name in ("error", "info")],
     ]

@@ -241,7 +241,7 @@ class Life:
         objects: Any = Objects(harness.bucket, self.fate)
         ownership: Any = Ownership(harness.table, self.worker_id, self.fate)
         shipper = Shipper(objects, rows, flush_seconds=0.1)
-        restoration = Restoration(rows, shipper.parts_again)
+        restoration = Restoration(rows, shipper.rewrite_parts)
         harness.doubted = [restoration.doubt]
         writer = SessionWriter(rows, restoration)
         row_comparison = RowComparison(writer, restoration)

@@ -34,8 +34,9 @@ from persistence.records import INTERRUPTED, Conclusion, Progress, SessionStart
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.keys import audio_key, tail_prefix, transcript_key
 from persistence.s3.objects import ObjectStore
-from persistence.storing.remote_recovery import RemoteRecovery, stored_finals
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
+from persistence.storing.remote_recovery import RemoteRecovery
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
+from persistence.storing.transcript_writer import Transcript, TranscriptWriter, stored_finals
 from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
@@ -209,7 +210,7 @@ async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_store
     try:
         rows = SessionRows(left.database, "next")
         reconciliation = SpoolReconciliation(left.objects, rows, Ownership(left.database, "next"))
-        assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
+        assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is SpoolStatus.UNKNOWN
         assert left.is_spooled()
         assert await rows.row_states([left.id]) == [rows_kept_nothing(left.id)]
     finally:
@@ -324,9 +325,8 @@ def data_of(wav: bytes) -> bytes:
 
 
 async def put_transcript_of(left: Left) -> bytes:
-    from persistence.storing.remote_recovery import put_transcript
-
-    await put_transcript(left.objects, left.id, "en", 3.0, [said(number) for number in range(3)])
+    transcript = Transcript([said(number) for number in range(3)], "en")
+    await TranscriptWriter(left.objects, SessionRows(left.database, left.other)).put(left.id, transcript, 3.0)
     return await left.objects.read(transcript_key(left.id))
 
 

@@ -22,7 +22,7 @@ from persistence.s3.keys import Tail, audio_key, tail_key, tail_prefix
 from persistence.s3.objects import ObjectStore
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
 from persistence.verify import verify
 from tests.integration.persistence.abandoned_spool import WAV, Left, abandoned_by_a_dead_server, said
 
@@ -48,7 +48,7 @@ def reconciliation_of(left: Left, worker_id: str) -> SpoolReconciliation:
     return SpoolReconciliation(left.objects, rows, Ownership(left.database, worker_id))
 
 
-async def settle(left: Left, reconciliation: SpoolReconciliation | None = None) -> Standing:
+async def settle(left: Left, reconciliation: SpoolReconciliation | None = None) -> SpoolStatus:
     reconciliation = reconciliation or reconciliation_of(left, f"next-{uuid.uuid4().hex[:8]}")
     return await reconciliation.settle(left.spool, conclusion_of(left.spool).progress)
 
@@ -104,7 +104,7 @@ async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_t
 async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 0))
     before = await left.ended()
-    assert await settle(left) is Standing.STORED
+    assert await settle(left) is SpoolStatus.STORED
     assert await left.row() == before
 
 
@@ -116,7 +116,7 @@ async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
     await left.ended()
     await left.objects.put(tail_key(left.id, Tail(32_000, 4)), b"late", "application/octet-stream")
     await left.objects.create_upload(audio_key(left.id), "audio/wav")
-    assert await settle(left) is Standing.STORED
+    assert await settle(left) is SpoolStatus.STORED
     assert await left.objects.list(tail_prefix(left.id)) == []
     assert await left.objects.uploads(audio_key(left.id)) == []
     await left.is_whole()
@@ -196,8 +196,8 @@ async def test_of_those_who_reclaim_a_session_at_once_one_has_it(leave: Leave) -
     assert sorted(results) == [False] * 5 + [True]
     # Two whole claims at once end as one does.
     outcomes = await asyncio.gather(*(settle(left) for _ in range(2)), return_exceptions=True)
-    assert Standing.STORED in outcomes or await settle(left) is Standing.STORED
-    assert await settle(left) is Standing.STORED
+    assert SpoolStatus.STORED in outcomes or await settle(left) is SpoolStatus.STORED
+    assert await settle(left) is SpoolStatus.STORED
     await left.is_whole()
 
 
@@ -246,7 +246,7 @@ async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stor
             await settle(left, reconciliation)
     assert await left.wav() in (before, WAV.header(len(left.audio)) + left.audio)
     assert (await left.row()).is_stored
-    assert await settle(left) is Standing.STORED
+    assert await settle(left) is SpoolStatus.STORED
     await left.is_whole()
 
 
@@ -339,7 +339,7 @@ async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Le
     left = await leave(LONG)
     remains = await left.taken()
     # The object is made, nobody has said so, and the upload with its parts is over.
-    await left.remote_recovery._audio(left.id, WAV, remains.audio_duration_seconds)
+    await left.remote_recovery.build_audio(remains)
     assert remains.audio_uri is None
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.until(lambda: waiting() == 1.0)
