@@ -187,7 +187,7 @@ def environment_of(settings: PersistenceSettings) -> dict[str, str]:
 async def _killable_server(settings: PersistenceSettings) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(Path(__file__).with_name("victim.py")),
+        str(Path(__file__).with_name("killable_server.py")),
         env=environment_of(settings),
         stdout=subprocess.PIPE,
     )
