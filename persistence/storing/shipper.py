@@ -1,4 +1,4 @@
-"""From the spool to S3."""
+"""Ships the audio and the transcripts of sessions from the spool to S3."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
-# gone and it is made of what is left.
+# A tail is in memory while it is sent. A part is not, because it is read from the spool in pieces, unless some of its
+# audio is gone and it is built from what is left.
 _CONCURRENT_BODIES: Final = 8
 
 
@@ -32,18 +32,18 @@ class Shipped:
 
     objects: StoredObjects = field(default_factory=StoredObjects)
     audio_bytes: int | None = None
-    """Audio in the object; None when no audio was asked for."""
+    """Audio in the object; None if no audio was to be stored."""
     audio_seconds: float | None = None
     has_tails: bool = False
-    """Whether `clean` has something to remove."""
+    """Whether `clean` has objects to delete."""
     utterances: list[Utterance] | None = None
-    """The finals in the transcript; None when no transcript was asked for."""
+    """The finals in the transcript; None if no transcript was to be stored."""
     language: str | None = None
-    """What the transcript is in."""
+    """The language of the transcript."""
 
 
 class Shipper:
-    """Puts sessions' audio and transcripts to S3. Shipping a session again replaces what is there by the same."""
+    """Puts audio and transcripts to S3. Shipping a session again replaces its objects by the same ones."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Shipper:
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Notes parts in Postgres until cancelled."""
+        """Records parts in Postgres until cancelled."""
         await self._part_batcher.run()
 
     def begin(self, spool: SessionSpool, degradations: Degradations) -> AudioUpload:
@@ -76,20 +76,18 @@ class Shipper:
         return upload
 
     def rewrite_parts(self) -> None:
-        """Has the parts of all running sessions written to Postgres again, which may have lost them."""
+        """Writes the parts of all running sessions to Postgres again, which may have lost them."""
         for upload in self._uploads.values():
             upload.rewrite_parts()
 
     async def ship(self, spool: SessionSpool) -> Shipped:
-        """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
+        """Puts the objects of a session whose end is in its row; call `clean` once their URIs are in the row.
 
-        The transcript is made of the rows of utterances, to which those of the spool are added that are not there:
-        after a power cut or a failover of Postgres either may have finals that the other has not. Of an index that both
-        have, the row's has been shown.
+        The transcript is written from the rows of the finals, after adding those that only the spool has.
 
         Raises:
-            StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
-            NotOwner, LeaseLost: the session is not this process's any more.
+            StorageUnavailable: S3, Postgres or the spool's disk is unavailable; call again.
+            NotOwner, LeaseLost: another process owns the session.
         """
         start = spool.manifest.start
         shipped = Shipped()
@@ -100,20 +98,20 @@ class Shipper:
         return shipped
 
     async def clean(self, spool: SessionSpool) -> None:
-        """Removes from S3 what a stored session needs no longer.
+        """Deletes what a stored session no longer needs from S3.
 
         Raises:
-            StorageUnavailable: S3 does not do its part; call again.
+            StorageUnavailable: S3 is unavailable; call again.
             LeaseLost: this process may not write.
         """
         if (upload := self._uploads.get(spool.manifest.start.id)) is not None:
             await upload.clean()
 
     async def delete_objects(self, session_id: UUID) -> None:
-        """Removes a session's objects, whichever there are.
+        """Deletes the objects of a session, as far as they exist.
 
         Raises:
-            StorageUnavailable: S3 does not do its part; call again.
+            StorageUnavailable: S3 is unavailable; call again.
             LeaseLost: this process may not write.
         """
         self._check()
@@ -121,13 +119,13 @@ class Shipper:
         await delete_objects(self._objects, session_id)
 
     def discard_session(self, session_id: UUID) -> None:
-        """Nothing more is to be done for a session; calling it again does nothing."""
+        """Discards the upload of a session, which is finished; calling it again does nothing."""
         self._uploads.pop(session_id, None)
         if (running := self._running.pop(session_id, None)) is not None:
             running.cancel()
 
     async def close(self) -> None:
-        """Ends what still ships; the spool has it."""
+        """Cancels the uploads in progress; the spool has their audio."""
         running = set(self._running.values())
         for task in running:
             task.cancel()
@@ -175,5 +173,5 @@ async def _run(upload: AudioUpload, session_id: str) -> None:
     try:
         await upload.run()
     except Exception:
-        # A mistake of ours with one session: its audio stays in the spool until its end.
+        # A bug that concerns one session: its audio stays in the spool until its end.
         log.exception("shipping stopped", session_id=session_id)

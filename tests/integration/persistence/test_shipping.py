@@ -74,7 +74,7 @@ async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(degradations, "_PATIENCE_SECONDS", dict.fromkeys(degradations._PATIENCE_SECONDS, 0.3))
+    monkeypatch.setattr(degradations, "_GRACE_SECONDS", dict.fromkeys(degradations._GRACE_SECONDS, 0.3))
     monkeypatch.setattr(upkeep, "REVIEW_SECONDS", 0.05)
 
 

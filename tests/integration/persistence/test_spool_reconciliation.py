@@ -19,9 +19,10 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.keys import Tail, audio_key, tail_key, tail_prefix
+from persistence.s3.layout import part_of
 from persistence.s3.objects import ObjectStore
-from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
+from persistence.storing.audio_object import ExtendedAudio
 from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
 from persistence.verify import verify
 from tests.integration.persistence.abandoned_spool import WAV, Left, abandoned_by_a_dead_server, said
@@ -171,16 +172,16 @@ async def test_a_delete_while_the_audio_is_put_leaves_nothing(
 ) -> None:
     left = await leave(sizes)
     await left.ended()
-    real = SpoolReconciliation._part
+    real = ExtendedAudio.read
 
-    async def part(self: SpoolReconciliation, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
-        body = await real(self, spool, number, stored, total)
-        if number == (1 if sizes == SHORT else 4):
+    async def read_and_delete(self: ExtendedAudio, begin: int, end: int) -> bytes:
+        audio = await real(self, begin, end)
+        if part_of(WAV, begin) == (1 if sizes == SHORT else 4):
             with suppress(Exception):
                 await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
-        return body
+        return audio
 
-    monkeypatch.setattr(SpoolReconciliation, "_part", part)
+    monkeypatch.setattr(ExtendedAudio, "read", read_and_delete)
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.no_spool()
         assert await harness.row_of(left.session_id) is None
