@@ -35,7 +35,7 @@ class PatternClient:
     store_transcript: bool = True
     acks: bool = True
     source: Callable[[int, int, int], bytes] = audio
-    """Tag, first byte and size to bytes; whoever sends something else than the pattern compares it himself."""
+    """Tag, first byte and size to bytes; a test that sends something else than the pattern compares it itself."""
 
     metadata: tuple[tuple[str, str], ...] = ()
     """What the call shows."""
@@ -46,9 +46,9 @@ class PatternClient:
     sent: int = 0
     """Bytes handed to gRPC, which is no promise of anybody's."""
     received: int = 0
-    """Bytes that the server has said it received: by `audio_ack`, `flushed` or a final about them."""
+    """Bytes that the server has acknowledged: by `audio_ack`, `flushed` or a final about them."""
     stored: int = 0
-    """Bytes that the server has said are stored."""
+    """Bytes that the server has reported as stored."""
     processed: int = 0
     finals: list[str] = field(default_factory=list)
     final_times: list[float] = field(default_factory=list)
@@ -83,7 +83,7 @@ class PatternClient:
         return self.session_id
 
     async def resume(self, previous: PatternClient, **config: Any) -> None:
-        """Opens the stream to continue another, with the audio that the server says is next."""
+        """Opens the stream to continue another, from the point in the audio that the server returns."""
         await self.begin(resume_session_id=previous.session_id, **config)
         assert self.begun is not None
         assert self.begun.resumed_from == previous.session_id
@@ -140,7 +140,7 @@ class PatternClient:
             await asyncio.shield(self._reading)
 
     async def until_received(self, size: int, seconds: float = 30) -> None:
-        """Waits until the server has said that it has the first `size` bytes."""
+        """Waits until the server has acknowledged the first `size` bytes."""
         async with asyncio.timeout(seconds):
             while self.received < size:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -156,7 +156,7 @@ class PatternClient:
         self.call.cancel()
 
     async def close(self) -> None:
-        """Lets go of everything."""
+        """Closes the stream and the channel."""
         if self.call is not None:
             self.call.cancel()
         if self._reading is not None:

@@ -46,7 +46,7 @@ class RawHttp2:
     def open_streams(self, path: str, count: int, *, size: int, times: int, content_type: str = "") -> bool:
         """Opens streams with one header of `size` bytes, sent once and then named `times` times in each.
 
-        None of them sends a body or ends. Gives whether the other end still takes what is sent.
+        None of them sends a body or ends. Returns whether the other end still accepts what is sent.
         """
         first = self._next == 1
         frames = []

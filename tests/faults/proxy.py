@@ -100,7 +100,7 @@ class Proxy:
         self.cut()
 
     def stall(self, *directions: Direction) -> None:
-        """Lets nothing pass, as a machine does that hangs: the other side is not told."""
+        """Passes nothing, like a machine that hangs: the other side is not notified."""
         for direction in directions or (self.to_server, self.to_client):
             direction.stall()
 
@@ -115,7 +115,7 @@ class Proxy:
             direction.delay_seconds = seconds
 
     def lose_answers(self) -> None:
-        """Resets a connection on the first byte that the server says on it from now on."""
+        """Resets a connection on the first byte that the server sends on it from now on."""
         self.to_client.losing = True
 
     def cut_on(self, what: bytes, *, before: bool = False) -> None:
@@ -127,7 +127,7 @@ class Proxy:
         self.to_server.cut_before = before
 
     def restore(self) -> None:
-        """Ends every fault; what was held back goes on its way."""
+        """Ends every fault; what was held back is passed on."""
         self._refusing = False
         self.to_server.restore()
         self.to_client.restore()

@@ -228,7 +228,7 @@ class Scenario:
         assert not any(left.values()), {name: things[:5] for name, things in left.items() if things}
 
     async def until_nothing_is_left(self, *spools: Path, seconds: float = 30) -> None:
-        """The same, when whoever cleans up has had its time."""
+        """The same, after the time that cleaning up may take."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
@@ -271,14 +271,14 @@ def _audio_problems(wav: bytes | None, each: Expected, lost_seconds: float, row:
     if missing > lost_seconds * each.speed * BYTES_PER_SECOND:
         problems.append(f"{missing} of {each.received} acknowledged bytes are lost ({len(data)} stored)")
     if len(data) < each.stored:
-        problems.append(f"{each.stored} bytes were said to be stored, {len(data)} are")
+        problems.append(f"{each.stored} bytes were reported as stored, {len(data)} are")
     if found := disagreement(each.tag, data):
         FIGURES.add("RECORDINGS DAMAGED")
         problems.append(f"audio differs {found}")
     if len(data) > each.sent:
         problems.append(f"{len(data)} bytes are stored and only {each.sent} were sent")
     if abs(row["audio_duration_seconds"] - len(data) / BYTES_PER_SECOND) > max(lost_seconds * each.speed, 0.001):
-        problems.append(f"the row says {row['audio_duration_seconds']} s, the file {len(data) / BYTES_PER_SECOND} s")
+        problems.append(f"the row states {row['audio_duration_seconds']} s, the file {len(data) / BYTES_PER_SECOND} s")
     return problems
 
 
@@ -289,7 +289,7 @@ def read_wav(wav: bytes) -> bytes:
         ValueError, wave.Error, EOFError: it is no such file, or its lengths do not agree.
     """
     if int.from_bytes(wav[4:8], "little") != len(wav) - 8:
-        raise ValueError(f"the header says {int.from_bytes(wav[4:8], 'little') + 8} bytes, the file has {len(wav)}")
+        raise ValueError(f"the header states {int.from_bytes(wav[4:8], 'little') + 8} bytes, the file has {len(wav)}")
     with wave.open(io.BytesIO(wav)) as file:
         if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 16_000):
             raise ValueError("another format")
@@ -302,16 +302,17 @@ def read_wav(wav: bytes) -> bytes:
 def _transcript_problems(body: bytes | None, each: Expected, lost_seconds: float) -> list[str]:
     if body is None:
         return ["there is no transcript"]
-    said = [utterance["text"] for utterance in json.loads(body)["utterances"]]
+    stored = [utterance["text"] for utterance in json.loads(body)["utterances"]]
     FIGURES.add("finals compared", len(each.finals))
     problems = []
-    if len(set(said)) != len(said):
+    if len(set(stored)) != len(stored):
         problems.append("a final is in the transcript twice")
-    heard = list(each.finals)
+    received = list(each.finals)
     # What was sent is a beginning of what is stored: finals come in order, and the last may not have arrived.
-    if said[: len(heard)] != heard and not (lost_seconds and heard[: len(said)] == said):
-        FIGURES.add("FINALS LOST", len(set(heard) - set(said)))
-        problems.append(f"{len(set(heard) - set(said))} finals of {len(heard)} are lost, {len(said)} are stored")
+    if stored[: len(received)] != received and not (lost_seconds and received[: len(stored)] == stored):
+        lost = len(set(received) - set(stored))
+        FIGURES.add("FINALS LOST", lost)
+        problems.append(f"{lost} finals of {len(received)} are lost, {len(stored)} are stored")
     return problems
 
 

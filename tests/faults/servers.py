@@ -33,7 +33,7 @@ class ServerProcess:
     started: float
     """On the loop's clock."""
     ready_seconds: float
-    """From its start until it said that it serves."""
+    """From its start until it reported that it serves."""
 
     @property
     def address(self) -> str:
@@ -57,10 +57,10 @@ class ServerProcess:
         await self.exit(10)
 
     async def exit(self, seconds: float) -> int:
-        """Waits for the process to end by itself; gives its exit code.
+        """Waits for the process to end by itself; returns its exit code.
 
         Raises:
-            TimeoutError: it goes on.
+            TimeoutError: it is still running.
         """
         async with asyncio.timeout(seconds):
             while (code := self.process.exit_code()) is None:  # noqa: ASYNC110 - Popen has no event

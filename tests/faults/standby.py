@@ -58,7 +58,7 @@ class Pair:
             await self._until("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
 
     def stall(self) -> None:
-        """The standby hears nothing more."""
+        """The standby receives nothing more."""
         self._link.stall()
 
     async def fail_over(self) -> None:

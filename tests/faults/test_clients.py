@@ -72,7 +72,7 @@ async def _vanish(
 
 
 async def _last_words(scenario: Scenario, client: PatternClient) -> None:
-    """The utterance in progress, half a second after the flush, was transcribed, whether anybody was there to hear."""
+    """The utterance in progress, half a second after the flush, was transcribed, although no client was connected."""
     row = await scenario.row(client.session_id)
     assert row["status"] == "interrupted"
     assert row["utterance_count"] > _WHOLE_UTTERANCES, "speech in progress was not transcribed"

@@ -42,7 +42,7 @@ HANDSHAKE: Final = (
 )
 
 Flood = Callable[[Stack, threading.Event], int]
-"""Runs until it is told to stop; gives how often it did what it does."""
+"""Runs until it is stopped; returns how many operations it did."""
 
 
 def header_bombs(stack: Stack, stop: threading.Event) -> int:
@@ -215,7 +215,7 @@ def are_contiguous(finals: list[str]) -> bool:
 
 
 async def visit(stack: Stack, key: str, seen: Seen) -> None:
-    """A client comes every half second, over REST and over WebSocket in turns, and is to be let in."""
+    """A client comes every half second, over REST and over WebSocket in turns, and must be admitted."""
     headers = {"authorization": f"Bearer {key}"}
     while True:
         await asyncio.sleep(0.25)
@@ -225,15 +225,15 @@ async def visit(stack: Stack, key: str, seen: Seen) -> None:
                 if seen.visits % 2:
                     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
                         answer = await http.get(f"{stack.base_url}/v1/realtime/sessions", headers=headers)
-                        said = f"{answer.status_code}"
-                    if said != "200":
-                        seen.turned_away.append(said)
+                        response = f"{answer.status_code}"
+                    if response != "200":
+                        seen.turned_away.append(response)
                 else:
                     url = f"{stack.ws_url}/v1/audio/transcriptions/stream"
                     async with connect(url, proxy=None, additional_headers=headers) as stream:
-                        said = str(await stream.recv())
-                        if "session.begin" not in said:
-                            seen.turned_away.append(said)
+                        response = str(await stream.recv())
+                        if "session.begin" not in response:
+                            seen.turned_away.append(response)
                         await stream.send('{"type":"end"}')
                         async for _ in stream:
                             pass

@@ -27,7 +27,7 @@ AT_ONCE = 12
 
 
 class Chaos:
-    """Sessions that come and go on a server that is broken all the time."""
+    """Sessions begin and end on a server that fails all the time."""
 
     def __init__(self, scenario: Scenario, postgres: Proxy, s3: HttpProxy) -> None:
         self._scenario = scenario

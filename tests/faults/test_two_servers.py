@@ -45,7 +45,7 @@ STORED = {"store_audio": True, "store_transcript": True}
 
 @dataclass
 class Fleet:
-    """The servers, and the one door to them."""
+    """The servers, and the one address of both."""
 
     scenario: Scenario
     port: int
@@ -298,10 +298,10 @@ async def utterances(client: AsyncClient, ended: Ended) -> list[tuple[str, float
     return [(each.text, each.start, each.end) for each in kept.utterances]
 
 
-def fault_in(said: list[tuple[str, float, float]]) -> str:
-    """Where what was said is not about all the speech of the source once, in order, at the times of the source."""
+def fault_in(finals: list[tuple[str, float, float]]) -> str:
+    """Where the finals do not cover all speech of the source once, in order, at the times of the source."""
     last = 0.0
-    for text, start, end in said:
+    for text, start, end in finals:
         found = FINAL.fullmatch(text)
         if found is None or abs(int(found[2]) / BYTES_PER_SECOND - end) > 0.3:
             return f"{text!r} does not end at {end}"

@@ -1,4 +1,4 @@
-"""A client that watches sessions and remembers what it was told."""
+"""A client that watches sessions and remembers what it received."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Watcher:
         try:
             async for message in self.call:
                 self._take(message)
-                await self._tell()
+                await self._notify()
         except grpc.aio.AioRpcError as error:
             self.error = error
-            await self._tell()
+            await self._notify()
         except asyncio.CancelledError:
             return
 
@@ -77,6 +77,6 @@ class Watcher:
         elif message.type == "deleted":
             self.known.pop(message.session.id, None)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._came:
             self._came.notify_all()

@@ -32,7 +32,7 @@ from tests.integration.persistence.test_sessions import a_start
 WAV = WavFormat("pcm_s16le", 16000, 1)
 
 
-def said(number: int) -> Utterance:
+def a_final(number: int) -> Utterance:
     return Utterance(float(number), number + 1.0, f"this is final {number}", 0.5, "en")
 
 
@@ -95,7 +95,7 @@ class Left:
         assert (row.status, row.utterance_count, row.has_tails) == ("interrupted", self.finals, False)
         assert row.recover_after is None
         transcript = (await self.objects.read(transcript_key(self.id))).decode()
-        assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
+        assert [a_final(number).text in transcript for number in range(self.finals)] == [True] * self.finals
         found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
         # The spool goes last, by whoever called for this.
         assert found == ({"spool_left"} if self.is_spooled() else set())
@@ -127,8 +127,8 @@ async def abandoned_by_a_dead_server(
     await _ship(spool, Shipper(objects, rows, flush_seconds=0.0), audio[: sizes[0]])
     await asyncio.to_thread(_append, spool, audio[sizes[0] :])
     for number in range(sum(finals)):
-        spool.append_utterance(said(number))
-    for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
+        spool.append_utterance(a_final(number))
+    for batch in numbered(start.id, [a_final(number) for number in range(finals[0])]):
         await rows.write({}, batch)
     spool.close()
     home.release(delete=False)

@@ -40,7 +40,7 @@ from persistence.storing.transcript_writer import Transcript, TranscriptWriter, 
 from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
-from tests.integration.persistence.abandoned_spool import Left, abandoned_by_a_dead_server, said
+from tests.integration.persistence.abandoned_spool import Left, a_final, abandoned_by_a_dead_server
 from tests.integration.persistence.test_sessions import a_start
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -83,7 +83,7 @@ QUICK = {"lease_renewal_seconds": 0.3, "reap_seconds": 0.3, "database_deadline_s
 
 @pytest.mark.parametrize("at_the_end", [False, True])
 @pytest.mark.parametrize("lose", [lose_the_row, lose_the_finals, lose_the_lease, lose_everything])
-async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_stored(
+async def test_lost_rows_of_a_running_session_are_restored_and_stored(
     build_harness: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
 ) -> None:
     """At the end: nobody had the time to notice it before."""
@@ -119,9 +119,7 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
     ] == []
 
 
-async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by_its_tenant_again(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_restored_row_is_counted_and_found_by_its_tenant(build_harness: Any, client_of: Any) -> None:
     async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, before = client_of(channel), restored("realtime_sessions")
         session_id = await client.begin(**BOTH)
@@ -173,7 +171,7 @@ async def test_a_tenant_that_is_lost_is_made_again_with_its_session(harness: Any
         assert name.scalar_one() == f"restored-{start.tenant_id}"
 
 
-async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenant: uuid.UUID) -> None:
+async def test_a_deleted_session_is_not_restored_however_late(harness: Any, tenant: uuid.UUID) -> None:
     rows, start = SessionRows(harness.database, "life"), a_start(tenant, worker_id="life")
     await rows.insert([start])
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
@@ -200,7 +198,7 @@ async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any
         await left.is_whole()
 
 
-async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_stored_nor_removed(leave: Any) -> None:
+async def test_a_spool_older_than_the_tombstones_is_neither_stored_nor_deleted(leave: Any) -> None:
     left = await leave()
     await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
     nothing = uuid.UUID(int=0)
@@ -226,10 +224,10 @@ def rows_kept_nothing(session_id: uuid.UUID) -> Any:
     return RowState(session_id, True, False, False, False, 0)
 
 
-async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoever_ends_the_session(
+async def test_parts_and_finals_lost_by_postgres_are_taken_from_s3(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
-    """Its own process is gone with its disk; the transcript was put, and the row that told of it is an older one."""
+    """Its own process is gone with its disk; the transcript was put, and its row is older."""
     left = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
     transcript = await put_transcript_of(left)
     await execute(database, "DELETE FROM session_parts WHERE session_id = $1", left.id)
@@ -241,13 +239,13 @@ async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoe
     assert await objects.read(transcript_key(left.id)) != transcript  # it has the recording's length by now
     assert (row.utterance_count, row.stored_bytes) == (3, len(left.audio))
     assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == [
-        said(number).text for number in range(3)
+        a_final(number).text for number in range(3)
     ]
     assert (restored("session_parts"), restored("session_utterances")) == (before[0] + 1, before[1] + 2)
     assert await objects.uploads(audio_key(left.id)) == []
 
 
-async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_either_is_lost(
+async def test_rows_win_over_the_transcript_and_no_final_is_lost(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """An operator has changed a row by hand, and Postgres has lost the one behind it."""
@@ -258,14 +256,14 @@ async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_eit
     )
     await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", left.id)
     row = await left.ended()
-    expected = [said(0).text, "removed", said(2).text]
+    expected = [a_final(0).text, "removed", a_final(2).text]
     assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == expected
     assert [each.text for each in await stored_finals(objects, left.id)] == expected
     assert row.utterance_count == 3
 
 
 @pytest.mark.parametrize("ends_again", ["its own server", "another server"])
-async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_its_audio_and_its_transcript(
+async def test_a_session_ended_again_without_tails_keeps_audio_and_transcript(
     build_harness: Any, client_of: Any, ends_again: str
 ) -> None:
     """The row has gone back to how it was before the end, and what the recording was made of is gone."""
@@ -306,9 +304,9 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
             ownership = Ownership(harness.database, other)
             await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
             assert await ownership.begin_recovery(identifier)
-            remains = await ownership.read_own(identifier)
-            assert remains is not None
-            await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(remains)
+            session = await ownership.read_own(identifier)
+            assert session is not None
+            await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(session)
             record = await harness.record(session_id)
         assert data_of(before) == b"".join(messages)
         assert await harness.read_audio(session_id) == before
@@ -325,7 +323,7 @@ def data_of(wav: bytes) -> bytes:
 
 
 async def put_transcript_of(left: Left) -> bytes:
-    transcript = Transcript([said(number) for number in range(3)], "en")
+    transcript = Transcript([a_final(number) for number in range(3)], "en")
     await TranscriptWriter(left.objects, SessionRows(left.database, left.other)).put(left.id, transcript, 3.0)
     return await left.objects.read(transcript_key(left.id))
 
@@ -341,9 +339,7 @@ async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
     assert (row.stored_bytes, row.has_tails) == (len(left.audio), False)
 
 
-async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have_lost(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_repair_does_not_shorten_a_transcript_after_rows_were_lost(build_harness: Any, client_of: Any) -> None:
     async with build_harness(reap_seconds=1000.0) as harness, harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -359,9 +355,7 @@ async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have
         assert (await verify(harness.settings)).left == ()
 
 
-async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_lost_lease_is_restored_unless_a_session_was_taken(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
     lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
     lease.running = lambda: [start.id]
@@ -385,9 +379,7 @@ async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
         await SessionRows(harness.database, start.worker_id).exists(start.id)
 
 
-async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_that_it_was_taken(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_session_deleted_while_being_stored_does_not_count_as_taken(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}", store_audio=True)
     running: list[uuid.UUID] = []
     lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
@@ -409,9 +401,7 @@ async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_t
     assert lease.lost.is_set()
 
 
-async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_was_taken(
-    leave: Any, build_harness: Any
-) -> None:
+async def test_a_spool_waiting_for_another_server_does_not_count_as_taken(leave: Any, build_harness: Any) -> None:
     left = await leave()
     await Lease(left.database, "another", 60.0, 5.0).register()
     await execute(left.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", left.id)
@@ -426,7 +416,7 @@ async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_w
         assert not harness.persistence.lost.is_set()
 
 
-async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(harness: Any, tenant: uuid.UUID) -> None:
+async def test_a_server_without_a_lease_has_its_duration_to_restore_it(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
     await SessionRows(harness.database, start.worker_id).insert([start])
     name = f"reaper-{uuid.uuid4().hex[:8]}"
@@ -444,9 +434,7 @@ async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(ha
     assert start.id in await reap(lost_lease_wait_seconds=0.5)
 
 
-async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_written(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_lost_tenant_does_not_block_the_sessions_of_others(harness: Any, tenant: uuid.UUID) -> None:
     """A session that stores nothing begins while Postgres is away, and the one that answers next has not its tenant."""
     name = f"life-{uuid.uuid4().hex[:8]}"
     stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
@@ -460,9 +448,7 @@ async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_writ
     assert (await sessions.get(unstored.tenant_id, unstored.session_id)).status == "active"
 
 
-async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_session_keeps_one_continuation_when_a_lost_one_comes_back(harness: Any, tenant: uuid.UUID) -> None:
     rows = SessionRows(harness.database, "life")
     first = a_start(tenant, worker_id="life")
     lost = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)

@@ -1,4 +1,4 @@
-"""A spool that comes back when another server has ended its session: what only it has is added, once and whole."""
+"""A spool comes back after another server has ended its session: what only it has is added, once and whole."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ from persistence.spool.spool_home import SpoolHome
 from persistence.storing.audio_object import ExtendedAudio
 from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
 from persistence.verify import verify
-from tests.integration.persistence.abandoned_spool import WAV, Left, abandoned_by_a_dead_server, said
+from tests.integration.persistence.abandoned_spool import WAV, Left, a_final, abandoned_by_a_dead_server
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
@@ -69,7 +69,7 @@ async def test_a_start_on_the_spool_adds_what_only_it_has(
         await harness.no_spool()
         await left.is_whole()
         new = await harness.record(left.session_id)
-        # When it ended, and how, has been told.
+        # A tenant may have read when it ended, and how.
         assert (new.status, new.error, new.ended_at) == (old.status, old.error, old.ended_at)
         assert new.worker_id == harness.settings.worker_id
     assert list(left.settings.spool_dir.iterdir()) == []
@@ -83,12 +83,10 @@ async def test_finals_alone_are_added(leave: Leave, build_harness: Any) -> None:
         await left.is_whole()
 
 
-async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_transcript(
-    leave: Leave, build_harness: Any
-) -> None:
+async def test_finals_lost_from_the_spool_in_a_power_cut_are_transcribed(leave: Leave, build_harness: Any) -> None:
     left = await leave(SHORT, (3, 0))
     lines = left.spool.directory / "utterances.jsonl"
-    lines.write_bytes(said(0).to_line() + said(1).to_line()[:20])
+    lines.write_bytes(a_final(0).to_line() + a_final(1).to_line()[:20])
     # Figures are written before the finals of a long outage: the row may have counted more than anybody has.
     statement = "UPDATE realtime_sessions SET utterance_count = 9, word_count = 99 WHERE id = $1"
     async with left.database.transaction() as connection:
@@ -97,12 +95,12 @@ async def test_finals_that_a_power_cut_took_from_the_spool_are_in_its_sessions_t
         await harness.no_spool()
         await left.is_whole()
         transcript = await harness.transcript(left.session_id)
-        assert [each["text"] for each in transcript["utterances"]] == [said(number).text for number in range(3)]
+        assert [each["text"] for each in transcript["utterances"]] == [a_final(number).text for number in range(3)]
         assert transcript["duration"] == WAV.seconds(len(left.audio))
         assert (await harness.record(left.session_id)).word_count == 12
 
 
-async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) -> None:
+async def test_a_spool_with_nothing_more_is_deleted_and_changes_nothing(leave: Leave) -> None:
     left = await leave((96_000, 0), (2, 0))
     before = await left.ended()
     assert await settle(left) is SpoolStatus.STORED
@@ -110,7 +108,7 @@ async def test_a_spool_with_nothing_more_goes_and_changes_nothing(leave: Leave) 
 
 
 @pytest.mark.parametrize("sizes", [SHORT, (96_000, 0)])
-async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
+async def test_objects_that_a_paused_process_sent_late_are_deleted_with_its_spool(
     leave: Leave, sizes: tuple[int, int]
 ) -> None:
     left = await leave(sizes)
@@ -123,7 +121,7 @@ async def test_pieces_that_a_paused_process_sent_when_it_woke_go_with_its_spool(
     await left.is_whole()
 
 
-async def test_what_is_deleted_stays_deleted_and_its_spool_goes(leave: Leave, build_harness: Any) -> None:
+async def test_a_deleted_session_stays_deleted_and_its_spool_is_deleted(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.ended()
     await delete_session(SessionStore(left.database), left.objects, DEFAULT_TENANT_ID, left.session_id)
@@ -154,9 +152,7 @@ async def test_audio_counts_as_stored_once_also_when_a_restart_finishes_its_sess
     assert after[1] - before[1] == pytest.approx(WAV.seconds(len(left.audio)))
 
 
-async def test_audio_of_an_object_that_a_dead_process_put_and_did_not_tell_of_is_not_counted_again(
-    leave: Leave, build_harness: Any
-) -> None:
+async def test_audio_of_an_unrecorded_object_is_not_counted_again(leave: Leave, build_harness: Any) -> None:
     left = await leave()
     await left.objects.put(audio_key(left.id), WAV.header(len(left.audio)) + left.audio, "audio/wav")
     before = stored_audio()
@@ -189,7 +185,7 @@ async def test_a_delete_while_the_audio_is_put_leaves_nothing(
         assert await left.objects.uploads(audio_key(left.id)) == []
 
 
-async def test_of_those_who_reclaim_a_session_at_once_one_has_it(leave: Leave) -> None:
+async def test_one_of_several_simultaneous_reclaims_succeeds(leave: Leave) -> None:
     left = await leave()
     before = await left.ended()
     heirs = [Ownership(left.database, f"heir-{number}") for number in range(6)]
@@ -218,7 +214,7 @@ STEPS = ["reclaim", "write", "upload_part", "complete_upload", "put", "abort_upl
 
 @pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize("step", STEPS)
-async def test_cut_short_at_any_step_it_is_repeated_and_until_then_what_was_stored_is_readable(
+async def test_an_extension_interrupted_at_any_step_is_repeated_and_stays_readable(
     leave: Leave, monkeypatch: pytest.MonkeyPatch, step: str, is_done: bool
 ) -> None:
     left = await leave(LONG)
@@ -286,7 +282,7 @@ async def with_a_damaged_object(left: Left) -> None:
 
 
 @pytest.mark.parametrize("damage", [with_a_gap, with_another_format, with_a_damaged_object])
-async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
+async def test_audio_that_does_not_join_stays_spooled_and_verify_reports_it(
     leave: Leave, build_harness: Any, damage: Callable[[Left], Awaitable[None]]
 ) -> None:
     left = await leave(LONG)
@@ -297,7 +293,7 @@ async def test_audio_that_does_not_join_stays_in_the_spool_and_verify_names_it(
         await harness.until(lambda: apart() == known + 1)
     assert left.is_spooled()
     assert (await left.row(), await left.wav()) == (before, wav)
-    # The house has left work behind, so a repair waits as long as its own lease lasts.
+    # The stack has left work behind, so a repair waits as long as its own lease lasts.
     soon = left.settings.model_copy(update={"lease_seconds": 2.0, "lease_renewal_seconds": 0.5})
     found = [each for each in (await verify(soon, repair=True)).left if each.session_id == left.id]
     assert "spool_has_more" in {each.kind for each in found}
@@ -315,11 +311,11 @@ def waiting() -> float:
 
 async def test_a_session_that_another_server_is_ending_is_waited_for(leave: Leave, build_harness: Any) -> None:
     left = await leave()
-    remains = await left.taken()
+    session = await left.taken()
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.until(lambda: waiting() == 1.0)
         assert (await left.row()).worker_id == left.other
-        await left.remote_recovery.end(remains)
+        await left.remote_recovery.end(session)
         await harness.no_spool()
         await left.is_whole()
     assert waiting() == 0.0
@@ -338,10 +334,10 @@ async def test_a_stopping_server_does_not_wait_for_another(leave: Leave, build_h
 
 async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Leave, build_harness: Any) -> None:
     left = await leave(LONG)
-    remains = await left.taken()
-    # The object is made, nobody has said so, and the upload with its parts is over.
-    await left.remote_recovery.build_audio(remains)
-    assert remains.audio_uri is None
+    session = await left.taken()
+    # The object is built, its row does not state that, and the upload with its parts is over.
+    await left.remote_recovery.build_audio(session)
+    assert session.audio_uri is None
     async with build_harness(spool_dir=left.settings.spool_dir) as harness:
         await harness.until(lambda: waiting() == 1.0)
         async with left.database.transaction() as connection:
@@ -350,9 +346,7 @@ async def test_a_session_whose_other_server_dies_over_it_is_taken_back(leave: Le
         await left.is_whole()
 
 
-async def test_a_server_of_the_other_ones_name_takes_nothing_for_stored_that_is_not(
-    leave: Leave, build_harness: Any
-) -> None:
+async def test_a_server_of_the_same_name_takes_no_unstored_session_for_stored(leave: Leave, build_harness: Any) -> None:
     left = await leave(LONG)
     await left.ended()
     async with left.database.transaction() as connection:
