@@ -1,4 +1,4 @@
-"""A client that streams the pattern and remembers what it was promised."""
+"""A client that streams the pattern and remembers what the server has acknowledged."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PatternClient:
     _has_ended: bool = False
 
     async def begin(self, **config: Any) -> str:
-        """Opens the stream; raises the status with which it is refused."""
+        """Opens the stream; raises the status if it is refused."""
         self.call = transcription_pb2_grpc.TranscriptionServiceStub(self.channel).Transcribe(metadata=self.metadata)
         wanted = pb.TranscribeConfig(
             store_audio=self.store_audio, store_transcript=self.store_transcript, acks=self.acks, enable_vad=False
@@ -101,7 +101,7 @@ class PatternClient:
             await asyncio.sleep(_TURN_SECONDS)
 
     async def send(self, size: int) -> bool:
-        """Sends the next bytes; False when the stream is broken or ended."""
+        """Sends the next bytes; returns False if the stream is broken or ended."""
         while size > 0:
             message = self.source(self.tag, self.first_byte + self.sent, min(size, _MOST_BYTES))
             if not await self.write(pb.TranscribeRequest(audio=message)):
@@ -134,7 +134,7 @@ class PatternClient:
         await self.closed(seconds)
 
     async def closed(self, seconds: float = 30) -> None:
-        """Waits for the stream to end, however it does."""
+        """Waits for the stream to end, with whatever status."""
         assert self._reading is not None
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._reading)
@@ -146,7 +146,7 @@ class PatternClient:
                 await asyncio.sleep(0.02)
 
     async def flush(self) -> None:
-        """Everything sent so far becomes received."""
+        """Waits until everything sent so far is received."""
         size = self.sent
         await self.write(FLUSH)
         await self.until_received(size)
@@ -169,7 +169,7 @@ class PatternClient:
 
     @property
     def reason(self) -> str:
-        """What the stream ended with: a status' name, or OK."""
+        """The name of the status with which the stream ended."""
         return "OK" if self.error is None else self.error.code().name
 
     async def _read(self, server: ServerCall) -> None:

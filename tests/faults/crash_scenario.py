@@ -70,7 +70,7 @@ class Fate:
         self._outsider = outsider
 
     def step(self) -> None:
-        """One more step."""
+        """Counts one more step."""
         if self.is_dead:
             raise Crash
         self.steps += 1
@@ -431,7 +431,7 @@ class Ownership:
 
 
 def stored_session_of(row: Row) -> StoredSession:
-    """What ownership makes of a row."""
+    """The `StoredSession` of a row."""
     start, stored = row.start, row.stored or StoredObjects()
     values: dict[str, Any] = {name: getattr(start, name) for name in StoredSession.__slots__ if hasattr(start, name)}
     return StoredSession(

@@ -1,4 +1,4 @@
-"""HTTP/2 as no client library would write it: frames made by hand, over a plain socket."""
+"""HTTP/2 that no client library sends: frames made by hand, over a plain socket."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RawHttp2:
         return True
 
     def drain(self) -> bytes:
-        """What the other end has sent so far."""
+        """The bytes that the other end has sent so far."""
         received = b""
         self._socket.settimeout(0.2)
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A database, a bucket and a spool of a test's own, looked at from outside the product."""
+"""A database, a bucket and a spool for one test, read from outside the product."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEASE_SECONDS = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where S3 is, and as whom."""
+    """The endpoint and the credentials of S3."""
 
     endpoint_url: str
     access_key_id: str
@@ -47,7 +47,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a client was promised."""
+    """What a client received as acknowledged."""
 
     session_id: str
     tag: int
@@ -77,7 +77,7 @@ class Expected:
 
 @dataclass
 class Scenario:
-    """Everything there is to compare with."""
+    """The stores of one test, to compare with what clients received."""
 
     database_url: str
     bucket: Bucket
@@ -86,7 +86,7 @@ class Scenario:
     spool_count: int = field(default=0)
 
     def new_spool(self) -> Path:
-        """A machine's disk."""
+        """The spool directory of one machine."""
         self.spool_count += 1
         return self.folder / f"spool-{self.spool_count}"
 
@@ -120,7 +120,7 @@ class Scenario:
         return {f"DALSTON_{name.upper()}": str(value) for name, value in (values | settings).items()}
 
     def program_environment(self, spool: Path) -> dict[str, str]:
-        """For a program that is not a server."""
+        """The environment of a program that is not a server."""
         return {**os.environ, **self.environment(spool)}
 
     @asynccontextmanager
@@ -139,7 +139,7 @@ class Scenario:
         return dict(row) if row else {}
 
     async def waiting(self) -> list[str]:
-        """The sessions that are not at their end yet, and what each waits for."""
+        """The sessions that are not stored to their end yet, and what each waits for."""
         async with self.postgres() as connection:
             rows = await connection.fetch("SELECT * FROM realtime_sessions ORDER BY id")
         return [f"{row['id']}: {reason}" for row in rows if (reason := _waits_for(row))]
@@ -318,7 +318,7 @@ def _transcript_problems(body: bytes | None, each: Expected, lost_seconds: float
 
 @asynccontextmanager
 async def a_scenario(template_url: str, bucket: Bucket, folder: Path) -> AsyncIterator[Scenario]:
-    """A database made after the template, a bucket, and S3 to look at it with."""
+    """A scenario with a database from the template, a bucket, and a client of S3."""
     name = "w_" + bucket.name.replace("-", "_")
     connection = await asyncpg.connect(template_url.rpartition("/")[0] + "/postgres")
     try:

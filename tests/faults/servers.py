@@ -1,4 +1,4 @@
-"""Server processes to be killed, stopped and paused."""
+"""Server processes that tests kill, stop and pause."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ServerProcess:
         return self.process.popen.pid
 
     def channel(self, port: int | None = None) -> grpc.aio.Channel:
-        """A connection of its own, straight or through a proxy's port."""
+        """Opens a connection, directly or through the port of a proxy."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         return grpc.aio.insecure_channel(f"127.0.0.1:{port or self.port}", options=options)
 
@@ -52,7 +52,7 @@ class ServerProcess:
         self.process.popen.send_signal(number)
 
     async def kill(self) -> None:
-        """kill -9."""
+        """Kills it with `kill -9`."""
         self.send(signal.SIGKILL)
         await self.exit(10)
 
@@ -68,7 +68,7 @@ class ServerProcess:
         return code
 
     def log_text(self) -> str:
-        """Everything that it logged."""
+        """The text of its log."""
         with self.process.log.open("rb") as file:
             file.seek(self.process.log_start)
             return file.read().decode(errors="replace")

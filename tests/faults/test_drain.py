@@ -23,7 +23,7 @@ STOP_SECONDS = 20
 
 
 async def notified(clients: list[PatternClient], seconds: float = 5) -> None:
-    """Waits until every client has heard that the server will stop."""
+    """Waits until every client has received that the server will stop."""
     async with asyncio.timeout(seconds):
         while not all(client.terminating for client in clients):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -93,7 +93,7 @@ async def test_a_second_sigterm_exits_at_once_and_loses_nothing(scenario: Scenar
 async def test_a_hanging_server_exits_in_time_and_the_next_stores_everything(
     scenario: Scenario, s3_http: HttpProxy, postgres_proxy: Proxy, hanging: str
 ) -> None:
-    """Deadlines of single calls are as long as they come: the one for stopping must cut them short."""
+    """The deadlines of single calls are long: the deadline for stopping must end them."""
     spool, grace = scenario.new_spool(), 3
     deadlines = {"s3_deadline_seconds": 30, "database_deadline_seconds": 30, "shutdown_seconds": grace}
     through = {"s3_port": s3_http.port, "postgres_port": postgres_proxy.port}

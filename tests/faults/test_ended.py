@@ -1,4 +1,4 @@
-"""Sessions that end from outside: by request at another server, and with their key."""
+"""Sessions that are ended by a request at another server, or by the revocation of their key."""
 
 from __future__ import annotations
 

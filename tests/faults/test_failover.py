@@ -1,4 +1,4 @@
-"""Postgres is lost, and a standby is promoted that may not have had its last transactions."""
+"""Postgres is lost, and a standby is promoted that may lack its last transactions."""
 
 from __future__ import annotations
 

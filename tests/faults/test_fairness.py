@@ -52,7 +52,7 @@ class Keyed:
     keys: dict[str, str]
 
     def cpu_seconds(self) -> float:
-        """What the server has used so far."""
+        """The processor time that the server has used so far."""
         fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -128,7 +128,7 @@ def reflection(stack: Stack, stop: threading.Event) -> int:
 
 @dataclass
 class Seen:
-    """What a flood did to others."""
+    """The effect of a flood on other clients."""
 
     finals: list[str] = field(default_factory=list)
     reconnected: int = 0
@@ -255,12 +255,12 @@ async def watch_memory(stack: Stack, seen: Seen) -> None:
 
 
 def megabytes(stack: Stack, name: str) -> int:
-    """What a process has of memory now."""
+    """The memory of a process."""
     status = Path(f"/proc/{process_id(stack, name)}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) >> 10
 
 
 def cpu_seconds(stack: Stack, name: str) -> float:
-    """What a process has used of processors so far."""
+    """The processor time that a process has used so far."""
     fields = Path(f"/proc/{process_id(stack, name)}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100

@@ -47,7 +47,7 @@ class Speaker:
 
 
 async def tend(stack: Stack) -> None:
-    """As `make up` does."""
+    """Starts the stack as `make up` does."""
     while True:
         stack.check()
         await asyncio.sleep(0.2)

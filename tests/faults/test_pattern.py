@@ -1,4 +1,4 @@
-"""The pattern finds every kind of damage and names its place."""
+"""The pattern detects every kind of damage and reports its place."""
 
 import pytest
 

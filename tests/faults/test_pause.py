@@ -73,13 +73,13 @@ async def test_a_paused_server_is_fenced(scenario: Scenario, shares_spool: bool)
 
 
 def _spooled_bytes(session: Path) -> int:
-    """Audio that a fenced server has on its disk, where that begins included."""
+    """The length of the audio that a fenced server has in its spool, released segments included."""
     spool = SessionSpool.open(session)
     return 0 if spool is None else spool.audio_bytes()
 
 
 async def _what_counts(scenario: Scenario, session_id: str) -> list[object]:
-    """Of a row: all but what the cleaning up after the session changes."""
+    """The columns of a row that cleaning up after the session does not change."""
     row = await scenario.row(session_id)
     return [row[name] for name in ("status", "error", "ended_at", "audio_uri", "audio_duration_seconds", "worker_id")]
 

@@ -21,7 +21,7 @@ STREAMS = 10
 
 
 async def refusal(server: ServerProcess) -> float:
-    """Asks for a new session with storage; how long its refusal took."""
+    """Requests a new session with storage; returns how long the refusal took."""
     client = PatternClient(server.channel(), tag=60)
     began = asyncio.get_running_loop().time()
     try:

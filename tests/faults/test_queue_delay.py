@@ -1,4 +1,4 @@
-"""Recording never waits for recognition, and memory does not pay for that."""
+"""Recording never waits for recognition, and memory does not grow for that."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _CHUNK_BYTES = 6400
 
 
 class Speaker:
-    """A stream of the sample recording, faster than it was read."""
+    """A stream of the sample recording, faster than real time."""
 
     def __init__(self, channel: grpc.aio.Channel, speech: bytes) -> None:
         self.call: Any = transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe()

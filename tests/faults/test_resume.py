@@ -72,7 +72,7 @@ async def speak(client: PatternClient, size: int = 3 * CYCLE_BYTES + _HALF_SECON
 
 
 async def the_rest(server: ServerProcess, previous: PatternClient, size: int = 2 * CYCLE_BYTES) -> PatternClient:
-    """Continues a session to a good end."""
+    """Continues a session and ends it."""
     async with a_client(server, previous) as client:
         await speak(client, size)
         await client.finish()
@@ -80,7 +80,7 @@ async def the_rest(server: ServerProcess, previous: PatternClient, size: int = 2
 
 
 def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
-    """The point is not before what a client keeps that goes by the acknowledgements."""
+    """Checks that the point is not before the audio that a client keeps by the acknowledgements."""
     assert client.begun is not None
     point = _bytes(client.begun.resume_from_seconds)
     kept_from = min(previous.stored, previous.processed) - _SLACK_BYTES
@@ -90,7 +90,7 @@ def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
 
 
 async def compare(scenario: Scenario, *sessions: PatternClient) -> None:
-    """The recordings, each cut where the next begins, are what was spoken; and so are the finals."""
+    """Checks that the recordings, each cut where the next begins, are the audio that was sent, and its finals."""
     data, finals, base = b"", [], 0
     ended_well: set[int] = set()
     for session in sessions:
@@ -129,7 +129,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
 
 
 async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, str]]:
-    """Why a stream is not accepted."""
+    """The error with which a stream is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async with a_client(server, **config):
             pass
@@ -412,7 +412,7 @@ class _GuideClient:
         await socket.send(data)
 
     async def speak(self, socket: ClientConnection, seconds: float) -> None:
-        """Sends what comes next in the source, twice as fast as it was spoken."""
+        """Sends the next audio of the source, at twice real time."""
         for _ in range(round(seconds * 20)):
             await self.send(socket, audio(_TAG, self.base + len(self.kept), 3200))
             await asyncio.sleep(0.05)

@@ -63,7 +63,7 @@ async def _ended_meanwhile(clients: list) -> None:  # type: ignore[type-arg]
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_killed_while_s3_is_away_and_started_again(scenario: Scenario, s3_http: HttpProxy) -> None:
-    """P2 and P4 together: what is only in the spool survives the process."""
+    """P2 and P4 together: audio that is only in the spool survives the process."""
     spool = scenario.new_spool()
     environment = scenario.environment(spool, s3_port=s3_http.port)
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:

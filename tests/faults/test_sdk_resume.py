@@ -1,4 +1,4 @@
-"""A caller of the SDK notices nothing of what breaks under it: the real server, its models, ten minutes of speech."""
+"""A caller of the SDK does not notice faults below it: the real server, its models, ten minutes of speech."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who watches sessions misses nothing, whatever of the service goes away meanwhile."""
+"""A watch of sessions misses nothing, whatever part of the service fails meanwhile."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_watches_of_a_tenant_are_limited_and_closing_frees_a_place(scenari
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_watch_is_kept_alive_while_postgres_hangs(scenario: Scenario, postgres_proxy: Proxy) -> None:
-    """Nothing is refused then, and everything takes as long as it may."""
+    """Nothing is refused during the fault, and every call takes as long as its deadline."""
     environment = scenario.environment(
         scenario.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
     )

@@ -37,8 +37,8 @@ def a_final(number: int) -> Utterance:
 
 
 @dataclass
-class Left:
-    """A session of a dead server, the spool it left, and what another server may make of it."""
+class AbandonedSession:
+    """A session of a dead server, the spool it abandoned, and what another server may make of it."""
 
     settings: PersistenceSettings
     database: Database
@@ -110,7 +110,7 @@ async def abandoned_by_a_dead_server(
     objects: ObjectStore,
     sizes: tuple[int, int],
     finals: tuple[int, int],
-) -> Left:
+) -> AbandonedSession:
     """A session that was running.
 
     Args:
@@ -135,7 +135,7 @@ async def abandoned_by_a_dead_server(
     reopened = SessionSpool.open(spool.directory)
     assert reopened is not None
     other = f"other-{uuid.uuid4().hex[:8]}"
-    return Left(settings, database, objects, reopened, audio, sum(finals), other)
+    return AbandonedSession(settings, database, objects, reopened, audio, sum(finals), other)
 
 
 def _append(spool: SessionSpool, audio: bytes) -> None:

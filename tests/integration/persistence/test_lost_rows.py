@@ -40,7 +40,7 @@ from persistence.storing.transcript_writer import Transcript, TranscriptWriter, 
 from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
-from tests.integration.persistence.abandoned_spool import Left, a_final, abandoned_by_a_dead_server
+from tests.integration.persistence.abandoned_spool import AbandonedSession, a_final, abandoned_by_a_dead_server
 from tests.integration.persistence.test_sessions import a_start
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -186,34 +186,36 @@ async def test_a_deleted_session_is_not_restored_however_late(harness: Any, tena
 
 
 @pytest.fixture
-def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[Left]]:
+def abandon(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[AbandonedSession]]:
     return lambda: abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 64_000), (2, 1))
 
 
-async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any, build_harness: Any) -> None:
-    left = await leave()
-    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
-    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(abandon: Any, build_harness: Any) -> None:
+    abandoned = await abandon()
+    await execute(abandoned.database, "DELETE FROM realtime_sessions WHERE id = $1", abandoned.id)
+    async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
         await harness.no_spool()
-        await left.is_whole()
+        await abandoned.is_whole()
 
 
-async def test_a_spool_older_than_the_tombstones_is_neither_stored_nor_deleted(leave: Any) -> None:
-    left = await leave()
-    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
+async def test_a_spool_older_than_the_tombstones_is_neither_stored_nor_deleted(abandon: Any) -> None:
+    abandoned = await abandon()
+    await execute(abandoned.database, "DELETE FROM realtime_sessions WHERE id = $1", abandoned.id)
     nothing = uuid.UUID(int=0)
-    async with left.database.transaction() as connection:
+    async with abandoned.database.transaction() as connection:
         statement = "UPDATE deleted_sessions SET deleted_at = now() + interval '1 h' WHERE id = $1"
         await connection.exec_driver_sql(statement, (nothing,))
     try:
-        rows = SessionRows(left.database, "next")
-        reconciliation = SpoolReconciliation(left.objects, rows, Ownership(left.database, "next"))
-        assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is SpoolStatus.UNKNOWN
-        assert left.is_spooled()
-        assert await rows.row_states([left.id]) == [rows_kept_nothing(left.id)]
+        rows = SessionRows(abandoned.database, "next")
+        reconciliation = SpoolReconciliation(abandoned.objects, rows, Ownership(abandoned.database, "next"))
+        assert (
+            await reconciliation.settle(abandoned.spool, conclusion_of(abandoned.spool).progress) is SpoolStatus.UNKNOWN
+        )
+        assert abandoned.is_spooled()
+        assert await rows.row_states([abandoned.id]) == [rows_kept_nothing(abandoned.id)]
     finally:
         past = "UPDATE deleted_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1"
-        await execute(left.database, past, nothing)
+        await execute(abandoned.database, past, nothing)
     old = uuid7(int((datetime.now(UTC) - timedelta(days=DELETES_KEPT_DAYS + 1)).timestamp() * 1000))
     assert await rows.fate(old) is Fate.UNKNOWN
 
@@ -228,37 +230,37 @@ async def test_parts_and_finals_lost_by_postgres_are_taken_from_s3(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """Its own process is gone with its disk; the transcript was put, and its row is older."""
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
-    transcript = await put_transcript_of(left)
-    await execute(database, "DELETE FROM session_parts WHERE session_id = $1", left.id)
-    await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", left.id)
-    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", left.id)
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
+    transcript = await put_transcript_of(abandoned)
+    await execute(database, "DELETE FROM session_parts WHERE session_id = $1", abandoned.id)
+    await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", abandoned.id)
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", abandoned.id)
     before = restored("session_parts"), restored("session_utterances")
-    row = await left.ended()
-    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
-    assert await objects.read(transcript_key(left.id)) != transcript  # it has the recording's length by now
-    assert (row.utterance_count, row.stored_bytes) == (3, len(left.audio))
-    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == [
+    row = await abandoned.ended()
+    assert await abandoned.wav() == WAV.header(len(abandoned.audio)) + abandoned.audio
+    assert await objects.read(transcript_key(abandoned.id)) != transcript  # it has the recording's length by now
+    assert (row.utterance_count, row.stored_bytes) == (3, len(abandoned.audio))
+    assert [each.text for each in await SessionRows(database, "any").utterances(abandoned.id)] == [
         a_final(number).text for number in range(3)
     ]
     assert (restored("session_parts"), restored("session_utterances")) == (before[0] + 1, before[1] + 2)
-    assert await objects.uploads(audio_key(left.id)) == []
+    assert await objects.uploads(audio_key(abandoned.id)) == []
 
 
 async def test_rows_win_over_the_transcript_and_no_final_is_lost(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """An operator has changed a row by hand, and Postgres has lost the one behind it."""
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
-    await put_transcript_of(left)
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
+    await put_transcript_of(abandoned)
     await execute(
-        database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", left.id
+        database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", abandoned.id
     )
-    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", left.id)
-    row = await left.ended()
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", abandoned.id)
+    row = await abandoned.ended()
     expected = [a_final(0).text, "removed", a_final(2).text]
-    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == expected
-    assert [each.text for each in await stored_finals(objects, left.id)] == expected
+    assert [each.text for each in await SessionRows(database, "any").utterances(abandoned.id)] == expected
+    assert [each.text for each in await stored_finals(objects, abandoned.id)] == expected
     assert row.utterance_count == 3
 
 
@@ -322,21 +324,23 @@ def data_of(wav: bytes) -> bytes:
     return wav[WAV.header_bytes :]
 
 
-async def put_transcript_of(left: Left) -> bytes:
+async def put_transcript_of(abandoned: AbandonedSession) -> bytes:
     transcript = Transcript([a_final(number) for number in range(3)], "en")
-    await TranscriptWriter(left.objects, SessionRows(left.database, left.other)).put(left.id, transcript, 3.0)
-    return await left.objects.read(transcript_key(left.id))
+    await TranscriptWriter(abandoned.objects, SessionRows(abandoned.database, abandoned.other)).put(
+        abandoned.id, transcript, 3.0
+    )
+    return await abandoned.objects.read(transcript_key(abandoned.id))
 
 
 async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
     stored = "UPDATE realtime_sessions SET status = 'interrupted', ended_at = now(), has_tails = true,"
-    await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", left.id)
-    row = await left.ended()
-    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
-    assert (row.stored_bytes, row.has_tails) == (len(left.audio), False)
+    await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", abandoned.id)
+    row = await abandoned.ended()
+    assert await abandoned.wav() == WAV.header(len(abandoned.audio)) + abandoned.audio
+    assert (row.stored_bytes, row.has_tails) == (len(abandoned.audio), False)
 
 
 async def test_a_repair_does_not_shorten_a_transcript_after_rows_were_lost(build_harness: Any, client_of: Any) -> None:
@@ -373,8 +377,8 @@ async def test_a_lost_lease_is_restored_unless_a_session_was_taken(harness: Any,
     await lease.renew()
     assert lease.lost.is_set()
     async with harness.database.transaction() as connection:
-        left = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
-        assert left.first() is None
+        abandoned = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
+        assert abandoned.first() is None
     with pytest.raises(NotOwner):
         await SessionRows(harness.database, start.worker_id).exists(start.id)
 
@@ -401,13 +405,13 @@ async def test_a_session_deleted_while_being_stored_does_not_count_as_taken(harn
     assert lease.lost.is_set()
 
 
-async def test_a_spool_waiting_for_another_server_does_not_count_as_taken(leave: Any, build_harness: Any) -> None:
-    left = await leave()
-    await Lease(left.database, "another", 60.0, 5.0).register()
-    await execute(left.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", left.id)
-    async with build_harness(spool_dir=left.settings.spool_dir, **QUICK) as harness:
+async def test_a_spool_waiting_for_another_server_does_not_count_as_taken(abandon: Any, build_harness: Any) -> None:
+    abandoned = await abandon()
+    await Lease(abandoned.database, "another", 60.0, 5.0).register()
+    await execute(abandoned.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", abandoned.id)
+    async with build_harness(spool_dir=abandoned.settings.spool_dir, **QUICK) as harness:
         await asyncio.sleep(1.0)
-        assert left.is_spooled()
+        assert abandoned.is_spooled()
         await lose_the_lease(harness, "")
         before = restored("workers")
         async with asyncio.timeout(20):
