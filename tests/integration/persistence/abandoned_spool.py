@@ -38,7 +38,7 @@ def a_final(number: int) -> Utterance:
 
 @dataclass
 class AbandonedSession:
-    """A session of a dead server, the spool it abandoned, and what another server may make of it."""
+    """A session of a dead server, its spool, and the steps of another server that ends it."""
 
     settings: PersistenceSettings
     database: Database
@@ -70,9 +70,9 @@ class AbandonedSession:
         ownership = self.ownership
         await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
         assert await ownership.begin_recovery(self.id)
-        remains = await ownership.read_own(self.id)
-        assert remains is not None
-        return remains
+        session = await ownership.read_own(self.id)
+        assert session is not None
+        return session
 
     async def ended(self) -> StoredSession:
         """The other server ends it from S3."""
@@ -97,7 +97,7 @@ class AbandonedSession:
         transcript = (await self.objects.read(transcript_key(self.id))).decode()
         assert [a_final(number).text in transcript for number in range(self.finals)] == [True] * self.finals
         found = {each.kind for each in (await verify(self.settings)).left if each.session_id == self.id}
-        # The spool goes last, by whoever called for this.
+        # The caller deletes the spool, as the last step.
         assert found == ({"spool_left"} if self.is_spooled() else set())
 
     def is_spooled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Rows that are gone though nobody has deleted a session: nothing is removed for it, and they are written again."""
+"""Rows that are lost although no session was deleted: nothing is deleted for that, and the rows are restored."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ QUICK = {"lease_renewal_seconds": 0.3, "reap_seconds": 0.3, "database_deadline_s
 async def test_lost_rows_of_a_running_session_are_restored_and_stored(
     build_harness: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
 ) -> None:
-    """At the end: nobody had the time to notice it before."""
+    """The loss is noticed at the end only."""
     async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, messages = client_of(channel), [os.urandom(3200) for _ in range(8)]
         session_id = await client.begin(**BOTH)
@@ -268,7 +268,7 @@ async def test_rows_win_over_the_transcript_and_no_final_is_lost(
 async def test_a_session_ended_again_without_tails_keeps_audio_and_transcript(
     build_harness: Any, client_of: Any, ends_again: str
 ) -> None:
-    """The row has gone back to how it was before the end, and what the recording was made of is gone."""
+    """The row was reverted to its state before the end, and the parts and tails are deleted."""
     async with build_harness(lease_renewal_seconds=0.3, flush_seconds=0.1, reap_seconds=1000.0) as harness:
         async with harness.channel() as channel:
             client, messages = client_of(channel), [os.urandom(3200) for _ in range(6)]
@@ -439,7 +439,7 @@ async def test_a_server_without_a_lease_has_its_duration_to_restore_it(harness: 
 
 
 async def test_a_lost_tenant_does_not_block_the_sessions_of_others(harness: Any, tenant: uuid.UUID) -> None:
-    """A session that stores nothing begins while Postgres is away, and the one that answers next has not its tenant."""
+    """A session that stores nothing begins while Postgres is unavailable, and the one that answers next lacks its tenant."""
     name = f"life-{uuid.uuid4().hex[:8]}"
     stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
     writer = SessionWriter(SessionRows(harness.database, name))
@@ -482,7 +482,7 @@ async def waits_for_a_lock(database: Database) -> None:
 async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_each_other(
     harness: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All at once they take longer than a transaction may, every time again, and nothing else is written."""
+    """All together take longer than a transaction may: each attempt would fail, and no other row be written."""
     monkeypatch.setattr(rows_module, "_RESTORED_AT_ONCE", 2)
     counts: list[int] = []
 

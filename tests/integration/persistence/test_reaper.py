@@ -1,4 +1,4 @@
-"""Rounds of the reaper when something is in its way, and what it sweeps."""
+"""Rounds of the reaper during faults, and the objects that it sweeps."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""What a start finds and finishes: the sessions of processes that were killed, and never those of living ones."""
+"""A start finishes the sessions of processes that were killed, and never those of living ones."""
 
 import asyncio
 import os

@@ -39,7 +39,7 @@ class FakeCall:
 
 
 class Past:
-    """Sessions of a tenant of the test's own, written by hand."""
+    """Sessions of the tenant of one test, inserted directly."""
 
     def __init__(self, database: Database, objects: ObjectStore, tenant: uuid.UUID) -> None:
         self.database, self.objects, self.tenant = database, objects, tenant
@@ -48,7 +48,7 @@ class Past:
         self.resumptions = Resumptions(database, objects, self.rows, self.calls.get, wait_seconds=0.5)
 
     async def session(self, **columns: Any) -> str:
-        """One that was interrupted after 10 s, all of them recognised and none stored, unless a test changes that."""
+        """A session that was interrupted after 10 s, all of them recognised and none stored, unless a test changes that."""
         start = self.start()
         values = {name: getattr(start, name) for name in start.__slots__} | {
             "status": "interrupted",

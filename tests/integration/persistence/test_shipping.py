@@ -1,4 +1,4 @@
-"""How a session's audio comes to S3 while it runs: parts, tails and segments on a real Postgres and S3."""
+"""Shipping the audio of a running session: parts, tails and segments, with a real Postgres and S3."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Verify finds every kind of damage, and nothing where there is none."""
+"""Verify finds every kind of damage, and has no findings without damage."""
 
 import asyncio
 import os
@@ -203,7 +203,7 @@ async def test_the_command_prints_what_disagrees_and_exits_1(harness: Any, clien
 
 
 async def leases(harness: Any) -> list[float]:
-    """For how long the leases of `verify` are good yet."""
+    """The remaining seconds of the leases of `verify`."""
     query = text("SELECT extract(epoch FROM lease_expires_at - now())::float8 FROM workers WHERE id LIKE 'verify-%'")
     async with harness.database.transaction() as connection:
         return list((await connection.execute(query)).scalars())

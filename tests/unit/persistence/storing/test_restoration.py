@@ -1,4 +1,4 @@
-"""What is remembered of sessions that have ended."""
+"""Ended sessions are remembered and restored."""
 
 import asyncio
 import gc
@@ -135,7 +135,7 @@ class Rows:
 
 
 async def test_the_ends_of_many_sessions_are_written_again_in_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures and finals of those that run are written in between."""
+    """Figures and finals of running sessions are written in between."""
     monkeypatch.setattr(restoration_module, "_ENDED_AT_ONCE", 2)
     rows = Rows()
     restoration = Restoration(rows)  # type: ignore[arg-type]
@@ -150,7 +150,7 @@ async def test_the_ends_of_many_sessions_are_written_again_in_several_looks(monk
 
 
 async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
-    """The answers that it waits for may be another's: of a primary that is about to be left."""
+    """The answers that it waits for may be those of a primary that is about to be replaced."""
     rows = Rows()
     rows.may_answer.clear()
     restoration = Restoration(rows)  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
 
 
 async def test_tails_deleted_during_a_restoration_are_marked_as_deleted() -> None:
-    """Its row would say for good that there are tails, and nobody would look."""
+    """Otherwise its row would state forever that there are tails, and no comparison would find it."""
     removed: list[UUID] = []
     session = ended(1)
 

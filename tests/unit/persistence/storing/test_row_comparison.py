@@ -1,4 +1,4 @@
-"""Looks for lost rows run beside the writer: they delay nobody, have a deadline, and stay due until one has ended."""
+"""Comparisons run beside the writer: they delay no session, have a deadline, and stay due until one has succeeded."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

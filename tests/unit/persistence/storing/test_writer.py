@@ -1,4 +1,4 @@
-"""When the writer writes what, and what it does while Postgres is away."""
+"""When the writer writes what, and what it does while Postgres is unavailable."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -117,7 +117,7 @@ def writer(rows: Rows, clock: Clock) -> SessionWriter:
 
 
 async def tick(writer: SessionWriter) -> None:
-    """What happens in a second: a look if there is reason to, and a flush."""
+    """The work of one second: a comparison if it is due, and a flush."""
     await RowComparison(writer, writer._restoration).look()
     await writer.flush()
 
@@ -371,7 +371,7 @@ async def test_a_failed_write_has_the_rows_compared_once(writer: SessionWriter, 
 
 
 async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: SessionWriter, rows: Rows) -> None:
-    """While the object store is away there is reason to look every second."""
+    """While S3 is unavailable, a comparison is due every second."""
     start, reads = a_start(stores=True), []
 
     def finals() -> list[Utterance]:
