@@ -439,7 +439,7 @@ async def test_a_server_without_a_lease_has_its_duration_to_restore_it(harness: 
 
 
 async def test_a_lost_tenant_does_not_block_the_sessions_of_others(harness: Any, tenant: uuid.UUID) -> None:
-    """A session that stores nothing begins while Postgres is unavailable, and the one that answers next lacks its tenant."""
+    """A session that stores nothing begins while Postgres is unavailable, and the next one lacks its tenant."""
     name = f"life-{uuid.uuid4().hex[:8]}"
     stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
     writer = SessionWriter(SessionRows(harness.database, name))

@@ -48,7 +48,7 @@ class Past:
         self.resumptions = Resumptions(database, objects, self.rows, self.calls.get, wait_seconds=0.5)
 
     async def session(self, **columns: Any) -> str:
-        """A session that was interrupted after 10 s, all of them recognised and none stored, unless a test changes that."""
+        """A session that was interrupted after 10 s, all recognised and none stored, unless a test changes that."""
         start = self.start()
         values = {name: getattr(start, name) for name in start.__slots__} | {
             "status": "interrupted",
