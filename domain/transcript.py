@@ -88,22 +88,27 @@ def whole_lines(data: bytes) -> Iterable[Utterance]:
             return
 
 
-def with_probabilities(rows: Mapping[int, Utterance], spooled: Sequence[Utterance]) -> list[Utterance]:
-    """The finals of Postgres in their order, with the language probabilities of the spool: rows do not contain them.
+def with_probabilities(rows: Mapping[int, Utterance], recorded: Iterable[Utterance]) -> list[Utterance]:
+    """The finals of Postgres in their order, with the language probabilities that rows do not contain.
 
-    A final that is not the same in the spool stays as it is.
+    A final without an equal one among the recorded ones stays as it is.
 
     Args:
         rows: by their indexes, of which some may be missing.
-        spooled: from index 0 on.
+        recorded: the finals of the spool or of a stored transcript.
     """
-    return [_merged(rows[index], spooled[index] if index < len(spooled) else None) for index in sorted(rows)]
+    probabilities = {_key(each): each.language_probability for each in recorded}
+    return [
+        replace(
+            rows[index], language_probability=probabilities.get(_key(rows[index]), rows[index].language_probability)
+        )
+        for index in sorted(rows)
+    ]
 
 
-def _merged(row: Utterance, line: Utterance | None) -> Utterance:
+def _key(utterance: Utterance) -> tuple[float, float, str]:
     # Postgres stores no NUL.
-    is_same = line is not None and (row.start, row.end, row.text) == (line.start, line.end, line.text.replace("\0", ""))
-    return replace(row, language_probability=line.language_probability) if line is not None and is_same else row
+    return utterance.start, utterance.end, utterance.text.replace("\0", "")
 
 
 def majority_language(requested: str, utterances: Iterable[Utterance]) -> str:

@@ -15,7 +15,7 @@ from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.linked import joined_audio
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
-from persistence.storing.remote_recovery import delete_objects
+from persistence.storing.deletion import delete_objects
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)

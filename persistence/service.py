@@ -102,7 +102,7 @@ async def open_persistence(
         rows = SessionRows(database, settings.worker_id, lease.check)
         ownership = Ownership(database, settings.worker_id, lease.check)
         shipper = Shipper(objects, rows, flush_seconds=settings.flush_seconds, check=lease.check)
-        restoration = Restoration(rows, shipper.parts_again)
+        restoration = Restoration(rows, shipper.rewrite_parts)
         writer = SessionWriter(rows, restoration)
         finisher = Finisher(writer, rows, shipper, SpoolReconciliation(objects, rows, ownership), restoration)
         lease.doubted = restoration.doubt

@@ -1,1 +1,1 @@
-"""What other processes left unfinished: on start, after a crash, on a resume, and by command."""
+"""Finishes what other processes left unfinished: on start, after a crash, on a resume, and by command."""

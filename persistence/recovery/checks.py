@@ -1,6 +1,6 @@
-"""Whether rows, objects, unfinished uploads and spools agree. Only reads.
+"""Checks whether rows, objects, unfinished uploads and spools agree. Reads only.
 
-Sessions that a living server is at work on are left out: they are allowed to be unfinished.
+Sessions that a living server works on are left out: they may be unfinished.
 """
 
 import asyncio
@@ -26,10 +26,9 @@ from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
-from persistence.wav import data_bytes
+from persistence.storing.audio_object import StoredAudio
 
 _ROWS: Final = 500
-_HEADER_READ_BYTES: Final = 256
 
 _PAGE = text(f"""
     SELECT {STORED_SESSION_SQL}, {HAS_SERVER} AS has_server,
@@ -44,7 +43,7 @@ _SOME = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not agree."""
+    """A row, an object, an upload or a spool that does not agree with the others."""
 
     kind: str
     session_id: UUID | None
@@ -59,7 +58,7 @@ class Finding:
 
 
 class Verifier:
-    """Compares everything with everything. All methods raise StorageUnavailable when a part does not answer."""
+    """Compares rows, objects and spools. All methods raise StorageUnavailable while a store is unavailable."""
 
     def __init__(
         self, database: Database, objects: ObjectStore, spool_dir: Path | None, *, delete_age_seconds: float = 300.0
@@ -70,10 +69,10 @@ class Verifier:
         self._delete_age_seconds = delete_age_seconds
         self._rows = SessionRows(database, "verify")
         self.checked = {"rows": 0, "objects": 0, "uploads": 0, "spools": 0}
-        """How much was looked at."""
+        """How many of each were read."""
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Everything that does not agree."""
+        """All findings."""
         async for row in self._all_rows():
             self.checked["rows"] += 1
             for finding in await self._of_row(row):
@@ -121,16 +120,16 @@ class Verifier:
         wav = session.wav
         try:
             size = await self._objects.size(key)
-            said = data_bytes((await self._objects.read_start(key, _HEADER_READ_BYTES))[: wav.header_bytes])
+            stored = await StoredAudio(self._objects, session.id, wav).audio_bytes()
         except ObjectNotFound:
             return [Finding("audio_missing", session.id, "its row names audio that is not there", key)]
         except ValueError:
             return [Finding("audio_damaged", session.id, "its audio has no header of a recording", key)]
-        if wav.file_bytes(said) != size:
-            what = f"its header tells of {said} bytes of audio, its length of {size - wav.header_bytes}"
+        if wav.file_bytes(stored) != size:
+            what = f"its header states {stored} bytes of audio, its length {size - wav.header_bytes}"
             return [Finding("audio_damaged", session.id, what, key)]
-        if abs(wav.seconds(said) - session.audio_duration_seconds) * wav.sample_rate >= 1:
-            what = f"holds {wav.seconds(said):.3f} s of audio, its row says {session.audio_duration_seconds:.3f} s"
+        if abs(wav.seconds(stored) - session.audio_duration_seconds) * wav.sample_rate >= 1:
+            what = f"holds {wav.seconds(stored):.3f} s of audio, its row states {session.audio_duration_seconds:.3f} s"
             return [Finding("audio_length", session.id, what, key)]
         return []
 
@@ -142,13 +141,14 @@ class Verifier:
             return [Finding("transcript_missing", session.id, "its row names a transcript that is not there", key)]
         except (ValueError, KeyError, TypeError):
             return [Finding("transcript_damaged", session.id, "its transcript cannot be read", key)]
-        said = await self._rows.utterances(session.id)
-        if [each.text for each in said] != [each["text"].replace("\0", "") for each in stored]:
-            what = f"its transcript has {len(stored)} utterances that are not the {len(said)} of its rows"
+        finals = await self._rows.utterances(session.id)
+        if [each.text for each in finals] != [each["text"].replace("\0", "") for each in stored]:
+            what = f"its transcript has {len(stored)} utterances that are not the {len(finals)} of its rows"
             return [Finding("transcript_differs", session.id, what, key)]
-        counts, told = (len(said), sum(each.word_count for each in said)), (session.utterance_count, session.word_count)
-        if counts != told:
-            what = "has {} utterances of {} words, its row says {} of {}".format(*counts, *told)
+        counts = len(finals), sum(each.word_count for each in finals)
+        row_counts = session.utterance_count, session.word_count
+        if counts != row_counts:
+            what = "has {} utterances of {} words, its row states {} of {}".format(*counts, *row_counts)
             return [Finding("utterance_count", session.id, what)]
         return []
 
@@ -214,7 +214,7 @@ def _session_of(key: str) -> UUID | None:
 
 
 def _without_row(key: str, identifier: UUID | None, deleted: frozenset[UUID], what: str) -> Finding:
-    """Of a session that was deleted it is to go; of one that has no row for another reason it may be all there is."""
+    """What belongs to a deleted session is to be deleted; without a deletion it may be all that is left."""
     if identifier in deleted:
         return Finding("deleted_left", identifier, f"{what} of a session that was deleted", key)
     return Finding("object_without_row", identifier, f"{what} of a session that has no row and was not deleted", key)
@@ -223,7 +223,7 @@ def _without_row(key: str, identifier: UUID | None, deleted: frozenset[UUID], wh
 def _of_key(key: str, rows: dict[UUID | None, StoredSession], deleted: frozenset[UUID]) -> Finding | None:
     identifier = _session_of(key)
     if identifier is None:
-        return Finding("unknown_object", None, "an object that is none of ours", key)
+        return Finding("unknown_object", None, "an object that belongs to no session", key)
     row = rows.get(identifier)
     if row is None:
         return _without_row(key, identifier, deleted, "an object")
@@ -233,14 +233,14 @@ def _of_key(key: str, rows: dict[UUID | None, StoredSession], deleted: frozenset
 
 
 def _of_spool(directory: Path, row: StoredSession | None) -> Finding | None:
-    """A directory in the spool of a session that is stored or gone. Waits for the disk."""
+    """Checks the spool of a session that is stored or has no row. Waits for the disk."""
     try:
         identifier = parse_session_id(directory.name)
         spool = SessionSpool.open(directory, SpoolBudget(1 << 62))
     except (ValueError, InvalidSessionId):
         return Finding("spool_damaged", None, "a session in the spool that cannot be read", str(directory))
     except OSError:
-        return None  # removed meanwhile
+        return None  # deleted meanwhile
     if spool is None:
         return None
     if row is None:

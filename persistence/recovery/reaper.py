@@ -1,7 +1,7 @@
-"""Finishes what other processes left: the sessions of dead ones, deletes cut short, objects that belong to nothing.
+"""Finishes what other processes left: the sessions of dead ones, interrupted deletions, objects without a session.
 
-Every server has one. They need no leader: what one works on is locked or renamed to it in Postgres, and every step may
-be repeated.
+Every server has a reaper. They need no leader: a session that one works on is locked or assigned to it in Postgres, and
+every step may be repeated.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from persistence.postgres.ownership import Ownership
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED
-from persistence.storing.remote_recovery import RemoteRecovery, delete_objects
+from persistence.storing.deletion import delete_objects
+from persistence.storing.remote_recovery import RemoteRecovery
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -34,24 +35,24 @@ _MOST_NAMED: Final = 10_000
 _BATCH: Final = 20
 _CONCURRENT: Final = 4
 _RETRY_SECONDS: Final = 20.0
-# One session's end: two parts of 5 MiB up, 10 MiB down, and the retries of a store that is slow.
+# For one session: two parts of 5 MiB up, 10 MiB down, and the retries of a slow store.
 _DEADLINE_SECONDS: Final = 300.0
 
-_reaped = Counter("dalston_workers_reaped_total", "Other processes that were found dead")
-_taken = Counter("dalston_sessions_taken_total", "Sessions taken over from processes that were found dead")
-_failed = Counter("dalston_recoveries_failed_total", "Attempts to end such a session that failed and are repeated")
-_deletes = Counter("dalston_deletes_finished_total", "Deletes that were cut short and have been finished")
-_orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose objects or uploads came late, or were left")
+_reaped = Counter("dalston_workers_reaped_total", "Other processes that were considered dead")
+_taken = Counter("dalston_sessions_taken_total", "Sessions taken over from processes that were considered dead")
+_failed = Counter("dalston_recoveries_failed_total", "Failed attempts to end such a session; they are repeated")
+_deletes = Counter("dalston_deletes_finished_total", "Interrupted deletions that have been finished")
+_orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose remaining objects have been deleted")
 _unexplained = Counter(
-    "dalston_orphans_kept_total", "Sessions with objects that have no row and that nobody has deleted: they stay"
+    "dalston_orphans_kept_total", "Sessions with objects, without a row and without a deletion: they stay"
 )
 
 SpoolsOf = Callable[[Sequence[str]], Awaitable[None]]
-"""Takes over the spools that these processes left on this machine, where there are any; asked in every round."""
+"""Takes over the spools that these processes left on this machine, if there are any; called in every round."""
 
 
 class Reaper:
-    """`run` looks round every few seconds."""
+    """`run` does a round every few seconds."""
 
     def __init__(
         self,
@@ -79,14 +80,14 @@ class Reaper:
         self._orphan_age_seconds = orphan_age_seconds
         self._sweep_seconds = sweep_seconds
         self._lost_lease_wait_seconds = lost_lease_wait_seconds
-        # Begun and neither ended nor put off: Postgres went away in between.
+        # Begun, and neither ended nor deferred: Postgres became unavailable meanwhile.
         self._begun: set[UUID] = set()
         self._swept_at = time.monotonic()
         self._swept_to = ""
         self._unexplained: set[UUID] = set()
 
     async def run(self) -> None:
-        """Looks round until the lease is lost or the task is cancelled."""
+        """Does rounds until the lease is lost or the task is cancelled."""
         is_failing = False
         while True:
             await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
@@ -97,18 +98,18 @@ class Reaper:
                 return
             except StorageUnavailable as error:
                 if not is_failing:
-                    log.warning("other servers' sessions wait", reason=str(error))
+                    log.warning("recovery waits", reason=str(error))
                 is_failing = True
             except Exception:
-                # A mistake of ours must not end the streams; the next round tries again.
+                # A bug must not end the streams; the next round tries again.
                 log.exception("a round of the reaper failed")
 
     async def run_once(self) -> None:
         """One round.
 
         Raises:
-            StorageUnavailable: Postgres or S3 does not do its part.
-            LeaseLost: this process was taken for dead itself.
+            StorageUnavailable: Postgres or S3 is unavailable.
+            LeaseLost: this process is considered dead itself.
         """
         if self._lease.is_established:
             await self._take()
@@ -135,9 +136,9 @@ class Reaper:
 
     async def _recover(self) -> None:
         for session_id in list(self._begun):
-            await self._put_off(session_id, 0.0)
+            await self._defer(session_id, 0.0)
         while due := await self._ownership.due(_BATCH):
-            # What fails without it would be due again at once.
+            # Without the lease, each would fail and be due again at once.
             self._lease.check()
             slots = asyncio.Semaphore(_CONCURRENT)
             async with asyncio.TaskGroup() as group:
@@ -147,7 +148,7 @@ class Reaper:
     async def _end(self, session_id: UUID, slots: asyncio.Semaphore) -> None:
         async with slots:
             try:
-                # Before it is asked: the answer may be lost.
+                # Before the call: its answer may be lost.
                 self._begun.add(session_id)
                 if not await self._ownership.begin_recovery(session_id):
                     self._begun.discard(session_id)
@@ -161,24 +162,24 @@ class Reaper:
                 self._done(session_id)
             except (StorageUnavailable, TimeoutError, LeaseLost) as error:
                 _failed.inc()
-                log.warning("a session waits", session_id=format_session_id(session_id), reason=str(error))
-                await self._put_off_quietly(session_id)
+                log.warning("recovery waits", session_id=format_session_id(session_id), reason=str(error))
+                await self._try_to_defer(session_id)
             except Exception:
                 _failed.inc()
                 log.exception("a session cannot be ended", session_id=format_session_id(session_id))
-                await self._put_off_quietly(session_id)
+                await self._try_to_defer(session_id)
 
     def _done(self, session_id: UUID) -> None:
         self._begun.discard(session_id)
         self._ownership.end_recovery(session_id)
 
-    async def _put_off_quietly(self, session_id: UUID) -> None:
+    async def _try_to_defer(self, session_id: UUID) -> None:
         try:
-            await self._put_off(session_id, _RETRY_SECONDS)
+            await self._defer(session_id, _RETRY_SECONDS)
         except (StorageUnavailable, LeaseLost):
-            log.warning("a session waits for the database", session_id=format_session_id(session_id))
+            log.warning("recovery waits for the database", session_id=format_session_id(session_id))
 
-    async def _put_off(self, session_id: UUID, seconds: float) -> None:
+    async def _defer(self, session_id: UUID, seconds: float) -> None:
         await self._ownership.defer_recovery(session_id, seconds)
         self._begun.discard(session_id)
 
@@ -188,7 +189,7 @@ class Reaper:
             _deletes.inc()
 
     async def _sweep(self) -> None:
-        """One page of the bucket, and the next one next time; and all unfinished uploads."""
+        """Checks one page of the bucket, the next page the next time, and all unfinished uploads."""
         keys = await self._objects.page(SESSIONS_PREFIX, self._swept_to)
         self._swept_to = keys[-1] if keys else ""
         uploads = await self._objects.uploads_below(SESSIONS_PREFIX)
@@ -202,16 +203,14 @@ class Reaper:
         for session_id in rowless.deleted:
             await delete_objects(self._objects, session_id)
             _orphans.inc()
-            log.warning("removed what was left of a deleted session", session_id=format_session_id(session_id))
+            log.warning("deleted the remaining objects of a deleted session", session_id=format_session_id(session_id))
         for session_id in rowless.unexplained:
-            # A row that Postgres has lost is no order to remove what it told of.
+            # A row that Postgres has lost is no reason to delete the objects of its session.
             if session_id in self._unexplained or len(self._unexplained) >= _MOST_NAMED:
                 continue
             self._unexplained.add(session_id)
             _unexplained.inc()
-            log.error(
-                "a session has objects and no row, and nobody has deleted it", session_id=format_session_id(session_id)
-            )
+            log.error("a session has objects and no row, and was not deleted", session_id=format_session_id(session_id))
 
 
 def _session_of(key: str) -> UUID | None:

@@ -1,8 +1,8 @@
-"""What `python -m persistence.verify --repair` does: mends what can be mended without losing anything."""
+"""Repairs what `python -m persistence.verify --repair` can repair without losing anything."""
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 
 from domain.session_id import created_at
+from domain.transcript import Utterance
 from persistence.errors import NotOwner, ObjectNotFound
 from persistence.postgres.database import Database
 from persistence.postgres.lease import Lease
@@ -24,21 +25,16 @@ from persistence.session_values import INTERRUPTED, StoredSession
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 from persistence.spool.spool_home import SpoolHome
-from persistence.storing.remote_recovery import (
-    RemoteRecovery,
-    delete_objects,
-    put_transcript,
-    stored_finals,
-    stored_header,
-    take_back_finals,
-)
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
-from persistence.wav import data_bytes
+from persistence.storing.audio_object import StoredAudio
+from persistence.storing.deletion import delete_objects
+from persistence.storing.remote_recovery import RemoteRecovery
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
+from persistence.storing.transcript_writer import TranscriptWriter, stored_finals
 
 _MOST: Final = 100_000
 _LOOK_SECONDS: Final = 0.5
 
-# Whoever stores more of a session in between changes what is asked for here: who owns it, and what it says.
+# A process that stores more of a session meanwhile changes what these compare: the owner, or the figures.
 _SET_LENGTH = text(f"""
     UPDATE realtime_sessions AS s SET audio_duration_seconds = :seconds, stored_bytes = :bytes
     WHERE s.id = :id AND s.worker_id = :worker_id AND s.deleted_at IS NULL AND NOT ({UNFINISHED})
@@ -53,9 +49,10 @@ _SET_COUNT = text("""
 
 
 class Repairer:
-    """Mends findings. Each may be mended again.
+    """Repairs findings; each may be repaired again.
 
-    All methods raise StorageUnavailable when a part does not answer, LeaseLost when this process was taken for dead.
+    All methods raise StorageUnavailable while Postgres, S3 or the disk is unavailable, and LeaseLost when this process
+    is considered dead.
     """
 
     def __init__(
@@ -69,7 +66,7 @@ class Repairer:
         self._remote_recovery = RemoteRecovery(objects, self._rows)
         self._reconciliation = SpoolReconciliation(objects, self._rows, self._ownership)
         self._orphan_age = timedelta(seconds=orphan_age_seconds)
-        self._ways: dict[str, Callable[[UUID, Finding], Awaitable[bool]]] = {
+        self._repairs: dict[str, Callable[[UUID, Finding], Awaitable[bool]]] = {
             "delete_unfinished": self._finish_delete,
             "no_server": self._is_ended,
             "audio_length": self._set_length,
@@ -77,8 +74,8 @@ class Repairer:
             "transcript_damaged": self._write_transcript,
             "transcript_differs": self._write_transcript,
             "utterance_count": self._set_count,
-            "deleted_left": self._remove_orphan,
-            "tail_left": self._remove_tail,
+            "deleted_left": self._delete_orphan,
+            "tail_left": self._delete_tail,
             "upload_left": self._abort_uploads,
             "spool_left": self._settle_spool,
             "spool_has_more": self._settle_spool,
@@ -86,9 +83,9 @@ class Repairer:
         }
 
     async def take_over(self) -> int:
-        """Ends the sessions that no living server has; says how many. To be called before the findings are mended."""
+        """Ends the sessions of dead servers; returns how many. To be called before findings are repaired."""
         ended = 0
-        while not self._lease.is_established and await self._ownership.has_expired():  # noqa: ASYNC110 - nothing tells
+        while not self._lease.is_established and await self._ownership.has_expired():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(_LOOK_SECONDS)
         await self._ownership.reap(0.0, _MOST, INTERRUPTED, datetime.now(UTC), timeline=self._lease.timeline)
         while due := await self._ownership.due(100):
@@ -97,7 +94,7 @@ class Repairer:
         return ended
 
     async def _end(self, session_id: UUID) -> bool:
-        """Ends a session, unless it is somebody else's by now."""
+        """Ends a session, unless another process owns it by now."""
         try:
             if not await self._ownership.begin_recovery(session_id):
                 return False
@@ -111,15 +108,15 @@ class Repairer:
         return session is not None
 
     async def repair(self, finding: Finding) -> bool:
-        """Mends one; says whether it is."""
-        way = self._ways.get(finding.kind)
+        """Repairs one finding; returns whether it is repaired."""
+        action = self._repairs.get(finding.kind)
         try:
-            return way is not None and finding.session_id is not None and await way(finding.session_id, finding)
+            return action is not None and finding.session_id is not None and await action(finding.session_id, finding)
         except NotOwner:
-            return False  # a server has it by now
+            return False  # a server owns the session by now
 
     async def _is_ended(self, session_id: UUID, _: Finding) -> bool:
-        # By take_over, if it could be.
+        # `take_over` has ended it, if that was possible.
         return await self._ownership.read_own(session_id) is not None
 
     async def _finish_delete(self, session_id: UUID, _: Finding) -> bool:
@@ -130,31 +127,31 @@ class Repairer:
         session = await self._ownership.read(session_id)
         if session is None:
             return False
-        wav = session.wav
         try:
-            size = data_bytes(await stored_header(self._objects, session_id, wav))
+            size = await self._audio_of(session).audio_bytes()
         except (ObjectNotFound, ValueError):
-            return False  # it has changed since it was found
+            return False  # the object has changed since it was found
         values = {
             "id": session_id,
             "worker_id": session.worker_id,
             "old_seconds": session.audio_duration_seconds,
             "old_bytes": session.stored_bytes,
-            "seconds": wav.seconds(size),
+            "seconds": session.wav.seconds(size),
             "bytes": size,
         }
         return await self._update(_SET_LENGTH, values)
 
     async def _set_count(self, session_id: UUID, _: Finding) -> bool:
-        session, said = await self._ownership.read(session_id), await self._rows.utterances(session_id)
-        if session is None:
-            return False
+        session, finals = await self._ownership.read(session_id), await self._rows.utterances(session_id)
+        return session is not None and await self._update_count(session, finals)
+
+    async def _update_count(self, session: StoredSession, finals: Sequence[Utterance]) -> bool:
         values = {
-            "id": session_id,
+            "id": session.id,
             "worker_id": session.worker_id,
             "old_utterances": session.utterance_count,
-            "utterances": len(said),
-            "words": sum(each.word_count for each in said),
+            "utterances": len(finals),
+            "words": sum(each.word_count for each in finals),
         }
         return await self._update(_SET_COUNT, values)
 
@@ -167,35 +164,28 @@ class Repairer:
         session = await self._ownership.read(session_id)
         if session is None:
             return False
-        took_back = await self._take_back_finals(session)
-        said = await self._rows.utterances(session_id)
-        stored = await stored_finals(self._objects, session_id)
-        if took_back and [each.text for each in stored] == [each.text for each in said]:
-            return True
-        if not said:
+        # The rows of a stored session are written in the name of its owner.
+        owned_rows = SessionRows(self._database, session.worker_id, self._lease.check)
+        writer = TranscriptWriter(self._objects, owned_rows, self._lease.check)
+        transcript = await writer.collect(session_id, session.language, from_document=True)
+        finals = transcript.finals
+        if transcript.restored:
+            await self._update_count(session, finals)
+            stored = await stored_finals(self._objects, session_id)
+            if [each.text for each in stored] == [each.text for each in finals]:
+                return True
+        if not finals:
             return False
-        await put_transcript(self._objects, session_id, session.language, session.audio_duration_seconds, said)
+        await writer.put(session_id, transcript, session.audio_duration_seconds)
         return True
 
-    async def _take_back_finals(self, session: StoredSession) -> bool:
-        """Writes finals to the rows that only the transcript has; says whether there were any."""
-        # The rows of a stored session are written by whoever has it.
-        rows = SessionRows(self._database, session.worker_id, self._lease.check)
-        if not await take_back_finals(self._objects, rows, session.id):
-            return False
-        values = {"id": session.id, "worker_id": session.worker_id, "old_utterances": session.utterance_count}
-        said = await self._rows.utterances(session.id)
-        counts = {"utterances": len(said), "words": sum(each.word_count for each in said)}
-        await self._update(_SET_COUNT, values | counts)
-        return True
-
-    async def _remove_orphan(self, session_id: UUID, _: Finding) -> bool:
+    async def _delete_orphan(self, session_id: UUID, _: Finding) -> bool:
         if datetime.now(UTC) - created_at(session_id) < self._orphan_age:
             return False
         await delete_objects(self._objects, session_id)
         return True
 
-    async def _remove_tail(self, session_id: UUID, finding: Finding) -> bool:
+    async def _delete_tail(self, session_id: UUID, finding: Finding) -> bool:
         if not await self._has_recording(session_id):
             return False
         await self._objects.delete_all([finding.path])
@@ -208,18 +198,20 @@ class Repairer:
         return True
 
     async def _has_recording(self, session_id: UUID) -> bool:
-        """Whether what a recording was made of is superfluous, because it is there."""
+        """Whether the recording exists, so that what it was built from is superfluous."""
         session = await self._ownership.read(session_id)
         if session is None:
             return False
-        wav = session.wav
         try:
-            return data_bytes(await stored_header(self._objects, session_id, wav)) >= session.stored_bytes
+            return await self._audio_of(session).audio_bytes() >= session.stored_bytes
         except (ObjectNotFound, ValueError):
             return False
 
+    def _audio_of(self, session: StoredSession) -> StoredAudio:
+        return StoredAudio(self._objects, session.id, session.wav)
+
     async def _settle_spool(self, session_id: UUID, finding: Finding) -> bool:
-        """As a server would that starts on this spool. One that lives and has it does that itself."""
+        """Does what a server that starts on this spool does. A living server that has the spool does it itself."""
         directory = Path(finding.path)
         home = await asyncio.to_thread(
             SpoolHome.claim, directory.parent.parent, directory.parent.name, SpoolBudget(sys.maxsize)
@@ -236,10 +228,10 @@ class Repairer:
 
     async def _settle(self, session_id: UUID, spool: SessionSpool) -> bool:
         conclusion = await asyncio.to_thread(conclusion_of, spool)
-        standing = await self._reconciliation.settle(spool, conclusion.progress)
-        if standing is Standing.GONE:
+        status = await self._reconciliation.settle(spool, conclusion.progress)
+        if status is SpoolStatus.GONE:
             await self._remote_recovery.delete(session_id)
-        if standing in (Standing.GONE, Standing.STORED):
+        if status in (SpoolStatus.GONE, SpoolStatus.STORED):
             await asyncio.to_thread(spool.delete)
             return True
         return False

@@ -1,7 +1,7 @@
-"""Where a session goes on that continues another.
+"""Finds the resume point: where in the audio of an earlier session a new one continues.
 
-The point is read from what outlives everything: what the bucket and Postgres have of the earlier session. Whoever ends
-that one stores no less, so that its audio up to the point and the new session's make up the recording without a gap.
+The point is read from what the bucket and Postgres have of the earlier session. The process that ends it stores no
+less, so that its audio up to the point and the audio of the new session make up the recording without a gap.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ log = get_logger(__name__)
 
 _LOOK_SECONDS: Final = 0.2
 _SILENCE_SECONDS: Final = 2.0
-# Speech in progress is transcribed and the rest is stored within a second, as a rule. Otherwise what is safe will do.
+# As a rule, speech in progress is transcribed and the rest is stored within a second. If not, the point is earlier.
 _SETTLE_SECONDS: Final = 3.0
 _BUCKET_SECONDS: Final = 2.0
 _MILLIONTH: Final = 1e-6
@@ -53,10 +53,10 @@ _LOOK = text(f"""
     FROM realtime_sessions AS s
     WHERE s.tenant_id = :tenant_id AND s.deleted_at IS NULL AND (s.id = :id OR s.previous_session_id = :id)
 """)  # noqa: S608 - no input
-_LAST_SAID = text("""
+_LAST_FINAL = text("""
     SELECT start, "end" FROM session_utterances WHERE session_id = :id ORDER BY index DESC LIMIT 1
 """)
-_SAID_AT = text("""
+_FINAL_AT = text("""
     SELECT start FROM session_utterances
     WHERE session_id = :id AND start < :before AND "end" > :after ORDER BY index LIMIT 1
 """)
@@ -79,7 +79,7 @@ class RunningCall(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What a new session asks for."""
+    """The request of a new session."""
 
     caller: Caller
     earlier: UUID
@@ -143,17 +143,17 @@ class Resumptions:
     async def point(self, wanted: Resumption) -> float:
         """Where in the earlier session's audio the new one begins: seconds, a whole number of samples.
 
-        Waits some seconds for the earlier session to end if it runs, for its connection may be dead, and then for its
-        last words. One that this process runs, and whose client is silent, is ended, unless the new one would be
-        refused all the same.
+        Waits some seconds for the earlier session to end if it is active, because its connection may be dead, and then
+        for its last finals. If this process runs it and its client is silent, it is ended, unless the new session would
+        be refused all the same.
 
         Raises:
             InvalidResumption: the formats differ, or the earlier session did not receive as much.
             SessionNotFound: the tenant has no such session.
-            SessionActive: it goes on.
+            SessionActive: it is in progress.
             SessionResumed: another session continues it.
             TooManySessions, TokenSpent: the caller may not begin the new one.
-            StorageUnavailable: Postgres is away.
+            StorageUnavailable: Postgres is unavailable.
         """
         earlier = await self._settled(wanted)
         stored = await self._stored_seconds(earlier.stored)
@@ -199,7 +199,7 @@ class Resumptions:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _obstacle(self, earlier: _Session, following: _Session | None, wanted: Resumption) -> Exception | None:
-        """Why the earlier session cannot be continued yet: one that runs, and may have a client."""
+        """Why the earlier session cannot be continued yet: a session is active, and may have a client."""
         if following is not None and following.runs and not await self._take_over(following, earlier, wanted):
             return SessionResumed(earlier.session_id, following.session_id)
         if earlier.runs and not await self._take_over(earlier, earlier, wanted):
@@ -219,7 +219,7 @@ class Resumptions:
         return earlier, next((each for each in found if each.id != wanted.earlier), None)
 
     async def _take_over(self, session: _Session, earlier: _Session, wanted: Resumption) -> bool:
-        """Ends a running session of this process whose client is silent; says whether it did, now or before."""
+        """Ends a running session of this process whose client is silent; returns whether it did, now or before."""
         call = self._call_of(session.id)
         if call is None or call.silent_seconds < _SILENCE_SECONDS:
             return False
@@ -228,14 +228,14 @@ class Resumptions:
             if call.silent_seconds < _SILENCE_SECONDS:
                 return False
             _taken_over.inc()
-        # The new session has no row yet, so it cannot be named: it may still come to nothing.
+        # The new session has no row yet, so it cannot be named: it may still be refused.
         call.take_over(SessionResumed(session.session_id))
         return True
 
     async def _refuse_in_time(
         self, call: RunningCall, session: _Session, earlier: _Session, wanted: Resumption
     ) -> None:
-        """Raises what would refuse the new session after `session` was ended for it: nobody loses one for nothing."""
+        """Raises what would refuse the new session after `session` was ended for it: none is ended in vain."""
         await self._rows.check_may_begin(wanted.caller, instead_of=session.id)
         if wanted.seconds is None:
             return
@@ -245,7 +245,7 @@ class Resumptions:
             _asked(earlier, await self._stored_seconds(earlier.stored), wanted.seconds)
 
     async def _stored_seconds(self, session: StoredSession) -> float:
-        """How much of the audio is in the bucket: whoever ends the session stores no less."""
+        """How much of the audio is in the bucket: the process that ends the session stores no less."""
         if session.audio_uri is not None:
             return session.audio_duration_seconds
         if not session.store_audio:
@@ -253,7 +253,7 @@ class Resumptions:
         return session.wav.seconds(max(session.stored_bytes, await self._bytes_in_bucket(session)))
 
     async def _bytes_in_bucket(self, session: StoredSession) -> int:
-        # The row may be ten seconds behind, or as much as Postgres was away.
+        # The row may be ten seconds behind, or longer if Postgres was unavailable.
         try:
             async with asyncio.timeout(_BUCKET_SECONDS):
                 keys = await self._objects.list(tail_prefix(session.id))
@@ -264,13 +264,13 @@ class Resumptions:
         return assemble(session.wav, parts, tails).audio_bytes
 
     async def _latest(self, session: StoredSession, stored: float) -> float:
-        """The latest point before which all audio is stored and all that was said, and at which no word is cut."""
+        """The latest point before which all audio and all finals are stored, and at which no word is cut."""
         point = await self._processed_seconds(session)
         if session.store_audio:
             point = min(point, stored)
         async with self._database.transaction() as connection:
             names = {"id": session.id, "before": point - _MILLIONTH, "after": point + _MILLIONTH}
-            start = (await connection.execute(_SAID_AT, names)).scalar_one_or_none()
+            start = (await connection.execute(_FINAL_AT, names)).scalar_one_or_none()
         rate = session.sample_rate
         return math.floor((point if start is None else start) * rate + _MILLIONTH) / rate
 
@@ -279,10 +279,10 @@ class Resumptions:
             return session.audio_duration_seconds
         if session.processed_seconds > 0:
             return session.processed_seconds
-        # A server of the release before does not say how far it has come, but writes what was said.
+        # A server of the release before does not write how far it has processed the audio, but writes the finals.
         resume_point = ResumePoint()
         async with self._database.transaction() as connection:
-            last = (await connection.execute(_LAST_SAID, {"id": session.id})).one_or_none()
+            last = (await connection.execute(_LAST_FINAL, {"id": session.id})).one_or_none()
         if last is not None:
             resume_point.note_utterance(*last)
         return resume_point.seconds(session.audio_duration_seconds)
@@ -302,12 +302,12 @@ def _refuse_other_format(earlier: _Session, wanted: Resumption) -> None:
 
 
 def _asked(session: _Session, stored: float, seconds: float, is_unfinished: bool | None = None) -> float:
-    """The point that the client asks for, if the session has received as much."""
+    """The point that the client requests, if the session has received as much."""
     received = max(session.stored.audio_duration_seconds, stored)
     if is_unfinished is None:
         is_unfinished = session.stored.is_unfinished
     if not session.stored.store_audio or is_unfinished:
-        # Its process may have died and received more than its row knows, but hardly more than there was time for.
+        # Its process may have died and received more than its row has, but hardly more than there was time for.
         received = max(received, session.open_seconds)
     if not seconds <= received + _MILLISECOND:
         raise InvalidResumption(

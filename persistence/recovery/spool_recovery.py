@@ -1,4 +1,4 @@
-"""On start: finishes the sessions that processes which are gone left in the spool."""
+"""On start: finishes the sessions that dead processes left in the spool."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ _recovered = Counter("dalston_sessions_recovered_total", "Sessions of an earlier
 async def recover(homes: Sequence[SpoolHome], finisher: Finisher, ownership: Ownership) -> None:
     """Takes over the sessions of dead processes: every row has its status when this returns, in one statement.
 
-    What is in the spool follows in the background, a few sessions at a time, and so does what it has of sessions that
-    another server has ended meanwhile. What is in no spool is the reaper's.
+    The spooled sessions follow in the background, a few at a time, also those that another server has ended meanwhile.
+    The reaper ends sessions without a spool.
 
     Raises:
-        StorageUnavailable: Postgres is away.
+        StorageUnavailable: Postgres is unavailable.
         OSError: the spool's disk is broken.
     """
     spools = await asyncio.to_thread(_open_all, homes)
@@ -58,7 +58,7 @@ def _open(directory: Path, budget: SpoolBudget) -> SessionSpool | None:
 
 
 def conclusion_of(spool: SessionSpool) -> Conclusion:
-    """The end of a session whose process is gone, as its spool knows it; the row may know more, and keeps it.
+    """The end of a session whose process is dead, from its spool. Its row may have more, and keeps it.
 
     Raises:
         OSError: the disk is broken.

@@ -1,4 +1,4 @@
-"""The directories of the spool that a server has: its own, and those that dead processes left on this machine."""
+"""The spool directories of a server: its own, and those that dead processes left on this machine."""
 
 import asyncio
 import time
@@ -17,8 +17,8 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# Whoever has the directory may be about to give it back: a process of the same name that was told to stop takes up to
-# 50 s, another server or `verify --repair` as long as storing what a dead one left.
+# The process that holds the directory may be about to release it: one of the same name that is stopping takes up to
+# 50 s, another server or `verify --repair` as long as storing the sessions of a dead server.
 _IN_USE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.2
 
@@ -31,14 +31,14 @@ class Spools:
         self._spool_dir = spool_dir
         self._finisher = finisher
         self._ownership = ownership
-        self._left: list[SpoolHome] = []
+        self._abandoned: list[SpoolHome] = []
 
     @classmethod
     async def open(cls, settings: PersistenceSettings, finisher: Finisher, ownership: Ownership) -> "Spools":
-        """Makes or takes the server's own directory, and waits a while for whoever has it.
+        """Creates or locks the server's own directory, and waits a while if another process holds it.
 
         Raises:
-            SpoolInUse: another process has it and keeps it.
+            SpoolInUse: another process holds it and does not release it.
             StorageUnavailable: the disk is full or broken.
         """
         budget = SpoolBudget(settings.spool_bytes)
@@ -60,42 +60,42 @@ class Spools:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def recover(self) -> None:
-        """Takes over what this server's own earlier process and dead ones of this machine have left.
+        """Takes over the spools of this server's earlier process and of dead processes of this machine.
 
         Raises:
-            StorageUnavailable: Postgres is away, or the spool's disk is broken.
+            StorageUnavailable: Postgres is unavailable, or the spool's disk is broken.
         """
         try:
-            self._left += await asyncio.to_thread(list, SpoolHome.take_over(self._spool_dir, self.own.budget))
-            await recover((self.own, *self._left), self._finisher, self._ownership)
+            self._abandoned += await asyncio.to_thread(list, SpoolHome.take_over(self._spool_dir, self.own.budget))
+            await recover((self.own, *self._abandoned), self._finisher, self._ownership)
         except OSError as error:
             raise DiskUnavailable("the spool cannot be read") from error
 
     async def take(self, worker_ids: Sequence[str]) -> None:
-        """Takes over what these dead servers have left here, which is more than S3 has of it.
+        """Takes over the spools that these dead servers left on this machine, which have more than S3.
 
-        Gives back what was taken before and is empty by now: a server of that name may start and wait for it.
+        Releases directories that were taken over before and are empty by now: a server of that name may wait for one.
 
         Raises:
-            StorageUnavailable: Postgres is away, or the spool's disk is broken.
+            StorageUnavailable: Postgres is unavailable, or the spool's disk is broken.
         """
         try:
-            await asyncio.to_thread(self._give_back_empty)
+            await asyncio.to_thread(self._release_empty)
             for worker_id in worker_ids:
-                left = await asyncio.to_thread(SpoolHome.claim, self._spool_dir, worker_id, self.own.budget)
-                if left is not None:
-                    self._left.append(left)
-                    await recover([left], self._finisher, self._ownership)
+                abandoned = await asyncio.to_thread(SpoolHome.claim, self._spool_dir, worker_id, self.own.budget)
+                if abandoned is not None:
+                    self._abandoned.append(abandoned)
+                    await recover([abandoned], self._finisher, self._ownership)
         except OSError as error:
             raise DiskUnavailable("the spool cannot be read") from error
 
     def release(self) -> None:
-        """Gives all of them back, and removes those that are empty unless a session is left for the next start."""
-        # A session left unfinished, spooled or not, needs its directory: by its name the worker's rows are ended.
-        for each in (self.own, *self._left):
+        """Releases all directories, and deletes empty ones unless a session is left for the next start."""
+        # An unfinished session, spooled or not, needs its directory: its name leads to the rows of the worker.
+        for each in (self.own, *self._abandoned):
             each.release(delete=not self._finisher.has_left_work)
 
-    def _give_back_empty(self) -> None:
-        for each in [home for home in self._left if not home.session_directories()]:
-            self._left.remove(each)
+    def _release_empty(self) -> None:
+        for each in [home for home in self._abandoned if not home.session_directories()]:
+            self._abandoned.remove(each)
             each.release(delete=True)

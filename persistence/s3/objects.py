@@ -190,7 +190,7 @@ class ObjectStore:
             if not await self.has(key, sum(part.size for part in parts)):
                 raise
 
-    async def put_parts(self, key: str, parts: AsyncIterator[bytes], content_type: str) -> None:
+    async def put_parts(self, key: str, parts: AsyncIterator[Body], content_type: str) -> None:
         """Writes a large object from parts of PART_BYTES each, the last of any size.
 
         Reads a part only after the previous one was uploaded. Unfinished uploads of the key are aborted, including this

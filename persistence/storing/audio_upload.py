@@ -1,16 +1,18 @@
-"""One session's audio on its way from the spool to S3: while the session runs, and when it has ended.
+"""Ships the audio of one session from the spool to S3, while the session runs and when it has ended.
 
-While it runs, every full segment but the first becomes a part of a multipart upload, and what is in no part yet is put
-every flush interval as a tail object. A segment and the tails it covers go only when Postgres has the part's ETag. At
-the end the rest follows: the last part, part 1 with the header, and the upload is complete.
+While it runs, every full segment but the first becomes a part of a multipart upload, and audio that is in no part yet
+is put every flush interval as a tail object. A segment and the tails it covers are deleted only when Postgres has the
+part's ETag. When the session has ended, the rest follows: the last part, part 1 with the header, and the completion of
+the upload.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Final, Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
 
 from prometheus_client import Counter, Histogram
 
@@ -20,69 +22,97 @@ from persistence.errors import LeaseLost, NotOwner, ObjectNotFound, ObjectStoreU
 from persistence.postgres.rows import SessionRows
 from persistence.s3 import layout
 from persistence.s3.assembly import assemble
-from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
+from persistence.s3.keys import Tail, audio_key, tail_key
 from persistence.s3.objects import Body, ObjectStore
 from persistence.session_values import StoredPart
 from persistence.spool.session_spool import SessionSpool
+from persistence.storing.audio_object import (
+    AudioBuilder,
+    StoredAudio,
+    Transfer,
+    is_full_part,
+    read_tails,
+    read_upload,
+)
 from persistence.storing.degradations import LOST, OBJECT_STORE, PARTS, Degradations
 from persistence.storing.part_batcher import PartBatcher
-from persistence.storing.remote_recovery import stored_header, upload_of
-from persistence.wav import data_bytes
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-_WAV: Final = "audio/wav"
+T = TypeVar("T")
+
 _RAW: Final = "application/octet-stream"
 
 _STORED: Final = (
-    "Audio that this process has made safe in S3 for the first time. Not counted: what an earlier process had put there"
-    " and what is added to stored sessions (dalston_extended_audio_bytes_total)"
+    "Audio that this process has made safe in S3 for the first time. Not counted: audio that an earlier process had"
+    " put there, and audio that is added to stored sessions (dalston_extended_audio_bytes_total)"
 )
 _stored_bytes = Counter("dalston_stored_audio_bytes_total", _STORED)
 _stored_seconds = Counter("dalston_stored_audio_seconds_total", _STORED)
 _lost_seconds = Counter("dalston_lost_audio_seconds_total", "Audio that was recorded and is replaced by silence")
-_uploads_lost = Counter("dalston_uploads_lost_total", "Unfinished uploads of ours that somebody else has aborted")
-_put_seconds = Histogram("dalston_audio_put_seconds", "From the spool to S3, one object or part", ["kind"])
+_uploads_lost = Counter("dalston_uploads_lost_total", "Unfinished uploads of this process that another has aborted")
+_put_seconds = Histogram("dalston_audio_put_seconds", "Transfers from the spool to S3, one object or part", ["kind"])
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """What all uploads of a process use."""
+class UploadDependencies:
+    """What all uploads of a process share."""
 
     objects: ObjectStore
     rows: SessionRows
     part_batcher: PartBatcher
     slots: asyncio.Semaphore
-    """Bounds the parts and tails that are on their way."""
+    """Bounds the parts and tails that are in transfer."""
     flush_seconds: float
     check: Callable[[], None]
     """Raises LeaseLost when this process may not write."""
+
+
+class _BoundedTransfer(Transfer):
+    """Bounds the transfers of a process, times them, and notes when S3 does not take those of a session."""
+
+    def __init__(self, shared: UploadDependencies, degradations: Degradations) -> None:
+        self._shared = shared
+        self._degradations = degradations
+
+    async def send(self, kind: str, read: Callable[[], Awaitable[Body]], put: Callable[[Body], Awaitable[T]]) -> T:
+        with self._degradations.watch(OBJECT_STORE):
+            async with self._shared.slots:
+                body = await read()
+                self._shared.check()
+                with _put_seconds.labels(kind).time():
+                    return await put(body)
+
+    async def complete(self, complete: Callable[[], Awaitable[None]]) -> None:
+        self._shared.check()
+        with self._degradations.watch(OBJECT_STORE):
+            await complete()
 
 
 class AudioUpload:
     """One owner task at a time: `run` while the session runs, then `finish` and `clean`."""
 
     def __init__(
-        self, spool: SessionSpool, ways: Ways, degradations: Degradations, *, is_recovered: bool = False
+        self, spool: SessionSpool, shared: UploadDependencies, degradations: Degradations, *, is_recovered: bool = False
     ) -> None:
         self._spool = spool
-        self._ways = ways
+        self._shared = shared
         self._degradations = degradations
         self._id = spool.manifest.start.id
         self._key = audio_key(self._id)
+        self._stored = StoredAudio(shared.objects, self._id, spool.wav)
+        self._transfer = _BoundedTransfer(shared, degradations)
+        self._builder = AudioBuilder(shared.objects, self._id, spool.wav, self._record, self._transfer)
         self._is_known = not is_recovered
         self._is_stored = False
-        self._upload_id: str | None = None
-        self._parts: dict[int, StoredPart] = {}
-        self._unrecorded: StoredPart | None = None
         self._covered_segments: set[int] = set()
         self._lost_parts: set[int] = set()
         self._tails: list[Tail] = []
         self._safe_bytes = 0
-        # Of an object that an earlier process has put: none that is shorter takes its place.
+        # Audio in an object that an earlier process has put: no shorter object may replace it.
         self._object_total = 0
-        self._flush_at = time.monotonic() + ways.flush_seconds
+        self._flush_at = time.monotonic() + shared.flush_seconds
         self._woken = asyncio.Event()
         self._is_ending = False
         self._are_parts_doubtful = False
@@ -94,38 +124,38 @@ class AudioUpload:
 
     @property
     def has_tails(self) -> bool:
-        """Whether there are tail objects, as far as this knows."""
+        """Whether there are tail objects, as far as this process knows."""
         return bool(self._tails)
 
     def appended(self) -> None:
-        """Audio was appended to the spool: a segment may be full."""
+        """Notes that audio was appended to the spool: a segment may be full."""
         if self._has_full_segment():
             self._woken.set()
 
     def flush_soon(self) -> None:
-        """What is in no part yet is put at once and not at the next interval."""
+        """Puts the audio that is in no part yet at once, and not at the next interval."""
         self._flush_at = time.monotonic()
         self._woken.set()
 
-    def parts_again(self) -> None:
-        """Postgres may have lost the parts that it was told of: it is told again."""
-        self._are_parts_doubtful = bool(self._parts)
+    def rewrite_parts(self) -> None:
+        """Writes the recorded parts to Postgres again, which may have lost them."""
+        self._are_parts_doubtful = bool(self._builder.parts)
         if self._are_parts_doubtful:
             self._woken.set()
 
     def end(self) -> None:
-        """`run` is to return after the step at hand."""
+        """Has `run` return after the step that is in progress."""
         self._is_ending = True
         self._woken.set()
 
     async def run(self) -> None:
-        """Ships until `end` or until the session is not this process's any more."""
+        """Ships until `end`, or until another process owns the session."""
         backoff = Backoff()
         while not self._is_ending:
             try:
-                await self._advance_or_begin_anew()
+                await self._advance_or_restart()
             except (NotOwner, LeaseLost):
-                log.warning("shipping stops: the session is not this process's any more", session_id=self._session_id)
+                log.warning("shipping stops: another process owns the session", session_id=self._session_id)
                 return
             except (StorageUnavailable, OSError) as error:
                 log.warning("shipping waits", session_id=self._session_id, reason=str(error))
@@ -136,37 +166,42 @@ class AudioUpload:
                     await self._pause(self._flush_at - time.monotonic())
 
     async def finish(self) -> tuple[str, int]:
-        """Makes the object of an ended session; gives its URI and how much audio it holds. May be repeated.
+        """Builds the object of an ended session; returns its URI and the bytes of audio in it. May be repeated.
 
         Raises:
-            StorageUnavailable: S3, Postgres or the disk does not do its part; call again.
-            NotOwner, LeaseLost: the session is not this process's any more.
+            StorageUnavailable: S3, Postgres or the disk is unavailable; call again.
+            NotOwner, LeaseLost: another process owns the session.
         """
-        await self._learn()
+        await self._read_state()
         total = self._total_bytes()
         if not self._is_stored:
             try:
-                await self._finish(total)
+                await self._builder.build(total, self)
             except UploadNotFound:
-                if not await self._ways.objects.has(self._key, self._spool.wav.file_bytes(total)):
-                    await self._begin_anew()
+                if not await self._shared.objects.has(self._key, self._spool.wav.file_bytes(total)):
+                    await self._restart_upload()
                     raise
             self._is_stored = True
             self._advance_to(total)
-        return self._ways.objects.uri(self._key), total
+        return self._shared.objects.uri(self._key), total
 
     async def clean(self) -> None:
-        """Removes what the object has made superfluous. To be called when its URI is in the row. May be repeated.
+        """Deletes what the object has made superfluous, once its URI is in the row. May be repeated.
 
         Raises:
-            StorageUnavailable: S3 does not do its part; call again.
+            StorageUnavailable: S3 is unavailable; call again.
         """
-        self._ways.check()
-        await self._ways.objects.delete_all([tail_key(self._id, tail) for tail in self._tails])
+        self._shared.check()
+        await self._shared.objects.delete_all([tail_key(self._id, tail) for tail in self._tails])
         self._tails = []
-        if layout.part_count(self._spool.wav, self._total_bytes()) > 1:
-            # An answer to the beginning of an upload that was lost left one that nobody has the id of.
-            await self._ways.objects.abort_uploads(self._key)
+        if layout.part_count(self._spool.wav, self._total_bytes()) > 1 or self._builder.upload_id is not None:
+            # The answer to the creation of an upload may have been lost: no process knows that upload's id.
+            await self._shared.objects.abort_uploads(self._key)
+
+    async def read(self, begin: int, end: int) -> Body:
+        """The audio from byte `begin` to byte `end`: from the spool, else from S3, and silence for what is lost."""
+        spooled = await asyncio.to_thread(self._spool.spooled_part, begin, end)
+        return await self._patched_audio(begin, end) if spooled is None else spooled
 
     @property
     def _session_id(self) -> str:
@@ -178,7 +213,8 @@ class AudioUpload:
     @property
     def _next_part(self) -> int:
         """The first part after part 1 that is not in Postgres. They are shipped in their order."""
-        return max(2, len(self._parts) + (1 if 1 in self._parts else 2))
+        parts = self._builder.parts
+        return max(2, len(parts) + (1 if 1 in parts else 2))
 
     async def _pause(self, seconds: float) -> None:
         if self._is_ending:
@@ -190,19 +226,19 @@ class AudioUpload:
         except TimeoutError:
             pass
 
-    async def _advance_or_begin_anew(self) -> None:
+    async def _advance_or_restart(self) -> None:
         try:
             await self._advance()
         except UploadNotFound:
             # Not only at the session's end: until then all audio after part 1 would be on this machine alone.
-            await self._begin_anew()
+            await self._restart_upload()
             raise
 
-    async def _tell_parts_again(self) -> None:
-        parts = [(self._id, part) for part in self._parts.values()]
-        if self._id in await self._ways.rows.add_parts(parts):
+    async def _rewrite_parts(self) -> None:
+        parts = [(self._id, part) for part in self._builder.parts.values()]
+        if self._id in await self._shared.rows.add_parts(parts):
             self._are_parts_doubtful = False
-        elif not await self._ways.rows.exists(self._id):
+        elif not await self._shared.rows.exists(self._id):
             raise NotOwner
 
     async def _advance(self) -> None:
@@ -212,17 +248,17 @@ class AudioUpload:
             # Part 1 comes last, so its audio is safe in tails only; parts follow when there is no gap before them.
             await self._flush(first_end)
         failure = await self._ship_segments()
-        # Also when Postgres is away, which parts need and tails do not.
+        # Also while Postgres is unavailable, which parts need and tails do not.
         if time.monotonic() >= self._flush_at and not self._is_ending:
             await self._flush(self._spool.written_bytes)
-            self._flush_at = time.monotonic() + self._ways.flush_seconds
+            self._flush_at = time.monotonic() + self._shared.flush_seconds
         if failure is not None:
             raise failure
 
     async def _ship_segments(self) -> StorageUnavailable | OSError | None:
         try:
             if self._are_parts_doubtful:
-                await self._tell_parts_again()
+                await self._rewrite_parts()
             while not self._is_ending and self._has_full_segment():
                 await self._ship_segment(self._next_part)
             await self._release()
@@ -231,30 +267,24 @@ class AudioUpload:
         return None
 
     async def _ship_segment(self, number: int) -> None:
-        part = self._unrecorded
-        if part is None or part.number != number:
-            part = await self._put_part(number, self._spool.written_bytes, may_be_last=False)
-            self._unrecorded = part
-        await self._record(part)
-        self._advance_to(layout.end_byte(self._spool.wav, number))
+        begin, end = self._first_byte(number), layout.end_byte(self._spool.wav, number)
+        await self._builder.add_part(number, partial(self.read, begin, end))
+        self._advance_to(end)
         self._covered_segments.add(number)
-        await self._drop_tails(number)
+        await self._delete_covered_tails(begin, end)
 
     async def _record(self, part: StoredPart) -> None:
         with self._degradations.watch(PARTS):
-            await self._ways.part_batcher.add(self._id, part)
-        self._parts[part.number] = part
-        self._unrecorded = None
+            await self._shared.part_batcher.add(self._id, part)
 
     async def _release(self) -> None:
         for number in [each for each in self._covered_segments if self._spool.may_delete_segment(each)]:
             await asyncio.to_thread(self._spool.delete_segment, number)
             self._covered_segments.discard(number)
 
-    async def _drop_tails(self, number: int) -> None:
-        end = layout.end_byte(self._spool.wav, number)
-        covered = [tail for tail in self._tails if tail.end <= end and tail.first_byte >= self._first_byte(number)]
-        await self._ways.objects.delete_all([tail_key(self._id, tail) for tail in covered])
+    async def _delete_covered_tails(self, begin: int, end: int) -> None:
+        covered = [tail for tail in self._tails if tail.end <= end and tail.first_byte >= begin]
+        await self._shared.objects.delete_all([tail_key(self._id, tail) for tail in covered])
         self._tails = [tail for tail in self._tails if tail not in covered]
 
     async def _flush(self, end: int) -> None:
@@ -262,64 +292,17 @@ class AudioUpload:
             await self._put_tail(Tail(begin, cut - begin))
 
     async def _put_tail(self, tail: Tail) -> None:
-        with self._degradations.watch(OBJECT_STORE):
-            async with self._ways.slots:
-                audio = await asyncio.to_thread(self._spool.read_audio, tail.first_byte, tail.size)
-                # Known before it is there: an answer may be lost.
-                self._tails.append(tail)
-                await self._put("tail", tail_key(self._id, tail), audio, _RAW)
+        async def read() -> Body:
+            audio = await asyncio.to_thread(self._spool.read_audio, tail.first_byte, tail.size)
+            # Noted before it is in S3: the answer may be lost.
+            self._tails.append(tail)
+            return audio
+
+        async def put(body: Body) -> None:
+            await self._shared.objects.put(tail_key(self._id, tail), body, _RAW)
+
+        await self._transfer.send("tail", read, put)
         self._advance_to(tail.end)
-
-    async def _put(self, kind: Literal["tail", "whole"], key: str, body: Body, content_type: str) -> None:
-        self._ways.check()
-        with _put_seconds.labels(kind).time():
-            await self._ways.objects.put(key, body, content_type)
-
-    async def _put_part(self, number: int, total: int, *, may_be_last: bool = True) -> StoredPart:
-        with self._degradations.watch(OBJECT_STORE):
-            async with self._ways.slots:
-                body = await self._body(number, total, may_be_last=may_be_last)
-                self._ways.check()
-                if self._upload_id is None:
-                    self._upload_id = await self._ways.objects.create_upload(self._key, _WAV)
-                with _put_seconds.labels("part").time():
-                    etag = await self._ways.objects.upload_part(self._key, self._upload_id, number, body)
-        return StoredPart(self._upload_id, number, etag, len(body))
-
-    async def _finish(self, total: int) -> None:
-        wav = self._spool.wav
-        count = layout.part_count(wav, total)
-        if count == 1 and self._upload_id is None:
-            with self._degradations.watch(OBJECT_STORE):
-                async with self._ways.slots:
-                    await self._put("whole", self._key, await self._body(1, total), _WAV)
-            return
-        for number in (*range(2, count + 1), 1):
-            await self._finish_part(number, total)
-        self._ways.check()
-        assert self._upload_id is not None  # noqa: S101 - there are parts
-        parts = [self._parts[number] for number in sorted(self._parts)]
-        with self._degradations.watch(OBJECT_STORE):
-            await self._ways.objects.complete_upload(self._key, self._upload_id, parts)
-
-    async def _finish_part(self, number: int, total: int) -> None:
-        if number in self._parts:
-            return
-        unrecorded = self._unrecorded
-        if unrecorded is None or unrecorded.number != number:
-            unrecorded = await self._put_part(number, total)
-            self._unrecorded = unrecorded
-        await self._record(unrecorded)
-
-    async def _body(self, number: int, total: int, *, may_be_last: bool = True) -> Body:
-        """A part, from the spool; what is not there, from S3; the rest is silence."""
-        wav = self._spool.wav
-        begin, end = layout.audio_range(wav, number, total)
-        before, after = layout.frame(wav, number, total) if may_be_last else (b"", b"")
-        spooled = await asyncio.to_thread(self._spool.spooled_part, begin, end)
-        if spooled is not None:
-            return replace(spooled, before=before, after=after)
-        return b"".join((before, await self._patched_audio(begin, end), after))
 
     async def _patched_audio(self, begin: int, end: int) -> bytes:
         wav = self._spool.wav
@@ -332,76 +315,70 @@ class AudioUpload:
                 patched[first - begin : last - begin] = audio[first - position : last - position]
                 missing[first - begin : last - begin] = bytes(last - first)
 
-        patch(begin, await self._stored_audio(begin, end))
+        if (stored := min(end, await self._object_bytes())) > begin:
+            # An object that another process has put without noting it in the row.
+            patch(begin, await self._stored.read(begin, stored))
         for tail in self._tails:
             if tail.first_byte < end and tail.end > begin:
-                # One whose answer was lost need not be there.
+                # A tail whose answer was lost need not be in S3.
                 with suppress(ObjectNotFound):
-                    patch(tail.first_byte, await self._ways.objects.read(tail_key(self._id, tail)))
+                    patch(tail.first_byte, await self._shared.objects.read(tail_key(self._id, tail)))
         patch(*await asyncio.to_thread(self._spool.segment_with, begin))
         if lost := sum(missing):
-            self._tell_lost(layout.part_of(wav, begin), wav.seconds(lost))
+            self._report_lost(layout.part_of(wav, begin), wav.seconds(lost))
         return bytes(patched)
 
-    def _tell_lost(self, number: int, seconds: float) -> None:
-        if number not in self._lost_parts:  # Once, however often it is tried to store it.
+    def _report_lost(self, number: int, seconds: float) -> None:
+        if number not in self._lost_parts:  # Once, however many attempts there are to store it.
             self._lost_parts.add(number)
             self._degradations.begin(LOST)
             _lost_seconds.inc(seconds)
             log.error("audio is lost and replaced by silence", session_id=self._session_id, seconds=seconds)
 
-    async def _stored_audio(self, begin: int, end: int) -> bytes:
-        """What of a stretch is in the object that another process made and did not say so."""
-        stop, header_bytes = min(end, await self._object_bytes()), self._spool.wav.header_bytes
-        if stop <= begin:
-            return b""
-        return await self._ways.objects.read_range(self._key, header_bytes + begin, header_bytes + stop)
-
     async def _object_bytes(self) -> int:
-        """How much audio the object has, 0 without one."""
+        """How much audio the object holds; 0 if there is no recording."""
         try:
-            return data_bytes(await stored_header(self._ways.objects, self._id, self._spool.wav))
+            return await self._stored.audio_bytes()
         except (ObjectNotFound, ValueError):
             return 0
 
-    async def _learn(self) -> None:
-        """What an earlier process did for the session: from its row and from S3."""
+    async def _read_state(self) -> None:
+        """Reads what an earlier process has stored of the session, from its row and from S3."""
         if self._is_known:
             return
-        upload = await upload_of(self._ways.objects, self._ways.rows, self._id)
-        keys = await self._ways.objects.list(tail_prefix(self._id))
-        self._tails = [tail for key in keys if (tail := parse_tail_key(key)) is not None]
+        upload = await read_upload(self._shared.objects, self._shared.rows, self._id)
+        self._tails = await read_tails(self._shared.objects, self._id)
         self._is_stored = upload.is_stored
-        self._upload_id = upload.upload_id
         in_pieces = assemble(self._spool.wav, upload.parts, self._tails).audio_bytes
         self._object_total = await self._object_bytes()
         self._safe_bytes = max(in_pieces, self._object_total)
-        # Part 1 and the last tell how long the recording is, or end with it: who made them may have known less of it.
-        self._parts = {part.number: part for part in _whole(upload.parts)}
+        # Part 1 states the length and the last part ends with it: the process that built them may have known less.
+        self._builder.reset(upload.upload_id, [part for part in upload.parts if is_full_part(part)])
         self._is_known = True
 
     def _total_bytes(self) -> int:
         """How much audio there is. After a power cut S3 may have more of it than the disk."""
         wav = self._spool.wav
-        in_parts = max((layout.end_byte(wav, part.number) for part in _whole(self._parts.values())), default=0)
+        full = [part.number for part in self._builder.parts.values() if is_full_part(part)]
+        in_parts = max((layout.end_byte(wav, number) for number in full), default=0)
         in_tails = max((tail.end for tail in self._tails), default=0)
         total = max(self._spool.written_bytes, in_parts, in_tails, self._object_total)
         return total - total % wav.frame_bytes
 
-    async def _begin_anew(self) -> None:
-        """The upload is gone, aborted by whoever; the next attempt uploads what there is.
+    async def _restart_upload(self) -> None:
+        """Forgets an upload that has been aborted; the next attempt uploads what there is.
 
         Raises:
-            StorageUnavailable: the store lists the upload that it did not find a moment ago.
+            StorageUnavailable: S3 lists the upload that it has just not found.
         """
-        if self._upload_id in await self._ways.objects.uploads(self._key):
+        if self._builder.upload_id in await self._shared.objects.uploads(self._key):
             raise ObjectStoreUnavailable("the store does not find an upload that it lists")
-        # What is still here stays until it is in a part again.
+        # Segments that are still in the spool stay until they are in a part again.
         self._covered_segments.clear()
-        await self._ways.rows.delete_upload(self._id)
+        await self._shared.rows.delete_upload(self._id)
         _uploads_lost.inc()
-        log.error("an unfinished upload is gone", session_id=self._session_id, parts=len(self._parts))
-        self._upload_id, self._parts, self._unrecorded = None, {}, None
+        log.error("an unfinished upload is gone", session_id=self._session_id, parts=len(self._builder.parts))
+        self._builder.reset()
 
     def _first_byte(self, number: int) -> int:
         return layout.first_byte(self._spool.wav, number)
@@ -412,8 +389,3 @@ class AudioUpload:
             self._safe_bytes = position
             _stored_bytes.inc(gained)
             _stored_seconds.inc(self._spool.wav.seconds(gained))
-
-
-def _whole(parts: Iterable[StoredPart]) -> list[StoredPart]:
-    """The parts that are full and not the first: audio alone, whatever length the recording has."""
-    return [part for part in parts if part.number > 1 and part.size == layout.PART_BYTES]

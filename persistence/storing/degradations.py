@@ -1,4 +1,4 @@
-"""What keeps a session from being stored as it should be, and since when. No I/O."""
+"""Conditions that keep a session from being stored as it should be, and since when they last. No I/O."""
 
 import asyncio
 import time
@@ -11,18 +11,18 @@ PARTS: Final = "parts"
 ROWS: Final = "rows"
 DISK: Final = "disk"
 LOST: Final = "lost"
-"""Never ends: what is lost does not come back."""
+"""Never ends: lost audio does not come back."""
 
-# What a client is told.
+# The names that a client receives.
 _NAMES: Final = {OBJECT_STORE: "object_store", PARTS: "database", ROWS: "database", DISK: "disk", LOST: "audio_lost"}
 
-# How long each may last before it is worth a word: what a retry mends is none. A full disk holds the stream back, so
-# its client should know at once.
-_PATIENCE_SECONDS: Final = {OBJECT_STORE: 5.0, PARTS: 5.0, ROWS: 5.0, DISK: 0.0, LOST: 0.0}
+# How long each may last before the client is warned: a retry may end it. A full disk holds the stream back, so the
+# client is warned at once.
+_GRACE_SECONDS: Final = {OBJECT_STORE: 5.0, PARTS: 5.0, ROWS: 5.0, DISK: 0.0, LOST: 0.0}
 
 
 class Degradations:
-    """One session's troubles. Whoever meets one notes its beginning and its end; `review` finds those that last."""
+    """The degradations of one session: callers note when each begins and ends; `review` finds those that last."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -31,40 +31,38 @@ class Degradations:
 
     @property
     def lasting(self) -> frozenset[str]:
-        """Those that have lasted too long, as of the latest review."""
+        """Those that lasted too long at the latest review."""
         return self._lasting
 
     def begin(self, what: str, since: float | None = None) -> None:
-        """Something is in the way, now or since a time of the monotonic clock; noted once until it ends."""
+        """Notes that one begins, now or at a time of the monotonic clock; until it ends, further calls do nothing."""
         self._since.setdefault(what, time.monotonic() if since is None else since)
 
     def end(self, what: str) -> None:
-        """It is not any more."""
+        """Notes that it has ended."""
         self._since.pop(what, None)
 
     def has(self, what: str) -> bool:
-        """Whether it is in the way now."""
+        """Whether it is in progress."""
         return what in self._since
 
     @contextmanager
     def watch(self, what: str) -> Iterator[None]:
-        """A step that may be in the way until it succeeds, in this attempt or a later one."""
+        """Notes one that lasts until the step in the block succeeds, in this attempt or a later one."""
         self.begin(what)
         yield
         self.end(what)
 
     def review(self) -> None:
-        """Finds the troubles that last. To be called about once a second."""
+        """Finds the degradations that last. To be called about once a second."""
         now = time.monotonic()
-        lasting = frozenset(
-            _NAMES[what] for what, since in self._since.items() if now - since >= _PATIENCE_SECONDS[what]
-        )
+        lasting = frozenset(_NAMES[what] for what, since in self._since.items() if now - since >= _GRACE_SECONDS[what])
         if lasting != self._lasting:
             self._lasting = lasting
             self._changed.set()
 
     async def change(self) -> frozenset[str]:
-        """Waits for a review that finds others than the one before; gives those it found."""
+        """Waits for a review with another result than the one before, and returns that result."""
         await self._changed.wait()
         self._changed.clear()
         return self._lasting

@@ -1,8 +1,9 @@
-"""Takes ended sessions to their final state: the row first, then the objects, then the row's word of them.
+"""Takes ended sessions to their final state: first the row, then the objects, then their URIs in the row.
 
-Every step may be repeated, and is, with a growing pause, until it succeeds or the process stops; what is left then is
-in the spool and is finished by the next start. Objects and spool of a session are removed only on evidence that it was
-deleted. A row that is merely gone was lost by Postgres: it is inserted again, and all steps are done again.
+Every step may be repeated, and is, with a growing pause, until it succeeds or the process stops; a session that is
+unfinished then is in the spool, and the next start finishes it. Objects and spool of a session are deleted only on
+evidence of its deletion. A row that is merely gone was lost by Postgres: it is inserted again, and all steps are
+repeated.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from persistence.spool.budget import FULL
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.restoration import Ended, Restoration
 from persistence.storing.shipper import Shipped, Shipper
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
 from persistence.storing.writer import SessionWriter
 from telemetry.logs import get_logger
 
@@ -40,15 +41,15 @@ _RECOVERY_TURN_SECONDS: Final = 30.0
 _ended = Counter("dalston_sessions_ended_total", "Sessions whose final status is in their row", ["status"])
 _failed = Counter("dalston_store_failures_total", "Attempts to store a session that failed and are repeated", ["step"])
 _waiting = Gauge("dalston_sessions_storing", "Ended sessions that are not stored to their end yet")
-_deferred = Gauge("dalston_spools_waiting", "Spools whose session another server is ending; they are asked for again")
+_deferred = Gauge("dalston_spools_waiting", "Spools whose session another server is ending; they are tried again")
 
 
 class Finishing:
-    """An ended session on its way."""
+    """An ended session that is being finished."""
 
     def __init__(self) -> None:
         self.stored = StoredObjects()
-        """Where the objects are, as far as they are there."""
+        """The URIs of the objects that exist."""
         self._row_written = asyncio.Event()
         self._answered = asyncio.Event()
 
@@ -58,11 +59,11 @@ class Finishing:
         return self._row_written.is_set()
 
     def row_settled(self) -> None:
-        """The final status is in the row."""
+        """Notes that the final status is in the row."""
         self._row_written.set()
 
     def answered(self) -> None:
-        """It is finished, or a first attempt failed and it goes on in the background."""
+        """Notes that it is finished, or that a first attempt failed and it continues in the background."""
         self._row_written.set()
         self._answered.set()
 
@@ -106,7 +107,7 @@ class Finisher:
 
     @property
     def session_ids(self) -> list[UUID]:
-        """The sessions at hand that are this process's: not those whose spool waits for what another makes of them."""
+        """The sessions that this process is finishing: not those that another process ends and whose spool waits."""
         return list(self._own)
 
     @property
@@ -115,14 +116,14 @@ class Finisher:
         return self._unfinished > 0
 
     def finish(self, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None) -> Finishing:
-        """Begins to finish an ended session, in a task of its own that its caller's cancellation does not reach."""
+        """Begins to finish an ended session, in a task of its own that survives the cancellation of the caller."""
         return self._begin(start, lambda finishing: self._finish(finishing, start, conclusion, spool))
 
     def take_over(self, spools: Sequence[SessionSpool], conclude: Callable[[SessionSpool], Conclusion]) -> None:
         """Begins to finish sessions of earlier processes, a few at a time: those that run now come first.
 
         Args:
-            conclude: tells how such a session ended; may wait for the disk.
+            conclude: returns how such a session ended; may wait for the disk.
         """
         if spools:
             self._unfinished += len(spools)
@@ -131,7 +132,7 @@ class Finisher:
             task.add_done_callback(self._tasks.discard)
 
     async def close(self, grace_seconds: float) -> None:
-        """Waits for the sessions at hand, then leaves the rest to the next start."""
+        """Waits for the sessions in progress, then leaves the rest to the next start."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + grace_seconds
         self._closing.set()
@@ -184,7 +185,7 @@ class Finisher:
                 _failed.labels("owner").inc()
                 log.warning("session was taken over by another server", session_id=start.session_id)
             except Exception:
-                # A mistake of ours with one session: it stays in the spool, the others go on.
+                # A bug that concerns one session: it stays in the spool, the others continue.
                 log.exception("session cannot be finished", session_id=start.session_id)
                 _failed.labels("unexpected").inc()
             finally:
@@ -193,32 +194,32 @@ class Finisher:
                 finishing.answered()
 
     async def _finish_left(self, conclusion: Conclusion, spool: SessionSpool, finishing: Finishing) -> bool:
-        """Finishes what an earlier process left; says whether nothing is left of it.
+        """Finishes a session that an earlier process left; returns whether its spool is deleted.
 
-        A session that another server is ending is asked for again, for as long as that takes.
+        While another server is ending the session, its status is read again, for as long as that takes.
         """
         start, backoff = spool.manifest.start, Backoff()
         settle = functools.partial(self._reconciliation.settle, spool, conclusion.progress)
         while True:
             try:
-                standing = await self._repeat("surplus", finishing, settle)
-                if standing is Standing.OURS:
+                status = await self._repeat("reconciliation", finishing, settle)
+                if status is SpoolStatus.OURS:
                     return await self._finish(finishing, start, conclusion, spool)
             except RowLost:
                 # The next look inserts it again, unless it was deleted.
-                standing = Standing.WAITS
+                status = SpoolStatus.WAITS
             except NotOwner:
-                # What was known of its upload may be another's doing by the next time.
+                # Its upload may have changed by the next attempt: another process owns it.
                 self._shipper.discard_session(start.id)
-                standing = Standing.WAITS
-            if standing is Standing.GONE:
+                status = SpoolStatus.WAITS
+            if status is SpoolStatus.GONE:
                 await self._discard(finishing, start)
-            if standing in (Standing.GONE, Standing.STORED):
+            if status in (SpoolStatus.GONE, SpoolStatus.STORED):
                 await asyncio.to_thread(spool.delete)
                 return True
-            if standing in (Standing.APART, Standing.UNKNOWN):
+            if status in (SpoolStatus.APART, SpoolStatus.UNKNOWN):
                 return False
-            log.info("a spool waits for what becomes of its session", session_id=start.session_id)
+            log.info("a spool waits: another server is ending its session", session_id=start.session_id)
             finishing.answered()
             with _deferred.track_inprogress():
                 await _wait(self._closing, backoff.next())
@@ -262,13 +263,13 @@ class Finisher:
         return True
 
     async def _discard(self, finishing: Finishing, start: SessionStart) -> None:
-        # Deleted meanwhile: there is an entry of it. Whatever its delete did not find is removed here: one of the two
-        # comes last.
+        # Deleted meanwhile: there is a tombstone. Objects that the deletion did not find are deleted here: one of the
+        # two comes last.
         await self._repeat("delete", finishing, lambda: self._shipper.delete_objects(start.id))
         await self._repeat("delete", finishing, lambda: self._rows.delete_row(start.id))
 
     async def _note(self, finishing: Finishing, ended: Ended, spool: SessionSpool, *, has_tails: bool) -> bool:
-        """Notes in the row where the objects are, and cleans up; says whether the session is still there."""
+        """Writes the URIs of the objects to the row, and cleans up; returns whether the session still exists."""
         session_id = ended.start.id
         is_there = await self._repeat(
             "row",
@@ -279,17 +280,17 @@ class Finisher:
                 has_tails=has_tails,
                 audio_seconds=ended.audio_seconds,
                 stored_bytes=ended.audio_bytes,
-                utterances=ended.said,
+                utterances=ended.utterances,
                 language=ended.language,
             ),
         )
         if is_there:
-            # Before anything else happens: from here on a failover may take the row back to how it was before.
+            # Before any other step: from here on a failover may revert the row to its earlier state.
             self._restoration.remember(ended)
             finishing.stored = ended.objects
             finishing.answered()
             await self._repeat("tails", finishing, lambda: self._shipper.clean(spool))
-            # Before the row: whoever ends the session again meanwhile sees it, or writes before this does.
+            # Before the row: a restoration that ends the session again meanwhile sees it, or writes before this does.
             ended.is_clean = True
             if has_tails:
                 await self._repeat("row", finishing, lambda: self._rows.mark_tails_deleted(session_id))
@@ -303,11 +304,11 @@ class Finisher:
             except RowLost:
                 raise
             except StorageUnavailable as error:
-                # The Postgres that answers next may be another one, which has less.
+                # The Postgres that answers next may be a standby that has less.
                 self._restoration.doubt()
                 _failed.labels(step).inc()
                 note_outage(error, f"store a session: {step}")
-                log.warning("a session's storing waits", step=step, component=error.component, reason=str(error))
+                log.warning("storing a session waits", step=step, component=error.component, reason=str(error))
                 finishing.answered()
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -319,8 +320,8 @@ async def _conclude_spool(spool: SessionSpool, conclusion: Conclusion) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise DiskUnavailable("the spool cannot be written") from error
-        # Storing the session is what makes room. Its row tells how it ended.
-        log.warning("the spool is full: a session's ending is in its row only")
+        # Storing the session is what makes room. Its row has the end reason.
+        log.warning("the spool is full: the end reason of a session is in its row only")
 
 
 def _ended_as(start: SessionStart, conclusion: Conclusion, shipped: Shipped) -> Ended:
@@ -330,6 +331,6 @@ def _ended_as(start: SessionStart, conclusion: Conclusion, shipped: Shipped) -> 
         shipped.objects,
         shipped.audio_seconds,
         shipped.audio_bytes,
-        shipped.said,
+        shipped.utterances,
         shipped.language,
     )

@@ -1,4 +1,4 @@
-"""Parts that S3 has taken reach Postgres in one statement for all sessions."""
+"""Records the parts that S3 has taken in Postgres, in one statement for all sessions."""
 
 import asyncio
 from typing import Final
@@ -20,24 +20,24 @@ class PartBatcher:
         self._added = asyncio.Event()
 
     async def add(self, session_id: UUID, part: StoredPart) -> None:
-        """Notes a part; it is in Postgres when this returns. One at a time for each session.
+        """Records a part; it is in Postgres when this returns. One at a time for each session.
 
         Raises:
             RowLost: Postgres has lost the session's row; call again when it is inserted.
-            StorageUnavailable: Postgres is away; call again.
-            NotOwner, LeaseLost: the session is not this process's any more.
+            StorageUnavailable: Postgres is unavailable; call again.
+            NotOwner, LeaseLost: another process owns the session.
         """
-        noted = asyncio.get_running_loop().create_future()
-        self._pending[session_id] = (part, noted)
+        recorded = asyncio.get_running_loop().create_future()
+        self._pending[session_id] = (part, recorded)
         self._added.set()
         try:
-            await noted
+            await recorded
         finally:
-            if self._pending.get(session_id) == (part, noted):
+            if self._pending.get(session_id) == (part, recorded):
                 del self._pending[session_id]
 
     async def run(self) -> None:
-        """Writes what is added until cancelled."""
+        """Writes the parts that are added, until cancelled."""
         while True:
             await self._added.wait()
             self._added.clear()
@@ -45,23 +45,23 @@ class PartBatcher:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes what was added; whoever added it learns how that went."""
+        """Writes the parts that were added, and has their `add` return or raise."""
         batch, self._pending = self._pending, {}
         if not batch:
             return
         try:
-            noted = await self._rows.add_parts([(session_id, part) for session_id, (part, _) in batch.items()])
+            recorded = await self._rows.add_parts([(session_id, part) for session_id, (part, _) in batch.items()])
         except Exception as error:
-            # Whatever it is, nobody may wait for ever.
+            # Whatever the error is, no caller may wait forever.
             for _, future in batch.values():
                 _settle(future, error)
             return
         for session_id, (_, future) in batch.items():
-            _settle(future, None if session_id in noted else await self._why_not(session_id))
+            _settle(future, None if session_id in recorded else await self._refusal(session_id))
 
-    async def _why_not(self, session_id: UUID) -> Exception:
+    async def _refusal(self, session_id: UUID) -> Exception:
         try:
-            # There after all: inserted again in between.
+            # The row exists after all: it was inserted again meanwhile.
             return RowLost() if await self._rows.exists(session_id) else NotOwner()
         except Exception as error:
             return error

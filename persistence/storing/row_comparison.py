@@ -1,6 +1,7 @@
-"""Runs the looks for rows that Postgres has lost, in a task beside the writer's.
+"""Runs the comparisons that find rows lost by Postgres, in a task beside the writer's.
 
-A look takes as long as there are sessions to compare and to write again. Nobody's figures, finals or begin wait for it.
+A comparison takes longer the more sessions there are to compare and to write again. The figures, the finals and the
+begin of other sessions do not wait for it.
 """
 
 import asyncio
@@ -19,33 +20,33 @@ log = get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 60.0
-"""The deadline of one look. What it has written until then stays written, and the next look goes on from there."""
+"""The deadline of one comparison. What it has written by then stays written, and the next one continues from there."""
 
 _failures = Counter(
     "dalston_row_look_failures_total",
-    "Looks for rows that Postgres has lost that did not end; they are repeated",
+    "Comparisons of rows with what was written that failed; they are repeated",
     ["reason"],
 )
 for _reason in ("database", "deadline", "unexpected"):
     _failures.labels(_reason)
 _seconds = Histogram(
     "dalston_row_look_seconds",
-    "Looks for rows that Postgres has lost, whether they ended or failed",
+    "Comparisons of rows with what was written, whether they succeeded or failed",
     buckets=(0.01, 0.1, 0.5, 1, 5, 15, 60),
 )
 
 
 class RowComparison:
-    """One for a process. Whoever opens it runs `run` in a task and cancels it."""
+    """One for a process. The caller runs `run` in a task and cancels it."""
 
     def __init__(self, writer: SessionWriter, restoration: Restoration) -> None:
         self._writer = writer
         self._restoration = restoration
         self.failing_since: float | None = None
-        """When looks began to fail, on the monotonic clock; None while they do not."""
+        """When comparisons began to fail, on the monotonic clock; None while they succeed."""
 
     async def run(self) -> None:
-        """Looks at most once a second, while there is reason to, until cancelled or until the lease is lost."""
+        """Compares at most once a second, while a comparison is due, until cancelled or until the lease is lost."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -58,11 +59,11 @@ class RowComparison:
                 self._note_success()
 
     async def look(self) -> None:
-        """Looks if there is reason to. It stays due unless it ends.
+        """Compares if that is due. It stays due unless it succeeds.
 
         Raises:
-            StorageUnavailable: Postgres is away.
-            TimeoutError: it did not end within the deadline.
+            StorageUnavailable: Postgres is unavailable.
+            TimeoutError: it did not end before the deadline.
             LeaseLost: this process may not write.
         """
         if not self._restoration.is_due:
@@ -76,7 +77,7 @@ class RowComparison:
     def _note_failure(self, error: Exception) -> None:
         reason = _reason_of(error)
         _failures.labels(reason).inc()
-        # The log gets the first failure of a row of them.
+        # Only the first of consecutive failures is logged.
         if self.failing_since is None:
             log.error("rows cannot be compared with what was written", reason=reason, exc_info=error)
             self.failing_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""From the spool to S3."""
+"""Ships the audio and the transcripts of sessions from the spool to S3."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 from uuid import UUID
 
-from domain.transcript import Utterance, majority_language, with_probabilities
-from persistence.errors import DatabaseUnavailable, DiskUnavailable
-from persistence.postgres.finals import batches, missing
+from domain.transcript import Utterance
+from persistence.errors import DiskUnavailable
 from persistence.postgres.rows import SessionRows
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredObjects
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.audio_upload import AudioUpload, Ways
+from persistence.storing.audio_upload import AudioUpload, UploadDependencies
 from persistence.storing.degradations import Degradations
+from persistence.storing.deletion import delete_objects
 from persistence.storing.part_batcher import PartBatcher
-from persistence.storing.remote_recovery import delete_objects, put_transcript
+from persistence.storing.transcript_writer import TranscriptWriter
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-# A tail is in memory while it is sent, a part is not: it is read from the spool bit by bit, unless something of it is
-# gone and it is made of what is left.
+# A tail is in memory while it is sent. A part is not, because it is read from the spool in pieces, unless some of its
+# audio is gone and it is built from what is left.
 _CONCURRENT_BODIES: Final = 8
 
 
@@ -32,18 +32,18 @@ class Shipped:
 
     objects: StoredObjects = field(default_factory=StoredObjects)
     audio_bytes: int | None = None
-    """Audio in the object; None when no audio was asked for."""
+    """Audio in the object; None if no audio was to be stored."""
     audio_seconds: float | None = None
     has_tails: bool = False
-    """Whether `clean` has something to remove."""
-    said: list[Utterance] | None = None
-    """The finals in the transcript; None when no transcript was asked for."""
+    """Whether `clean` has objects to delete."""
+    utterances: list[Utterance] | None = None
+    """The finals in the transcript; None if no transcript was to be stored."""
     language: str | None = None
-    """What the transcript is in."""
+    """The language of the transcript."""
 
 
 class Shipper:
-    """Puts sessions' audio and transcripts to S3. Shipping a session again replaces what is there by the same."""
+    """Puts audio and transcripts to S3. Shipping a session again replaces its objects by the same ones."""
 
     def __init__(
         self,
@@ -57,38 +57,37 @@ class Shipper:
         self._rows = rows
         self._check = check
         self._part_batcher = PartBatcher(rows)
+        self._transcripts = TranscriptWriter(objects, rows, check)
         slots = asyncio.Semaphore(_CONCURRENT_BODIES)
-        self._ways = Ways(objects, rows, self._part_batcher, slots, flush_seconds, check)
+        self._shared = UploadDependencies(objects, rows, self._part_batcher, slots, flush_seconds, check)
         self._uploads: dict[UUID, AudioUpload] = {}
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Notes parts in Postgres until cancelled."""
+        """Records parts in Postgres until cancelled."""
         await self._part_batcher.run()
 
     def begin(self, spool: SessionSpool, degradations: Degradations) -> AudioUpload:
         """Ships the audio of a session that begins, in a task of its own, until `ship` or `close`."""
         start = spool.manifest.start
-        upload = AudioUpload(spool, self._ways, degradations)
+        upload = AudioUpload(spool, self._shared, degradations)
         self._uploads[start.id] = upload
         self._running[start.id] = asyncio.create_task(_run(upload, start.session_id), name=f"ship {start.session_id}")
         return upload
 
-    def parts_again(self) -> None:
-        """Has the parts of all running sessions written to Postgres again, which may have lost them."""
+    def rewrite_parts(self) -> None:
+        """Writes the parts of all running sessions to Postgres again, which may have lost them."""
         for upload in self._uploads.values():
-            upload.parts_again()
+            upload.rewrite_parts()
 
     async def ship(self, spool: SessionSpool) -> Shipped:
-        """Puts what a session asked to be stored whose end is in its row; call `clean` when its row says what is there.
+        """Puts the objects of a session whose end is in its row; call `clean` once their URIs are in the row.
 
-        The transcript is made of the rows of utterances, to which those of the spool are added that are not there:
-        after a power cut or a failover of Postgres either may have finals that the other has not. Of an index that both
-        have, the row's has been shown.
+        The transcript is written from the rows of the finals, after adding those that only the spool has.
 
         Raises:
-            StorageUnavailable: S3, Postgres or the spool's disk does not do its part; call again.
-            NotOwner, LeaseLost: the session is not this process's any more.
+            StorageUnavailable: S3, Postgres or the spool's disk is unavailable; call again.
+            NotOwner, LeaseLost: another process owns the session.
         """
         start = spool.manifest.start
         shipped = Shipped()
@@ -99,20 +98,20 @@ class Shipper:
         return shipped
 
     async def clean(self, spool: SessionSpool) -> None:
-        """Removes from S3 what a stored session needs no longer.
+        """Deletes what a stored session no longer needs from S3.
 
         Raises:
-            StorageUnavailable: S3 does not do its part; call again.
+            StorageUnavailable: S3 is unavailable; call again.
             LeaseLost: this process may not write.
         """
         if (upload := self._uploads.get(spool.manifest.start.id)) is not None:
             await upload.clean()
 
     async def delete_objects(self, session_id: UUID) -> None:
-        """Removes a session's objects, whichever there are.
+        """Deletes the objects of a session, as far as they exist.
 
         Raises:
-            StorageUnavailable: S3 does not do its part; call again.
+            StorageUnavailable: S3 is unavailable; call again.
             LeaseLost: this process may not write.
         """
         self._check()
@@ -120,13 +119,13 @@ class Shipper:
         await delete_objects(self._objects, session_id)
 
     def discard_session(self, session_id: UUID) -> None:
-        """Nothing more is to be done for a session; calling it again does nothing."""
+        """Discards the upload of a session, which is finished; calling it again does nothing."""
         self._uploads.pop(session_id, None)
         if (running := self._running.pop(session_id, None)) is not None:
             running.cancel()
 
     async def close(self) -> None:
-        """Ends what still ships; the spool has it."""
+        """Cancels the uploads in progress; the spool has their audio."""
         running = set(self._running.values())
         for task in running:
             task.cancel()
@@ -145,30 +144,22 @@ class Shipper:
         start, seconds = spool.manifest.start, shipped.audio_seconds
         if seconds is None:
             seconds = await self._rows.audio_seconds(start.id)
-        said = await self._all_said(spool)
-        language = majority_language(start.language, said)
-        self._check()
-        uri = await put_transcript(self._objects, start.id, language, seconds, said)
-        return replace(shipped, objects=replace(shipped.objects, transcript_uri=uri), said=said, language=language)
-
-    async def _all_said(self, spool: SessionSpool) -> list[Utterance]:
-        """What was said, once the rows have all of it: nobody's memory of having written it is asked."""
-        session_id = spool.manifest.start.id
-        kept = await asyncio.to_thread(spool.utterances)
-        said = await self._rows.indexed_utterances(session_id)
-        if lost := missing(session_id, kept, said):
-            for batch in batches(lost):
-                await self._rows.write({}, batch)
-            said = await self._rows.indexed_utterances(session_id)
-            if missing(session_id, kept, said) and await self._rows.exists(session_id):
-                raise DatabaseUnavailable("the database has not taken all finals of a session")
-        return with_probabilities(said, kept)
+        transcript = await self._transcripts.collect(
+            start.id, start.language, spooled=await asyncio.to_thread(spool.utterances)
+        )
+        uri = await self._transcripts.put(start.id, transcript, seconds)
+        return replace(
+            shipped,
+            objects=replace(shipped.objects, transcript_uri=uri),
+            utterances=transcript.finals,
+            language=transcript.language,
+        )
 
     async def _ended_upload(self, spool: SessionSpool) -> AudioUpload:
         session_id = spool.manifest.start.id
         await self._stop(session_id)
         if session_id not in self._uploads:
-            self._uploads[session_id] = AudioUpload(spool, self._ways, Degradations(), is_recovered=True)
+            self._uploads[session_id] = AudioUpload(spool, self._shared, Degradations(), is_recovered=True)
         return self._uploads[session_id]
 
     async def _stop(self, session_id: UUID) -> None:
@@ -182,5 +173,5 @@ async def _run(upload: AudioUpload, session_id: str) -> None:
     try:
         await upload.run()
     except Exception:
-        # A mistake of ours with one session: its audio stays in the spool until its end.
+        # A bug that concerns one session: its audio stays in the spool until its end.
         log.exception("shipping stopped", session_id=session_id)

@@ -1,42 +1,39 @@
-"""What only a spool has, added to a session that another process has ended without it.
+"""Adds what only a spool has to a session that another process has ended without it.
 
-Its strays go with it, pieces that came to S3 when the session was stored already: a process that was paused had a tail
-on its way, which arrived when it woke; an answer to the beginning of an upload was lost, and with it the upload's id.
+Objects that came to S3 after the session was stored are deleted with it: a process that was paused had a tail in
+transfer, which arrived when it continued; the answer to the creation of an upload was lost, and the id with it.
 
-The audio is what the object has and then what the spool has: a segment whose part S3 had is gone from the spool, and
-its bytes are in the object. The shorter object stays readable until the longer one takes its place in one step. Every
-step may be repeated: a final is written once, and the row tells of the longer file last.
+The audio is that of the object, followed by that of the spool: a segment whose part S3 had is gone from the spool, and
+its bytes are in the object. The shorter object stays readable until the longer one replaces it in one step. Every step
+may be repeated: a final is written once, and the row states the new length last.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
-from uuid import UUID
 
 from prometheus_client import Counter
 
-from domain.transcript import Utterance, majority_language, with_probabilities
+from domain.transcript import Utterance
 from persistence.errors import DiskUnavailable, NotOwner, ObjectNotFound
-from persistence.postgres.finals import numbered
 from persistence.postgres.lost_rows import Fate
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
-from persistence.s3 import layout
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED, Progress, StoredObjects, StoredSession
 from persistence.spool.session_spool import SessionSpool
-from persistence.storing.remote_recovery import delete_leftovers, delete_pieces, put_transcript, stored_header
+from persistence.storing.audio_object import ExtendedAudio, StoredAudio, replace_audio
+from persistence.storing.deletion import delete_superfluous, delete_uploads_and_tails
+from persistence.storing.transcript_writer import Transcript, TranscriptWriter
 from persistence.wav import WavFormat, data_bytes
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-_WAV: Final = "audio/wav"
-# Each has a part or two in memory.
+# Each holds one or two parts in memory.
 _CONCURRENT_BODIES: Final = 4
 
 _extended = Counter("dalston_sessions_extended_total", "Stored sessions that were given what only a spool had of them")
@@ -44,15 +41,15 @@ _extended_bytes = Counter("dalston_extended_audio_bytes_total", "Audio that was 
 _apart = Counter("dalston_spools_apart_total", "Spools whose audio does not join what is stored, and that stay")
 
 
-class Standing(Enum):
-    """How a session stands to the spool that an earlier process left of it."""
+class SpoolStatus(Enum):
+    """The relation of a session to the spool that an earlier process left of it."""
 
-    OURS = "not stored yet, and this process's to store"
-    WAITS = "being ended by another: ask again"
+    OURS = "not stored yet, and owned by this process"
+    WAITS = "being ended by another process: ask again"
     GONE = "deleted"
     STORED = "stored with all that the spool has"
     APART = "stored, and the spool has more that cannot be joined to it"
-    UNKNOWN = "without a row, and too old for what is remembered of deletes"
+    UNKNOWN = "without a row, and older than the record of deletions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,99 +62,101 @@ class _Contents:
 
 
 class SpoolReconciliation:
-    """Takes stored sessions back to add what their spools have beyond what is stored."""
+    """Reclaims stored sessions to add what their spools have beyond what is stored."""
 
     def __init__(self, objects: ObjectStore, rows: SessionRows, ownership: Ownership) -> None:
         self._objects = objects
         self._rows = rows
         self._ownership = ownership
+        self._transcripts = TranscriptWriter(objects, rows)
         self._slots = asyncio.Semaphore(_CONCURRENT_BODIES)
 
-    async def settle(self, spool: SessionSpool, progress: Progress) -> Standing:
-        """Says how a session stands, after adding what the spool has if it is stored. May be repeated.
+    async def settle(self, spool: SessionSpool, progress: Progress) -> SpoolStatus:
+        """Adds what the spool has if the session is stored, and returns the status of the spool. May be repeated.
 
         Args:
-            spool: left by an earlier process, and this one's now.
-            progress: the session's figures as the spool knows them.
+            spool: left by an earlier process, and owned by this one.
+            progress: the session's figures as the spool has them.
 
         Raises:
-            StorageUnavailable: Postgres, S3 or the spool's disk does not do its part; call again.
-            NotOwner: another process took the session in between; call again.
+            StorageUnavailable: Postgres, S3 or the spool's disk is unavailable; call again.
+            NotOwner: another process took the session over meanwhile; call again.
             LeaseLost: this process may not write.
         """
         session_id = spool.manifest.start.id
         session = await self._ownership.read(session_id)
         if session is None:
-            return await self._without_row(spool, progress)
+            return await self._settle_without_row(spool, progress)
         if session.is_deleted:
-            return Standing.GONE
+            return SpoolStatus.GONE
         if session.is_unfinished:
             if session.worker_id != self._rows.worker_id:
-                # Read again when it is ours: until then its other owner may have gone on.
-                return await self.settle(spool, progress) if await self._adopt(session_id) else Standing.WAITS
+                # Read again after the adoption: until then its other owner may have written more.
+                return await self.settle(spool, progress) if await self._adopt(session) else SpoolStatus.WAITS
             if self._ownership.is_recovering(session_id):
-                return Standing.WAITS
+                return SpoolStatus.WAITS
             if not session.is_stored:
-                return Standing.OURS
+                return SpoolStatus.OURS
         try:
             contents = await _contents_of(spool, progress)
         except OSError as error:
             raise DiskUnavailable("the spool cannot be read") from error
         if session.is_unfinished:
-            if session.store_audio and not await self._has_object(session_id, spool.wav):
-                # The tails may be all that S3 has: they go when the recording is there, whatever the row says of it.
+            if session.store_audio and not await self._has_object(session):
+                # The tails may be all that S3 has: they are deleted once the object exists, whatever its row states.
                 return _leave(spool, None, contents)
-            await delete_leftovers(self._objects, self._rows, session_id)
+            await delete_superfluous(self._objects, self._rows, session_id)
         try:
             return await self._extend(spool, session, contents)
         except OSError as error:
             raise DiskUnavailable("the spool cannot be read") from error
 
-    async def _without_row(self, spool: SessionSpool, progress: Progress) -> Standing:
-        """A session that was deleted is, one that Postgres has lost is made again, and one in doubt is left alone."""
-        session_id = spool.manifest.start.id
-        match await self._rows.fate(session_id):
+    async def _settle_without_row(self, spool: SessionSpool, progress: Progress) -> SpoolStatus:
+        """Restores a row that Postgres has lost. A deleted session stays deleted; a doubtful one stays in the spool."""
+        start = spool.manifest.start
+        match await self._rows.fate(start.id):
             case Fate.DELETED:
-                return Standing.GONE
+                return SpoolStatus.GONE
             case Fate.UNKNOWN:
                 _apart.inc()
                 log.error(
-                    "a session stays in the spool: it has no row, and whether it was deleted is not known any more",
-                    session_id=spool.manifest.start.session_id,
+                    "a session stays in the spool: it has no row, and there is no record of its deletion any more",
+                    session_id=start.session_id,
                 )
-                return Standing.UNKNOWN
+                return SpoolStatus.UNKNOWN
             case _:
-                await self._rows.restore([spool.manifest.start])
+                await self._rows.restore([start])
                 return await self.settle(spool, progress)
 
-    async def _has_object(self, session_id: UUID, wav: WavFormat) -> bool:
+    async def _has_object(self, session: StoredSession) -> bool:
         try:
-            return bool(await stored_header(self._objects, session_id, wav))
+            return bool(await StoredAudio(self._objects, session.id, session.wav).header())
         except ObjectNotFound:
             return False
 
-    async def _adopt(self, session_id: UUID) -> bool:
-        return bool(await self._ownership.adopt([], [session_id], INTERRUPTED, datetime.now(UTC)))
+    async def _adopt(self, session: StoredSession) -> bool:
+        return bool(await self._ownership.adopt([], [session.id], INTERRUPTED, datetime.now(UTC)))
 
-    async def _extend(self, spool: SessionSpool, session: StoredSession, contents: _Contents) -> Standing:
+    async def _extend(self, spool: SessionSpool, session: StoredSession, contents: _Contents) -> SpoolStatus:
         stored = await self._stored_bytes(session, spool.wav) if session.store_audio else 0
         if stored is None or not await asyncio.to_thread(spool.has_audio, stored, contents.audio_bytes):
             return _leave(spool, stored, contents)
         if not await self._is_short(session, stored, contents):
-            await delete_pieces(self._objects, session.id)
-            return Standing.STORED
+            await delete_uploads_and_tails(self._objects, session.id)
+            return SpoolStatus.STORED
         if not await self._ownership.reclaim(session.id, session.worker_id):
             raise NotOwner
         if session.store_audio and contents.audio_bytes > stored:
-            await self._put_audio(spool, stored, contents.audio_bytes)
+            await self._extend_audio(spool, stored, contents.audio_bytes)
             _extended_bytes.inc(contents.audio_bytes - stored)
         is_there = await self._write(session, max(stored, contents.audio_bytes), contents)
         if is_there:
             _extended.inc()
-            log.info("a stored session has what only its spool had", session_id=spool.manifest.start.session_id)
-        return Standing.STORED if is_there else Standing.GONE
+            log.info("a stored session was extended from its spool", session_id=spool.manifest.start.session_id)
+        return SpoolStatus.STORED if is_there else SpoolStatus.GONE
 
     async def _is_short(self, session: StoredSession, stored: int, contents: _Contents) -> bool:
+        """Whether the spool has more than is stored."""
         if session.is_reclaimed or contents.audio_bytes > min(stored, session.stored_bytes):
             return True
         if contents.progress.utterances > session.utterance_count:
@@ -165,11 +164,11 @@ class SpoolReconciliation:
         return not await self._rows.has_utterances(session.id, len(contents.utterances))
 
     async def _stored_bytes(self, session: StoredSession, wav: WavFormat) -> int | None:
-        """How much audio the object has, 0 without one; None if it is no recording of this spool's format."""
+        """How much audio the object holds, 0 without one; None if it is not a recording of the spool's format."""
         if wav != session.wav:
             return None
         try:
-            header = await stored_header(self._objects, session.id, wav)
+            header = await StoredAudio(self._objects, session.id, wav).header()
             stored = data_bytes(header)
         except ObjectNotFound:
             return 0
@@ -178,71 +177,45 @@ class SpoolReconciliation:
         whole = header == wav.header(stored) and await self._objects.has(audio_key(session.id), wav.file_bytes(stored))
         return stored if whole else None
 
-    async def _put_audio(self, spool: SessionSpool, stored: int, total: int) -> None:
-        key = audio_key(spool.manifest.start.id)
+    async def _extend_audio(self, spool: SessionSpool, stored: int, total: int) -> None:
+        session_id = spool.manifest.start.id
+        source = ExtendedAudio(spool, StoredAudio(self._objects, session_id, spool.wav), stored)
         async with self._slots:
-            if layout.part_count(spool.wav, total) == 1:
-                await self._objects.put(key, await self._part(spool, 1, stored, total), _WAV)
-            else:
-                await self._objects.put_parts(key, self._parts(spool, stored, total), _WAV)
-
-    async def _parts(self, spool: SessionSpool, stored: int, total: int) -> AsyncIterator[bytes]:
-        for number in range(1, layout.part_count(spool.wav, total) + 1):
-            yield await self._part(spool, number, stored, total)
-
-    async def _part(self, spool: SessionSpool, number: int, stored: int, total: int) -> bytes:
-        begin, end = layout.audio_range(spool.wav, number, total)
-        try:
-            audio = await asyncio.to_thread(spool.read_audio_or_none, begin, end)
-            if audio is None:
-                seam = min(max(begin, stored), end)
-                audio = await self._from_object(spool, begin, seam) + await asyncio.to_thread(
-                    spool.read_audio, seam, end - seam
-                )
-        except OSError as error:
-            raise DiskUnavailable("the spool cannot be read") from error
-        return layout.part(spool.wav, number, total, audio)
-
-    async def _from_object(self, spool: SessionSpool, begin: int, end: int) -> bytes:
-        header = spool.wav.header_bytes
-        return await self._objects.read_range(audio_key(spool.manifest.start.id), header + begin, header + end)
+            await replace_audio(self._objects, session_id, spool.wav, total, source)
 
     async def _write(self, session: StoredSession, audio_bytes: int, contents: _Contents) -> bool:
-        """Writes the finals, the transcript and last the row; says whether the session is still there.
+        """Writes the finals, the transcript and last the row; returns whether the session still exists.
 
-        Status, error and `ended_at` stay: they have been shown to the tenant, and a session ends once.
+        Status, error and `ended_at` stay: the tenant may have read them, and a session ends once.
         """
         seconds, progress = max(session.audio_duration_seconds, contents.progress.audio_seconds), contents.progress
         if session.store_audio:
             seconds = session.wav.seconds(audio_bytes)
-        said: list[Utterance] | None = None
+        transcript: Transcript | None = None
         language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:
-            for batch in numbered(session.id, contents.utterances):
-                await self._rows.write({}, batch)
-            said = with_probabilities(await self._rows.indexed_utterances(session.id), contents.utterances)
-            language = majority_language(session.language, said)
-            await put_transcript(self._objects, session.id, language, seconds, said)
-        await delete_pieces(self._objects, session.id)
-        uris = StoredObjects(session.audio_uri, session.transcript_uri)
+            transcript = await self._transcripts.collect(session.id, session.language, spooled=contents.utterances)
+            language = transcript.language
+            await self._transcripts.put(session.id, transcript, seconds)
+        await delete_uploads_and_tails(self._objects, session.id)
         return await self._rows.set_stored(
             session.id,
-            uris,
+            StoredObjects(session.audio_uri, session.transcript_uri),
             audio_seconds=seconds,
             stored_bytes=audio_bytes,
-            utterances=said,
+            utterances=None if transcript is None else transcript.finals,
             language=language,
             progress=progress,
         )
 
 
 async def _contents_of(spool: SessionSpool, progress: Progress) -> _Contents:
-    said = await asyncio.to_thread(spool.utterances)
-    return _Contents(await asyncio.to_thread(spool.audio_bytes), said, progress)
+    utterances = await asyncio.to_thread(spool.utterances)
+    return _Contents(await asyncio.to_thread(spool.audio_bytes), utterances, progress)
 
 
-def _leave(spool: SessionSpool, stored: int | None, contents: _Contents) -> Standing:
-    """Whatever was put between the two would be made up."""
+def _leave(spool: SessionSpool, stored: int | None, contents: _Contents) -> SpoolStatus:
+    """Leaves the spool where it is: audio to fill the gap would be invented."""
     _apart.inc()
     log.error(
         "a session stays in the spool: its audio does not join what is stored",
@@ -250,4 +223,4 @@ def _leave(spool: SessionSpool, stored: int | None, contents: _Contents) -> Stan
         stored_bytes=stored,
         spool_bytes=contents.audio_bytes,
     )
-    return Standing.APART
+    return SpoolStatus.APART

@@ -1,4 +1,4 @@
-"""One writer per process: what its running sessions change reaches Postgres in one transaction a second."""
+"""One writer per process: it writes the changes of the running sessions to Postgres in one transaction a second."""
 
 import asyncio
 import time
@@ -28,15 +28,15 @@ log = get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
 STATS_SECONDS: Final = 10.0
-"""How often a session's figures are written while nothing is said; an utterance is written at the next tick."""
+"""How often the figures of a session are written while there is no speech; a final is written at the next tick."""
 
 _MOST_REFUSED: Final = 10_000
 _UTTERANCES_A_STATEMENT: Final = 1_000
-# Some hours of an outage; what is beyond that follows from the spool.
+# Finals of some hours of an outage; further ones follow from the spool.
 _MOST_WAITING: Final = 50_000
 _NO_FIGURES: Final[Mapping[UUID, Progress]] = {}
 
-_failures = Counter("dalston_database_write_failures_total", "Writes that Postgres did not take; they are repeated")
+_failures = Counter("dalston_database_write_failures_total", "Writes that failed in Postgres; they are repeated")
 
 
 @dataclass(slots=True, eq=False)
@@ -47,11 +47,11 @@ class _Running:
     written_at: float
     written: Progress = field(default_factory=Progress)
     finals: Callable[[], Sequence[Utterance]] = tuple
-    """Reads what its spool has of what it has said."""
-    spoke: bool = False
+    """Reads the finals of its spool."""
+    has_news: bool = False
 
     def is_due(self, now: float) -> bool:
-        return self.spoke or now - self.written_at >= STATS_SECONDS
+        return self.has_news or now - self.written_at >= STATS_SECONDS
 
 
 class SessionWriter:
@@ -62,12 +62,12 @@ class SessionWriter:
         self._restoration = restoration or Restoration(rows)
         self._running: dict[UUID, _Running] = {}
         self.failing_since: float | None = None
-        """When Postgres began to refuse what this writes, on the monotonic clock; None while it does not."""
-        # Sessions whose row may be there although its insert seemed to fail. Bounded: a flood of refused sessions
-        # during an outage must not fill the memory, and a row lost here is ended when the process's spool is recovered.
+        """When writes began to fail, on the monotonic clock; None while they succeed."""
+        # Sessions whose row may exist although its insert seemed to fail. Bounded: a flood of refused sessions during
+        # an outage must not fill the memory, and a row that is dropped here is ended when the spool is recovered.
         self._refused: deque[UUID] = deque(maxlen=_MOST_REFUSED)
-        self._said: deque[NumberedUtterance] = deque()
-        self._saying = asyncio.Lock()
+        self._finals: deque[NumberedUtterance] = deque()
+        self._finals_lock = asyncio.Lock()
 
     @property
     def session_ids(self) -> list[UUID]:
@@ -76,13 +76,13 @@ class SessionWriter:
 
     @property
     def known(self) -> list[_Running]:
-        """The sessions that it follows and has written the rows of."""
+        """The sessions that it follows and whose rows it has written."""
         return [each for each in self._running.values() if each.has_row]
 
     def write_again(self, sessions: Iterable[_Running]) -> None:
-        """All figures of these sessions are written at the next tick, whatever was written before."""
+        """Has all figures of these sessions written at the next tick, whatever was written before."""
         for each in sessions:
-            each.written, each.spoke = Progress(), True
+            each.written, each.has_news = Progress(), True
 
     async def begin(
         self,
@@ -93,14 +93,14 @@ class SessionWriter:
     ) -> None:
         """Creates a session's row and follows its figures from here on.
 
-        `finals` reads those that are to be kept, in their order; it may wait for the disk.
+        `finals` reads the finals that are to be stored, in their order; it may wait for the disk.
 
-        A session that stores nothing and continues none begins without its row while Postgres is away; the row follows.
-        It is not counted against its tenant's limit then.
+        While Postgres is unavailable, a session that stores nothing and continues none begins without its row; the row
+        follows. Such a session does not count against the limit of its tenant.
 
         Raises:
-            StorageUnavailable: Postgres is away, and the session stores something, continues another or begins with a
-                token.
+            StorageUnavailable: Postgres is unavailable, and the session stores something, continues another or begins
+                with a token.
             TooManySessions, TokenSpent, StorageQuotaExceeded: the caller may not begin it.
             SessionNotFound, SessionResumed: the session that it continues is gone, or another continues it.
         """
@@ -129,40 +129,40 @@ class SessionWriter:
         self._running[start.id] = _Running(start, progress, has_row, time.monotonic(), finals=finals)
 
     def flush_soon(self, session_id: UUID) -> None:
-        """The figures are written at the next tick: a final was recorded, or somebody waits for them."""
+        """Has the figures written at the next tick: a final was recorded, or a caller waits for them."""
         if (running := self._running.get(session_id)) is not None:
-            running.spoke = True
+            running.has_news = True
 
     def add_final(self, session_id: UUID, index: int, utterance: Utterance) -> None:
-        """A final was recorded that is to be kept: it is written at the next tick. The first has index 0."""
+        """Has a final that is to be stored written at the next tick. The first has index 0."""
         if session_id not in self._running:
             return
-        if len(self._said) >= _MOST_WAITING:
-            # The spool has it: what is due is compared once Postgres is back, or at the session's end.
+        if len(self._finals) >= _MOST_WAITING:
+            # The spool has it: rows are compared once Postgres is available, or at the end of the session.
             self._restoration.doubt()
             return
-        self._said.append(NumberedUtterance(session_id, index, utterance))
+        self._finals.append(NumberedUtterance(session_id, index, utterance))
 
     def refuse(self, session_id: UUID) -> None:
-        """A session cannot begin after all: its row is ended at the next tick."""
+        """Has the row of a session that cannot begin after all ended at the next tick."""
         self._running.pop(session_id, None)
         self._refused.append(session_id)
 
     def discard_session(self, session_id: UUID) -> None:
-        """No more figures of this session; calling it again does nothing."""
+        """Stops following a session; calling it again does nothing."""
         self._running.pop(session_id, None)
 
     async def conclude(self, start: SessionStart, conclusion: Conclusion) -> bool:
-        """Ends a session; says whether it is still there and not deleted.
+        """Ends a session; returns whether it still exists and is not deleted.
 
         Raises:
             RowLost: Postgres has lost its row: insert it and call again.
-            StorageUnavailable: Postgres is away; call again.
+            StorageUnavailable: Postgres is unavailable; call again.
         """
         running = self._running.get(start.id)
         if running is not None and not running.has_row:
             await self._insert([start])
-        await self._write_said()
+        await self._write_finals()
         is_there = await self._rows.conclude(start.id, conclusion)
         self.discard_session(start.id)
         return is_there
@@ -176,8 +176,8 @@ class SessionWriter:
             except LeaseLost:
                 return
             except Exception as error:
-                # Figures that cannot be written must not end the streams they are of. The log gets the first failure of
-                # a row of them.
+                # Figures that cannot be written must not end their streams. Only the first of consecutive failures is
+                # logged.
                 _failures.inc()
                 if isinstance(error, StorageUnavailable):
                     note_outage(error, "write figures of sessions")
@@ -188,15 +188,15 @@ class SessionWriter:
                 self.failing_since = None
 
     async def flush(self) -> None:
-        """Writes what is due now. A row that is found to be lost, or to be older than it was, is reason to look.
+        """Writes what is due now. A row that is lost, or older than it was, makes a comparison of all rows due.
 
         Raises:
-            StorageUnavailable: Postgres is away; what was due stays due.
+            StorageUnavailable: Postgres is unavailable; what was due stays due.
         """
         try:
             await self._flush()
         except Exception:
-            # It may have been written, and the Postgres that answers next may have less than the last one.
+            # It may have been written, and the Postgres that answers next may be a standby that has less.
             self._restoration.doubt()
             raise
 
@@ -207,37 +207,37 @@ class SessionWriter:
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
         before = {running: running.written for running in due}
-        spoken = [running for running in due if running.spoke]
-        for running in spoken:
-            running.spoke = False
+        has_newsn = [running for running in due if running.has_news]
+        for running in has_newsn:
+            running.has_news = False
         try:
-            await self._write_said(changed)
+            await self._write_finals(changed)
         except Exception:
-            for running in spoken:
-                running.spoke = True
+            for running in has_newsn:
+                running.has_news = True
             raise
         for running, progress in due.items():
-            # A look that ended meanwhile may have found another Postgres than the one that has taken this.
+            # A comparison that ended meanwhile may have found another Postgres than the one that has taken this.
             if running.written is before[running]:
                 running.written, running.written_at = progress, now
 
     def _due(self, now: float) -> list[_Running]:
         return [running for running in self._running.values() if running.has_row and running.is_due(now)]
 
-    async def _write_said(self, progress: Mapping[UUID, Progress] = _NO_FIGURES) -> None:
-        # One at a time: who finds nothing to write must know that it is written and not on its way.
-        async with self._saying:
-            while self._said or progress:
-                batch = list(islice(self._said, _UTTERANCES_A_STATEMENT))
+    async def _write_finals(self, progress: Mapping[UUID, Progress] = _NO_FIGURES) -> None:
+        # One at a time: a caller that finds nothing to write relies on it being written, not being in transfer.
+        async with self._finals_lock:
+            while self._finals or progress:
+                batch = list(islice(self._finals, _UTTERANCES_A_STATEMENT))
                 self._compare(progress, batch, await self._rows.write(progress, batch))
                 progress = _NO_FIGURES
                 for _ in batch:
-                    self._said.popleft()
+                    self._finals.popleft()
 
     def _compare(
         self, progress: Mapping[UUID, Progress], batch: Sequence[NumberedUtterance], before: Mapping[UUID, float]
     ) -> None:
-        """Whether the rows were as they had been left: none is gone, and none tells of less than was written."""
+        """Requests a comparison of all rows if one of these is gone, or has less audio than was written."""
         for session_id in {*progress, *(each.session_id for each in batch)}:
             running = self._running.get(session_id)
             if running is None or not running.has_row:
@@ -254,11 +254,11 @@ class SessionWriter:
             running.has_row = True
 
     async def _insert(self, starts: Sequence[SessionStart]) -> None:
-        """Makes the rows of sessions that began while Postgres was away."""
+        """Inserts the rows of sessions that began while Postgres was unavailable."""
         try:
             await self._rows.insert(starts)
         except IntegrityError:
-            # The Postgres that answers now has lost a tenant: it is made again with its session.
+            # The Postgres that answers has lost a tenant: it is restored with its session.
             await self._rows.restore(starts)
 
     async def _end_refused(self) -> None:

@@ -1,4 +1,4 @@
-"""A client that streams the pattern and remembers what it was promised."""
+"""A client that streams the pattern and remembers what the server has acknowledged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PatternClient:
     store_transcript: bool = True
     acks: bool = True
     source: Callable[[int, int, int], bytes] = audio
-    """Tag, first byte and size to bytes; whoever sends something else than the pattern compares it himself."""
+    """Tag, first byte and size to bytes; a test that sends something else than the pattern compares it itself."""
 
     metadata: tuple[tuple[str, str], ...] = ()
     """What the call shows."""
@@ -46,9 +46,9 @@ class PatternClient:
     sent: int = 0
     """Bytes handed to gRPC, which is no promise of anybody's."""
     received: int = 0
-    """Bytes that the server has said it received: by `audio_ack`, `flushed` or a final about them."""
+    """Bytes that the server has acknowledged: by `audio_ack`, `flushed` or a final about them."""
     stored: int = 0
-    """Bytes that the server has said are stored."""
+    """Bytes that the server has reported as stored."""
     processed: int = 0
     finals: list[str] = field(default_factory=list)
     final_times: list[float] = field(default_factory=list)
@@ -65,7 +65,7 @@ class PatternClient:
     _has_ended: bool = False
 
     async def begin(self, **config: Any) -> str:
-        """Opens the stream; raises the status with which it is refused."""
+        """Opens the stream; raises the status if it is refused."""
         self.call = transcription_pb2_grpc.TranscriptionServiceStub(self.channel).Transcribe(metadata=self.metadata)
         wanted = pb.TranscribeConfig(
             store_audio=self.store_audio, store_transcript=self.store_transcript, acks=self.acks, enable_vad=False
@@ -83,7 +83,7 @@ class PatternClient:
         return self.session_id
 
     async def resume(self, previous: PatternClient, **config: Any) -> None:
-        """Opens the stream to continue another, with the audio that the server says is next."""
+        """Opens the stream to continue another, from the point in the audio that the server returns."""
         await self.begin(resume_session_id=previous.session_id, **config)
         assert self.begun is not None
         assert self.begun.resumed_from == previous.session_id
@@ -101,7 +101,7 @@ class PatternClient:
             await asyncio.sleep(_TURN_SECONDS)
 
     async def send(self, size: int) -> bool:
-        """Sends the next bytes; False when the stream is broken or ended."""
+        """Sends the next bytes; returns False if the stream is broken or ended."""
         while size > 0:
             message = self.source(self.tag, self.first_byte + self.sent, min(size, _MOST_BYTES))
             if not await self.write(pb.TranscribeRequest(audio=message)):
@@ -134,19 +134,19 @@ class PatternClient:
         await self.closed(seconds)
 
     async def closed(self, seconds: float = 30) -> None:
-        """Waits for the stream to end, however it does."""
+        """Waits for the stream to end, with whatever status."""
         assert self._reading is not None
         async with asyncio.timeout(seconds):
             await asyncio.shield(self._reading)
 
     async def until_received(self, size: int, seconds: float = 30) -> None:
-        """Waits until the server has said that it has the first `size` bytes."""
+        """Waits until the server has acknowledged the first `size` bytes."""
         async with asyncio.timeout(seconds):
             while self.received < size:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
 
     async def flush(self) -> None:
-        """Everything sent so far becomes received."""
+        """Waits until everything sent so far is received."""
         size = self.sent
         await self.write(FLUSH)
         await self.until_received(size)
@@ -156,7 +156,7 @@ class PatternClient:
         self.call.cancel()
 
     async def close(self) -> None:
-        """Lets go of everything."""
+        """Closes the stream and the channel."""
         if self.call is not None:
             self.call.cancel()
         if self._reading is not None:
@@ -169,7 +169,7 @@ class PatternClient:
 
     @property
     def reason(self) -> str:
-        """What the stream ended with: a status' name, or OK."""
+        """The name of the status with which the stream ended."""
         return "OK" if self.error is None else self.error.code().name
 
     async def _read(self, server: GrpcCall) -> None:

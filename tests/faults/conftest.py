@@ -1,4 +1,4 @@
-"""What the fault tests share: real servers, and a world of each test's own."""
+"""Fixtures of the fault tests: real servers, and a scenario of its own for each test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.faults.scenario import Bucket, Scenario, a_scenario
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Whether everything is to be run, as `make faults` does."""
+    """Whether to run all cases, as `make faults` does."""
     return bool(request.config.getoption("faults") == "all")
 
 
@@ -40,7 +40,7 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def random_moments(request: pytest.FixtureRequest, seed: int) -> None:
-    """Those of a test are its own, whatever else its process has run."""
+    """Makes the random moments of a test independent of the other tests of its process."""
     random.seed(f"{seed} {request.node.nodeid}")
 
 
@@ -85,7 +85,7 @@ async def own_postgres(tmp_path: Path, database_proxy: Proxy) -> AsyncIterator[O
 async def own_scenario(
     own_postgres: OwnPostgres, database_proxy: Proxy, s3: Any, tmp_path: Path
 ) -> AsyncIterator[Scenario]:
-    """A world whose database is the one that is stopped."""
+    """A scenario whose database is the one that is stopped."""
     bucket = Bucket(s3.endpoint_url, s3.access_key_id, s3.secret_access_key, f"faults-{uuid.uuid4().hex[:8]}")
     async with a_scenario(own_postgres.server.url, bucket, tmp_path) as scenario:
         scenario.database_url = scenario.database_url.replace(

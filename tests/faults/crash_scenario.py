@@ -1,4 +1,4 @@
-"""A world in which a process can be killed at every step of its input and output, and the next starts on what is left.
+"""A scenario in which a process is killed at any step of its input and output, and the next starts on what is left.
 
 Postgres and S3 are models that keep what a real one would have kept: a step dies before its effect, or after it and
 before its answer. Files are real. Time is virtual, so that a schedule is the same each time and takes milliseconds.
@@ -30,13 +30,20 @@ from persistence.recording import session_recorder
 from persistence.s3 import assembly, layout
 from persistence.s3.objects import Body
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredPart, StoredSession
-from persistence.spool import session_spool as spool
-from persistence.storing import audio_upload, finisher, restoration, writer
+from persistence.spool import session_spool
+from persistence.storing import (
+    audio_object,
+    audio_upload,
+    finisher,
+    restoration,
+    spool_reconciliation,
+    transcript_writer,
+    writer,
+)
 from persistence.storing import degradations as degradations
 from persistence.storing import part_batcher as part_batcher
 from persistence.storing import remote_recovery as remote_recovery
 from persistence.storing import row_comparison as row_comparison
-from persistence.storing import spool_reconciliation as reconciliation
 
 T = TypeVar("T")
 
@@ -46,11 +53,11 @@ _LONGEST_SECONDS = 100.0
 
 
 class Crash(BaseException):
-    """The process is gone. No handler for errors may take it for one."""
+    """The process is gone. No handler of exceptions may catch this as an error."""
 
 
 class Fate:
-    """Counts a process's steps, and ends it at one of them. Lives after the crash are further steps' `Crash`."""
+    """Counts the steps of a process, and ends it at one of them: every step after that raises `Crash`."""
 
     def __init__(
         self, crash_at: int | None, failing: frozenset[int], outsider: Callable[[int], None] = lambda _: None
@@ -60,11 +67,11 @@ class Fate:
         self.died = asyncio.Event()
         self._crash_at = crash_at
         self._failing = failing
-        # Somebody else, who may do something before any step.
+        # Another party, which may act before any step.
         self._outsider = outsider
 
     def step(self) -> None:
-        """One more step."""
+        """Counts one more step."""
         if self.is_dead:
             raise Crash
         self.steps += 1
@@ -87,12 +94,12 @@ class Fate:
     def _step_or_fail(self) -> None:
         self.step()
         if self.steps in self._failing:
-            raise StorageUnavailable("the model says no")
+            raise StorageUnavailable("the model refuses")
 
 
 @dataclass
 class Bucket:
-    """What S3 keeps."""
+    """What S3 stores."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, tuple[str, dict[int, tuple[str, bytes]]]] = field(default_factory=dict)
@@ -101,7 +108,7 @@ class Bucket:
 
 @dataclass
 class Row:
-    """What Postgres keeps of a session."""
+    """The row of a session, its parts and its finals in Postgres."""
 
     start: SessionStart
     worker_id: str
@@ -112,7 +119,7 @@ class Row:
     has_tails: bool = False
     stored_bytes: int = 0
     audio_seconds: float = 0.0
-    said: dict[int, Utterance] = field(default_factory=dict)
+    finals: dict[int, Utterance] = field(default_factory=dict)
     counted: int = 0
     is_reclaimed: bool = False
 
@@ -229,7 +236,7 @@ class Objects:
 
 
 def _read(body: Body) -> bytes:
-    """What the store gets of it, as ObjectStore sends it."""
+    """The bytes that S3 receives, read as ObjectStore reads them."""
     if isinstance(body, bytes):
         return body
     try:
@@ -254,7 +261,7 @@ class Rows:
         return row
 
     def _own_row(self, session_id: UUID) -> Row:
-        # Nobody deletes here.
+        # No session is deleted in this scenario.
         if (row := self._own(session_id)) is None:
             raise RowLost
         return row
@@ -274,7 +281,7 @@ class Rows:
                 return RowState(session_id, True, False, False, False, 0)
             is_unstored = row.status == "active" or row.stored is None
             is_own = row.worker_id == self.worker_id
-            return RowState(session_id, False, is_own, is_unstored, row.has_tails, len(row.said))
+            return RowState(session_id, False, is_own, is_unstored, row.has_tails, len(row.finals))
 
         return await self._fate.call(lambda: [look(each) for each in session_ids])
 
@@ -292,19 +299,19 @@ class Rows:
 
         await self._fate.call(insert)
 
-    async def write(self, progress: Mapping[UUID, Progress], said: Sequence[Any] = ()) -> dict[UUID, float]:
+    async def write(self, progress: Mapping[UUID, Progress], utterances: Sequence[Any] = ()) -> dict[UUID, float]:
         def update() -> dict[UUID, float]:
-            ids = {*progress, *(each.session_id for each in said)}
+            ids = {*progress, *(each.session_id for each in utterances)}
             own = {each: row for each in ids if (row := self._table.get(each)) and row.worker_id == self.worker_id}
             before = {session_id: row.audio_seconds for session_id, row in own.items()}
             for session_id, each in progress.items():
                 if (row := self._own(session_id)) is not None:
                     row.stored_bytes = max(row.stored_bytes, each.stored_bytes)
                     row.audio_seconds = max(row.audio_seconds, each.audio_seconds)
-            for new in said:
+            for new in utterances:
                 row = self._table.get(new.session_id)
                 if row is not None and row.worker_id == self.worker_id:
-                    row.said.setdefault(new.index, new.utterance)
+                    row.finals.setdefault(new.index, new.utterance)
             return before
 
         return await self._fate.call(update)
@@ -315,7 +322,7 @@ class Rows:
     async def indexed_utterances(self, session_id: UUID) -> dict[int, Utterance]:
         def read() -> dict[int, Utterance]:
             row = self._table.get(session_id)
-            return dict(sorted(row.said.items())) if row is not None else {}
+            return dict(sorted(row.finals.items())) if row is not None else {}
 
         return await self._fate.call(read)
 
@@ -323,7 +330,7 @@ class Rows:
         return await self._fate.call(lambda: self._table[session_id].audio_seconds)
 
     async def has_utterances(self, session_id: UUID, count: int) -> bool:
-        return await self._fate.call(lambda: set(range(count)) <= set(self._table[session_id].said))
+        return await self._fate.call(lambda: set(range(count)) <= set(self._table[session_id].finals))
 
     async def add_parts(self, parts: Sequence[tuple[UUID, StoredPart]]) -> frozenset[UUID]:
         def add() -> frozenset[UUID]:
@@ -368,8 +375,8 @@ class Rows:
             row = self._own_row(session_id)
             row.stored, row.has_tails, row.is_reclaimed = stored, values.get("has_tails", False), False
             row.counted = max(row.counted, values.get("progress", Progress()).utterances)
-            if (said := values.get("utterances")) is not None:
-                row.counted = len(said)
+            if (finals := values.get("utterances")) is not None:
+                row.counted = len(finals)
             row.audio_seconds, row.stored_bytes = values["audio_seconds"], values["stored_bytes"]
             row.upload_id, row.parts = None, {}
             return True
@@ -384,7 +391,7 @@ class Rows:
 
 
 class Ownership:
-    """Ownership of one process: takes what its predecessor had."""
+    """Ownership of one process: takes over the sessions of its predecessor."""
 
     def __init__(self, table: dict[UUID, Row], worker_id: str, fate: Fate) -> None:
         self._table = table
@@ -425,7 +432,7 @@ class Ownership:
 
 
 def stored_session_of(row: Row) -> StoredSession:
-    """What ownership makes of a row."""
+    """The `StoredSession` of a row."""
     start, stored = row.start, row.stored or StoredObjects()
     values: dict[str, Any] = {name: getattr(start, name) for name in StoredSession.__slots__ if hasattr(start, name)}
     return StoredSession(
@@ -448,7 +455,7 @@ def stored_session_of(row: Row) -> StoredSession:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time passes only when nobody has anything to do."""
+    """Time advances only when no task is ready."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -460,9 +467,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _run_once(self) -> None:
         if not self._ready:  # type: ignore[attr-defined]
-            assert self._scheduled, "everybody waits for somebody else"  # type: ignore[attr-defined]
+            assert self._scheduled, "deadlock: no task is ready or scheduled"  # type: ignore[attr-defined]
             self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-            assert self._now < _LONGEST_SECONDS, "what is tried again and again never succeeds"
+            assert self._now < _LONGEST_SECONDS, "a repeated attempt never succeeds"
         super()._run_once()  # type: ignore[misc]
 
 
@@ -493,13 +500,13 @@ class _MortalOs:
         self._fate.step()
 
 
-def _unsaid(*_: Any, **__: Any) -> None:
+def _no_log(*_: Any, **__: Any) -> None:
     """In place of a logger's method. A function: thousands of mocks would take a third of the time."""
 
 
 @contextmanager
 def mortal(fate: Fate) -> Iterator[None]:
-    """Persistence's code under this fate, in small parts and virtual time."""
+    """Runs the code of persistence under this fate, with small parts and in virtual time."""
 
     async def in_this_thread(function: Callable[..., T], *arguments: Any) -> T:
         fate.step()
@@ -521,7 +528,7 @@ def mortal(fate: Fate) -> Iterator[None]:
     patches = [
         *[mock.patch.object(module, "PART_BYTES", PART_BYTES) for module in (layout, assembly)],
         mock.patch.object(asyncio, "to_thread", in_this_thread),
-        mock.patch.object(spool, "os", _MortalOs(fate)),
+        mock.patch.object(session_spool, "os", _MortalOs(fate)),
         mock.patch.object(backoff, "FIRST_SECONDS", 0.05),
         mock.patch.object(finisher, "_FIRST_PAUSE_SECONDS", 0.05),
         mock.patch.object(part_batcher, "COLLECT_SECONDS", 0.02),
@@ -530,12 +537,12 @@ def mortal(fate: Fate) -> Iterator[None]:
             mock.patch.object(module, "time", clock)
             for module in (audio_upload, row_comparison, session_recorder, restoration, degradations, writer)
         ],
-        *[mock.patch.object(each.log, "error", _unsaid) for each in (audio_upload, finisher, reconciliation)],
-        *[mock.patch.object(each.log, "warning", _unsaid) for each in (audio_upload, finisher)],
-        mock.patch.object(reconciliation.log, "info", _unsaid),
-        mock.patch.object(remote_recovery, "note_restored", _unsaid),
-        *[mock.patch.object(restoration.log, name, _unsaid) for name in ("error", "warning")],
-        *[mock.patch.object(row_comparison.log, name, _unsaid) for name in ("error", "info")],
+        *[mock.patch.object(each.log, "error", _no_log) for each in (audio_upload, finisher, spool_reconciliation)],
+        *[mock.patch.object(each.log, "warning", _no_log) for each in (audio_upload, finisher)],
+        mock.patch.object(spool_reconciliation.log, "info", _no_log),
+        *[mock.patch.object(each, "note_restored", _no_log) for each in (audio_object, transcript_writer)],
+        *[mock.patch.object(restoration.log, name, _no_log) for name in ("error", "warning")],
+        *[mock.patch.object(row_comparison.log, name, _no_log) for name in ("error", "info")],
     ]
     for patch in patches:
         patch.start()

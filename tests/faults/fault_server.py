@@ -1,9 +1,9 @@
 """The server process with a recogniser that costs nothing: `python -m tests.faults.fault_server`.
 
 `server.app` runs as it is: gRPC, interceptors, sessions, segmenter, storage, signals. Only the two models are replaced,
-before it is imported, by a detector that hears speech by the clock and a recogniser that reads the pattern and says
-which bytes it was given. So a hundred streams fit on two cores, and every final says what audio it is about. What the
-real models do with real speech is tested elsewhere.
+before it is imported: a detector finds speech by the clock, and a recogniser reads the pattern and reports which bytes
+it received. So a hundred streams fit on two cores, and every final states which audio it covers. Other tests cover the
+real models with real speech.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ CYCLE_BYTES = (_SPEECH_WINDOWS + _PAUSE_WINDOWS) * WINDOW_SAMPLES * 2
 
 
 class ScriptedEngine(Recognizer):
-    """Says which bytes of which session it was given."""
+    """Reports which bytes of which session it received."""
 
     models = frozenset({"fast", "accurate"})
 

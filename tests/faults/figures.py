@@ -1,4 +1,4 @@
-"""What the fault tests have counted, printed when they are over."""
+"""The figures that the fault tests count, printed at the end of a run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Figures:
         self.sums[name] += count
 
     def note(self, line: str) -> None:
-        """A measurement that is no sum."""
+        """Adds a measurement that is not a sum."""
         self.lines.append(line)
 
     def handed_over(self) -> tuple[dict[str, int], list[str]]:
-        """All of it, in what can be sent from process to process."""
+        """All figures, as values that can be sent to another process."""
         return dict(self.sums), self.lines
 
     def take_over(self, sums: dict[str, int], lines: list[str]) -> None:
-        """Adds what another process has counted. What all of them note, as the seed, is there once."""
+        """Adds the figures of another process. A value that all processes note, such as the seed, is kept once."""
         self.sums.update(sums)
         self.lines += [line for line in lines if line not in self.lines]
 
     def summary(self) -> list[str]:
-        """What there is to print."""
+        """The lines to print."""
         return [f"{name}: {count:,}" for name, count in self.sums.items()] + self.lines
 
 

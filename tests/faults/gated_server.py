@@ -1,4 +1,4 @@
-"""`fault_server` with a recogniser that is stuck until the file named by `DALSTON_FAULT_GATE` is there."""
+"""`fault_server` with a recogniser that hangs until the file named by `DALSTON_FAULT_GATE` exists."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""HTTP/2 as no client library would write it: frames made by hand, over a plain socket."""
+"""HTTP/2 that no client library sends: frames made by hand, over a plain socket."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RawHttp2:
     def open_streams(self, path: str, count: int, *, size: int, times: int, content_type: str = "") -> bool:
         """Opens streams with one header of `size` bytes, sent once and then named `times` times in each.
 
-        None of them sends a body or ends. Gives whether the other end still takes what is sent.
+        None of them sends a body or ends. Returns whether the other end still accepts what is sent.
         """
         first = self._next == 1
         frames = []
@@ -63,7 +63,7 @@ class RawHttp2:
         return True
 
     def drain(self) -> bytes:
-        """What the other end has sent so far."""
+        """The bytes that the other end has sent so far."""
         received = b""
         self._socket.settimeout(0.2)
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A proxy that understands HTTP/1.1, for faults that a server of S3 commits in words.
+"""A proxy that parses HTTP/1.1, for faults in the answers of an S3 server.
 
 async with HttpProxy("127.0.0.1", 8333) as proxy:
     proxy.rule = every_third(fail)    # 500 to every third request
@@ -28,7 +28,7 @@ _ERROR_BODY = (
 
 
 class Fate(Enum):
-    """What becomes of a request."""
+    """How the proxy treats a request."""
 
     PASS = auto()
     FAIL = auto()
@@ -47,7 +47,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a rule may decide by."""
+    """What a rule may depend on."""
 
     number: int
     """From 1, over all connections."""
@@ -65,17 +65,17 @@ Rule = Callable[[Request], Fate]
 
 
 def always(fate: Fate) -> Rule:
-    """The same for every request."""
+    """Applies one action to every request."""
     return lambda _: fate
 
 
 def every_third(fate: Fate) -> Rule:
-    """For requests 3, 6, 9..."""
+    """Applies an action to requests 3, 6, 9..."""
     return lambda request: fate if request.number % 3 == 0 else Fate.PASS
 
 
 def on(operation: str, fate: Fate) -> Rule:
-    """For one kind of request."""
+    """Applies an action to one kind of request."""
     return lambda request: fate if request.operation == operation else Fate.PASS
 
 
@@ -110,7 +110,7 @@ class HttpProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def restore(self) -> None:
-        """Lets everything pass; requests that hang are reset."""
+        """Passes everything; requests that hang are reset."""
         self.rule = None
         self._released.set()
         self._released = asyncio.Event()
@@ -139,7 +139,7 @@ class HttpProxy:
         far_reader: asyncio.StreamReader,
         upstream: asyncio.StreamWriter,
     ) -> bool:
-        """One request and its answer; False when the client has ended the connection."""
+        """Handles one request and its answer; returns False if the client has ended the connection."""
         head = await _head_or_none(reader)
         if head is None:
             return False
@@ -211,7 +211,7 @@ def _header(head: bytes, name: bytes) -> bytes | None:
 
 
 async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    """The body as it stood on the wire."""
+    """The body as it was on the wire."""
     if (_header(head, b"transfer-encoding") or b"").lower() == b"chunked":
         return await _chunks(reader)
     return await reader.readexactly(int(_header(head, b"content-length") or 0))

@@ -1,4 +1,4 @@
-"""Live streams for a server to be broken under."""
+"""Live streams for the server that a test breaks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def streams(
 
 
 async def until_killed(server: ServerProcess, clients: list[PatternClient], seconds: float) -> list[Expected]:
-    """Streams until `kill -9` comes; what had been promised by then."""
+    """Streams until `kill -9`; returns what had been acknowledged by then."""
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.stream(seconds + 5))
@@ -53,11 +53,11 @@ async def until_killed(server: ServerProcess, clients: list[PatternClient], seco
 
 
 async def stream_all(clients: list[PatternClient], seconds: float) -> None:
-    """All at once, for so long."""
+    """Streams all sessions at once, for so many seconds."""
     await asyncio.gather(*(client.stream(seconds) for client in clients))
 
 
 async def finish_all(clients: list[PatternClient], seconds: float = 60) -> list[Expected]:
-    """Ends all sessions well; what was promised."""
+    """Ends all sessions; returns what was acknowledged."""
     await asyncio.gather(*(client.finish(seconds) for client in clients))
     return [Expected.of(client) for client in clients]

@@ -12,7 +12,7 @@ from tests.faults.proxy import Proxy
 
 
 class OwnPostgres:
-    """A server to be stopped and started again, always behind the same port of a proxy."""
+    """A Postgres server that can be stopped and started, always behind the same port of a proxy."""
 
     def __init__(self, folder: Path, proxy: Proxy) -> None:
         self._folder = folder
@@ -25,7 +25,7 @@ class OwnPostgres:
         return self.server
 
     async def stop(self, number: signal.Signals) -> None:
-        """SIGINT: fast. SIGQUIT: immediate, as after a crash."""
+        """Stops it: with SIGINT fast, with SIGQUIT immediately, as after a crash."""
         self.server.process.popen.send_signal(number)
         async with asyncio.timeout(30):
             while self.server.process.exit_code() is None:  # noqa: ASYNC110

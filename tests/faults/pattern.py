@@ -1,4 +1,4 @@
-"""Audio in which every frame says whose it is and where it belongs.
+"""Audio in which every sample frame states its session and its position.
 
 Mono 16-bit PCM. Two samples make a mark of 4 bytes: the low 26 bits count marks from the session's first byte (37 hours
 at 16 kHz), the high 6 bits are the session's tag. A byte that is missing, doubled, moved or of another session's is
@@ -66,7 +66,7 @@ def _describe(tag: int, mark: int, position: int, data: bytes) -> str:
     if theirs == tag % TAGS:
         found = index * MARK_BYTES
         kind = "bytes are missing" if found > position else "bytes come again"
-        return f"byte {found} stands here: {abs(found - position)} {kind}"
+        return f"byte {found} is here: {abs(found - position)} {kind}"
     if position % MARK_BYTES == 0:
         for shift in (1, 2, 3):
             place = data.find(audio(tag, position + MARK_BYTES, MARK_BYTES), shift)

@@ -24,7 +24,7 @@ _CHUNK_BYTES = 65_536
 
 
 class Direction:
-    """One way through the proxy."""
+    """One direction of a connection through the proxy."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class Direction:
         self.restore()
 
     def restore(self) -> None:
-        """Lets bytes through, at once and whole."""
+        """Passes bytes at once and complete."""
         self.swallowing = False
         self.losing = False
         self.delay_seconds = 0.0
@@ -90,7 +90,7 @@ class Proxy:
         return len(self._tasks)
 
     def cut(self) -> None:
-        """Resets every connection; new ones are welcome."""
+        """Resets every connection; new ones are accepted."""
         for writer in list(self._writers):
             _reset(writer)
 
@@ -100,22 +100,22 @@ class Proxy:
         self.cut()
 
     def stall(self, *directions: Direction) -> None:
-        """Lets nothing pass, as a machine does that hangs: the other side is not told."""
+        """Passes nothing, like a machine that hangs: the other side is not notified."""
         for direction in directions or (self.to_server, self.to_client):
             direction.stall()
 
     def swallow(self, *directions: Direction) -> None:
-        """Takes bytes and throws them away. A connection that has lost any can only be cut."""
+        """Discards bytes. A connection that has lost any can only be cut."""
         for direction in directions or (self.to_server, self.to_client):
             direction.swallowing = True
 
     def delay(self, seconds: float, *directions: Direction) -> None:
-        """Hands every chunk on this much later."""
+        """Passes every chunk on with this delay."""
         for direction in directions or (self.to_server, self.to_client):
             direction.delay_seconds = seconds
 
     def lose_answers(self) -> None:
-        """Resets a connection on the first byte that the server says on it from now on."""
+        """Resets a connection on the first byte that the server sends on it from now on."""
         self.to_client.losing = True
 
     def cut_on(self, what: bytes, *, before: bool = False) -> None:
@@ -127,7 +127,7 @@ class Proxy:
         self.to_server.cut_before = before
 
     def restore(self) -> None:
-        """Ends every fault; what was held back goes on its way."""
+        """Ends every fault; what was held back is passed on."""
         self._refusing = False
         self.to_server.restore()
         self.to_client.restore()
@@ -168,7 +168,7 @@ class Proxy:
             group.create_task(_failing_alone(self._pump(far_reader, writer, self.to_client), writer, upstream))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction) -> None:
-        """Moves one direction's bytes."""
+        """Passes the bytes of one direction."""
         while data := await reader.read(_CHUNK_BYTES):
             if direction.swallowing:
                 continue

@@ -1,4 +1,4 @@
-"""A database, a bucket and a spool of a test's own, looked at from outside the product."""
+"""A database, a bucket and a spool for one test, read from outside the product."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEASE_SECONDS = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where S3 is, and as whom."""
+    """The endpoint and the credentials of S3."""
 
     endpoint_url: str
     access_key_id: str
@@ -47,7 +47,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a client was promised."""
+    """What a client received as acknowledged."""
 
     session_id: str
     tag: int
@@ -77,7 +77,7 @@ class Expected:
 
 @dataclass
 class Scenario:
-    """Everything there is to compare with."""
+    """The stores of one test, to compare with what clients received."""
 
     database_url: str
     bucket: Bucket
@@ -86,7 +86,7 @@ class Scenario:
     spool_count: int = field(default=0)
 
     def new_spool(self) -> Path:
-        """A machine's disk."""
+        """The spool directory of one machine."""
         self.spool_count += 1
         return self.folder / f"spool-{self.spool_count}"
 
@@ -120,7 +120,7 @@ class Scenario:
         return {f"DALSTON_{name.upper()}": str(value) for name, value in (values | settings).items()}
 
     def program_environment(self, spool: Path) -> dict[str, str]:
-        """For a program that is not a server."""
+        """The environment of a program that is not a server."""
         return {**os.environ, **self.environment(spool)}
 
     @asynccontextmanager
@@ -139,7 +139,7 @@ class Scenario:
         return dict(row) if row else {}
 
     async def waiting(self) -> list[str]:
-        """The sessions that are not at their end yet, and what each waits for."""
+        """The sessions that are not stored to their end yet, and what each waits for."""
         async with self.postgres() as connection:
             rows = await connection.fetch("SELECT * FROM realtime_sessions ORDER BY id")
         return [f"{row['id']}: {reason}" for row in rows if (reason := _waits_for(row))]
@@ -228,7 +228,7 @@ class Scenario:
         assert not any(left.values()), {name: things[:5] for name, things in left.items() if things}
 
     async def until_nothing_is_left(self, *spools: Path, seconds: float = 30) -> None:
-        """The same, when whoever cleans up has had its time."""
+        """The same, after the time that cleaning up may take."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
@@ -271,14 +271,14 @@ def _audio_problems(wav: bytes | None, each: Expected, lost_seconds: float, row:
     if missing > lost_seconds * each.speed * BYTES_PER_SECOND:
         problems.append(f"{missing} of {each.received} acknowledged bytes are lost ({len(data)} stored)")
     if len(data) < each.stored:
-        problems.append(f"{each.stored} bytes were said to be stored, {len(data)} are")
+        problems.append(f"{each.stored} bytes were reported as stored, {len(data)} are")
     if found := disagreement(each.tag, data):
         FIGURES.add("RECORDINGS DAMAGED")
         problems.append(f"audio differs {found}")
     if len(data) > each.sent:
         problems.append(f"{len(data)} bytes are stored and only {each.sent} were sent")
     if abs(row["audio_duration_seconds"] - len(data) / BYTES_PER_SECOND) > max(lost_seconds * each.speed, 0.001):
-        problems.append(f"the row says {row['audio_duration_seconds']} s, the file {len(data) / BYTES_PER_SECOND} s")
+        problems.append(f"the row states {row['audio_duration_seconds']} s, the file {len(data) / BYTES_PER_SECOND} s")
     return problems
 
 
@@ -289,7 +289,7 @@ def read_wav(wav: bytes) -> bytes:
         ValueError, wave.Error, EOFError: it is no such file, or its lengths do not agree.
     """
     if int.from_bytes(wav[4:8], "little") != len(wav) - 8:
-        raise ValueError(f"the header says {int.from_bytes(wav[4:8], 'little') + 8} bytes, the file has {len(wav)}")
+        raise ValueError(f"the header states {int.from_bytes(wav[4:8], 'little') + 8} bytes, the file has {len(wav)}")
     with wave.open(io.BytesIO(wav)) as file:
         if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, 16_000):
             raise ValueError("another format")
@@ -302,22 +302,23 @@ def read_wav(wav: bytes) -> bytes:
 def _transcript_problems(body: bytes | None, each: Expected, lost_seconds: float) -> list[str]:
     if body is None:
         return ["there is no transcript"]
-    said = [utterance["text"] for utterance in json.loads(body)["utterances"]]
+    stored = [utterance["text"] for utterance in json.loads(body)["utterances"]]
     FIGURES.add("finals compared", len(each.finals))
     problems = []
-    if len(set(said)) != len(said):
+    if len(set(stored)) != len(stored):
         problems.append("a final is in the transcript twice")
-    heard = list(each.finals)
+    received = list(each.finals)
     # What was sent is a beginning of what is stored: finals come in order, and the last may not have arrived.
-    if said[: len(heard)] != heard and not (lost_seconds and heard[: len(said)] == said):
-        FIGURES.add("FINALS LOST", len(set(heard) - set(said)))
-        problems.append(f"{len(set(heard) - set(said))} finals of {len(heard)} are lost, {len(said)} are stored")
+    if stored[: len(received)] != received and not (lost_seconds and received[: len(stored)] == stored):
+        lost = len(set(received) - set(stored))
+        FIGURES.add("FINALS LOST", lost)
+        problems.append(f"{lost} finals of {len(received)} are lost, {len(stored)} are stored")
     return problems
 
 
 @asynccontextmanager
 async def a_scenario(template_url: str, bucket: Bucket, folder: Path) -> AsyncIterator[Scenario]:
-    """A database made after the template, a bucket, and S3 to look at it with."""
+    """A scenario with a database from the template, a bucket, and a client of S3."""
     name = "w_" + bucket.name.replace("-", "_")
     connection = await asyncpg.connect(template_url.rpartition("/")[0] + "/postgres")
     try:

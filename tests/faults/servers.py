@@ -1,4 +1,4 @@
-"""Server processes to be killed, stopped and paused."""
+"""Server processes that tests kill, stop and pause."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ServerProcess:
     started: float
     """On the loop's clock."""
     ready_seconds: float
-    """From its start until it said that it serves."""
+    """From its start until it reported that it serves."""
 
     @property
     def address(self) -> str:
@@ -44,7 +44,7 @@ class ServerProcess:
         return self.process.popen.pid
 
     def channel(self, port: int | None = None) -> grpc.aio.Channel:
-        """A connection of its own, straight or through a proxy's port."""
+        """Opens a connection, directly or through the port of a proxy."""
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         return grpc.aio.insecure_channel(f"127.0.0.1:{port or self.port}", options=options)
 
@@ -52,15 +52,15 @@ class ServerProcess:
         self.process.popen.send_signal(number)
 
     async def kill(self) -> None:
-        """kill -9."""
+        """Kills it with `kill -9`."""
         self.send(signal.SIGKILL)
         await self.exit(10)
 
     async def exit(self, seconds: float) -> int:
-        """Waits for the process to end by itself; gives its exit code.
+        """Waits for the process to end by itself; returns its exit code.
 
         Raises:
-            TimeoutError: it goes on.
+            TimeoutError: it is still running.
         """
         async with asyncio.timeout(seconds):
             while (code := self.process.exit_code()) is None:  # noqa: ASYNC110 - Popen has no event
@@ -68,7 +68,7 @@ class ServerProcess:
         return code
 
     def log_text(self) -> str:
-        """Everything that it logged."""
+        """The text of its log."""
         with self.process.log.open("rb") as file:
             file.seek(self.process.log_start)
             return file.read().decode(errors="replace")

@@ -30,17 +30,17 @@ class Pair:
 
     @property
     def port(self) -> int:
-        """Where clients find whichever serves."""
+        """The port at which clients find the primary."""
         return self._clients.port
 
     def start(self) -> PostgresServer:
-        """The primary alone."""
+        """Starts the primary alone."""
         self.primary = self._stack.enter_context(postgres(self._folder / "primary", durable=True))
         self._clients.target = self._link.target = ("127.0.0.1", self.primary.port)
         return self.primary
 
     async def add_standby(self, *, synchronous: bool) -> None:
-        """A standby that has all there is, and follows from here on."""
+        """Starts a standby that has all data and follows from here on."""
         self._home = self._folder / "standby"
         self._home.mkdir()
         write_private(self._home / "password", self.primary.password)
@@ -58,7 +58,7 @@ class Pair:
             await self._until("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'")
 
     def stall(self) -> None:
-        """The standby hears nothing more."""
+        """Cuts the standby off."""
         self._link.stall()
 
     async def fail_over(self) -> None:

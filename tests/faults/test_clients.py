@@ -1,4 +1,4 @@
-"""P1: a client vanishes in every way there is; what was received of it is kept."""
+"""P1: clients disconnect in every possible way; what was received of them is kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WHOLE_UTTERANCES = 5
 
 
 async def spoken(server: ServerProcess, port: int, tag: int) -> PatternClient:
-    """A stream in the middle of an utterance; all that was sent has been received."""
+    """Opens a stream and sends until the middle of an utterance; all of it has been received."""
     client = PatternClient(server.channel(port), tag=tag)
     await client.begin()
     await client.send(_WHOLE_UTTERANCES * CYCLE_BYTES)
@@ -72,7 +72,7 @@ async def _vanish(
 
 
 async def _last_words(scenario: Scenario, client: PatternClient) -> None:
-    """The utterance in progress, half a second after the flush, was transcribed, whether anybody was there to hear."""
+    """The utterance in progress, half a second after the flush, was transcribed, although no client was connected."""
     row = await scenario.row(client.session_id)
     assert row["status"] == "interrupted"
     assert row["utterance_count"] > _WHOLE_UTTERANCES, "speech in progress was not transcribed"

@@ -1,4 +1,4 @@
-"""A recorder killed at any step of its input and output, again and again, and what the last start makes of it."""
+"""Kills a recorder at any step of its input and output, repeatedly, and checks what the last start stores."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the client does, and where processes die or are refused."""
+    """What the client does, and at which steps processes die or calls fail."""
 
     encoding: str
     messages: list[Message]
@@ -76,11 +76,11 @@ class Schedule:
     recovered: frozenset[int] = frozenset()
     """After which crashes another server ends the session from S3, before the next start on the spool."""
     aborts: frozenset[int] = frozenset()
-    """Steps before which somebody else aborts the upload."""
+    """Steps before which another party aborts the upload."""
     failovers: frozenset[int] = frozenset()
-    """Steps before which Postgres goes back to what it had some steps before."""
+    """Steps before which Postgres returns to an earlier state."""
     lag: int = 0
-    """How many."""
+    """How many steps Postgres goes back."""
 
 
 messages = st.builds(
@@ -101,7 +101,7 @@ schedules = st.builds(
 
 @dataclass
 class Harness:
-    """What outlives processes, and what the client was told."""
+    """What outlives processes, and what the client received."""
 
     spool_dir: Path
     schedule: Schedule
@@ -110,12 +110,12 @@ class Harness:
     sent: bytearray = field(default_factory=bytearray)
     """All that may have been recorded."""
     acknowledged: int = 0
-    said: list[Utterance] = field(default_factory=list)
+    finals: list[Utterance] = field(default_factory=list)
     has_begun: bool = False
     was_completed: bool = False
     """A tenant may have seen it."""
     crashes: int = 0
-    salvages: int = 0
+    recoveries: int = 0
     steps: int = 0
     last_steps: int = 0
     """Of the last process."""
@@ -124,7 +124,7 @@ class Harness:
     past: list[dict[Any, Row]] = field(default_factory=list)
     """What Postgres had before each step of the process."""
     doubted: list[Callable[[], None]] = field(default_factory=list)
-    """The process that lives is told of a failover, as its lease tells it."""
+    """Notifies the living process of a failover, as its lease does."""
 
     def __post_init__(self) -> None:
         kind = ("en", "fast", self.schedule.encoding, 16000, 1, True, True)
@@ -147,7 +147,7 @@ class Harness:
                 life.check_promises()
         finally:
             fate.is_dead = True
-            life.soft_delete()
+            life.release()
             loop.close()
             asyncio.set_event_loop(None)
         row = self.table.get(self.start.id)
@@ -156,7 +156,7 @@ class Harness:
         self.last_steps = fate.steps
 
     def remote_recovery(self, crash_at: int | None = None) -> int:
-        """Another server takes the session for lost and ends it without the spool, if it lives; tells its steps."""
+        """Another server considers the owner dead and ends the session without its spool; returns its steps."""
         row = self.table.get(self.start.id)
         if row is None or not row.is_unfinished:
             return 0
@@ -167,19 +167,19 @@ class Harness:
         try:
             with mortal(fate), suppress(Crash):
                 loop.run_until_complete(RemoteRecovery(objects, rows).end(stored_session_of(row)))
-            self.salvages += 1
+            self.recoveries += 1
         finally:
             loop.close()
         return fate.steps
 
     def outsider(self, step: int) -> None:
-        """What others do before a step."""
+        """Does what others do before a step."""
         self.abort_uploads(step)
         if self.schedule.failovers:
             self.fail_over(step)
 
     def fail_over(self, step: int) -> None:
-        """A standby is promoted that had not had the last transactions yet."""
+        """Promotes a standby that lacks the last transactions."""
         if step > max(self.schedule.failovers):
             return
         self.past.append(copy.deepcopy(self.table))
@@ -190,14 +190,14 @@ class Harness:
                 doubted()
 
     def abort_uploads(self, step: int) -> None:
-        """What an operator or a lifecycle rule does."""
+        """Aborts uploads, as an operator or a lifecycle rule does."""
         if step in self.schedule.aborts:
-            # Also those that are in the spool yet: it lets go of them before anybody hears of this.
+            # Also parts that are still in the spool: they are deleted there before the abort is noticed.
             self.lost.update(number for _, parts in self.bucket.uploads.values() for number in parts.keys() - {1})
             self.bucket.uploads.clear()
 
     def expected(self, found: bytes) -> bytes:
-        """What was sent; where it is lost, silence may stand in its place."""
+        """What was sent; silence may replace what is lost."""
         expected = self.sent[: len(found)]
         for number in self.lost:
             begin = (number - 1) * PART_BYTES - self.wav.header_bytes
@@ -218,11 +218,11 @@ class Harness:
         if row.upload_id in self.bucket.uploads:
             held = self.bucket.uploads[row.upload_id][1]
             ranges += [audio_range(self.wav, number, 1 << 40) for number in row.parts if number in held]
-        reach = 0
+        end_of_audio = 0
         for begin, end in sorted(ranges):
-            if begin <= reach:
-                reach = max(reach, end)
-        return reach
+            if begin <= end_of_audio:
+                end_of_audio = max(end_of_audio, end)
+        return end_of_audio
 
 
 class Life:
@@ -241,7 +241,7 @@ class Life:
         objects: Any = Objects(harness.bucket, self.fate)
         ownership: Any = Ownership(harness.table, self.worker_id, self.fate)
         shipper = Shipper(objects, rows, flush_seconds=0.1)
-        restoration = Restoration(rows, shipper.parts_again)
+        restoration = Restoration(rows, shipper.rewrite_parts)
         harness.doubted = [restoration.doubt]
         writer = SessionWriter(rows, restoration)
         row_comparison = RowComparison(writer, restoration)
@@ -285,22 +285,22 @@ class Life:
             await recorder.append_audio(audio)
             harness.acknowledged += len(audio)
             if message.speaks:
-                at = float(len(harness.said))
-                utterance = Utterance(at, at + 1.0, f"number {len(harness.said)}", 0.5, "en")
+                at = float(len(harness.finals))
+                utterance = Utterance(at, at + 1.0, f"number {len(harness.finals)}", 0.5, "en")
                 await pipeline.append_utterance(recorder, utterance)
-                harness.said.append(utterance)
+                harness.finals.append(utterance)
             await asyncio.sleep(message.pause)
         finishing = pipeline.finish(recorder, EndReason("completed"))
         while not finishing.stored.audio_uri and not self.fate.is_dead:  # noqa: ASYNC110 - it is done in the background
             await asyncio.sleep(0.1)
 
     def check_promises(self) -> None:
-        """What was called stored survives the loss of the machine."""
+        """Audio that was reported as stored survives the loss of the machine."""
         if self.recorder is not None and not (self.harness.schedule.aborts or self.harness.schedule.failovers):
             assert self.harness.in_s3() >= self.recorder.stored_bytes
 
-    def soft_delete(self) -> None:
-        """The kernel closes what a dead process had open."""
+    def release(self) -> None:
+        """Closes what a dead process had open, as the kernel does."""
         for home in self.homes:
             home.release(delete=False)
         if self.recorder is not None and self.recorder.spool is not None:
@@ -321,7 +321,7 @@ async def _live_or_die(life: Life, fate: Fate) -> None:
 
 
 def check_the_end(harness: Harness) -> None:
-    """Nothing acknowledged is missing, and nothing is left over."""
+    """Checks that no acknowledged audio is missing, and that no object is left over."""
     row = harness.table.get(harness.start.id)
     assert row is None or row.status != "active"
     left = [path for path in harness.spool_dir.glob("*/*") if path.name != "lock"]
@@ -340,12 +340,13 @@ def check_the_end(harness: Harness) -> None:
     audio_found = wav[len(header) : len(header) + size]
     assert wav == header + harness.expected(audio_found) + harness.wav.padding(size)
     assert row.audio_seconds == harness.wav.seconds(size)
-    assert sorted(row.said) == list(range(len(row.said))), "utterances are numbered from 0, without a gap"
+    assert sorted(row.finals) == list(range(len(row.finals))), "utterances are numbered from 0, without a gap"
     texts = [each["text"] for each in json.loads(harness.bucket.objects[transcript])["utterances"]]
-    assert texts[: len(harness.said)] == [each.text for each in harness.said]
-    assert [row.said[index].text for index in sorted(row.said)][: len(harness.said)] == texts[: len(harness.said)]
+    assert texts[: len(harness.finals)] == [each.text for each in harness.finals]
+    in_rows = [row.finals[index].text for index in sorted(row.finals)]
+    assert in_rows[: len(harness.finals)] == texts[: len(harness.finals)]
     if harness.was_completed:
-        assert row.status == "completed", "an ending that was told stays"
+        assert row.status == "completed", "an end reason that a tenant may have read stays"
 
 
 def run_schedule(schedule: Schedule, spool_dir: Path) -> Harness:
@@ -357,7 +358,7 @@ def run_schedule(schedule: Schedule, spool_dir: Path) -> Harness:
     check_the_end(harness)
     FIGURES.add("crash schedules run")
     FIGURES.add("crashes survived", harness.crashes)
-    FIGURES.add("sessions ended by another server before their spool came back", harness.salvages)
+    FIGURES.add("sessions ended by another server before their spool came back", harness.recoveries)
     FIGURES.add("steps of input and output in them", harness.steps)
     FIGURES.add("bytes acknowledged before a crash and compared", harness.acknowledged)
     return harness
@@ -394,30 +395,30 @@ SCRIPT = [
 
 
 @pytest.mark.parametrize("crash_after", [None, 10, 25, 40])
-def test_an_upload_aborted_at_any_step_costs_no_more_than_what_it_had(tmp_path: Path, crash_after: int | None) -> None:
+def test_an_upload_aborted_at_any_step_costs_only_its_own_parts(tmp_path: Path, crash_after: int | None) -> None:
     undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
     lost = 0
     for step in range(1, undisturbed.steps + 1):
         crashes = [] if crash_after is None else [step + crash_after]
         schedule = Schedule("pcm_s16le", SCRIPT, crashes, frozenset(), aborts=frozenset([step]))
         lost += len(run_schedule(schedule, tmp_path / str(step)).lost)
-    assert lost > 0, "the world is able to lose something"
+    assert lost > 0, "the scenario is able to lose something"
 
 
-def test_what_an_aborted_upload_had_stays_in_the_spool_until_another_has_it(tmp_path: Path) -> None:
-    """Also when the session ends while it is put again, and nobody waits for that audio to be recognised any more."""
+def test_parts_of_an_aborted_upload_stay_spooled_until_uploaded_again(tmp_path: Path) -> None:
+    """Also when the session ends during the second upload, and that audio needs no recognition any more."""
     harness = Harness(tmp_path, Schedule("pcm_s16le", [], [], frozenset()))
     loop, fate = VirtualLoop(), Fate(None, frozenset())
     asyncio.set_event_loop(loop)
     try:
         with mortal(fate):
-            loop.run_until_complete(_end_while_it_is_put_again(harness, fate))
+            loop.run_until_complete(_end_during_the_second_upload(harness, fate))
     finally:
         loop.close()
         asyncio.set_event_loop(None)
 
 
-async def _end_while_it_is_put_again(harness: Harness, fate: Fate) -> None:
+async def _end_during_the_second_upload(harness: Harness, fate: Fate) -> None:
     rows: Any = Rows(harness.table, "life-0", fate)
     objects: Any = Objects(harness.bucket, fate)
     await rows.insert([harness.start])
@@ -435,14 +436,14 @@ async def _end_while_it_is_put_again(harness: Harness, fate: Fate) -> None:
     harness.bucket.uploads.clear()
     put, end_reason = objects.upload_part, asyncio.Event()
 
-    async def put_and_end(key: str, upload_id: str, number: int, part: Any) -> str:
+    async def upload_and_end(key: str, upload_id: str, number: int, part: Any) -> str:
         if number == 2:
             upload.end()
             spool.keep_from(None)
             end_reason.set()
         return str(await put(key, upload_id, number, part))
 
-    objects.upload_part = put_and_end
+    objects.upload_part = upload_and_end
     spool.append_audio(audio[3 * PART_BYTES :])
     upload.appended()
     await end_reason.wait()
@@ -460,9 +461,9 @@ def test_a_failover_at_any_step_loses_nothing(tmp_path: Path, lag: int) -> None:
     for step in range(5, undisturbed.steps + 1, 1 if lag == 25 else 3):
         schedule = Schedule("pcm_s16le", SCRIPT, [], frozenset(), failovers=frozenset([step]), lag=lag)
         harness = run_schedule(schedule, tmp_path / str(step))
-        if len(harness.said) == 2:  # it had begun
+        if len(harness.finals) == 2:  # it had begun
             row = harness.table[harness.start.id]
-            assert (row.status, len(row.said), row.counted) == ("completed", 2, 2)
+            assert (row.status, len(row.finals), row.counted) == ("completed", 2, 2)
             FIGURES.add("failovers at a step")
 
 
@@ -479,7 +480,7 @@ def test_a_failover_at_any_step_and_a_crash_soon_after_lose_nothing(tmp_path: Pa
             continue  # it had not begun
         is_spooled = bool(list(harness.spool_dir.glob("*/sess_*/session.json")))
         harness.live(1, None)
-        # Without a spool it had been stored, and its row told of it. With the process went what knew of that: another
+        # Without a spool it had been stored and its row updated. The process that remembered that is dead: another
         # server ends the row that is left, and where there is none the objects stay for a person to look at.
         if not is_spooled:
             harness.remote_recovery()
@@ -491,7 +492,7 @@ def test_a_failover_at_any_step_and_a_crash_soon_after_lose_nothing(tmp_path: Pa
         FIGURES.add("failovers at a step")
 
 
-def test_one_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
+def test_a_session_killed_at_each_of_its_steps(tmp_path: Path) -> None:
     undisturbed = run_schedule(Schedule("pcm_s16le", SCRIPT, [], frozenset()), tmp_path / "undisturbed")
     assert len(undisturbed.sent) > 4 * PART_BYTES
     for step in range(1, undisturbed.steps + 1):
@@ -510,7 +511,7 @@ def first_step_and_stride(full: bool, number: int) -> tuple[int, int]:
 
 @pytest.mark.timeout(900)
 def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path, full: bool) -> None:
-    """Another server has ended the session; what only the spool has is added, wherever the adding is cut short."""
+    """Another server has ended the session; what only the spool has is added, wherever that is interrupted."""
     script = [
         Message(300, 0.0, speaks=True),
         Message(800, 0.5, speaks=False),
@@ -521,7 +522,7 @@ def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path
     for number, death in enumerate(range(40, 200, 7)):
         first = Schedule("pcm_s16le", script, [death], frozenset(), frozenset({0}))
         undisturbed = run_schedule(first, tmp_path / f"{death}")
-        if not undisturbed.salvages:
+        if not undisturbed.recoveries:
             continue  # it had been stored by then
         begin, stride = first_step_and_stride(full, number)
         for step in range(begin, undisturbed.last_steps + 1, stride):
@@ -530,8 +531,8 @@ def test_a_spool_that_comes_back_late_killed_at_each_of_its_steps(tmp_path: Path
 
 
 @pytest.mark.timeout(900)
-def test_a_salvage_killed_at_each_of_its_steps_before_the_spool_comes_back(tmp_path: Path, full: bool) -> None:
-    """What it has put may know less of the session than the spool."""
+def test_a_remote_recovery_killed_at_each_step_before_its_spool_comes_back(tmp_path: Path, full: bool) -> None:
+    """The object that it has put may have less of the session than the spool."""
     script = [Message(900, 0.1, speaks=True) for _ in range(5)]
     for number, death in enumerate(range(40, 120, 8)):
         for step in count(*first_step_and_stride(full, number)):

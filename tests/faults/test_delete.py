@@ -1,4 +1,4 @@
-"""P8: a delete killed at each of its steps; and another server, or the same again, finishes it."""
+"""P8: a deletion killed at each of its steps; another server, or the same one, finishes it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def visible(server: ServerProcess, session_id: str) -> bool:
 
 
 async def recorded(server: ServerProcess, scenario: Scenario, tag: int) -> str:
-    """A session that is stored to its end."""
+    """Records a session and waits until it is stored to its end."""
     async with streams(server, 1, first_tag=tag) as clients:
         await stream_all(clients, 1)
         await finish_all(clients)
@@ -50,7 +50,7 @@ async def recorded(server: ServerProcess, scenario: Scenario, tag: int) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fate", [pytest.param(Fate.HANG, marks=pytest.mark.long), Fate.HANG_AFTER])
 async def test_killed_at_each_request_to_s3(scenario: Scenario, s3_http: HttpProxy, full: bool, fate: Fate) -> None:
-    """The server dies while its n-th request of the delete is on its way, or when its answer is."""
+    """The server dies while the n-th request of the deletion is in transfer, or while its answer is."""
     spool = scenario.new_spool()
     environment = scenario.environment(spool, s3_port=s3_http.port)
     deleted: list[str] = []

@@ -1,4 +1,4 @@
-"""A full disk is a fault like any other: said in words, nothing of what was received is lost."""
+"""A full disk is a fault like any other: the client gets a reason, and no received audio is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of its own with so many bytes."""
+    """A file system with so many bytes for one test."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=False, capture_output=True
@@ -50,7 +50,7 @@ async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(scenario: 
             FIGURES.add("disks filled")
             for client in clients:
                 assert not client.store_audio or client.warnings or not client.is_open, (
-                    "the disk is full and the client was not told"
+                    "the disk is full and the client was not warned"
                 )
             assert {client.reason for client in clients if not client.is_open} <= {"UNAVAILABLE"}
             s3_http.restore()
@@ -70,7 +70,7 @@ async def test_a_full_disk_ends_or_degrades_streams_and_loses_nothing(scenario: 
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_the_disk_budget_is_kept_and_said(scenario: Scenario, s3_http: HttpProxy) -> None:
+async def test_the_disk_budget_is_kept_and_reported(scenario: Scenario, s3_http: HttpProxy) -> None:
     budget = 16 * MIB
     spool = scenario.new_spool()
     environment = scenario.environment(spool, s3_port=s3_http.port, spool_bytes=budget)
@@ -84,7 +84,7 @@ async def test_the_disk_budget_is_kept_and_said(scenario: Scenario, s3_http: Htt
         assert most < budget + 2 * MIB
         for client in clients:
             assert not client.store_audio or client.warnings or not client.is_open, (
-                "the budget is spent and the client was not told"
+                "the budget is spent and the client was not warned"
             )
         s3_http.restore()
         await finish_all([client for client in clients if client.is_open])

@@ -22,8 +22,8 @@ STOP_SECONDS = 20
 """docs/durability.md: the process is gone so long after the grace period, whatever hangs."""
 
 
-async def told(clients: list[PatternClient], seconds: float = 5) -> None:
-    """Waits until every client has heard that the server will stop."""
+async def notified(clients: list[PatternClient], seconds: float = 5) -> None:
+    """Waits until every client has received that the server will stop."""
     async with asyncio.timeout(seconds):
         while not all(client.terminating for client in clients):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -47,7 +47,7 @@ async def test_a_deploy_stores_everything_inside_the_grace_period(scenario: Scen
         server.send(signal.SIGTERM)
         FIGURES.add("deploys under live streams")
         streaming = asyncio.create_task(stream_all(clients, GRACE + 5))
-        await told(clients)
+        await notified(clients)
         assert all(client.terminating and client.terminating.resume_session_id for client in clients)
         assert not await serves(server)
         latecomer = PatternClient(server.channel(), tag=60)
@@ -76,7 +76,7 @@ async def test_a_second_sigterm_exits_at_once_and_loses_nothing(scenario: Scenar
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
         server.send(signal.SIGTERM)
-        await told(clients)
+        await notified(clients)
         await stream_all(clients, 1)
         server.send(signal.SIGTERM)
         await server.exit(5)
@@ -90,14 +90,14 @@ async def test_a_second_sigterm_exits_at_once_and_loses_nothing(scenario: Scenar
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("hanging", ["S3", pytest.param("S3 and Postgres", marks=pytest.mark.long)])
-async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_everything(
+async def test_a_hanging_server_exits_in_time_and_the_next_stores_everything(
     scenario: Scenario, s3_http: HttpProxy, postgres_proxy: Proxy, hanging: str
 ) -> None:
-    """Deadlines of single calls are as long as they come: the one for stopping must cut them short."""
+    """The deadlines of single calls are long: the deadline for stopping must end them."""
     spool, grace = scenario.new_spool(), 3
-    patient = {"s3_deadline_seconds": 30, "database_deadline_seconds": 30, "shutdown_seconds": grace}
+    deadlines = {"s3_deadline_seconds": 30, "database_deadline_seconds": 30, "shutdown_seconds": grace}
     through = {"s3_port": s3_http.port, "postgres_port": postgres_proxy.port}
-    environment = scenario.environment(spool, **through, **patient)
+    environment = scenario.environment(spool, **through, **deadlines)
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
         await stream_all(clients, 3)
         s3_http.rule = always(Fate.HANG)
@@ -106,7 +106,7 @@ async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_eve
         await stream_all(clients, 1)
         began = asyncio.get_running_loop().time()
         server.send(signal.SIGTERM)
-        await told(clients)
+        await notified(clients)
         vanishing, staying = clients[:3], clients[3:]
         for client in vanishing:
             client.call.cancel()
@@ -114,7 +114,7 @@ async def test_whatever_hangs_the_server_is_gone_in_time_and_the_next_stores_eve
         assert await server.exit(grace + STOP_SECONDS + 1 - (asyncio.get_running_loop().time() - began)) == 0
         FIGURES.add("servers stopped while storage hung")
         assert "sessions are left in the spool" in server.log_text()
-        assert ("shutdown takes too long" in server.log_text()) <= (hanging != "S3"), "all steps kept to their time"
+        assert ("shutdown takes too long" in server.log_text()) <= (hanging != "S3"), "all steps kept their deadlines"
         expected = [Expected.of(client) for client in clients]
     s3_http.restore()
     postgres_proxy.restore()

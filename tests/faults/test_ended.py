@@ -1,4 +1,4 @@
-"""Sessions that end from outside: by request at another server, and with their key."""
+"""Sessions that are ended by a request at another server, or by the revocation of their key."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_a_session_is_ended_at_a_server_that_does_not_run_it(pair: Pair) -
         "interrupted",
         (await pair.scenario.row(client.session_id))["ended_at"].replace(tzinfo=None),
     )
-    # Whoever wants to may still continue it.
+    # It may still be continued.
     more = PatternClient(pair.other.channel(), 1, metadata=pair.shown("laptop"))
     await more.resume(client)
     await more.finish()
@@ -131,7 +131,7 @@ async def test_a_session_is_ended_at_a_server_that_does_not_run_it(pair: Pair) -
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", ["revoked", pytest.param("expired", marks=pytest.mark.long)])
-async def test_the_sessions_of_a_key_end_with_it_on_all_servers_and_no_others_do(pair: Pair, way: str) -> None:
+async def test_revoking_a_key_ends_its_sessions_only_on_all_servers(pair: Pair, way: str) -> None:
     pair.secrets["token"] = await pair.token("laptop")
     ended = [
         await pair.stream(pair.one, "laptop", 1),
@@ -165,9 +165,7 @@ async def test_the_sessions_of_a_key_end_with_it_on_all_servers_and_no_others_do
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_request_waits_for_nothing_while_postgres_is_away_and_one_that_was_taken_is_not_lost(
-    pair: Pair, database: Proxy
-) -> None:
+async def test_end_requests_survive_an_outage_of_postgres_without_waiting(pair: Pair, database: Proxy) -> None:
     client = await pair.stream(pair.one, "laptop", 1)
     await client.send(BYTES_PER_SECOND)
     await client.flush()
@@ -206,7 +204,7 @@ async def test_a_session_of_a_dead_server_is_ended_by_those_that_live(pair: Pair
 
 @pytest.mark.long
 @pytest.mark.timeout(60)
-async def test_who_does_not_read_is_ended_with_the_key_all_the_same(pair: Pair) -> None:
+async def test_a_client_that_does_not_read_is_ended_with_its_key(pair: Pair) -> None:
     client = await pair.stream(pair.one, "laptop", 1)
     pair_reading = client._reading
     assert pair_reading is not None

@@ -1,4 +1,4 @@
-"""Postgres is lost, and a standby is promoted that may not have had its last transactions."""
+"""Postgres is lost, and a standby is promoted that may lack its last transactions."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_failover_costs_no_recording_and_no_final(
             pair.stall()
         async with streams(server, 6, first_tag=20) as within:
             await stream_all([*before, *within], LAG_SECONDS)
-            # Their clients are told that all is stored, and what has it on this machine is removed.
+            # Their clients receive that all is stored, and the spool that has it on this machine is deleted.
             ended = await finish_all([before.pop(), before.pop(0), within.pop(), within.pop(0)])
             streaming = asyncio.create_task(stream_all([*before, *within], 6))
             await pair.fail_over()

@@ -1,4 +1,4 @@
-"""One tenant floods a server, and another goes on: the real server, its real models, and speech."""
+"""One tenant floods a server, and another continues: the real server, its real models, and speech."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Keyed:
     keys: dict[str, str]
 
     def cpu_seconds(self) -> float:
-        """What the server has used so far."""
+        """The processor time that the server has used so far."""
         fields = Path(f"/proc/{self.server.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -75,7 +75,7 @@ class Keyed:
         return sum(float(line.rpartition(" ")[2]) for line in found)
 
     async def none_left(self, name: str, seconds: float) -> float:
-        """Waits until a metric is 0; gives how long that took."""
+        """Waits until a metric is 0; returns how long that took."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.timeout(seconds):
@@ -127,7 +127,7 @@ class Speaker:
             self.error = error
 
     async def say(self, audio: bytes) -> str:
-        """Speaks to the end; gives what was understood."""
+        """Sends all speech; returns the transcript."""
         await self.begin()
         listening = asyncio.create_task(self.listen())
         await self.talk(audio, flushing=False)
@@ -174,10 +174,10 @@ async def keyed(
 async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
     scenario: Scenario, weights_cache: Path, speech: bytes, seconds: int
 ) -> None:
-    said = (speech * 5)[: seconds * 32_000]
+    audio = (speech * 5)[: seconds * 32_000]
     async with keyed(scenario, weights_cache) as service:
         alone = service.stream("other")
-        words = (await alone.say(said)).split()
+        words = (await alone.say(audio)).split()
         before = await service.metric("dalston_engine_batch_size_sum", 'kind="final"')
         storms = [service.stream("flood") for _ in range(_STORMS)]
         for storm in storms:
@@ -187,7 +187,7 @@ async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
         await asyncio.sleep(2)
         beside = service.stream("other")
         began = asyncio.get_running_loop().time()
-        heard = (await beside.say(said)).split()
+        found = (await beside.say(audio)).split()
         lasted = asyncio.get_running_loop().time() - began
         utterances = await service.metric("dalston_engine_batch_size_sum", 'kind="final"') - before
         flushes = sum(storm.flushes for storm in storms)
@@ -197,7 +197,7 @@ async def test_a_storm_of_flushes_of_one_tenant_leaves_another_its_finals(
             f" alone {p95(alone.waits):.1f} s"
         )
         # Some words differ where there is no time for beams; none is missing.
-        assert len(heard) >= 0.9 * len(words)
+        assert len(found) >= 0.9 * len(words)
         assert beside.finals[-1].end == pytest.approx(alone.finals[-1].end, abs=1.0)
         assert p95(beside.waits) < _TIMES_AS_LATE * (1 + p95(alone.waits))
         assert utterances <= _STORMS * (BURST + PER_SECOND * (lasted + 2)) + len(beside.finals) + _STORMS

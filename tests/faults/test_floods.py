@@ -42,7 +42,7 @@ HANDSHAKE: Final = (
 )
 
 Flood = Callable[[Stack, threading.Event], int]
-"""Runs until it is told to stop; gives how often it did what it does."""
+"""Runs until it is stopped; returns how many operations it did."""
 
 
 def header_bombs(stack: Stack, stop: threading.Event) -> int:
@@ -128,7 +128,7 @@ def reflection(stack: Stack, stop: threading.Event) -> int:
 
 @dataclass
 class Seen:
-    """What a flood did to others."""
+    """The effect of a flood on other clients."""
 
     finals: list[str] = field(default_factory=list)
     reconnected: int = 0
@@ -215,7 +215,7 @@ def are_contiguous(finals: list[str]) -> bool:
 
 
 async def visit(stack: Stack, key: str, seen: Seen) -> None:
-    """A client comes every half second, over REST and over WebSocket in turns, and is to be let in."""
+    """A client comes every half second, over REST and over WebSocket in turns, and must be admitted."""
     headers = {"authorization": f"Bearer {key}"}
     while True:
         await asyncio.sleep(0.25)
@@ -225,15 +225,15 @@ async def visit(stack: Stack, key: str, seen: Seen) -> None:
                 if seen.visits % 2:
                     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
                         answer = await http.get(f"{stack.base_url}/v1/realtime/sessions", headers=headers)
-                        said = f"{answer.status_code}"
-                    if said != "200":
-                        seen.turned_away.append(said)
+                        response = f"{answer.status_code}"
+                    if response != "200":
+                        seen.turned_away.append(response)
                 else:
                     url = f"{stack.ws_url}/v1/audio/transcriptions/stream"
                     async with connect(url, proxy=None, additional_headers=headers) as stream:
-                        said = str(await stream.recv())
-                        if "session.begin" not in said:
-                            seen.turned_away.append(said)
+                        response = str(await stream.recv())
+                        if "session.begin" not in response:
+                            seen.turned_away.append(response)
                         await stream.send('{"type":"end"}')
                         async for _ in stream:
                             pass
@@ -255,12 +255,12 @@ async def watch_memory(stack: Stack, seen: Seen) -> None:
 
 
 def megabytes(stack: Stack, name: str) -> int:
-    """What a process has of memory now."""
+    """The memory of a process."""
     status = Path(f"/proc/{process_id(stack, name)}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) >> 10
 
 
 def cpu_seconds(stack: Stack, name: str) -> float:
-    """What a process has used of processors so far."""
+    """The processor time that a process has used so far."""
     fields = Path(f"/proc/{process_id(stack, name)}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100

@@ -1,4 +1,4 @@
-"""The local stack goes on through the death of each of its parts, and so does a stream of the SDK."""
+"""The local stack survives the death of each of its parts, and so does a stream of the SDK."""
 
 from __future__ import annotations
 
@@ -32,36 +32,36 @@ def own_stack(home: Path) -> Iterator[Stack]:
 
 
 class Speaker:
-    """Audio at its pace, until it is told to end."""
+    """Audio at its pace, until `end` is called."""
 
     def __init__(self) -> None:
-        self.said = 0
+        self.sent_bytes = 0
         self.is_over = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = int(CHUNK_SECONDS * pattern.BYTES_PER_SECOND)
         while not self.is_over:
-            yield pattern.audio(1, self.said, size)
-            self.said += size
+            yield pattern.audio(1, self.sent_bytes, size)
+            self.sent_bytes += size
             await asyncio.sleep(CHUNK_SECONDS)
 
 
 async def tend(stack: Stack) -> None:
-    """As `make up` does."""
+    """Starts the stack as `make up` does."""
     while True:
         stack.check()
         await asyncio.sleep(0.2)
 
 
 class Listener:
-    """What the client is told."""
+    """What the client receives."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.is_connected = False
         self.received = 0.0
 
-    def hear(self, event: Event) -> None:
+    def receive(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, SessionBegan | Resumed | Reconnecting):
             self.is_connected = not isinstance(event, Reconnecting)
@@ -71,7 +71,7 @@ class Listener:
     async def goes_on(self) -> None:
         """Waits until two seconds more have been recorded."""
         async with asyncio.timeout(60):
-            while not self.is_connected:  # noqa: ASYNC110 - of what the stream tells
+            while not self.is_connected:  # noqa: ASYNC110 - set by the events of the stream
                 await asyncio.sleep(0.05)
             start = self.received
             while not (self.is_connected and self.received > start + 2):  # noqa: ASYNC110
@@ -111,14 +111,14 @@ async def test_a_stream_survives_the_death_of_every_part(tmp_path: Path, transpo
             killing.add_done_callback(lambda _: setattr(speaker, "is_over", True))
             async with stream:
                 async for event in stream:
-                    listener.hear(event)
+                    listener.receive(event)
             await killing
             ended = listener.events[-1]
             assert isinstance(ended, Ended)
             assert len(ended.session_ids) > 1
             await stored(client, ended.session_ids)
             recorded = await joined_audio(client, ended.session_ids)
-            assert len(recorded) == speaker.said
+            assert len(recorded) == speaker.sent_bytes
             assert pattern.disagreement(1, recorded) is None
             assert not tending.done()
         tending.cancel()

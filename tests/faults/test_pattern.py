@@ -1,4 +1,4 @@
-"""The pattern finds every kind of damage and names its place."""
+"""The pattern detects every kind of damage and reports its place."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.faults.pattern import audio, disagreement, position_of
 GOOD = audio(7, 0, 4000)
 
 
-def test_it_agrees_with_itself_from_anywhere() -> None:
+def test_a_pattern_is_the_same_from_any_offset() -> None:
     assert disagreement(7, GOOD) is None
     assert disagreement(7, GOOD[1200:], start=1200) is None
     assert disagreement(7, GOOD[:1203]) is None

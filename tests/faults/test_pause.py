@@ -20,7 +20,7 @@ from tests.faults.servers import a_server
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("shares_spool", [False, True])
 async def test_a_paused_server_is_fenced(scenario: Scenario, shares_spool: bool) -> None:
-    """Its sessions are another's by then: it changes none of them, and its clients are told to resume.
+    """Another server owns its sessions by then: it changes none, and its clients are asked to resume.
 
     When it starts again it adds what it had received and nobody else had: not a byte and not a final is lost.
     """
@@ -53,7 +53,7 @@ async def test_a_paused_server_is_fenced(scenario: Scenario, shares_spool: bool)
         assert await server.exit(30) == 1
         spooled = {path.name: _spooled_bytes(path) for path in mine.glob("*/sess_*")}
         assert spooled, "it had more than S3"
-        # Whoever watches over it starts it again, and what its spool has beyond S3 is added.
+        # Its supervisor starts it again, and what its spool has beyond S3 is added.
         async with (
             a_server(scenario.environment(mine), scenario.folder / "server.log") as again,
             streams(again, 3, first_tag=40) as later,
@@ -68,18 +68,18 @@ async def test_a_paused_server_is_fenced(scenario: Scenario, shares_spool: bool)
             row = await scenario.row(session_id)
             assert row["stored_bytes"] >= size
             before_it = before.get(session_id)
-            # It ended once, and how it did has been told: only what is stored of it has grown.
+            # It ended once, and a tenant may have read its end reason: only its stored audio has grown.
             assert before_it is None or [row["status"], row["error"], row["ended_at"]] == before_it[:3]
 
 
 def _spooled_bytes(session: Path) -> int:
-    """Audio that a fenced server has on its disk, where that begins included."""
+    """The length of the audio that a fenced server has in its spool, released segments included."""
     spool = SessionSpool.open(session)
     return 0 if spool is None else spool.audio_bytes()
 
 
 async def _what_counts(scenario: Scenario, session_id: str) -> list[object]:
-    """Of a row: all but what the cleaning up after the session changes."""
+    """The columns of a row that cleaning up after the session does not change."""
     row = await scenario.row(session_id)
     return [row[name] for name in ("status", "error", "ended_at", "audio_uri", "audio_duration_seconds", "worker_id")]
 

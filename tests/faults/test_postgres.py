@@ -21,7 +21,7 @@ STREAMS = 10
 
 
 async def refusal(server: ServerProcess) -> float:
-    """Asks for a new session with storage; how long its refusal took."""
+    """Requests a new session with storage; returns how long the refusal took."""
     client = PatternClient(server.channel(), tag=60)
     began = asyncio.get_running_loop().time()
     try:
@@ -36,7 +36,7 @@ async def refusal(server: ServerProcess) -> float:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", ["stopped", pytest.param("immediate", marks=pytest.mark.long)])
-async def test_postgres_goes_and_comes_back(
+async def test_postgres_stops_and_comes_back(
     own_scenario: Scenario, own_postgres: OwnPostgres, full: bool, how: str
 ) -> None:
     scenario, spool = own_scenario, own_scenario.new_spool()
@@ -66,7 +66,7 @@ async def test_postgres_goes_and_comes_back(
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_killed_while_postgres_is_away(own_scenario: Scenario, own_postgres: OwnPostgres) -> None:
-    """P2 and P5 together: what Postgres was never told is in the spool."""
+    """P2 and P5 together: what never reached Postgres is in the spool."""
     scenario, spool = own_scenario, own_scenario.new_spool()
     environment = scenario.environment(spool)
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:

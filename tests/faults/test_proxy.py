@@ -1,4 +1,4 @@
-"""The proxy breaks what it says it breaks, and nothing else."""
+"""The proxy breaks what its methods name, and nothing else."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ async def ask(proxy: Proxy, line: bytes = b"hello\n", seconds: float = 5) -> byt
         writer.transport.abort()
 
 
-async def test_it_passes_everything_and_the_end(proxy: Proxy) -> None:
+async def test_a_proxy_passes_all_data_and_the_end(proxy: Proxy) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"hello\n" * 100_000)
     writer.write_eof()
@@ -55,7 +55,7 @@ async def test_a_cut_resets_and_a_new_connection_works(proxy: Proxy) -> None:
     assert await ask(proxy) == b"HELLO\n"
 
 
-async def test_it_refuses_until_restored(proxy: Proxy) -> None:
+async def test_a_proxy_refuses_until_restored(proxy: Proxy) -> None:
     proxy.refuse()
     with pytest.raises(ConnectionResetError):
         await ask(proxy)
@@ -104,7 +104,7 @@ async def test_a_lost_answer_was_an_answer(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(("before", "arrives"), [(True, 0), (False, 7)])
-async def test_it_cuts_on_a_word_once(proxy: Proxy, before: bool, arrives: int) -> None:
+async def test_a_proxy_cuts_once_at_a_given_word(proxy: Proxy, before: bool, arrives: int) -> None:
     proxy.cut_on(b"COMMIT", before=before)
     assert await ask(proxy) == b"HELLO\n"
     if before:

@@ -1,4 +1,4 @@
-"""Recording never waits for recognition, and memory does not pay for that."""
+"""Recording never waits for recognition, and memory does not grow for that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.servers import ServerProcess, a_server
 PROGRAM = "tests.faults.gated_server"
 MINUTES = 20
 _UTTERANCE_SECONDS = 1.6
-"""Speech and the silence after it, as `fault_server` hears them."""
+"""Speech and the silence after it, as `fault_server` detects them."""
 _SLACK_BYTES = 24 * 1024 * 1024
 """30 s of the session's audio (1 MiB), the parts that are on their way to S3, and what Python does not give back."""
 
@@ -30,7 +30,7 @@ def resident_bytes(server: ServerProcess) -> int:
 
 @pytest.mark.long
 @pytest.mark.timeout(180)
-async def test_all_is_recorded_while_recognition_stands_still_and_heard_when_it_goes_on(scenario: Scenario) -> None:
+async def test_audio_is_recorded_while_recognition_hangs_and_transcribed_afterwards(scenario: Scenario) -> None:
     spool, gate = scenario.new_spool(), scenario.folder / "gate"
     environment = scenario.environment(spool) | {GATE: str(gate)}
     async with a_server(environment, scenario.folder / "server.log", program=PROGRAM) as server:

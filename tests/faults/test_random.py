@@ -27,7 +27,7 @@ AT_ONCE = 12
 
 
 class Chaos:
-    """Sessions that come and go on a server that is broken all the time."""
+    """Sessions begin and end on a server that fails all the time."""
 
     def __init__(self, scenario: Scenario, postgres: Proxy, s3: HttpProxy) -> None:
         self._scenario = scenario
@@ -49,7 +49,7 @@ class Chaos:
         await self._life.aclose()
 
     async def sessions(self, count: int) -> None:
-        """Runs so many, some at once, whatever happens to the server meanwhile."""
+        """Runs so many sessions, some at once, whatever happens to the server meanwhile."""
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def one(tag: int) -> None:
@@ -60,7 +60,7 @@ class Chaos:
         await asyncio.gather(*(one(tag) for tag in range(1, count + 1)))
 
     async def _session(self, tag: int) -> bool:
-        """False when no session could be begun."""
+        """Returns False if no session could be begun."""
         server = self._server
         if server is None or server.process.exit_code() is not None:
             return False
@@ -96,7 +96,7 @@ class Chaos:
         return True
 
     async def faults(self) -> None:
-        """One after another until cancelled."""
+        """Causes one fault after another until cancelled."""
         choices: list[Callable[[], Awaitable[None]]] = [self._kill, self._kill, self._deploy, self._cut, self._bad_s3]
         while True:
             await asyncio.sleep(random.uniform(0.5, 3))
@@ -157,7 +157,7 @@ async def test_after_random_faults_nothing_is_lost_and_nothing_left(
 
 
 async def verify(scenario: Scenario, spool: Path) -> None:
-    """`dalston sessions verify` agrees: it finds nothing."""
+    """Checks that `dalston sessions verify` finds nothing."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

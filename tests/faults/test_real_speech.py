@@ -22,7 +22,7 @@ _CHUNK_BYTES = 6400
 
 
 class Speaker:
-    """A stream of the sample recording, faster than it was read."""
+    """A stream of the sample recording, faster than real time."""
 
     def __init__(self, channel: grpc.aio.Channel, speech: bytes) -> None:
         self.call: Any = transcription_pb2_grpc.TranscriptionServiceStub(channel).Transcribe()
@@ -37,7 +37,7 @@ class Speaker:
         self.session_id = (await self.call.read()).session_begin.session_id
 
     async def talk(self) -> None:
-        """Sends for ever, and again from the start of the recording."""
+        """Sends the recording in a loop, forever."""
         while True:
             for start in range(0, len(self.speech), _CHUNK_BYTES):
                 await self.call.write(pb.TranscribeRequest(audio=self.speech[start : start + _CHUNK_BYTES]))
@@ -83,8 +83,8 @@ async def test_killed_in_the_middle_of_speech(scenario: Scenario, weights_cache:
             whole = speech * (len(data) // len(speech) + 1)
             assert data == whole[: len(data)]
             assert len(data) >= speaker.received > 0
-            said = [utterance["text"] for utterance in json.loads(transcript)["utterances"]]
-            assert said[: len(speaker.finals)] == speaker.finals
+            texts = [utterance["text"] for utterance in json.loads(transcript)["utterances"]]
+            assert texts[: len(speaker.finals)] == speaker.finals
             assert (await scenario.row(speaker.session_id))["status"] == "interrupted"
             FIGURES.add("bytes compared", len(data))
             FIGURES.add("finals of real speech compared", len(speaker.finals))

@@ -48,7 +48,7 @@ _SLACK_BYTES = 30 * BYTES_PER_SECOND
 async def a_client(
     server: ServerProcess, previous: PatternClient | None = None, *, port: int | None = None, **config: Any
 ) -> AsyncIterator[PatternClient]:
-    """A stream that has begun, perhaps where another is to go on."""
+    """A stream that has begun, perhaps as the continuation of another."""
     client = PatternClient(server.channel(port), tag=_TAG)
     try:
         if previous is None:
@@ -72,7 +72,7 @@ async def speak(client: PatternClient, size: int = 3 * CYCLE_BYTES + _HALF_SECON
 
 
 async def the_rest(server: ServerProcess, previous: PatternClient, size: int = 2 * CYCLE_BYTES) -> PatternClient:
-    """Continues a session to a good end."""
+    """Continues a session and ends it."""
     async with a_client(server, previous) as client:
         await speak(client, size)
         await client.finish()
@@ -80,7 +80,7 @@ async def the_rest(server: ServerProcess, previous: PatternClient, size: int = 2
 
 
 def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
-    """The point is not before what a client keeps that goes by the acknowledgements."""
+    """Checks that the point is not before the audio that a client keeps by the acknowledgements."""
     assert client.begun is not None
     point = _bytes(client.begun.resume_from_seconds)
     kept_from = min(previous.stored, previous.processed) - _SLACK_BYTES
@@ -90,13 +90,13 @@ def assert_is_kept(previous: PatternClient, client: PatternClient) -> None:
 
 
 async def compare(scenario: Scenario, *sessions: PatternClient) -> None:
-    """The recordings, each cut where the next begins, are what was spoken; and so are the finals."""
-    data, said, base = b"", [], 0
+    """Checks that the recordings, each cut where the next begins, are the audio that was sent, and its finals."""
+    data, finals, base = b"", [], 0
     ended_well: set[int] = set()
     for session in sessions:
         row = await scenario.row(session.session_id)
         base += _bytes(row["resume_from_seconds"] or 0.0)
-        said = [each for each in said if each[0] < base]
+        finals = [each for each in finals if each[0] < base]
         assert base <= len(data), f"{base - len(data)} bytes are missing before {session.session_id}"
         recording = await scenario.object(f"{PREFIX}{session.session_id}/audio.wav")
         transcript = await scenario.object(f"{PREFIX}{session.session_id}/transcript.json")
@@ -105,20 +105,20 @@ async def compare(scenario: Scenario, *sessions: PatternClient) -> None:
         data = data[:base] + read_wav(recording)
         if row["status"] == "completed":
             ended_well.add(len(data))
-        said += [
+        finals += [
             (base + _bytes(u["start"]), base + _bytes(u["end"]), u["text"])
             for u in json.loads(transcript)["utterances"]
         ]
     FIGURES.add("bytes compared", len(data))
     assert disagreement(_TAG, data) is None
     assert len(data) == base + sessions[-1].sent
-    assert said[0][0] == 0
-    for start, end, text in said:
+    assert finals[0][0] == 0
+    for start, end, text in finals:
         assert text == f"tag {_TAG} bytes {start} to {end}"
-    for (_, end, _), (start, _, _) in pairwise(said):
-        assert end <= start, "something was said twice"
+    for (_, end, _), (start, _, _) in pairwise(finals):
+        assert end <= start, "speech is in two finals"
         noise = _NOISE_BYTES if any(end <= place <= start for place in ended_well) else 0
-        assert start - end <= _PAUSE_BYTES + noise, "something that was said is in no final"
+        assert start - end <= _PAUSE_BYTES + noise, "speech is in no final"
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
@@ -129,7 +129,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
 
 
 async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, str]]:
-    """Why a stream is not accepted."""
+    """The error with which a stream is refused."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         async with a_client(server, **config):
             pass
@@ -141,7 +141,7 @@ async def refusal(server: ServerProcess, **config: Any) -> tuple[str, dict[str, 
     "way",
     [pytest.param("cancelled", marks=pytest.mark.long), pytest.param("reset", marks=pytest.mark.long), "cable pulled"],
 )
-async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(scenario: Scenario, way: str) -> None:
+async def test_a_client_that_lost_its_connection_continues_in_mid_utterance(scenario: Scenario, way: str) -> None:
     spool = scenario.new_spool()
     async with (
         a_server(scenario.environment(spool), scenario.folder / "server.log") as server,
@@ -154,7 +154,7 @@ async def test_a_client_that_lost_its_connection_goes_on_in_mid_utterance(scenar
         last = await the_rest(server, lost)
         FIGURES.note(f"{way}: resumed and ended after {asyncio.get_running_loop().time() - began:.1f} s")
         await scenario.settled()
-        # The utterance that was cut is said again, whole.
+        # The utterance that was cut is sent again, whole.
         assert last.first_byte == 3 * CYCLE_BYTES - 6_400
         await compare(scenario, lost, last)
         assert (await scenario.row(lost.session_id))["status"] == "interrupted"
@@ -178,7 +178,7 @@ async def test_a_killed_server_is_resumed_on_the_disk_it_left(scenario: Scenario
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(scenario: Scenario) -> None:
+async def test_a_session_of_a_lost_server_resumes_where_its_stored_audio_ends(scenario: Scenario) -> None:
     lost_spool, spool = scenario.new_spool(), scenario.new_spool()
     async with a_server(scenario.environment(spool), scenario.folder / "other.log") as other:
         async with (
@@ -197,7 +197,7 @@ async def test_a_server_lost_with_its_disk_is_resumed_at_what_another_can_store(
 @pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_server_that_comes_back_with_more_does_no_harm(scenario: Scenario) -> None:
-    """Its session was continued elsewhere at what the bucket had; it stores the rest, which gives way."""
+    """Its session was continued elsewhere from what the bucket had; the rest that it stores is overridden."""
     mine, spool = scenario.new_spool(), scenario.new_spool()
     environment = scenario.environment(mine, flush_seconds=3)
     async with a_server(scenario.environment(spool, recovery_grace_seconds=60), scenario.folder / "other.log") as other:
@@ -216,7 +216,7 @@ async def test_a_server_that_comes_back_with_more_does_no_harm(scenario: Scenari
 
 
 @pytest.mark.timeout(120)
-async def test_of_two_that_resume_the_same_session_one_wins_and_is_named(scenario: Scenario) -> None:
+async def test_one_of_two_resumes_of_a_session_wins_and_is_named(scenario: Scenario) -> None:
     spool = scenario.new_spool()
     async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as lost:
@@ -258,7 +258,7 @@ async def test_a_continuation_that_received_nothing_is_no_obstacle(scenario: Sce
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_session_that_goes_on_is_not_taken_from_its_client(scenario: Scenario) -> None:
+async def test_a_running_session_is_not_taken_from_its_client(scenario: Scenario) -> None:
     spool = scenario.new_spool()
     environment = scenario.environment(spool, resume_wait_seconds=3)
     async with a_server(environment, scenario.folder / "server.log") as server, a_client(server) as living:
@@ -271,7 +271,7 @@ async def test_a_session_that_goes_on_is_not_taken_from_its_client(scenario: Sce
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_what_does_not_fit_is_refused_in_words(scenario: Scenario) -> None:
+async def test_a_mismatched_resume_is_refused_with_a_reason(scenario: Scenario) -> None:
     spool = scenario.new_spool()
     async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as first:
@@ -305,7 +305,7 @@ async def test_what_does_not_fit_is_refused_in_words(scenario: Scenario) -> None
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_session_that_ended_well_goes_on_at_its_end_or_where_its_client_wants(scenario: Scenario) -> None:
+async def test_a_completed_session_resumes_at_its_end_or_at_the_requested_point(scenario: Scenario) -> None:
     spool = scenario.new_spool()
     async with a_server(scenario.environment(spool), scenario.folder / "server.log") as server:
         async with a_client(server) as first:
@@ -359,7 +359,7 @@ async def _next(stack: AsyncExitStack, server: ServerProcess, chain: list[Patter
 
 @dataclass
 class _GuideClient:
-    """A browser's client as docs/websocket.md says to write it: it runs the lines of the guide."""
+    """A browser client as docs/websocket.md describes it: it runs the lines of the guide."""
 
     url: str
     session_id: str = ""
@@ -369,13 +369,13 @@ class _GuideClient:
     """All audio of the session."""
     base: int = 0
     """Where in the source the session begins."""
-    told: list[tuple[int, int]] = field(default_factory=list)
+    committed: list[tuple[int, int]] = field(default_factory=list)
     """What the finals of the sessions before say which bytes they are about."""
 
     _names = {"rate": 16_000, "frame_bytes": 2, "kept_from": 0}  # noqa: RUF012 - read only
 
     async def connect(self) -> ClientConnection:
-        """Opens a session, which goes on where the one before broke."""
+        """Opens a session, which continues where the one before broke."""
         parameters = {"store_audio": "true", "store_transcript": "true", "acks": "true", "enable_vad": "false"}
         if self.session_id:
             names = {"session_id": self.session_id, "finals": self.finals, "ack": self.ack, "store_audio": True}
@@ -396,7 +396,7 @@ class _GuideClient:
             left = await resumed(socket=socket, kept=self.kept, finals=self.finals, **self._names)
         except (ConnectionClosed, KeyError):
             return False
-        self.told += [self._place(final) for final in left["finals"]]
+        self.committed += [self._place(final) for final in left["finals"]]
         self.base += left["start"]
         self.session_id, self.finals, self.ack, self.kept = left["begin"]["session_id"], [], {}, b""
         for at in range(0, len(left["backlog"]), 3200):
@@ -412,7 +412,7 @@ class _GuideClient:
         await socket.send(data)
 
     async def speak(self, socket: ClientConnection, seconds: float) -> None:
-        """Sends what comes next in the source, twice as fast as it was spoken."""
+        """Sends the next audio of the source, at twice real time."""
         for _ in range(round(seconds * 20)):
             await self.send(socket, audio(_TAG, self.base + len(self.kept), 3200))
             await asyncio.sleep(0.05)
@@ -431,8 +431,8 @@ class _GuideClient:
 
 
 @pytest.mark.timeout(120)
-async def test_a_client_written_from_the_guide_that_is_cut_four_times_has_every_final(scenario: Scenario) -> None:
-    """Each time finals are on their way: what the server says does not arrive for a while before the cut."""
+async def test_a_client_written_from_the_guide_survives_four_cuts(scenario: Scenario) -> None:
+    """Each time finals are in transfer: the messages of the server are held back for a while before the cut."""
     async with (
         a_server(scenario.environment(scenario.new_spool()), scenario.folder / "server.log") as server,
         open_channel(server.address) as channel,
@@ -454,9 +454,9 @@ async def test_a_client_written_from_the_guide_that_is_cut_four_times_has_every_
             await reading
             await socket.close()
         assert socket.close_code == 1000
-        said = client.told + [client._place(final) for final in client.finals]
-    FIGURES.add("finals that a client written from the guide got", len(said))
-    assert said[0][0] == 0
-    for (_, end), (start, _) in pairwise(said):
+        finals = client.committed + [client._place(final) for final in client.finals]
+    FIGURES.add("finals that a client written from the guide got", len(finals))
+    assert finals[0][0] == 0
+    for (_, end), (start, _) in pairwise(finals):
         assert 0 <= start - end <= _PAUSE_BYTES, "a final is missing, or came twice"
-    assert client.base + len(client.kept) - said[-1][1] <= _NOISE_BYTES
+    assert client.base + len(client.kept) - finals[-1][1] <= _NOISE_BYTES

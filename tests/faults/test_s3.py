@@ -1,4 +1,4 @@
-"""P4: streams go on whatever S3 does, nothing is lost, and the backlog ships when S3 is back."""
+"""P4: streams continue whatever S3 does, nothing is lost, and the backlog ships when S3 is back."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def _ended_meanwhile(clients: list) -> None:  # type: ignore[type-arg]
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_killed_while_s3_is_away_and_started_again(scenario: Scenario, s3_http: HttpProxy) -> None:
-    """P2 and P4 together: what is only in the spool survives the process."""
+    """P2 and P4 together: audio that is only in the spool survives the process."""
     spool = scenario.new_spool()
     environment = scenario.environment(spool, s3_port=s3_http.port)
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, STREAMS) as clients:
@@ -82,9 +82,7 @@ async def test_killed_while_s3_is_away_and_started_again(scenario: Scenario, s3_
 
 @pytest.mark.long
 @pytest.mark.timeout(120)
-async def test_a_client_is_told_that_its_session_is_not_stored_and_when_it_is_again(
-    scenario: Scenario, s3_http: HttpProxy
-) -> None:
+async def test_a_client_is_warned_while_its_session_is_not_stored(scenario: Scenario, s3_http: HttpProxy) -> None:
     spool = scenario.new_spool()
     environment = scenario.environment(spool, s3_port=s3_http.port)
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 2) as clients:

@@ -1,4 +1,4 @@
-"""A caller of the SDK notices nothing of what breaks under it: the real server, its models, ten minutes of speech."""
+"""A caller of the SDK does not notice faults below it: the real server, its models, ten minutes of speech."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def serving(scenario: Scenario, weights_cache: Path) -> AsyncIterator[Serv
 async def transcribe(
     client: AsyncClient, speech: bytes, breaks: list[float], act: Callable[[], Awaitable[None]]
 ) -> list[Event]:
-    """Transcribes, and acts whenever the service is done with as much audio as a break says, in seconds."""
+    """Transcribes, and acts whenever the service has processed as many seconds of audio as a break states."""
     events: list[Event] = []
     processed, is_connected = 0.0, False
     acting: list[asyncio.Task[None]] = []
@@ -160,7 +160,7 @@ async def compare(client: AsyncClient, speech: bytes, events: list[Event], uncut
     FIGURES.add("bytes compared", len(speech))
     FIGURES.add("sessions resumed by the SDK", len([event for event in events if isinstance(event, Resumed)]))
     kept = await client.sessions.transcript(ended.session_id, linked=True)
-    for which, text in (("told", ended.text), ("kept", kept.text)):
+    for which, text in (("final", ended.text), ("kept", kept.text)):
         rate = word_error_rate(uncut, text)
         FIGURES.note(f"words {which} that differ from the uncut run: {rate:.2%} of {len(uncut.split())}")
         assert rate <= 0.02

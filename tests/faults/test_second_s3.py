@@ -1,4 +1,4 @@
-"""The same promises on another S3 server, which is none of SeaweedFS's family."""
+"""The same promises with an S3 server of another implementation than SeaweedFS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STREAMS = 10
 
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Its address."""
+    """The address of a server of moto."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     log = tmp_path_factory.mktemp("moto") / "moto.log"

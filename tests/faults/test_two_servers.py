@@ -1,5 +1,5 @@
-"""Two servers with one Postgres and one bucket behind one Envoy, by TLS and with keys: one is lost, and the other goes
-on."""
+"""Two servers with one Postgres and one bucket behind one Envoy, with TLS and keys: one is lost, and the other
+continues."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STORED = {"store_audio": True, "store_transcript": True}
 
 @dataclass
 class Fleet:
-    """The servers, and the one door to them."""
+    """The servers, and the one address of both."""
 
     scenario: Scenario
     port: int
@@ -59,7 +59,7 @@ class Fleet:
         return ssl.create_default_context(cafile=str(self.certificate.chain))
 
     def channel(self) -> grpc.aio.Channel:
-        """A connection of its own, which shows the key."""
+        """Opens a connection that sends the key."""
         secure = grpc.ssl_channel_credentials(self.certificate.chain.read_bytes())
         shown = grpc.access_token_call_credentials(self.key)
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
@@ -79,12 +79,12 @@ class Fleet:
         return connect(url, ssl=self.tls, proxy=None, additional_headers=headers)
 
     def home_of(self, session_id: str) -> Path:
-        """The spool of the server that has a session that runs."""
+        """The spool of the server that runs a session."""
         (spool,) = (each for each in self.servers if list(each.glob(f"*/{session_id}")))
         return spool
 
     async def get(self, path: str) -> httpx.Response:
-        """By REST."""
+        """Requests a path by REST."""
         headers = {"authorization": f"Bearer {self.key}"}
         async with httpx.AsyncClient(verify=self.tls, trust_env=False, timeout=30) as http:
             return await http.get(f"https://localhost:{self.port}{path}", headers=headers)
@@ -193,7 +193,7 @@ async def test_a_grpc_session_is_resumed_on_the_other_server(fleet: Fleet) -> No
 
 
 async def resumed(client: PatternClient, previous: PatternClient) -> None:
-    """As soon as the server that had the session is done with it."""
+    """Resumes as soon as the server that owned the earlier session has ended it."""
     async with asyncio.timeout(30):
         while True:
             try:
@@ -293,15 +293,15 @@ async def test_the_sdk_streams_on_while_a_server_is_killed(fleet: Fleet, transpo
 
 
 async def utterances(client: AsyncClient, ended: Ended) -> list[tuple[str, float, float]]:
-    """What is stored of the sessions together."""
+    """The finals in the joined transcript of the sessions, with their times."""
     kept = await client.sessions.transcript(ended.session_id, linked=True)
     return [(each.text, each.start, each.end) for each in kept.utterances]
 
 
-def fault_in(said: list[tuple[str, float, float]]) -> str:
-    """Where what was said is not about all the speech of the source once, in order, at the times of the source."""
+def fault_in(finals: list[tuple[str, float, float]]) -> str:
+    """Where the finals do not cover all speech of the source once, in order, at the times of the source."""
     last = 0.0
-    for text, start, end in said:
+    for text, start, end in finals:
         found = FINAL.fullmatch(text)
         if found is None or abs(int(found[2]) / BYTES_PER_SECOND - end) > 0.3:
             return f"{text!r} does not end at {end}"

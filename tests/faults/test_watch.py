@@ -1,4 +1,4 @@
-"""Who watches sessions misses nothing, whatever of the service goes away meanwhile."""
+"""A watch of sessions misses nothing, whatever part of the service fails meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.watcher import Watcher
 
 
 @pytest.mark.timeout(180)
-async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
+async def test_a_watch_continues_after_an_outage_and_has_missed_nothing(
     own_scenario: Scenario, own_postgres: OwnPostgres
 ) -> None:
     scenario, spool = own_scenario, own_scenario.new_spool()
@@ -25,31 +25,31 @@ async def test_a_watch_goes_on_when_postgres_is_back_and_has_missed_nothing(
     async with a_server(environment, scenario.folder / "server.log") as server, streams(server, 4) as clients:
         watcher = Watcher(server.channel())
         await stream_all(clients, 2)
-        await watcher.until(lambda told: len(told.known) == 4)
+        await watcher.until(lambda view: len(view.known) == 4)
         await own_postgres.stop(signal.SIGINT)
         before = len(watcher.messages)
         await stream_all(clients, 17)
-        await watcher.until(lambda told: told.kinds[-1] == "heartbeat")
+        await watcher.until(lambda view: view.kinds[-1] == "heartbeat")
         assert set(watcher.kinds[before:]) <= {"heartbeat", "changed"}
         own_postgres.start()
         expected = await finish_all(clients)
         await scenario.settled(60)
         names = {each.session_id for each in expected}
-        await watcher.until(lambda told: told.statuses == dict.fromkeys(names, "completed"), 40)
+        await watcher.until(lambda view: view.statuses == dict.fromkeys(names, "completed"), 40)
         stored = {each.session_id for each in expected if each.store_audio}
-        await watcher.until(lambda told: {name for name, each in told.known.items() if each.audio_uri} == stored)
+        await watcher.until(lambda view: {name for name, each in view.known.items() if each.audio_uri} == stored)
         assert watcher.error is None
         await watcher.close()
 
 
 @pytest.mark.timeout(120)
-async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(scenario: Scenario) -> None:
+async def test_a_stopping_server_ends_its_watches_and_the_next_continues_them(scenario: Scenario) -> None:
     log = scenario.folder / "server.log"
     async with a_server(scenario.environment(scenario.new_spool()), log) as server:
         async with streams(server, 2) as clients:
             await stream_all(clients, 1)
             watcher = Watcher(server.channel())
-            await watcher.until(lambda told: told.kinds.count("snapshot") == 2 and "ready" in told.kinds)
+            await watcher.until(lambda view: view.kinds.count("snapshot") == 2 and "ready" in view.kinds)
             server.send(signal.SIGTERM)
             error = await watcher.ended(10)
             assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -60,26 +60,26 @@ async def test_a_server_that_stops_says_so_and_the_next_one_goes_on(scenario: Sc
         assert await server.exit(30) == 0
     async with a_server(scenario.environment(scenario.new_spool()), log) as server:
         again = Watcher(server.channel(), token=watcher.token)
-        await again.until(lambda told: "ready" in told.kinds)
+        await again.until(lambda view: "ready" in view.kinds)
         assert "snapshot" not in again.kinds
         assert again.statuses == {each.session_id: "completed" for each in expected}
         await again.close()
 
 
 @pytest.mark.timeout(120)
-async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(scenario: Scenario) -> None:
+async def test_watches_of_a_tenant_are_limited_and_closing_frees_a_place(scenario: Scenario) -> None:
     environment = scenario.environment(scenario.new_spool(), tenant_max_watches=2)
     async with a_server(environment, scenario.folder / "server.log") as server:
         first, second = Watcher(server.channel()), Watcher(server.channel())
         for each in (first, second):
-            await each.until(lambda told: "ready" in told.kinds)
+            await each.until(lambda view: "ready" in view.kinds)
         refused = await Watcher(server.channel()).ended()
         assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await first.close()
         async with asyncio.timeout(10):
             while True:
                 third = Watcher(server.channel())
-                await third.until(lambda told: bool(told.messages) or told.error is not None)
+                await third.until(lambda view: bool(view.messages) or view.error is not None)
                 if third.error is None:
                     break
         await third.close()
@@ -89,7 +89,7 @@ async def test_a_tenant_has_so_many_watches_and_one_that_is_closed_makes_room(sc
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_watch_is_kept_alive_while_postgres_hangs(scenario: Scenario, postgres_proxy: Proxy) -> None:
-    """Nothing is refused then, and everything takes as long as it may."""
+    """Nothing is refused during the fault, and every call takes as long as its deadline."""
     environment = scenario.environment(
         scenario.new_spool(), postgres_port=postgres_proxy.port, lease_seconds=120, database_deadline_seconds=5
     )
@@ -97,13 +97,13 @@ async def test_a_watch_is_kept_alive_while_postgres_hangs(scenario: Scenario, po
         watchers = [Watcher(server.channel()) for _ in range(10)]
         await stream_all(clients, 1)
         for each in watchers:
-            await each.until(lambda told: len(told.known) == 2)
+            await each.until(lambda view: len(view.known) == 2)
         postgres_proxy.stall()
         await asyncio.sleep(45)
         postgres_proxy.restore()
         expected = await finish_all(clients, 60)
         for each in watchers:
-            await each.until(lambda told: set(told.statuses.values()) == {"completed"}, 60)
+            await each.until(lambda view: set(view.statuses.values()) == {"completed"}, 60)
             assert set(each.known) == {one.session_id for one in expected}
             assert each.longest_silence < 30
             assert each.error is None

@@ -1,4 +1,4 @@
-"""P1 at the other door: a WebSocket that goes silent without FIN or RST."""
+"""P1 over the other protocol: a WebSocket that goes silent without FIN or RST."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def until(socket: Any, kind: str, messages: list[dict[str, Any]]) -> dict[
 
 
 @pytest.mark.timeout(90)
-async def test_a_websocket_that_goes_silent_is_noticed_by_pings_and_kept(scenario: Scenario) -> None:
+async def test_a_silent_websocket_is_detected_by_pings_and_its_session_kept(scenario: Scenario) -> None:
     spool = scenario.new_spool()
     settings = BridgeSettings(bridge_port=0, bridge_ping_interval_seconds=1, bridge_ping_timeout_seconds=1)
     async with (

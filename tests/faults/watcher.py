@@ -1,4 +1,4 @@
-"""A client that watches sessions and remembers what it was told."""
+"""A client that watches sessions and remembers what it received."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Watcher:
 
     @property
     def token(self) -> str:
-        """To come back with."""
+        """The token with which the next watch resumes."""
         return next((each.resume_token for each in reversed(self.messages) if each.resume_token), "")
 
     @property
@@ -42,12 +42,12 @@ class Watcher:
         return {session_id: session.status for session_id, session in self.known.items()}
 
     async def until(self, condition: Callable[[Watcher], bool], seconds: float = 20) -> None:
-        """Waits for messages after which the condition holds."""
+        """Waits until the condition holds after a message."""
         async with asyncio.timeout(seconds), self._came:
             await self._came.wait_for(lambda: condition(self))
 
     async def ended(self, seconds: float = 20) -> grpc.aio.AioRpcError:
-        """How the server ended it."""
+        """The status with which the server ended it."""
         await self.until(lambda watcher: watcher.error is not None, seconds)
         assert self.error is not None
         return self.error
@@ -60,10 +60,10 @@ class Watcher:
         try:
             async for message in self.call:
                 self._take(message)
-                await self._tell()
+                await self._notify()
         except grpc.aio.AioRpcError as error:
             self.error = error
-            await self._tell()
+            await self._notify()
         except asyncio.CancelledError:
             return
 
@@ -77,6 +77,6 @@ class Watcher:
         elif message.type == "deleted":
             self.known.pop(message.session.id, None)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._came:
             self._came.notify_all()

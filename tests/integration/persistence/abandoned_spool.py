@@ -32,13 +32,13 @@ from tests.integration.persistence.test_sessions import a_start
 WAV = WavFormat("pcm_s16le", 16000, 1)
 
 
-def said(number: int) -> Utterance:
+def a_final(number: int) -> Utterance:
     return Utterance(float(number), number + 1.0, f"this is final {number}", 0.5, "en")
 
 
 @dataclass
-class Left:
-    """A session of a dead server, the spool it left, and what another server may make of it."""
+class AbandonedSession:
+    """A session of a dead server, its spool, and the steps of another server that ends it."""
 
     settings: PersistenceSettings
     database: Database
@@ -70,9 +70,9 @@ class Left:
         ownership = self.ownership
         await ownership.adopt([self.spool.manifest.start.worker_id], [], INTERRUPTED, datetime.now(UTC))
         assert await ownership.begin_recovery(self.id)
-        remains = await ownership.read_own(self.id)
-        assert remains is not None
-        return remains
+        session = await ownership.read_own(self.id)
+        assert session is not None
+        return session
 
     async def ended(self) -> StoredSession:
         """The other server ends it from S3."""
@@ -95,9 +95,9 @@ class Left:
         assert (row.status, row.utterance_count, row.has_tails) == ("interrupted", self.finals, False)
         assert row.recover_after is None
         transcript = (await self.objects.read(transcript_key(self.id))).decode()
-        assert [said(number).text in transcript for number in range(self.finals)] == [True] * self.finals
+        assert [a_final(number).text in transcript for number in range(self.finals)] == [True] * self.finals
         found = {each.kind for each in (await verify(self.settings)).remaining if each.session_id == self.id}
-        # The spool goes last, by whoever called for this.
+        # The caller deletes the spool, as the last step.
         assert found == ({"spool_left"} if self.is_spooled() else set())
 
     def is_spooled(self) -> bool:
@@ -110,7 +110,7 @@ async def abandoned_by_a_dead_server(
     objects: ObjectStore,
     sizes: tuple[int, int],
     finals: tuple[int, int],
-) -> Left:
+) -> AbandonedSession:
     """A session that was running.
 
     Args:
@@ -127,15 +127,15 @@ async def abandoned_by_a_dead_server(
     await _ship(spool, Shipper(objects, rows, flush_seconds=0.0), audio[: sizes[0]])
     await asyncio.to_thread(_append, spool, audio[sizes[0] :])
     for number in range(sum(finals)):
-        spool.append_utterance(said(number))
-    for batch in numbered(start.id, [said(number) for number in range(finals[0])]):
+        spool.append_utterance(a_final(number))
+    for batch in numbered(start.id, [a_final(number) for number in range(finals[0])]):
         await rows.write({}, batch)
     spool.close()
     home.release(delete=False)
     reopened = SessionSpool.open(spool.directory)
     assert reopened is not None
     other = f"other-{uuid.uuid4().hex[:8]}"
-    return Left(settings, database, objects, reopened, audio, sum(finals), other)
+    return AbandonedSession(settings, database, objects, reopened, audio, sum(finals), other)
 
 
 def _append(spool: SessionSpool, audio: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Rows that are gone though nobody has deleted a session: nothing is removed for it, and they are written again."""
+"""Rows that are lost although no session was deleted: nothing is deleted for that, and the rows are restored."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from persistence.recovery.spool_recovery import conclusion_of
 from persistence.s3.keys import audio_key, tail_prefix, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED, Conclusion, Progress, SessionStart
-from persistence.storing.remote_recovery import RemoteRecovery, stored_finals
-from persistence.storing.spool_reconciliation import SpoolReconciliation, Standing
+from persistence.storing.remote_recovery import RemoteRecovery
+from persistence.storing.spool_reconciliation import SpoolReconciliation, SpoolStatus
+from persistence.storing.transcript_writer import Transcript, TranscriptWriter, stored_finals
 from persistence.storing.writer import SessionWriter, _Running
 from persistence.verify import verify
 from persistence.wav import WavFormat
-from tests.integration.persistence.abandoned_spool import Left, abandoned_by_a_dead_server, said
+from tests.integration.persistence.abandoned_spool import AbandonedSession, a_final, abandoned_by_a_dead_server
 from tests.integration.persistence.test_sessions import a_start
 
 pytestmark = pytest.mark.usefixtures("empty_store")
@@ -81,10 +82,10 @@ QUICK = {"lease_renewal_seconds": 0.3, "reap_seconds": 0.3, "database_deadline_s
 
 @pytest.mark.parametrize("at_the_end", [False, True])
 @pytest.mark.parametrize("lose", [lose_the_row, lose_the_finals, lose_the_lease, lose_everything])
-async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_stored(
+async def test_lost_rows_of_a_running_session_are_restored_and_stored(
     build_harness: Any, client_of: Any, lose: Callable[[Any, str], Awaitable[None]], at_the_end: bool
 ) -> None:
-    """At the end: nobody had the time to notice it before."""
+    """The loss is noticed at the end only."""
     async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, messages = client_of(channel), [os.urandom(3200) for _ in range(8)]
         session_id = await client.begin(**BOTH)
@@ -117,9 +118,7 @@ async def test_what_is_lost_of_a_running_session_is_written_again_and_all_is_sto
     ] == []
 
 
-async def test_a_row_that_is_back_is_counted_and_a_session_that_runs_is_found_by_its_tenant_again(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_restored_row_is_counted_and_found_by_its_tenant(build_harness: Any, client_of: Any) -> None:
     async with build_harness(**QUICK) as harness, harness.channel() as channel:
         client, before = client_of(channel), restored("realtime_sessions")
         session_id = await client.begin(**BOTH)
@@ -171,7 +170,7 @@ async def test_a_tenant_that_is_lost_is_made_again_with_its_session(harness: Any
         assert name.scalar_one() == f"restored-{start.tenant_id}"
 
 
-async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenant: uuid.UUID) -> None:
+async def test_a_deleted_session_is_not_restored_however_late(harness: Any, tenant: uuid.UUID) -> None:
     rows, start = SessionRows(harness.database, "life"), a_start(tenant, worker_id="life")
     await rows.insert([start])
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
@@ -186,34 +185,36 @@ async def test_what_was_deleted_is_not_restored_however_late(harness: Any, tenan
 
 
 @pytest.fixture
-def leave(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[Left]]:
+def abandon(make_settings: Any, database: Database, objects: ObjectStore) -> Callable[[], Awaitable[AbandonedSession]]:
     return lambda: abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 64_000), (2, 1))
 
 
-async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(leave: Any, build_harness: Any) -> None:
-    left = await leave()
-    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
-    async with build_harness(spool_dir=left.settings.spool_dir) as harness:
+async def test_a_spool_whose_session_has_lost_its_row_is_stored_whole(abandon: Any, build_harness: Any) -> None:
+    abandoned = await abandon()
+    await execute(abandoned.database, "DELETE FROM realtime_sessions WHERE id = $1", abandoned.id)
+    async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
         await harness.no_spool()
-        await left.is_whole()
+        await abandoned.is_whole()
 
 
-async def test_a_spool_older_than_what_is_remembered_of_deletes_is_neither_stored_nor_removed(leave: Any) -> None:
-    left = await leave()
-    await execute(left.database, "DELETE FROM realtime_sessions WHERE id = $1", left.id)
+async def test_a_spool_older_than_the_tombstones_is_neither_stored_nor_deleted(abandon: Any) -> None:
+    abandoned = await abandon()
+    await execute(abandoned.database, "DELETE FROM realtime_sessions WHERE id = $1", abandoned.id)
     nothing = uuid.UUID(int=0)
-    async with left.database.transaction() as connection:
+    async with abandoned.database.transaction() as connection:
         statement = "UPDATE deleted_sessions SET deleted_at = now() + interval '1 h' WHERE id = $1"
         await connection.exec_driver_sql(statement, (nothing,))
     try:
-        rows = SessionRows(left.database, "next")
-        reconciliation = SpoolReconciliation(left.objects, rows, Ownership(left.database, "next"))
-        assert await reconciliation.settle(left.spool, conclusion_of(left.spool).progress) is Standing.UNKNOWN
-        assert left.is_spooled()
-        assert await rows.row_states([left.id]) == [rows_kept_nothing(left.id)]
+        rows = SessionRows(abandoned.database, "next")
+        reconciliation = SpoolReconciliation(abandoned.objects, rows, Ownership(abandoned.database, "next"))
+        assert (
+            await reconciliation.settle(abandoned.spool, conclusion_of(abandoned.spool).progress) is SpoolStatus.UNKNOWN
+        )
+        assert abandoned.is_spooled()
+        assert await rows.row_states([abandoned.id]) == [rows_kept_nothing(abandoned.id)]
     finally:
         past = "UPDATE deleted_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1"
-        await execute(left.database, past, nothing)
+        await execute(abandoned.database, past, nothing)
     old = uuid7(int((datetime.now(UTC) - timedelta(days=TOMBSTONE_DAYS + 1)).timestamp() * 1000))
     assert await rows.fate(old) is Fate.UNKNOWN
 
@@ -224,49 +225,49 @@ def rows_kept_nothing(session_id: uuid.UUID) -> Any:
     return RowState(session_id, True, False, False, False, 0)
 
 
-async def test_parts_and_finals_that_postgres_has_lost_are_taken_from_s3_by_whoever_ends_the_session(
+async def test_parts_and_finals_lost_by_postgres_are_taken_from_s3(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
-    """Its own process is gone with its disk; the transcript was put, and the row that told of it is an older one."""
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
-    transcript = await put_transcript_of(left)
-    await execute(database, "DELETE FROM session_parts WHERE session_id = $1", left.id)
-    await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", left.id)
-    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", left.id)
+    """Its own process is gone with its disk; the transcript was put, and its row is older."""
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (12_800_000, 0), (3, 0))
+    transcript = await put_transcript_of(abandoned)
+    await execute(database, "DELETE FROM session_parts WHERE session_id = $1", abandoned.id)
+    await execute(database, "UPDATE realtime_sessions SET upload_id = NULL WHERE id = $1", abandoned.id)
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 0", abandoned.id)
     before = restored("session_parts"), restored("session_utterances")
-    row = await left.ended()
-    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
-    assert await objects.read(transcript_key(left.id)) != transcript  # it has the recording's length by now
-    assert (row.utterance_count, row.stored_bytes) == (3, len(left.audio))
-    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == [
-        said(number).text for number in range(3)
+    row = await abandoned.ended()
+    assert await abandoned.wav() == WAV.header(len(abandoned.audio)) + abandoned.audio
+    assert await objects.read(transcript_key(abandoned.id)) != transcript  # it has the recording's length by now
+    assert (row.utterance_count, row.stored_bytes) == (3, len(abandoned.audio))
+    assert [each.text for each in await SessionRows(database, "any").utterances(abandoned.id)] == [
+        a_final(number).text for number in range(3)
     ]
     assert (restored("session_parts"), restored("session_utterances")) == (before[0] + 1, before[1] + 2)
-    assert await objects.uploads(audio_key(left.id)) == []
+    assert await objects.uploads(audio_key(abandoned.id)) == []
 
 
-async def test_where_row_and_transcript_differ_the_row_stays_and_no_final_of_either_is_lost(
+async def test_rows_win_over_the_transcript_and_no_final_is_lost(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
     """An operator has changed a row by hand, and Postgres has lost the one behind it."""
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
-    await put_transcript_of(left)
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (3, 0))
+    await put_transcript_of(abandoned)
     await execute(
-        database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", left.id
+        database, "UPDATE session_utterances SET text = 'removed' WHERE session_id = $1 AND index = 1", abandoned.id
     )
-    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", left.id)
-    row = await left.ended()
-    expected = [said(0).text, "removed", said(2).text]
-    assert [each.text for each in await SessionRows(database, "any").utterances(left.id)] == expected
-    assert [each.text for each in await stored_finals(objects, left.id)] == expected
+    await execute(database, "DELETE FROM session_utterances WHERE session_id = $1 AND index > 1", abandoned.id)
+    row = await abandoned.ended()
+    expected = [a_final(0).text, "removed", a_final(2).text]
+    assert [each.text for each in await SessionRows(database, "any").utterances(abandoned.id)] == expected
+    assert [each.text for each in await stored_finals(objects, abandoned.id)] == expected
     assert row.utterance_count == 3
 
 
 @pytest.mark.parametrize("ends_again", ["its own server", "another server"])
-async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_its_audio_and_its_transcript(
+async def test_a_session_ended_again_without_tails_keeps_audio_and_transcript(
     build_harness: Any, client_of: Any, ends_again: str
 ) -> None:
-    """The row has gone back to how it was before the end, and what the recording was made of is gone."""
+    """The row was reverted to its state before the end, and the parts and tails are deleted."""
     async with build_harness(lease_renewal_seconds=0.3, flush_seconds=0.1, reap_seconds=1000.0) as harness:
         async with harness.channel() as channel:
             client, messages = client_of(channel), [os.urandom(3200) for _ in range(6)]
@@ -304,9 +305,9 @@ async def test_a_session_that_is_ended_again_after_its_tails_were_removed_keeps_
             ownership = Ownership(harness.database, other)
             await ownership.adopt(["dead"], [], INTERRUPTED, datetime.now(UTC))
             assert await ownership.begin_recovery(identifier)
-            remains = await ownership.read_own(identifier)
-            assert remains is not None
-            await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(remains)
+            session = await ownership.read_own(identifier)
+            assert session is not None
+            await RemoteRecovery(harness.objects, SessionRows(harness.database, other)).end(session)
             record = await harness.record(session_id)
         assert data_of(before) == b"".join(messages)
         assert await harness.read_audio(session_id) == before
@@ -322,27 +323,26 @@ def data_of(wav: bytes) -> bytes:
     return wav[WAV.header_bytes :]
 
 
-async def put_transcript_of(left: Left) -> bytes:
-    from persistence.storing.remote_recovery import put_transcript
-
-    await put_transcript(left.objects, left.id, "en", 3.0, [said(number) for number in range(3)])
-    return await left.objects.read(transcript_key(left.id))
+async def put_transcript_of(abandoned: AbandonedSession) -> bytes:
+    transcript = Transcript([a_final(number) for number in range(3)], "en")
+    await TranscriptWriter(abandoned.objects, SessionRows(abandoned.database, abandoned.other)).put(
+        abandoned.id, transcript, 3.0
+    )
+    return await abandoned.objects.read(transcript_key(abandoned.id))
 
 
 async def test_tails_stay_while_the_recording_that_the_row_names_is_not_there(
     make_settings: Any, database: Database, objects: ObjectStore
 ) -> None:
-    left = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
+    abandoned = await abandoned_by_a_dead_server(make_settings(), database, objects, (96_000, 0), (2, 0))
     stored = "UPDATE realtime_sessions SET status = 'interrupted', ended_at = now(), has_tails = true,"
-    await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", left.id)
-    row = await left.ended()
-    assert await left.wav() == WAV.header(len(left.audio)) + left.audio
-    assert (row.stored_bytes, row.has_tails) == (len(left.audio), False)
+    await execute(database, f"{stored} audio_uri = 's3://x', transcript_uri = 's3://y' WHERE id = $1", abandoned.id)
+    row = await abandoned.ended()
+    assert await abandoned.wav() == WAV.header(len(abandoned.audio)) + abandoned.audio
+    assert (row.stored_bytes, row.has_tails) == (len(abandoned.audio), False)
 
 
-async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have_lost(
-    build_harness: Any, client_of: Any
-) -> None:
+async def test_a_repair_does_not_shorten_a_transcript_after_rows_were_lost(build_harness: Any, client_of: Any) -> None:
     async with build_harness(reap_seconds=1000.0) as harness, harness.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
@@ -358,9 +358,7 @@ async def test_a_repair_does_not_shorten_a_transcript_whose_finals_the_rows_have
         assert (await verify(harness.settings)).remaining == ()
 
 
-async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_lost_lease_is_restored_unless_a_session_was_taken(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
     lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
     lease.running = lambda: [start.id]
@@ -378,15 +376,13 @@ async def test_a_lease_that_is_gone_is_written_again_unless_a_session_was_taken(
     await lease.renew()
     assert lease.lost.is_set()
     async with harness.database.transaction() as connection:
-        left = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
-        assert left.first() is None
+        abandoned = await connection.exec_driver_sql("SELECT id FROM workers WHERE id = $1", (start.worker_id,))
+        assert abandoned.first() is None
     with pytest.raises(NotOwner):
         await SessionRows(harness.database, start.worker_id).exists(start.id)
 
 
-async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_that_it_was_taken(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_session_deleted_while_being_stored_does_not_count_as_taken(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}", store_audio=True)
     running: list[uuid.UUID] = []
     lease = Lease(harness.database, start.worker_id, 60.0, 5.0)
@@ -408,15 +404,13 @@ async def test_a_session_that_was_deleted_while_it_was_being_stored_is_no_sign_t
     assert lease.lost.is_set()
 
 
-async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_was_taken(
-    leave: Any, build_harness: Any
-) -> None:
-    left = await leave()
-    await Lease(left.database, "another", 60.0, 5.0).register()
-    await execute(left.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", left.id)
-    async with build_harness(spool_dir=left.settings.spool_dir, **QUICK) as harness:
+async def test_a_spool_waiting_for_another_server_does_not_count_as_taken(abandon: Any, build_harness: Any) -> None:
+    abandoned = await abandon()
+    await Lease(abandoned.database, "another", 60.0, 5.0).register()
+    await execute(abandoned.database, "UPDATE realtime_sessions SET worker_id = 'another' WHERE id = $1", abandoned.id)
+    async with build_harness(spool_dir=abandoned.settings.spool_dir, **QUICK) as harness:
         await asyncio.sleep(1.0)
-        assert left.is_spooled()
+        assert abandoned.is_spooled()
         await lose_the_lease(harness, "")
         before = restored("workers")
         async with asyncio.timeout(20):
@@ -425,7 +419,7 @@ async def test_a_spool_that_waits_for_another_server_is_no_sign_that_a_session_w
         assert not harness.persistence.lost.is_set()
 
 
-async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(harness: Any, tenant: uuid.UUID) -> None:
+async def test_a_server_without_a_lease_has_its_duration_to_restore_it(harness: Any, tenant: uuid.UUID) -> None:
     start = a_start(tenant, worker_id=f"life-{uuid.uuid4().hex[:8]}")
     await SessionRows(harness.database, start.worker_id).insert([start])
     name = f"reaper-{uuid.uuid4().hex[:8]}"
@@ -443,10 +437,8 @@ async def test_a_server_without_a_lease_has_the_time_of_one_to_write_it_again(ha
     assert start.id in await reap(lost_lease_wait_seconds=0.5)
 
 
-async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_written(
-    harness: Any, tenant: uuid.UUID
-) -> None:
-    """A session that stores nothing begins while Postgres is away, and the one that answers next has not its tenant."""
+async def test_a_lost_tenant_does_not_block_the_sessions_of_others(harness: Any, tenant: uuid.UUID) -> None:
+    """A session that stores nothing begins while Postgres is unavailable, and the next one lacks its tenant."""
     name = f"life-{uuid.uuid4().hex[:8]}"
     stored, unstored = a_start(tenant, worker_id=name), a_start(uuid.uuid4(), worker_id=name)
     writer = SessionWriter(SessionRows(harness.database, name))
@@ -459,9 +451,7 @@ async def test_a_tenant_that_is_lost_keeps_nobody_elses_sessions_from_being_writ
     assert (await sessions.get(unstored.tenant_id, unstored.id)).status == "active"
 
 
-async def test_a_session_that_is_continued_while_another_that_continued_it_comes_back_keeps_the_one(
-    harness: Any, tenant: uuid.UUID
-) -> None:
+async def test_a_session_keeps_one_continuation_when_a_lost_one_comes_back(harness: Any, tenant: uuid.UUID) -> None:
     rows = SessionRows(harness.database, "life")
     first = a_start(tenant, worker_id="life")
     lost = a_start(tenant, 1, worker_id="life", previous_session_id=first.id, resume_from_seconds=1.5)
@@ -491,7 +481,7 @@ async def waits_for_a_lock(database: Database) -> None:
 async def test_many_lost_rows_are_restored_in_several_transactions_and_continue_each_other(
     harness: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All at once they take longer than a transaction may, every time again, and nothing else is written."""
+    """All together take longer than a transaction may: each attempt would fail, and no other row be written."""
     monkeypatch.setattr(rows_module, "_RESTORED_AT_ONCE", 2)
     counts: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Rounds of the reaper when something is in its way, and what it sweeps."""
+"""Rounds of the reaper during faults, and the objects that it sweeps."""
 
 import asyncio
 import uuid
@@ -72,7 +72,7 @@ async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
     await asyncio.gather(harness.objects.delete(audio_key(start.id)))
 
 
-async def test_objects_and_uploads_without_a_row_are_removed_when_they_are_old_and_were_deleted(harness: Any) -> None:
+async def test_old_objects_and_uploads_of_deleted_sessions_are_deleted(harness: Any) -> None:
     reaper, _ = await a_reaper(harness)
     now = datetime.now(UTC)
     ages = (timedelta(hours=2), timedelta(minutes=1), timedelta(hours=2))

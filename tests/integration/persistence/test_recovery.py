@@ -1,4 +1,4 @@
-"""What a start finds and finishes: the sessions of processes that were killed, and never those of living ones."""
+"""A start finishes the sessions of processes that were killed, and never those of living ones."""
 
 import asyncio
 import os
@@ -82,7 +82,7 @@ async def test_a_session_that_had_ended_but_was_not_stored_keeps_its_ending(
     assert list(harness.spool_dir.iterdir()) == []
 
 
-async def test_a_row_that_could_not_be_ended_is_ended_by_the_next_start(
+async def test_a_row_that_could_not_be_ended_ends_at_the_next_start(
     build_harness: Callable[..., Any], client_of: Any
 ) -> None:
     async with build_harness(close_grace_seconds=0.1) as harness, harness.channel() as channel:
@@ -111,7 +111,7 @@ async def test_a_living_processs_sessions_are_left_alone(
         assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
 
 
-async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
+async def test_a_second_process_of_the_same_name_is_refused_with_advice(
     build_harness: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spools, "_IN_USE_SECONDS", 0.5)
@@ -121,7 +121,7 @@ async def test_two_processes_of_one_name_are_refused_and_told_what_to_do(
                 pass
 
 
-async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
+async def test_a_start_waits_for_the_process_that_holds_its_spool(
     build_harness: Callable[..., Any], make_settings: Callable[..., Any]
 ) -> None:
     settings = make_settings()
@@ -138,7 +138,7 @@ async def test_a_start_waits_for_whoever_is_at_work_on_its_spool(
     await starting
 
 
-async def test_a_server_gives_the_spool_of_a_dead_one_back_as_soon_as_it_has_stored_it(
+async def test_the_spool_of_a_dead_server_is_released_once_it_is_stored(
     build_harness: Callable[..., Any], client_of: Any
 ) -> None:
     async with build_harness(close_grace_seconds=0.1) as dead, dead.channel() as channel:
@@ -184,7 +184,7 @@ async def test_a_stopping_server_finishes_its_sessions(build_harness: Callable[.
         assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)
 
 
-async def test_a_start_without_postgres_or_s3_or_a_disk_says_so(
+async def test_a_start_without_postgres_s3_or_a_disk_fails_with_a_reason(
     build_harness: Callable[..., Any], proxied: Callable[..., Any], postgres_proxy: Any, s3_proxy: Any, tmp_path: Path
 ) -> None:
     def classify(error: BaseException) -> Any:

@@ -1,4 +1,4 @@
-"""Where a session goes on that continues another, from rows and objects as each way to end leaves them."""
+"""The resume point of a session, from rows and objects as each kind of end leaves them."""
 
 import asyncio
 import uuid
@@ -39,7 +39,7 @@ class FakeCall:
 
 
 class Past:
-    """Sessions of a tenant of the test's own, written by hand."""
+    """Sessions of the tenant of one test, inserted directly."""
 
     def __init__(self, database: Database, objects: ObjectStore, tenant: uuid.UUID) -> None:
         self.database, self.objects, self.tenant = database, objects, tenant
@@ -48,7 +48,7 @@ class Past:
         self.resumptions = Resumptions(database, objects, self.rows, self.calls.get, wait_seconds=0.5)
 
     async def session(self, **columns: Any) -> str:
-        """One that was interrupted after 10 s, all of them recognised and none stored, if nothing else is said."""
+        """A session that was interrupted after 10 s, all recognised and none stored, unless a test changes that."""
         start = self.start()
         values = {name: getattr(start, name) for name in start.__slots__} | {
             "status": "interrupted",
@@ -81,7 +81,7 @@ class Past:
 
     async def say(self, session_id: str, *times: tuple[float, float]) -> None:
         for index, (start, end) in enumerate(times):
-            said = {
+            values = {
                 "index": index,
                 "start": start,
                 "end": end,
@@ -90,7 +90,7 @@ class Past:
                 "language": "en",
                 "words": [],
             }
-            await self._run(insert(session_utterances).values(session_id=parse_session_id(session_id), **said))
+            await self._run(insert(session_utterances).values(session_id=parse_session_id(session_id), **values))
 
     async def tail(self, session_id: str, first: float, seconds: float) -> None:
         tail = Tail(round(first * SECOND), round(seconds * SECOND))
@@ -143,7 +143,7 @@ STORED = {"audio_uri": "s3://b/a", "transcript_uri": "s3://b/t"}
     [
         (STORED, 10.0),
         (STORED | {"processed_seconds": 7.5}, 7.5),
-        # A machine lost with its disk: the row has been told what is left.
+        # A machine lost with its disk: the row states what is left.
         (STORED | {"audio_duration_seconds": 6.0}, 6.0),
         ({"stored_bytes": 4 * SECOND}, 4.0),
         ({"store_audio": False, "processed_seconds": 9.0}, 9.0),
@@ -156,7 +156,7 @@ async def test_the_point_is_what_is_stored_and_processed(past: Past, columns: di
     assert await past.point(await past.session(**columns)) == expected
 
 
-async def test_the_bucket_counts_where_the_row_is_behind_and_what_comes_after_a_gap_does_not(past: Past) -> None:
+async def test_audio_in_the_bucket_counts_up_to_the_first_gap(past: Past) -> None:
     session_id = await past.session(stored_bytes=2 * SECOND)
     await past.tail(session_id, 0.0, 3.0)
     await past.tail(session_id, 3.0, 4.0)
@@ -180,7 +180,7 @@ async def test_a_point_is_a_whole_number_of_samples(past: Past) -> None:
     assert point * 44_100 == pytest.approx(round(point * 44_100), abs=1e-6)
 
 
-async def test_a_server_of_the_release_before_has_written_what_was_said(past: Past) -> None:
+async def test_finals_of_a_server_of_the_release_before_determine_the_point(past: Past) -> None:
     session_id = await past.session(**STORED, processed_seconds=0.0)
     await past.say(session_id, (0.0, 2.0), (3.2, 6.5))
     assert await past.point(session_id) == 6.5
@@ -209,7 +209,7 @@ async def test_a_session_that_runs_is_waited_for_until_it_ends(past: Past) -> No
     assert await finding == 10.0
 
 
-async def test_another_tenant_does_not_learn_from_the_time_that_a_session_runs_here(past: Past) -> None:
+async def test_response_time_does_not_reveal_a_session_to_another_tenant(past: Past) -> None:
     await past.live()
     session_id = await past.session(status="active", ended_at=None)
     past.calls[parse_session_id(session_id)] = FakeCall(silent_seconds=0.0, tenant_id=past.tenant)
@@ -231,14 +231,14 @@ async def test_only_a_silent_client_of_this_process_loses_its_session(past: Past
         await past.point(session_id)
     assert call.taken_over is None
     call.silent_seconds = 2.1
-    # Its last words are waited for, but not for ever.
+    # The resume waits for its last finals, but not forever.
     assert await past.point(session_id) == 3.0
     assert isinstance(call.taken_over, SessionResumed)
     # The new session has no row yet, and may come to nothing.
     assert call.taken_over.resumed_by is None
 
 
-async def test_a_resume_that_is_refused_ends_nobodys_session(past: Past) -> None:
+async def test_a_refused_resume_ends_no_session(past: Past) -> None:
     await past.live()
     session_id = await past.session(
         status="active", ended_at=None, started_at=datetime.now(UTC) - timedelta(hours=1), processed_seconds=9.0
@@ -261,7 +261,7 @@ async def test_a_resume_that_is_refused_ends_nobodys_session(past: Past) -> None
     await past.rows.admit(start, Caller(past.tenant, one))
 
 
-async def test_a_refused_resume_does_not_end_the_continuation_that_nobody_heard_of_either(past: Past) -> None:
+async def test_a_refused_resume_does_not_end_an_unacknowledged_continuation_either(past: Past) -> None:
     await past.live()
     session_id = await past.session(**STORED)
     call = past.calls[parse_session_id(await past.resume(session_id))] = FakeCall(3.0, received_seconds=0.0)
@@ -299,7 +299,7 @@ async def test_a_continuation_that_received_something_counts_for_ever(past: Past
     await past.resume(session_id)
 
 
-async def test_of_many_that_continue_a_session_one_is_linked(past: Past) -> None:
+async def test_one_of_many_continuations_of_a_session_is_linked(past: Past) -> None:
     await past.live()
     session_id = await past.session(**STORED)
     outcomes = await asyncio.gather(*(past.resume(session_id) for _ in range(6)), return_exceptions=True)
@@ -312,7 +312,7 @@ async def test_of_many_that_continue_a_session_one_is_linked(past: Past) -> None
         await past.session(previous_session_id=parse_session_id(session_id))
 
 
-async def test_what_is_gone_or_anothers_cannot_be_resumed(past: Past) -> None:
+async def test_a_deleted_or_foreign_session_cannot_be_resumed(past: Past) -> None:
     session_id = await past.session(**STORED)
     with pytest.raises(SessionNotFound):
         await past.point(session_id, caller=Caller(uuid.uuid4()))

@@ -1,4 +1,4 @@
-"""How a session's audio comes to S3 while it runs: parts, tails and segments on a real Postgres and S3."""
+"""Shipping the audio of a running session: parts, tails and segments, with a real Postgres and S3."""
 
 import asyncio
 import os
@@ -50,8 +50,8 @@ async def nothing_is_left(harness: Any, session_id: str) -> None:
     assert (await upload_of(harness, session_id)).parts == ()
 
 
-async def told(client: Any, **details: str) -> None:
-    """Waits for a warning of these details; a busy machine may have others to tell of."""
+async def warned(client: Any, **details: str) -> None:
+    """Waits for a warning with these details; a busy machine may send others, too."""
     async with asyncio.timeout(20):
         while True:
             warning = (await client.call.read()).warning
@@ -66,7 +66,7 @@ def segments_of(harness: Any, session_id: str) -> list[str]:
 
 @pytest.fixture
 async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
-    """A house that flushes often and whose fake transcriber sends no finals."""
+    """A stack that flushes often and whose fake transcriber sends no messages."""
     async with build_harness(flush_seconds=0.3, fsync_seconds=0.1) as harness:
         harness.fake_transcriber.message_count = 1_000_000
         yield harness
@@ -74,11 +74,11 @@ async def quick(build_harness: Callable[..., Any]) -> AsyncIterator[Any]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(degradations, "_PATIENCE_SECONDS", dict.fromkeys(degradations._PATIENCE_SECONDS, 0.3))
+    monkeypatch.setattr(degradations, "_GRACE_SECONDS", dict.fromkeys(degradations._GRACE_SECONDS, 0.3))
     monkeypatch.setattr(spool_maintenance, "REVIEW_SECONDS", 0.05)
 
 
-async def test_a_running_sessions_audio_is_in_parts_and_tails_and_its_segments_go(quick: Any, client_of: Any) -> None:
+async def test_audio_of_a_running_session_is_in_parts_and_tails(quick: Any, client_of: Any) -> None:
     messages = messages_of(18 * 1024 * 1024)
     total = sum(map(len, messages))
     async with quick.channel() as channel:
@@ -127,7 +127,7 @@ async def test_a_session_shorter_than_the_flush_interval_is_one_put(
     assert calls == ["put_object"]
 
 
-async def test_a_tail_of_a_short_session_goes_when_the_object_is_there(quick: Any, client_of: Any) -> None:
+async def test_a_tail_of_a_short_session_is_deleted_once_the_object_exists(quick: Any, client_of: Any) -> None:
     messages = [os.urandom(3200) for _ in range(6)]
     async with quick.channel() as channel:
         client = client_of(channel)
@@ -166,19 +166,17 @@ async def test_the_stored_seconds_of_an_ack_are_in_s3(quick: Any, client_of: Any
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_while_s3_is_away_the_client_is_told_and_the_backlog_ships_when_it_is_back(
-    quick: Any, client_of: Any
-) -> None:
+async def test_an_outage_of_s3_warns_the_client_and_the_backlog_ships_afterwards(quick: Any, client_of: Any) -> None:
     messages = messages_of(13 * 1024 * 1024)
     async with quick.channel() as channel:
         client = client_of(channel)
         session_id = await client.begin(**BOTH)
         quick.s3.refuse()
         await client.send(*messages)
-        await told(client, state="begin", reason="object_store")
+        await warned(client, state="begin", reason="object_store")
         assert segments_of(quick, session_id) == ["audio.00001", "audio.00002", "audio.00003"]
         quick.s3.restore()
-        await told(client, state="end", reason="object_store")
+        await warned(client, state="end", reason="object_store")
         await quick.until(lambda: "audio.00002" not in segments_of(quick, session_id))
         await client.end()
         await client.rest()
@@ -188,7 +186,7 @@ async def test_while_s3_is_away_the_client_is_told_and_the_backlog_ships_when_it
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(quick: Any, client_of: Any) -> None:
+async def test_during_an_outage_of_postgres_segments_stay_and_tails_keep_the_audio(quick: Any, client_of: Any) -> None:
     messages = messages_of(12 * 1024 * 1024)
     total = sum(map(len, messages))
     async with quick.channel() as channel:
@@ -197,11 +195,11 @@ async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(qui
         quick.postgres.refuse()
         await client.send(*messages)
 
-        async def tails_reach_the_end() -> bool:
+        async def tails_cover_all_audio() -> bool:
             return max((tail.end for tail in await tails_of(quick, session_id)), default=0) == total
 
-        await until(tails_reach_the_end)
-        await told(client, state="begin", reason="database")
+        await until(tails_cover_all_audio)
+        await warned(client, state="begin", reason="database")
         assert "audio.00002" in segments_of(quick, session_id)
         quick.postgres.restore()
         await quick.until(lambda: "audio.00002" not in segments_of(quick, session_id))
@@ -215,7 +213,7 @@ async def test_while_postgres_is_away_segments_stay_and_tails_keep_the_audio(qui
     await nothing_is_left(quick, session_id)
 
 
-async def test_an_upload_that_somebody_aborted_is_begun_anew_from_what_is_left(quick: Any, client_of: Any) -> None:
+async def test_an_aborted_upload_is_begun_anew_from_the_spool_and_tails(quick: Any, client_of: Any) -> None:
     messages = messages_of(12 * 1024 * 1024)
     data = b"".join(messages)
     async with quick.channel() as channel:
@@ -248,7 +246,7 @@ async def test_an_upload_aborted_under_a_running_session_is_begun_anew_at_once(q
         aborted = await upload_of(quick, session_id)
         await quick.objects.abort_uploads(audio_key(parse_session_id(session_id)))
         await client.send(*messages[12 * 16 :])
-        await told(client, state="begin", reason="audio_lost")
+        await warned(client, state="begin", reason="audio_lost")
         await quick.until(lambda: segments_of(quick, session_id) == ["audio.00001", "audio.00004"])
         upload = await upload_of(quick, session_id)
         assert upload.upload_id != aborted.upload_id
@@ -321,7 +319,7 @@ async def test_a_killed_process_is_continued_with_the_parts_it_had_shipped(
 
 
 @pytest.mark.parametrize("size", [384 * 1024, 7 * 1024 * 1024])
-async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
+async def test_audio_lost_in_a_power_cut_is_taken_from_the_tails(
     build_harness: Callable[..., Any],
     make_settings: Callable[..., Any],
     client_of: Any,
@@ -337,10 +335,10 @@ async def test_what_the_disk_lost_with_the_power_is_taken_from_the_tails(
         await client.send(*messages)
         async with build_harness(spool_dir=settings.spool_dir.with_name("another")) as other:
 
-            async def tails_reach_the_end() -> bool:
+            async def tails_cover_all_audio() -> bool:
                 return max((tail.end for tail in await tails_of(other, session_id)), default=0) == size
 
-            await until(tails_reach_the_end)
+            await until(tails_cover_all_audio)
             process.kill()
             await asyncio.gather(reading, return_exceptions=True)
     newest = max(settings.spool_dir.glob(f"*/{session_id}/audio.*"))
@@ -364,7 +362,7 @@ async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
             session_id = await client.begin(**BOTH)
             harness.s3.refuse()
             sending = asyncio.create_task(client.send(*messages))
-            await told(client, state="begin", reason="disk")
+            await warned(client, state="begin", reason="disk")
             harness.s3.restore()
             await sending
             await client.end()
@@ -374,7 +372,7 @@ async def test_a_full_spool_holds_the_stream_back_until_there_is_room(
         await nothing_is_left(harness, session_id)
 
 
-async def test_who_asks_for_no_acks_gets_none_and_how_far_it_came_is_known(quick: Any, client_of: Any) -> None:
+async def test_a_client_without_acks_gets_none_and_its_progress_is_recorded(quick: Any, client_of: Any) -> None:
     quick.fake_transcriber.acks = True
     async with quick.channel() as channel:
         client = client_of(channel)

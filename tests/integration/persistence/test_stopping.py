@@ -1,4 +1,4 @@
-"""How the whole server process ends when it can serve no more: it was taken for dead, or its engine has died."""
+"""How the server process exits when it cannot serve any more: it is considered dead, or its engine has died."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ TAKE = """
 """
 
 
-async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_everything(
+async def test_a_server_without_its_lease_exits_and_the_next_stores_everything(
     harness: Any, make_settings: Any, tmp_path: Path
 ) -> None:
     settings = make_settings(**CALM, **NEVER)
@@ -42,7 +42,7 @@ async def test_a_server_whose_lease_is_gone_exits_with_1_and_the_next_stores_eve
     assert len(audio) >= client.received
 
 
-async def test_a_server_whose_engine_has_died_ends_its_streams_and_exits_with_1(
+async def test_a_server_with_a_dead_engine_ends_its_streams_and_exits(
     harness: Any, make_settings: Any, tmp_path: Path
 ) -> None:
     environment, log = environment_of(make_settings(**CALM)), tmp_path / "server.log"

@@ -70,11 +70,11 @@ async def test_a_server_lost_with_its_disk_is_followed_by_another(
         await client.send(*messages)
         await until_stored(harness, session_id, size)
         row = await harness.row_of(session_id)
-        said = len(messages) // 2
+        finals = len(messages) // 2
 
         async def has_utterances() -> bool:
             rows = SessionRows(harness.database, "nobody")
-            return len(await rows.utterances(parse_session_id(session_id))) == said
+            return len(await rows.utterances(parse_session_id(session_id))) == finals
 
         await until(has_utterances)
         process.kill()
@@ -86,7 +86,7 @@ async def test_a_server_lost_with_its_disk_is_followed_by_another(
         assert row["worker_id"] == settings.worker_id != record.worker_id
         assert record.audio_duration_seconds == pytest.approx(size / 32_000)
         assert await harness.read_audio(session_id) == WAV.header(size) + b"".join(messages)
-        assert len((await harness.transcript(session_id))["utterances"]) == said == record.utterance_count
+        assert len((await harness.transcript(session_id))["utterances"]) == finals == record.utterance_count
         await until_clean(harness, session_id)
 
 
@@ -127,7 +127,7 @@ async def test_a_server_on_the_same_disk_takes_the_spool_which_has_more(
         assert await harness.read_audio(session_id) == WAV.header(320_000) + b"".join(messages)
 
 
-async def test_a_server_that_was_taken_for_dead_ends_its_streams_and_writes_nothing_more(
+async def test_a_server_considered_dead_ends_its_streams_and_writes_nothing_more(
     build_harness: Any, make_settings: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm = QUICK | {"reap_seconds": 60.0, "flush_seconds": 60.0}

@@ -1,4 +1,4 @@
-"""Verify finds every kind of damage, and nothing where there is none."""
+"""Verify finds every kind of damage, and has no findings without damage."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ async def execute(harness: Any, statement: str, session_id: str) -> None:
         await connection.exec_driver_sql(statement, (parse_session_id(session_id),))
 
 
-async def test_what_is_whole_is_found_whole(harness: Any, client_of: Any) -> None:
+async def test_a_complete_session_has_no_findings(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of)
     async with harness.channel() as channel:
         running = client_of(channel)
@@ -203,13 +203,13 @@ async def test_the_command_prints_what_disagrees_and_exits_1(harness: Any, clien
 
 
 async def leases(harness: Any) -> list[float]:
-    """For how long the leases of `verify` are good yet."""
+    """The remaining seconds of the leases of `verify`."""
     query = text("SELECT extract(epoch FROM lease_expires_at - now())::float8 FROM workers WHERE id LIKE 'verify-%'")
     async with harness.database.transaction() as connection:
         return list((await connection.execute(query)).scalars())
 
 
-async def test_a_repair_holds_a_short_lease_renews_it_and_gives_it_back(
+async def test_a_repair_holds_a_short_lease_renews_it_and_releases_it(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with build_harness(reap_seconds=1000.0) as harness:
@@ -234,7 +234,7 @@ async def test_a_repair_holds_a_short_lease_renews_it_and_gives_it_back(
         await clean(harness, session_id)
 
 
-async def test_a_repair_that_fails_gives_its_lease_back_and_one_that_only_looks_takes_none(
+async def test_a_failed_repair_releases_its_lease_and_a_check_takes_none(
     harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = await recorded(harness, client_of)
@@ -299,7 +299,7 @@ async def test_a_repair_waits_for_servers_that_renew_their_leases_after_an_outag
         assert (await running.rest())[-1].session_end.audio_uri
 
 
-async def test_a_length_is_not_corrected_under_a_server_that_has_just_stored_more(
+async def test_a_length_is_not_corrected_after_a_server_has_stored_more(
     harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session_id = await recorded(harness, client_of)
@@ -326,7 +326,7 @@ async def test_a_length_is_not_corrected_under_a_server_that_has_just_stored_mor
     await clean(harness, session_id)
 
 
-async def test_a_session_that_a_server_takes_from_a_repair_is_left_to_it_and_the_others_are_ended(
+async def test_a_repair_leaves_a_session_that_a_server_has_taken(
     build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with build_harness(reap_seconds=1000.0) as harness:

@@ -1,4 +1,4 @@
-"""What is remembered of sessions that have ended."""
+"""Ended sessions are remembered and restored."""
 
 import asyncio
 import gc
@@ -22,9 +22,9 @@ from persistence.storing.restoration import Ended, Restoration
 def ended(finals: int) -> Ended:
     kind = ("auto", "fast", "pcm_s16le", 16000, 1, True, True)
     start = SessionStart(uuid4(), uuid4(), "worker", datetime.now(UTC), *kind)
-    said = [Utterance(0.0, 1.0, "word", 0.9, "en")] * finals
+    utterances = [Utterance(0.0, 1.0, "word", 0.9, "en")] * finals
     done = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
-    return Ended(start, done, StoredObjects(), 1.0, 1, said, "en")
+    return Ended(start, done, StoredObjects(), 1.0, 1, utterances, "en")
 
 
 def test_no_more_is_remembered_than_fits_the_memory_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_no_more_sessions_are_remembered_than_there_may_be(monkeypatch: pytest.M
 )
 def test_the_memory_that_a_session_takes_is_not_estimated_too_low(finals: int, words: int, letters: str) -> None:
     def session(number: int) -> Ended:
-        said = [
+        utterances = [
             Utterance(
                 at + number / 7,
                 at + number / 3,
@@ -71,7 +71,7 @@ def test_the_memory_that_a_session_takes_is_not_estimated_too_low(finals: int, w
             )
             for at in range(finals)
         ]
-        whole = replace(ended(0), said=said)
+        whole = replace(ended(0), utterances=utterances)
         uri = f"s3://a-bucket-with-a-rather-long-name/sessions/{whole.start.id}/audio.wav"
         return replace(whole, objects=StoredObjects(uri, f"{uri}{number}"))
 
@@ -91,7 +91,7 @@ def remembered(restoration: Restoration) -> list[Ended]:
     return [each for *_, each in restoration._ended]
 
 
-async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_ended_sessions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now, asked = 1000.0, []
 
     async def row_states(ids: list[Any]) -> list[Any]:
@@ -108,7 +108,7 @@ async def test_what_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Rows:
-    """Stands for SessionRows of a Postgres that has lost all ends."""
+    """A fake of SessionRows for a Postgres that has lost all ends."""
 
     def __init__(self) -> None:
         self.ended: list[UUID] = []
@@ -136,7 +136,7 @@ class Rows:
 
 
 async def test_the_ends_of_many_sessions_are_written_again_in_several_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures and finals of those that run are written in between."""
+    """Figures and finals of running sessions are written in between."""
     monkeypatch.setattr(restoration_module, "_ENDED_AT_ONCE", 2)
     rows = Rows()
     restoration = Restoration(rows)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ async def test_the_ends_of_many_sessions_are_written_again_in_several_looks(monk
 
 
 async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
-    """The answers that it waits for may be another's: of a primary that is about to be left."""
+    """The answers that it waits for may be those of a primary that is about to be replaced."""
     rows = Rows()
     rows.may_answer.clear()
     restoration = Restoration(rows)  # type: ignore[arg-type]
@@ -167,14 +167,14 @@ async def test_a_doubt_that_comes_while_it_looks_is_one_to_look_again() -> None:
     assert not restoration.is_due
 
 
-async def test_a_session_whose_tails_are_removed_while_it_is_ended_again_is_not_left_waiting_for_that() -> None:
-    """Its row would say for good that there are tails, and nobody would look."""
+async def test_tails_deleted_during_a_restoration_are_marked_as_deleted() -> None:
+    """Otherwise its row would state forever that there are tails, and no comparison would find it."""
     removed: list[UUID] = []
     session = ended(1)
 
     class Removing(Rows):
         async def set_stored(self, *_: Any, **__: Any) -> bool:
-            # Meanwhile its finisher removes them and says so in the row that was there before.
+            # Meanwhile its finisher deletes them and marks that in the row that was there before.
             session.is_clean = True
             return True
 

@@ -1,4 +1,4 @@
-"""Looks for lost rows run beside the writer: they delay nobody, have a deadline, and stay due until one has ended."""
+"""Comparisons run beside the writer: they delay no session, have a deadline, and stay due until one has succeeded."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -23,7 +23,7 @@ from tests.unit.persistence.storing.test_writer import Rows, a_start
 
 
 class SlowRows(Rows):
-    """Whose look waits until it is let go, and then raises what there is to raise."""
+    """A restoration whose comparison waits until it is released, and then raises its error, if it has one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ async def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
 
 async def until(ready: Any) -> None:
     async with asyncio.timeout(30):
-        while not ready():  # noqa: ASYNC110 - what is waited for tells nobody
+        while not ready():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)
 
 
@@ -74,7 +74,7 @@ def failures(reason: str) -> float:
     return REGISTRY.get_sample_value("dalston_row_look_failures_total", {"reason": reason}) or 0.0
 
 
-async def test_a_slow_look_delays_no_session_figures_and_what_it_found_is_written_after_it(harness: Harness) -> None:
+async def test_a_slow_comparison_delays_no_figures_and_its_result_follows(harness: Harness) -> None:
     first, second = a_start(stores=False), a_start(stores=False)
     await harness.writer.begin(first, lambda: Progress(1.0))
     harness.restoration.doubt()
@@ -90,7 +90,7 @@ async def test_a_slow_look_delays_no_session_figures_and_what_it_found_is_writte
         assert not harness.restoration.is_due
 
 
-async def test_figures_that_were_on_their_way_while_a_look_ended_are_written_again(harness: Harness) -> None:
+async def test_figures_in_transfer_when_a_comparison_ends_are_written_again(harness: Harness) -> None:
     start = a_start(stores=False)
     await harness.writer.begin(start, lambda: Progress(1.0))
     write, may_write, writing = harness.rows.write, asyncio.Event(), asyncio.Event()
@@ -132,12 +132,12 @@ async def test_a_look_that_fails_stays_due_is_counted_logged_once_and_repeated(
             harness.rows.error = None
             await until(lambda: harness.row_comparison.failing_since is None)
             assert not harness.restoration.is_due
-    told = [each for each in logs if each["event"] == "rows cannot be compared with what was written"]
-    assert [(each["log_level"], each["reason"]) for each in told] == [("error", reason)]
+    logged = [each for each in logs if each["event"] == "rows cannot be compared with what was written"]
+    assert [(each["log_level"], each["reason"]) for each in logged] == [("error", reason)]
     assert [each["log_level"] for each in logs if each["event"] == "rows are compared again"] == ["info"]
 
 
-async def test_a_look_that_never_ends_is_given_up_at_its_deadline_and_repeated(
+async def test_a_hanging_comparison_is_abandoned_at_its_deadline_and_repeated(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looks_module, "LOOK_SECONDS", 0.05)
@@ -149,7 +149,7 @@ async def test_a_look_that_never_ends_is_given_up_at_its_deadline_and_repeated(
         assert harness.restoration.is_due
 
 
-async def test_a_look_that_is_cut_short_by_the_shutdown_ends_at_once_and_stays_due(harness: Harness) -> None:
+async def test_a_comparison_cancelled_by_the_shutdown_ends_at_once_and_stays_due(harness: Harness) -> None:
     await harness.writer.begin(a_start(stores=False), Progress)
     harness.restoration.doubt()
     async with harness.running() as task:

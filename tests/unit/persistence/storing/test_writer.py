@@ -1,4 +1,4 @@
-"""When the writer writes what, and what it does while Postgres is away."""
+"""When the writer writes what, and what it does while Postgres is unavailable."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from persistence.storing.writer import SessionWriter
 
 
 class Rows:
-    """Stands for SessionRows: keeps what was written."""
+    """A fake of SessionRows that keeps what was written."""
 
     def __init__(self) -> None:
         self.is_away = False
@@ -32,7 +32,7 @@ class Rows:
         self.statements: list[dict[UUID, Progress]] = []
         self.concluded: list[UUID] = []
         self.ended: list[UUID] = []
-        self.said: list[list[NumberedUtterance]] = []
+        self.finals: list[list[NumberedUtterance]] = []
         self.transactions = 0
         self.seconds: dict[UUID, float] = {}
         self.lost: set[UUID] = set()
@@ -55,16 +55,17 @@ class Rows:
         self.admitted.append(start.id)
 
     async def write(
-        self, progress: Mapping[UUID, Progress], said: Sequence[NumberedUtterance] = ()
+        self, progress: Mapping[UUID, Progress], utterances: Sequence[NumberedUtterance] = ()
     ) -> dict[UUID, float]:
         self._answer()
         self.transactions += 1
         if progress:
             self.statements.append(dict(progress))
-        if said:
-            self.said.append(list(said))
+        if utterances:
+            self.finals.append(list(utterances))
         before = {
-            session_id: self.seconds.get(session_id, 0.0) for session_id in [*progress, *(s.session_id for s in said)]
+            session_id: self.seconds.get(session_id, 0.0)
+            for session_id in [*progress, *(s.session_id for s in utterances)]
         }
         self.seconds |= {session_id: each.audio_seconds for session_id, each in progress.items()}
         return {session_id: seconds for session_id, seconds in before.items() if session_id not in self.lost}
@@ -116,7 +117,7 @@ def writer(rows: Rows, clock: Clock) -> SessionWriter:
 
 
 async def tick(writer: SessionWriter) -> None:
-    """What happens in a second: a look if there is reason to, and a flush."""
+    """The work of one second: a comparison if it is due, and a flush."""
     await RowComparison(writer, writer._restoration).look()
     await writer.flush()
 
@@ -130,7 +131,7 @@ def a_start(*, stores: bool) -> SessionStart:
 DONE = Conclusion(EndReason("completed"), datetime.now(UTC), Progress())
 
 
-async def test_all_sessions_that_are_due_go_into_one_statement(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+async def test_due_sessions_are_written_in_one_statement(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
     starts = [a_start(stores=False) for _ in range(50)]
     for number, start in enumerate(starts):
         await writer.begin(start, lambda number=number: Progress(audio_seconds=number + 1))  # type: ignore[misc]
@@ -162,7 +163,7 @@ async def test_figures_and_finals_of_all_sessions_are_one_transaction(writer: Se
         writer.add_final(start.id, 0, a_final())
     await writer.flush()
     assert rows.transactions == 1
-    assert [len(rows.statements[0]), len(rows.said[0])] == [3, 3]
+    assert [len(rows.statements[0]), len(rows.finals[0])] == [3, 3]
 
 
 async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
@@ -172,7 +173,7 @@ async def test_figures_that_did_not_change_are_not_written(writer: SessionWriter
     assert rows.statements == []
 
 
-async def test_what_postgres_did_not_take_is_written_later(writer: SessionWriter, rows: Rows) -> None:
+async def test_writes_that_postgres_refused_are_repeated(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=False)
     await writer.begin(start, lambda: Progress(1.0, 1, 2, "en"))
     writer.flush_soon(start.id)
@@ -228,7 +229,7 @@ async def test_a_concluded_session_is_written_no_more(writer: SessionWriter, row
     assert rows.statements == []
 
 
-async def test_the_writer_goes_on_after_a_failure(
+async def test_the_writer_continues_after_a_failure(
     writer: SessionWriter, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "TICK_SECONDS", 0.01)
@@ -256,8 +257,8 @@ async def test_finals_of_all_sessions_go_into_one_statement(writer: SessionWrite
         writer.add_final(start.id, 0, a_final())
         writer.add_final(start.id, 1, a_final("bye"))
     await writer.flush()
-    assert [len(batch) for batch in rows.said] == [100]
-    assert {(each.session_id, each.index) for each in rows.said[0]} == {
+    assert [len(batch) for batch in rows.finals] == [100]
+    assert {(each.session_id, each.index) for each in rows.finals[0]} == {
         (start.id, index) for start in starts for index in (0, 1)
     }
 
@@ -275,7 +276,7 @@ async def test_finals_that_postgres_did_not_take_are_written_in_their_order_late
     writer.add_final(start.id, 1, a_final())
     rows.is_away = False
     await writer.flush()
-    assert [[each.index for each in batch] for batch in rows.said] == [[0, 1]]
+    assert [[each.index for each in batch] for batch in rows.finals] == [[0, 1]]
 
 
 async def test_an_ending_is_written_after_the_finals(writer: SessionWriter, rows: Rows) -> None:
@@ -283,7 +284,7 @@ async def test_an_ending_is_written_after_the_finals(writer: SessionWriter, rows
     await writer.begin(start, Progress)
     writer.add_final(start.id, 0, a_final())
     assert await writer.conclude(start, DONE)
-    assert len(rows.said) == 1
+    assert len(rows.finals) == 1
 
 
 async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
@@ -296,14 +297,12 @@ async def test_finals_beyond_what_memory_may_hold_are_read_from_the_spool(
         writer.add_final(each.id, 0, a_final())
     rows.kept[start.id] = 1
     await tick(writer)
-    assert sorted((each.session_id, each.index) for batch in rows.said for each in batch) == sorted(
+    assert sorted((each.session_id, each.index) for batch in rows.finals for each in batch) == sorted(
         [(start.id, 0), (other.id, 0)]
     )
 
 
-async def test_a_session_of_a_limited_tenant_is_admitted_and_one_too_many_leaves_nothing(
-    writer: SessionWriter, rows: Rows
-) -> None:
+async def test_sessions_over_the_limit_of_a_tenant_leave_no_row(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=True)
     await writer.begin(start, Progress, Caller(start.tenant_id, TenantLimits(max_sessions=1)))
     assert (rows.admitted, rows.inserted) == ([start.id], [])
@@ -321,9 +320,7 @@ async def test_while_postgres_is_away_a_token_begins_nothing(writer: SessionWrit
     await writer.begin(a_start(stores=False), Progress, Caller(start.tenant_id, TenantLimits(max_sessions=1)))
 
 
-async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
-    writer: SessionWriter, rows: Rows
-) -> None:
+async def test_a_lost_row_is_inserted_again_with_all_finals_and_figures(writer: SessionWriter, rows: Rows) -> None:
     start, progress = a_start(stores=True), Progress(5.0, 2, 4, "en")
     await writer.begin(start, lambda: progress, finals=lambda: [a_final("one"), a_final("two")])
     writer.add_final(start.id, 0, a_final("one"))
@@ -334,19 +331,17 @@ async def test_a_row_that_is_gone_is_inserted_again_with_all_finals_and_figures(
     writer.flush_soon(start.id)
     await tick(writer)
     assert rows.row_comparison == 0
-    rows.said.clear()
+    rows.finals.clear()
     rows.statements.clear()
     await tick(writer)
     assert (rows.row_comparison, rows.lost) == (1, set())
-    assert [[each.utterance.text for each in batch] for batch in rows.said] == [["one", "two"]]
+    assert [[each.utterance.text for each in batch] for batch in rows.finals] == [["one", "two"]]
     assert rows.statements == [{start.id: progress}]
     await tick(writer)
     assert rows.row_comparison == 1
 
 
-async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looked_at(
-    writer: SessionWriter, rows: Rows
-) -> None:
+async def test_a_row_older_than_written_has_all_rows_compared(writer: SessionWriter, rows: Rows) -> None:
     seconds = [5.0]
     starts = [a_start(stores=True) for _ in range(2)]
     for start in starts:
@@ -358,12 +353,10 @@ async def test_a_row_that_tells_of_less_than_was_written_makes_all_rows_be_looke
     await tick(writer)
     await tick(writer)
     assert rows.row_comparison == 1
-    assert {each.session_id for batch in rows.said for each in batch} == {start.id for start in starts}
+    assert {each.session_id for batch in rows.finals for each in batch} == {start.id for start in starts}
 
 
-async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
-    writer: SessionWriter, rows: Rows
-) -> None:
+async def test_a_failed_write_has_the_rows_compared_once(writer: SessionWriter, rows: Rows) -> None:
     start = a_start(stores=True)
     await writer.begin(start, Progress, finals=lambda: [a_final()])
     writer.add_final(start.id, 0, a_final())
@@ -378,7 +371,7 @@ async def test_after_a_write_that_failed_the_database_is_asked_what_it_has_once(
 
 
 async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: SessionWriter, rows: Rows) -> None:
-    """While the object store is away there is reason to look every second."""
+    """While S3 is unavailable, a comparison is due every second."""
     start, reads = a_start(stores=True), []
 
     def finals() -> list[Utterance]:
@@ -393,7 +386,7 @@ async def test_no_spool_is_read_of_a_session_whose_finals_are_all_there(writer: 
         assert len(reads) == read
 
 
-async def test_nobody_looks_while_nothing_goes_wrong(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
+async def test_no_rows_are_compared_without_a_reason(writer: SessionWriter, rows: Rows, clock: Clock) -> None:
     start, seconds = a_start(stores=True), [0.0]
     await writer.begin(start, lambda: Progress(seconds[0]))
     for _ in range(5):
