@@ -18,11 +18,11 @@ from prometheus_client import Histogram
 from persistence.errors import DiskUnavailable, UploadNotFound
 from persistence.postgres.lost_rows import note_restored
 from persistence.postgres.rows import SessionRows, Upload
-from persistence.session_values import StoredPart
 from persistence.s3 import layout
 from persistence.s3.assembly import tail_slices
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_key, tail_prefix
 from persistence.s3.objects import Body, ObjectStore
+from persistence.session_values import StoredPart
 from persistence.spool.session_spool import SessionSpool
 from persistence.wav import WavFormat, data_bytes
 
