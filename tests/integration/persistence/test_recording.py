@@ -165,7 +165,7 @@ async def test_the_client_and_the_row_receive_an_error_of_the_servicer(harness: 
     assert (await harness.record(session_id)).status == "error"
     record = await harness.ended(session_id)
     assert record.error == "the fake transcriber failed"
-    assert data_of(await harness.audio(session_id)) == b"".join(MESSAGES[:4])
+    assert data_of(await harness.read_audio(session_id)) == b"".join(MESSAGES[:4])
     assert (await harness.transcript(session_id))["text"] == "this is final 1"
 
 

@@ -65,10 +65,10 @@ async def test_a_start_on_the_spool_adds_what_only_it_has(
     segments = [path.name for path in abandoned.spool.segments()]
     assert segments == (["audio.00001"] if sizes == SHORT else ["audio.00001", "audio.00003", "audio.00004"])
     async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
-        old = await harness.record(abandoned.id)
+        old = await harness.record(abandoned.session_id)
         await harness.no_spool()
         await abandoned.is_whole()
-        new = await harness.record(abandoned.id)
+        new = await harness.record(abandoned.session_id)
         # A tenant may have read when it ended, and how.
         assert (new.status, new.error, new.ended_at) == (old.status, old.error, old.ended_at)
         assert new.worker_id == harness.settings.worker_id
@@ -94,10 +94,10 @@ async def test_finals_lost_from_the_spool_in_a_power_cut_are_transcribed(abandon
     async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
         await harness.no_spool()
         await abandoned.is_whole()
-        transcript = await harness.transcript(abandoned.id)
+        transcript = await harness.transcript(abandoned.session_id)
         assert [each["text"] for each in transcript["utterances"]] == [a_final(number).text for number in range(3)]
         assert transcript["duration"] == WAV.seconds(len(abandoned.audio))
-        assert (await harness.record(abandoned.id)).word_count == 12
+        assert (await harness.record(abandoned.session_id)).word_count == 12
 
 
 async def test_a_spool_with_nothing_more_is_deleted_and_changes_nothing(abandon: Abandon) -> None:
@@ -127,8 +127,8 @@ async def test_a_deleted_session_stays_deleted_and_its_spool_is_deleted(abandon:
     await delete_session(SessionStore(abandoned.database), abandoned.objects, DEFAULT_TENANT_ID, abandoned.id)
     async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
         await harness.no_spool()
-        assert await harness.row_of(abandoned.id) is None
-        assert not await harness.has_objects(abandoned.id)
+        assert await harness.row_of(abandoned.session_id) is None
+        assert not await harness.has_objects(abandoned.session_id)
 
 
 def stored_audio() -> tuple[float, float]:
@@ -184,8 +184,8 @@ async def test_a_delete_while_the_audio_is_put_leaves_nothing(
     monkeypatch.setattr(ExtendedAudio, "read", read_and_delete)
     async with build_harness(spool_dir=abandoned.settings.spool_dir) as harness:
         await harness.no_spool()
-        assert await harness.row_of(abandoned.id) is None
-        assert not await harness.has_objects(abandoned.id)
+        assert await harness.row_of(abandoned.session_id) is None
+        assert not await harness.has_objects(abandoned.session_id)
         assert await abandoned.objects.uploads(audio_key(abandoned.id)) == []
 
 
