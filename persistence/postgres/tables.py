@@ -91,7 +91,10 @@ workers = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column(
-        "started_at", DateTime(timezone=True), nullable=False, comment="distinguishes one run of the process from the next"
+        "started_at",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="distinguishes one run of the process from the next",
     ),
     Column("lease_expires_at", DateTime(timezone=True), nullable=False),
     Index("ix_workers_lease_expires_at", "lease_expires_at"),
