@@ -20,7 +20,7 @@ from dalston import (
     AsyncClient,
     Ended,
     Event,
-    Final,
+    FinalResult,
     Reconnecting,
     Resumed,
     SessionBegan,
@@ -150,7 +150,7 @@ async def compare(client: AsyncClient, speech: bytes, events: list[Event], uncut
     assert isinstance(ended, Ended)
     assert not [event for event in events if isinstance(event, Warned) and event.code == "session_replaced"]
     assert ended.duration == pytest.approx(SECONDS)
-    finals = [event for event in events if isinstance(event, Final)]
+    finals = [event for event in events if isinstance(event, FinalResult)]
     for one, other in pairwise(finals):
         assert (one.start + one.end) / 2 < other.start + 0.001 or one.end <= other.end, "finals out of order"
     await stored(client, ended.session_ids)
