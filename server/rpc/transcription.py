@@ -23,7 +23,7 @@ from domain.errors import InvalidResumption, InvalidSessionId
 from domain.session_id import new_uuid7, parse_session_id
 from domain.tenancy import current_caller
 from persistence.recovery.resumption import Resumption, Resumptions
-from server.inference.scheduling.owner import Owner
+from server.inference.scheduling.session_key import SessionKey
 from server.rpc.admission import Admission
 from server.rpc.config_message import (
     ModelCatalog,
@@ -124,8 +124,8 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     async def _run(
         self, session_id: str, options: SessionOptions, lag: Lag, stream: RequestStream, context: Context
     ) -> None:
-        owner = Owner(current_caller.get().tenant_id)
-        session = Session(options, self._vad.stream(), self._engine, lag, owner)
+        session_key = SessionKey(current_caller.get().tenant_id)
+        session = Session(options, self._vad.stream(), self._engine, lag, session_key)
         try:
             async with session, asyncio.TaskGroup() as tasks:
                 feeding = tasks.create_task(self._feed(session, options, stream))

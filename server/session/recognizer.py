@@ -6,7 +6,7 @@ from typing import Protocol
 
 from server.audio.decoder import MODEL_RATE, Samples
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
-from server.inference.scheduling.owner import Owner
+from server.inference.scheduling.session_key import SessionKey
 from server.session.language import SpokenLanguage
 from server.session.options import SessionOptions
 
@@ -40,10 +40,10 @@ class Recognizer(Protocol):
 class SessionRecognizer:
     """A recognizer with the options of one session."""
 
-    def __init__(self, recognizer: Recognizer, options: SessionOptions, owner: Owner) -> None:
+    def __init__(self, recognizer: Recognizer, options: SessionOptions, session_key: SessionKey) -> None:
         self._recognizer = recognizer
         self._options = options
-        self._owner = owner
+        self._session_key = session_key
 
     async def recognize(
         self, samples: Samples, language: SpokenLanguage, speech: tuple[tuple[int, int], ...]
@@ -61,7 +61,7 @@ class SessionRecognizer:
             speech=tuple((start / MODEL_RATE, end / MODEL_RATE) for start, end in speech),
         )
         return await self._recognizer.recognize(
-            self._options.model, samples, language.requested, options, session=self._owner
+            self._options.model, samples, language.requested, options, session=self._session_key
         )
 
     async def recognize_partial(
@@ -76,7 +76,7 @@ class SessionRecognizer:
         """
         options = replace(self._common_options(language), draft=draft)
         return await self._recognizer.recognize_partial(
-            self._options.model, samples, language.requested, options, session=self._owner
+            self._options.model, samples, language.requested, options, session=self._session_key
         )
 
     def _common_options(self, language: SpokenLanguage) -> RecognitionOptions:

@@ -15,7 +15,7 @@ from server.audio.container import ContainerDetector
 from server.audio.decoder import MODEL_RATE, Decoder, Samples
 from server.inference.errors import QueueFull
 from server.inference.recognition import Recognition, Word
-from server.inference.scheduling.owner import Owner
+from server.inference.scheduling.session_key import SessionKey
 from server.session import metrics
 from server.session.budget import MAX_FLUSHES, HeldSegment, UtteranceBudget
 from server.session.buffer import AudioBuffer
@@ -78,15 +78,15 @@ class Session:
         vad: VadStream,
         recognizer: Recognizer,
         lag: Lag | None = None,
-        owner: Owner | None = None,
+        session_key: SessionKey | None = None,
     ) -> None:
         """
         Args:
             lag: records how long the session waits for its text.
-            owner: identifies this session and its tenant to the recognizer.
+            session_key: identifies this session and its tenant to the recognizer.
         """
         self._options = options
-        self._recognizer = SessionRecognizer(recognizer, options, owner or Owner())
+        self._recognizer = SessionRecognizer(recognizer, options, session_key or SessionKey())
         self._clock = SampleClock(options.audio.sample_rate)
         self._lag = lag or Lag()
         self._container = ContainerDetector()

@@ -25,7 +25,7 @@ from server.inference.errors import EngineStopped, InferenceError, PartialDroppe
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
 from server.inference.scheduling.batch_policy import window
 from server.inference.scheduling.job import Job
-from server.inference.scheduling.worker import Worker
+from server.inference.scheduling.model_thread import ModelThread
 from server.inference.weights import resolve
 from server.inference.whisper.features import SAMPLE_RATE
 from server.inference.whisper.precision import choose_device, choose_precision
@@ -53,7 +53,7 @@ class Engine:
         self._settings = settings
         self._device = choose_device(settings.device)
         self._transcribers: dict[str, Transcriber] = {}
-        self._worker = Worker(_cpu_limits(settings.batch_limit), queue_limit, settings.partial_share)
+        self._model_thread = ModelThread(_cpu_limits(settings.batch_limit), queue_limit, settings.partial_share)
         self.died = asyncio.Event()
         """Set when the engine has died: it transcribes nothing any more, and its process should exit."""
 
@@ -64,7 +64,7 @@ class Engine:
 
     def queue_delay_of(self, tenant: Hashable) -> float:
         """The queue delay of a tenant, in seconds: `JobQueue.queue_delay`. May be called on any thread."""
-        return self._worker.queue_delay_of(tenant)
+        return self._model_thread.queue_delay_of(tenant)
 
     def supports(self, model: str, language: str) -> bool:
         """Whether `model` exists and can transcribe `language`, an ISO 639-1 code or "auto". Only valid once
@@ -90,7 +90,7 @@ class Engine:
             language: ISO 639-1, or None to have it detected.
             options: options for the utterance.
             session: the session of the utterance. Sessions take turns, however many utterances one of them has waiting;
-                if it is an `Owner`, tenants take turns before their sessions do.
+                if it is a `SessionKey`, tenants take turns before their sessions do.
 
         Raises:
             QueueFull: too many utterances are waiting.
@@ -180,14 +180,14 @@ class Engine:
         """The hypothesis of a job. Cancelling the call abandons the job."""
         outcome: asyncio.Future[Hypothesis] = asyncio.get_running_loop().create_future()
         job.deliver = _deliver_to(outcome)
-        self._worker.submit(job)
+        self._model_thread.submit(job)
         try:
             return await outcome
         finally:
             job.abandoned = True
 
     async def __aenter__(self) -> Self:
-        loading = asyncio.wrap_future(self._worker.start(self._load, _setter_of(self.died)))
+        loading = asyncio.wrap_future(self._model_thread.start(self._load, _setter_of(self.died)))
         try:
             await loading
         except BaseException:
@@ -201,7 +201,7 @@ class Engine:
         await self._stop()
 
     async def _stop(self) -> None:
-        await asyncio.to_thread(self._worker.stop)
+        await asyncio.to_thread(self._model_thread.stop)
         self._transcribers.clear()
 
     def _transcriber(self, model: str) -> Transcriber:
@@ -242,7 +242,7 @@ class Engine:
             # High-beam variants get one utterance at a time, and are not counted.
             batched = {self._shared_name(model) for model in self.models} | set(self._settings.models.values())
             models = [self._transcribers[name] for name in sorted(batched)]
-            self._worker.limit(_cuda_limits(self._settings.batch_limit, self._device, models))
+            self._model_thread.limit(_cuda_limits(self._settings.batch_limit, self._device, models))
         return self._transcribers
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.errors import InferenceError
-from server.inference.scheduling.owner import tenant_of
+from server.inference.scheduling.session_key import tenant_of
 from server.inference.whisper.features import SAMPLE_RATE
 
 
@@ -35,7 +35,7 @@ class Job:
     """Set by a caller that no longer waits: the job is dropped if it has not begun."""
     arrived: float = field(default_factory=time.perf_counter)
     trace: dict[str, float] = field(default_factory=dict)
-    """Measurements of its last batch, in seconds except for counts; kept by `Worker`."""
+    """Measurements of its last batch, in seconds except for counts; kept by `ModelThread`."""
     turn: float = field(init=False)
     """Since when it has waited for others: its arrival, or the end of its session's last batch if that is later; kept
     by the queue."""

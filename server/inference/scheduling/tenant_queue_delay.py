@@ -3,7 +3,7 @@
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 
-from server.inference.scheduling.queue_delay import MovingDelay
+from server.inference.scheduling.moving_delay import MovingDelay
 
 _FORGOTTEN = 0.01
 """Seconds: a smaller average is discarded."""

@@ -11,7 +11,7 @@ from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.errors import QueueFull
 from server.inference.scheduling.job import Job
 from server.inference.scheduling.job_queue import JobQueue
-from server.inference.scheduling.owner import Owner
+from server.inference.scheduling.session_key import SessionKey
 
 ONE_AT_A_TIME = BatchLimits(rows=1, encoder_frames=1500, waste=0.25)
 
@@ -343,13 +343,13 @@ def test_every_waiting_session_is_served_between_two_jobs_of_another(arrivals: l
             assert waiting <= set(order[index + 1 : again])
 
 
-def finals_of(owners: list[Owner], arrived: float) -> list[Job]:
+def finals_of(owners: list[SessionKey], arrived: float) -> list[Job]:
     return [job(owner, arrived) for owner in owners]
 
 
 @pytest.mark.parametrize("is_partial", [False, True])
 def test_tenants_take_turns_before_their_sessions_do(is_partial: bool) -> None:
-    flood, other = [Owner("flood") for _ in range(20)], Owner("other")
+    flood, other = [SessionKey("flood") for _ in range(20)], SessionKey("other")
     queue = queue_of(*[job(owner, 0, is_partial=is_partial) for owner in flood])
     first = queue.take(1)
     late = job(other, 1.5, is_partial=is_partial)
@@ -361,7 +361,7 @@ def test_tenants_take_turns_before_their_sessions_do(is_partial: bool) -> None:
 
 def test_a_single_session_waits_one_batch_for_a_tenant_with_many() -> None:
     limits = BatchLimits(rows=4, encoder_frames=4500, waste=0.25)
-    queue, flood, other = queue_of(limits=limits), [Owner("flood") for _ in range(40)], Owner("other")
+    queue, flood, other = queue_of(limits=limits), [SessionKey("flood") for _ in range(40)], SessionKey("other")
     waits = []
     for now in range(100):
         for owner in flood:
@@ -377,7 +377,7 @@ def test_a_single_session_waits_one_batch_for_a_tenant_with_many() -> None:
 
 
 def test_the_delay_between_many_tenants_counts_for_a_new_one() -> None:
-    queue = queue_of(*[job(Owner(f"tenant {number}"), 0) for number in range(10)])
+    queue = queue_of(*[job(SessionKey(f"tenant {number}"), 0) for number in range(10)])
     served_at = 0.0
     for _ in range(8):
         queue.take(served_at)
@@ -389,9 +389,9 @@ def test_long_utterances_of_a_tenant_do_not_delay_another_for_long() -> None:
     limits = BatchLimits(rows=8, encoder_frames=3000, waste=0.25)
     queue = queue_of(limits=limits)
     for _ in range(8):
-        queue.add(Job("base", job("x", 0).utterance, 1500, lambda _: None, session=Owner("long"), arrived=0))
+        queue.add(Job("base", job("x", 0).utterance, 1500, lambda _: None, session=SessionKey("long"), arrived=0))
     queue.take(0)
-    short = job(Owner("short"), 0.5)
+    short = job(SessionKey("short"), 0.5)
     queue.add(short)
     assert queue.take(1) == [short]
 
@@ -399,14 +399,14 @@ def test_long_utterances_of_a_tenant_do_not_delay_another_for_long() -> None:
 def test_the_state_for_tenants_is_bounded() -> None:
     queue = queue_of()
     for number in range(1000):
-        queue.add(job(Owner(number), number))
+        queue.add(job(SessionKey(number), number))
         queue.take(number)
     assert len(queue._served) <= 1
     assert len(queue._queue_delay._within) < 20
 
 
 def test_a_flood_of_another_tenant_leaves_a_share_for_partials() -> None:
-    machine, flood, speaker = Machine(), [Owner("flood") for _ in range(10)], Owner("other")
+    machine, flood, speaker = Machine(), [SessionKey("flood") for _ in range(10)], SessionKey("other")
     machine.queue = JobQueue(ONE_AT_A_TIME, most=100, partial_share=0.25)
     passes: list[float] = []
 
@@ -425,7 +425,7 @@ def test_a_flood_of_another_tenant_leaves_a_share_for_partials() -> None:
 
 
 def test_partials_wait_for_live_finals_of_a_tenant_with_few() -> None:
-    queue = queue_of(job(Owner("a"), 0), partial(Owner("b"), 0))
+    queue = queue_of(job(SessionKey("a"), 0), partial(SessionKey("b"), 0))
     assert [each.is_partial for each in served(queue, 0.1)] == [False, True]
 
 

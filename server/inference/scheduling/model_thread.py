@@ -28,7 +28,7 @@ class Model(Protocol):
     def transcribe(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> list[Hypothesis]: ...
 
 
-class Worker:
+class ModelThread:
     """Runs batches on its own thread from `start` until `stop`."""
 
     def __init__(self, limits: BatchLimits, queue_limit: int, partial_share: float = 1.0) -> None:

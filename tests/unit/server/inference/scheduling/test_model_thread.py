@@ -25,7 +25,7 @@ from server.inference.errors import (
 )
 from server.inference.scheduling.allowance import SAVED_SECONDS
 from server.inference.scheduling.job import Job
-from server.inference.scheduling.worker import Worker
+from server.inference.scheduling.model_thread import ModelThread
 
 SECONDS = 5.0
 """A deadline that is only reached if the code is broken."""
@@ -57,8 +57,8 @@ class ScriptedModel:
 class Caller:
     """Submits jobs and receives their outcomes."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, model_thread: ModelThread) -> None:
+        self._model_thread = model_thread
         self.outcomes: Queue[Hypothesis | InferenceError] = Queue()
 
     def submit(
@@ -66,7 +66,7 @@ class Caller:
     ) -> Job:
         utterance = UtteranceAudio(np.zeros(16000, np.float32), "en")
         job = Job(model, utterance, encoder_frames, self.outcomes.put, session=session, is_partial=is_partial)
-        self._worker.submit(job)
+        self._model_thread.submit(job)
         return job
 
     def outcome(self) -> Hypothesis | InferenceError:
@@ -79,17 +79,17 @@ def model() -> ScriptedModel:
 
 
 @pytest.fixture
-def worker(model: ScriptedModel) -> Iterator[Worker]:
-    worker = Worker(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
-    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
-    yield worker
+def model_thread(model: ScriptedModel) -> Iterator[ModelThread]:
+    model_thread = ModelThread(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
+    model_thread.start(lambda: {"base": model}).result(timeout=SECONDS)
+    yield model_thread
     model.may_finish.release(1000)
-    worker.stop()
+    model_thread.stop()
 
 
 @pytest.fixture
-def caller(worker: Worker) -> Caller:
-    return Caller(worker)
+def caller(model_thread: ModelThread) -> Caller:
+    return Caller(model_thread)
 
 
 def test_jobs_that_wait_for_a_busy_model_form_one_batch(caller: Caller, model: ScriptedModel) -> None:
@@ -183,13 +183,13 @@ class SmallMemory(ScriptedModel):
 
 def batched(model: ScriptedModel, encoder_frames: Sequence[int], *, is_partial: bool = False) -> list[object]:
     """The outcomes of jobs that are taken as one batch."""
-    worker = Worker(BatchLimits(rows=8, encoder_frames=12000, waste=0.9, partial_rows=8), queue_limit=8)
-    caller = Caller(worker)
+    model_thread = ModelThread(BatchLimits(rows=8, encoder_frames=12000, waste=0.9, partial_rows=8), queue_limit=8)
+    caller = Caller(model_thread)
     for number, each in enumerate(encoder_frames):
         caller.submit(each, session=str(number), is_partial=is_partial)
-    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
+    model_thread.start(lambda: {"base": model}).result(timeout=SECONDS)
     outcomes: list[object] = [caller.outcome() for _ in encoder_frames]
-    worker.stop()
+    model_thread.stop()
     return outcomes
 
 
@@ -244,19 +244,19 @@ def test_a_failed_batch_is_freed_before_it_is_repeated() -> None:
 
 
 def test_limits_may_change_once_the_models_are_loaded(model: ScriptedModel) -> None:
-    worker = Worker(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
-    caller = Caller(worker)
+    model_thread = ModelThread(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
+    caller = Caller(model_thread)
     for number in range(4):
         caller.submit(session=str(number))
 
     def load() -> dict[str, ScriptedModel]:
-        worker.limit(BatchLimits(rows=2, encoder_frames=6000, waste=0.5))
+        model_thread.limit(BatchLimits(rows=2, encoder_frames=6000, waste=0.5))
         return {"base": model}
 
     model.may_finish.release(1000)
-    worker.start(load).result(timeout=SECONDS)
+    model_thread.start(load).result(timeout=SECONDS)
     assert [caller.outcome() for _ in range(4)] == [hypothesis()] * 4
-    worker.stop()
+    model_thread.stop()
     assert model.batches == [(2, 320), (2, 320)]
 
 
@@ -271,12 +271,12 @@ def test_a_full_queue_refuses_jobs_until_there_is_room(caller: Caller, model: Sc
 
 
 def test_stopping_finishes_the_current_batch_and_fails_waiting_jobs(
-    caller: Caller, model: ScriptedModel, worker: Worker
+    caller: Caller, model: ScriptedModel, model_thread: ModelThread
 ) -> None:
     caller.submit()
     assert model.begun.acquire(timeout=SECONDS)
     caller.submit()
-    stopper = threading.Thread(target=worker.stop)
+    stopper = threading.Thread(target=model_thread.stop)
     stopper.start()
     while True:  # until the worker has noticed the stop and refuses jobs
         try:
@@ -291,21 +291,21 @@ def test_stopping_finishes_the_current_batch_and_fails_waiting_jobs(
 
 
 def test_stopping_twice_or_before_the_start_does_nothing() -> None:
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
-    worker.stop()
-    worker.stop()
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    model_thread.stop()
+    model_thread.stop()
     with pytest.raises(EngineStopped):
-        Caller(worker).submit()
+        Caller(model_thread).submit()
 
 
 def test_a_model_that_cannot_be_loaded_fails_the_start() -> None:
     def load() -> dict[str, ScriptedModel]:
         raise WeightsError("there is no such model")
 
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
     with pytest.raises(WeightsError, match="no such model"):
-        worker.start(load).result(timeout=SECONDS)
-    worker.stop()
+        model_thread.start(load).result(timeout=SECONDS)
+    model_thread.stop()
 
 
 def test_a_worker_stops_if_its_caller_cancels_during_loading(model: ScriptedModel) -> None:
@@ -316,14 +316,14 @@ def test_a_worker_stops_if_its_caller_cancels_during_loading(model: ScriptedMode
         assert may_load.wait(SECONDS)
         return {"base": model}
 
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
-    loaded = worker.start(load)
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    loaded = model_thread.start(load)
     assert loading.wait(SECONDS)
     loaded.cancel()
     may_load.set()
-    worker.stop()
+    model_thread.stop()
     with pytest.raises(EngineStopped):
-        Caller(worker).submit()
+        Caller(model_thread).submit()
 
 
 def test_a_final_that_arrives_during_partials_goes_next(caller: Caller, model: ScriptedModel) -> None:
@@ -356,12 +356,14 @@ def test_a_defective_partial_is_not_repeated(caller: Caller, model: ScriptedMode
     assert model.batches == [(1, 320)]
 
 
-def test_waiting_partials_fail_when_the_worker_stops(caller: Caller, model: ScriptedModel, worker: Worker) -> None:
+def test_waiting_partials_fail_when_the_worker_stops(
+    caller: Caller, model: ScriptedModel, model_thread: ModelThread
+) -> None:
     caller.submit()
     assert model.begun.acquire(timeout=SECONDS)
     caller.submit(session="a", is_partial=True)
     model.may_finish.release(1000)
-    worker.stop()
+    model_thread.stop()
     outcomes = [caller.outcome(), caller.outcome()]
     assert outcomes[0] == hypothesis()
     assert isinstance(outcomes[1], EngineStopped) or outcomes[1] == hypothesis()
@@ -392,14 +394,14 @@ def test_an_invalid_result_fails_its_batch_and_not_the_worker(outcomes: list[Hyp
         def transcribe(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> list[Hypothesis]:
             return outcomes if encoder_frames == 100 else [hypothesis()]
 
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
-    worker.start(lambda: {"base": Answering()}).result(timeout=SECONDS)
-    caller = Caller(worker)
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    model_thread.start(lambda: {"base": Answering()}).result(timeout=SECONDS)
+    caller = Caller(model_thread)
     caller.submit(encoder_frames=100)
     assert isinstance(caller.outcome(), RecognitionFailed)
     caller.submit(encoder_frames=200)
     assert caller.outcome() == hypothesis()
-    worker.stop()
+    model_thread.stop()
 
 
 def test_an_unknown_model_fails_its_batch_and_not_the_worker(caller: Caller, model: ScriptedModel) -> None:
@@ -418,10 +420,10 @@ def fail_to_deliver(_: object) -> None:
     raise MemoryError
 
 
-CAUSES_OF_DEATH: dict[str, Callable[[Worker, ScriptedModel, pytest.MonkeyPatch], None]] = {
-    "the queue breaks": lambda worker, _, patch: patch.setattr(worker._queue, "take", no_memory),
+CAUSES_OF_DEATH: dict[str, Callable[[ModelThread, ScriptedModel, pytest.MonkeyPatch], None]] = {
+    "the queue breaks": lambda model_thread, _, patch: patch.setattr(model_thread._queue, "take", no_memory),
     "progress cannot be noted": lambda _, __, patch: patch.setattr(
-        "server.inference.scheduling.worker._note", no_memory
+        "server.inference.scheduling.model_thread._note", no_memory
     ),
     "the metrics break": lambda _, __, patch: patch.setattr("server.inference.metrics.BATCH_SIZE.labels", no_memory),
     "the device is lost": lambda _, model, __: setattr(model, "outcome", lose_the_device),
@@ -437,16 +439,16 @@ def test_a_thread_that_dies_reports_it_and_fails_all_jobs(
     cause: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     died = threading.Event()
-    worker = Worker(BatchLimits(rows=1, encoder_frames=6000, waste=0.5), queue_limit=8)
+    model_thread = ModelThread(BatchLimits(rows=1, encoder_frames=6000, waste=0.5), queue_limit=8)
     model.may_finish.release(1000)
-    caller = Caller(worker)
+    caller = Caller(model_thread)
     for _ in range(3):
         caller.submit()
-    CAUSES_OF_DEATH[cause](worker, model, monkeypatch)
+    CAUSES_OF_DEATH[cause](model_thread, model, monkeypatch)
     with capture_logs() as logs:
-        worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+        model_thread.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
         outcomes = [caller.outcome() for _ in range(3)]
-        worker.stop()
+        model_thread.stop()
     assert died.is_set()
     assert all(isinstance(outcome, EngineStopped) for outcome in outcomes)
     assert "the model's thread has died" in [line["event"] for line in logs]
@@ -458,17 +460,17 @@ def test_a_failed_delivery_ends_the_thread_and_fails_other_jobs(
     model: ScriptedModel,
 ) -> None:
     died = threading.Event()
-    worker = Worker(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
-    caller = Caller(worker)
+    model_thread = ModelThread(BatchLimits(rows=4, encoder_frames=6000, waste=0.5), queue_limit=8)
+    caller = Caller(model_thread)
     before = caller.submit(session="a")
     undeliverable = caller.submit(session="b")
     undeliverable.deliver = fail_to_deliver
     caller.submit(session="c")
     model.may_finish.release(1000)
-    worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+    model_thread.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
     assert caller.outcome() == hypothesis()
     assert isinstance(caller.outcome(), EngineStopped)
-    worker.stop()
+    model_thread.stop()
     assert died.is_set()
     assert caller.outcomes.empty()
     assert before.settled
@@ -476,9 +478,9 @@ def test_a_failed_delivery_ends_the_thread_and_fails_other_jobs(
 
 def test_a_stopped_thread_has_not_died(model: ScriptedModel) -> None:
     died = threading.Event()
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
-    worker.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
-    worker.stop()
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    model_thread.start(lambda: {"base": model}, died.set).result(timeout=SECONDS)
+    model_thread.stop()
     assert not died.is_set()
 
 
@@ -499,23 +501,23 @@ class PlainModel(ScriptedModel):
 @pytest.mark.parametrize("error", [None, MemoryError()])
 def test_a_lone_final_uses_high_beam_and_falls_back_on_failure(error: Exception | None) -> None:
     plain, high_beam = PlainModel(), PlainModel(error)
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8)
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8)
     outcomes: Queue[Hypothesis | InferenceError] = Queue()
-    worker.start(lambda: {"base": plain, "base, 3 beams": high_beam}).result(timeout=SECONDS)
+    model_thread.start(lambda: {"base": plain, "base, 3 beams": high_beam}).result(timeout=SECONDS)
     try:
         utterance = UtteranceAudio(np.zeros(16000, np.float32), "en")
-        worker.submit(Job("base", utterance, 320, outcomes.put, session=1, high_beam_model="base, 3 beams"))
+        model_thread.submit(Job("base", utterance, 320, outcomes.put, session=1, high_beam_model="base, 3 beams"))
         assert isinstance(outcomes.get(timeout=SECONDS), Hypothesis)
     finally:
-        worker.stop()
+        model_thread.stop()
     assert (len(high_beam.batches), len(plain.batches)) == (1, 0 if error is None else 1)
 
 
 def test_partials_over_their_share_resume_without_another_job() -> None:
-    worker = Worker(BatchLimits(4, 6000, 0.5), queue_limit=8, partial_share=0.01)
+    model_thread = ModelThread(BatchLimits(4, 6000, 0.5), queue_limit=8, partial_share=0.01)
     model = ScriptedModel()
-    caller = Caller(worker)
-    worker.start(lambda: {"base": model}).result(timeout=SECONDS)
+    caller = Caller(model_thread)
+    model_thread.start(lambda: {"base": model}).result(timeout=SECONDS)
     try:
         caller.submit(session="one", is_partial=True)
         assert model.begun.acquire(timeout=SECONDS)
@@ -527,7 +529,7 @@ def test_partials_over_their_share_resume_without_another_job() -> None:
         assert model.begun.acquire(timeout=SECONDS), "no other job is submitted"
     finally:
         model.may_finish.release(10)
-        worker.stop()
+        model_thread.stop()
 
 
 @pytest.mark.parametrize("reason", ["empty", "suppressed", "coverage"])
