@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -59,15 +59,27 @@ class Utterance:
 
     def to_json(self) -> dict[str, Any]:
         """The utterance as documents contain it."""
-        return asdict(self) | {"words": [word.to_json() for word in self.words]}
+        # Written out, because `asdict` copies all words.
+        return {
+            "start": self.start,
+            "end": self.end,
+            "text": self.text,
+            "confidence": self.confidence,
+            "language": self.language,
+            "language_probability": self.language_probability,
+            "words": [word.to_json() for word in self.words],
+        }
 
     def to_line(self) -> bytes:
-        """One line of JSON with its line break."""
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        """One line of JSON with its line break; without `language_probability` if there is none."""
+        fields = asdict(self)
+        if self.language_probability is None:
+            del fields["language_probability"]
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> "Utterance":
-        """Reads a line of `to_line`; older lines have no `language_probability`.
+        """Reads a line of `to_line`.
 
         Raises:
             ValueError: it is not such a line.
@@ -86,29 +98,6 @@ def whole_lines(data: bytes) -> Iterable[Utterance]:
             yield Utterance.from_line(line)
         except ValueError:
             return
-
-
-def with_probabilities(rows: Mapping[int, Utterance], recorded: Iterable[Utterance]) -> list[Utterance]:
-    """The finals of Postgres in their order, with the language probabilities that rows do not contain.
-
-    A final without an equal one among the recorded ones stays as it is.
-
-    Args:
-        rows: by their indexes, of which some may be missing.
-        recorded: the finals of the spool or of a stored transcript.
-    """
-    probabilities = {_key(each): each.language_probability for each in recorded}
-    return [
-        replace(
-            rows[index], language_probability=probabilities.get(_key(rows[index]), rows[index].language_probability)
-        )
-        for index in sorted(rows)
-    ]
-
-
-def _key(utterance: Utterance) -> tuple[float, float, str]:
-    # Postgres stores no NUL.
-    return utterance.start, utterance.end, utterance.text.replace("\0", "")
 
 
 def majority_language(requested: str, utterances: Iterable[Utterance]) -> str:

@@ -15,15 +15,18 @@ _BATCH: Final = 1_000
 
 _INSERT = text("""
     WITH new AS (
-        SELECT * FROM unnest(:ids, :indexes, :starts, :ends, :texts, :confidences, :languages, :words)
-            AS n(id, index, start, "end", text, confidence, language, words)
+        SELECT * FROM unnest(
+            :ids, :indexes, :starts, :ends, :texts, :confidences, :languages, :words, :language_probabilities
+        ) AS n(id, index, start, "end", text, confidence, language, words, language_probability)
     ), owned AS (
         SELECT id FROM realtime_sessions
         WHERE id IN (SELECT id FROM new) AND worker_id = :worker_id AND deleted_at IS NULL
         FOR SHARE
     )
-    INSERT INTO session_utterances (session_id, index, start, "end", text, confidence, language, words)
-    SELECT n.id, n.index, n.start, n."end", n.text, n.confidence, n.language, n.words::jsonb
+    INSERT INTO session_utterances (
+        session_id, index, start, "end", text, confidence, language, words, language_probability
+    )
+    SELECT n.id, n.index, n.start, n."end", n.text, n.confidence, n.language, n.words::jsonb, n.language_probability
     FROM new AS n JOIN owned USING (id)
     ON CONFLICT (session_id, index) DO NOTHING
 """).bindparams(
@@ -35,6 +38,7 @@ _INSERT = text("""
     bindparam("confidences", type_=ARRAY(Double)),
     bindparam("languages", type_=ARRAY(Text)),
     bindparam("words", type_=ARRAY(Text)),
+    bindparam("language_probabilities", type_=ARRAY(Double)),
 )
 
 
@@ -56,6 +60,7 @@ def final_of(row: RowMapping) -> NumberedUtterance:
         text=row["text"],
         confidence=row["confidence"],
         language=row["language"],
+        language_probability=row["language_probability"],
         words=words,
     )
     return NumberedUtterance(row["session_id"], row["index"], utterance)
@@ -120,6 +125,7 @@ def _parameters(worker_id: str, utterances: Sequence[NumberedUtterance]) -> dict
         "confidences": [each.confidence for each in finals],
         "languages": [each.language for each in finals],
         "words": [json.dumps([asdict(word) | {"word": _clean(word.word)} for word in each.words]) for each in finals],
+        "language_probabilities": [each.language_probability for each in finals],
     }
 
 

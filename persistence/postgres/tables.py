@@ -1,4 +1,4 @@
-"""The schema, as the migrations create it. The rows are read into the values of `records`."""
+"""The schema, as the migrations create it. The rows are read into the values of `session_values`."""
 
 from sqlalchemy import (
     ARRAY,
@@ -227,6 +227,7 @@ session_utterances = Table(
     Column("confidence", Double, nullable=False),
     Column("language", Text, nullable=False),
     Column("words", JSONB, nullable=False),
+    Column("language_probability", Double, comment="null if the language was requested"),
 )
 
 # Without foreign keys: it also has changes of deleted sessions, and its rows live for hours only.

@@ -194,7 +194,9 @@ class SpoolReconciliation:
         transcript: Transcript | None = None
         language = progress.language if session.language == "auto" else session.language
         if session.store_transcript:
-            transcript = await self._transcripts.collect(session.id, session.language, spooled=contents.utterances)
+            transcript = await self._transcripts.collect(
+                session.id, session.language, spooled=contents.utterances, from_document=True
+            )
             language = transcript.language
             await self._transcripts.put(session.id, transcript, seconds)
         await delete_uploads_and_tails(self._objects, session.id)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from domain.session_id import format_session_id
-from domain.transcript import Utterance, document, majority_language, utterances_of, with_probabilities
+from domain.transcript import Utterance, document, majority_language, utterances_of
 from persistence.errors import DatabaseUnavailable, ObjectNotFound
 from persistence.postgres.finals import NumberedUtterance, batches, missing, uncovered
 from persistence.postgres.lost_rows import note_restored
@@ -71,7 +71,7 @@ class TranscriptWriter:
             finals = await self._rows.indexed_utterances(session_id)
             if missing(session_id, spooled, finals) and await self._rows.exists(session_id):
                 raise DatabaseUnavailable("the database has not taken all finals of a session")
-        ordered = with_probabilities(finals, (*documented, *(spooled or ())))
+        ordered = [finals[index] for index in sorted(finals)]
         return Transcript(ordered, majority_language(requested_language, ordered), restored)
 
     async def put(self, session_id: UUID, transcript: Transcript, seconds: float) -> str:
@@ -85,9 +85,14 @@ class TranscriptWriter:
         if not documented:
             return 0
         lost = uncovered(session_id, documented, await self._rows.indexed_utterances(session_id))
+        if not lost:
+            return 0
         await self._write_rows(lost)
-        if lost:
-            note_restored("session_utterances", session_id, len(lost))
+        written = await self._rows.indexed_utterances(session_id)
+        if any(each.index not in written for each in lost) and await self._rows.exists(session_id):
+            # The document is the only copy of these finals: it must not be replaced.
+            raise DatabaseUnavailable("the database has not taken all finals of a stored transcript")
+        note_restored("session_utterances", session_id, len(lost))
         return len(lost)
 
     async def _write_rows(self, finals: Sequence[NumberedUtterance]) -> None:

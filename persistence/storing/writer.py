@@ -207,13 +207,13 @@ class SessionWriter:
         due = {running: running.progress() for running in self._due(now)}
         changed = {running.start.id: progress for running, progress in due.items() if progress != running.written}
         before = {running: running.written for running in due}
-        has_newsn = [running for running in due if running.has_news]
-        for running in has_newsn:
+        with_news = [running for running in due if running.has_news]
+        for running in with_news:
             running.has_news = False
         try:
             await self._write_finals(changed)
         except Exception:
-            for running in has_newsn:
+            for running in with_news:
                 running.has_news = True
             raise
         for running, progress in due.items():

@@ -413,3 +413,11 @@ async def test_a_hung_database_is_unavailable_after_the_deadline(
         postgres_proxy.cut()
         postgres_proxy.restore()
         await store.list(tenant)
+
+
+async def test_a_final_reads_back_with_its_language_probability(rows: SessionRows, tenant: uuid.UUID) -> None:
+    start = a_start(tenant)
+    await rows.insert([start])
+    detected, requested = Utterance(0.0, 1.0, "one", 0.9, "en", 0.75), Utterance(1.0, 2.0, "two", 0.9, "en")
+    await rows.write({}, [NumberedUtterance(start.id, index, each) for index, each in enumerate((detected, requested))])
+    assert await rows.indexed_utterances(start.id) == {0: detected, 1: requested}

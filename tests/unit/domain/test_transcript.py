@@ -1,7 +1,6 @@
 """The stored transcript and the lines of the spool."""
 
 import json
-from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -13,7 +12,6 @@ from domain.transcript import (
     document,
     majority_language,
     utterances_of,
-    with_probabilities,
 )
 
 
@@ -73,11 +71,8 @@ def test_an_older_line_of_the_spool_has_no_probability() -> None:
     assert Utterance.from_line(older) == Utterance(0.0, 1.0, "Hello", 0.9, "en")
 
 
-def test_rows_get_the_probabilities_of_the_same_finals_in_the_spool() -> None:
-    one, two = Utterance(0.0, 1.0, "one", 1.0, "en"), Utterance(1.0, 2.0, "two", 1.0, "en")
-    lines = [replace(one, text="o\0ne", language_probability=0.5), replace(one, language_probability=0.5)]
-    expected = replace(one, language_probability=0.5)
-    assert with_probabilities({0: one, 1: two, 3: two}, lines) == [expected, two, two]
+def test_a_line_without_a_probability_is_readable_without_the_field() -> None:
+    assert b"language_probability" not in Utterance(0.0, 1.0, "one", 1.0, "en").to_line()
 
 
 def test_the_language_is_the_requested_one_or_that_of_most_words() -> None:
