@@ -50,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ON_KEYED_STACK = (
     "e2e/test_access.py",
     "e2e/test_control.py",
+    "e2e/test_idle_watch.py",
     "e2e/test_limits.py",
     "e2e/test_proxies.py",
     "e2e/test_watch.py",

@@ -39,11 +39,11 @@ def audio_range(wav: WavFormat, number: int, audio_bytes: int) -> tuple[int, int
 
 def part(wav: WavFormat, number: int, audio_bytes: int, audio: bytes) -> bytes:
     """A part of a file with `audio_bytes` of audio, built from its audio."""
-    before, after = frame(wav, number, audio_bytes)
+    before, after = header_and_padding(wav, number, audio_bytes)
     return b"".join((before, audio, after)) if before or after else audio
 
 
-def frame(wav: WavFormat, number: int, audio_bytes: int) -> tuple[bytes, bytes]:
+def header_and_padding(wav: WavFormat, number: int, audio_bytes: int) -> tuple[bytes, bytes]:
     """The bytes before and after the audio in a part of a file with `audio_bytes` of audio: header and padding."""
     header = wav.header(audio_bytes) if number == 1 else b""
     padding = wav.padding(audio_bytes) if number == part_count(wav, audio_bytes) else b""

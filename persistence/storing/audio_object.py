@@ -243,7 +243,7 @@ async def _each(bodies: Sequence[Callable[[], Awaitable[Body]]]) -> AsyncIterato
 async def _body(wav: WavFormat, number: int, audio_bytes: int, source: AudioSource) -> Body:
     """A part of a recording of this length, with the header or the padding if it is the first or the last."""
     audio = await source.read(*layout.audio_range(wav, number, audio_bytes))
-    before, after = layout.frame(wav, number, audio_bytes)
+    before, after = layout.header_and_padding(wav, number, audio_bytes)
     return b"".join((before, audio, after)) if isinstance(audio, bytes) else replace(audio, before=before, after=after)
 
 
