@@ -32,6 +32,9 @@ pytestmark = pytest.mark.usefixtures("empty_store")
 BOTH = {"store_audio": True, "store_transcript": True}
 WAV = WavFormat("pcm_s16le", 16000, 1)
 
+SHORT_LEASE = {"lease_seconds": 3.0, "lease_renewal_seconds": 0.5}
+"""A repair waits as long as its own lease lasts before it takes a session that has no server."""
+
 
 async def recorded(harness: Any, client_of: Any) -> str:
     async with harness.channel() as channel:
@@ -166,7 +169,7 @@ async def test_every_kind_of_damage_is_found_and_repaired_where_safe(
     async with build_harness(reap_seconds=1000.0) as harness:
         session_id = await recorded(harness, client_of)
         await damage(harness, session_id)
-        settings = harness.settings.model_copy(update={"orphan_age_seconds": 0.0})
+        settings = harness.settings.model_copy(update={"orphan_age_seconds": 0.0, **SHORT_LEASE})
         assert kinds(await verify(settings), session_id) == [kind]
         await verify(settings, repair=True)
         again = await verify(settings)
@@ -225,7 +228,7 @@ async def test_a_repair_holds_a_short_lease_renews_it_and_releases_it(
             return await repair(self, finding)
 
         monkeypatch.setattr(Repairer, "repair", slowly)
-        settings = harness.settings.model_copy(update={"lease_seconds": 3.0, "lease_renewal_seconds": 0.5})
+        settings = harness.settings.model_copy(update=SHORT_LEASE)
         assert kinds(await verify(settings, repair=True), session_id) == ["utterance_count"]
         assert len(held) >= 5
         assert 0.0 < min(held) <= max(held) <= 3.0
@@ -343,7 +346,7 @@ async def test_a_repair_leaves_a_session_that_a_server_has_taken(
             await end(self, session)
 
         monkeypatch.setattr(RemoteRecovery, "end", overtaken)
-        result = await verify(harness.settings, repair=True)
+        result = await verify(harness.settings.model_copy(update=SHORT_LEASE), repair=True)
         assert (result.ended, kinds(result, taken), kinds(result, other)) == (1, [], [])
         assert (await harness.row_of(taken))["worker_id"] == harness.settings.worker_id
         for session_id in (taken, other):
