@@ -210,7 +210,8 @@ def test_a_port_in_use_is_reported_before_anything_starts(command: Command) -> N
         process = command.start()
         _, complaint = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert complaint.count("\n") == 1
+    # gRPC's core may write a line of its own when the machine is busy.
+    assert len([line for line in complaint.splitlines() if "epoll" not in line]) == 1
     assert f"port {command.port} on 127.0.0.1 is in use" in complaint
     assert not command.home.exists()
 
