@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Double, Integer, RowMapping, Text, Uuid, bindparam, text
+from sqlalchemy import Double, Integer, RowMapping, Text, Uuid, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.transcript import TimedWord, Utterance
+from persistence.postgres.arrays import arrays
 
 _BATCH: Final = 1_000
 
@@ -30,15 +31,17 @@ _INSERT = text("""
     FROM new AS n JOIN owned USING (id)
     ON CONFLICT (session_id, index) DO NOTHING
 """).bindparams(
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("indexes", type_=ARRAY(Integer)),
-    bindparam("starts", type_=ARRAY(Double)),
-    bindparam("ends", type_=ARRAY(Double)),
-    bindparam("texts", type_=ARRAY(Text)),
-    bindparam("confidences", type_=ARRAY(Double)),
-    bindparam("languages", type_=ARRAY(Text)),
-    bindparam("words", type_=ARRAY(Text)),
-    bindparam("language_probabilities", type_=ARRAY(Double)),
+    *arrays(
+        ids=Uuid,
+        indexes=Integer,
+        starts=Double,
+        ends=Double,
+        texts=Text,
+        confidences=Double,
+        languages=Text,
+        words=Text,
+        language_probabilities=Double,
+    )
 )
 
 

@@ -19,12 +19,13 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ARRAY, Uuid, bindparam, text
+from sqlalchemy import Uuid, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import StorageUnavailable
 from persistence.errors import DatabaseUnavailable, LeaseLost
+from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.lost_rows import note_restored
 from telemetry.logs import get_logger
@@ -67,7 +68,7 @@ _REGISTER_AGAIN = text("""
 _TAKEN = text("""
     SELECT EXISTS (SELECT FROM realtime_sessions WHERE id = ANY(:own) AND worker_id <> :id)
         OR EXISTS (SELECT FROM deleted_sessions WHERE id = ANY(:running))
-""").bindparams(bindparam("own", type_=ARRAY(Uuid)), bindparam("running", type_=ARRAY(Uuid)))
+""").bindparams(*arrays(own=Uuid, running=Uuid))
 _END = text("UPDATE workers SET lease_expires_at = now() WHERE id = :id AND started_at = :started_at")
 _DELETE = text("DELETE FROM workers WHERE id = :id AND started_at = :started_at")
 

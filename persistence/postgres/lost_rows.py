@@ -12,11 +12,12 @@ from typing import Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from sqlalchemy import ARRAY, Uuid, bindparam, select, text
+from sqlalchemy import Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.session_id import created_at
+from persistence.postgres.arrays import arrays
 from persistence.postgres.tables import deleted_sessions, realtime_sessions
 from persistence.session_values import SessionStart
 from telemetry.logs import get_logger
@@ -59,7 +60,7 @@ _ROW_STATES = text("""
         coalesce(s.has_tails, false) AS has_tails,
         (SELECT count(*) FROM session_utterances AS u WHERE u.session_id = wanted.id) AS utterances
     FROM unnest(:ids) AS wanted(id) LEFT JOIN realtime_sessions AS s ON s.id = wanted.id
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+""").bindparams(*arrays(ids=Uuid))
 _DELETE_OLD_TOMBSTONES = text("""
     DELETE FROM deleted_sessions WHERE id IN (
         SELECT id FROM deleted_sessions

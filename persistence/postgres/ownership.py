@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, bindparam, select, text
+from sqlalchemy import Text, Uuid, select, text
 
 from domain.session import EndReason
+from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.lease import clock, timeline_of
 from persistence.postgres.lost_rows import delete_old_tombstones, deleted_among
@@ -38,7 +39,7 @@ _ADOPT = text(f"""
         ))
     )
     RETURNING id
-""").bindparams(bindparam("homes", type_=ARRAY(Text)), bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+""").bindparams(*arrays(homes=Text, spooled=Uuid))  # noqa: S608 - no input
 
 
 # Only a process with a valid lease deletes the expired lease of another. A renewal that waits for this statement finds
@@ -66,7 +67,7 @@ _FIND_LOST = text(f"""
     WHERE ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
         AND s.worker_id = ANY(:owners)
     LIMIT :limit FOR UPDATE SKIP LOCKED
-""").bindparams(bindparam("owners", type_=ARRAY(Text)))  # noqa: S608 - no input
+""").bindparams(*arrays(owners=Text))  # noqa: S608 - no input
 
 # A separate statement sees what was committed before the locks were acquired, above all the lease of a new owner.
 _TAKE_LOST = text(f"""
@@ -78,14 +79,14 @@ _TAKE_LOST = text(f"""
         status = CASE WHEN status = 'active' THEN :status ELSE status END
     WHERE id = ANY(:ids) AND ({UNFINISHED}) AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = s.worker_id)
     RETURNING id
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+""").bindparams(*arrays(ids=Uuid))  # noqa: S608 - no input
 
 # A session whose spool this process has is not ended without the spool.
 _DUE = text(f"""
     SELECT id FROM realtime_sessions
     WHERE worker_id = :worker_id AND recover_after <= now() AND ({UNFINISHED}) AND NOT (id = ANY(:spooled))
     ORDER BY recover_after LIMIT :limit
-""").bindparams(bindparam("spooled", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+""").bindparams(*arrays(spooled=Uuid))  # noqa: S608 - no input
 
 # Of several processes that reclaim at the same time, only the first finds the owner that it saw. `recover_after` of a
 # stored session means that its spool is being added to it, until the result is in the row.

@@ -32,6 +32,7 @@ from domain.tenancy import Caller
 from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
 from persistence.postgres import admission, lost_rows
+from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.finals import NumberedUtterance, final_of, insert_finals
 from persistence.postgres.lost_rows import Fate, RowState
@@ -56,20 +57,22 @@ _PROGRESS = text("""
         AS p(id, seconds, utterances, words, language, stored_bytes, processed)
     WHERE s.id = p.id AND s.worker_id = :worker_id AND s.status = 'active'
 """).bindparams(
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("seconds", type_=ARRAY(Double)),
-    bindparam("utterances", type_=ARRAY(Integer)),
-    bindparam("words", type_=ARRAY(Integer)),
-    bindparam("languages", type_=ARRAY(Text)),
-    bindparam("stored_bytes", type_=ARRAY(BigInteger)),
-    bindparam("processed", type_=ARRAY(Double)),
+    *arrays(
+        ids=Uuid,
+        seconds=Double,
+        utterances=Integer,
+        words=Integer,
+        languages=Text,
+        stored_bytes=BigInteger,
+        processed=Double,
+    )
 )
 
 # Rows are always locked in the same order, because progress and parts are written over two connections.
 _LOCK = text("""
     SELECT id, audio_duration_seconds FROM realtime_sessions
     WHERE id = ANY(:ids) AND worker_id = :worker_id ORDER BY id FOR NO KEY UPDATE
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+""").bindparams(*arrays(ids=Uuid))
 
 # The row is locked before its parts are written: a process that takes the session over waits, and then sees them all.
 _PARTS = text("""
@@ -86,13 +89,7 @@ _PARTS = text("""
         ON CONFLICT (session_id, part_number) DO UPDATE SET etag = excluded.etag, size = excluded.size
     )
     SELECT id FROM owned
-""").bindparams(
-    bindparam("ids", type_=ARRAY(Uuid)),
-    bindparam("uploads", type_=ARRAY(Text)),
-    bindparam("numbers", type_=ARRAY(Integer)),
-    bindparam("etags", type_=ARRAY(Text)),
-    bindparam("sizes", type_=ARRAY(Integer)),
-)
+""").bindparams(*arrays(ids=Uuid, uploads=Text, numbers=Integer, etags=Text, sizes=Integer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, RowMapping, Uuid, bindparam, text
+from sqlalchemy import RowMapping, Uuid, text
 
 from domain.errors import InvalidSessionId
 from domain.session_id import format_session_id, parse_session_id
 from persistence.errors import ObjectNotFound
+from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.lost_rows import deleted_among
 from persistence.postgres.rows import SessionRows
@@ -38,7 +39,7 @@ _PAGE = text(f"""
 """)  # noqa: S608 - no input
 _SOME = text(f"""
     SELECT {STORED_SESSION_SQL} FROM realtime_sessions AS s WHERE s.id = ANY(:ids)
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))  # noqa: S608 - no input
+""").bindparams(*arrays(ids=Uuid))  # noqa: S608 - no input
 
 
 @dataclass(frozen=True, slots=True)
