@@ -243,8 +243,10 @@ async def _each(bodies: Sequence[Callable[[], Awaitable[Body]]]) -> AsyncIterato
 async def _body(wav: WavFormat, number: int, audio_bytes: int, source: AudioSource) -> Body:
     """A part of a recording of this length, with the header or the padding if it is the first or the last."""
     audio = await source.read(*layout.audio_range(wav, number, audio_bytes))
+    if isinstance(audio, bytes):
+        return layout.part(wav, number, audio_bytes, audio)
     before, after = layout.header_and_padding(wav, number, audio_bytes)
-    return b"".join((before, audio, after)) if isinstance(audio, bytes) else replace(audio, before=before, after=after)
+    return replace(audio, before=before, after=after)
 
 
 async def read_tails(objects: ObjectStore, session_id: UUID) -> list[Tail]:
