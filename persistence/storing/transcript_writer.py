@@ -5,7 +5,7 @@ from the spool or from an earlier transcript: after a power cut or a failover of
 others lack.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,14 +63,16 @@ class TranscriptWriter:
         Raises:
             NotOwner, LeaseLost: the session belongs to another process.
         """
-        documented = await stored_finals(self._objects, session_id) if from_document else []
-        restored = await self._restore(session_id, documented)
-        finals = await self._rows.indexed_utterances(session_id)
+        finals, restored = await self._rows.indexed_utterances(session_id), 0
+        if from_document:
+            lost = uncovered(session_id, await stored_finals(self._objects, session_id), finals)
+            if lost:
+                # The document is the only copy of these finals: it must not be replaced before the rows have them.
+                finals = await self._add(session_id, lost, {each.index for each in lost})
+                note_restored("session_utterances", session_id, len(lost))
+                restored = len(lost)
         if spooled is not None and (lacking := missing(session_id, spooled, finals)):
-            await self._write_rows(lacking)
-            finals = await self._rows.indexed_utterances(session_id)
-            if missing(session_id, spooled, finals) and await self._rows.exists(session_id):
-                raise DatabaseUnavailable("the database has not taken all finals of a session")
+            finals = await self._add(session_id, lacking, range(len(spooled)))
         ordered = [finals[index] for index in sorted(finals)]
         return Transcript(ordered, majority_language(requested_language, ordered), restored)
 
@@ -81,23 +83,16 @@ class TranscriptWriter:
         await self._objects.put(transcript_key(session_id), body, "application/json")
         return self._objects.uri(transcript_key(session_id))
 
-    async def _restore(self, session_id: UUID, documented: Sequence[Utterance]) -> int:
-        if not documented:
-            return 0
-        lost = uncovered(session_id, documented, await self._rows.indexed_utterances(session_id))
-        if not lost:
-            return 0
-        await self._write_rows(lost)
-        written = await self._rows.indexed_utterances(session_id)
-        if any(each.index not in written for each in lost) and await self._rows.exists(session_id):
-            # The document is the only copy of these finals: it must not be replaced.
-            raise DatabaseUnavailable("the database has not taken all finals of a stored transcript")
-        note_restored("session_utterances", session_id, len(lost))
-        return len(lost)
-
-    async def _write_rows(self, finals: Sequence[NumberedUtterance]) -> None:
-        for batch in batches(finals):
+    async def _add(
+        self, session_id: UUID, lacking: Sequence[NumberedUtterance], required: Iterable[int]
+    ) -> dict[int, Utterance]:
+        """Writes finals to the rows and returns all that these have, which must include the required indexes."""
+        for batch in batches(lacking):
             await self._rows.write({}, batch)
+        finals = await self._rows.indexed_utterances(session_id)
+        if any(index not in finals for index in required) and await self._rows.exists(session_id):
+            raise DatabaseUnavailable("the database has not taken all finals of a session")
+        return finals
 
 
 async def stored_finals(objects: ObjectStore, session_id: UUID) -> list[Utterance]:
