@@ -34,16 +34,15 @@ from persistence.spool import session_spool
 from persistence.storing import (
     audio_object,
     audio_upload,
+    degradations,
     finisher,
+    part_batcher,
     restoration,
+    row_comparison,
     spool_reconciliation,
     transcript_writer,
     writer,
 )
-from persistence.storing import degradations as degradations
-from persistence.storing import part_batcher as part_batcher
-from persistence.storing import remote_recovery as remote_recovery
-from persistence.storing import row_comparison as row_comparison
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from persistence.postgres.rows import SessionRows, Upload
 from persistence.recording import spool_maintenance
 from persistence.s3.keys import Tail, audio_key, parse_tail_key, tail_prefix
 from persistence.s3.layout import PART_BYTES, first_byte
-from persistence.storing import degradations as degradations
+from persistence.storing import degradations
 from persistence.wav import WavFormat
 
 WAV = WavFormat("pcm_s16le", 16000, 1)
