@@ -30,6 +30,10 @@ class Front:
     def http(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def logged(self) -> str:
+        """What the access log has so far: Envoy creates it with its first lines."""
+        return self.access_log.read_text() if self.access_log.exists() else ""
+
 
 @contextmanager
 def bridge(port: int) -> Iterator[None]:

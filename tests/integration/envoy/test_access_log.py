@@ -12,7 +12,7 @@ def test_the_access_log_has_neither_query_nor_addresses(http: httpx.Client, fron
     http.get(f"{marker}?api_key=SECRET&token=SECRET")
     http.get(f"/nothing?api_key=SECRET{marker}")
     deadline = time.monotonic() + 15
-    while marker not in (text := front.access_log.read_text()) and time.monotonic() < deadline:
+    while marker not in (text := front.logged()) and time.monotonic() < deadline:
         time.sleep(0.1)
     entries = [json.loads(line) for line in text.splitlines()]
     logged = [entry for entry in entries if entry["path"] == marker]
@@ -31,9 +31,9 @@ def test_texts_of_a_client_are_truncated(http: httpx.Client, front: Front) -> No
     with suppress(httpx.HTTPError):
         http.request("X" * 60_000, marker)
     deadline = time.monotonic() + 15
-    while front.access_log.read_text().count(marker) < 2 and time.monotonic() < deadline:
+    while front.logged().count(marker) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-    lines = front.access_log.read_text().splitlines()
+    lines = front.logged().splitlines()
     assert [line for line in lines if marker in line]
     assert max(len(line) for line in lines) < 1024
 
@@ -52,7 +52,7 @@ def test_what_reaches_the_service_has_its_line_and_of_what_does_not_few_are_writ
     # 200 lines and then 10 a second, of all that is refused.
     most = 200 + 10 * (time.monotonic() - began + 1)
     deadline = time.monotonic() + 15
-    while last not in (text := front.access_log.read_text()) and time.monotonic() < deadline:
+    while last not in (text := front.logged()) and time.monotonic() < deadline:
         time.sleep(0.1)
     paths = [json.loads(line)["path"] for line in text.splitlines()]
     assert paths.count(served) == 40

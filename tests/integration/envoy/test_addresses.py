@@ -202,7 +202,12 @@ def test_no_client_controls_retries_timeouts_or_the_request_id(either: Watched, 
 def test_the_access_log_has_no_address_from_a_proxy(behind: Watched) -> None:
     request_id = behind.upstream_of_rest(PROXY, {"x-forwarded-for": "203.0.113.77"})["x-request-id"]
     deadline = time.monotonic() + 15
-    while request_id not in (text := behind.access_log.read_text()) and time.monotonic() < deadline:
+    while request_id not in (text := _logged(behind)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert request_id in text
     assert not any(address in text for address in ("203.0.113.77", PROXY, CLIENT))
+
+
+def _logged(behind: Watched) -> str:
+    """What the access log has so far: Envoy creates it with its first lines."""
+    return behind.access_log.read_text() if behind.access_log.exists() else ""

@@ -127,7 +127,7 @@ def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:
     """The log entries of a path, once there are as many; Envoy writes them every second."""
     deadline = time.monotonic() + 15
     while True:
-        entries = [json.loads(line) for line in front.access_log.read_text().splitlines()]
+        entries = [json.loads(line) for line in front.logged().splitlines()]
         if len(found := [entry for entry in entries if entry["path"] == path]) >= count:
             return found
         assert time.monotonic() < deadline
