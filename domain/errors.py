@@ -9,6 +9,13 @@ DomainError
 ├── InvalidResumption      the earlier session cannot be continued as requested
 ├── AudioNotStored         the session stored no audio
 ├── TranscriptNotStored    the session stored no transcript
+├── TranscriptNotFound     the session has no transcript of this version
+├── JobNotFound            no such batch job for this tenant
+├── InvalidJobId           the text is not the id of a job
+├── NoEnhancement          the session has had no batch job
+├── EnhancementRunning     a job of the session is queued or running
+├── JobActive              the job has not ended
+├── TooManyJobs            the tenant has reached its limit of queued jobs
 ├── KeyNotFound            no such key for this tenant
 ├── InvalidKeyId           the text is not the id of a key
 ├── KeyEnded               the key of the call was revoked or has expired
@@ -103,6 +110,57 @@ class TranscriptNotStored(_SessionError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(session_id, "stored no transcript")
+
+
+class TranscriptNotFound(_SessionError):
+    """The session has no transcript of this version."""
+
+    def __init__(self, session_id: str, version: int) -> None:
+        super().__init__(session_id, f"has no version {version} of its transcript")
+
+
+class JobNotFound(DomainError):
+    """The tenant has no such job: it never existed, went with its session, or belongs to another tenant."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was not found")
+
+
+class InvalidJobId(DomainError):
+    """The text is not the id of a job."""
+
+    def __init__(self) -> None:
+        super().__init__("a job id is `job_` and 32 hexadecimal digits")
+
+
+class NoEnhancement(_SessionError):
+    """The session has had no batch job."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(session_id, "has had no batch job")
+
+
+class EnhancementRunning(_SessionError):
+    """A batch job of the session is queued or running."""
+
+    def __init__(self, session_id: str, job_id: str) -> None:
+        super().__init__(session_id, f"is being transcribed by job {job_id}: wait for it, or cancel it")
+        self.job_id = job_id
+
+
+class JobActive(DomainError):
+    """The job has not ended."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} has not ended: wait for it, or cancel it")
+
+
+class TooManyJobs(DomainError):
+    """The tenant has reached its limit of queued jobs."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} jobs are queued, which is the limit: try again when some have ended")
+        self.limit = limit
 
 
 class KeyNotFound(DomainError):

@@ -7,6 +7,9 @@ from uuid import UUID
 
 SessionStatus = Literal["active", "completed", "error", "interrupted"]
 STATUSES: tuple[SessionStatus, ...] = ("active", "completed", "error", "interrupted")
+SessionSource = Literal["live", "upload"]
+SOURCES: tuple[SessionSource, ...] = ("live", "upload")
+"""Where the audio of a session comes from: a stream, or a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +19,18 @@ class EndReason:
     status: Literal["completed", "error", "interrupted"]
     error: str | None = None
     """The cause, if the session did not complete; shown to the tenant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enhancement:
+    """The state of the newest batch job of a session's recording."""
+
+    status: str
+    """`domain.job.JobStatus`."""
+    progress: float
+    """The share of the audio that is transcribed, 0 to 1."""
+    step: str
+    """What the job does, or what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +62,17 @@ class SessionRecord:
     started_at: datetime
     ended_at: datetime | None
     error: str | None
+    source: SessionSource
+    file_name: str | None
+    """Of an uploaded file, as its client has it."""
     next_session_id: UUID | None
     """The session that continues this one."""
+    transcript_version: int | None
+    """The current version, which `utterance_count` and `word_count` count; None until a transcript is stored."""
+    transcript_count: int
+    """How many versions of the transcript are stored."""
+    enhancement: Enhancement | None
+    """None without a batch job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +84,7 @@ class SessionFilter:
     """Started at this time or later."""
     until: datetime | None = None
     """Started before this time."""
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,13 +120,20 @@ _EXAMPLES: Final = {
     "503": (14, "the database does not answer: try again shortly", "UNAVAILABLE", {}),
 }
 """Code, message, reason and metadata of an error of each status that the server itself answers with."""
-_TAGS: Final = {"SessionService": "sessions", "KeyService": "keys"}
+_TAGS: Final = {"SessionService": "sessions", "JobService": "jobs", "KeyService": "keys"}
 _IDS: Final = {
     "session_id": "The session's id: `sess_` and 32 hexadecimal digits.",
+    "job_id": "The job's id: `job_` and 32 hexadecimal digits.",
+    "version": "The version of the transcript.",
     "key_id": "The key's id: `key_` and 32 hexadecimal digits.",
 }
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
+UNIMPLEMENTED: Final = (
+    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
+)
+"""Methods that answer 501 so far."""
 _HEADERS: Final = {
     "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),
     "if-range": ("The `etag` that the range is of; the whole file is sent where it has another.", '"0123456789abcdef"'),
@@ -283,7 +290,7 @@ class _Writer:
         if method.name == "GetAudio":
             codes.add("416")
             responses["206"] = {"description": "The part asked for.", "content": content, "headers": {"etag": _ETAG}}
-        if method.name in ("EnhanceSession", "GetEnhancement"):
+        if method.name in UNIMPLEMENTED:
             codes.add("501")
         responses |= {code: {"description": _ERRORS[code], "content": _error(code)} for code in codes}
         return dict(sorted(responses.items()))

@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 from dalston.v1 import (
+    job_pb2,
+    job_pb2_grpc,
     key_pb2,
     key_pb2_grpc,
     session_pb2,
@@ -35,6 +37,7 @@ from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.end_requests import EndRequestWatcher
 from server.rpc.errors import ErrorInterceptor, end_reason_of
+from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
 from server.rpc.requests import StreamLimits
@@ -61,6 +64,7 @@ EXIT_CONFIGURATION = 2
 SERVICES = (
     transcription_pb2.DESCRIPTOR.services_by_name["TranscriptionService"].full_name,
     session_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
+    job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
     key_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -195,6 +199,7 @@ def _build(
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
     )
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -5,14 +5,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Subquery, delete, func, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    Uuid,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from domain.errors import InvalidFilter, SessionActive, SessionNotFound
-from domain.session import STATUSES, SessionFilter, SessionPage, SessionRecord
+from domain.session import SOURCES, STATUSES, Enhancement, SessionFilter, SessionPage, SessionRecord
 from domain.session_id import format_session_id
 from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database
-from persistence.postgres.tables import UNFINISHED, realtime_sessions
+from persistence.postgres.job_state import PROGRESS, STEP
+from persistence.postgres.tables import UNFINISHED, realtime_sessions, transcription_jobs, transcripts
 
 MAX_LIMIT = 100
 MAX_OFFSET = 100_000
@@ -27,6 +42,7 @@ BY_INDEX = text(
 tenant's rows early in the table. Such plans are fast for most tenants and take seconds for some."""
 
 _t = realtime_sessions.c
+_j = transcription_jobs.c
 _next = realtime_sessions.alias("following")
 _next_session_id = (
     select(_next.c.id)
@@ -37,18 +53,54 @@ _next_session_id = (
     .scalar_subquery()
     .label("next_session_id")
 )
+_v = transcripts.c
+_is_current = and_(_v.session_id == _t.id, _v.version == _t.current_version)
+
+
+def _of_current(name: str) -> ColumnElement[Any]:
+    """A figure of the current transcript. That of the live one is in the row of its session."""
+    of_version = select(_v[name]).where(_is_current).correlate(realtime_sessions).scalar_subquery()
+    return func.coalesce(of_version, _t[name]).label(name)
+
+
+_transcript_version = case((_t.transcript_uri.is_not(None), func.coalesce(_t.current_version, 1))).label(
+    "transcript_version"
+)
+_transcript_count = (
+    case((and_(_t.transcript_uri.is_not(None), _t.source == "live"), 1), else_=0)
+    + select(func.count()).where(_v.session_id == _t.id).correlate(realtime_sessions).scalar_subquery()
+).label("transcript_count")
+_enhancement = (
+    select(func.jsonb_build_object("status", _j.status, "progress", PROGRESS, "step", STEP))
+    .where(_j.id == cast(func.substr(_t.enhancement_job_id, len("job_") + 1), Uuid))
+    .correlate(realtime_sessions)
+    .scalar_subquery()
+    .label("enhancement")
+)
 # Columns that only persistence uses.
 _INTERNAL = frozenset(
-    {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after", "end_requested_at"}
+    {
+        *("deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"),
+        *("end_requested_at", "current_version", "media_type"),
+    }
 )
-_columns = [column for column in realtime_sessions.c if column.name not in _INTERNAL]
-record_columns = (*_columns, _next_session_id)
+_COMPUTED = frozenset({"utterance_count", "word_count"})
+_columns = [column for column in realtime_sessions.c if column.name not in _INTERNAL | _COMPUTED]
+record_columns = (
+    *_columns,
+    *(_of_current(name) for name in sorted(_COMPUTED)),
+    _next_session_id,
+    _transcript_version,
+    _transcript_count,
+    _enhancement,
+)
 """The columns of `realtime_sessions` that `record_of` reads."""
 
 
 def record_of(row: Mapping[Any, Any]) -> SessionRecord:
     """The record in a row of `record_columns`."""
-    return SessionRecord(**row)
+    enhancement = row["enhancement"]
+    return SessionRecord(**{**row, "enhancement": None if enhancement is None else Enhancement(**enhancement)})
 
 
 def place_of(record: SessionRecord) -> Cursor:
@@ -97,6 +149,8 @@ def _matching(tenant_id: UUID, session_filter: SessionFilter) -> list[ColumnElem
     conditions = [_t.tenant_id == tenant_id, _t.deleted_at.is_(None)]
     if session_filter.status is not None:
         conditions.append(_t.status == session_filter.status)
+    if session_filter.source is not None:
+        conditions.append(_t.source == session_filter.source)
     if session_filter.since is not None:
         conditions.append(_t.started_at >= session_filter.since)
     if session_filter.until is not None:
@@ -226,6 +280,8 @@ def _refuse_bad_filter(session_filter: SessionFilter, limit: int, offset: int, c
         raise InvalidFilter("offset", "offset and cursor exclude each other")
     if session_filter.status is not None and session_filter.status not in STATUSES:
         raise InvalidFilter("status", f"status must be one of {', '.join(STATUSES)}")
+    if session_filter.source is not None and session_filter.source not in SOURCES:
+        raise InvalidFilter("source", f"source must be one of {', '.join(SOURCES)}")
     for name, value in (("since", session_filter.since), ("until", session_filter.until)):
         if value is not None and not _is_aware(value):
             raise InvalidFilter(name, f"{name} must be a time with its offset from UTC")

@@ -22,7 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import INET, JSONB
 
 from domain.credentials import SCOPES
-from domain.session import STATUSES
+from domain.job import JOB_KINDS, JOB_STATUSES
+from domain.session import SOURCES, STATUSES
 
 metadata = MetaData(
     naming_convention={
@@ -51,9 +52,13 @@ tenants = Table(
     Column("max_session_seconds", Double),
     Column("idle_timeout_seconds", Double),
     Column("max_storage_bytes", BigInteger, comment="of stored audio, all sessions together"),
+    Column("max_jobs", Integer, comment="that run at a time, on all workers"),
+    Column("max_queued_jobs", Integer),
+    Column("max_upload_bytes", BigInteger, comment="of one uploaded file"),
     CheckConstraint("max_sessions >= 0 AND requests_per_second > 0", name="rates"),
     CheckConstraint("max_session_seconds > 0 AND idle_timeout_seconds > 0", name="times"),
     CheckConstraint("max_storage_bytes >= 0", name="storage"),
+    CheckConstraint("max_jobs >= 0 AND max_queued_jobs >= 0 AND max_upload_bytes >= 0", name="jobs"),
 )
 
 api_keys = Table(
@@ -97,6 +102,12 @@ workers = Table(
         comment="distinguishes one run of the process from the next",
     ),
     Column("lease_expires_at", DateTime(timezone=True), nullable=False),
+    Column("kind", Text, nullable=False, server_default="server", comment="what the process does"),
+    Column("host", Text, comment="the machine it runs on"),
+    Column(
+        "is_behind", Boolean, nullable=False, server_default="false", comment="live sessions need all of the machine"
+    ),
+    CheckConstraint("kind IN ('server', 'worker')", name="kind"),
     Index("ix_workers_lease_expires_at", "lease_expires_at"),
 )
 
@@ -134,7 +145,7 @@ realtime_sessions = Table(
     Column("enhance_on_end", Boolean, nullable=False),
     Column("audio_uri", Text),
     Column("transcript_uri", Text),
-    Column("enhancement_job_id", Text),
+    Column("enhancement_job_id", Text, comment="the newest batch job of the recording; a trigger writes it"),
     Column("audio_duration_seconds", Double, nullable=False, server_default="0"),
     Column("utterance_count", Integer, nullable=False, server_default="0"),
     Column("word_count", Integer, nullable=False, server_default="0"),
@@ -166,6 +177,11 @@ realtime_sessions = Table(
         DateTime(timezone=True),
         comment="when somebody asked for its end; its server looks every few seconds",
     ),
+    Column("source", Text, nullable=False, server_default="live"),
+    Column("current_version", Integer, comment="of the transcript; null: 1"),
+    Column("media_type", Text, comment="of an uploaded file"),
+    Column("file_name", Text, comment="of an uploaded file, as its client has it"),
+    CheckConstraint(f"source IN ({_quoted(SOURCES)})", name="source"),
     CheckConstraint(f"status IN ({_quoted(STATUSES)})", name="status"),
     CheckConstraint("encoding IN ('pcm_s16le', 'pcm_f32le', 'mulaw', 'alaw')", name="encoding"),
     CheckConstraint("sample_rate BETWEEN 8000 AND 48000", name="sample_rate"),
@@ -259,4 +275,94 @@ tenant_usage = Table(
     Column("tenant_id", Uuid, primary_key=True, comment="may be gone"),
     Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("stored_bytes", BigInteger, nullable=False, comment="a share of the sum; may be below 0"),
+)
+
+transcription_jobs = Table(
+    "transcription_jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="that of the session where its end created the job; else a UUIDv7"),
+    Column("tenant_id", Uuid, ForeignKey("tenants.id"), nullable=False),
+    Column("session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="queued"),
+    Column("model", Text, nullable=False),
+    Column("language", Text, nullable=False, comment="requested: ISO 639-1, or auto"),
+    Column("vocabulary", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("linked", Boolean, nullable=False, server_default="false"),
+    Column("requested_by", Uuid, comment="the key; null: the end of the session"),
+    Column("fingerprint", LargeBinary, comment="SHA-256 of an uploaded file and its configuration"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("started_at", DateTime(timezone=True), comment="its last claim"),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("cancel_requested_at", DateTime(timezone=True)),
+    Column("worker_id", Text, comment="the process that does it"),
+    Column("claim", Integer, nullable=False, server_default="0", comment="counts claims: a fence against earlier ones"),
+    Column("attempts", Integer, nullable=False, server_default="0", comment="claims since a window was last finished"),
+    Column("audio_seconds", Double, nullable=False, server_default="0"),
+    Column("done_seconds", Double, nullable=False, server_default="0"),
+    Column("done_windows", Integer, nullable=False, server_default="0"),
+    Column("rate", Double, comment="audio seconds per second, of this job"),
+    Column("step", Text),
+    Column("plan", JSONB, comment="language and windows, as listening found them"),
+    Column("chain", ARRAY(Uuid), comment="the sessions of the joined recording, oldest first, when it began"),
+    Column("chain_key", LargeBinary, comment="identifies that recording"),
+    Column("version", Integer, comment="of the transcript that it writes, from its first window on"),
+    Column("error", Text),
+    Column("error_code", Text),
+    CheckConstraint(f"kind IN ({_quoted(JOB_KINDS)})", name="kind"),
+    CheckConstraint(f"status IN ({_quoted(JOB_STATUSES)})", name="status"),
+    CheckConstraint("(status = 'running') = (worker_id IS NOT NULL)", name="worker_id"),
+    CheckConstraint("(status IN ('completed', 'failed', 'canceled')) = (ended_at IS NOT NULL)", name="ended_at"),
+    Index(
+        "ix_transcription_jobs_unended",
+        "session_id",
+        unique=True,
+        postgresql_where=text("kind = 'enhance' AND status IN ('queued', 'running')"),
+    ),
+    Index("ix_transcription_jobs_session", "session_id", text("created_at DESC")),
+    Index("ix_transcription_jobs_list", "tenant_id", text("created_at DESC"), text("id DESC")),
+    Index("ix_transcription_jobs_turn", "tenant_id", "started_at"),
+    Index("ix_transcription_jobs_due", "status", "due_at", postgresql_where=text("status IN ('queued', 'running')")),
+    Index("ix_transcription_jobs_fingerprint", "fingerprint", postgresql_where=text("fingerprint IS NOT NULL")),
+)
+
+# The versions after the live one, whose figures are in the row of its session.
+transcripts = Table(
+    "transcripts",
+    metadata,
+    Column("session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False, comment="2 and later; 1 for an uploaded file"),
+    Column("kind", Text, nullable=False),
+    Column("job_id", Uuid, ForeignKey("transcription_jobs.id", ondelete="SET NULL")),
+    Column("model", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("linked", Boolean, nullable=False, server_default="false"),
+    Column("chain_key", LargeBinary, comment="identifies the joined recording"),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("audio_seconds", Double, nullable=False),
+    Column("utterance_count", Integer, nullable=False),
+    Column("word_count", Integer, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("verdict_reason", Text),
+    CheckConstraint("kind IN ('enhanced', 'upload')", name="kind"),
+    CheckConstraint("verdict IN ('accepted', 'doubtful')", name="verdict"),
+    CheckConstraint("version >= 1", name="version"),
+)
+
+# Those of a job in progress are here before its version is in `transcripts`.
+transcript_utterances = Table(
+    "transcript_utterances",
+    metadata,
+    Column("session_id", Uuid, ForeignKey("realtime_sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("index", Integer, primary_key=True, autoincrement=False, comment="0 is the first"),
+    Column("start", Double, nullable=False),
+    Column("end", Double, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("confidence", Double, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("words", JSONB, nullable=False),
+    Column("language_probability", Double, comment="null if the language was requested"),
 )

@@ -62,9 +62,9 @@ if TYPE_CHECKING:
     from dalston.options import AudioSource, TranscribeOptions
     from dalston.records import (
         ChangeType,
-        Enhancement,
-        EnhancementStatus,
         ExportFormat,
+        Job,
+        JobStatus,
         Key,
         NewKey,
         Scope,
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         SessionStatus,
         Token,
         Transcript,
+        TranscriptVersion,
         Utterance,
     )
     from dalston.transcription import Transcription
@@ -108,13 +109,13 @@ __all__ = [
     "DalstonError",
     "DeadlineExceeded",
     "Ended",
-    "Enhancement",
-    "EnhancementStatus",
     "Event",
     "ExportFormat",
     "FinalResult",
     "Flushed",
     "InvalidRequest",
+    "Job",
+    "JobStatus",
     "Key",
     "Microphone",
     "NewKey",
@@ -144,6 +145,7 @@ __all__ = [
     "TooManySessions",
     "TranscribeOptions",
     "Transcript",
+    "TranscriptVersion",
     "Transcription",
     "Unavailable",
     "Unsupported",

@@ -14,8 +14,8 @@ from dalston.calls import Calls, retry_pause
 from dalston.errors import Busy, DalstonError, Unavailable
 from dalston.events import Reconnecting
 from dalston.records import (
-    Enhancement,
     ExportFormat,
+    Job,
     Session,
     SessionChange,
     SessionPage,
@@ -246,15 +246,15 @@ class AsyncSessions:
                 on_reconnect(Reconnecting(attempt, pause, error.message))
             await asyncio.sleep(pause)
 
-    async def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
+    async def enhance(self, session_id: str, *, model: str | None = None) -> Job:
         """Starts a batch job that transcribes the stored audio again. The call is not retried."""
         request = pb.EnhanceSessionRequest(session_id=session_id, model=model or "")
-        return messages.enhancement(await self._calls.call_once(self._calls.sessions.EnhanceSession, request))
+        return messages.job(await self._calls.call_once(self._calls.sessions.EnhanceSession, request))
 
-    async def enhancement(self, session_id: str) -> Enhancement:
+    async def enhancement(self, session_id: str) -> Job:
         """The state of a session's batch job."""
         request = pb.GetEnhancementRequest(session_id=session_id)
-        return messages.enhancement(await self._calls.call_with_retries(self._calls.sessions.GetEnhancement, request))
+        return messages.job(await self._calls.call_with_retries(self._calls.sessions.GetEnhancement, request))
 
     async def _document(self, method: object, request: object) -> bytes:
         """Reads a streamed response completely, and starts over if the stream breaks."""

@@ -16,8 +16,8 @@ from dalston.async_sessions import AsyncSessions
 from dalston.events import Reconnecting
 from dalston.options import AudioSource, TranscribeOptions
 from dalston.records import (
-    Enhancement,
     ExportFormat,
+    Job,
     Key,
     NewKey,
     Scope,
@@ -162,11 +162,11 @@ class Sessions:
             self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
         )
 
-    def enhance(self, session_id: str, *, model: str | None = None) -> Enhancement:
+    def enhance(self, session_id: str, *, model: str | None = None) -> Job:
         """Starts a batch job that transcribes the stored audio again. The call is not retried."""
         return background.run(self._sessions.enhance(session_id, model=model))
 
-    def enhancement(self, session_id: str) -> Enhancement:
+    def enhancement(self, session_id: str) -> Job:
         """The state of a session's batch job."""
         return background.run(self._sessions.enhancement(session_id))
 

@@ -10,21 +10,22 @@ from dalston.errors import ServerError
 from dalston.events import Word
 from dalston.records import (
     ChangeType,
-    Enhancement,
-    EnhancementStatus,
+    Job,
+    JobStatus,
     Key,
     Scope,
     Session,
     SessionChange,
     SessionStatus,
     Transcript,
+    TranscriptVersion,
     Utterance,
 )
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from dalston.v1 import key_pb2, session_pb2
+    from dalston.v1 import job_pb2, key_pb2, session_pb2
 
 
 def when(message: Message, name: str) -> datetime | None:
@@ -65,11 +66,16 @@ def session(message: session_pb2.Session) -> Session:
         next_session_id=_optional(message, "next_session_id"),
         resume_from_seconds=_optional(message, "resume_from_seconds"),
         enhancement_job_id=_optional(message, "enhancement_job_id"),
-        enhancement_status=EnhancementStatus(enhancement) if enhancement else None,
+        enhancement_status=JobStatus(enhancement) if enhancement else None,
         worker_id=_optional(message, "worker_id"),
         client_ip=_optional(message, "client_ip"),
         error=_optional(message, "error"),
         segment_count=message.segment_count,
+        source=message.source or "live",
+        transcript_version=_optional(message, "transcript_version"),
+        transcript_count=message.transcript_count,
+        enhancement_progress=_optional(message, "enhancement_progress"),
+        enhancement_step=_optional(message, "enhancement_step"),
     )
 
 
@@ -93,14 +99,50 @@ def utterance(message: session_pb2.Utterance) -> Utterance:
     )
 
 
-def enhancement(message: session_pb2.Enhancement) -> Enhancement:
-    return Enhancement(
-        job_id=message.job_id,
+def job(message: job_pb2.Job) -> Job:
+    return Job(
+        id=message.id,
         session_id=message.session_id,
-        status=EnhancementStatus(message.status),
+        kind=message.kind,
+        status=JobStatus(message.status),
+        step=message.step,
+        progress=message.progress,
+        model=message.model,
+        language=message.language,
+        vocabulary=tuple(message.vocabulary),
+        linked=message.linked,
+        audio_duration_seconds=message.audio_duration_seconds,
         created_at=when(message, "created_at"),
+        started_at=when(message, "started_at"),
         ended_at=when(message, "ended_at"),
+        attempts=message.attempts,
+        version=_optional(message, "version"),
+        verdict=_optional(message, "verdict"),
+        verdict_reason=_optional(message, "verdict_reason"),
         error=_optional(message, "error"),
+        error_code=_optional(message, "error_code"),
+        queue_position=_optional(message, "queue_position"),
+        eta_seconds=_optional(message, "eta_seconds"),
+        cancel_requested=message.cancel_requested,
+    )
+
+
+def transcript_version(message: session_pb2.TranscriptVersion) -> TranscriptVersion:
+    return TranscriptVersion(
+        version=message.version,
+        kind=message.kind,
+        model=message.model,
+        language=message.language,
+        created_at=when(message, "created_at"),
+        utterance_count=message.utterance_count,
+        word_count=message.word_count,
+        is_current=message.is_current,
+        linked=message.linked,
+        verdict=message.verdict,
+        verdict_reason=_optional(message, "verdict_reason"),
+        job_id=_optional(message, "job_id"),
+        uri=message.uri,
+        url=message.url,
     )
 
 

@@ -27,13 +27,14 @@ class SessionStatus(_OpenEnum):
     UNKNOWN = "unknown"
 
 
-class EnhancementStatus(_OpenEnum):
+class JobStatus(_OpenEnum):
     """The status of a batch job."""
 
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELED = "canceled"
     UNKNOWN = "unknown"
 
 
@@ -98,12 +99,22 @@ class Session:
     next_session_id: str | None = None
     resume_from_seconds: float | None = None
     enhancement_job_id: str | None = None
-    enhancement_status: EnhancementStatus | None = None
+    enhancement_status: JobStatus | None = None
     worker_id: str | None = None
     client_ip: str | None = None
     error: str | None = None
     segment_count: int = 0
     """The same as `utterance_count`, under the name that other Dalston services use."""
+    source: str = "live"
+    """`live`: a stream. `upload`: a file."""
+    transcript_version: int | None = None
+    """The current version, which `utterance_count` and `word_count` count; None until a transcript is stored."""
+    transcript_count: int = 0
+    """How many versions of the transcript are stored."""
+    enhancement_progress: float | None = None
+    """The share of the audio that the newest batch job has transcribed, 0 to 1."""
+    enhancement_step: str | None = None
+    """What that job does or waits for: `Job.step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +169,67 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
-class Enhancement:
-    """A batch job over a session's stored audio."""
+class TranscriptVersion:
+    """A version of a session's transcript. It never changes."""
 
-    job_id: str
-    session_id: str
-    status: EnhancementStatus
+    version: int
+    """1 is the live transcript, or the first one of an uploaded file."""
+    kind: str
+    """`live`, `enhanced` or `upload`."""
+    model: str
+    language: str
     created_at: datetime | None
-    ended_at: datetime | None
+    """In UTC."""
+    utterance_count: int
+    word_count: int
+    is_current: bool
+    """Whether it is read where no version is asked for."""
+    linked: bool
+    """Whether it is of the joined recording of the session and those that it continues."""
+    verdict: str
+    """`accepted` or `doubtful`."""
+    verdict_reason: str | None = None
+    job_id: str | None = None
+    uri: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch job: the transcription of a recording or of an uploaded file after the fact."""
+
+    id: str
+    session_id: str
+    kind: str
+    """`enhance` or `upload`."""
+    status: JobStatus
+    step: str
+    """What a running job does, or what a queued one waits for."""
+    progress: float
+    """The share of the audio that is transcribed, 0 to 1."""
+    model: str
+    language: str
+    """The language asked for: ISO 639-1, or `auto`."""
+    vocabulary: tuple[str, ...]
+    linked: bool
+    audio_duration_seconds: float
+    created_at: datetime | None
+    """In UTC, as all its times."""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    attempts: int = 0
+    version: int | None = None
+    """The version of the transcript that it has made."""
+    verdict: str | None = None
+    """`accepted`, or `doubtful`: the version did not become the current one by itself."""
+    verdict_reason: str | None = None
     error: str | None = None
+    error_code: str | None = None
+    queue_position: int | None = None
+    """How many jobs are before it, counted up to 1000; None unless it is queued."""
+    eta_seconds: float | None = None
+    """An estimate of the time to its end; None while the rate is unknown."""
+    cancel_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,13 @@ ANSWERS: dict[type[Exception], Answer] = {
     domain.AudioNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_AUDIO_NOT_STORED),
     domain.TranscriptNotStored: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_STORED),
     domain.SessionActive: Answer(_C.ABORTED, _R.ERROR_REASON_SESSION_ACTIVE),
+    domain.TranscriptNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_TRANSCRIPT_NOT_FOUND),
+    domain.InvalidJobId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.JobNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_JOB_NOT_FOUND),
+    domain.NoEnhancement: Answer(_C.NOT_FOUND, _R.ERROR_REASON_NO_ENHANCEMENT),
+    domain.EnhancementRunning: Answer(_C.ALREADY_EXISTS, _R.ERROR_REASON_ENHANCEMENT_RUNNING),
+    domain.JobActive: Answer(_C.ABORTED, _R.ERROR_REASON_JOB_ACTIVE),
+    domain.TooManyJobs: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_JOBS),
     domain.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     domain.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
     domain.KeyEnded: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
@@ -191,6 +198,10 @@ def _particulars(error: Exception) -> dict[str, str]:
             return {"parameter": error.parameter}
         case domain.InvalidKeyId():
             return {"parameter": "key_id"}
+        case domain.InvalidJobId():
+            return {"parameter": "job_id"}
+        case domain.EnhancementRunning():
+            return {"job_id": error.job_id}
         case domain.SessionResumed(resumed_by=str(resumed_by)):
             return {"resumed_by": resumed_by}
         case access.PermissionDenied():

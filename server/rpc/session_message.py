@@ -38,9 +38,15 @@ def session_message(record: SessionRecord) -> pb.Session:
         resume_from_seconds=record.resume_from_seconds,
         next_session_id=_format(record.next_session_id),
         enhancement_job_id=record.enhancement_job_id,
+        enhancement_status=record.enhancement.status if record.enhancement else None,
+        enhancement_progress=record.enhancement.progress if record.enhancement else None,
+        enhancement_step=record.enhancement.step if record.enhancement else None,
         worker_id=record.worker_id,
         client_ip=record.client_ip,
         error=record.error,
+        source=record.source,
+        transcript_version=record.transcript_version,
+        transcript_count=record.transcript_count,
     )
 
 

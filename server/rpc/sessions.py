@@ -57,6 +57,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
         wanted = SessionFilter(
             status=request.status or None,
+            source=request.source or None,
             since=_time("since", request.since) if request.HasField("since") else None,
             until=_time("until", request.until) if request.HasField("until") else None,
         )
@@ -126,6 +127,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("GetEnhancement")
+
+    async def ListTranscripts(self, _request: Message, _context: Context) -> NoReturn:
+        unimplemented.refuse_method("ListTranscripts")
+
+    async def SetCurrentTranscript(self, _request: Message, _context: Context) -> NoReturn:
+        unimplemented.refuse_method("SetCurrentTranscript")
+
+    async def DeleteTranscript(self, _request: Message, _context: Context) -> NoReturn:
+        unimplemented.refuse_method("DeleteTranscript")
 
 
 def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:

@@ -10,7 +10,10 @@ from google.protobuf.message import Message
 from server.session.errors import NotBuilt
 
 CONFIG_FIELDS = ("enhance_on_end",)
-METHODS = ("EnhanceSession", "GetEnhancement")
+METHODS = (
+    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("CreateTranscription", "ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
+)
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

@@ -22,7 +22,10 @@ from tests.conftest import THOROUGH
 from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
-UNIMPLEMENTED = ("EnhanceSession", "GetEnhancement")
+UNIMPLEMENTED = (
+    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
+)
 """They answer 501, as documented."""
 ENDLESS = ("WatchSessions",)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

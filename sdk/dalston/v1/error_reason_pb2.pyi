@@ -89,6 +89,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: there is no such method, path or host. Over REST only; gRPC has
     the status UNIMPLEMENTED for it.
     """
+    ERROR_REASON_JOB_NOT_FOUND: _ErrorReason.ValueType  # 29
+    """NOT_FOUND: the tenant has no job of this id."""
+    ERROR_REASON_NO_ENHANCEMENT: _ErrorReason.ValueType  # 30
+    """NOT_FOUND: the session has had no batch job."""
+    ERROR_REASON_ENHANCEMENT_RUNNING: _ErrorReason.ValueType  # 31
+    """ALREADY_EXISTS: a job of the session is queued or running. Metadata
+    `job_id` names it.
+    """
+    ERROR_REASON_JOB_ACTIVE: _ErrorReason.ValueType  # 32
+    """ABORTED: the job has not ended."""
+    ERROR_REASON_TOO_MANY_JOBS: _ErrorReason.ValueType  # 33
+    """RESOURCE_EXHAUSTED: the tenant has as many queued jobs as it may."""
+    ERROR_REASON_TRANSCRIPT_NOT_FOUND: _ErrorReason.ValueType  # 34
+    """NOT_FOUND: the session has no transcript of this version."""
+    ERROR_REASON_UNSUPPORTED_MEDIA: _ErrorReason.ValueType  # 35
+    """INVALID_ARGUMENT: the file is of none of the formats that are taken."""
+    ERROR_REASON_FILE_TOO_BIG: _ErrorReason.ValueType  # 36
+    """INVALID_ARGUMENT: the file is over the limit."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -163,4 +181,22 @@ ERROR_REASON_PATH_NOT_FOUND: ErrorReason.ValueType  # 28
 """NOT_FOUND: there is no such method, path or host. Over REST only; gRPC has
 the status UNIMPLEMENTED for it.
 """
+ERROR_REASON_JOB_NOT_FOUND: ErrorReason.ValueType  # 29
+"""NOT_FOUND: the tenant has no job of this id."""
+ERROR_REASON_NO_ENHANCEMENT: ErrorReason.ValueType  # 30
+"""NOT_FOUND: the session has had no batch job."""
+ERROR_REASON_ENHANCEMENT_RUNNING: ErrorReason.ValueType  # 31
+"""ALREADY_EXISTS: a job of the session is queued or running. Metadata
+`job_id` names it.
+"""
+ERROR_REASON_JOB_ACTIVE: ErrorReason.ValueType  # 32
+"""ABORTED: the job has not ended."""
+ERROR_REASON_TOO_MANY_JOBS: ErrorReason.ValueType  # 33
+"""RESOURCE_EXHAUSTED: the tenant has as many queued jobs as it may."""
+ERROR_REASON_TRANSCRIPT_NOT_FOUND: ErrorReason.ValueType  # 34
+"""NOT_FOUND: the session has no transcript of this version."""
+ERROR_REASON_UNSUPPORTED_MEDIA: ErrorReason.ValueType  # 35
+"""INVALID_ARGUMENT: the file is of none of the formats that are taken."""
+ERROR_REASON_FILE_TOO_BIG: ErrorReason.ValueType  # 36
+"""INVALID_ARGUMENT: the file is over the limit."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

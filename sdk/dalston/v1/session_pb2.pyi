@@ -54,6 +54,11 @@ class Session(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     RESUME_FROM_SECONDS_FIELD_NUMBER: _builtins.int
     SEGMENT_COUNT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_VERSION_FIELD_NUMBER: _builtins.int
+    TRANSCRIPT_COUNT_FIELD_NUMBER: _builtins.int
+    ENHANCEMENT_PROGRESS_FIELD_NUMBER: _builtins.int
+    ENHANCEMENT_STEP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`sess_` and the 32 hexadecimal digits of a UUIDv7."""
     status: _builtins.str
@@ -90,9 +95,9 @@ class Session(_message.Message):
     next_session_id: _builtins.str
     """The session that continues this one."""
     enhancement_job_id: _builtins.str
-    """The batch job of `enhance_on_end` or EnhanceSession."""
+    """The newest batch job of `enhance_on_end` or EnhanceSession."""
     enhancement_status: _builtins.str
-    """`queued`, `running`, `completed` or `failed`."""
+    """Its status: `queued`, `running`, `completed`, `failed` or `canceled`."""
     worker_id: _builtins.str
     """The server process that ran it."""
     client_ip: _builtins.str
@@ -108,6 +113,18 @@ class Session(_message.Message):
     """The same as `utterance_count`, under the name that other Dalston services
     use.
     """
+    source: _builtins.str
+    """`live`: a stream. `upload`: a file."""
+    transcript_version: _builtins.int
+    """The current version of the transcript; unset until a transcript is stored.
+    `utterance_count` and `word_count` are those of this version.
+    """
+    transcript_count: _builtins.int
+    """How many versions of the transcript are stored."""
+    enhancement_progress: _builtins.float
+    """The share of the audio that its newest batch job has transcribed, 0 to 1."""
+    enhancement_step: _builtins.str
+    """What that job does or waits for: `step` of the job."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -145,10 +162,15 @@ class Session(_message.Message):
         error: _builtins.str | None = ...,
         resume_from_seconds: _builtins.float | None = ...,
         segment_count: _builtins.int = ...,
+        source: _builtins.str = ...,
+        transcript_version: _builtins.int | None = ...,
+        transcript_count: _builtins.int = ...,
+        enhancement_progress: _builtins.float | None = ...,
+        enhancement_step: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "client_ip", b"client_ip", "ended_at", b"ended_at", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "started_at", b"started_at", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "worker_id", b"worker_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_progress", b"_enhancement_progress", "_enhancement_status", b"_enhancement_status", "_enhancement_step", b"_enhancement_step", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_transcript_version", b"_transcript_version", "_worker_id", b"_worker_id", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "client_ip", b"client_ip", "ended_at", b"ended_at", "enhancement_job_id", b"enhancement_job_id", "enhancement_progress", b"enhancement_progress", "enhancement_status", b"enhancement_status", "enhancement_step", b"enhancement_step", "error", b"error", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "started_at", b"started_at", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "transcript_version", b"transcript_version", "worker_id", b"worker_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_status", b"_enhancement_status", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_status", b"enhancement_status", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "sample_rate", b"sample_rate", "segment_count", b"segment_count", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri", "_audio_url", b"_audio_url", "_client_ip", b"_client_ip", "_enhancement_job_id", b"_enhancement_job_id", "_enhancement_progress", b"_enhancement_progress", "_enhancement_status", b"_enhancement_status", "_enhancement_step", b"_enhancement_step", "_error", b"_error", "_next_session_id", b"_next_session_id", "_previous_session_id", b"_previous_session_id", "_resume_from_seconds", b"_resume_from_seconds", "_transcript_uri", b"_transcript_uri", "_transcript_url", b"_transcript_url", "_transcript_version", b"_transcript_version", "_worker_id", b"_worker_id", "audio_duration_seconds", b"audio_duration_seconds", "audio_uri", b"audio_uri", "audio_url", b"audio_url", "channels", b"channels", "client_ip", b"client_ip", "encoding", b"encoding", "ended_at", b"ended_at", "enhance_on_end", b"enhance_on_end", "enhancement_job_id", b"enhancement_job_id", "enhancement_progress", b"enhancement_progress", "enhancement_status", b"enhancement_status", "enhancement_step", b"enhancement_step", "error", b"error", "id", b"id", "language", b"language", "model", b"model", "next_session_id", b"next_session_id", "previous_session_id", b"previous_session_id", "resume_from_seconds", b"resume_from_seconds", "sample_rate", b"sample_rate", "segment_count", b"segment_count", "source", b"source", "started_at", b"started_at", "status", b"status", "store_audio", b"store_audio", "store_transcript", b"store_transcript", "transcript_count", b"transcript_count", "transcript_uri", b"transcript_uri", "transcript_url", b"transcript_url", "transcript_version", b"transcript_version", "utterance_count", b"utterance_count", "word_count", b"word_count", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audio_uri: _TypeAlias = _typing.Literal["audio_uri"]  # noqa: Y015
     _WhichOneofArgType__audio_uri: _TypeAlias = _typing.Literal["_audio_uri", b"_audio_uri"]  # noqa: Y015
@@ -158,8 +180,12 @@ class Session(_message.Message):
     _WhichOneofArgType__client_ip: _TypeAlias = _typing.Literal["_client_ip", b"_client_ip"]  # noqa: Y015
     _WhichOneofReturnType__enhancement_job_id: _TypeAlias = _typing.Literal["enhancement_job_id"]  # noqa: Y015
     _WhichOneofArgType__enhancement_job_id: _TypeAlias = _typing.Literal["_enhancement_job_id", b"_enhancement_job_id"]  # noqa: Y015
+    _WhichOneofReturnType__enhancement_progress: _TypeAlias = _typing.Literal["enhancement_progress"]  # noqa: Y015
+    _WhichOneofArgType__enhancement_progress: _TypeAlias = _typing.Literal["_enhancement_progress", b"_enhancement_progress"]  # noqa: Y015
     _WhichOneofReturnType__enhancement_status: _TypeAlias = _typing.Literal["enhancement_status"]  # noqa: Y015
     _WhichOneofArgType__enhancement_status: _TypeAlias = _typing.Literal["_enhancement_status", b"_enhancement_status"]  # noqa: Y015
+    _WhichOneofReturnType__enhancement_step: _TypeAlias = _typing.Literal["enhancement_step"]  # noqa: Y015
+    _WhichOneofArgType__enhancement_step: _TypeAlias = _typing.Literal["_enhancement_step", b"_enhancement_step"]  # noqa: Y015
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
     _WhichOneofReturnType__next_session_id: _TypeAlias = _typing.Literal["next_session_id"]  # noqa: Y015
@@ -172,6 +198,8 @@ class Session(_message.Message):
     _WhichOneofArgType__transcript_uri: _TypeAlias = _typing.Literal["_transcript_uri", b"_transcript_uri"]  # noqa: Y015
     _WhichOneofReturnType__transcript_url: _TypeAlias = _typing.Literal["transcript_url"]  # noqa: Y015
     _WhichOneofArgType__transcript_url: _TypeAlias = _typing.Literal["_transcript_url", b"_transcript_url"]  # noqa: Y015
+    _WhichOneofReturnType__transcript_version: _TypeAlias = _typing.Literal["transcript_version"]  # noqa: Y015
+    _WhichOneofArgType__transcript_version: _TypeAlias = _typing.Literal["_transcript_version", b"_transcript_version"]  # noqa: Y015
     _WhichOneofReturnType__worker_id: _TypeAlias = _typing.Literal["worker_id"]  # noqa: Y015
     _WhichOneofArgType__worker_id: _TypeAlias = _typing.Literal["_worker_id", b"_worker_id"]  # noqa: Y015
     @_typing.overload
@@ -183,7 +211,11 @@ class Session(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enhancement_job_id) -> _WhichOneofReturnType__enhancement_job_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enhancement_progress) -> _WhichOneofReturnType__enhancement_progress | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enhancement_status) -> _WhichOneofReturnType__enhancement_status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enhancement_step) -> _WhichOneofReturnType__enhancement_step | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
     @_typing.overload
@@ -196,6 +228,8 @@ class Session(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__transcript_uri) -> _WhichOneofReturnType__transcript_uri | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__transcript_url) -> _WhichOneofReturnType__transcript_url | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__transcript_version) -> _WhichOneofReturnType__transcript_version | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__worker_id) -> _WhichOneofReturnType__worker_id | None: ...
 
@@ -211,6 +245,7 @@ class ListSessionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """Only sessions of this status. Default: all."""
     limit: _builtins.int
@@ -223,6 +258,8 @@ class ListSessionsRequest(_message.Message):
     """`pagination.next_cursor` of the page before: stable while sessions come
     and go, and as fast on the last page as on the first.
     """
+    source: _builtins.str
+    """Only sessions of this source, `live` or `upload`. Default: all."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only sessions started at this time or later."""
@@ -240,10 +277,11 @@ class ListSessionsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         offset: _builtins.int | None = ...,
         cursor: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset", "since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "cursor", b"cursor", "limit", b"limit", "offset", b"offset", "since", b"since", "status", b"status", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "cursor", b"cursor", "limit", b"limit", "offset", b"offset", "since", b"since", "source", b"source", "status", b"status", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -443,21 +481,27 @@ class GetTranscriptRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     LINKED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     linked: _builtins.bool
     """Whether the sessions this one continues are joined with it into one
     transcript, on the time of the joined recording: of each, the finals
     before the next one begins. Default false.
     """
+    version: _builtins.int
+    """The version; 1 is the live one. Default: the current one, with `linked`
+    that of each session, or the newest transcript of the joined recording.
+    """
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         linked: _builtins.bool = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["linked", b"linked", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["linked", b"linked", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,21 +514,27 @@ class ListUtterancesRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     offset: _builtins.int
     """How many of the first to skip: `index` of the first to return. Default 0."""
     limit: _builtins.int
     """How many to return: 1 to 1000. Default 100."""
+    version: _builtins.int
+    """The version of the transcript. Default: the live one, 1, which grows while
+    the session runs.
+    """
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         offset: _builtins.int | None = ...,
         limit: _builtins.int | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_offset", b"_offset", "limit", b"limit", "offset", b"offset", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -575,6 +625,7 @@ class ExportTranscriptRequest(_message.Message):
     LINKED_FIELD_NUMBER: _builtins.int
     MAX_LINE_LENGTH_FIELD_NUMBER: _builtins.int
     MAX_LINES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     format: _builtins.str
     """`txt`, `srt`, `vtt` or `json`."""
@@ -584,6 +635,8 @@ class ExportTranscriptRequest(_message.Message):
     """Longest line of a caption, in characters: 10 to 200. Default 42."""
     max_lines: _builtins.int
     """Most lines of a caption: 1 to 5. Default 2."""
+    version: _builtins.int
+    """The version of the transcript, as in GetTranscriptRequest."""
     def __init__(
         self,
         *,
@@ -592,10 +645,11 @@ class ExportTranscriptRequest(_message.Message):
         linked: _builtins.bool = ...,
         max_line_length: _builtins.int | None = ...,
         max_lines: _builtins.int | None = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_line_length", b"_max_line_length", "_max_lines", b"_max_lines", "max_line_length", b"max_line_length", "max_lines", b"max_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_line_length", b"_max_line_length", "_max_lines", b"_max_lines", "format", b"format", "linked", b"linked", "max_line_length", b"max_line_length", "max_lines", b"max_lines", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_line_length", b"_max_line_length", "_max_lines", b"_max_lines", "format", b"format", "linked", b"linked", "max_line_length", b"max_line_length", "max_lines", b"max_lines", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_line_length: _TypeAlias = _typing.Literal["max_line_length"]  # noqa: Y015
     _WhichOneofArgType__max_line_length: _TypeAlias = _typing.Literal["_max_line_length", b"_max_line_length"]  # noqa: Y015
@@ -700,20 +754,40 @@ class EnhanceSessionRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    VOCABULARY_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     model: _builtins.str
     """The model to use. Default `accurate`."""
+    language: _builtins.str
+    """An ISO 639-1 code, or `auto`. Default: the language the session asked for."""
+    linked: _builtins.bool
+    """Whether the joined recording of the session and those that it continues is
+    transcribed. Default: true where it continues one.
+    """
+    @_builtins.property
+    def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words that are likely to be spoken, at most as many as in
+        `TranscribeConfig`.
+        """
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        language: _builtins.str = ...,
+        vocabulary: _abc.Iterable[_builtins.str] | None = ...,
+        linked: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_linked", b"_linked", "linked", b"linked"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_linked", b"_linked", "language", b"language", "linked", b"linked", "model", b"model", "session_id", b"session_id", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__linked: _TypeAlias = _typing.Literal["linked"]  # noqa: Y015
+    _WhichOneofArgType__linked: _TypeAlias = _typing.Literal["_linked", b"_linked"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__linked) -> _WhichOneofReturnType__linked | None: ...
 
 Global___EnhanceSessionRequest: _TypeAlias = EnhanceSessionRequest  # noqa: Y015
 
@@ -737,45 +811,189 @@ class GetEnhancementRequest(_message.Message):
 Global___GetEnhancementRequest: _TypeAlias = GetEnhancementRequest  # noqa: Y015
 
 @_typing.final
-class Enhancement(_message.Message):
-    """A batch job over a session's stored audio."""
+class TranscriptVersion(_message.Message):
+    """A version of a session's transcript. It never changes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    SESSION_ID_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
-    ENDED_AT_FIELD_NUMBER: _builtins.int
-    ERROR_FIELD_NUMBER: _builtins.int
+    UTTERANCE_COUNT_FIELD_NUMBER: _builtins.int
+    WORD_COUNT_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    VERDICT_REASON_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """1 is the live transcript, or the first one of an uploaded file."""
+    kind: _builtins.str
+    """`live`, `enhanced` or `upload`."""
+    model: _builtins.str
+    language: _builtins.str
+    utterance_count: _builtins.int
+    word_count: _builtins.int
+    is_current: _builtins.bool
+    """Whether it is read where no version is asked for."""
+    linked: _builtins.bool
+    """Whether it is of the joined recording of the session and those that it
+    continues.
+    """
+    verdict: _builtins.str
+    """`accepted` or `doubtful`."""
+    verdict_reason: _builtins.str
+    """Why it is doubtful."""
     job_id: _builtins.str
-    session_id: _builtins.str
-    status: _builtins.str
-    """`queued`, `running`, `completed` or `failed`."""
-    error: _builtins.str
-    """Why it failed."""
+    """The batch job that made it; unset for the live one."""
+    uri: _builtins.str
+    """Where it is stored."""
+    url: _builtins.str
+    """Path of it on this API."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def ended_at(self) -> _timestamp_pb2.Timestamp:
-        """Unset until the job has ended."""
-
     def __init__(
         self,
         *,
-        job_id: _builtins.str = ...,
-        session_id: _builtins.str = ...,
-        status: _builtins.str = ...,
+        version: _builtins.int = ...,
+        kind: _builtins.str = ...,
+        model: _builtins.str = ...,
+        language: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
-        ended_at: _timestamp_pb2.Timestamp | None = ...,
-        error: _builtins.str | None = ...,
+        utterance_count: _builtins.int = ...,
+        word_count: _builtins.int = ...,
+        is_current: _builtins.bool = ...,
+        linked: _builtins.bool = ...,
+        verdict: _builtins.str = ...,
+        verdict_reason: _builtins.str | None = ...,
+        job_id: _builtins.str | None = ...,
+        uri: _builtins.str = ...,
+        url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_job_id", b"_job_id", "_verdict_reason", b"_verdict_reason", "created_at", b"created_at", "job_id", b"job_id", "verdict_reason", b"verdict_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "job_id", b"job_id", "session_id", b"session_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_job_id", b"_job_id", "_verdict_reason", b"_verdict_reason", "created_at", b"created_at", "is_current", b"is_current", "job_id", b"job_id", "kind", b"kind", "language", b"language", "linked", b"linked", "model", b"model", "uri", b"uri", "url", b"url", "utterance_count", b"utterance_count", "verdict", b"verdict", "verdict_reason", b"verdict_reason", "version", b"version", "word_count", b"word_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
-    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    _WhichOneofReturnType__job_id: _TypeAlias = _typing.Literal["job_id"]  # noqa: Y015
+    _WhichOneofArgType__job_id: _TypeAlias = _typing.Literal["_job_id", b"_job_id"]  # noqa: Y015
+    _WhichOneofReturnType__verdict_reason: _TypeAlias = _typing.Literal["verdict_reason"]  # noqa: Y015
+    _WhichOneofArgType__verdict_reason: _TypeAlias = _typing.Literal["_verdict_reason", b"_verdict_reason"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__job_id) -> _WhichOneofReturnType__job_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__verdict_reason) -> _WhichOneofReturnType__verdict_reason | None: ...
 
-Global___Enhancement: _TypeAlias = Enhancement  # noqa: Y015
+Global___TranscriptVersion: _TypeAlias = TranscriptVersion  # noqa: Y015
+
+@_typing.final
+class ListTranscriptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTranscriptsRequest: _TypeAlias = ListTranscriptsRequest  # noqa: Y015
+
+@_typing.final
+class ListTranscriptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSCRIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transcripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranscriptVersion]: ...
+    def __init__(
+        self,
+        *,
+        transcripts: _abc.Iterable[Global___TranscriptVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transcripts", b"transcripts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTranscriptsResponse: _TypeAlias = ListTranscriptsResponse  # noqa: Y015
+
+@_typing.final
+class SetCurrentTranscriptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetCurrentTranscriptRequest: _TypeAlias = SetCurrentTranscriptRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTranscriptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTranscriptRequest: _TypeAlias = DeleteTranscriptRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTranscriptResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.bool
+    """Always true."""
+    session_id: _builtins.str
+    version: _builtins.int
+    def __init__(
+        self,
+        *,
+        deleted: _builtins.bool = ...,
+        session_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "session_id", b"session_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTranscriptResponse: _TypeAlias = DeleteTranscriptResponse  # noqa: Y015

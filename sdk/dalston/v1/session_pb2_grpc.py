@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from dalston.v1 import job_pb2 as dalston_dot_v1_dot_job__pb2
 from dalston.v1 import session_pb2 as dalston_dot_v1_dot_session__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 
@@ -85,15 +86,30 @@ class SessionServiceStub:
                 request_serializer=dalston_dot_v1_dot_session__pb2.WatchSessionsRequest.SerializeToString,
                 response_deserializer=dalston_dot_v1_dot_session__pb2.WatchSessionsResponse.FromString,
                 _registered_method=True)
+        self.ListTranscripts = channel.unary_unary(
+                '/dalston.v1.SessionService/ListTranscripts',
+                request_serializer=dalston_dot_v1_dot_session__pb2.ListTranscriptsRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.ListTranscriptsResponse.FromString,
+                _registered_method=True)
+        self.SetCurrentTranscript = channel.unary_unary(
+                '/dalston.v1.SessionService/SetCurrentTranscript',
+                request_serializer=dalston_dot_v1_dot_session__pb2.SetCurrentTranscriptRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.TranscriptVersion.FromString,
+                _registered_method=True)
+        self.DeleteTranscript = channel.unary_unary(
+                '/dalston.v1.SessionService/DeleteTranscript',
+                request_serializer=dalston_dot_v1_dot_session__pb2.DeleteTranscriptRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.DeleteTranscriptResponse.FromString,
+                _registered_method=True)
         self.EnhanceSession = channel.unary_unary(
                 '/dalston.v1.SessionService/EnhanceSession',
                 request_serializer=dalston_dot_v1_dot_session__pb2.EnhanceSessionRequest.SerializeToString,
-                response_deserializer=dalston_dot_v1_dot_session__pb2.Enhancement.FromString,
+                response_deserializer=dalston_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
         self.GetEnhancement = channel.unary_unary(
                 '/dalston.v1.SessionService/GetEnhancement',
                 request_serializer=dalston_dot_v1_dot_session__pb2.GetEnhancementRequest.SerializeToString,
-                response_deserializer=dalston_dot_v1_dot_session__pb2.Enhancement.FromString,
+                response_deserializer=dalston_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
 
 
@@ -218,15 +234,55 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTranscripts(self, request, context):
+        """Lists the versions of a session's transcript, the live one first.
+
+        Fails with NOT_FOUND when the session stored no transcript, and with
+        ABORTED (409) while it is not stored yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetCurrentTranscript(self, request, context):
+        """Makes a version the current one: the one that is read where no version is
+        asked for. A doubtful version may be accepted so, and the live one may
+        become the current one again.
+
+        Fails with NOT_FOUND when there is no such version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTranscript(self, request, context):
+        """Deletes a version, for good. Where it is the current one, the newest
+        accepted version before it becomes that, or the live one.
+
+        Fails with NOT_FOUND when there is no such version, and with
+        INVALID_ARGUMENT on version 1, which is deleted with its session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EnhanceSession(self, request, context):
-        """Starts a batch job that transcribes the stored audio anew.
+        """Creates a batch job that transcribes the stored audio again. Its transcript
+        becomes a new version; the live one stays.
+
+        Fails with NOT_FOUND when the session stored no audio, with ABORTED (409)
+        while it is not stored yet, with ALREADY_EXISTS (409) while another job of
+        the session is queued or running, and with RESOURCE_EXHAUSTED where the
+        tenant has as many queued jobs as it may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEnhancement(self, request, context):
-        """Reads the state of a session's batch job.
+        """Reads the newest batch job of a session's recording.
+
+        Fails with NOT_FOUND when there has been none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -280,15 +336,30 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=dalston_dot_v1_dot_session__pb2.WatchSessionsRequest.FromString,
                     response_serializer=dalston_dot_v1_dot_session__pb2.WatchSessionsResponse.SerializeToString,
             ),
+            'ListTranscripts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTranscripts,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.ListTranscriptsRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.ListTranscriptsResponse.SerializeToString,
+            ),
+            'SetCurrentTranscript': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCurrentTranscript,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.SetCurrentTranscriptRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.TranscriptVersion.SerializeToString,
+            ),
+            'DeleteTranscript': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTranscript,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.DeleteTranscriptRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.DeleteTranscriptResponse.SerializeToString,
+            ),
             'EnhanceSession': grpc.unary_unary_rpc_method_handler(
                     servicer.EnhanceSession,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.EnhanceSessionRequest.FromString,
-                    response_serializer=dalston_dot_v1_dot_session__pb2.Enhancement.SerializeToString,
+                    response_serializer=dalston_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
             'GetEnhancement': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEnhancement,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.GetEnhancementRequest.FromString,
-                    response_serializer=dalston_dot_v1_dot_session__pb2.Enhancement.SerializeToString,
+                    response_serializer=dalston_dot_v1_dot_job__pb2.Job.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -550,6 +621,87 @@ class SessionService:
             _registered_method=True)
 
     @staticmethod
+    def ListTranscripts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.SessionService/ListTranscripts',
+            dalston_dot_v1_dot_session__pb2.ListTranscriptsRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.ListTranscriptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCurrentTranscript(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.SessionService/SetCurrentTranscript',
+            dalston_dot_v1_dot_session__pb2.SetCurrentTranscriptRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.TranscriptVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTranscript(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.SessionService/DeleteTranscript',
+            dalston_dot_v1_dot_session__pb2.DeleteTranscriptRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.DeleteTranscriptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def EnhanceSession(request,
             target,
             options=(),
@@ -565,7 +717,7 @@ class SessionService:
             target,
             '/dalston.v1.SessionService/EnhanceSession',
             dalston_dot_v1_dot_session__pb2.EnhanceSessionRequest.SerializeToString,
-            dalston_dot_v1_dot_session__pb2.Enhancement.FromString,
+            dalston_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,
@@ -592,7 +744,7 @@ class SessionService:
             target,
             '/dalston.v1.SessionService/GetEnhancement',
             dalston_dot_v1_dot_session__pb2.GetEnhancementRequest.SerializeToString,
-            dalston_dot_v1_dot_session__pb2.Enhancement.FromString,
+            dalston_dot_v1_dot_job__pb2.Job.FromString,
             options,
             channel_credentials,
             insecure,

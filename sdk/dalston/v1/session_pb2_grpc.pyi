@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from dalston.v1 import job_pb2 as _job_pb2
 from dalston.v1 import session_pb2 as _session_pb2
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
@@ -115,10 +116,40 @@ class SessionServiceStub:
     server. A stream that fails after its first message also sends the error in
     a last one of type `error`.
     """
-    EnhanceSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]
-    """Starts a batch job that transcribes the stored audio anew."""
-    GetEnhancement: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _session_pb2.Enhancement]
-    """Reads the state of a session's batch job."""
+    ListTranscripts: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListTranscriptsRequest, _session_pb2.ListTranscriptsResponse]
+    """Lists the versions of a session's transcript, the live one first.
+
+    Fails with NOT_FOUND when the session stored no transcript, and with
+    ABORTED (409) while it is not stored yet.
+    """
+    SetCurrentTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.SetCurrentTranscriptRequest, _session_pb2.TranscriptVersion]
+    """Makes a version the current one: the one that is read where no version is
+    asked for. A doubtful version may be accepted so, and the live one may
+    become the current one again.
+
+    Fails with NOT_FOUND when there is no such version.
+    """
+    DeleteTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeleteTranscriptRequest, _session_pb2.DeleteTranscriptResponse]
+    """Deletes a version, for good. Where it is the current one, the newest
+    accepted version before it becomes that, or the live one.
+
+    Fails with NOT_FOUND when there is no such version, and with
+    INVALID_ARGUMENT on version 1, which is deleted with its session.
+    """
+    EnhanceSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _job_pb2.Job]
+    """Creates a batch job that transcribes the stored audio again. Its transcript
+    becomes a new version; the live one stays.
+
+    Fails with NOT_FOUND when the session stored no audio, with ABORTED (409)
+    while it is not stored yet, with ALREADY_EXISTS (409) while another job of
+    the session is queued or running, and with RESOURCE_EXHAUSTED where the
+    tenant has as many queued jobs as it may.
+    """
+    GetEnhancement: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _job_pb2.Job]
+    """Reads the newest batch job of a session's recording.
+
+    Fails with NOT_FOUND when there has been none.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -206,10 +237,40 @@ class SessionServiceAsyncStub(SessionServiceStub):
     server. A stream that fails after its first message also sends the error in
     a last one of type `error`.
     """
-    EnhanceSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
-    """Starts a batch job that transcribes the stored audio anew."""
-    GetEnhancement: _aio.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _session_pb2.Enhancement]  # type: ignore[assignment]
-    """Reads the state of a session's batch job."""
+    ListTranscripts: _aio.UnaryUnaryMultiCallable[_session_pb2.ListTranscriptsRequest, _session_pb2.ListTranscriptsResponse]  # type: ignore[assignment]
+    """Lists the versions of a session's transcript, the live one first.
+
+    Fails with NOT_FOUND when the session stored no transcript, and with
+    ABORTED (409) while it is not stored yet.
+    """
+    SetCurrentTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.SetCurrentTranscriptRequest, _session_pb2.TranscriptVersion]  # type: ignore[assignment]
+    """Makes a version the current one: the one that is read where no version is
+    asked for. A doubtful version may be accepted so, and the live one may
+    become the current one again.
+
+    Fails with NOT_FOUND when there is no such version.
+    """
+    DeleteTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.DeleteTranscriptRequest, _session_pb2.DeleteTranscriptResponse]  # type: ignore[assignment]
+    """Deletes a version, for good. Where it is the current one, the newest
+    accepted version before it becomes that, or the live one.
+
+    Fails with NOT_FOUND when there is no such version, and with
+    INVALID_ARGUMENT on version 1, which is deleted with its session.
+    """
+    EnhanceSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EnhanceSessionRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Creates a batch job that transcribes the stored audio again. Its transcript
+    becomes a new version; the live one stays.
+
+    Fails with NOT_FOUND when the session stored no audio, with ABORTED (409)
+    while it is not stored yet, with ALREADY_EXISTS (409) while another job of
+    the session is queued or running, and with RESOURCE_EXHAUSTED where the
+    tenant has as many queued jobs as it may.
+    """
+    GetEnhancement: _aio.UnaryUnaryMultiCallable[_session_pb2.GetEnhancementRequest, _job_pb2.Job]  # type: ignore[assignment]
+    """Reads the newest batch job of a session's recording.
+
+    Fails with NOT_FOUND when there has been none.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The record of past and running sessions.
@@ -350,19 +411,67 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListTranscripts(
+        self,
+        request: _session_pb2.ListTranscriptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ListTranscriptsResponse, _abc.Awaitable[_session_pb2.ListTranscriptsResponse]]:
+        """Lists the versions of a session's transcript, the live one first.
+
+        Fails with NOT_FOUND when the session stored no transcript, and with
+        ABORTED (409) while it is not stored yet.
+        """
+
+    @_abc_1.abstractmethod
+    def SetCurrentTranscript(
+        self,
+        request: _session_pb2.SetCurrentTranscriptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.TranscriptVersion, _abc.Awaitable[_session_pb2.TranscriptVersion]]:
+        """Makes a version the current one: the one that is read where no version is
+        asked for. A doubtful version may be accepted so, and the live one may
+        become the current one again.
+
+        Fails with NOT_FOUND when there is no such version.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTranscript(
+        self,
+        request: _session_pb2.DeleteTranscriptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.DeleteTranscriptResponse, _abc.Awaitable[_session_pb2.DeleteTranscriptResponse]]:
+        """Deletes a version, for good. Where it is the current one, the newest
+        accepted version before it becomes that, or the live one.
+
+        Fails with NOT_FOUND when there is no such version, and with
+        INVALID_ARGUMENT on version 1, which is deleted with its session.
+        """
+
+    @_abc_1.abstractmethod
     def EnhanceSession(
         self,
         request: _session_pb2.EnhanceSessionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_session_pb2.Enhancement, _abc.Awaitable[_session_pb2.Enhancement]]:
-        """Starts a batch job that transcribes the stored audio anew."""
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Creates a batch job that transcribes the stored audio again. Its transcript
+        becomes a new version; the live one stays.
+
+        Fails with NOT_FOUND when the session stored no audio, with ABORTED (409)
+        while it is not stored yet, with ALREADY_EXISTS (409) while another job of
+        the session is queued or running, and with RESOURCE_EXHAUSTED where the
+        tenant has as many queued jobs as it may.
+        """
 
     @_abc_1.abstractmethod
     def GetEnhancement(
         self,
         request: _session_pb2.GetEnhancementRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_session_pb2.Enhancement, _abc.Awaitable[_session_pb2.Enhancement]]:
-        """Reads the state of a session's batch job."""
+    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
+        """Reads the newest batch job of a session's recording.
+
+        Fails with NOT_FOUND when there has been none.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

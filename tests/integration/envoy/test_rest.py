@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from dalston.v1 import key_pb2, session_pb2
+from dalston.v1 import job_pb2, key_pb2, session_pb2
 from dalston.v1.error_reason_pb2 import ErrorReason
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -261,7 +261,7 @@ def test_a_body_that_is_no_json_is_refused(http: httpx.Client) -> None:
 
 METHODS = [
     method
-    for module in (session_pb2, key_pb2)
+    for module in (session_pb2, job_pb2, key_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

@@ -92,6 +92,11 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         ended_at=DONE.ended_at,
         error="broke",
         next_session_id=None,
+        source="live",
+        file_name=None,
+        transcript_version=1,
+        transcript_count=1,
+        enhancement=None,
     )
     assert (await store.get(tenant, first.id)).next_session_id == start.id
 
