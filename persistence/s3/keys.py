@@ -34,6 +34,16 @@ def transcript_key(session_id: UUID) -> str:
     return f"sessions/{format_session_id(session_id)}/transcript.json"
 
 
+def version_prefix(session_id: UUID) -> str:
+    """The common prefix of the keys of a session's versions of the transcript, without that of the live one."""
+    return f"sessions/{format_session_id(session_id)}/transcripts/"
+
+
+def version_key(session_id: UUID, version: int) -> str:
+    """The key of a version of the transcript; the live one has `transcript_key`."""
+    return f"{version_prefix(session_id)}{version}.json"
+
+
 def tail_prefix(session_id: UUID) -> str:
     """The common prefix of the keys of a session's tail objects, which sort in the order of the audio."""
     return f"sessions/{format_session_id(session_id)}/tail/"

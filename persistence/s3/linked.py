@@ -1,5 +1,6 @@
 """Linked sessions, joined into one recording on one time axis. Pure."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,3 +93,12 @@ def joined_language(chain: Sequence[StoredSession]) -> str:
         if session.word_count:
             words[session.language] = words.get(session.language, 0) + session.word_count
     return max(words, key=lambda language: words[language]) if words else chain[-1].language
+
+
+def chain_key(chain: Sequence[StoredSession]) -> bytes:
+    """Identifies the joined recording: SHA-256 of its sessions and of how much of each is in it."""
+    digest = hashlib.sha256()
+    for span in session_spans(chain):
+        stored = span.session.stored_bytes // span.session.wav.frame_bytes
+        digest.update(f"{span.session.id.hex} {stored} {span.frames}\n".encode())
+    return digest.digest()

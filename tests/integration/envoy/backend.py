@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
-from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
+from dalston.v1 import (
+    job_pb2,
+    key_pb2,
+    key_pb2_grpc,
+    session_pb2,
+    session_pb2_grpc,
+    transcription_pb2,
+    transcription_pb2_grpc,
+)
 from google.api import httpbody_pb2
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -58,9 +66,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._keep(request, context)
         return session_pb2.Session(id=request.session_id)
 
-    def EnhanceSession(self, request: Any, context: grpc.ServicerContext) -> session_pb2.Enhancement:
+    def EnhanceSession(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
         self._keep(request, context)
-        return session_pb2.Enhancement(session_id=request.session_id)
+        return job_pb2.Job(session_id=request.session_id)
 
     def GetAudio(self, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
         self._keep(request, context)
