@@ -2,12 +2,14 @@
 
 `beside.py` starts it. It prints one JSON line when the model is loaded, and one for each pass over a window. The passes
 alternate as in the accurate transcription of a recording: greedy, then with a beam size of five, both with word times.
+Another thread, of the default class, prints how late it was woken: a process that transcribes must also renew a lease.
 """
 
 import argparse
 import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,14 +29,16 @@ from server.inference.whisper.precision import choose_precision
 WINDOW_SECONDS = 28.0
 BEAMS = 5
 LOWEST = 19
+BEAT_SECONDS = 0.5
 
 
 def nice() -> None:
+    """The nice value of the calling thread, and of threads that it starts."""
     os.nice(LOWEST)
 
 
 def idle() -> None:
-    """The scheduling class SCHED_IDLE, which needs no privilege."""
+    """The scheduling class SCHED_IDLE for the calling thread. It needs no privilege."""
     os.nice(LOWEST)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
@@ -94,8 +98,16 @@ def run(transcriber: Transcriber, found: Sequence[Samples], language: str) -> No
             report(audio_seconds=seconds / len(passes))
 
 
+def beat() -> None:
+    """Prints when each beat began, and how late its end was."""
+    while True:
+        began = time.monotonic()
+        time.sleep(BEAT_SECONDS)
+        report(beat=began, late=time.monotonic() - began - BEAT_SECONDS)
+
+
 def report(**values: float) -> None:
-    print(json.dumps({"at": time.monotonic(), "cpu": time.process_time(), **values}), flush=True)
+    print(json.dumps(values) + "\n", end="", flush=True)
 
 
 def main() -> None:
@@ -112,6 +124,7 @@ def main() -> None:
     directory = resolve(arguments.weights, arguments.cache_dir, lambda _: None)
     transcriber = Transcriber(directory, device, choose_precision(device))
     found = clips(arguments.manifest, arguments.language, 2, 15)
+    threading.Thread(target=beat, daemon=True).start()
     SCHEDULING[arguments.scheduling]()
     report()
     run(transcriber, windows(found, arguments.window_seconds), arguments.language)
