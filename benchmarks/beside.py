@@ -1,6 +1,6 @@
 """Live streams beside a batch job on the same machine: what the job costs them, by the way in which it is scheduled.
 
-    python benchmarks/beside.py                                  4 streams of the sample recording: about 13 minutes
+    python benchmarks/beside.py                                  4 streams of the sample recording: about 15 minutes
     python benchmarks/beside.py --streams 2 --modes none,idle,idle-group
     python benchmarks/beside.py --modes none,idle-group,idle-pinned --rounds 12 --manifest clips.tsv
 
@@ -61,8 +61,8 @@ SETTLE_SECONDS = 3.0
 """After a change of the job: the work of the one before is still in the queue."""
 TAIL_SECONDS = 2.0
 """Before a change: the text arrives during the next job."""
-UPLOAD_REST_SECONDS = 11.0
-"""The server may work on a cancelled upload for so long."""
+UPLOAD_REST_SECONDS = 30.0
+"""After an upload: the server may work on a cancelled one for 10 s, and then on the live finals that waited."""
 UPLOAD_SPEED = 30.0
 """Times real time: more than the server can transcribe."""
 UPLOAD_HOURS = 0.5
