@@ -20,9 +20,9 @@ its own, as the parts of the local stack are, with one thread of the model:
                     that is sent as fast as the server accepts it
 
 CPU is that of the server per second of live audio, so that of `upload` includes the job. Waiting is the time in which a
-thread of the server was ready and had no CPU. Both distinguish a job that takes the CPU from one that slows the server by
-its use of caches and memory. Late is the longest delay of a thread of the default class in the process of the job. The
-bar: the p95 of finals is at most 10 % and 0.1 s later than without a job.
+thread of the server was ready and had no CPU. Both distinguish a job that takes the CPU from one that slows the server
+down by its use of caches and memory. Late is the longest delay of a thread of the default class in the process of the
+job. The bar: the p95 of finals is at most 10 % and 0.1 s later than without a job.
 """
 
 import argparse
