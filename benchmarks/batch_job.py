@@ -83,7 +83,7 @@ def windows(found: Sequence[Clip], longest: float) -> list[Samples]:
 
 
 def floats(samples: Samples) -> NDArray[np.float32]:
-    return samples.astype(np.float32) / 32768
+    return samples.astype(np.float32) / np.float32(32768)
 
 
 def run(transcriber: Transcriber, found: Sequence[Samples], language: str) -> None:
