@@ -113,7 +113,9 @@ async def decode(
         try:
             output = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _of_disk(error) from error
+            if error.errno in _NO_SPACE:
+                raise _of_disk(error) from error
+            raise
         written = _Written(output, scratch)
         try:
             result = await _run(file, written, limits)

@@ -49,6 +49,10 @@ def similarity(one: Samples, other: Samples, most_delay: float = 0.08) -> float:
     return float(best / np.sqrt(np.square(one[:length]).sum() * np.square(other[:length]).sum()))
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def loudness(samples: Samples) -> Samples:
     """The logarithm of the power of every 0.1 s of the first 7.9 s."""
     blocks = samples[: 79 * SPEECH_RATE // 10].reshape(79, -1)
@@ -107,6 +111,8 @@ async def test_a_format_decodes_to_its_speech(
 ) -> None:
     if (codec == "vorbis" and channels == 1) or (codec == "libopencore_amrnb" and channels == 2):
         pytest.skip("the encoder has no such number of channels")
+    if channels == 2 and container in ("mov", "caf", "aiff", "matroska", "ipod", "opus", "adts"):
+        pytest.skip("its codec is in another format with two channels")
     samples = resampled(speech(), rate)
     try:
         data = encoded(
@@ -221,7 +227,7 @@ async def test_chunks_of_any_size_decode_as_the_file_does(tmp_path: Path) -> Non
     result = await decode(chunks(), tmp_path / "chunks.pcm", scratch)
     assert (tmp_path / "chunks.pcm").read_bytes() == pcm16(whole)
     assert scratch.reserved_bytes == result.byte_count
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks.pcm", "out.pcm", "source"]
+    assert names(tmp_path) == ["chunks.pcm", "out.pcm", "source"]
 
 
 async def test_an_inverted_channel_does_not_cancel_the_speech(tmp_path: Path) -> None:
