@@ -30,6 +30,7 @@ from worker.media.errors import (
     UndecodableMedia,
 )
 from worker.media.process import Child, Exit
+from worker.media.sandbox import ISOLATION
 from worker.media.scratch import Scratch
 
 SAMPLE_BYTES: Final = 2
@@ -191,13 +192,14 @@ def _decoded(result: Exit, path: Path, written: _Written, limits: Limits) -> Dec
     report = result.report
     if result.code or report is None:
         raise _crash(result)
+    _check_isolation(report.get("isolation"))
     if report.get("is_too_long") is True:
         raise MediaTooLong(limits.max_seconds)
     if (number := report.get("errno")) is not None:
         raise _of_disk(OSError(number, os.strerror(number)) if isinstance(number, int) else OSError(errno.EIO))
     try:
         if (refused := report.get("refused")) is not None:
-            raise UndecodableMedia(Reason(refused[0]), str(refused[1])[:_MAX_MESSAGE])
+            raise UndecodableMedia(Reason(refused[0]), _text(refused[1]))
         facts = report["facts"]
         return Decoded(
             path=path,
@@ -215,10 +217,21 @@ def _decoded(result: Exit, path: Path, written: _Written, limits: Limits) -> Dec
         raise UndecodableMedia(Reason.CRASHED, "the decoder failed on the file") from error
 
 
+def _check_isolation(applied: Any) -> None:
+    """Logs once what the kernel, or the container that this process runs in, does not allow."""
+    missing = sorted(ISOLATION.difference(applied if isinstance(applied, list) else []))
+    if missing and not _warned:
+        _warned.append(True)
+        _log.warning("media files are decoded with less isolation", missing=missing)
+
+
+_warned: Final[list[bool]] = []
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise TypeError
-    return value[:64]
+    return value[:_MAX_MESSAGE]
 
 
 def _number(value: Any) -> int:

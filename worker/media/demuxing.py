@@ -38,7 +38,7 @@ _CODECS: Final = frozenset(
 """The decoders that may run, by libav's names: audio only, each written for whole files of strangers."""
 _PROTECTED_TAGS: Final = frozenset({"enca", "drms"})
 _TIMED: Final = frozenset({"mp4", "webm"})
-"""Formats with a time axis that audio may begin late on."""
+"""Formats with a time axis for several streams, on which audio may begin later than the others."""
 _BUFFER_BYTES: Final = 256 * 1024
 _MAX_STREAMS: Final = 64
 _MAX_READ_ERRORS: Final = 16
@@ -114,7 +114,8 @@ def decode(file: structure.File, write: Callable[[bytes], None], max_seconds: fl
         stream = _chosen(container)
         stated = _stated_seconds(container, stream) if _states_length(tail, name, container) else None
         counts = _Counts()
-        writer = PcmWriter(write, max_seconds, starts_at_zero=name in _TIMED)
+        begins_at = (container.start_time or 0) / av.time_base if name in _TIMED else None
+        writer = PcmWriter(write, max_seconds, begins_at)
         rate = channels = 0
         for frame in _frames(container, stream, counts):
             rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
