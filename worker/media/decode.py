@@ -57,7 +57,7 @@ class Limits:
     """Of the file."""
     cpu_seconds: float = 60.0
     """CPU time before anything has been decoded."""
-    cpu_seconds_per_hour: float = 60.0
+    cpu_seconds_per_hour: float = 120.0
     """CPU time for each hour of audio that has been decoded."""
     memory_bytes: int = 1024**3
     """Address space."""
