@@ -1,5 +1,6 @@
 """Every supported format, encoded from speech, decodes to that speech."""
 
+import asyncio
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,25 @@ async def test_the_audio_of_a_video_is_decoded_from_its_place_on_the_time_axis(t
     assert result.seconds == pytest.approx(9.5, abs=0.05)
     assert not pcm[: int(1.4 * SPEECH_RATE)].any()
     assert similarity(pcm[int(1.5 * SPEECH_RATE) :], speech()) > 0.98
+
+
+async def test_a_file_whose_only_stream_begins_late_does_not_begin_with_silence(tmp_path: Path) -> None:
+    data = streams_file("matroska", [("libopus", resampled(speech(), 48_000), 48_000)], at=30.0)
+    result, pcm = await decoded(data, tmp_path)
+    assert result.seconds == pytest.approx(8.0, abs=0.05)
+    assert similarity(pcm, speech()) > 0.98
+
+
+async def test_files_are_decoded_at_the_same_time(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, 1 << 30, min_free_bytes=0)
+    kinds = [("flac", "flac"), ("wav", "pcm_s16le"), ("ipod", "alac")]
+    for container, codec in kinds:
+        (tmp_path / container).write_bytes(encoded(container, codec, speech(), SPEECH_RATE))
+    results = await asyncio.gather(
+        *(decode(tmp_path / container, tmp_path / f"{container}.pcm", scratch) for container, _ in kinds)
+    )
+    assert {(tmp_path / f"{container}.pcm").read_bytes() for container, _ in kinds} == {pcm16(speech())}
+    assert scratch.reserved_bytes == sum(result.byte_count for result in results)
 
 
 async def test_of_several_streams_the_first_default_one_is_decoded(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ async def test_absurd_headers_are_refused(tmp_path: Path, header: dict[str, int]
     assert isinstance(result, UndecodableMedia)
 
 
-async def test_what_a_header_claims_is_not_believed(tmp_path: Path) -> None:
+async def test_the_length_that_a_header_claims_is_not_trusted(tmp_path: Path) -> None:
     days = bytearray(FORMATS["flac"])
     days[21:26] = bytes([days[21] | 0x0F, 0xFF, 0xFF, 0xFF, 0xFF])  # the number of samples
     for data in (
@@ -430,7 +430,7 @@ def references(secret: Path, port: int) -> dict[str, bytes]:
     }
 
 
-async def test_nothing_else_is_read_and_nobody_is_called(tmp_path: Path) -> None:
+async def test_no_other_file_is_read_and_no_connection_is_made(tmp_path: Path) -> None:
     (folder := tmp_path / "files").mkdir()
     secret = tmp_path / "secret.raw"
     secret.write_bytes(b"SECRET" * 10_000)
