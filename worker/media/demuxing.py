@@ -180,7 +180,7 @@ def _chosen(container: Any) -> Any:
         raise UndecodableMedia(Reason.UNSUPPORTED_CODEC, f"the codec of the audio is not supported: {names}")
     default = av.stream.Disposition.default
     chosen = next((stream for stream in supported if default & stream.disposition), supported[0])
-    if chosen.codec_tag in _PROTECTED_TAGS:
+    if _tag_of(chosen) in _PROTECTED_TAGS:
         raise _encrypted()
     for stream in container.streams:
         if stream is not chosen:
@@ -192,6 +192,14 @@ def _chosen(container: Any) -> Any:
 def _codec_of(stream: Any) -> str | None:
     context = stream.codec_context
     return None if context is None else str(context.name)
+
+
+def _tag_of(stream: Any) -> str:
+    """The four characters by which the container names the codec; empty if they are not ASCII."""
+    try:
+        return str(stream.codec_context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
 
 
 def _stated_seconds(container: Any, stream: Any) -> float | None:

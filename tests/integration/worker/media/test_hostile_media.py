@@ -221,6 +221,13 @@ async def test_files_without_audio_say_so(tmp_path: Path) -> None:
     assert await reason_of(wav(b"", after=chunk(b"LIST", b"INFO" + bytes(3_000))), tmp_path) is Reason.NO_AUDIO
 
 
+async def test_a_name_of_a_codec_that_is_not_ascii_does_no_harm(tmp_path: Path) -> None:
+    changed = FORMATS["fragments"].replace(b"mp4a", b"\xb9p4a")
+    result = await outcome(changed, tmp_path)
+    assert isinstance(result, Decoded | UndecodableMedia)
+    assert "UnicodeDecodeError" not in str(result)
+
+
 async def test_a_codec_that_is_not_supported_is_named(tmp_path: Path) -> None:
     error = await outcome(encoded("matroska", "ac3", resampled(speech(), 48_000), 48_000), tmp_path)
     assert isinstance(error, UndecodableMedia)

@@ -20,6 +20,13 @@ def test_a_tail_hides_the_bytes_before_it() -> None:
     assert tail.read() == b""
 
 
+def test_a_position_beyond_any_file_is_its_end() -> None:
+    tail = Tail(io.BytesIO(b"0123"), 2)
+    assert tail.seek((1 << 64) - 1) > 1 << 50
+    assert tail.read(1) == b""
+    assert list(boxes(io.BytesIO(struct.pack(">I4sQ", 1, b"mdat", (1 << 64) - 1)))) == [(b"mdat", 0, (1 << 64) - 1)]
+
+
 def test_tags_are_skipped_one_after_the_other() -> None:
     assert after_tags(io.BytesIO(id3(10) + id3(200) + b"fLaC")).read() == b"fLaC"
     assert after_tags(io.BytesIO(b"fLaC")).read() == b"fLaC"
