@@ -174,7 +174,7 @@ FORMATS = formats()
 async def test_a_truncated_file_yields_what_it_has_or_a_reason(tmp_path: Path, name: str) -> None:
     whole = FORMATS[name]
     seconds = []
-    for part in (0.0005, 0.02, 0.5, 0.9):
+    for part in (0.01, 0.5, 0.9):
         result = await outcome(whole[: max(1, int(len(whole) * part))], tmp_path)
         if isinstance(result, Decoded):
             seconds.append(result.seconds)
@@ -373,9 +373,13 @@ async def test_the_name_of_a_file_means_nothing(tmp_path: Path, name: str) -> No
     assert (result.format, result.codec) == ("ogg", "opus")
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 1 << 32), share=st.sampled_from([0.0002, 0.002, 0.02]), cut=st.floats(0.2, 1.0))
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.sampled_from(sorted(FORMATS)),
+    seed=st.integers(0, 1 << 32),
+    share=st.sampled_from([0.0002, 0.002, 0.02]),
+    cut=st.floats(0.2, 1.0),
+)
 def test_damaged_files_never_harm(tmp_path: Path, name: str, seed: int, share: float, cut: float) -> None:
     data, chance = bytearray(FORMATS[name]), random.Random(seed)
     del data[int(len(data) * cut) :]
@@ -385,7 +389,7 @@ def test_damaged_files_never_harm(tmp_path: Path, name: str, seed: int, share: f
     assert isinstance(result, Decoded | UndecodableMedia | MediaTooLong)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     start=st.sampled_from(
         [b"", b"RIFF\0\0\0\0WAVE", b"OggS\0\2", b"fLaC\0\0\0\x22", b"\xff\xfb\x90\x00", b"caff\0\1\0\0", b"#!AMR\n"]
