@@ -54,7 +54,7 @@ def encoded(
         samples: shape [n] or [n, channels].
     """
     planes = samples[np.newaxis] if samples.ndim == 1 else samples.T
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(planes)]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(planes)]
     try:
         # `faststart` reads the file again by its name.
         with (
@@ -64,7 +64,7 @@ def encoded(
             stream: Any = output.add_stream(codec, rate=rate, options=codec_options or {})
             stream.layout = layout
             output.metadata.update(metadata or {})
-            _encode(output, stream, np.ascontiguousarray(planes, np.float32), layout, rate)
+            _encode(output, stream, planes, layout, rate)
             output.close()
             return Path(file.name).read_bytes()
     except (av.codec.codec.UnknownCodecError, av.error.ExperimentalError) as error:
@@ -72,7 +72,8 @@ def encoded(
 
 
 def _encode(output: Any, stream: Any, planes: Samples, layout: str, rate: int, at_seconds: float = 0.0) -> None:
-    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+    packed = np.ascontiguousarray(planes.T, np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.rate = rate
     frame.pts = round(at_seconds * rate)
     size = stream.codec_context.frame_size
@@ -161,6 +162,16 @@ def ogg_page(packets: list[bytes], serial: int, sequence: int, granule: int, fla
     page = bytearray(head + bytes(map(len, packets)) + b"".join(packets))
     struct.pack_into("<I", page, 22, _ogg_crc(page))
     return bytes(page)
+
+
+def opus_of_channels(channels: int, packets: int) -> bytes:
+    """An Ogg file of 60 ms of silence in each packet, with channels that have no meaning."""
+    head = b"OpusHead" + struct.pack("<BBHIhBBB", 1, channels, 0, 48_000, 0, 255, channels, 0) + bytes(range(channels))
+    tags = b"OpusTags" + struct.pack("<I4sI", 4, b"none", 0)
+    # All streams but the last state their length, which is 0.
+    packet = b"\x18\0" * (channels - 1) + b"\x18"
+    body = ogg_page([packet] * packets, 1, 2, packets * 2_880, 4)
+    return ogg_page([head], 1, 0, 0, 2) + ogg_page([tags], 1, 1, 0) + body
 
 
 def opus_bomb(seconds: int) -> bytes:

@@ -16,6 +16,7 @@ from tests.media_files import (
     chunk,
     encoded,
     id3,
+    opus_of_channels,
     pcm16,
     resampled,
     speech,
@@ -244,6 +245,23 @@ async def test_speech_on_any_of_six_channels_is_kept(tmp_path: Path, channel: in
     samples[:, channel] = speech()
     _, pcm = await decoded(encoded("flac", "flac", samples, SPEECH_RATE), tmp_path)
     assert similarity(pcm, speech()) > 0.99
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("ogg", "libopus"), ("flac", "flac")])
+@pytest.mark.parametrize("channel", [0, 7])
+async def test_eight_channels_are_mixed(tmp_path: Path, container: str, codec: str, channel: int) -> None:
+    samples = np.zeros((48_000 * 8, 8), np.float32)
+    samples[:, channel] = resampled(speech(), 48_000)
+    result, pcm = await decoded(encoded(container, codec, samples, 48_000), tmp_path)
+    assert result.channels == 8
+    assert similarity(pcm, speech()) > 0.97
+
+
+@pytest.mark.parametrize("channels", [7, 8, 9, 14, 64])
+async def test_channels_without_a_meaning_are_mixed(tmp_path: Path, channels: int) -> None:
+    result, _ = await decoded(opus_of_channels(channels, 20), tmp_path)
+    assert (result.codec, result.channels) == ("opus", channels)
+    assert result.seconds == pytest.approx(1.2, abs=0.01)
 
 
 async def test_tags_and_a_cover_do_not_disturb(tmp_path: Path) -> None:
