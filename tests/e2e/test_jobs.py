@@ -150,7 +150,7 @@ async def test_a_watch_shows_changes_until_the_end(client: Client, sample: Sampl
     assert (await client.http.head(f"{JOBS}/{job_id}:watch")).status_code == 200
 
 
-async def test_the_writes_of_a_worker_reach_watches_of_jobs_and_sessions(harness: Harness) -> None:
+async def test_watches_of_jobs_and_sessions_show_the_progress_of_a_worker(harness: Harness) -> None:
     key = await harness.make_tenant("watched jobs", "realtime", "sessions:read", "sessions:write")
     async with harness.connect("store_audio=true&enhance_on_end=true", key) as socket:
         session_id = json.loads(await socket.recv())["session_id"]
