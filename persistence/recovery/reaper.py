@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from domain.errors import InvalidSessionId, StorageUnavailable
 from domain.session_id import created_at, format_session_id
 from persistence.errors import LeaseLost, NotOwner
+from persistence.postgres.job_claims import JobReturns
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
@@ -61,6 +62,7 @@ class Reaper:
         remote_recovery: RemoteRecovery,
         objects: ObjectStore,
         spools_of: SpoolsOf,
+        job_returns: JobReturns | None = None,
         *,
         pause_seconds: float,
         grace_seconds: float,
@@ -74,6 +76,7 @@ class Reaper:
         self._remote_recovery = remote_recovery
         self._objects = objects
         self._spools_of = spools_of
+        self._job_returns = job_returns
         self._pause_seconds = pause_seconds
         self._grace_seconds = grace_seconds
         self._delete_age_seconds = delete_age_seconds
@@ -132,6 +135,10 @@ class Reaper:
         _taken.inc(len(reaped.sessions))
         if reaped.sessions:
             log.warning("took over the sessions of dead servers", count=len(reaped.sessions), servers=reaped.workers)
+        if self._job_returns is not None:
+            for job in await self._job_returns.give_back():
+                session_id = format_session_id(job.session_id)
+                log.warning("took a job from a dead worker", session_id=session_id, has_failed=job.has_failed)
         await self._spools_of(reaped.workers)
 
     async def _recover(self) -> None:

@@ -82,6 +82,11 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._drain = drain or Drain()
         self._resumptions = resumptions
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether new sessions of a tenant are refused because of the queue delay."""
+        return self._admission.is_behind
+
     async def Transcribe(self, requests: AsyncIterator[Request], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""
         caller = current_caller.get()

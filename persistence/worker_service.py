@@ -1,0 +1,159 @@
+"""The entry point of persistence for workers: batch jobs, the audio that they transcribe, and what they store."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from domain.errors import SessionNotFound, StorageUnavailable
+from domain.session_id import format_session_id
+from domain.transcript import Utterance
+from persistence.background import running
+from persistence.config import PersistenceSettings
+from persistence.errors import JobLost, ObjectNotFound
+from persistence.job_values import Claim
+from persistence.postgres.chains import ChainStore
+from persistence.postgres.database import open_database
+from persistence.postgres.job_claims import DEFAULT_MAX_JOBS, JobClaims, JobReturns
+from persistence.postgres.job_notifier import JobNotifier
+from persistence.postgres.lease import Lease
+from persistence.postgres.utterances import UtteranceStore
+from persistence.recording_file import RecordingFile, open_recording
+from persistence.s3.keys import version_key
+from persistence.s3.linked import session_spans
+from persistence.s3.objects import ObjectStore, open_objects
+from persistence.session_values import StoredSession
+from telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+_JSON: Final = "application/json"
+
+__all__ = ["RecordingFile", "WorkerPersistence", "open_worker_persistence"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPersistence:
+    """The interface of persistence for a worker. All methods raise StorageUnavailable while a store is unavailable."""
+
+    claims: JobClaims
+    due: asyncio.Event
+    """Set when a job may be due; the worker clears it."""
+    lost: asyncio.Event
+    """Set when another process has the worker id of this one: it should exit."""
+    _chains: ChainStore
+    _utterances: UtteranceStore
+    _objects: ObjectStore
+
+    async def recording(self, claim: Claim) -> RecordingFile:
+        """Opens the recording that a job transcribes: of one session, or of those that it continues, too.
+
+        Raises:
+            JobLost: the session was deleted.
+            AudioDamaged: the stored audio is shorter than its row states, or no recording.
+            AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
+        """
+        return await open_recording(self._objects, await self._chain(claim))
+
+    async def live_utterances(self, claim: Claim) -> list[Utterance]:
+        """The live transcript of the audio that a job transcribes.
+
+        Raises:
+            JobLost: the session was deleted.
+        """
+        chain = await self._chain(claim)
+        return [utterance async for utterance in self._utterances.joined(session_spans(chain))]
+
+    async def _chain(self, claim: Claim) -> tuple[StoredSession, ...]:
+        try:
+            return await self._chains.read(claim.tenant_id, claim.session_id, linked=claim.request.linked)
+        except SessionNotFound as error:
+            raise JobLost from error
+
+    async def put_transcript(self, claim: Claim, version: int, document: bytes) -> str:
+        """Stores the document of a version; returns its URI.
+
+        An earlier attempt of the job may have stored it. Then it is the same, unless that worker was of another
+        release: nothing refers to it yet, and it is replaced.
+        """
+        key = version_key(claim.session_id, version)
+        if not await self._objects.put_new(key, document, _JSON):
+            try:
+                is_same = await self._objects.read(key) == document
+            except ObjectNotFound:
+                is_same = False
+            if not is_same:
+                log.warning("an earlier attempt stored another transcript, which is replaced", key=key)
+                await self._objects.put(key, document, _JSON)
+        return self._objects.uri(key)
+
+    async def remove_transcript(self, session_id: UUID, version: int) -> None:
+        """Removes the document of a version that no row refers to, after the job that made it has ended."""
+        try:
+            await self._objects.delete(version_key(session_id, version))
+        except StorageUnavailable:
+            log.warning(
+                "an unneeded transcript stays until its session is deleted", key=version_key(session_id, version)
+            )
+
+
+@asynccontextmanager
+async def open_worker_persistence(
+    settings: PersistenceSettings, most_of_tenant: int = DEFAULT_MAX_JOBS
+) -> AsyncIterator[WorkerPersistence]:
+    """Connects, and holds the lease of this worker until the block ends.
+
+    Raises:
+        StorageUnavailable: Postgres or S3 does not answer; the message names it.
+    """
+    # A server with the same environment has the worker id for itself.
+    worker_id = f"{settings.worker_id}.worker"
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings))
+        objects = await stack.enter_async_context(open_objects(settings))
+        await database.check()
+        await objects.ensure_bucket()
+        lease = Lease(database, worker_id, settings.lease_seconds, settings.lease_renewal_seconds, "worker")
+        # The claims of jobs are fenced by themselves: a lease that is missing is written again.
+        lease.running = tuple
+        await lease.register()
+        stack.push_async_callback(_end, lease)
+        await stack.enter_async_context(running(lease.run(), "lease"))
+        returns = JobReturns(database, settings.job_retry_seconds)
+        await stack.enter_async_context(running(_give_back(lease, returns, settings.reap_seconds), "lost jobs"))
+        notifier = JobNotifier(database)
+        await stack.enter_async_context(running(notifier.run(), "job notifier"))
+        yield WorkerPersistence(
+            JobClaims(database, worker_id, lease.check, most_of_tenant),
+            notifier.due,
+            lease.lost,
+            ChainStore(database),
+            UtteranceStore(database),
+            objects,
+        )
+
+
+async def _give_back(lease: Lease, returns: JobReturns, pause_seconds: float) -> None:
+    while True:
+        await asyncio.sleep(pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+        if not lease.is_established:
+            continue
+        try:
+            for job in await returns.give_back():
+                session_id = format_session_id(job.session_id)
+                log.warning("took a job from a dead process", session_id=session_id, has_failed=job.has_failed)
+        except StorageUnavailable:
+            continue  # the lease reports the outage
+        except Exception:
+            log.exception("jobs of dead processes cannot be given back")
+
+
+async def _end(lease: Lease) -> None:
+    try:
+        async with asyncio.timeout(2.0):
+            await lease.end(has_left_work=False)
+    except (StorageUnavailable, TimeoutError):
+        log.warning("the lease is left to expire: the database does not answer")
