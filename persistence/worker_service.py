@@ -2,18 +2,17 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from domain.errors import SessionNotFound, StorageUnavailable
 from domain.session_id import format_session_id
-from domain.transcript import Utterance
+from domain.transcript import DocumentVersion, Utterance
 from persistence.background import running
 from persistence.config import PersistenceSettings
-from persistence.errors import JobLost, ObjectNotFound
+from persistence.errors import JobLost
 from persistence.job_values import Claim
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.database import open_database
@@ -26,11 +25,10 @@ from persistence.s3.keys import version_key
 from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore, open_objects
 from persistence.session_values import StoredSession
+from persistence.storing.version_writer import put_version
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
-
-_JSON: Final = "application/json"
 
 __all__ = ["RecordingFile", "WorkerPersistence", "open_worker_persistence"]
 
@@ -73,22 +71,19 @@ class WorkerPersistence:
         except SessionNotFound as error:
             raise JobLost from error
 
-    async def put_transcript(self, claim: Claim, version: int, document: bytes) -> str:
+    async def put_transcript(
+        self, claim: Claim, version: DocumentVersion, language: str, seconds: float, utterances: Sequence[Utterance]
+    ) -> str:
         """Stores the document of a version; returns its URI.
 
-        An earlier attempt of the job may have stored it. Then it is the same, unless that worker was of another
-        release: nothing refers to it yet, and it is replaced.
+        Args:
+            claim: the job.
+            version: the version.
+            language: ISO 639-1.
+            seconds: the length of the recording.
+            utterances: all of its utterances.
         """
-        key = version_key(claim.session_id, version)
-        if not await self._objects.put_new(key, document, _JSON):
-            try:
-                is_same = await self._objects.read(key) == document
-            except ObjectNotFound:
-                is_same = False
-            if not is_same:
-                log.warning("an earlier attempt stored another transcript, which is replaced", key=key)
-                await self._objects.put(key, document, _JSON)
-        return self._objects.uri(key)
+        return await put_version(self._objects, claim.session_id, version, language, seconds, utterances)
 
     async def remove_transcript(self, session_id: UUID, version: int) -> None:
         """Removes the document of a version that no row refers to, after the job that made it has ended."""
