@@ -68,7 +68,7 @@ class Completion(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class ReturnedJob:
+class LostJob:
     """A job of a process that has no lease any more."""
 
     id: UUID

@@ -18,7 +18,7 @@ from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
 from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
-from persistence.postgres.job_claims import JobReturns
+from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
@@ -146,8 +146,8 @@ async def open_persistence(
         await stack.enter_async_context(running(writer.run(), "session writer"))
         await stack.enter_async_context(running(row_comparison.run(), "comparison of rows"))
         await stack.enter_async_context(running(maintenance.run(), "spool maintenance"))
-        job_returns = JobReturns(database, settings.job_retry_seconds)
-        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take, job_returns)
+        lost_jobs = LostJobs(database, settings.job_retry_seconds)
+        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take, lost_jobs)
         await stack.enter_async_context(running(reaper.run(), "reaper"))
         await stack.enter_async_context(running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
@@ -190,7 +190,7 @@ def _reaper(
     remote_recovery: RemoteRecovery,
     objects: ObjectStore,
     spools_of: SpoolsOf,
-    job_returns: JobReturns,
+    lost_jobs: LostJobs,
 ) -> Reaper:
     return Reaper(
         lease,
@@ -198,7 +198,7 @@ def _reaper(
         remote_recovery,
         objects,
         spools_of,
-        job_returns,
+        lost_jobs,
         pause_seconds=settings.reap_seconds,
         grace_seconds=settings.recovery_grace_seconds,
         delete_age_seconds=settings.delete_age_seconds,

@@ -16,7 +16,13 @@ from persistence.errors import JobLost
 from persistence.job_values import Claim
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.database import open_database
-from persistence.postgres.job_claims import DEFAULT_MAX_JOBS, JobClaims, JobReturns
+from persistence.postgres.job_claims import (
+    DEFAULT_MAX_JOBS,
+    MAX_ATTEMPTS,
+    JobClaims,
+    LostJobs,
+    retry_seconds,
+)
 from persistence.postgres.job_notifier import JobNotifier
 from persistence.postgres.lease import Lease
 from persistence.postgres.utterances import UtteranceStore
@@ -30,21 +36,33 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-__all__ = ["RecordingFile", "WorkerPersistence", "open_worker_persistence"]
+__all__ = ["MAX_ATTEMPTS", "RecordingFile", "WorkerPersistence", "open_worker_persistence", "retry_seconds"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerPersistence:
     """The interface of persistence for a worker. All methods raise StorageUnavailable while a store is unavailable."""
 
+    worker_id: str
     claims: JobClaims
     due: asyncio.Event
     """Set when a job may be due; the worker clears it."""
     lost: asyncio.Event
     """Set when another process has the worker id of this one: it should exit."""
+    _lost_jobs: LostJobs
     _chains: ChainStore
     _utterances: UtteranceStore
     _objects: ObjectStore
+
+    async def requeue_unknown(self, known: Sequence[UUID]) -> None:
+        """Queues the jobs of this worker again that it does not do.
+
+        Args:
+            known: those that it does.
+        """
+        for job in await self._lost_jobs.requeue_unknown(self.worker_id, known):
+            session_id = format_session_id(job.session_id)
+            log.warning("a job that this worker did not know of is queued again", session_id=session_id)
 
     async def recording(self, claim: Claim) -> RecordingFile:
         """Opens the recording that a job transcribes: of one session, or of those that it continues, too.
@@ -117,33 +135,35 @@ async def open_worker_persistence(
         await lease.register()
         stack.push_async_callback(_end, lease)
         await stack.enter_async_context(running(lease.run(), "lease"))
-        returns = JobReturns(database, settings.job_retry_seconds)
-        await stack.enter_async_context(running(_give_back(lease, returns, settings.reap_seconds), "lost jobs"))
+        lost_jobs = LostJobs(database, settings.job_retry_seconds)
+        await stack.enter_async_context(running(_requeue(lease, lost_jobs, settings.reap_seconds), "lost jobs"))
         notifier = JobNotifier(database)
         await stack.enter_async_context(running(notifier.run(), "job notifier"))
         yield WorkerPersistence(
+            worker_id,
             JobClaims(database, worker_id, lease.check, most_of_tenant),
             notifier.due,
             lease.lost,
+            lost_jobs,
             ChainStore(database),
             UtteranceStore(database),
             objects,
         )
 
 
-async def _give_back(lease: Lease, returns: JobReturns, pause_seconds: float) -> None:
+async def _requeue(lease: Lease, lost_jobs: LostJobs, pause_seconds: float) -> None:
     while True:
         await asyncio.sleep(pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
         if not lease.is_established:
             continue
         try:
-            for job in await returns.give_back():
+            for job in await lost_jobs.requeue():
                 session_id = format_session_id(job.session_id)
                 log.warning("took a job from a dead process", session_id=session_id, has_failed=job.has_failed)
         except StorageUnavailable:
             continue  # the lease reports the outage
         except Exception:
-            log.exception("jobs of dead processes cannot be given back")
+            log.exception("jobs of dead processes cannot be queued again")
 
 
 async def _end(lease: Lease) -> None:

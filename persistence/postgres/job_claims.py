@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.job import JobRequest
 from domain.transcript import Utterance
 from persistence.errors import JobLost
-from persistence.job_values import Claim, Completion, JobCount, NewVersion, ReturnedJob
+from persistence.job_values import Claim, Completion, JobCount, LostJob, NewVersion
 from persistence.postgres.database import Database
 from persistence.postgres.finals import final_of, utterance_arrays, utterance_parameters
 from persistence.postgres.lease import machine
@@ -31,7 +31,7 @@ DEFAULT_MAX_JOBS: Final = 2
 """Jobs of a tenant that run at a time, unless it has its own limit."""
 DIED: Final = ("worker_died", "the worker ended five times while it did this")
 _LONGEST_RETRY_SECONDS: Final = 600.0
-_MOST_RETURNED: Final = 1000
+_MOST_REQUEUED: Final = 1000
 _PAGE: Final = 1000
 
 _takeovers = Counter(
@@ -92,6 +92,11 @@ _BEGIN = text(f"""
 """).bindparams(  # noqa: S608 - no input
     bindparam("chain", type_=ARRAY(Uuid)), bindparam("chain_key", type_=LargeBinary)
 )
+_RESTART = text(f"""
+    UPDATE transcription_jobs AS j SET step = 'listening', plan = NULL, done_windows = 0, done_seconds = 0
+    WHERE {_FENCE} RETURNING j.id
+""")  # noqa: S608 - no input
+_ATTEMPTS = text(f"SELECT j.attempts FROM transcription_jobs AS j WHERE {_FENCE}")  # noqa: S608 - no input
 _PLAN = text(f"""
     UPDATE transcription_jobs AS j SET step = 'transcribing', plan = CAST(:plan AS jsonb)
     WHERE {_FENCE} RETURNING {_CANCELED}
@@ -110,6 +115,7 @@ _WINDOW = text(f"""
         version = coalesce(j.version, {_NEXT_VERSION})
     WHERE {_FENCE} RETURNING {_CANCELED} AS canceled, j.version
 """)  # noqa: S608 - no input
+# Of a window whose transaction was committed, although the answer was lost, they are there already.
 _INSERT_UTTERANCES = text("""
     INSERT INTO transcript_utterances (
         session_id, version, index, start, "end", text, confidence, language, words, language_probability
@@ -119,6 +125,7 @@ _INSERT_UTTERANCES = text("""
     FROM unnest(
         :indexes, :starts, :ends, :texts, :confidences, :languages, :words, :language_probabilities
     ) AS n(index, start, "end", text, confidence, language, words, language_probability)
+    ON CONFLICT (session_id, version, index) DO NOTHING
 """).bindparams(*utterance_arrays())
 _COMPLETE = text(f"""
     UPDATE transcription_jobs AS j SET
@@ -141,6 +148,10 @@ _SET_CURRENT = text("""
     FROM transcription_jobs AS j
     WHERE j.id = :id AND s.id = j.session_id AND NOT j.linked
 """)
+# A transaction that was committed although its answer was lost.
+_IS_COMPLETED = text("""
+    SELECT FROM transcription_jobs AS j WHERE j.id = :id AND j.claim = :claim AND j.status = 'completed'
+""")
 # A transcript with a deleted session is not stored. The locks last until the transcript can be found by a deletion.
 _LOCK_CHAIN = text("""
     SELECT s.id FROM realtime_sessions AS s
@@ -155,7 +166,7 @@ _CANCEL = text(f"""
     UPDATE transcription_jobs AS j SET status = 'canceled', ended_at = now(), worker_id = NULL, step = NULL
     WHERE {_FENCE} RETURNING j.id
 """)  # noqa: S608 - no input
-_GIVE_BACK = text(f"""
+_REQUEUE = text(f"""
     UPDATE transcription_jobs AS j SET
         status = 'queued', worker_id = NULL, step = NULL, due_at = now() + make_interval(secs => :seconds),
         attempts = greatest(0, j.attempts - :uncounted)
@@ -167,13 +178,10 @@ _REMOVE_UTTERANCES = text("""
         AND NOT EXISTS (SELECT FROM transcripts AS t WHERE t.session_id = j.session_id AND t.version = j.version)
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
-_WITHOUT_LEASE: Final = """
-    j.status = 'running'
-    AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = j.worker_id AND w.lease_expires_at > now())
-"""
-_RETURN_LOST = text(f"""
+_REQUEUE_LOST_SQL: Final = """
     WITH lost AS (
-        SELECT j.id FROM transcription_jobs AS j WHERE {_WITHOUT_LEASE} LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT j.id FROM transcription_jobs AS j
+        WHERE j.status = 'running' AND {lost} LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     UPDATE transcription_jobs AS j SET
         status = CASE WHEN j.attempts >= :most THEN 'failed' ELSE 'queued' END,
@@ -186,7 +194,15 @@ _RETURN_LOST = text(f"""
         worker_id = NULL, step = NULL
     FROM lost WHERE j.id = lost.id
     RETURNING j.id, j.session_id, j.status = 'failed' AS has_failed
-""")  # noqa: S608 - no input
+"""
+_REQUEUE_WITHOUT_LEASE = text(
+    _REQUEUE_LOST_SQL.format(
+        lost="NOT EXISTS (SELECT FROM workers AS w WHERE w.id = j.worker_id AND w.lease_expires_at > now())"
+    )
+)
+_REQUEUE_UNKNOWN = text(
+    _REQUEUE_LOST_SQL.format(lost="j.worker_id = :worker_id AND NOT j.id = ANY(:known)")
+).bindparams(bindparam("known", type_=ARRAY(Uuid)))
 
 _IS_MACHINE_BEHIND = text("""
     SELECT EXISTS (
@@ -206,37 +222,58 @@ def retry_seconds(attempts: int, first_seconds: float) -> float:
     return min(_LONGEST_RETRY_SECONDS, first_seconds * 2 ** (attempts - 1)) if attempts else 0.0
 
 
-class JobReturns:
-    """Gives back the jobs of processes without a lease. Every server and every worker does it."""
+class LostJobs:
+    """Queues the jobs of processes without a lease again. Every server and every worker does it."""
 
     def __init__(self, database: Database, first_retry_seconds: float) -> None:
         self._database = database
         self._first_retry_seconds = first_retry_seconds
 
-    async def give_back(self) -> Sequence[ReturnedJob]:
+    async def requeue(self) -> Sequence[LostJob]:
         """Queues the jobs of processes without a lease again; a job whose workers have ended too often fails.
 
         The caller has held its own lease for longer than the duration of one, so that an outage of Postgres, in which
-        all leases lapse, gives the others time to renew theirs.
+        all leases lapse, leaves the others time to renew theirs.
 
         Raises:
             StorageUnavailable: Postgres is unavailable.
         """
-        code, message = DIED
-        parameters = {
-            "most": MAX_ATTEMPTS,
-            "first": self._first_retry_seconds,
-            "longest": _LONGEST_RETRY_SECONDS,
-            "limit": _MOST_RETURNED,
-            "code": code,
-            "message": message,
-        }
         async with self._database.transaction() as connection:
-            found = [ReturnedJob(**row) for row in (await connection.execute(_RETURN_LOST, parameters)).mappings()]
-            if failed := [job.id for job in found if job.has_failed]:
-                await connection.execute(_REMOVE_UTTERANCES, {"ids": failed})
+            found = await _requeue(connection, _REQUEUE_WITHOUT_LEASE, self._first_retry_seconds, {})
         _takeovers.inc(len(found))
         return found
+
+    async def requeue_unknown(self, worker_id: str, known: Sequence[UUID]) -> Sequence[LostJob]:
+        """Queues the jobs of a process again that it does not do: the answer to its claim was lost, for example.
+
+        Args:
+            worker_id: the process, which calls this itself.
+            known: the jobs that it does.
+
+        Raises:
+            StorageUnavailable: Postgres is unavailable.
+        """
+        values = {"worker_id": worker_id, "known": list(known)}
+        async with self._database.transaction() as connection:
+            return await _requeue(connection, _REQUEUE_UNKNOWN, self._first_retry_seconds, values)
+
+
+async def _requeue(
+    connection: AsyncConnection, statement: Any, first_seconds: float, values: dict[str, Any]
+) -> list[LostJob]:
+    code, message = DIED
+    parameters = {
+        "most": MAX_ATTEMPTS,
+        "first": first_seconds,
+        "longest": _LONGEST_RETRY_SECONDS,
+        "limit": _MOST_REQUEUED,
+        "code": code,
+        "message": message,
+    }
+    found = [LostJob(**row) for row in (await connection.execute(statement, parameters | values)).mappings()]
+    if failed := [job.id for job in found if job.has_failed]:
+        await connection.execute(_REMOVE_UTTERANCES, {"ids": failed})
+    return found
 
 
 class JobClaims:
@@ -308,6 +345,22 @@ class JobClaims:
                 claim = replace(claim, plan=None, done_windows=0, done_seconds=0.0)
         return replace(claim, chain=tuple(chain), chain_key=chain_key), row.canceled
 
+    async def restart(self, claim: Claim) -> Claim:
+        """Removes what earlier attempts have found and transcribed. Returns the claim, which begins anew."""
+        async with self._database.transaction() as connection:
+            if (await connection.execute(_RESTART, self._fence(claim))).one_or_none() is None:
+                raise JobLost
+            await connection.execute(_REMOVE_UTTERANCES, {"ids": [claim.id]})
+        return replace(claim, plan=None, done_windows=0, done_seconds=0.0)
+
+    async def attempts(self, claim: Claim) -> int:
+        """Claims since a window was last finished, this one included."""
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(_ATTEMPTS, self._fence(claim))).one_or_none()
+        if row is None:
+            raise JobLost
+        return int(row[0])
+
     async def store_plan(self, claim: Claim, plan: Any) -> bool:
         """Records what listening has found, as JSON."""
         return await self._update(_PLAN, claim, {"plan": plan})
@@ -365,10 +418,7 @@ class JobClaims:
                 return Completion.CHANGED
             completed = await connection.execute(_COMPLETE, self._fence(claim) | {"version": new.version})
             if completed.one_or_none() is None:
-                row = (await connection.execute(_IS_CANCELED, self._fence(claim))).one_or_none()
-                if row is None:
-                    raise JobLost
-                return Completion.CANCELED
+                return await self._uncompleted(connection, claim)
             values = {
                 "id": claim.id,
                 "model": new.model,
@@ -385,6 +435,13 @@ class JobClaims:
                 await connection.execute(_SET_CURRENT, {"id": claim.id, "version": new.version})
         return Completion.COMPLETED
 
+    async def _uncompleted(self, connection: AsyncConnection, claim: Claim) -> Completion:
+        if (await connection.execute(_IS_COMPLETED, self._fence(claim))).one_or_none() is not None:
+            return Completion.COMPLETED
+        if (await connection.execute(_IS_CANCELED, self._fence(claim))).one_or_none() is None:
+            raise JobLost
+        return Completion.CANCELED
+
     async def fail(self, claim: Claim, code: str, message: str) -> None:
         """Ends the job as failed, and removes what it has transcribed."""
         await self._end(_FAIL, claim, {"code": code, "message": message})
@@ -393,7 +450,7 @@ class JobClaims:
         """Ends the job as canceled, and removes what it has transcribed."""
         await self._end(_CANCEL, claim, {})
 
-    async def give_back(self, claim: Claim, seconds: float = 0.0, *, is_counted: bool = False) -> None:
+    async def requeue(self, claim: Claim, seconds: float = 0.0, *, is_counted: bool = False) -> None:
         """Queues the job again; it is due in so many seconds.
 
         Args:
@@ -403,7 +460,7 @@ class JobClaims:
         """
         values = {"seconds": seconds, "uncounted": 0 if is_counted else 1}
         async with self._database.transaction() as connection:
-            if (await connection.execute(_GIVE_BACK, self._fence(claim) | values)).one_or_none() is None:
+            if (await connection.execute(_REQUEUE, self._fence(claim) | values)).one_or_none() is None:
                 raise JobLost
 
     async def utterances(self, claim: Claim, version: int) -> list[Utterance]:

@@ -17,7 +17,7 @@ from prometheus_client import Counter
 from domain.errors import InvalidSessionId, StorageUnavailable
 from domain.session_id import created_at, format_session_id
 from persistence.errors import LeaseLost, NotOwner
-from persistence.postgres.job_claims import JobReturns
+from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
@@ -62,7 +62,7 @@ class Reaper:
         remote_recovery: RemoteRecovery,
         objects: ObjectStore,
         spools_of: SpoolsOf,
-        job_returns: JobReturns | None = None,
+        lost_jobs: LostJobs | None = None,
         *,
         pause_seconds: float,
         grace_seconds: float,
@@ -76,7 +76,7 @@ class Reaper:
         self._remote_recovery = remote_recovery
         self._objects = objects
         self._spools_of = spools_of
-        self._job_returns = job_returns
+        self._lost_jobs = lost_jobs
         self._pause_seconds = pause_seconds
         self._grace_seconds = grace_seconds
         self._delete_age_seconds = delete_age_seconds
@@ -135,8 +135,8 @@ class Reaper:
         _taken.inc(len(reaped.sessions))
         if reaped.sessions:
             log.warning("took over the sessions of dead servers", count=len(reaped.sessions), servers=reaped.workers)
-        if self._job_returns is not None:
-            for job in await self._job_returns.give_back():
+        if self._lost_jobs is not None:
+            for job in await self._lost_jobs.requeue():
                 session_id = format_session_id(job.session_id)
                 log.warning("took a job from a dead worker", session_id=session_id, has_failed=job.has_failed)
         await self._spools_of(reaped.workers)

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from persistence.errors import JobLost
 from persistence.job_values import Claim, Completion, NewVersion
 from persistence.postgres.database import Database
-from persistence.postgres.job_claims import DIED, MAX_ATTEMPTS, JobClaims, JobReturns
+from persistence.postgres.job_claims import DIED, MAX_ATTEMPTS, JobClaims, LostJobs
 from persistence.postgres.lease import Lease, machine
 from persistence.s3.objects import ObjectStore
 from tests.batch_jobs import (
@@ -245,7 +245,7 @@ async def test_a_claim_that_another_has_followed_writes_nothing(database: Databa
     assert first is not None
     await window(claims, first, 1)
     await execute(database, "UPDATE workers SET lease_expires_at = now() - interval '1 s' WHERE id = 'w'")
-    (returned,) = await JobReturns(database, 10.0).give_back()
+    (returned,) = await LostJobs(database, 10.0).requeue()
     assert (returned.id, returned.has_failed) == (job, False)
     second = await other.claim()
     assert second is not None
@@ -260,7 +260,7 @@ async def test_a_claim_that_another_has_followed_writes_nothing(database: Databa
         lambda: claims.complete(first, version(2)),
         lambda: claims.fail(first, "x", "x"),
         lambda: claims.cancel(first),
-        lambda: claims.give_back(first),
+        lambda: claims.requeue(first),
     ):
         with pytest.raises(JobLost):
             await write()
@@ -274,7 +274,7 @@ async def test_the_same_worker_cannot_write_with_an_earlier_claim_of_its_own(dat
     await one_job(database, await make_tenant(database))
     first = await claims.claim()
     assert first is not None
-    await claims.give_back(first)
+    await claims.requeue(first)
     second = await claims.claim()
     assert second is not None
     with pytest.raises(JobLost):
@@ -282,18 +282,18 @@ async def test_the_same_worker_cannot_write_with_an_earlier_claim_of_its_own(dat
     await window(claims, second, 1)
 
 
-async def test_a_job_that_is_given_back_has_made_no_attempt_unless_it_is_counted(
+async def test_a_job_that_is_queued_again_has_made_no_attempt_unless_it_is_counted(
     database: Database, a_worker: Any
 ) -> None:
     claims = await a_worker("w")
     job = await one_job(database, await make_tenant(database))
     claim = await claims.claim()
     assert claim is not None
-    await claims.give_back(claim)
+    await claims.requeue(claim)
     assert (await job_row(database, job))["attempts"] == 0
     claim = await claims.claim()
     assert claim is not None
-    await claims.give_back(claim, 60.0, is_counted=True)
+    await claims.requeue(claim, 60.0, is_counted=True)
     row = await job_row(database, job)
     assert (row["attempts"], row["status"]) == (1, "queued")
     assert 50 < (row["due_at"] - row["started_at"]).total_seconds() < 61
@@ -302,7 +302,7 @@ async def test_a_job_that_is_given_back_has_made_no_attempt_unless_it_is_counted
 
 async def test_a_job_whose_workers_end_five_times_without_a_window_fails(database: Database, a_worker: Any) -> None:
     job = await one_job(database, await make_tenant(database))
-    returns, waits = JobReturns(database, 10.0), []
+    lost_jobs, waits = LostJobs(database, 10.0), []
     claims = await a_worker("w")
     for attempt in range(MAX_ATTEMPTS + 1):
         await execute(database, "UPDATE transcription_jobs SET due_at = now() WHERE id = :id", id=job)
@@ -312,7 +312,7 @@ async def test_a_job_whose_workers_end_five_times_without_a_window_fails(databas
         if attempt == 0:
             await window(claims, claim, 1)
         await execute(database, "DELETE FROM workers")
-        (returned,) = await returns.give_back()
+        (returned,) = await lost_jobs.requeue()
         row = await job_row(database, job)
         waits.append(None if row["ended_at"] else round((row["due_at"] - row["started_at"]).total_seconds(), -1))
     assert waits == [0, 10, 20, 40, 80, None]
@@ -325,7 +325,7 @@ async def test_a_worker_with_a_lease_keeps_its_jobs(database: Database, a_worker
     claims = await a_worker("w")
     await one_job(database, await make_tenant(database))
     assert await claims.claim() is not None
-    assert await JobReturns(database, 10.0).give_back() == []
+    assert await LostJobs(database, 10.0).requeue() == []
 
 
 async def test_a_requested_cancellation_is_seen_and_never_completed(database: Database, a_worker: Any) -> None:
@@ -367,7 +367,7 @@ async def test_what_was_transcribed_of_another_recording_is_void(database: Datab
     claim, _ = await claims.begin(claim, [claim.session_id], KEY, 9.0)
     await claims.store_plan(claim, {"windows": []})
     await window(claims, claim, 1)
-    await claims.give_back(claim)
+    await claims.requeue(claim)
     claim = await claims.claim()
     assert claim is not None
     same, _ = await claims.begin(claim, [claim.session_id], KEY, 9.0)
