@@ -49,7 +49,7 @@ class ScriptedRecognizer:
         Args:
             window_seconds: the length of a window.
             busy_seconds: how long a window takes.
-            note: a file to which a line is added for each window that is transcribed.
+            note: a file to which a line is added for each window that is begun.
         """
         self._window_seconds = window_seconds
         self._busy_seconds = busy_seconds
@@ -79,11 +79,11 @@ class ScriptedRecognizer:
         assert isinstance(plan, ScriptedPlan)
         begin, end = plan.bounds[number], plan.bounds[number + 1]
         samples = audio.read(round(begin * MODEL_RATE), round(end * MODEL_RATE))
-        time.sleep(self._busy_seconds)
         self.windows.append(number)
         if self._note is not None:
             with self._note.open("a") as file:
                 file.write(f"{number}\n")
+        time.sleep(self._busy_seconds)
         if not np.any(samples):
             return []
         words = ["window", str(number), hashlib.sha256(samples.tobytes()).hexdigest()[:16]]
