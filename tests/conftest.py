@@ -29,7 +29,11 @@ hypothesis_settings.register_profile(THOROUGH, deadline=None)
 hypothesis_settings.register_profile("without_deadline", deadline=None)
 hypothesis_settings.load_profile("without_deadline")
 
-SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+SCRIPTED_PROGRAMS = Programs(
+    weights=(sys.executable, "-c", "pass"),
+    server=(sys.executable, "-m", SCRIPTED),
+    worker=(sys.executable, "-m", "tests.scripted_recognizer"),
+)
 """A stack without its two models: for what is not about them."""
 
 
