@@ -120,7 +120,12 @@ _EXAMPLES: Final = {
     "503": (14, "the database does not answer: try again shortly", "UNAVAILABLE", {}),
 }
 """Code, message, reason and metadata of an error of each status that the server itself answers with."""
-_TAGS: Final = {"SessionService": "sessions", "JobService": "jobs", "KeyService": "keys"}
+_TAGS: Final = {
+    "SessionService": "sessions",
+    "JobService": "jobs",
+    "KeyService": "keys",
+    "TranscriptionService": "models",
+}
 _IDS: Final = {
     "session_id": "The session's id: `sess_` and 32 hexadecimal digits.",
     "job_id": "The job's id: `job_` and 32 hexadecimal digits.",

@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 from dalston.v1 import (
+    file_pb2,
+    file_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
     key_pb2,
@@ -37,6 +39,7 @@ from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.end_requests import EndRequestWatcher
 from server.rpc.errors import ErrorInterceptor, end_reason_of
+from server.rpc.files import FileServicer
 from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
@@ -65,6 +68,7 @@ SERVICES = (
     transcription_pb2.DESCRIPTOR.services_by_name["TranscriptionService"].full_name,
     session_pb2.DESCRIPTOR.services_by_name["SessionService"].full_name,
     job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    file_pb2.DESCRIPTOR.services_by_name["FileService"].full_name,
     key_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
 )
 _MAX_MESSAGE_BYTES = 1 << 20
@@ -198,6 +202,7 @@ def _build(
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
     )
+    file_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(), server)
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()

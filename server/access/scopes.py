@@ -6,6 +6,8 @@ from domain.credentials import Scope
 
 SCOPES: Final[dict[str, Scope]] = {
     "Transcribe": "realtime",
+    "TranscribeFile": "realtime",
+    "ListModels": "realtime",
     "CreateToken": "realtime",
     "ListSessions": "sessions:read",
     "GetSession": "sessions:read",
@@ -24,7 +26,6 @@ SCOPES: Final[dict[str, Scope]] = {
     "EnhanceSession": "sessions:write",
     "SetCurrentTranscript": "sessions:write",
     "DeleteTranscript": "sessions:write",
-    "CreateTranscription": "sessions:write",
     "CancelJob": "sessions:write",
     "RetryJob": "sessions:write",
     "CreateKey": "admin",

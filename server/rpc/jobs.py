@@ -11,9 +11,6 @@ from server.rpc.interceptor import Context
 class JobServicer(job_pb2_grpc.JobServiceServicer):
     """Every method sees the caller's tenant only; errors are raised, not answered."""
 
-    async def CreateTranscription(self, _requests: Any, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("CreateTranscription")
-
     async def ListJobs(self, _request: Any, _context: Context) -> NoReturn:
         unimplemented.refuse_method("ListJobs")
 

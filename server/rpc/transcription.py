@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import ExitStack
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -10,6 +10,9 @@ from uuid import UUID
 import grpc
 from dalston.v1 import transcription_pb2_grpc
 from dalston.v1.transcription_pb2 import (
+    ListModelsRequest,
+    ListModelsResponse,
+    Model,
     SessionBegin,
     SessionLimits,
     TranscribeConfig,
@@ -53,6 +56,9 @@ _WAITING_PER_SESSION: Final = 4
 class Engine(ModelCatalog, Recognizer, Protocol):
     """Models by name, and what runs them."""
 
+    def languages(self, model: str) -> Sequence[str]:
+        """The ISO 639-1 codes of the languages that a model transcribes."""
+
     def queue_delay_of(self, tenant: Hashable) -> float:
         """The queue delay of a tenant, in seconds. Called on any thread."""
 
@@ -86,6 +92,11 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     def is_behind(self) -> bool:
         """Whether new sessions of a tenant are refused because of the queue delay."""
         return self._admission.is_behind
+
+    async def ListModels(self, _request: ListModelsRequest, _context: object) -> ListModelsResponse:
+        """The models of this server with their languages."""
+        names = sorted(self._engine.models)
+        return ListModelsResponse(models=[Model(name=name, languages=self._engine.languages(name)) for name in names])
 
     async def Transcribe(self, requests: AsyncIterator[Request], context: Context) -> None:  # type: ignore[override]
         """Runs one session; errors are raised, not answered."""

@@ -12,7 +12,7 @@ from server.session.errors import NotBuilt
 CONFIG_FIELDS = ("enhance_on_end",)
 METHODS = (
     *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
-    *("CreateTranscription", "ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
+    *("TranscribeFile", "ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
 )
 
 

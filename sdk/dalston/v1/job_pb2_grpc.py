@@ -39,11 +39,6 @@ class JobServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.CreateTranscription = channel.stream_unary(
-                '/dalston.v1.JobService/CreateTranscription',
-                request_serializer=dalston_dot_v1_dot_job__pb2.CreateTranscriptionRequest.SerializeToString,
-                response_deserializer=dalston_dot_v1_dot_job__pb2.Job.FromString,
-                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/dalston.v1.JobService/ListJobs',
                 request_serializer=dalston_dot_v1_dot_job__pb2.ListJobsRequest.SerializeToString,
@@ -78,23 +73,6 @@ class JobServiceServicer:
     killed loses at most one window. Jobs of different tenants take turns.
     Every call sees the jobs of the caller's tenant only.
     """
-
-    def CreateTranscription(self, request_iterator, context):
-        """Transcribes a file: the first message has the configuration, all others
-        the bytes of the file, in their order. The file is stored as a session of
-        the source `upload`, and the job is created when it is complete.
-
-        The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-        or webm. The same file with the same configuration, sent again while its
-        job runs or within ten minutes of its end, returns that job.
-
-        Fails with INVALID_ARGUMENT on a file of another format and on one over
-        the limit, and with RESOURCE_EXHAUSTED where the tenant has as many jobs
-        as it may.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
         """Lists jobs, newest first.
@@ -146,11 +124,6 @@ class JobServiceServicer:
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'CreateTranscription': grpc.stream_unary_rpc_method_handler(
-                    servicer.CreateTranscription,
-                    request_deserializer=dalston_dot_v1_dot_job__pb2.CreateTranscriptionRequest.FromString,
-                    response_serializer=dalston_dot_v1_dot_job__pb2.Job.SerializeToString,
-            ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
                     request_deserializer=dalston_dot_v1_dot_job__pb2.ListJobsRequest.FromString,
@@ -191,33 +164,6 @@ class JobService:
     killed loses at most one window. Jobs of different tenants take turns.
     Every call sees the jobs of the caller's tenant only.
     """
-
-    @staticmethod
-    def CreateTranscription(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/dalston.v1.JobService/CreateTranscription',
-            dalston_dot_v1_dot_job__pb2.CreateTranscriptionRequest.SerializeToString,
-            dalston_dot_v1_dot_job__pb2.Job.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def ListJobs(request,

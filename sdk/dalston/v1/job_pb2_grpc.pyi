@@ -38,19 +38,6 @@ class JobServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
-    CreateTranscription: _grpc.StreamUnaryMultiCallable[_job_pb2.CreateTranscriptionRequest, _job_pb2.Job]
-    """Transcribes a file: the first message has the configuration, all others
-    the bytes of the file, in their order. The file is stored as a session of
-    the source `upload`, and the job is created when it is complete.
-
-    The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-    or webm. The same file with the same configuration, sent again while its
-    job runs or within ten minutes of its end, returns that job.
-
-    Fails with INVALID_ARGUMENT on a file of another format and on one over
-    the limit, and with RESOURCE_EXHAUSTED where the tenant has as many jobs
-    as it may.
-    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]
     """Lists jobs, newest first.
 
@@ -88,19 +75,6 @@ class JobServiceAsyncStub(JobServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    CreateTranscription: _aio.StreamUnaryMultiCallable[_job_pb2.CreateTranscriptionRequest, _job_pb2.Job]  # type: ignore[assignment]
-    """Transcribes a file: the first message has the configuration, all others
-    the bytes of the file, in their order. The file is stored as a session of
-    the source `upload`, and the job is created when it is complete.
-
-    The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-    or webm. The same file with the same configuration, sent again while its
-    job runs or within ten minutes of its end, returns that job.
-
-    Fails with INVALID_ARGUMENT on a file of another format and on one over
-    the limit, and with RESOURCE_EXHAUSTED where the tenant has as many jobs
-    as it may.
-    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_pb2.ListJobsRequest, _job_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists jobs, newest first.
 
@@ -135,25 +109,6 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     killed loses at most one window. Jobs of different tenants take turns.
     Every call sees the jobs of the caller's tenant only.
     """
-
-    @_abc_1.abstractmethod
-    def CreateTranscription(
-        self,
-        request_iterator: _MaybeAsyncIterator[_job_pb2.CreateTranscriptionRequest],
-        context: _ServicerContext,
-    ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
-        """Transcribes a file: the first message has the configuration, all others
-        the bytes of the file, in their order. The file is stored as a session of
-        the source `upload`, and the job is created when it is complete.
-
-        The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-        or webm. The same file with the same configuration, sent again while its
-        job runs or within ten minutes of its end, returns that job.
-
-        Fails with INVALID_ARGUMENT on a file of another format and on one over
-        the limit, and with RESOURCE_EXHAUSTED where the tenant has as many jobs
-        as it may.
-        """
 
     @_abc_1.abstractmethod
     def ListJobs(

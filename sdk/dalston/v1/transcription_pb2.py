@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61lston/v1/transcription.proto\x12\ndalston.v1\"\x91\x01\n\x11TranscribeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.dalston.v1.TranscribeConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x30\n\x07\x63ontrol\x18\x03 \x01(\x0b\x32\x1d.dalston.v1.TranscribeControlH\x00\x42\t\n\x07request\"\xb4\x05\n\x10TranscribeConfig\x12\x10\n\x08language\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x18\n\x0bsample_rate\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08\x63hannels\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\nenable_vad\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1c\n\x0finterim_results\x18\x07 \x01(\x08H\x03\x88\x01\x01\x12\x17\n\x0fword_timestamps\x18\x08 \x01(\x08\x12\x12\n\nvocabulary\x18\t \x03(\t\x12\x1a\n\rvad_threshold\x18\n \x01(\x01H\x04\x88\x01\x01\x12#\n\x16min_speech_duration_ms\x18\x0b \x01(\x05H\x05\x88\x01\x01\x12$\n\x17min_silence_duration_ms\x18\x0c \x01(\x05H\x06\x88\x01\x01\x12#\n\x16max_utterance_duration\x18\r \x01(\x01H\x07\x88\x01\x01\x12\x13\n\x0bstore_audio\x18\x0e \x01(\x08\x12\x18\n\x10store_transcript\x18\x0f \x01(\x08\x12\x16\n\x0e\x65nhance_on_end\x18\x10 \x01(\x08\x12\x19\n\x11resume_session_id\x18\x11 \x01(\t\x12 \n\x13resume_from_seconds\x18\x12 \x01(\x01H\x08\x88\x01\x01\x12\x0c\n\x04\x61\x63ks\x18\x13 \x01(\x08\x42\x0e\n\x0c_sample_rateB\x0b\n\t_channelsB\r\n\x0b_enable_vadB\x12\n\x10_interim_resultsB\x10\n\x0e_vad_thresholdB\x19\n\x17_min_speech_duration_msB\x1a\n\x18_min_silence_duration_msB\x19\n\x17_max_utterance_durationB\x16\n\x14_resume_from_seconds\"\xc6\x02\n\x11TranscribeControl\x12\x34\n\x05\x66lush\x18\x01 \x01(\x0b\x32#.dalston.v1.TranscribeControl.FlushH\x00\x12\x30\n\x03\x65nd\x18\x02 \x01(\x0b\x32!.dalston.v1.TranscribeControl.EndH\x00\x12=\n\nkeep_alive\x18\x03 \x01(\x0b\x32\'.dalston.v1.TranscribeControl.KeepAliveH\x00\x12\x41\n\x0cset_language\x18\x04 \x01(\x0b\x32).dalston.v1.TranscribeControl.SetLanguageH\x00\x1a\x07\n\x05\x46lush\x1a\x05\n\x03\x45nd\x1a\x0b\n\tKeepAlive\x1a\x1f\n\x0bSetLanguage\x12\x10\n\x08language\x18\x01 \x01(\tB\t\n\x07\x63ontrol\"\xe6\x03\n\x12TranscribeResponse\x12\x31\n\rsession_begin\x18\x01 \x01(\x0b\x32\x18.dalston.v1.SessionBeginH\x00\x12/\n\x0cspeech_start\x18\x02 \x01(\x0b\x32\x17.dalston.v1.SpeechStartH\x00\x12+\n\nspeech_end\x18\x03 \x01(\x0b\x32\x15.dalston.v1.SpeechEndH\x00\x12&\n\x07partial\x18\x04 \x01(\x0b\x32\x13.dalston.v1.PartialH\x00\x12\"\n\x05\x66inal\x18\x05 \x01(\x0b\x32\x11.dalston.v1.FinalH\x00\x12&\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x13.dalston.v1.FlushedH\x00\x12)\n\taudio_ack\x18\x07 \x01(\x0b\x32\x14.dalston.v1.AudioAckH\x00\x12&\n\x07warning\x18\x08 \x01(\x0b\x32\x13.dalston.v1.WarningH\x00\x12=\n\x13session_terminating\x18\t \x01(\x0b\x32\x1e.dalston.v1.SessionTerminatingH\x00\x12-\n\x0bsession_end\x18\n \x01(\x0b\x32\x16.dalston.v1.SessionEndH\x00\x42\n\n\x08response\"\xde\x01\n\x0cSessionBegin\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.dalston.v1.SessionConfig\x12\x19\n\x0cresumed_from\x18\x03 \x01(\tH\x00\x88\x01\x01\x12 \n\x13resume_from_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12)\n\x06limits\x18\x05 \x01(\x0b\x32\x19.dalston.v1.SessionLimitsB\x0f\n\r_resumed_fromB\x16\n\x14_resume_from_seconds\"i\n\rSessionConfig\x12\x13\n\x0bsample_rate\x18\x01 \x01(\x05\x12\x10\n\x08\x65ncoding\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\x05\x12\x10\n\x08language\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"e\n\rSessionLimits\x12\x1b\n\x13max_session_seconds\x18\x01 \x01(\x01\x12\x1c\n\x14idle_timeout_seconds\x18\x02 \x01(\x01\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x05\" \n\x0bSpeechStart\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"\x1e\n\tSpeechEnd\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"3\n\x07Partial\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\"\xb4\x01\n\x05\x46inal\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x1f\n\x05words\x18\x06 \x03(\x0b\x32\x10.dalston.v1.Word\x12!\n\x14language_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x17\n\x15_language_probability\"R\n\x04Word\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x1c\n\x07\x46lushed\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"W\n\x08\x41udioAck\x12\x18\n\x10received_seconds\x18\x01 \x01(\x01\x12\x19\n\x11processed_seconds\x18\x02 \x01(\x01\x12\x16\n\x0estored_seconds\x18\x03 \x01(\x01\"\x8b\x01\n\x07Warning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32 .dalston.v1.Warning.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x12SessionTerminating\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\x12\x19\n\x11resume_session_id\x18\x03 \x01(\t\"\xe0\x02\n\nSessionEnd\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0etotal_duration\x18\x02 \x01(\x01\x12\x1d\n\x15total_speech_duration\x18\x03 \x01(\x01\x12\x12\n\ntranscript\x18\x04 \x01(\t\x12\x30\n\x08segments\x18\x05 \x03(\x0b\x32\x1e.dalston.v1.SessionEnd.Segment\x12\x1f\n\x12\x65nhancement_job_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x16\n\taudio_uri\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0etranscript_uri\x18\x08 \x01(\tH\x02\x88\x01\x01\x1a\x33\n\x07Segment\x12\r\n\x05start\x18\x01 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\tB\x15\n\x13_enhancement_job_idB\x0c\n\n_audio_uriB\x11\n\x0f_transcript_uri2g\n\x14TranscriptionService\x12O\n\nTranscribe\x12\x1d.dalston.v1.TranscribeRequest\x1a\x1e.dalston.v1.TranscribeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64\x61lston/v1/transcription.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\"\x91\x01\n\x11TranscribeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.dalston.v1.TranscribeConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x12\x30\n\x07\x63ontrol\x18\x03 \x01(\x0b\x32\x1d.dalston.v1.TranscribeControlH\x00\x42\t\n\x07request\"\xb4\x05\n\x10TranscribeConfig\x12\x10\n\x08language\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08\x65ncoding\x18\x03 \x01(\t\x12\x18\n\x0bsample_rate\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08\x63hannels\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\nenable_vad\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1c\n\x0finterim_results\x18\x07 \x01(\x08H\x03\x88\x01\x01\x12\x17\n\x0fword_timestamps\x18\x08 \x01(\x08\x12\x12\n\nvocabulary\x18\t \x03(\t\x12\x1a\n\rvad_threshold\x18\n \x01(\x01H\x04\x88\x01\x01\x12#\n\x16min_speech_duration_ms\x18\x0b \x01(\x05H\x05\x88\x01\x01\x12$\n\x17min_silence_duration_ms\x18\x0c \x01(\x05H\x06\x88\x01\x01\x12#\n\x16max_utterance_duration\x18\r \x01(\x01H\x07\x88\x01\x01\x12\x13\n\x0bstore_audio\x18\x0e \x01(\x08\x12\x18\n\x10store_transcript\x18\x0f \x01(\x08\x12\x16\n\x0e\x65nhance_on_end\x18\x10 \x01(\x08\x12\x19\n\x11resume_session_id\x18\x11 \x01(\t\x12 \n\x13resume_from_seconds\x18\x12 \x01(\x01H\x08\x88\x01\x01\x12\x0c\n\x04\x61\x63ks\x18\x13 \x01(\x08\x42\x0e\n\x0c_sample_rateB\x0b\n\t_channelsB\r\n\x0b_enable_vadB\x12\n\x10_interim_resultsB\x10\n\x0e_vad_thresholdB\x19\n\x17_min_speech_duration_msB\x1a\n\x18_min_silence_duration_msB\x19\n\x17_max_utterance_durationB\x16\n\x14_resume_from_seconds\"\xc6\x02\n\x11TranscribeControl\x12\x34\n\x05\x66lush\x18\x01 \x01(\x0b\x32#.dalston.v1.TranscribeControl.FlushH\x00\x12\x30\n\x03\x65nd\x18\x02 \x01(\x0b\x32!.dalston.v1.TranscribeControl.EndH\x00\x12=\n\nkeep_alive\x18\x03 \x01(\x0b\x32\'.dalston.v1.TranscribeControl.KeepAliveH\x00\x12\x41\n\x0cset_language\x18\x04 \x01(\x0b\x32).dalston.v1.TranscribeControl.SetLanguageH\x00\x1a\x07\n\x05\x46lush\x1a\x05\n\x03\x45nd\x1a\x0b\n\tKeepAlive\x1a\x1f\n\x0bSetLanguage\x12\x10\n\x08language\x18\x01 \x01(\tB\t\n\x07\x63ontrol\"\xe6\x03\n\x12TranscribeResponse\x12\x31\n\rsession_begin\x18\x01 \x01(\x0b\x32\x18.dalston.v1.SessionBeginH\x00\x12/\n\x0cspeech_start\x18\x02 \x01(\x0b\x32\x17.dalston.v1.SpeechStartH\x00\x12+\n\nspeech_end\x18\x03 \x01(\x0b\x32\x15.dalston.v1.SpeechEndH\x00\x12&\n\x07partial\x18\x04 \x01(\x0b\x32\x13.dalston.v1.PartialH\x00\x12\"\n\x05\x66inal\x18\x05 \x01(\x0b\x32\x11.dalston.v1.FinalH\x00\x12&\n\x07\x66lushed\x18\x06 \x01(\x0b\x32\x13.dalston.v1.FlushedH\x00\x12)\n\taudio_ack\x18\x07 \x01(\x0b\x32\x14.dalston.v1.AudioAckH\x00\x12&\n\x07warning\x18\x08 \x01(\x0b\x32\x13.dalston.v1.WarningH\x00\x12=\n\x13session_terminating\x18\t \x01(\x0b\x32\x1e.dalston.v1.SessionTerminatingH\x00\x12-\n\x0bsession_end\x18\n \x01(\x0b\x32\x16.dalston.v1.SessionEndH\x00\x42\n\n\x08response\"\xde\x01\n\x0cSessionBegin\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12)\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x19.dalston.v1.SessionConfig\x12\x19\n\x0cresumed_from\x18\x03 \x01(\tH\x00\x88\x01\x01\x12 \n\x13resume_from_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12)\n\x06limits\x18\x05 \x01(\x0b\x32\x19.dalston.v1.SessionLimitsB\x0f\n\r_resumed_fromB\x16\n\x14_resume_from_seconds\"i\n\rSessionConfig\x12\x13\n\x0bsample_rate\x18\x01 \x01(\x05\x12\x10\n\x08\x65ncoding\x18\x02 \x01(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\x05\x12\x10\n\x08language\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\"e\n\rSessionLimits\x12\x1b\n\x13max_session_seconds\x18\x01 \x01(\x01\x12\x1c\n\x14idle_timeout_seconds\x18\x02 \x01(\x01\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x05\" \n\x0bSpeechStart\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"\x1e\n\tSpeechEnd\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"3\n\x07Partial\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\"\xb4\x01\n\x05\x46inal\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x10\n\x08language\x18\x05 \x01(\t\x12\x1f\n\x05words\x18\x06 \x03(\x0b\x32\x10.dalston.v1.Word\x12!\n\x14language_probability\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x17\n\x15_language_probability\"R\n\x04Word\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x1c\n\x07\x46lushed\x12\x11\n\ttimestamp\x18\x01 \x01(\x01\"W\n\x08\x41udioAck\x12\x18\n\x10received_seconds\x18\x01 \x01(\x01\x12\x19\n\x11processed_seconds\x18\x02 \x01(\x01\x12\x16\n\x0estored_seconds\x18\x03 \x01(\x01\"\x8b\x01\n\x07Warning\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32 .dalston.v1.Warning.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"V\n\x12SessionTerminating\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x01\x12\x19\n\x11resume_session_id\x18\x03 \x01(\t\"\xe0\x02\n\nSessionEnd\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0etotal_duration\x18\x02 \x01(\x01\x12\x1d\n\x15total_speech_duration\x18\x03 \x01(\x01\x12\x12\n\ntranscript\x18\x04 \x01(\t\x12\x30\n\x08segments\x18\x05 \x03(\x0b\x32\x1e.dalston.v1.SessionEnd.Segment\x12\x1f\n\x12\x65nhancement_job_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x16\n\taudio_uri\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0etranscript_uri\x18\x08 \x01(\tH\x02\x88\x01\x01\x1a\x33\n\x07Segment\x12\r\n\x05start\x18\x01 \x01(\x01\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\tB\x15\n\x13_enhancement_job_idB\x0c\n\n_audio_uriB\x11\n\x0f_transcript_uri\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.dalston.v1.Model\"(\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tlanguages\x18\x02 \x03(\t2\xd1\x01\n\x14TranscriptionService\x12O\n\nTranscribe\x12\x1d.dalston.v1.TranscribeRequest\x1a\x1e.dalston.v1.TranscribeResponse(\x01\x30\x01\x12h\n\nListModels\x12\x1d.dalston.v1.ListModelsRequest\x1a\x1e.dalston.v1.ListModelsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/realtime/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,52 +34,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WARNING_DETAILSENTRY']._loaded_options = None
   _globals['_WARNING_DETAILSENTRY']._serialized_options = b'8\001'
-  _globals['_TRANSCRIBEREQUEST']._serialized_start=47
-  _globals['_TRANSCRIBEREQUEST']._serialized_end=192
-  _globals['_TRANSCRIBECONFIG']._serialized_start=195
-  _globals['_TRANSCRIBECONFIG']._serialized_end=887
-  _globals['_TRANSCRIBECONTROL']._serialized_start=890
-  _globals['_TRANSCRIBECONTROL']._serialized_end=1216
-  _globals['_TRANSCRIBECONTROL_FLUSH']._serialized_start=1145
-  _globals['_TRANSCRIBECONTROL_FLUSH']._serialized_end=1152
-  _globals['_TRANSCRIBECONTROL_END']._serialized_start=1154
-  _globals['_TRANSCRIBECONTROL_END']._serialized_end=1159
-  _globals['_TRANSCRIBECONTROL_KEEPALIVE']._serialized_start=1161
-  _globals['_TRANSCRIBECONTROL_KEEPALIVE']._serialized_end=1172
-  _globals['_TRANSCRIBECONTROL_SETLANGUAGE']._serialized_start=1174
-  _globals['_TRANSCRIBECONTROL_SETLANGUAGE']._serialized_end=1205
-  _globals['_TRANSCRIBERESPONSE']._serialized_start=1219
-  _globals['_TRANSCRIBERESPONSE']._serialized_end=1705
-  _globals['_SESSIONBEGIN']._serialized_start=1708
-  _globals['_SESSIONBEGIN']._serialized_end=1930
-  _globals['_SESSIONCONFIG']._serialized_start=1932
-  _globals['_SESSIONCONFIG']._serialized_end=2037
-  _globals['_SESSIONLIMITS']._serialized_start=2039
-  _globals['_SESSIONLIMITS']._serialized_end=2140
-  _globals['_SPEECHSTART']._serialized_start=2142
-  _globals['_SPEECHSTART']._serialized_end=2174
-  _globals['_SPEECHEND']._serialized_start=2176
-  _globals['_SPEECHEND']._serialized_end=2206
-  _globals['_PARTIAL']._serialized_start=2208
-  _globals['_PARTIAL']._serialized_end=2259
-  _globals['_FINAL']._serialized_start=2262
-  _globals['_FINAL']._serialized_end=2442
-  _globals['_WORD']._serialized_start=2444
-  _globals['_WORD']._serialized_end=2526
-  _globals['_FLUSHED']._serialized_start=2528
-  _globals['_FLUSHED']._serialized_end=2556
-  _globals['_AUDIOACK']._serialized_start=2558
-  _globals['_AUDIOACK']._serialized_end=2645
-  _globals['_WARNING']._serialized_start=2648
-  _globals['_WARNING']._serialized_end=2787
-  _globals['_WARNING_DETAILSENTRY']._serialized_start=2741
-  _globals['_WARNING_DETAILSENTRY']._serialized_end=2787
-  _globals['_SESSIONTERMINATING']._serialized_start=2789
-  _globals['_SESSIONTERMINATING']._serialized_end=2875
-  _globals['_SESSIONEND']._serialized_start=2878
-  _globals['_SESSIONEND']._serialized_end=3230
-  _globals['_SESSIONEND_SEGMENT']._serialized_start=3123
-  _globals['_SESSIONEND_SEGMENT']._serialized_end=3174
-  _globals['_TRANSCRIPTIONSERVICE']._serialized_start=3232
-  _globals['_TRANSCRIPTIONSERVICE']._serialized_end=3335
+  _globals['_TRANSCRIPTIONSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_TRANSCRIPTIONSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/realtime/models'
+  _globals['_TRANSCRIBEREQUEST']._serialized_start=77
+  _globals['_TRANSCRIBEREQUEST']._serialized_end=222
+  _globals['_TRANSCRIBECONFIG']._serialized_start=225
+  _globals['_TRANSCRIBECONFIG']._serialized_end=917
+  _globals['_TRANSCRIBECONTROL']._serialized_start=920
+  _globals['_TRANSCRIBECONTROL']._serialized_end=1246
+  _globals['_TRANSCRIBECONTROL_FLUSH']._serialized_start=1175
+  _globals['_TRANSCRIBECONTROL_FLUSH']._serialized_end=1182
+  _globals['_TRANSCRIBECONTROL_END']._serialized_start=1184
+  _globals['_TRANSCRIBECONTROL_END']._serialized_end=1189
+  _globals['_TRANSCRIBECONTROL_KEEPALIVE']._serialized_start=1191
+  _globals['_TRANSCRIBECONTROL_KEEPALIVE']._serialized_end=1202
+  _globals['_TRANSCRIBECONTROL_SETLANGUAGE']._serialized_start=1204
+  _globals['_TRANSCRIBECONTROL_SETLANGUAGE']._serialized_end=1235
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=1249
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=1735
+  _globals['_SESSIONBEGIN']._serialized_start=1738
+  _globals['_SESSIONBEGIN']._serialized_end=1960
+  _globals['_SESSIONCONFIG']._serialized_start=1962
+  _globals['_SESSIONCONFIG']._serialized_end=2067
+  _globals['_SESSIONLIMITS']._serialized_start=2069
+  _globals['_SESSIONLIMITS']._serialized_end=2170
+  _globals['_SPEECHSTART']._serialized_start=2172
+  _globals['_SPEECHSTART']._serialized_end=2204
+  _globals['_SPEECHEND']._serialized_start=2206
+  _globals['_SPEECHEND']._serialized_end=2236
+  _globals['_PARTIAL']._serialized_start=2238
+  _globals['_PARTIAL']._serialized_end=2289
+  _globals['_FINAL']._serialized_start=2292
+  _globals['_FINAL']._serialized_end=2472
+  _globals['_WORD']._serialized_start=2474
+  _globals['_WORD']._serialized_end=2556
+  _globals['_FLUSHED']._serialized_start=2558
+  _globals['_FLUSHED']._serialized_end=2586
+  _globals['_AUDIOACK']._serialized_start=2588
+  _globals['_AUDIOACK']._serialized_end=2675
+  _globals['_WARNING']._serialized_start=2678
+  _globals['_WARNING']._serialized_end=2817
+  _globals['_WARNING_DETAILSENTRY']._serialized_start=2771
+  _globals['_WARNING_DETAILSENTRY']._serialized_end=2817
+  _globals['_SESSIONTERMINATING']._serialized_start=2819
+  _globals['_SESSIONTERMINATING']._serialized_end=2905
+  _globals['_SESSIONEND']._serialized_start=2908
+  _globals['_SESSIONEND']._serialized_end=3260
+  _globals['_SESSIONEND_SEGMENT']._serialized_start=3153
+  _globals['_SESSIONEND_SEGMENT']._serialized_end=3204
+  _globals['_LISTMODELSREQUEST']._serialized_start=3262
+  _globals['_LISTMODELSREQUEST']._serialized_end=3281
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3283
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3338
+  _globals['_MODEL']._serialized_start=3340
+  _globals['_MODEL']._serialized_end=3380
+  _globals['_TRANSCRIPTIONSERVICE']._serialized_start=3383
+  _globals['_TRANSCRIPTIONSERVICE']._serialized_end=3592
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,11 @@ class TranscriptionServiceStub:
                 request_serializer=dalston_dot_v1_dot_transcription__pb2.TranscribeRequest.SerializeToString,
                 response_deserializer=dalston_dot_v1_dot_transcription__pb2.TranscribeResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/dalston.v1.TranscriptionService/ListModels',
+                request_serializer=dalston_dot_v1_dot_transcription__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_transcription__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class TranscriptionServiceServicer:
@@ -97,6 +102,13 @@ class TranscriptionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Lists the models of this server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TranscriptionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -104,6 +116,11 @@ def add_TranscriptionServiceServicer_to_server(servicer, server):
                     servicer.Transcribe,
                     request_deserializer=dalston_dot_v1_dot_transcription__pb2.TranscribeRequest.FromString,
                     response_serializer=dalston_dot_v1_dot_transcription__pb2.TranscribeResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=dalston_dot_v1_dot_transcription__pb2.ListModelsRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_transcription__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +161,33 @@ class TranscriptionService:
             '/dalston.v1.TranscriptionService/Transcribe',
             dalston_dot_v1_dot_transcription__pb2.TranscribeRequest.SerializeToString,
             dalston_dot_v1_dot_transcription__pb2.TranscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.TranscriptionService/ListModels',
+            dalston_dot_v1_dot_transcription__pb2.ListModelsRequest.SerializeToString,
+            dalston_dot_v1_dot_transcription__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,8 @@ class TranscriptionServiceStub:
     then is ended by the server: what was sent is recognised to its last word
     and stored, and the stream fails with the same status.
     """
+    ListModels: _grpc.UnaryUnaryMultiCallable[_transcription_pb2.ListModelsRequest, _transcription_pb2.ListModelsResponse]
+    """Lists the models of this server."""
 
 @_typing.type_check_only
 class TranscriptionServiceAsyncStub(TranscriptionServiceStub):
@@ -115,6 +117,8 @@ class TranscriptionServiceAsyncStub(TranscriptionServiceStub):
     then is ended by the server: what was sent is recognised to its last word
     and stored, and the stream fails with the same status.
     """
+    ListModels: _aio.UnaryUnaryMultiCallable[_transcription_pb2.ListModelsRequest, _transcription_pb2.ListModelsResponse]  # type: ignore[assignment]
+    """Lists the models of this server."""
 
 class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Live speech recognition over one bidirectional stream.
@@ -162,5 +166,13 @@ class TranscriptionServiceServicer(metaclass=_abc_1.ABCMeta):
         then is ended by the server: what was sent is recognised to its last word
         and stored, and the stream fails with the same status.
         """
+
+    @_abc_1.abstractmethod
+    def ListModels(
+        self,
+        request: _transcription_pb2.ListModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_transcription_pb2.ListModelsResponse, _abc.Awaitable[_transcription_pb2.ListModelsResponse]]:
+        """Lists the models of this server."""
 
 def add_TranscriptionServiceServicer_to_server(servicer: TranscriptionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

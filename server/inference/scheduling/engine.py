@@ -73,6 +73,10 @@ class Engine:
             return False
         return language == "auto" or self._transcriber(model).special_tokens.supports(language)
 
+    def languages(self, model: str) -> tuple[str, ...]:
+        """The ISO 639-1 codes of the languages that one of `models` transcribes. Only valid once entered."""
+        return self._transcriber(model).special_tokens.codes
+
     async def recognize(
         self,
         model: str,

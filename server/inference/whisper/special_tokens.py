@@ -46,6 +46,11 @@ class SpecialTokens:
         """Requests a transcript without timestamps."""
         return self.first_timestamp - 1
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """The ISO 639-1 codes of the languages that the model transcribes, in their order."""
+        return tuple(sorted(self.languages)) if self.multilingual else ("en",)
+
     def supports(self, language: str) -> bool:
         return language in self.languages if self.multilingual else language == "en"
 
