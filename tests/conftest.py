@@ -40,6 +40,8 @@ SCRIPTED_PROGRAMS = Programs(
 def pytest_configure() -> None:
     # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
     os.environ.setdefault("DALSTON_MAX_QUEUE_DELAY_SECONDS", "60")
+    # A worker of the lowest priority would do nothing beside other tests.
+    os.environ.setdefault("DALSTON_WORKER_PRIORITY", "normal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -12,14 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from domain.job import JobRequest
 from domain.transcript import TimedWord, Utterance
 from server.audio.decoder import MODEL_RATE
-from worker.jobs.recognizer import Audio, Judgement, Plan
+from worker.jobs.recognizer import Audio, Plan
 
 _BLOCK = 10 * MODEL_RATE
 
@@ -39,6 +39,13 @@ class ScriptedPlan:
         return {"language": self.language, "bounds": list(self.bounds)}
 
 
+@dataclass(frozen=True)
+class ScriptedJudgement:
+    outcome: Literal["accepted", "doubtful", "no_speech"]
+    reason: str = ""
+    defect: str | None = None
+
+
 class ScriptedRecognizer:
     """Describes what it receives. Two windows differ in their text if any of their samples differ."""
 
@@ -56,6 +63,9 @@ class ScriptedRecognizer:
         self._note = note
         self.listened = 0
         self.windows: list[int] = []
+
+    def supports(self, model: str, language: str) -> bool:
+        return model in self.models and language != "xx"
 
     def listen(self, request: JobRequest, audio: Audio) -> Plan:
         self.listened += 1
@@ -93,12 +103,12 @@ class ScriptedRecognizer:
 
     def judge(
         self, plan: Plan, new: Sequence[Utterance], live: Sequence[Utterance], session_language: str
-    ) -> Judgement:
+    ) -> ScriptedJudgement:
         if live and not new:
-            return Judgement("no_speech", "The new transcript is empty, and the live one is not.", "no_speech")
+            return ScriptedJudgement("no_speech", "The new transcript is empty, and the live one is not.", "no_speech")
         if sum(each.word_count for each in live) > 2 * sum(each.word_count for each in new):
-            return Judgement("doubtful", "The new transcript has few words.", "few_words")
-        return Judgement("accepted")
+            return ScriptedJudgement("doubtful", "The new transcript has few words.", "few_words")
+        return ScriptedJudgement("accepted")
 
 
 def main() -> int:

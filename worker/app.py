@@ -81,7 +81,14 @@ async def work(
 
 
 def _lowering(settings: WorkerSettings) -> Callable[[], None]:
-    return lower_thread if settings.worker_priority == "idle" else lambda: None
+    """What the model's thread calls first, with the first job: until then the process must start on a busy machine."""
+
+    def lower() -> None:
+        if settings.worker_priority == "idle":
+            lower_process()
+            lower_thread()
+
+    return lower
 
 
 async def _first_of(stop: asyncio.Event, lost: asyncio.Event, working: asyncio.Task[None]) -> None:
@@ -105,8 +112,10 @@ async def _finish(working: asyncio.Task[None]) -> None:
 
 
 def load_models(inference: InferenceSettings) -> Recognizer:
-    """Loads the models that recognise whole recordings."""
-    raise NotImplementedError
+    """Loads the models. It imports their libraries, which take seconds that a worker without jobs need not spend."""
+    from worker.whole_file.recognizer import WholeFileRecognizer
+
+    return WholeFileRecognizer.load(inference)
 
 
 def main(load: Load = load_models) -> int:
@@ -119,8 +128,6 @@ def main(load: Load = load_models) -> int:
         return EXIT_CONFIGURATION
     configure_logging(settings.log_level, settings.log_format)
     warn_of_unknown_variables()
-    if settings.worker_priority == "idle":
-        lower_process()
     try:
         asyncio.run(work(settings, inference, storage, load))
     except LeaseLost as error:

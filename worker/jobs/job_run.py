@@ -154,6 +154,9 @@ class JobRun:
         if model not in recognizer.models:
             names = ", ".join(sorted(recognizer.models))
             raise _Failed("invalid_model", f"there is no model {model!r}; the models are: {names}")
+        language = self._claim.request.language
+        if not recognizer.supports(model, language):
+            raise _Failed("invalid_language", f"the model {model!r} does not transcribe {language!r}")
 
     async def _plan(self, audio: ThreadAudio) -> Plan:
         request, known = self._claim.request, self._claim.plan

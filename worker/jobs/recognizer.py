@@ -1,7 +1,6 @@
 """What a job needs of speech recognition. All methods are called on the thread of the model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from domain.job import JobRequest
@@ -43,23 +42,38 @@ class Plan(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(Protocol):
     """The comparison of a new transcript with the live one."""
 
-    outcome: Literal["accepted", "doubtful", "no_speech"]
-    reason: str = ""
-    """One sentence; empty if the transcript is accepted."""
-    defect: str = ""
-    """The rule that was not met, for metrics; empty if the transcript is accepted."""
+    @property
+    def outcome(self) -> Literal["accepted", "doubtful", "no_speech"]:
+        """`no_speech`: the new transcript is empty although the live one has text."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """One sentence; empty if the transcript is accepted."""
+        ...
+
+    @property
+    def defect(self) -> str | None:
+        """The rule that was not met, for metrics; None if the transcript is accepted."""
+        ...
 
 
 class Recognizer(Protocol):
-    """Transcribes whole recordings. The same window has the same utterances whenever it is transcribed."""
+    """Transcribes whole recordings. The same window has the same utterances whenever it is transcribed.
+
+    A plan that it receives is one of its own.
+    """
 
     @property
     def models(self) -> frozenset[str]:
         """The names that a job may request."""
+        ...
+
+    def supports(self, model: str, language: str) -> bool:
+        """Whether the model exists and transcribes the language, ISO 639-1 or `auto`."""
         ...
 
     def listen(self, request: JobRequest, audio: Audio) -> Plan:
@@ -74,12 +88,10 @@ class Recognizer(Protocol):
         """
         ...
 
-    def recognize(self, request: JobRequest, plan: Plan, number: int, audio: Audio) -> Sequence[Utterance]:
+    def recognize(self, request: JobRequest, plan: Any, number: int, audio: Audio) -> Sequence[Utterance]:
         """The utterances of a window of the plan; times in seconds from the start of the recording."""
         ...
 
-    def judge(
-        self, plan: Plan, new: Sequence[Utterance], live: Sequence[Utterance], session_language: str
-    ) -> Judgement:
+    def judge(self, plan: Any, new: Sequence[Utterance], live: Sequence[Utterance], session_language: str) -> Judgement:
         """Whether a transcript may become the current one. `live` is empty if there is no live transcript."""
         ...

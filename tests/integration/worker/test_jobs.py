@@ -182,6 +182,15 @@ async def test_an_unknown_model_fails_the_job_and_the_message_names_the_models(
     assert row["error"] == "there is no model 'huge'; the models are: accurate, fast"
 
 
+async def test_an_unknown_language_fails_the_job(
+    start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
+) -> None:
+    session = await make_recording(database, objects, tenant, noise(1.0))
+    async with start_worker():
+        row = await until(await make_job(database, tenant, session, language="xx"), "failed")
+    assert (row["error_code"], row["error"]) == ("invalid_language", "the model 'accurate' does not transcribe 'xx'")
+
+
 async def test_a_silent_recording_has_an_empty_transcript_unless_the_live_one_has_text(
     start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
