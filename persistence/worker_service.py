@@ -1,6 +1,7 @@
 """The entry point of persistence for workers: batch jobs, the audio that they transcribe, and what they store."""
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,7 +26,6 @@ from persistence.postgres.job_claims import (
 )
 from persistence.postgres.job_notifier import JobNotifier
 from persistence.postgres.lease import Lease
-from persistence.postgres.utterances import UtteranceStore
 from persistence.recording_file import RecordingFile, open_recording
 from persistence.s3.keys import version_key
 from persistence.s3.linked import session_spans
@@ -51,7 +51,6 @@ class WorkerPersistence:
     """Set when another process has the worker id of this one: it should exit."""
     _lost_jobs: LostJobs
     _chains: ChainStore
-    _utterances: UtteranceStore
     _objects: ObjectStore
 
     async def requeue_unknown(self, known: Sequence[UUID]) -> None:
@@ -75,13 +74,18 @@ class WorkerPersistence:
         return await open_recording(self._objects, await self._chain(claim))
 
     async def live_utterances(self, claim: Claim) -> list[Utterance]:
-        """The live transcript of the audio that a job transcribes.
+        """Version 1 of the transcript of the audio that a job transcribes, on the time axis of that audio.
 
         Raises:
             JobLost: the session was deleted.
         """
-        chain = await self._chain(claim)
-        return [utterance async for utterance in self._utterances.joined(session_spans(chain))]
+        found: list[Utterance] = []
+        for span in session_spans(await self._chain(claim)):
+            end = math.inf if span.frames is None else span.frames / span.session.sample_rate
+            spoken = await self.claims.first_transcript(span.session.id)
+            included = [each for each in spoken if (each.start + each.end) / 2 < end]
+            found += [each.moved(span.offset_seconds) for each in included] if span.offset_frames else included
+        return found
 
     async def _chain(self, claim: Claim) -> tuple[StoredSession, ...]:
         try:
@@ -146,7 +150,6 @@ async def open_worker_persistence(
             lease.lost,
             lost_jobs,
             ChainStore(database),
-            UtteranceStore(database),
             objects,
         )
 

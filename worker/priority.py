@@ -23,7 +23,7 @@ _REPEAT_SECONDS: Final = 0.2
 
 
 def lower_process() -> None:
-    """Gives the autogroup of the process the lowest weight, if the process is alone in it or can have one of its own.
+    """Lowers the CPU weight of the autogroup, if the process is alone in it or can have one of its own.
 
     A failure is logged, and changes nothing.
     """

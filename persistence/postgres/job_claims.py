@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from prometheus_client import Counter
-from sqlalchemy import ARRAY, JSON, LargeBinary, RowMapping, Uuid, bindparam, select, text
+from sqlalchemy import ARRAY, JSON, ColumnElement, LargeBinary, RowMapping, Select, Uuid, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.job import JobRequest
@@ -23,7 +23,7 @@ from persistence.job_values import Claim, Completion, JobCount, LostJob, NewVers
 from persistence.postgres.database import Database
 from persistence.postgres.finals import final_of, utterance_arrays, utterance_parameters
 from persistence.postgres.lease import machine
-from persistence.postgres.tables import transcript_utterances
+from persistence.postgres.tables import session_utterances, transcript_utterances
 
 MAX_ATTEMPTS: Final = 5
 """Attempts without a finished window, after which a job fails."""
@@ -214,6 +214,7 @@ _COUNTS = text("""
     WHERE status IN ('queued', 'running') GROUP BY status, kind
 """)
 
+_l = session_utterances.c
 _u = transcript_utterances.c
 
 
@@ -464,20 +465,30 @@ class JobClaims:
                 raise JobLost
 
     async def utterances(self, claim: Claim, version: int) -> list[Utterance]:
-        """What the job has transcribed so far, read a thousand at a time."""
+        """What the job has transcribed so far."""
+        of_version = select(transcript_utterances)
+        return await self._all(of_version.where(_u.session_id == claim.session_id, _u.version == version), _u.index)
+
+    async def first_transcript(self, session_id: UUID) -> list[Utterance]:
+        """Version 1 of a session: its live transcript, or the first one of an uploaded file."""
+        live = await self._all(select(session_utterances).where(_l.session_id == session_id), _l.index)
+        if live:
+            return live
+        of_version = select(transcript_utterances)
+        return await self._all(of_version.where(_u.session_id == session_id, _u.version == 1), _u.index)
+
+    async def _all(self, query: Select[Any], index: ColumnElement[int]) -> list[Utterance]:
+        """The utterances of a query, read a thousand at a time."""
         found: list[Utterance] = []
+        following = 0
         while True:
-            query = (
-                select(transcript_utterances)
-                .where(_u.session_id == claim.session_id, _u.version == version, _u.index >= len(found))
-                .order_by(_u.index)
-                .limit(_PAGE)
-            )
             async with self._database.transaction() as connection:
-                rows = (await connection.execute(query)).mappings().all()
+                page = query.where(index >= following).order_by(index).limit(_PAGE)
+                rows = (await connection.execute(page)).mappings().all()
             found += [final_of(row).utterance for row in rows]
             if len(rows) < _PAGE:
                 return found
+            following = rows[-1]["index"] + 1
 
     async def is_machine_behind(self) -> bool:
         """Whether a server on this machine needs all of it for live sessions."""
