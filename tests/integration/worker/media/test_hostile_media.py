@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import psutil
 import pytest
@@ -228,6 +229,40 @@ async def test_a_name_of_a_codec_that_is_not_ascii_does_no_harm(tmp_path: Path) 
     assert "UnicodeDecodeError" not in str(result)
 
 
+async def test_pictures_and_attachments_are_ignored(tmp_path: Path) -> None:
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+    for data in (with_picture("mp4", "aac", None), with_picture("matroska", "libopus", svg)):
+        result = await outcome(data, tmp_path)
+        assert isinstance(result, Decoded)
+        assert result.seconds == pytest.approx(2.0, abs=0.06)
+
+
+def with_picture(container: str, codec: str, attachment: bytes | None) -> bytes:
+    """A file with a cover, or with an attachment that is not what its name and type say."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        track: Any = output.add_stream(codec, rate=48_000)
+        track.layout = "mono"
+        if attachment is not None:
+            output.add_attachment("../../cover.jpg", "image/jpeg", attachment)
+        else:
+            cover: Any = output.add_stream("mjpeg", rate=1)
+            cover.width = cover.height = 64
+            cover.pix_fmt = "yuvj420p"
+            cover.disposition = av.stream.Disposition.attached_pic
+            output.mux(cover.encode(av.VideoFrame(64, 64, "yuvj420p")))
+            output.mux(cover.encode(None))
+        samples = resampled(speech(2.0), 48_000)[np.newaxis]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="flt", layout="mono")
+        frame.rate = 48_000
+        size = track.codec_context.frame_size
+        converter = av.AudioResampler(format=track.format, layout="mono", rate=48_000, frame_size=size)
+        for piece in [*converter.resample(frame), *converter.resample(None)]:
+            output.mux(track.encode(piece))
+        output.mux(track.encode(None))
+    return file.getvalue()
+
+
 async def test_a_codec_that_is_not_supported_is_named(tmp_path: Path) -> None:
     error = await outcome(encoded("matroska", "ac3", resampled(speech(), 48_000), 48_000), tmp_path)
     assert isinstance(error, UndecodableMedia)
@@ -291,8 +326,6 @@ async def test_gaps_of_hours_between_timestamps_end_at_the_limit(tmp_path: Path)
 
 def spread(pieces: int) -> bytes:
     """A WebM whose packets are 590 s apart."""
-    import av
-
     file = io.BytesIO()
     with av.open(file, "w", format="webm") as output:
         stream: Any = output.add_stream("libopus", rate=48_000)
@@ -466,8 +499,6 @@ async def test_no_other_file_is_read_and_no_connection_is_made(tmp_path: Path) -
 
 def test_an_alias_is_followed_where_it_is_allowed(tmp_path: Path) -> None:
     # Proves that the file in the test above is the attack that it should be.
-    import av
-
     secret, movie = tmp_path / "secret.raw", tmp_path / "movie.mov"
     secret.write_bytes(b"SECRET" * 10_000)
     movie.write_bytes(with_reference(encoded("mov", "pcm_s16le", speech(2.0), SPEECH_RATE), str(secret)))
