@@ -1,9 +1,10 @@
 """The entry point of persistence for workers: batch jobs, the audio that they transcribe, and what they store."""
 
 import asyncio
+import hashlib
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +14,7 @@ from domain.session_id import format_session_id
 from domain.transcript import DocumentVersion, Utterance
 from persistence.background import running
 from persistence.config import PersistenceSettings
-from persistence.errors import JobLost
+from persistence.errors import AudioDamaged, JobLost, ObjectNotFound
 from persistence.job_values import Claim
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.database import open_database
@@ -27,7 +28,7 @@ from persistence.postgres.job_claims import (
 from persistence.postgres.job_notifier import JobNotifier
 from persistence.postgres.lease import Lease
 from persistence.recording_file import RecordingFile, open_recording
-from persistence.s3.keys import version_key
+from persistence.s3.keys import source_key, version_key
 from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore, open_objects
 from persistence.session_values import StoredSession
@@ -36,7 +37,33 @@ from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-__all__ = ["MAX_ATTEMPTS", "RecordingFile", "WorkerPersistence", "open_worker_persistence", "retry_seconds"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "RecordingFile",
+    "SourceFile",
+    "WorkerPersistence",
+    "open_worker_persistence",
+    "retry_seconds",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """An uploaded file in the bucket."""
+
+    key: str
+    size: int
+    etag: str
+    _objects: ObjectStore
+
+    @property
+    def identity(self) -> bytes:
+        """Differs whenever the bytes may differ: a SHA-256."""
+        return hashlib.sha256(f"{self.key} {self.size} {self.etag}".encode()).digest()
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes, at most 64 KiB at a time."""
+        return self._objects.get_range(self.key, 0, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +99,19 @@ class WorkerPersistence:
             AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
         """
         return await open_recording(self._objects, await self._chain(claim))
+
+    async def source(self, claim: Claim) -> SourceFile:
+        """The uploaded file that a job transcribes.
+
+        Raises:
+            AudioDamaged: there is none.
+        """
+        key = source_key(claim.session_id)
+        try:
+            size, etag = await self._objects.size_and_version(key)
+        except ObjectNotFound as error:
+            raise AudioDamaged(0.0, 0.0) from error
+        return SourceFile(key, size, etag, self._objects)
 
     async def live_utterances(self, claim: Claim) -> list[Utterance]:
         """Version 1 of the transcript of the audio that a job transcribes, on the time axis of that audio.

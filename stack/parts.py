@@ -104,7 +104,7 @@ def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Servic
 def worker(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
     """The worker, ready when its metrics answer. It loads the models with its first job."""
     path = home.socket("worker")
-    own = {**_of_models(), "DALSTON_WORKER_METRICS_SOCKET": str(path)}
+    own = {**_of_models(), "DALSTON_WORKER_METRICS_SOCKET": str(path), "DALSTON_WORKER_DIR": str(home.scratch)}
     return Service(
         "worker",
         lambda: _part("worker", command, home, {**env, **own}, _WORKER_STOP),

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
 from typing import Final
 
 from domain.errors import StorageUnavailable
@@ -18,12 +19,14 @@ from telemetry.metrics import serve_metrics
 from telemetry.settings import InvalidSettings, read_settings
 from telemetry.signals import LastResort, exit_on_signals, stop_on_signals
 from telemetry.variables import warn_of_unknown_variables
+from worker.audio.scratch_folder import scratch_folder
 from worker.config import WorkerSettings
 from worker.jobs.interruption import Interruption
 from worker.jobs.job_loop import JobLoop
 from worker.jobs.job_run import JobRun
 from worker.jobs.model_thread import ModelThread
 from worker.jobs.recognizer import Recognizer
+from worker.media.scratch import Scratch
 from worker.priority import lower_process, lower_thread
 
 log = get_logger(__name__)
@@ -41,12 +44,17 @@ Load = Callable[[InferenceSettings], Recognizer]
 """Loads the models, on the thread that runs them."""
 
 
+class ConfigurationError(Exception):
+    """The worker cannot start as configured. The message is one sentence for the operator."""
+
+
 async def work(
     settings: WorkerSettings, inference: InferenceSettings, storage: PersistenceSettings, load: Load
 ) -> None:
     """Does jobs until SIGTERM or SIGINT.
 
     Raises:
+        ConfigurationError: the settings cannot be used.
         LeaseLost: another process has the worker id of this one.
         StorageUnavailable: Postgres or S3 does not answer at the start.
     """
@@ -56,11 +64,13 @@ async def work(
         persistence = await stack.enter_async_context(open_worker_persistence(storage, settings.tenant_max_jobs))
         socket = settings.worker_metrics_socket
         stack.enter_context(serve_metrics(settings.worker_host, settings.worker_metrics_port, socket))
+        folder = stack.enter_context(_scratch_folder(settings))
+        scratch = Scratch(folder, settings.worker_disk_bytes)
         model = ModelThread(lambda: load(inference), _lowering(settings))
         stack.callback(model.close)
 
         async def do(claim: Claim) -> None:
-            await JobRun(claim, persistence, model, interruption, storage.job_retry_seconds).run()
+            await JobRun(claim, persistence, model, interruption, scratch, storage.job_retry_seconds).run()
 
         loop = JobLoop(
             persistence, do, interruption, places=settings.jobs_at_once, poll_seconds=settings.worker_poll_seconds
@@ -78,6 +88,19 @@ async def work(
     if persistence.lost.is_set():
         raise LeaseLost
     log.info("worker stopped")
+
+
+@contextmanager
+def _scratch_folder(settings: WorkerSettings) -> Iterator[Path]:
+    """Raises ConfigurationError."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder(settings.worker_dir))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write to {settings.worker_dir}: {error.strerror}; set DALSTON_WORKER_DIR to another folder"
+            ) from error
+        yield folder
 
 
 def _lowering(settings: WorkerSettings) -> Callable[[], None]:
@@ -130,6 +153,9 @@ def main(load: Load = load_models) -> int:
     warn_of_unknown_variables()
     try:
         asyncio.run(work(settings, inference, storage, load))
+    except ConfigurationError as error:
+        log.error("cannot start", reason=str(error))
+        return EXIT_CONFIGURATION
     except LeaseLost as error:
         log.error("worker stopped", reason=str(error))
         return EXIT_UNAVAILABLE

@@ -17,6 +17,10 @@ class WorkerSettings(BaseSettings):
     worker_priority: Literal["idle", "normal"] = "idle"
     """`idle`: the kernel runs the worker when nothing else needs the CPU. `normal`: like every other process, for a
     machine of its own."""
+    worker_dir: Path = Path(".dalston/worker")
+    """Folder on a local disk for the decoded audio of uploaded files, 115 MB an hour; several workers may share it."""
+    worker_disk_bytes: int = Field(default=20 * 1024**3, gt=0)
+    """Maximum size of these files of a worker; jobs wait for room."""
     worker_poll_seconds: float = Field(default=10.0, gt=0)
     """How often a worker looks for jobs of which no notification has arrived."""
     worker_host: str = "127.0.0.1"

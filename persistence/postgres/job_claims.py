@@ -150,7 +150,7 @@ _SET_CURRENT = text("""
 """)
 # A transaction that was committed although its answer was lost.
 _IS_COMPLETED = text("""
-    SELECT FROM transcription_jobs AS j WHERE j.id = :id AND j.claim = :claim AND j.status = 'completed'
+    SELECT j.id FROM transcription_jobs AS j WHERE j.id = :id AND j.claim = :claim AND j.status = 'completed'
 """)
 # A transcript with a deleted session is not stored. The locks last until the transcript can be found by a deletion.
 _LOCK_CHAIN = text("""

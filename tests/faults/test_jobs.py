@@ -65,6 +65,7 @@ class Jobs:
             job_retry_seconds=0.1,
             worker_poll_seconds=0.5,
             worker_priority="normal",
+            worker_dir=self.scenario.folder / "worker",
             log_format="text",
         )
         own = {"SCRIPTED_BUSY_SECONDS": str(self.busy_seconds), "PYTHONUNBUFFERED": "1"}

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
+from uuid import UUID
 
 from domain.errors import AudioNotStored, SessionActive, StorageUnavailable
 from domain.job import format_job_id
@@ -13,14 +15,18 @@ from domain.transcript import DocumentVersion, Utterance
 from persistence.backoff import Backoff
 from persistence.errors import AudioDamaged, JobLost
 from persistence.job_values import Claim, Completion, NewVersion
-from persistence.worker_service import MAX_ATTEMPTS, RecordingFile, WorkerPersistence, retry_seconds
+from persistence.worker_service import MAX_ATTEMPTS, WorkerPersistence, retry_seconds
 from server.audio.decoder import Samples
 from telemetry.logs import get_logger
 from worker.audio.samples import SampleReader, format_of
+from worker.audio.uploaded_file import FORMAT, decoded_file
 from worker.jobs import metrics
 from worker.jobs.interruption import Interruption, Stopped
 from worker.jobs.model_thread import ModelThread, ThreadAudio
 from worker.jobs.recognizer import Judgement, Plan, Recognizer
+from worker.media.decode import Limits
+from worker.media.errors import MediaTooLarge, MediaTooLong, UndecodableMedia
+from worker.media.scratch import Scratch
 
 log = get_logger(__name__)
 
@@ -47,6 +53,18 @@ class _Failed(Exception):
         self.code = code
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a job transcribes."""
+
+    reader: SampleReader
+    seconds: float
+    chain: tuple[UUID, ...]
+    """The sessions of the recording, oldest first."""
+    key: bytes
+    """Identifies the recording."""
+
+
 class JobRun:
     """Does one job that this worker has claimed."""
 
@@ -56,6 +74,7 @@ class JobRun:
         persistence: WorkerPersistence,
         model: ModelThread,
         interruption: Interruption,
+        scratch: Scratch,
         first_retry_seconds: float,
     ) -> None:
         self._claim = claim
@@ -63,6 +82,7 @@ class JobRun:
         self._claims = persistence.claims
         self._model = model
         self._interruption = interruption
+        self._scratch = scratch
         self._first_retry_seconds = first_retry_seconds
         self._capacity_seconds = 0.0
         self._active_seconds = 0.0
@@ -109,6 +129,12 @@ class JobRun:
             return self._failing("audio_not_stored", str(error))
         except _Failed as error:
             return self._failing(error.code, str(error))
+        except UndecodableMedia as error:
+            return self._failing("undecodable", str(error))
+        except MediaTooLong as error:
+            return self._failing("too_long", str(error))
+        except MediaTooLarge as error:
+            return self._failing("too_large", str(error))
         except SessionActive:
             return self._requeue_unstored
         except JobLost:
@@ -130,19 +156,42 @@ class JobRun:
 
     async def _work(self) -> Callable[[], Awaitable[None]]:
         await self._check()
-        file = await self._retrying(lambda: self._persistence.recording(self._claim))
-        self._claim, is_canceled = await self._retrying(
-            lambda: self._claims.begin(self._claim, file.chain, file.chain_key, file.seconds)
-        )
-        _raise_if(is_canceled)
-        audio = self._audio(file)
         await self._model.run(self._check_model)
-        plan = await self._plan(audio)
-        await self._transcribe(plan, audio)
-        return await self._store(plan, file)
+        async with AsyncExitStack() as stack:
+            opened = await self._open(stack)
+            self._claim, is_canceled = await self._retrying(
+                lambda: self._claims.begin(self._claim, opened.chain, opened.key, opened.seconds)
+            )
+            _raise_if(is_canceled)
+            audio = self._audio(opened.reader)
+            plan = await self._plan(audio)
+            await self._transcribe(plan, audio)
+            return await self._store(plan, opened.seconds)
 
-    def _audio(self, file: RecordingFile) -> ThreadAudio:
+    async def _open(self, stack: AsyncExitStack) -> _Opened:
+        if self._claim.kind == "upload":
+            return await self._retrying(lambda: self._decode(stack))
+        file = await self._retrying(lambda: self._persistence.recording(self._claim))
         reader = SampleReader(file, format_of(file.wav.encoding, file.wav.sample_rate, file.wav.channels))
+        return _Opened(reader, file.seconds, file.chain, file.chain_key)
+
+    async def _decode(self, stack: AsyncExitStack) -> _Opened:
+        """Decodes an uploaded file. The end of the worker and a cancellation end it."""
+        source = await self._persistence.source(self._claim)
+        opening = asyncio.create_task(
+            stack.enter_async_context(decoded_file(source, self._scratch, Limits())), name="decoding"
+        )
+        try:
+            while not (await asyncio.wait({opening}, timeout=_LOOK_SECONDS))[0]:
+                await self._check()
+        except BaseException:
+            opening.cancel()
+            await asyncio.wait({opening})
+            raise
+        file = opening.result()
+        return _Opened(SampleReader(file, FORMAT), file.seconds, (self._claim.session_id,), source.identity)
+
+    def _audio(self, reader: SampleReader) -> ThreadAudio:
 
         async def read(first: int, last: int) -> Samples:
             return await self._retrying(lambda: reader.read(first, last))
@@ -205,7 +254,7 @@ class JobRun:
             self._claim = replace(self._claim, version=version)
         _raise_if(is_canceled)
 
-    async def _store(self, plan: Plan, file: RecordingFile) -> Callable[[], Awaitable[None]]:
+    async def _store(self, plan: Plan, seconds: float) -> Callable[[], Awaitable[None]]:
         _raise_if(await self._retrying(lambda: self._claims.note_step(self._claim, "storing")))
         if self._claim.version is None:  # nobody speaks in the recording
             await self._store_window(0.0, 0, 0, [])
@@ -220,13 +269,13 @@ class JobRun:
             raise _Failed("no_speech", judgement.reason)
         document = DocumentVersion(number, claim.request.model, "upload" if claim.kind == "upload" else "enhanced")
         uri = await self._retrying(
-            lambda: self._persistence.put_transcript(claim, document, plan.language, file.seconds, utterances)
+            lambda: self._persistence.put_transcript(claim, document, plan.language, seconds, utterances)
         )
         new = NewVersion(
             version=number,
             model=claim.request.model,
             language=plan.language,
-            audio_seconds=file.seconds,
+            audio_seconds=seconds,
             utterance_count=len(utterances),
             word_count=sum(each.word_count for each in utterances),
             uri=uri,
@@ -235,7 +284,7 @@ class JobRun:
         )
 
         async def complete() -> None:
-            await self._complete(new, judgement, file.seconds)
+            await self._complete(new, judgement, seconds)
 
         return complete
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from worker.jobs.interruption import Interruption
 from worker.jobs.job_loop import JobLoop
 from worker.jobs.job_run import JobRun
 from worker.jobs.model_thread import ModelThread
+from worker.media.scratch import Scratch
 
 __all__ = ["database", "make_settings", "objects", "postgres_proxy", "proxied", "real_settings", "s3_proxy", "tenant"]
 
@@ -53,17 +55,18 @@ class RunningWorker:
 
 
 @pytest.fixture
-def start_worker(proxied: Callable[..., PersistenceSettings]) -> Callable[..., Any]:
+def start_worker(proxied: Callable[..., PersistenceSettings], tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
     async def start(recognizer: Any = None, *, places: int = 2, **changes: Any) -> AsyncIterator[RunningWorker]:
         settings = proxied(**{"job_retry_seconds": 0.1, "reap_seconds": 0.2} | changes)
         used = recognizer if recognizer is not None else ScriptedRecognizer()
         interruption = Interruption()
         async with open_worker_persistence(settings) as persistence:
+            scratch = Scratch(tmp_path, 1 << 30, 0)
             model = ModelThread(lambda: used, lambda: None)
 
             async def do(claim: Claim) -> None:
-                await JobRun(claim, persistence, model, interruption, settings.job_retry_seconds).run()
+                await JobRun(claim, persistence, model, interruption, scratch, settings.job_retry_seconds).run()
 
             loop = JobLoop(persistence, do, interruption, places=places, poll_seconds=0.5)
             working = asyncio.create_task(loop.run())
