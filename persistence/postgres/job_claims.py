@@ -157,6 +157,14 @@ _LOCK_CHAIN = text("""
     SELECT s.id FROM realtime_sessions AS s
     WHERE s.id = ANY(:chain) AND s.deleted_at IS NULL ORDER BY s.id FOR SHARE
 """).bindparams(bindparam("chain", type_=ARRAY(Uuid)))
+# The figures of an uploaded file are known with its first transcript.
+_SET_FIGURES = text("""
+    UPDATE realtime_sessions AS s SET
+        audio_duration_seconds = :audio_seconds, utterance_count = :utterance_count, word_count = :word_count,
+        language = :language
+    FROM transcription_jobs AS j
+    WHERE j.id = :id AND j.kind = 'upload' AND s.id = j.session_id
+""")
 _FAIL = text(f"""
     UPDATE transcription_jobs AS j SET
         status = 'failed', ended_at = now(), worker_id = NULL, step = NULL, error_code = :code, error = :message
@@ -432,6 +440,8 @@ class JobClaims:
                 "verdict_reason": new.verdict_reason,
             }
             await connection.execute(_INSERT_TRANSCRIPT, values)
+            if claim.kind == "upload":
+                await connection.execute(_SET_FIGURES, values)
             if new.verdict == "accepted":
                 await connection.execute(_SET_CURRENT, {"id": claim.id, "version": new.version})
         return Completion.COMPLETED
