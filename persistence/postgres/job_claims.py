@@ -109,11 +109,14 @@ _NEXT_VERSION: Final = """
         (SELECT max(o.version) FROM transcription_jobs AS o WHERE o.session_id = j.session_id)
     )
 """
+# A failover of Postgres may have lost the window before: then the transcript would have a gap. The second number is
+# that of a transaction that was committed although its answer was lost.
 _WINDOW = text(f"""
     UPDATE transcription_jobs AS j SET
         step = 'transcribing', done_seconds = :done_seconds, done_windows = :done_windows, rate = :rate, attempts = 0,
         version = coalesce(j.version, {_NEXT_VERSION})
-    WHERE {_FENCE} RETURNING {_CANCELED} AS canceled, j.version
+    WHERE {_FENCE} AND j.done_windows IN (:windows_before, :done_windows)
+    RETURNING {_CANCELED} AS canceled, j.version
 """)  # noqa: S608 - no input
 # Of a window whose transaction was committed, although the answer was lost, they are there already.
 _INSERT_UTTERANCES = text("""
@@ -387,6 +390,7 @@ class JobClaims:
         claim: Claim,
         *,
         done_seconds: float,
+        windows_before: int,
         done_windows: int,
         rate: float | None,
         first_index: int,
@@ -397,7 +401,8 @@ class JobClaims:
         Args:
             claim: the job.
             done_seconds: audio before this time is transcribed.
-            done_windows: as many windows of the plan are.
+            windows_before: as many windows of the plan were before.
+            done_windows: as many are now.
             rate: audio seconds per second.
             first_index: the index of the first utterance in the transcript.
             utterances: those of the window.
@@ -405,7 +410,12 @@ class JobClaims:
         Returns:
             the version that the job writes, and whether its cancellation was requested.
         """
-        values = {"done_seconds": done_seconds, "done_windows": done_windows, "rate": rate}
+        values = {
+            "done_seconds": done_seconds,
+            "windows_before": windows_before,
+            "done_windows": done_windows,
+            "rate": rate,
+        }
         async with self._database.transaction() as connection:
             # Of two jobs of a session that begin at a time, the second sees the version of the first.
             await self._lock_session(connection, claim, _UPDATE if claim.version is None else _SHARE)
