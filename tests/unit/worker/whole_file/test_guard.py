@@ -10,9 +10,7 @@ ENGLISH = Recording(SPEECH, "en", 1.0)
 def transcript(words: int, seconds: float = 100.0, start: float = 0.0, language: str = "en") -> list[Utterance]:
     """So many different words, evenly over the time."""
     step = (seconds - start) / words
-    timed = tuple(
-        TimedWord(f"word{n}", start + n * step, start + (n + 1) * step, 0.9) for n in range(words)
-    )
+    timed = tuple(TimedWord(f"word{n}", start + n * step, start + (n + 1) * step, 0.9) for n in range(words))
     return [Utterance(start, seconds, " ".join(word.word for word in timed), 0.9, language, words=timed)]
 
 

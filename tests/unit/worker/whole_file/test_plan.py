@@ -13,13 +13,18 @@ def segments_of(lengths: list[tuple[int, int, int]]) -> list[SpokenSegment]:
     for gap, pad, spoken in lengths:
         start = position + gap
         first = start + pad
-        found.append(SpokenSegment(start, first + 3 * spoken + pad, ((first, first + spoken), (first + 2 * spoken, first + 3 * spoken))))
+        found.append(
+            SpokenSegment(
+                start, first + 3 * spoken + pad, ((first, first + spoken), (first + 2 * spoken, first + 3 * spoken))
+            )
+        )
         position = found[-1].end
     return found
 
 
 lengths = st.lists(
-    st.tuples(st.integers(0, 100_000), st.integers(0, 3200), st.one_of(st.integers(1, 50_000), st.just(512))), max_size=30
+    st.tuples(st.integers(0, 100_000), st.integers(0, 3200), st.one_of(st.integers(1, 50_000), st.just(512))),
+    max_size=30,
 )
 
 
