@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from persistence.archive import Archive, delete_session
+from domain.job import TranscriptVersion
+from persistence.archive import Archive, delete_session, delete_transcript
 from persistence.background import running
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
@@ -23,6 +24,7 @@ from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
+from persistence.postgres.transcript_versions import TranscriptVersions
 from persistence.postgres.utterances import UtteranceStore
 from persistence.recording.interceptor import RecordingInterceptor
 from persistence.recording.pipeline import Classify, RecordingPipeline
@@ -38,6 +40,7 @@ from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
 from persistence.storing.spool_reconciliation import SpoolReconciliation
 from persistence.storing.writer import SessionWriter
+from persistence.transcripts import Transcripts
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
 
@@ -58,7 +61,8 @@ class Persistence:
     sessions: SessionStore
     archive: Archive
     chains: ChainStore
-    utterances: UtteranceStore
+    transcripts: Transcripts
+    _versions: TranscriptVersions
     changes: ChangeStore
     change_notifier: ChangeNotifier
     keys: KeyStore
@@ -84,6 +88,27 @@ class Persistence:
             StorageUnavailable: Postgres is unavailable; the session may or may not be deleted. Call again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)
+
+    async def set_current_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> TranscriptVersion:
+        """Makes a stored version of a transcript the current one; returns it.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            StorageUnavailable: Postgres is unavailable.
+        """
+        return await self._versions.set_current(tenant_id, session_id, version)
+
+    async def delete_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> None:
+        """Deletes a version of a transcript, permanently.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            InvalidFilter: it is version 1, which is deleted with its session.
+            StorageUnavailable: Postgres is unavailable; the version may or may not be deleted. Call again.
+        """
+        await delete_transcript(self._versions, self._objects, tenant_id, session_id, version)
 
 
 @asynccontextmanager
@@ -146,8 +171,11 @@ async def open_persistence(
         await stack.enter_async_context(running(writer.run(), "session writer"))
         await stack.enter_async_context(running(row_comparison.run(), "comparison of rows"))
         await stack.enter_async_context(running(maintenance.run(), "spool maintenance"))
+        chains, versions = ChainStore(database), TranscriptVersions(database)
         lost_jobs = LostJobs(database, settings.job_retry_seconds)
-        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take, lost_jobs)
+        reaper = _reaper(
+            settings, lease, ownership, RemoteRecovery(objects, rows), objects, versions, spools.take, lost_jobs
+        )
         await stack.enter_async_context(running(reaper.run(), "reaper"))
         await stack.enter_async_context(running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
@@ -164,8 +192,9 @@ async def open_persistence(
         yield Persistence(
             SessionStore(database),
             Archive(objects),
-            ChainStore(database),
-            UtteranceStore(database),
+            chains,
+            Transcripts(chains, versions, UtteranceStore(database)),
+            versions,
             changes,
             change_notifier,
             keys,
@@ -189,6 +218,7 @@ def _reaper(
     ownership: Ownership,
     remote_recovery: RemoteRecovery,
     objects: ObjectStore,
+    versions: TranscriptVersions,
     spools_of: SpoolsOf,
     lost_jobs: LostJobs,
 ) -> Reaper:
@@ -197,6 +227,7 @@ def _reaper(
         ownership,
         remote_recovery,
         objects,
+        versions,
         spools_of,
         lost_jobs,
         pause_seconds=settings.reap_seconds,
