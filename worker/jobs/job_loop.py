@@ -1,7 +1,7 @@
 """Claims jobs while there are places, and does them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from domain.errors import StorageUnavailable
@@ -45,6 +45,7 @@ class JobLoop:
         self._places = places
         self._poll_seconds = poll_seconds
         self._running: dict[asyncio.Task[None], Claim] = {}
+        _show({})
 
     @property
     def running(self) -> int:
@@ -81,10 +82,7 @@ class JobLoop:
         """Keeps the metric of jobs up to date until cancelled."""
         while True:
             try:
-                counts = {(each.status, each.kind): each.count for each in await self._persistence.claims.counts()}
-                for status in ("queued", "running"):
-                    for kind in JOB_KINDS:
-                        metrics.jobs.labels(status, kind).set(counts.get((status, kind), 0))
+                _show({(each.status, each.kind): each.count for each in await self._persistence.claims.counts()})
             except StorageUnavailable:
                 pass
             await asyncio.sleep(_COUNT_SECONDS)
@@ -128,3 +126,10 @@ class JobLoop:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+
+
+def _show(counts: Mapping[tuple[str, str], int]) -> None:
+    """Sets the metric of jobs, by status and kind."""
+    for status in ("queued", "running"):
+        for kind in JOB_KINDS:
+            metrics.jobs.labels(status, kind).set(counts.get((status, kind), 0))
