@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from domain.errors import StorageUnavailable
@@ -81,10 +82,8 @@ class JobLoop:
     async def count(self) -> None:
         """Keeps the metric of jobs up to date until cancelled."""
         while True:
-            try:
+            with suppress(StorageUnavailable):
                 _show({(each.status, each.kind): each.count for each in await self._persistence.claims.counts()})
-            except StorageUnavailable:
-                pass
             await asyncio.sleep(_COUNT_SECONDS)
 
     async def _fill(self) -> None:
