@@ -27,7 +27,7 @@ from worker.jobs.job_run import JobRun
 from worker.jobs.model_thread import ModelThread
 from worker.jobs.recognizer import Recognizer
 from worker.media.scratch import Scratch
-from worker.priority import lower_process, lower_thread
+from worker.priority import lower_process, lower_thread, restore_process
 
 log = get_logger(__name__)
 
@@ -81,6 +81,8 @@ async def work(
         working = asyncio.create_task(loop.run(), name="jobs")
         log.info("worker ready", jobs_at_once=settings.jobs_at_once, priority=settings.worker_priority)
         await _first_of(stop, persistence.lost, working)
+        if settings.worker_priority == "idle" and model.has_begun:
+            restore_process()
         log.info("worker stopping", jobs=loop.running)
         last_resort.begin(_STOP_SECONDS)
         interruption.request()

@@ -17,6 +17,7 @@ from telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _LOWEST: Final = 19
+_ORDINARY: Final = 0
 _AUTOGROUP: Final = Path("/proc/self/autogroup")
 _REPEAT_SECONDS: Final = 0.2
 """The kernel refuses the weight of an autogroup within 0.1 s of another change by any process."""
@@ -34,20 +35,29 @@ def lower_process() -> None:
     if os.getsid(0) != os.getpid():
         log.warning("the CPU weight is not lowered: this process shares its session with others")
         return
-    try:
-        _set_weight()
-    except OSError as error:
-        log.warning("the CPU weight is not lowered", reason=str(error))
+    _set_weight(_LOWEST)
 
 
-def _set_weight() -> None:
+def restore_process() -> None:
+    """Returns the autogroup to the ordinary weight: a process that ends must not wait for the CPU of a busy machine.
+
+    To be called after `lower_process`. The class of the model's thread stays.
+    """
+    if _AUTOGROUP.exists() and os.getsid(0) == os.getpid():
+        _set_weight(_ORDINARY)
+
+
+def _set_weight(nice: int) -> None:
     try:
-        _AUTOGROUP.write_text(str(_LOWEST))
+        try:
+            _AUTOGROUP.write_text(str(nice))
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+            time.sleep(_REPEAT_SECONDS)
+            _AUTOGROUP.write_text(str(nice))
     except OSError as error:
-        if error.errno != errno.EAGAIN:
-            raise
-        time.sleep(_REPEAT_SECONDS)
-        _AUTOGROUP.write_text(str(_LOWEST))
+        log.warning("the CPU weight is not set", nice=nice, reason=str(error))
 
 
 def lower_thread() -> None:

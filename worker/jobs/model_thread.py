@@ -35,6 +35,11 @@ class ModelThread:
         self._recognizer: Recognizer | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model", initializer=lower)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the thread has run a call."""
+        return self._recognizer is not None
+
     async def run(self, call: Callable[[Recognizer], T]) -> T:
         """Calls it with the recognizer on the thread. A cancellation does not end a call that has begun."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(self._loaded()))
