@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.integration.uploads.conftest import WAV, Service, Start
 from tests.integration.uploads.scripted_server import KEY
@@ -189,6 +190,28 @@ async def test_a_streamed_answer_has_comments_while_nothing_happens(
         service.files.go_on.set()
         rest = [line async for line in lines]
     assert TEXT in rest[-2]
+
+
+async def test_a_client_that_does_not_read_its_events_loses_its_place(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("uploads.listener.COMMENT_SECONDS", 0.001)
+    monkeypatch.setattr("uploads.events.COMMENT", b":" + 100_000 * b" " + b"\n\n")
+    service = await start(uploads_stuck_seconds=0.3)
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nslow\r\n--b--\r\n'
+    )
+    _, writer = await send_part(service, body, len(body))
+    await until(lambda: service.files.calls and service.files.calls[0].job)
+    assert open_requests() == 1
+    await until(lambda: open_requests() == 0)
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def open_requests() -> float | None:
+    return REGISTRY.get_sample_value("dalston_uploads_open_requests")
 
 
 async def test_a_failure_of_a_streamed_answer_is_an_event(service: Service) -> None:
