@@ -16,6 +16,7 @@ from uploads.transcription import MESSAGE_BYTES
 
 TEXT = "Hello there. Good bye!"
 PATH = "/v1/audio/transcriptions"
+FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF'
 
 
 async def until(condition: Any) -> None:
@@ -85,6 +86,14 @@ async def test_a_large_file_is_relayed_in_messages_of_the_contract(service: Serv
     assert bytes(call.data) == file
     assert set(call.messages[:-1]) == {MESSAGE_BYTES}
     assert call.messages[-1] <= MESSAGE_BYTES
+
+
+async def test_a_slow_sender_does_not_make_the_call_idle(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived is sent after a while, however little it is."""
+    monkeypatch.setattr("uploads.transcription.HELD_SECONDS", 0.0)
+    _, writer = await send_part(service, FILE_PART, 9_000_000)
+    await until(lambda: service.files.calls and service.files.calls[0].data.startswith(b"RI"))
+    writer.close()
 
 
 async def test_the_file_may_be_base64_in_json(service: Service) -> None:
@@ -242,9 +251,6 @@ async def test_a_client_that_leaves_after_its_file_leaves_the_job(service: Servi
     task.cancel()
     await until(lambda: service.files.calls[0].is_cancelled)
     assert service.files.calls[0].is_complete
-
-
-FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF'
 
 
 async def test_a_client_that_leaves_right_after_its_last_byte_leaves_a_job(service: Service) -> None:
