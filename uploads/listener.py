@@ -28,7 +28,7 @@ from uploads.config import UploadsSettings
 from uploads.errors import ApiError, busy, error_of_job, error_of_reason, unsupported
 from uploads.models import Models
 from uploads.parameters import Parameters, read_parameters
-from uploads.request_body import LONGEST_DISCARDED, discard, receive
+from uploads.request_body import MAX_DISCARDED, discard, receive
 from uploads.transcription import Result, Transcription
 
 log = get_logger(__name__)
@@ -380,7 +380,7 @@ class _Listener:
         return response
 
     async def _error(self, request: web.Request, error: ApiError) -> web.Response:
-        if request.can_read_body and self._discarding < LONGEST_DISCARDED and not self._must_end.is_set():
+        if request.can_read_body and self._discarding < MAX_DISCARDED and not self._must_end.is_set():
             self._discarding += 1
             try:
                 await discard(request)

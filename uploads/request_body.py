@@ -21,7 +21,9 @@ SPARE_BYTES: Final = 1024 * 1024
 DISCARD_SECONDS: Final = 5.0
 """How long the rest of a request that is refused is read: many clients do not read a response before they have sent
 their request."""
-LONGEST_DISCARDED: Final = 64
+DISCARD_IDLE_SECONDS: Final = 1.0
+"""A client that sends nothing for so long has stopped, and reads."""
+MAX_DISCARDED: Final = 64
 """How many such requests there may be at once; beyond that they are answered without it."""
 
 
@@ -66,7 +68,7 @@ async def discard(request: web.Request) -> None:
     """Reads the rest of a request that is refused, for a while."""
     with suppress(TimeoutError, ConnectionError, web.RequestPayloadError, HttpProcessingError):
         async with asyncio.timeout(DISCARD_SECONDS):
-            while await request.content.readany():
+            while await asyncio.wait_for(request.content.readany(), DISCARD_IDLE_SECONDS):
                 pass
 
 

@@ -88,7 +88,6 @@ class Transcription:
 
     async def failed(self) -> ApiError:
         """Waits until the server ends the call while the file is being sent, and returns why."""
-        await self._call.wait_done()
         return await self._error()
 
     async def close(self) -> None:
@@ -112,10 +111,6 @@ class Transcription:
             raise error_of_reason(close_reason_of_failure(error)) from None
 
     async def _error(self) -> ApiError:
-        """Why the server has ended the call."""
-        try:
-            while await self._read() is not None:
-                pass
-        except ApiError as error:
-            return error
-        return error_of_reason(ENDED_EARLY)
+        """Waits until the server ends the call, and returns why."""
+        failure = await self._call.failure()
+        return error_of_reason(ENDED_EARLY if failure is None else close_reason_of_failure(failure))

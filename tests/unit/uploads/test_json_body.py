@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -104,7 +105,5 @@ def test_a_malformed_body_is_a_400_that_names_the_fault(body: bytes, message: st
 )
 def test_a_mutated_body_is_parsed_or_refused(at: int, change: bytes, size: int) -> None:
     body = json.dumps({**BODY, "input_audio": {"data": base64.b64encode(FILE[:90]).decode()}}).encode()
-    try:
-        parse(body[:at] + change + body[at + 1 :], size)
-    except ApiError as error:
-        assert error.status == 400
+    with suppress(ApiError):
+        assert len(file_of(parse(body[:at] + change + body[at + 1 :], size))) <= 90
