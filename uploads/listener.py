@@ -204,7 +204,7 @@ class _Listener:
         """The whole answer, once the job has ended."""
         result = Result(job)
         with metrics.JOB_SECONDS.time():
-            async with self._patience(job):
+            async with self._wait_limit(job):
                 while await self._before_end(transcription.follow(result)) is not None:
                     pass
         error = error_of_job(result.job)
@@ -240,7 +240,7 @@ class _Listener:
         self, response: web.StreamResponse, transcription: Transcription, result: Result, parameters: Parameters
     ) -> None:
         is_first = True
-        async with self._patience(result.job):
+        async with self._wait_limit(result.job):
             following = asyncio.ensure_future(transcription.follow(result))
             try:
                 while True:
@@ -268,7 +268,7 @@ class _Listener:
             raise ConnectionResetError("the client does not read") from None
 
     @asynccontextmanager
-    async def _patience(self, job: Job) -> AsyncIterator[None]:
+    async def _wait_limit(self, job: Job) -> AsyncIterator[None]:
         """How long a request waits for its job."""
         try:
             async with asyncio.timeout(self._limits.wait_seconds):

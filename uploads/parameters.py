@@ -25,7 +25,7 @@ _USED: Final = (
     *("include", "stream", "async", "store"),
 )
 _PROMISES: Final = {
-    "speakers are not told apart": (
+    "speakers are not distinguished": (
         *("diarize", "diarization", "speaker_labels", "speakers", "num_speakers", "min_speakers", "max_speakers"),
         *("known_speaker_names", "known_speaker_references", "diarize_version", "diarization_config"),
     ),
@@ -113,7 +113,7 @@ def read_parameters(fields: Iterable[Field], file_name: str, models: Models, *, 
     response_format = last("response_format") or "json"
     if response_format == "diarized_json":
         raise unsupported(
-            "response_format diarized_json is not supported: speakers are not told apart", "response_format"
+            "response_format diarized_json is not supported: speakers are not distinguished", "response_format"
         )
     if response_format not in FORMATS:
         raise invalid(f"response_format must be one of {', '.join(FORMATS)}", "response_format")

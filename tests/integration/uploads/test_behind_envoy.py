@@ -2,6 +2,7 @@
 
 import json
 import queue
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -127,6 +128,21 @@ def test_a_file_passes_by_grpc_with_its_job_first(front: Front) -> None:
     assert answers[0].job.status == "queued"
     assert answers[-1].job.status == "completed"
     assert len(front.files.calls[-1].data) == 5 * 512 * 1024
+
+
+def test_a_client_that_vanishes_while_it_waits_is_noticed_by_tcp(front: Front) -> None:
+    """The kernel has a keepalive timer (2) for the connection that Envoy has accepted."""
+    host, port = front.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        own = client.getsockname()[1]
+        deadline = time.monotonic() + 20
+        while True:
+            rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            pairs = {(int(row[1][9:], 16), int(row[2][9:], 16)): row[5][:2] for row in rows}
+            if pairs.get((int(port), own)) == "02":
+                return
+            assert time.monotonic() < deadline, pairs.get((int(port), own))
+            time.sleep(0.1)
 
 
 def test_errors_of_envoy_have_the_shape_of_openai(tmp_path: Path) -> None:
