@@ -39,7 +39,8 @@ from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.end_requests import EndRequestWatcher
 from server.rpc.errors import ErrorInterceptor, end_reason_of
-from server.rpc.files import FileServicer
+from server.rpc.files import FileLimits, FileServicer
+from server.rpc.job_requests import JobRequests
 from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
@@ -186,25 +187,28 @@ def _build(
         ),
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)
-    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(
-        TranscriptionServicer(
-            engine,
-            SileroVad(),
-            limits,
-            settings.max_sessions,
-            settings.max_queue_delay_seconds,
-            drain,
-            persistence.resumptions,
-            settings.tenant_share if settings.auth == "keys" else 1.0,
-        ),
-        server,
+    transcription = TranscriptionServicer(
+        engine,
+        SileroVad(),
+        limits,
+        settings.max_sessions,
+        settings.max_queue_delay_seconds,
+        drain,
+        persistence.resumptions,
+        settings.tenant_share if settings.auth == "keys" else 1.0,
     )
+    persistence.report_load(lambda: transcription.is_behind)
+    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(transcription, server)
     watches = Watches(persistence.changes, persistence.change_notifier, gate, drain, settings.tenant_max_watches)
+    jobs = JobRequests(persistence.jobs, engine, settings.tenant_max_queued_jobs)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
-        SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
+        SessionServicer(persistence, watches, jobs, settings.tenant_max_downloads, gate), server
     )
-    file_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(), server)
-    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(), server)
+    file_limits = FileLimits(settings.max_upload_bytes, settings.tenant_max_uploads, settings.tenant_max_queued_jobs)
+    file_pb2_grpc.add_FileServiceServicer_to_server(
+        FileServicer(persistence, watches, engine, limits, file_limits), server
+    )
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

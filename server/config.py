@@ -42,12 +42,18 @@ class ServerSettings(BaseSettings):
     tenant_max_storage_bytes: int | None = Field(default=None, ge=0)
     """With `auth=keys`: once a tenant stores so much audio, its new sessions may not store any, unless it has its own
     limit. None: there is no limit."""
+    tenant_max_queued_jobs: int = Field(default=1000, ge=0)
+    """Batch jobs of one tenant that wait, unless it has its own limit; further calls that create one are refused."""
     tenant_share: float = Field(default=0.75, gt=0, le=1)
     """With `auth=keys`: the share of `max_sessions` that one tenant may use on this server."""
     tenant_max_watches: int = Field(default=100, ge=1)
     """Concurrent watches (`sessions:watch`) of one tenant on each server."""
     tenant_max_downloads: int = Field(default=8, ge=1)
     """Concurrent downloads of one tenant on this server; each holds 1 MiB of memory."""
+    tenant_max_uploads: int = Field(default=8, ge=1)
+    """Files that one tenant uploads to this server at a time; each holds up to 10 MiB of memory."""
+    max_upload_bytes: int = Field(default=512 * 1024**2, ge=1)
+    """The largest file that may be uploaded, unless its tenant has its own limit."""
     shutdown_seconds: float = Field(default=30, ge=0)
     """The grace period: how long running sessions may continue after SIGTERM. Then the rest of them is transcribed and
     stored, and the process exits at most 20 s later."""

@@ -1,6 +1,7 @@
 """The two commands, and their error messages."""
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130
 
-_DESCRIPTION = "The local stack: Postgres, S3, server, bridge and Envoy as one process tree."
+_DESCRIPTION = "The local stack: Postgres, S3, server, worker, bridge, uploads and Envoy as one process tree."
 _EPILOGUE = (
     "Settings come from the environment: DALSTON_PORT (8000), DALSTON_HOST (127.0.0.1), DALSTON_HOME (.dalston in the "
     "checkout), DALSTON_AUTH (none), DALSTON_TLS_CERT and DALSTON_TLS_KEY, DALSTON_DATABASE_URL and "
@@ -97,6 +98,8 @@ def _up(session: _Session) -> int:
 def _demo(session: _Session) -> int:
     if session.settings.auth != "none" or session.settings.tls_cert is not None:
         raise CannotStart("the demo is without keys and without TLS: unset DALSTON_AUTH and DALSTON_TLS_CERT")
+    # No live session needs the machine while the batch job runs.
+    os.environ.setdefault("DALSTON_WORKER_PRIORITY", "normal")
     with session.start() as stack:
         demo(stack, session.interruption.pause, session.console)
     session.console.print(

@@ -2,7 +2,9 @@
 
 import io
 import json
+import time
 import wave
+from itertools import zip_longest
 from typing import Any
 
 import httpx
@@ -10,6 +12,7 @@ import soundfile
 from rich.console import Console
 from rich.json import JSON
 from rich.markup import escape
+from rich.table import Table
 
 from stack.errors import StackError
 from stack.live_client import transcribe
@@ -18,8 +21,11 @@ from stack.settings import ROOT
 from stack.supervisor import Stack
 
 _SAMPLE = ROOT / "samples" / "sense-and-sensibility.flac"
-_STREAM = "/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true"
+_STREAM = "/v1/audio/transcriptions/stream?store_audio=true&store_transcript=true&enhance_on_end=true"
 _SESSIONS = "/v1/realtime/sessions"
+_JOB_SECONDS = 300.0
+"""How long the demo waits for the batch job of the sample."""
+_LOOK_SECONDS = 1.0
 
 
 class DemoFailed(StackError):
@@ -40,7 +46,7 @@ def demo(stack: Stack, pause: Pause, console: Console) -> None:
         pause(seconds)
 
     session_id, text = _stream(stack, pcm, rate, watch, console)
-    _Walk(stack, session_id, console).through(pcm, rate, text)
+    _Walk(stack, session_id, console, watch).through(pcm, rate, text)
 
 
 def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console) -> tuple[str, str]:
@@ -81,7 +87,8 @@ def _stream(stack: Stack, pcm: bytes, rate: int, pause: Pause, console: Console)
 class _Walk:
     """The requests of the README, made as curl would make them, and shown with their responses."""
 
-    def __init__(self, stack: Stack, session_id: str, console: Console) -> None:
+    def __init__(self, stack: Stack, session_id: str, console: Console, pause: Pause) -> None:
+        self._pause = pause
         self._stack = stack
         self._url = f"http://{stack.public_name}:{stack.port}{_SESSIONS}"
         self._session_id = session_id
@@ -101,15 +108,49 @@ class _Walk:
             if (wav.getframerate(), wav.readframes(wav.getnframes())) != (rate, pcm):
                 raise DemoFailed("the stored audio is not what was streamed")
         self._say(f"  {len(audio.content):,} bytes, {seconds:.1f} s: byte for byte what was sent")
-        transcript = self._get(f"/{self._session_id}/transcript").json()
+        transcript = self._get(f"/{self._session_id}/transcript?version=1").json()
         self._show(transcript)
         if transcript["text"] != text:
             raise DemoFailed("the stored transcript is not what was shown")
+        if any(process.name == "worker" for process in self._stack.processes):
+            self._enhanced(transcript)
         self._say(f"\nTo delete it: curl -X DELETE {self._url}/{self._session_id}")
+
+    def _enhanced(self, live: dict[str, Any]) -> None:
+        """Waits for the batch job of the session, and shows its transcript beside the live one."""
+        self._say("\nThe worker transcribes the recording again, now that all of it is known.")
+        job = self._ended_job()
+        self._show(self._get(f"/{self._session_id}/enhancement").json())
+        if not job.get("ended_at"):
+            self._say("The machine is busy, so the job takes longer. It would continue when the stack runs again.")
+            return
+        if job["status"] != "completed":
+            raise DemoFailed(f"the batch job has {job['status']}: {job.get('error', '')}")
+        better = self._get(f"/{self._session_id}/transcript?version={job['version']}").json()
+        table = Table("version 1: live", f"version {better['version']}: enhanced", expand=True)
+        for row in zip_longest(live["utterances"], better["utterances"]):
+            table.add_row(*(escape(each["text"]) if each else "" for each in row))
+        self._console.print(table)
+        if not better["text"]:
+            raise DemoFailed("the enhanced transcript is empty")
+
+    def _ended_job(self) -> dict[str, Any]:
+        """The job as it ended, or as it is after the longest time."""
+        deadline = time.monotonic() + _JOB_SECONDS
+        with self._console.status("waiting for the worker") as status:
+            while True:
+                job: dict[str, Any] = self._answer(f"/{self._session_id}/enhancement", self._url).json()
+                if job.get("ended_at") or time.monotonic() > deadline:
+                    return job
+                status.update(f"{job['step']}, {job['progress']:.0%}")
+                self._pause(_LOOK_SECONDS)
 
     def _get(self, path: str, more: str = "") -> httpx.Response:
         url = f"{self._url}{path}"
         self._console.print(f"\n[bold]$ curl {_quoted(url)}{more}[/bold]", highlight=False, soft_wrap=True)
+        return self._answer(path, url)
+
+    def _answer(self, path: str, url: str) -> httpx.Response:
         try:
             # A proxy of the environment is not for this machine.
             answer = httpx.get(f"{self._stack.base_url}{_SESSIONS}{path}", timeout=30, trust_env=False)

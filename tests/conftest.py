@@ -29,13 +29,19 @@ hypothesis_settings.register_profile(THOROUGH, deadline=None)
 hypothesis_settings.register_profile("without_deadline", deadline=None)
 hypothesis_settings.load_profile("without_deadline")
 
-SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+SCRIPTED_PROGRAMS = Programs(
+    weights=(sys.executable, "-c", "pass"),
+    server=(sys.executable, "-m", SCRIPTED),
+    worker=(sys.executable, "-m", "tests.scripted_recognizer"),
+)
 """A stack without its two models: for what is not about them."""
 
 
 def pytest_configure() -> None:
     # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
     os.environ.setdefault("DALSTON_MAX_QUEUE_DELAY_SECONDS", "60")
+    # A worker of the lowest priority would do nothing beside other tests.
+    os.environ.setdefault("DALSTON_WORKER_PRIORITY", "normal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -148,7 +154,7 @@ def weights_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path) -> Iterator[Stack]:
-    """Everything, as `make up` runs it, but for the port and the folder of its data."""
+    """Everything, as `make up` runs it, but for the port, the folder of its data and the worker."""
     settings = StackSettings(
         home=tmp_path_factory.mktemp("stack"),
         host="127.0.0.1",
@@ -159,6 +165,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path) -> Iter
         database_url=None,
         s3_endpoint_url=None,
         s3_bucket=None,
+        # Jobs stay queued. The tests of the worker have a stack of their own.
+        enhance=False,
     )
     with running_stack(settings) as stack:
         yield stack
@@ -176,6 +184,8 @@ def keyed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         database_url=None,
         s3_endpoint_url=None,
         s3_bucket=None,
+        # Jobs stay queued. The tests of the worker have a stack of their own.
+        enhance=False,
     )
     with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
         yield stack

@@ -22,7 +22,7 @@ from prometheus_client import Counter
 
 from domain.errors import StorageUnavailable
 from persistence.config import PersistenceSettings
-from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, ObjectTooShort, UploadNotFound
 from persistence.s3.layout import PART_BYTES
 from persistence.s3.spooled_part import SpooledPart
 from persistence.session_values import StoredPart
@@ -64,6 +64,7 @@ _READS: Final = frozenset(
     }
 )
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_BEYOND_END: Final = frozenset({"416", "InvalidRange"})
 _REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -95,7 +96,9 @@ def _may_pass(error: BaseException) -> bool:
     if not isinstance(error, ClientError):
         return not isinstance(error, BotoCoreError) or "Credentials" not in type(error).__name__
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 or status == 429 or _code(error) in {"SlowDown", "RequestTimeout"}
+    # The last: another conditional write of the key was in progress.
+    transient = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict"}
+    return status >= 500 or status == 429 or _code(error) in transient
 
 
 class ObjectStore:
@@ -144,6 +147,25 @@ class ObjectStore:
                 await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
 
         await self._call("put_object", put)
+
+    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        """Writes a whole object unless there is one of this key; returns whether this call has written it.
+
+        False may also mean that an earlier attempt of this call wrote it and its answer was lost: compare the content.
+        """
+
+        async def put() -> bool:
+            try:
+                await self._client.put_object(
+                    Bucket=self._bucket, Key=key, Body=body, ContentType=content_type, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                if _code(error) in ("PreconditionFailed", "412"):
+                    return False
+                raise
+            return True
+
+        return await self._call("put_object", put)
 
     async def create_upload(self, key: str, content_type: str) -> str:
         """Begins a multipart upload; returns its id.
@@ -340,7 +362,7 @@ class ObjectStore:
         """
         data = await self._read_range(key, begin, end) if begin < end else b""
         if len(data) != end - begin:
-            raise ObjectStoreUnavailable("an object is shorter than it was")
+            raise ObjectTooShort
         return data
 
     async def _read_range(self, key: str, begin: int, end: int) -> bytes:
@@ -388,7 +410,7 @@ class ObjectStore:
 
         data, found = await self._call("get_object", read)
         if len(data) != end - begin:
-            raise ObjectStoreUnavailable("an object is shorter than it was")
+            raise ObjectTooShort
         return data, found
 
     async def delete(self, key: str) -> None:
@@ -421,6 +443,8 @@ class ObjectStore:
                     raise UploadNotFound("the upload is not in the store") from error
                 if _code(error) in _NOT_FOUND:
                     raise ObjectNotFound("the object is not in the store") from error
+                if _code(error) in _BEYOND_END:
+                    raise ObjectTooShort from error
                 if attempt == _ATTEMPTS - 1 or not _may_pass(error):
                     _failures.labels(operation).inc()
                     log.warning(

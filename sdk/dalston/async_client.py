@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Self, Unpack
 from weakref import WeakSet
 
+from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.calls import CLOSED, Calls
 from dalston.endpoint import find_endpoint
+from dalston.files.async_file_transcription import AsyncFileTranscription
 from dalston.live.async_transcription import AsyncTranscription, open_transcription
-from dalston.options import AudioSource, TranscribeOptions
+from dalston.options import AudioSource, FileOptions, FileSettings, FileSource, TranscribeOptions
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -44,6 +46,7 @@ class AsyncClient:
         self._calls = Calls(find_endpoint(url, api_key, ca_file), timeout)
         self._transcriptions: WeakSet[AsyncTranscription] = WeakSet()
         self.sessions = AsyncSessions(self._calls)
+        self.jobs = AsyncJobs(self._calls)
         self.keys = AsyncKeys(self._calls)
         self.tokens = AsyncTokens(self._calls)
 
@@ -60,6 +63,18 @@ class AsyncClient:
         transcription = open_transcription(self._calls, audio, options)
         self._transcriptions.add(transcription)
         return transcription
+
+    def transcribe_file(self, source: FileSource, **options: Unpack[FileOptions]) -> AsyncFileTranscription:
+        """Transcribes a file as a batch job of the service: await the returned object, or iterate over it.
+
+        The service decodes the file, so that no decoder is required here. See `AsyncFileTranscription`.
+
+        Raises:
+            TypeError, ValueError: an option does not exist or has an invalid value, or the source is not a file.
+            RuntimeError: the client is closed.
+        """
+        self._calls.check_open()
+        return AsyncFileTranscription(self._calls, source, FileSettings.of(options))
 
     async def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -11,13 +11,17 @@ from typing import Self, Unpack
 from dalston import background
 from dalston.async_audio import AsyncAudio
 from dalston.async_client import DEFAULT_TIMEOUT, AsyncClient
+from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.events import Reconnecting
-from dalston.options import AudioSource, TranscribeOptions
+from dalston.file_transcription import FileTranscription
+from dalston.options import AudioSource, FileOptions, FileSource, TranscribeOptions
 from dalston.records import (
     ExportFormat,
     Job,
+    JobPage,
+    JobStatus,
     Key,
     NewKey,
     Scope,
@@ -27,6 +31,7 @@ from dalston.records import (
     SessionStatus,
     Token,
     Transcript,
+    TranscriptVersion,
     Utterance,
 )
 from dalston.transcription import Transcription
@@ -48,6 +53,7 @@ class Client:
     ) -> None:
         self._client = AsyncClient(url, api_key, timeout=timeout, ca_file=ca_file)
         self.sessions = Sessions(self._client.sessions)
+        self.jobs = Jobs(self._client.jobs)
         self.keys = Keys(self._client.keys)
         self.tokens = Tokens(self._client.tokens)
 
@@ -57,6 +63,13 @@ class Client:
         See `AsyncClient.transcribe`.
         """
         return Transcription(self._client.transcribe(audio, **options))
+
+    def transcribe_file(self, source: FileSource, **options: Unpack[FileOptions]) -> FileTranscription:
+        """Transcribes a file as a batch job of the service: iterate over the returned object, or call `wait()`.
+
+        The functions `on_progress` and `on_reconnect` are called on another thread. See `AsyncClient.transcribe_file`.
+        """
+        return FileTranscription(self._client.transcribe_file(source, **options))
 
     def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""
@@ -122,19 +135,44 @@ class Sessions:
         """
         return Audio(self._sessions.audio(session_id, linked=linked, start=start))
 
-    def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
-        """The stored transcript."""
-        return background.run(self._sessions.transcript(session_id, linked=linked))
+    def transcript(self, session_id: str, *, version: int | None = None, linked: bool = False) -> Transcript:
+        """The stored transcript.
 
-    def utterances(self, session_id: str, *, follow: bool = False, interval: float = 1.0) -> Iterator[Utterance]:
-        """The utterances of the session so far; with `follow`, also those that come until it ends."""
-        return background.iterate(self._sessions.utterances(session_id, follow=follow, interval=interval))
+        Args:
+            version: 1 is the live one. Default: the current version.
+            linked: whether to join it with those of the sessions that it continues.
+        """
+        return background.run(self._sessions.transcript(session_id, version=version, linked=linked))
+
+    def transcripts(self, session_id: str) -> tuple[TranscriptVersion, ...]:
+        """The stored versions of the session's transcript, the live one first."""
+        return background.run(self._sessions.transcripts(session_id))
+
+    def set_current_transcript(self, session_id: str, version: int) -> TranscriptVersion:
+        """Makes a version the current one, which is read where no version is asked for. Returns it."""
+        return background.run(self._sessions.set_current_transcript(session_id, version))
+
+    def delete_transcript(self, session_id: str, version: int) -> None:
+        """Deletes a version of the transcript permanently. Version 1 is deleted with its session only."""
+        background.run(self._sessions.delete_transcript(session_id, version))
+
+    def utterances(
+        self, session_id: str, *, version: int | None = None, follow: bool = False, interval: float = 1.0
+    ) -> Iterator[Utterance]:
+        """The utterances of the session so far; with `follow`, also those that come until it ends.
+
+        Args:
+            version: of the transcript. Default: the live one, 1.
+        """
+        utterances = self._sessions.utterances(session_id, version=version, follow=follow, interval=interval)
+        return background.iterate(utterances)
 
     def export(
         self,
         session_id: str,
         format: ExportFormat | str,  # noqa: A002 - the name of the parameter in the API
         *,
+        version: int | None = None,
         linked: bool = False,
         max_line_length: int | None = None,
         max_lines: int | None = None,
@@ -142,7 +180,12 @@ class Sessions:
         """The stored transcript as text, captions or JSON."""
         return background.run(
             self._sessions.export(
-                session_id, format, linked=linked, max_line_length=max_line_length, max_lines=max_lines
+                session_id,
+                format,
+                version=version,
+                linked=linked,
+                max_line_length=max_line_length,
+                max_lines=max_lines,
             )
         )
 
@@ -162,13 +205,87 @@ class Sessions:
             self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
         )
 
-    def enhance(self, session_id: str, *, model: str | None = None) -> Job:
-        """Starts a batch job that transcribes the stored audio again. The call is not retried."""
-        return background.run(self._sessions.enhance(session_id, model=model))
+    def enhance(
+        self,
+        session_id: str,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        vocabulary: Sequence[str] = (),
+        linked: bool | None = None,
+    ) -> Job:
+        """Creates a batch job that transcribes the stored audio again. The call is not retried.
+
+        See `AsyncSessions.enhance`; `jobs.wait` waits for the job.
+        """
+        return background.run(
+            self._sessions.enhance(session_id, model=model, language=language, vocabulary=vocabulary, linked=linked)
+        )
 
     def enhancement(self, session_id: str) -> Job:
-        """The state of a session's batch job."""
+        """The newest batch job of a session's recording."""
         return background.run(self._sessions.enhancement(session_id))
+
+
+class Jobs:
+    """The batch jobs of the caller's tenant. The errors are those of `AsyncJobs`."""
+
+    def __init__(self, jobs: AsyncJobs) -> None:
+        self._jobs = jobs
+
+    def list(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        kind: str | None = None,
+        session_id: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, newest first. Pages are fetched as they are needed."""
+        return background.iterate(self._jobs.list(status=status, kind=kind, session_id=session_id, limit=limit))
+
+    def page(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        kind: str | None = None,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """One page of `list`: the first, or the page that follows the one whose `next_cursor` is `cursor`."""
+        return background.run(
+            self._jobs.page(status=status, kind=kind, session_id=session_id, limit=limit, cursor=cursor)
+        )
+
+    def get(self, job_id: str) -> Job:
+        """One job."""
+        return background.run(self._jobs.get(job_id))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: a queued one at once, a running one within seconds. Returns its state."""
+        return background.run(self._jobs.cancel(job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Creates a job like one that has ended, and returns it. The call is not retried."""
+        return background.run(self._jobs.retry(job_id))
+
+    def watch(self, job_id: str, *, on_reconnect: Callable[[Reconnecting], object] | None = None) -> Iterator[Job]:
+        """First the current state of a job, then every change, until it has ended.
+
+        Args:
+            job_id: the job.
+            on_reconnect: called on another thread before each attempt to restore a lost connection.
+        """
+        return background.iterate(self._jobs.watch(job_id, on_reconnect=on_reconnect))
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """Waits until a job has ended, and returns it: completed, failed or canceled.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds.
+        """
+        return background.run(self._jobs.wait(job_id, timeout))
 
 
 class Audio:

@@ -1,23 +1,23 @@
-"""A `Transcribe` stream that keeps the server's status. The client and the bridge share it."""
+"""A stream that keeps the server's status. The client, the bridge and the uploads process share it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 
-from dalston.v1.transcription_pb2 import TranscribeRequest, TranscribeResponse
-
 T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 STATUS_SECONDS = 1.0
 """For the server's status to arrive after the end of its messages."""
 
 
-class GrpcCall:
+class GrpcCall(Generic[Request, Response]):
     """One stream to the server.
 
     When a write fails because the server has ended the stream, grpc.aio replaces the server's status by an INTERNAL
@@ -37,7 +37,7 @@ class GrpcCall:
         is_done: bool = self._call.done()
         return is_done
 
-    async def write(self, request: TranscribeRequest) -> bool:
+    async def write(self, request: Request) -> bool:
         """Writes one message once there is room for it; False when the stream is over, and `read` raises the reason."""
         if self.done():
             return False
@@ -52,14 +52,14 @@ class GrpcCall:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
-    async def read(self) -> TranscribeResponse | None:
+    async def read(self) -> Response | None:
         """The next message, or None after the last.
 
         Raises:
             AioRpcError: the stream failed; the status is the server's own where there was one.
         """
         try:
-            response: TranscribeResponse | None = await anext(self._responses, None)
+            response: Response | None = await anext(self._responses, None)
         except grpc.aio.AioRpcError as error:
             raise await self._servers_error(error) from None
         return response
@@ -67,6 +67,12 @@ class GrpcCall:
     async def wait_done(self) -> None:
         """Waits until the stream is over."""
         await self._call.code()
+
+    async def failure(self) -> grpc.aio.AioRpcError | None:
+        """Waits until the stream is over, and returns its status; None if it did not fail. It reads no message."""
+        if await self._call.code() is grpc.StatusCode.OK:
+            return None
+        return await self._servers_error(_error_of(self._call))
 
     def cancel(self) -> None:
         """Cancels the stream, unless it is over."""
@@ -81,18 +87,8 @@ class GrpcCall:
     def _keep(self, _call: object) -> None:
         if self._kept is not None:
             return
-        # The status has arrived, so none of these coroutines waits. A task that awaited them would run too late.
-        code = _result_of(self._call.code())
-        if code is grpc.StatusCode.OK:
-            return
-        error = grpc.aio.AioRpcError(
-            code,
-            grpc.aio.Metadata(),
-            _result_of(self._call.trailing_metadata()),
-            _result_of(self._call.details()),
-            "",  # The debugging text, which the published types of grpc.aio do not offer.
-        )
-        if _is_the_servers(error):
+        error = _error_of(self._call)
+        if error.code() is not grpc.StatusCode.OK and _is_the_servers(error):
             self._kept = error
 
     async def _servers_error(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
@@ -102,6 +98,18 @@ class GrpcCall:
             await asyncio.sleep(0.02)
             waited += 0.02
         return self._kept or error
+
+
+def _error_of(call: Any) -> grpc.aio.AioRpcError:
+    """The status of a call that is over."""
+    # The status has arrived, so none of these coroutines waits. A task that awaited them would run too late.
+    return grpc.aio.AioRpcError(
+        _result_of(call.code()),
+        grpc.aio.Metadata(),
+        _result_of(call.trailing_metadata()),
+        _result_of(call.details()),
+        "",  # The debugging text, which the published types of grpc.aio do not offer.
+    )
 
 
 def _is_the_servers(error: grpc.aio.AioRpcError) -> bool:

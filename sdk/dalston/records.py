@@ -166,6 +166,12 @@ class Transcript:
     duration: float
     text: str
     utterances: tuple[Utterance, ...]
+    version: int | None = None
+    """Of a transcript that a batch job made; None for a live one, and for a join of several versions."""
+    model: str | None = None
+    """That made this version; None with `version`."""
+    kind: str | None = None
+    """`enhanced` or `upload`; None with `version`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +236,31 @@ class Job:
     eta_seconds: float | None = None
     """An estimate of the time to its end; None while the rate is unknown."""
     cancel_requested: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is completed, failed or canceled."""
+        return self.ended_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of the list of jobs, newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+    """Cursor of the next page; None on the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How far the transcription of a file is."""
+
+    sent_bytes: int
+    total_bytes: int | None
+    """None if the size of the file is unknown."""
+    job: Job | None = None
+    """None until the service has the whole file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import asyncpg
 import grpc
 import httpx
 from dalston.grpc_call import GrpcCall
-from dalston.v1 import key_pb2, session_pb2, transcription_pb2
+from dalston.v1 import file_pb2, job_pb2, key_pb2, session_pb2, transcription_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
@@ -29,7 +29,6 @@ from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.database import open_database
 from persistence.postgres.tenants import TenantStore
 from server.app import SERVICES
-from server.rpc import unimplemented
 from stack.supervisor import Stack
 
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
@@ -51,15 +50,11 @@ class Route:
 
     @property
     def is_endless(self) -> bool:
-        return self.method.name == "WatchSessions"
-
-    @property
-    def is_implemented(self) -> bool:
-        return self.method.name not in unimplemented.METHODS
+        return self.method.name in ("WatchSessions", "WatchJob")
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
-    for module in (transcription_pb2, session_pb2, key_pb2):
+    for module in (transcription_pb2, session_pb2, job_pb2, file_pb2, key_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             assert service.full_name in SERVICES
             yield from service.methods
@@ -117,6 +112,8 @@ class Harness:
     """Sessions of the first tenant by state, completely stored unless active or deleted."""
     key: str = ""
     """The id of a key of the first tenant."""
+    job: str = ""
+    """The id of a canceled batch job of the first tenant."""
 
     async def make_tenant(self, name: str, *scopes: Scope, **limits: float | None) -> str:
         """Creates a key as the operator's command does, and its tenant unless it exists. Returns the secret."""
@@ -138,12 +135,15 @@ class Harness:
         return str(answer.json()["token"])
 
     async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> CallResult:
-        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
+        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "job_id": self.job}
+        ids |= {"format": "txt", "version": "2"}
+        if route.method.name == "ListJobs":
+            del ids["session_id"]  # it selects some of the list
         if route.verb:
             return await self._rest(route, secret, ids)
         return await self._grpc(route, secret, ids)
 
-    async def _rest(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
+    async def _rest(self, route: Route, secret: str | None, ids: dict[str, Any]) -> CallResult:
         body = {"name": "called", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
         more = {"json": body} if route.verb == "POST" else {}
         if route.is_endless:
@@ -175,12 +175,12 @@ class Harness:
         metadata = info.get("metadata", {})
         return CallResult(code, info["reason"], body["message"], metadata, dict(answer.headers))
 
-    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
+    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, Any]) -> CallResult:
         method = route.method
         request = GetMessageClass(method.input_type)()
         for name in method.input_type.fields_by_name:
             if name in ids:
-                setattr(request, name, ids[name])
+                setattr(request, name, int(ids[name]) if name == "version" else ids[name])
         if method.name == "CreateKey":
             request.name = "called"
             request.scopes.append("realtime")
@@ -192,7 +192,8 @@ class Harness:
         options: dict[str, Any] = {"metadata": grpc_bearer(secret), "timeout": 20}
         try:
             if method.client_streaming:
-                return CallResult("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
+                call = self.channel.stream_stream(path, **codecs)(**options)
+                return CallResult("OK", body=await self._stream(call, request))
             if method.server_streaming:
                 call = self.channel.unary_stream(path, **codecs)(request, **options)
                 responses = []
@@ -206,11 +207,13 @@ class Harness:
         except grpc.aio.AioRpcError as error:
             return result_of_error(error)
 
-    async def _stream(self, raw: Any) -> list[Any]:
-        """A session without audio, with the status that the server sent."""
+    async def _stream(self, raw: Any, request: Any) -> list[Any]:
+        """A session or a file without audio, with the status that the server sent."""
         pb, call = transcription_pb2, GrpcCall(raw)
-        await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
-        await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
+        request.config.language = "en"
+        await call.write(request)
+        if isinstance(request, pb.TranscribeRequest):
+            await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
         responses: list[Any] = []
         while (response := await call.read()) is not None:
             responses.append(response)

@@ -18,7 +18,7 @@ from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 from websockets.exceptions import ConnectionClosed
 
-from bridge.closing import close_reason_of_failure
+from edge.closing import close_reason_of_failure
 from stack import parts
 from stack.envoy import Envoy
 from stack.parts import Programs
@@ -37,7 +37,13 @@ def own_stack(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPat
     """A stack of the test's own, whose server may be stopped."""
     monkeypatch.setenv("DALSTON_SHUTDOWN_SECONDS", str(GRACE))
     settings = StackSettings(
-        home=tmp_path, port=free_port(), auth="none", cache_dir=weights_cache, database_url=None, s3_endpoint_url=None
+        home=tmp_path,
+        port=free_port(),
+        auth="none",
+        cache_dir=weights_cache,
+        database_url=None,
+        s3_endpoint_url=None,
+        enhance=False,
     )
     with running_stack(settings) as stack:
         yield stack

@@ -33,6 +33,7 @@ def named_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         database_url=None,
         s3_endpoint_url=None,
         s3_bucket=None,
+        enhance=False,
     )
     with running_stack(settings, programs=SCRIPTED_PROGRAMS) as stack:
         yield stack

@@ -56,6 +56,10 @@ class SharedOptions:
     store_transcript: Annotated[bool | None, typer.Option(help="Store the transcript.", show_default="as --store")] = (
         None
     )
+    enhance: Annotated[
+        bool,
+        typer.Option("--enhance", help="Transcribe the recording again after the end; this stores the audio."),
+    ] = False
     format_: Annotated[
         Format | None,
         typer.Option(
@@ -117,13 +121,16 @@ class SharedOptions:
         """The arguments of `Client.transcribe`, without the format of the audio.
 
         Raises:
-            CommandError: the vocabulary cannot be read.
+            CommandError: the vocabulary cannot be read, or `--enhance` is set without storing the audio.
         """
+        if self.enhance and self.store_audio is False:
+            raise usage("--enhance needs the audio: remove --no-store-audio")
         given: dict[str, Any] = {
             "language": self.language,
             "model": self.model,
-            "store_audio": self.store if self.store_audio is None else self.store_audio,
+            "store_audio": self.store or self.enhance if self.store_audio is None else self.store_audio,
             "store_transcript": self.store if self.store_transcript is None else self.store_transcript,
+            "enhance_on_end": self.enhance or None,
             "vocabulary": self._terms() or None,
             "word_timestamps": self.word_timestamps or None,
             "transport": str(self.transport),
@@ -132,6 +139,20 @@ class SharedOptions:
         if not self.json and not output.is_terminal(sys.stdout) and not output.is_terminal(sys.stderr):
             given["interim_results"] = False  # Partials are shown on terminals only.
         return {name: value for name, value in given.items() if value is not None}
+
+    def file_options(self) -> dict[str, Any]:
+        """The arguments of `Client.transcribe_file`.
+
+        Raises:
+            CommandError: the vocabulary cannot be read.
+        """
+        return {
+            "language": self.language,
+            "model": self.model,
+            "vocabulary": self._terms(),
+            "store": self.store,
+            "wait": self.wait,
+        }
 
     def _terms(self) -> list[str]:
         lines = [*(self.vocabulary or ()), *_lines(self.vocabulary_file)]

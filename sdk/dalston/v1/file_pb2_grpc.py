@@ -47,8 +47,10 @@ class FileServiceServicer:
     """
 
     def TranscribeFile(self, request_iterator, context):
-        """Transcribes a file. The client sends its configuration, before the file or
-        after it, and the bytes of the file in their order.
+        """Transcribes a file. The client sends its configuration, the bytes of the
+        file in their order, and `end`; or first the bytes, and then the
+        configuration, which ends the file, too. A stream that ends otherwise is a
+        client that has disconnected, and nothing of its file is kept.
 
         The file is stored as a session of the source `upload`. Once it is
         complete, a batch job is created: the server answers with the job, then
@@ -56,9 +58,10 @@ class FileServiceServicer:
         job as it ended. A client that does not want to wait leaves after the
         first answer. The job continues without its client.
 
-        The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-        or webm. The same file with the same configuration, sent again while its
-        job runs or within ten minutes of its end, gets that job.
+        The format is recognised by content: aac, aiff, amr, caf, flac, m4a, mkv,
+        mov, mp3, mp4, ogg, opus, wav or webm. The same file with the same
+        configuration, sent again while its job runs or within ten minutes of its
+        end, gets that job.
 
         Fails with INVALID_ARGUMENT on a file of another format and on one over
         the limit, and with RESOURCE_EXHAUSTED where the tenant has as many queued

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
 from sqlalchemy import text
@@ -24,6 +25,7 @@ from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
 from persistence.session_values import StoredSession
+from persistence.transcript_choice import ChosenTranscript
 from tests.integration.persistence.fake_transcriber import FakeTranscriber
 from tests.integration.persistence.proxy import Proxy
 
@@ -51,6 +53,10 @@ class Harness:
     async def chain(self, session_id: str) -> tuple[StoredSession, ...]:
         return await self.persistence.chains.read(DEFAULT_TENANT_ID, parse_session_id(session_id), linked=False)
 
+    async def transcript_of(self, session_id: str, version: int = 0, *, linked: bool = False) -> ChosenTranscript:
+        identifier = parse_session_id(session_id)
+        return await self.persistence.transcripts.choose(DEFAULT_TENANT_ID, identifier, version, linked=linked)
+
     async def delete_session(self, session_id: str) -> None:
         await self.persistence.delete_session(DEFAULT_TENANT_ID, parse_session_id(session_id))
 
@@ -74,6 +80,12 @@ class Harness:
         async with self.database.transaction() as connection:
             row = (await connection.execute(query, {"id": parse_session_id(session_id)})).mappings().one_or_none()
         return None if row is None else {str(name): value for name, value in row.items()}
+
+    async def jobs(self, session_id: str) -> list[UUID]:
+        """The ids of a session's batch jobs, oldest first."""
+        query = text("SELECT id FROM transcription_jobs WHERE session_id = :id ORDER BY created_at, id")
+        async with self.database.transaction() as connection:
+            return list((await connection.execute(query, {"id": parse_session_id(session_id)})).scalars())
 
     async def read_audio(self, session_id: str) -> bytes:
         return await self._object(audio_key(parse_session_id(session_id)))

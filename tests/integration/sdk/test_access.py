@@ -53,7 +53,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     certificate = make_certificate(tmp_path_factory.mktemp("certificate"), 1)
     more: dict[str, Any] = {"tls_cert": certificate.chain, "tls_key": certificate.private_key}
     home, port = tmp_path_factory.mktemp("keyed"), free_port()
-    outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None}
+    outside: dict[str, Any] = {"database_url": None, "s3_endpoint_url": None, "s3_bucket": None, "enhance": False}
     with running_stack(StackSettings(home=home, port=port, auth="keys", **outside, **more), programs=SCRIPTED_PROGRAMS):
         home_named = {"DALSTON_HOME": str(home)}
         command = [sys.executable, "-m", "persistence.access", "create-key", "--tenant", "acme", "--name", "test"]
