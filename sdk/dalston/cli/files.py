@@ -67,7 +67,7 @@ class Files:
         """
         self._for_each(lambda number: output.print_line(self._run(number).submit()))
         if self._runs and not self._shared.store:
-            output.note("a transcript is kept for a day after its job has ended; --store keeps it")
+            output.note("the service keeps the file and its transcript for a day; --store keeps them longer")
         return self._failed
 
     def _for_each(self, act: Callable[[int], ExitCode | None]) -> bool:
