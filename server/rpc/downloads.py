@@ -23,6 +23,7 @@ from persistence.service import Persistence
 from persistence.session_values import StoredSession
 from persistence.transcript_choice import LIVE, ChosenTranscript
 from server.access.errors import RateLimited
+from server.audio.media import MEDIA_TYPES
 from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.interceptor import Context
@@ -37,6 +38,8 @@ _SLOWEST_RATE: Final = 64 * 1024 / 5
 _RETRY_SECONDS: Final = 5.0
 """The pause before another attempt; how long the downloads in progress will take is not known."""
 _CHUNK_BYTES: Final = 64 * 1024
+_WAV: Final = "audio/wav"
+_SUFFIXES: Final = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _IN_MEMORY_BYTES: Final = 1 << 20
 _UTTERANCES_PER_TURN: Final = 50
 _LINE_LENGTHS: Final = (10, 200)
@@ -97,7 +100,7 @@ class Downloads:
             yield
 
     async def send_audio(self, tenant_id: UUID, request: pb.GetAudioRequest, context: Context) -> None:
-        """Sends the WAV file, or the part of it that the metadata requests.
+        """Sends the WAV file, or the uploaded file, or the part of it that the metadata requests.
 
         Raises:
             AudioNotStored, SessionActive: as their names say.
@@ -114,7 +117,9 @@ class Downloads:
             or is_unchanged(_metadata(context, "if-none-match"), tag)
         )
         wanted = None if is_whole else requested_range(_metadata(context, "range"), whole.size)
-        file = _File("audio/wav", f"{request.session_id}.wav", whole.size, tag, wanted, takes_ranges=True)
+        content_type = chain[-1].media_type or _WAV
+        name = f"{request.session_id}.{_SUFFIXES.get(content_type, 'bin')}"
+        file = _File(content_type, name, whole.size, tag, wanted, takes_ranges=True)
         part = whole if wanted is None else whole.between(wanted.begin, wanted.end)
         await _send(context, file, self._persistence.archive.read(part))
 

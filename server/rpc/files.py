@@ -131,7 +131,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             # A wrong configuration is refused before the file is sent.
             _request(messages.config, self._catalog)
         if not head:
-            raise InvalidMessage("the stream ended without a file")
+            raise InvalidMessage("the file is empty" if messages.is_complete else "the stream ended without a file")
         media = sniff(bytes(head))
         if media is None:
             raise UnsupportedMedia(SUPPORTED_FORMATS)

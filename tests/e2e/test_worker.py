@@ -162,6 +162,15 @@ def test_a_file_of_no_audio_is_refused(sdk: SdkClient, tmp_path: Path) -> None:
         sdk.transcribe_file(tmp_path / "talk.mp3").wait()
 
 
+async def test_the_file_is_downloaded_with_its_own_type(client: Client, sdk: SdkClient, content: bytes) -> None:
+    session_id = sdk.transcribe_file(content).wait().session_id
+    answer = await client.http.get(f"{SESSIONS}/{session_id}/audio")
+    assert (answer.content, answer.headers["content-type"]) == (content, "audio/flac")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{session_id}.flac"'
+    part = await client.http.get(f"{SESSIONS}/{session_id}/audio", headers={"range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"fLaC")
+
+
 async def test_a_damaged_file_fails_its_job_with_a_reason(client: Client, content: bytes) -> None:
     damaged = content[:50] + bytes(20_000)
     answer = await client.http.post(

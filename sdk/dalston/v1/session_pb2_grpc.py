@@ -165,7 +165,7 @@ class SessionServiceServicer:
 
     def GetAudio(self, request, context):
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
-        was sent in, in chunks.
+        was sent in, or the uploaded file as it was sent, in chunks.
 
         A header (gRPC: metadata) `range: bytes=...` of one range returns that part
         of the file, with `content-range` among the headers of the answer and over

@@ -67,7 +67,7 @@ class SessionServiceStub:
     """
     GetAudio: _grpc.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
-    was sent in, in chunks.
+    was sent in, or the uploaded file as it was sent, in chunks.
 
     A header (gRPC: metadata) `range: bytes=...` of one range returns that part
     of the file, with `content-range` among the headers of the answer and over
@@ -188,7 +188,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     GetAudio: _aio.UnaryStreamMultiCallable[_session_pb2.GetAudioRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the stored audio: a WAV file in the encoding, rate and channels it
-    was sent in, in chunks.
+    was sent in, or the uploaded file as it was sent, in chunks.
 
     A header (gRPC: metadata) `range: bytes=...` of one range returns that part
     of the file, with `content-range` among the headers of the answer and over
@@ -336,7 +336,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Reads the stored audio: a WAV file in the encoding, rate and channels it
-        was sent in, in chunks.
+        was sent in, or the uploaded file as it was sent, in chunks.
 
         A header (gRPC: metadata) `range: bytes=...` of one range returns that part
         of the file, with `content-range` among the headers of the answer and over

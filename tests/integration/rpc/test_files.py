@@ -150,6 +150,7 @@ async def test_the_configuration_comes_before_the_file_or_after_it(
     [
         ([], "INVALID_MESSAGE", "without a file"),
         ([config()], "INVALID_MESSAGE", "without a file"),
+        ([config(), END], "INVALID_MESSAGE", "the file is empty"),
         ([data(FLAC)], "INVALID_MESSAGE", "before its config or end"),
         ([config(), data(FLAC)], "INVALID_MESSAGE", "before its config or end"),
         ([data(FLAC), END], "INVALID_MESSAGE", "without config"),
