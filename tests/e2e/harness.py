@@ -28,6 +28,7 @@ from persistence.config import PersistenceSettings
 from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.database import open_database
 from persistence.postgres.tenants import TenantStore
+from persistence.wav import WavFormat
 from server.app import SERVICES
 from stack.supervisor import Stack
 
@@ -50,7 +51,7 @@ class Route:
 
     @property
     def is_endless(self) -> bool:
-        return self.method.name in ("WatchSessions", "WatchJob")
+        return self.method.name == "WatchSessions"
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
@@ -208,12 +209,20 @@ class Harness:
             return result_of_error(error)
 
     async def _stream(self, raw: Any, request: Any) -> list[Any]:
-        """A session or a file without audio, with the status that the server sent."""
+        """A session without audio or a file, with the status that the server sent."""
         pb, call = transcription_pb2, GrpcCall(raw)
         request.config.language = "en"
+        if isinstance(request, file_pb2.TranscribeFileRequest):
+            file = WavFormat("pcm_s16le", 16_000, 1).header(3200) + bytes(3200)
+            await call.write(file_pb2.TranscribeFileRequest(data=file))
+            await call.write(request)
+            await call.half_close()
+            # No worker does the job.
+            response = await call.read()
+            raw.cancel()
+            return [response]
         await call.write(request)
-        if isinstance(request, pb.TranscribeRequest):
-            await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
+        await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
         responses: list[Any] = []
         while (response := await call.read()) is not None:
             responses.append(response)

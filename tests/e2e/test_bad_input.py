@@ -94,7 +94,7 @@ async def test_audio_before_an_invalid_message_is_stored(client: Client, sample:
         (f"/v1/realtime/sessions/{SESSION}/audio", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/export/srt", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/enhancement", 404, "session"),
-        (f"/v1/realtime/sessions/{SESSION}/transcripts", 501, "not supported"),
+        (f"/v1/realtime/sessions/{SESSION}/transcripts", 404, "was not found"),
         ("/v1/jobs?status=asleep", 400, "status"),
         ("/v1/jobs?kind=other", 400, "kind"),
         ("/v1/jobs?session_id=42", 400, "session id"),

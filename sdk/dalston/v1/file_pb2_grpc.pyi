@@ -36,8 +36,9 @@ class FileServiceStub:
     TranscribeFile: _grpc.StreamStreamMultiCallable[_file_pb2.TranscribeFileRequest, _file_pb2.TranscribeFileResponse]
     """Transcribes a file. The client sends its configuration, the bytes of the
     file in their order, and `end`; or first the bytes, and then the
-    configuration, which ends the file, too. A stream that ends otherwise is a
-    client that has disconnected, and nothing of its file is kept.
+    configuration, which ends the file, too; then it half-closes the stream. A
+    stream that ends otherwise is a client that has disconnected, and nothing
+    of its file is kept.
 
     The file is stored as a session of the source `upload`. Once it is
     complete, a batch job is created: the server answers with the job, then
@@ -63,8 +64,9 @@ class FileServiceAsyncStub(FileServiceStub):
     TranscribeFile: _aio.StreamStreamMultiCallable[_file_pb2.TranscribeFileRequest, _file_pb2.TranscribeFileResponse]  # type: ignore[assignment]
     """Transcribes a file. The client sends its configuration, the bytes of the
     file in their order, and `end`; or first the bytes, and then the
-    configuration, which ends the file, too. A stream that ends otherwise is a
-    client that has disconnected, and nothing of its file is kept.
+    configuration, which ends the file, too; then it half-closes the stream. A
+    stream that ends otherwise is a client that has disconnected, and nothing
+    of its file is kept.
 
     The file is stored as a session of the source `upload`. Once it is
     complete, a batch job is created: the server answers with the job, then
@@ -93,8 +95,9 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_file_pb2.TranscribeFileResponse], _abc.AsyncIterator[_file_pb2.TranscribeFileResponse]]:
         """Transcribes a file. The client sends its configuration, the bytes of the
         file in their order, and `end`; or first the bytes, and then the
-        configuration, which ends the file, too. A stream that ends otherwise is a
-        client that has disconnected, and nothing of its file is kept.
+        configuration, which ends the file, too; then it half-closes the stream. A
+        stream that ends otherwise is a client that has disconnected, and nothing
+        of its file is kept.
 
         The file is stored as a session of the source `upload`. Once it is
         complete, a batch job is created: the server answers with the job, then
