@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,12 +26,14 @@ from stack.ports import free_port
 from stack.settings import ROOT, StackSettings
 from stack.supervisor import Stack, running_stack
 from tests.e2e.conftest import Client, Sample, chunks
+from tests.integration.cli.conftest import environment
 from tests.words import word_error_rate
 
 SAMPLE = ROOT / "samples" / "sense-and-sensibility.flac"
 SESSIONS = "/v1/realtime/sessions"
 JOB_SECONDS = 300
 MOST_WRONG = 0.1
+GUIDE_SECONDS = 12
 
 # The model is loaded with the first job, and the machine may be busy.
 pytestmark = pytest.mark.timeout(600)
@@ -236,6 +239,29 @@ def test_the_command_transcribes_a_file(stack: Stack, piece: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("1\n00:00:0")
     assert "Dashwood" in ended.stdout
+
+
+def test_the_commands_of_the_guide_run(stack: Stack, tmp_path: Path) -> None:
+    speech, rate = soundfile.read(SAMPLE, dtype="int16", frames=GUIDE_SECONDS * 16_000)
+    soundfile.write(tmp_path / "speech.wav", speech, rate)
+    (tmp_path / "speech.raw").write_bytes(speech.tobytes())
+    (tmp_path / "home").mkdir()
+    guide = (ROOT / "docs" / "cli.md").read_text()
+    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE))
+    assert script.count("dalston ") >= 10
+    ran = subprocess.run(
+        ["bash", "-c", f"set -eu\n{script}"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "home", stack.base_url),
+        capture_output=True,
+        text=True,
+        timeout=JOB_SECONDS,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "session.wav").stat().st_size > GUIDE_SECONDS * 32_000
+    assert (tmp_path / "session.vtt").read_text().startswith("WEBVTT")
+    assert (tmp_path / "speech.srt").read_text().startswith("1\n")
 
 
 def test_the_demo_shows_both_transcripts(stack: Stack, piece: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -423,6 +423,7 @@ async def test_the_operator_makes_tenants_keys_and_limits(
         "max_storage_bytes": None,
         "max_jobs": None,
         "max_queued_jobs": None,
+        "max_upload_bytes": None,
     }
     code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-storage-gib", "1.5", "--json")
     assert json.loads(out)["max_storage_bytes"] == 3 * 2**29

@@ -98,6 +98,7 @@ BEGIN = (
 COMPLETE = "UPDATE transcription_jobs SET status = 'completed', worker_id = NULL, ended_at = now() WHERE id = :id"
 
 
+@pytest.mark.usefixtures("empty_store")
 async def test_a_job_is_created_with_what_was_asked_for(jobs: JobStore, make: Make, requester: Requester) -> None:
     start = await make()
     job = await jobs.create(requester, start.id, REQUEST)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -43,8 +44,8 @@ class Archive:
 
 
 class Chains:
-    async def read(self, *_: Any, **__: Any) -> tuple[()]:
-        return ()
+    async def read(self, *_: Any, **__: Any) -> tuple[Any]:
+        return (SimpleNamespace(media_type=None),)
 
 
 @dataclass

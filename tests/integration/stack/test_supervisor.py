@@ -75,7 +75,7 @@ def test_a_stack_without_enhancements_has_no_worker(
 ) -> None:
     external = settings(tmp_path, database_url=postgres_server.url, s3_endpoint_url=s3.endpoint_url, enhance=False)
     with running_stack(external, programs=programs()) as stack:
-        assert [process.name for process in stack.processes] == ["server", "bridge", "envoy"]
+        assert [process.name for process in stack.processes] == ["server", "uploads", "bridge", "envoy"]
 
 
 class Notes(Silent):
