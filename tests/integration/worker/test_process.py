@@ -87,7 +87,7 @@ async def test_a_worker_reports_what_it_does_and_leaves_nothing_behind(
     assert process.returncode == 0
     lines = [json.loads(line) for line in log.decode().splitlines()]
     events = [line["event"] for line in lines]
-    order = ["worker ready", "loading the models for the first job", "job completed", "worker stopping"]
+    order = ["worker ready", "starting the process of the model", "models loaded", "job completed", "worker stopping"]
     order.append("worker stopped")
     assert [event for event in events if event in order] == order
     (completed,) = [line for line in lines if line["event"] == "job completed"]
