@@ -1,8 +1,8 @@
 """Whether the process of the models hangs in a call.
 
-A clock on the wall cannot tell: a process of the lowest scheduling class may wait for the CPU for hours. A thread that
-waits for the CPU is ready to run in the eyes of the kernel. A process hangs if all of its threads sleep, look after
-look, and use no CPU time, although the worker owes it nothing, or if it computes without end.
+A clock on the wall does not show it: a process of the lowest scheduling class may wait for the CPU for hours. A thread
+that waits for the CPU is ready to run in the eyes of the kernel. A process hangs if all of its threads sleep, look
+after look, and use no CPU time, although the worker owes it nothing, or if it computes without end.
 """
 
 import os
