@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 from uuid import UUID
@@ -397,6 +397,9 @@ class JobRun:
 
     async def _requeue_unloaded(self) -> None:
         await self._claims.requeue(self._claim, _UNLOADED_SECONDS)
+        # The place stays taken for a moment: otherwise the worker would try again for one queued job after another.
+        with suppress(Stopped):
+            await self._interruption.pause(self._first_retry_seconds)
 
     def _requeuing(self, code: str, message: str) -> Callable[[], Awaitable[None]]:
         """Queues the job again after an attempt that counts; the last one fails it."""

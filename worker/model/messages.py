@@ -108,8 +108,11 @@ def _sizes(header: bytes | bytearray) -> tuple[int, int]:
 def _decoded(fields: bytes | bytearray, samples: bytearray) -> Message:
     """`samples` is kept, so that the array can be written to, as torch expects."""
     try:
-        return Message(dict(json.loads(fields)), np.frombuffer(samples, np.float32))
-    except (ValueError, TypeError, RecursionError) as error:
+        found = json.loads(fields)
+        if not isinstance(found, dict):
+            raise NotAMessage("a message has no fields")
+        return Message(found, np.frombuffer(samples, np.float32))
+    except (ValueError, RecursionError) as error:
         raise NotAMessage("a message cannot be read") from error
 
 

@@ -19,7 +19,7 @@ from domain.errors import StorageUnavailable
 from domain.job import JobRequest
 from domain.transcript import TimedWord, Utterance
 from server.audio.decoder import Samples
-from tests.model_in_a_thread import starting_threads
+from tests.model_in_a_thread import ThreadChild, starting_threads
 from tests.scripted_recognizer import ScriptedRecognizer
 from worker.jobs.interruption import Interruption, Stopped
 from worker.jobs.model_process import JobAudio, ModelDied, ModelProcess, ModelUnavailable, RecognitionFailed
@@ -257,6 +257,24 @@ async def test_a_process_that_cannot_be_started_is_no_failure_of_a_job(monkeypat
     async with model_of(process()) as model:
         with pytest.raises(ModelUnavailable, match="No such file"):
             await model.models()
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]", b"\x01\0\0\0\0\0\0\0{", b"\x02"])
+async def test_a_process_that_sends_nonsense_is_replaced(data: bytes) -> None:
+    sent = iter([data])
+
+    class Nonsense(ThreadChild):
+        def _serve(self, load: Callable[[], Any]) -> None:
+            if (nonsense := next(sent, None)) is None:
+                super()._serve(load)
+                return
+            with self._theirs:
+                self._theirs.sendall(nonsense)
+
+    async with model_of(lambda: Nonsense(ScriptedRecognizer)) as model:
+        with pytest.raises(ModelUnavailable, match="ended while it loaded the models"):
+            await model.models()
+        assert await model.supports("fast", "en")
 
 
 async def test_calls_take_turns_in_their_order() -> None:
