@@ -19,7 +19,7 @@ import numpy as np
 from domain.job import JobRequest
 from domain.transcript import TimedWord, Utterance
 from server.audio.decoder import MODEL_RATE
-from worker.jobs.recognizer import Audio, Plan
+from worker.model.recognizer import Audio, Plan
 
 _BLOCK = 10 * MODEL_RATE
 
@@ -111,13 +111,18 @@ class ScriptedRecognizer:
         return ScriptedJudgement("accepted")
 
 
-def main() -> int:
-    from worker import app
-
+def load() -> ScriptedRecognizer:
+    """The recognizer, in the process of the models."""
     window = float(os.environ.get("SCRIPTED_WINDOW_SECONDS", "1"))
     busy = float(os.environ.get("SCRIPTED_BUSY_SECONDS", "0"))
     note = os.environ.get("SCRIPTED_NOTE")
-    return app.main(lambda _settings: ScriptedRecognizer(window, busy, Path(note) if note else None))
+    return ScriptedRecognizer(window, busy, Path(note) if note else None)
+
+
+def main() -> int:
+    from worker import app
+
+    return app.main("tests.scripted_recognizer:load")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,9 @@ from worker.config import WorkerSettings
 from worker.jobs.interruption import Interruption
 from worker.jobs.job_loop import JobLoop
 from worker.jobs.job_run import JobRun
-from worker.jobs.model_thread import ModelThread
-from worker.jobs.recognizer import Recognizer
+from worker.jobs.model_process import ModelProcess
 from worker.media.scratch import Scratch
-from worker.priority import lower_process, lower_thread, restore_process
+from worker.model.process import starting
 
 log = get_logger(__name__)
 
@@ -40,18 +39,21 @@ _STOP_SECONDS: Final = 20.0
 _WINDOW_SECONDS: Final = 15.0
 """The part of these for the windows in progress; then their jobs are queued again without them."""
 
-Load = Callable[[InferenceSettings], Recognizer]
-"""Loads the models, on the thread that runs them."""
+WHOLE_FILES: Final = "worker.whole_file.recognizer:load"
+"""What loads the models, in the process that runs them."""
 
 
 class ConfigurationError(Exception):
     """The worker cannot start as configured. The message is one sentence for the operator."""
 
 
-async def work(
-    settings: WorkerSettings, inference: InferenceSettings, storage: PersistenceSettings, load: Load
-) -> None:
+async def work(settings: WorkerSettings, storage: PersistenceSettings, program: str) -> None:
     """Does jobs until SIGTERM or SIGINT.
+
+    Args:
+        settings: of the worker.
+        storage: of Postgres and S3.
+        program: `module:function`, which loads the models and returns the recognizer.
 
     Raises:
         ConfigurationError: the settings cannot be used.
@@ -66,8 +68,9 @@ async def work(
         stack.enter_context(serve_metrics(settings.worker_host, settings.worker_metrics_port, socket))
         folder = stack.enter_context(_scratch_folder(settings))
         scratch = Scratch(folder, settings.worker_disk_bytes)
-        model = ModelThread(lambda: load(inference), _lowering(settings))
-        stack.callback(model.close)
+        start = starting(program, settings.worker_priority, settings.log_level, settings.log_format)
+        model = ModelProcess(start, interruption)
+        stack.push_async_callback(model.close)
 
         async def do(claim: Claim) -> None:
             await JobRun(claim, persistence, model, interruption, scratch, storage.job_retry_seconds).run()
@@ -81,8 +84,6 @@ async def work(
         working = asyncio.create_task(loop.run(), name="jobs")
         log.info("worker ready", jobs_at_once=settings.jobs_at_once, priority=settings.worker_priority)
         await _first_of(stop, persistence.lost, working)
-        if settings.worker_priority == "idle" and model.has_begun:
-            restore_process()
         log.info("worker stopping", jobs=loop.running)
         last_resort.begin(_STOP_SECONDS)
         interruption.request()
@@ -105,17 +106,6 @@ def _scratch_folder(settings: WorkerSettings) -> Iterator[Path]:
         yield folder
 
 
-def _lowering(settings: WorkerSettings) -> Callable[[], None]:
-    """What the model's thread calls first, with the first job: until then the process must start on a busy machine."""
-
-    def lower() -> None:
-        if settings.worker_priority == "idle":
-            lower_process()
-            lower_thread()
-
-    return lower
-
-
 async def _first_of(stop: asyncio.Event, lost: asyncio.Event, working: asyncio.Task[None]) -> None:
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(lost.wait())]
     try:
@@ -136,25 +126,20 @@ async def _finish(working: asyncio.Task[None]) -> None:
         raise error
 
 
-def load_models(inference: InferenceSettings) -> Recognizer:
-    """Loads the models. It imports their libraries, which take seconds that a worker without jobs need not spend."""
-    from worker.whole_file.recognizer import WholeFileRecognizer
-
-    return WholeFileRecognizer.load(inference)
-
-
-def main(load: Load = load_models) -> int:
-    """Runs the worker. Returns the exit code."""
+def main(program: str = WHOLE_FILES) -> int:
+    """Runs the worker with the recognizer of a program. Returns the exit code."""
     try:
         settings = read_settings(WorkerSettings)
-        inference, storage = read_settings(InferenceSettings), read_settings(PersistenceSettings)
+        storage = read_settings(PersistenceSettings)
+        # The process of the models reads them. A mistake in them is to be noticed before the first job.
+        read_settings(InferenceSettings)
     except InvalidSettings as error:
         print(error, file=sys.stderr)  # noqa: T201  logging is not configured yet
         return EXIT_CONFIGURATION
     configure_logging(settings.log_level, settings.log_format)
     warn_of_unknown_variables()
     try:
-        asyncio.run(work(settings, inference, storage, load))
+        asyncio.run(work(settings, storage, program))
     except ConfigurationError as error:
         log.error("cannot start", reason=str(error))
         return EXIT_CONFIGURATION

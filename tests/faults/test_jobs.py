@@ -12,12 +12,13 @@ import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import psutil
 import pytest
 
 from domain.session_id import format_session_id
@@ -172,6 +173,8 @@ class Faults:
             self._kill,
             self._terminate,
             self._pause,
+            self._kill_model,
+            self._stop_model,
             self._cut_postgres,
             self._stall_postgres,
             self._break_s3,
@@ -199,6 +202,24 @@ class Faults:
         process.popen.send_signal(signal.SIGSTOP)
         await asyncio.sleep(random.uniform(0.1, 2 * _LEASE_SECONDS))
         process.popen.send_signal(signal.SIGCONT)
+
+    def _model(self, number: int) -> psutil.Process | None:
+        """The process of the models of a worker, unless it has no job yet."""
+        children = psutil.Process(self._setup.workers[number].popen.pid).children(recursive=True)
+        return next((each for each in children if "worker.model.child" in each.cmdline()), None)
+
+    async def _kill_model(self, number: int) -> None:
+        if (model := self._model(number)) is not None:
+            with suppress(psutil.NoSuchProcess):
+                model.kill()
+
+    async def _stop_model(self, number: int) -> None:
+        """Longer than a lease, perhaps: the worker keeps its jobs."""
+        if (model := self._model(number)) is not None:
+            with suppress(psutil.NoSuchProcess):
+                model.suspend()
+                await asyncio.sleep(random.uniform(0.1, 2 * _LEASE_SECONDS))
+                model.resume()
 
     async def _cut_postgres(self, _: int) -> None:
         self._setup.postgres.cut()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 from uuid import UUID
@@ -22,11 +22,11 @@ from worker.audio.samples import SampleReader, format_of
 from worker.audio.uploaded_file import FORMAT, decoded_file
 from worker.jobs import metrics
 from worker.jobs.interruption import Interruption, Stopped
-from worker.jobs.model_thread import ModelThread, ThreadAudio
-from worker.jobs.recognizer import Judgement, Plan, Recognizer
+from worker.jobs.model_process import JobAudio, ModelDied, ModelProcess, ModelUnavailable, RemotePlan
 from worker.media.decode import Limits
 from worker.media.errors import MediaTooLarge, MediaTooLong, UndecodableMedia
 from worker.media.scratch import Scratch
+from worker.model.recognizer import Judgement
 
 log = get_logger(__name__)
 
@@ -39,6 +39,8 @@ _MOST_CAPACITY_SECONDS: Final = 600.0
 _AT_ONCE_SECONDS: Final = 2.0
 _UNSTORED_SECONDS: Final = 60.0
 """When a job is due again whose audio is not stored to its end yet."""
+_UNLOADED_SECONDS: Final = 60.0
+"""When a job is due again for which this worker could not load the models: another one may be able to."""
 
 
 class _Canceled(Exception):
@@ -72,7 +74,7 @@ class JobRun:
         self,
         claim: Claim,
         persistence: WorkerPersistence,
-        model: ModelThread,
+        model: ModelProcess,
         interruption: Interruption,
         scratch: Scratch,
         first_retry_seconds: float,
@@ -139,9 +141,17 @@ class JobRun:
             return self._requeue_unstored
         except JobLost:
             raise
+        except ModelUnavailable as error:
+            self._log.error("the job is queued again: the models are unavailable", reason=str(error))
+            return self._requeue_unloaded
+        except ModelDied as error:
+            self._log.error("an attempt at the job failed", reason=str(error))
+            return self._requeuing(
+                "model_died", f"the process of the model ended {MAX_ATTEMPTS} times while it did this"
+            )
         except Exception:
             self._log.exception("an attempt at the job failed")
-            return self._requeue_failed
+            return self._requeuing("internal", f"the transcription failed {MAX_ATTEMPTS} times")
 
     async def _end(self, ending: Callable[[], Awaitable[None]]) -> None:
         if not self._interruption.is_requested:
@@ -156,7 +166,7 @@ class JobRun:
 
     async def _work(self) -> Callable[[], Awaitable[None]]:
         await self._check()
-        await self._model.run(self._check_model)
+        await self._check_model()
         async with AsyncExitStack() as stack:
             opened = await self._open(stack)
             self._claim, is_canceled = await self._retrying(
@@ -191,35 +201,36 @@ class JobRun:
         file = opening.result()
         return _Opened(SampleReader(file, FORMAT), file.seconds, (self._claim.session_id,), source.identity)
 
-    def _audio(self, reader: SampleReader) -> ThreadAudio:
+    def _audio(self, reader: SampleReader) -> JobAudio:
 
         async def read(first: int, last: int) -> Samples:
             return await self._retrying(lambda: reader.read(first, last))
 
-        return ThreadAudio(reader.length, read, self._interruption)
+        return JobAudio(reader.length, read, self._interruption)
 
-    def _check_model(self, recognizer: Recognizer) -> None:
+    async def _check_model(self) -> None:
         model = self._claim.request.model
-        if model not in recognizer.models:
-            names = ", ".join(sorted(recognizer.models))
+        models = await self._model.models()
+        if model not in models:
+            names = ", ".join(sorted(models))
             raise _Failed("invalid_model", f"there is no model {model!r}; the models are: {names}")
         language = self._claim.request.language
-        if not recognizer.supports(model, language):
+        if not await self._model.supports(model, language):
             raise _Failed("invalid_language", f"the model {model!r} does not transcribe {language!r}")
 
-    async def _plan(self, audio: ThreadAudio) -> Plan:
+    async def _plan(self, audio: JobAudio) -> RemotePlan:
         request, known = self._claim.request, self._claim.plan
         if known is not None:
             try:
-                return await self._model.run(lambda recognizer: recognizer.plan_of(known))
+                return await self._model.plan_of(known)
             except ValueError:
                 self._log.warning("the plan of an earlier attempt cannot be read: the job begins anew")
                 self._claim = await self._retrying(lambda: self._claims.restart(self._claim))
-        plan = await self._model.run(lambda recognizer: recognizer.listen(request, audio))
+        plan = await self._model.listen(request, audio)
         _raise_if(await self._retrying(lambda: self._claims.store_plan(self._claim, plan.to_json())))
         return plan
 
-    async def _transcribe(self, plan: Plan, audio: ThreadAudio) -> None:
+    async def _transcribe(self, plan: RemotePlan, audio: JobAudio) -> None:
         claim = self._claim
         index = 0
         if claim.version is not None and claim.done_windows:
@@ -229,18 +240,10 @@ class JobRun:
             self._interruption.check()
             await self._wait_for_capacity()
             began = time.monotonic()
-            utterances = await self._recognize(plan, number, audio)
+            utterances = await self._model.recognize(claim.request, plan, number, audio)
             self._active_seconds += time.monotonic() - began
             await self._store_window(plan.ends[number], number + 1, index, utterances)
             index += len(utterances)
-
-    async def _recognize(self, plan: Plan, number: int, audio: ThreadAudio) -> list[Utterance]:
-        request = self._claim.request
-
-        def recognize(recognizer: Recognizer) -> list[Utterance]:
-            return list(recognizer.recognize(request, plan, number, audio))
-
-        return await self._model.run(recognize)
 
     async def _store_window(self, end: float, windows: int, index: int, utterances: list[Utterance]) -> None:
         seconds = end - self._claim.done_seconds
@@ -260,7 +263,7 @@ class JobRun:
             self._claim = replace(self._claim, version=version)
         _raise_if(is_canceled)
 
-    async def _store(self, plan: Plan, seconds: float) -> Callable[[], Awaitable[None]]:
+    async def _store(self, plan: RemotePlan, seconds: float) -> Callable[[], Awaitable[None]]:
         _raise_if(await self._retrying(lambda: self._claims.note_step(self._claim, "storing")))
         if self._claim.version is None:  # nobody speaks in the recording
             await self._store_window(0.0, 0, 0, [])
@@ -294,12 +297,12 @@ class JobRun:
 
         return complete
 
-    async def _judge(self, plan: Plan, utterances: list[Utterance]) -> Judgement:
+    async def _judge(self, plan: RemotePlan, utterances: list[Utterance]) -> Judgement:
         live: list[Utterance] = []
         if self._claim.kind == "enhance":
             live = await self._retrying(lambda: self._persistence.live_utterances(self._claim))
         language = self._claim.session_language
-        return await self._model.run(lambda recognizer: recognizer.judge(plan, utterances, live, language))
+        return await self._model.judge(plan, utterances, live, language)
 
     # Waiting
 
@@ -392,13 +395,25 @@ class JobRun:
         await self._claims.requeue(self._claim, _UNSTORED_SECONDS)
         self._log.info("job queued again: its audio is not stored to its end yet")
 
-    async def _requeue_failed(self) -> None:
-        metrics.attempts_failed.inc()
-        attempts = await self._claims.attempts(self._claim)
-        if attempts >= MAX_ATTEMPTS:
-            await self._failing("internal", f"the transcription failed {MAX_ATTEMPTS} times")()
-            return
-        await self._claims.requeue(self._claim, retry_seconds(attempts, self._first_retry_seconds), is_counted=True)
+    async def _requeue_unloaded(self) -> None:
+        await self._claims.requeue(self._claim, _UNLOADED_SECONDS)
+        # The place stays taken for a moment: otherwise the worker would try again for one queued job after another.
+        with suppress(Stopped):
+            await self._interruption.pause(self._first_retry_seconds)
+
+    def _requeuing(self, code: str, message: str) -> Callable[[], Awaitable[None]]:
+        """Queues the job again after an attempt that counts; the last one fails it."""
+
+        async def requeue() -> None:
+            metrics.attempts_failed.inc()
+            attempts = await self._claims.attempts(self._claim)
+            if attempts >= MAX_ATTEMPTS:
+                await self._failing(code, message)()
+                return
+            seconds = retry_seconds(attempts, self._first_retry_seconds)
+            await self._claims.requeue(self._claim, seconds, is_counted=True)
+
+        return requeue
 
     async def _remove_document(self) -> None:
         """Removes what an earlier attempt may have stored: no row refers to it, and its number is not used again."""

@@ -24,6 +24,11 @@ verdicts = Counter(
     ["reason"],
 )
 attempts_failed = Counter("dalston_job_attempts_failed_total", "Attempts at batch jobs that ended with an error")
+model_deaths = Counter(
+    "dalston_model_deaths_total",
+    "Ends of the process of the models that the worker did not cause, by what the process did: loading, idle, call",
+    ["phase"],
+)
 capacity_wait_seconds = Counter(
     "dalston_job_capacity_wait_seconds_total",
     "Time that batch jobs have waited because a server on the machine is behind",

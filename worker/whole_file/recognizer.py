@@ -1,4 +1,4 @@
-"""Everything that transcribes whole recordings, behind one object of the thread that owns the models."""
+"""Everything that transcribes whole recordings, behind one object of the process that owns the models."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -13,6 +13,7 @@ from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
 from server.vad.silero import SileroVad
 from telemetry.logs import get_logger
+from telemetry.settings import read_settings
 from worker.whole_file.guard import Recording, Verdict, compare
 from worker.whole_file.listening import Audio, listen
 from worker.whole_file.plan import Plan
@@ -112,3 +113,13 @@ class WholeFileRecognizer:
         if not self.supports(request.model, request.language):
             raise ValueError(f"model {request.model!r} does not exist or does not transcribe {request.language!r}")
         return self._transcribers[request.model]
+
+
+def load() -> WholeFileRecognizer:
+    """Loads every configured model, with the settings in the environment.
+
+    Raises:
+        InvalidSettings: a setting is wrong.
+        WeightsError: a model cannot be loaded.
+    """
+    return WholeFileRecognizer.load(read_settings(InferenceSettings))

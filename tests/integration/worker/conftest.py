@@ -28,12 +28,14 @@ from tests.integration.persistence.conftest import (
     s3_proxy,
     tenant,
 )
+from tests.model_in_a_thread import starting_threads
 from tests.scripted_recognizer import ScriptedRecognizer
 from worker.jobs.interruption import Interruption
 from worker.jobs.job_loop import JobLoop
 from worker.jobs.job_run import JobRun
-from worker.jobs.model_thread import ModelThread
+from worker.jobs.model_process import ModelProcess
 from worker.media.scratch import Scratch
+from worker.model.process import Start
 
 __all__ = ["database", "make_settings", "objects", "postgres_proxy", "proxied", "real_settings", "s3_proxy", "tenant"]
 
@@ -58,13 +60,15 @@ class RunningWorker:
 @pytest.fixture
 def start_worker(proxied: Callable[..., PersistenceSettings], tmp_path: Path) -> Callable[..., Any]:
     @asynccontextmanager
-    async def start(recognizer: Any = None, *, places: int = 2, **changes: Any) -> AsyncIterator[RunningWorker]:
+    async def start(
+        recognizer: Any = None, *, places: int = 2, start_model: Start | None = None, **changes: Any
+    ) -> AsyncIterator[RunningWorker]:
         settings = proxied(**{"job_retry_seconds": 0.1, "reap_seconds": 0.2} | changes)
         used = recognizer if recognizer is not None else ScriptedRecognizer()
         interruption = Interruption()
         async with open_worker_persistence(settings) as persistence:
             scratch = Scratch(tmp_path, 1 << 30, 0)
-            model = ModelThread(lambda: used, lambda: None)
+            model = ModelProcess(start_model or starting_threads(lambda: used), interruption)
 
             async def do(claim: Claim) -> None:
                 await JobRun(claim, persistence, model, interruption, scratch, settings.job_retry_seconds).run()
@@ -78,7 +82,7 @@ def start_worker(proxied: Callable[..., PersistenceSettings], tmp_path: Path) ->
                 await asyncio.wait({working}, timeout=10)
                 working.cancel()
                 await asyncio.wait({working})
-                model.close()
+                await model.close()
 
     return start
 

@@ -31,7 +31,7 @@ from tests.batch_jobs import (
     utterance_rows,
 )
 from tests.scripted_recognizer import ScriptedRecognizer
-from worker.jobs.recognizer import Audio, Plan
+from worker.model.recognizer import Audio, Plan
 
 pytestmark = pytest.mark.usefixtures("no_jobs")
 

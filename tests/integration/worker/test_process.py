@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from persistence.config import PersistenceSettings
@@ -87,7 +88,7 @@ async def test_a_worker_reports_what_it_does_and_leaves_nothing_behind(
     assert process.returncode == 0
     lines = [json.loads(line) for line in log.decode().splitlines()]
     events = [line["event"] for line in lines]
-    order = ["worker ready", "loading the models for the first job", "job completed", "worker stopping"]
+    order = ["worker ready", "starting the process of the model", "models loaded", "job completed", "worker stopping"]
     order.append("worker stopped")
     assert [event for event in events if event in order] == order
     (completed,) = [line for line in lines if line["event"] == "job completed"]
@@ -117,3 +118,27 @@ async def test_a_worker_that_cannot_start_names_the_reason(
     assert process.returncode == code
     assert message in log.decode()
     assert "Traceback" not in log.decode()
+
+
+async def test_the_process_of_the_model_ends_with_its_worker(
+    make_settings: Callable[..., PersistenceSettings],
+    until: Any,
+    database: Database,
+    objects: ObjectStore,
+    tenant: uuid.UUID,
+    tmp_path: Path,
+) -> None:
+    session = await make_recording(database, objects, tenant, noise(3.0))
+    async with a_process(make_settings(), tmp_path) as process:
+        worker = psutil.Process(process.pid)
+        await metrics(tmp_path)
+        assert worker.children() == [], "the models are loaded with the first job"
+        await until(await make_job(database, tenant, session), "completed")
+        (model,) = worker.children()
+        # As a process that is stopped, or waits for the CPU, cannot end itself.
+        model.suspend()
+        process.kill()
+        await process.wait()
+        async with asyncio.timeout(60):
+            while model.is_running() and model.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -49,9 +50,11 @@ class Doer:
         self.running: set[UUID] = set()
         self.most = 0
         self.done: list[UUID] = []
+        self.begun: list[int] = []
 
     async def __call__(self, job: Claim) -> None:
         self.running.add(job.id)
+        self.begun.append(job.number)
         self.most = max(self.most, len(self.running))
         await self.gate.wait()
         self.running.discard(job.id)
@@ -121,6 +124,23 @@ async def test_a_database_that_fails_ends_nothing(failure: Exception, monkeypatc
     await until(lambda: len(doer.done) == 1)
     interruption.request()
     await working
+
+
+async def test_a_job_that_is_claimed_again_before_its_first_attempt_has_ended_is_done() -> None:
+    queue, doer, interruption = Queue([first := claim()]), Doer(), Interruption()
+    working = loop_of(queue, doer, interruption, 0.01)
+    await until(lambda: len(doer.running) == 1)
+    # A failover of Postgres has lost the claim, and it is made again: the job in progress has it.
+    queue.jobs.append(first)
+    await until(lambda: not queue.jobs)
+    # It has queued the job again.
+    queue.jobs.append(replace(first, number=2))
+    await until(lambda: not queue.jobs)
+    doer.gate.set()
+    await until(lambda: len(doer.done) == 2)
+    interruption.request()
+    await working
+    assert doer.begun == [1, 2]
 
 
 async def test_the_jobs_in_progress_are_known_and_a_job_that_raised_is_not() -> None:

@@ -1,4 +1,4 @@
-"""What a job needs of speech recognition. All methods are called on the thread of the model."""
+"""What a job needs of speech recognition. All methods are called in the process of the model, one at a time."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
@@ -9,7 +9,7 @@ from server.audio.decoder import Samples
 
 
 class Audio(Protocol):
-    """A recording, as the thread of the model reads it."""
+    """A recording, as the process of the model reads it."""
 
     @property
     def length(self) -> int:
