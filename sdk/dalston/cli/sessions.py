@@ -261,7 +261,7 @@ def enhance(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
     json: Json = False,
 ) -> None:
-    """Transcribe the stored audio of a session again, more accurately.
+    """Transcribe the stored audio again, more accurately.
 
     A batch job makes a new version of the transcript; the live one stays. With --wait the exit code is 1 if the job
     fails or is canceled; Ctrl-C leaves it running.

@@ -238,7 +238,7 @@ async def test_interrupt_leaves_the_job(number: signal.Signals, dalston: Runner,
     job_id = service.job.id
     assert (done.code, done.out) == (130, ""), done.err
     assert done.err.splitlines()[-1] == (
-        f"job {job_id} continues; its transcript is kept for a day: dalston jobs show {job_id}"
+        f"job {job_id} continues; its transcript is for a day: dalston jobs show {job_id}"
     )
 
 
@@ -267,8 +267,8 @@ async def test_no_wait_prints_the_job(dalston: Runner, service: FileService, tmp
     (tmp_path / "other.mp3").write_bytes(b"other")
     done = await dalston("dalston transcribe --no-wait --store talk.m4a other.mp3")
     assert (done.code, done.out) == (0, "".join(f"{job_id}\n" for job_id in service.jobs)), done.err
-    assert "kept for a day" not in done.err
-    assert "kept for a day" in (await dalston("dalston transcribe --no-wait talk.m4a")).err
+    assert "for a day" not in done.err
+    assert "for a day" in (await dalston("dalston transcribe --no-wait talk.m4a")).err
 
 
 @pytest.mark.parametrize(
