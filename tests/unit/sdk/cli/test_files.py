@@ -238,7 +238,7 @@ async def test_interrupt_leaves_the_job(number: signal.Signals, dalston: Runner,
     job_id = service.job.id
     assert (done.code, done.out) == (130, ""), done.err
     assert done.err.splitlines()[-1] == (
-        f"job {job_id} continues; its transcript is for a day: dalston jobs show {job_id}"
+        f"job {job_id} continues; its transcript is kept for a day: dalston jobs show {job_id}"
     )
 
 
