@@ -15,6 +15,8 @@ DomainError
 ├── NoEnhancement          the session has had no batch job
 ├── EnhancementRunning     a job of the session is queued or running
 ├── JobActive              the job has not ended
+├── UnsupportedMedia       the file is of none of the formats that are taken
+├── FileTooBig             the file is over the limit
 ├── TooManyJobs            the tenant has reached its limit of queued jobs
 ├── KeyNotFound            no such key for this tenant
 ├── InvalidKeyId           the text is not the id of a key
@@ -153,6 +155,21 @@ class JobActive(DomainError):
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id} has not ended: wait for it, or cancel it")
+
+
+class UnsupportedMedia(DomainError):
+    """The file is of none of the formats that are taken."""
+
+    def __init__(self, formats: Sequence[str]) -> None:
+        super().__init__(f"the file is none of {', '.join(formats)}")
+
+
+class FileTooBig(DomainError):
+    """The file is over the limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the file is too big: {limit} bytes are allowed")
+        self.limit = limit
 
 
 class TooManyJobs(DomainError):

@@ -11,7 +11,7 @@ from domain.session_id import format_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.sessions import SessionStore
 from persistence.s3.byte_map import ByteMap, ObjectRange
-from persistence.s3.keys import audio_key, transcript_key
+from persistence.s3.keys import audio_key, source_key, transcript_key
 from persistence.s3.linked import joined_audio
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
@@ -31,7 +31,7 @@ class Archive:
         self._objects = objects
 
     async def audio_file(self, chain: Sequence[StoredSession]) -> ByteMap:
-        """The WAV file of a session, or of linked sessions, oldest first. `read` reads it.
+        """The WAV file of a session, or of linked sessions, oldest first; the file of an upload. `read` reads it.
 
         Raises:
             AudioNotStored, SessionActive: the audio of a session, which the message names, cannot be read.
@@ -39,7 +39,8 @@ class Archive:
         if len(chain) > 1:
             return joined_audio(chain)
         chain[0].require_audio()
-        return await self._whole(audio_key(chain[0].id))
+        is_file = chain[0].source == "upload"
+        return await self._whole(source_key(chain[0].id) if is_file else audio_key(chain[0].id))
 
     async def transcript_file(self, session: StoredSession) -> ByteMap:
         """The JSON document of a session. `read` reads it.

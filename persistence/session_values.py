@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
-from domain.session import EndReason, SessionStatus
+from domain.session import EndReason, SessionSource, SessionStatus
 from domain.session_id import format_session_id
 from persistence.wav import WavFormat
 
@@ -105,6 +105,9 @@ class StoredSession:
     resume_from_seconds: float | None
     """Where in the audio of the previous session this one begins; None: at its end."""
     recover_after: datetime | None
+    source: SessionSource
+    media_type: str | None
+    """Of an uploaded file."""
     is_deleted: bool
 
     @property

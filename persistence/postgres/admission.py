@@ -27,7 +27,7 @@ _LOCK_TENANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 0))"
 
 _COUNT_RUNNING = text(f"""
     SELECT count(*) FROM realtime_sessions AS s
-    WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL
+    WHERE s.tenant_id = :tenant_id AND {RUNS} AND s.deleted_at IS NULL AND s.source = 'live'
         AND s.id IS DISTINCT FROM CAST(:instead_of AS uuid)
 """)  # noqa: S608 - no input
 

@@ -111,6 +111,16 @@ _UNFINISHED_DELETIONS = text(f"""
     ORDER BY deleted_at LIMIT :limit
 """)  # noqa: S608 - no input
 
+_EXPIRE = text(f"""
+    UPDATE realtime_sessions SET deleted_at = now() WHERE id IN (
+        SELECT s.id FROM realtime_sessions AS s
+        WHERE s.expires_at < now() AND s.deleted_at IS NULL AND NOT ({UNFINISHED})
+            AND NOT EXISTS (
+                SELECT FROM transcription_jobs AS j WHERE j.session_id = s.id AND j.status IN ('queued', 'running')
+            )
+        ORDER BY s.expires_at LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+    )
+""")  # noqa: S608 - no input
 
 _t = realtime_sessions.c
 
@@ -288,6 +298,12 @@ class Ownership:
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else stored_session(row)
+
+    async def expire(self, limit: int) -> int:
+        """Soft-deletes sessions whose time is over and that have no job in progress; returns their number."""
+        self._check()
+        async with self._database.transaction() as connection:
+            return (await connection.execute(_EXPIRE, {"limit": limit})).rowcount
 
     async def unfinished_deletions(self, age_seconds: float, limit: int) -> list[UUID]:
         """Sessions that were soft-deleted longer ago than this, whose row still exists and that no process works on."""

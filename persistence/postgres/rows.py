@@ -394,6 +394,23 @@ class SessionRows:
         async with self._database.transaction() as connection:
             await self._write_own(connection, session_id, update(realtime_sessions).values(has_tails=False))
 
+    async def soft_delete(self, session_id: UUID) -> None:
+        """Soft-deletes a session of this process, which it ends if it is active: the upload of a file that failed."""
+        self._check()
+        statement = (
+            update(realtime_sessions)
+            .where(_t.id == session_id, _t.worker_id == self.worker_id, _t.deleted_at.is_(None))
+            .values(
+                deleted_at=func.now(),
+                ended_at=func.coalesce(_t.ended_at, func.now()),
+                status=case((_t.status == "active", "interrupted"), else_=_t.status),
+                # No process has to complete an object that there is not.
+                store_audio=_t.audio_uri.is_not(None),
+            )
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
     async def delete_row(self, session_id: UUID) -> None:
         """Deletes the row of a soft-deleted session whose objects are deleted; other rows stay."""
         self._check()

@@ -81,7 +81,7 @@ _enhancement = (
 _INTERNAL = frozenset(
     {
         *("deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"),
-        *("end_requested_at", "current_version", "media_type"),
+        *("end_requested_at", "current_version", "media_type", "expires_at"),
     }
 )
 _COMPUTED = frozenset({"utterance_count", "word_count"})

@@ -181,6 +181,7 @@ realtime_sessions = Table(
     Column("current_version", Integer, comment="of the transcript; null: 1"),
     Column("media_type", Text, comment="of an uploaded file"),
     Column("file_name", Text, comment="of an uploaded file, as its client has it"),
+    Column("expires_at", DateTime(timezone=True), comment="when it is deleted, once its job has ended"),
     CheckConstraint(f"source IN ({_quoted(SOURCES)})", name="source"),
     CheckConstraint(f"status IN ({_quoted(STATUSES)})", name="status"),
     CheckConstraint("encoding IN ('pcm_s16le', 'pcm_f32le', 'mulaw', 'alaw')", name="encoding"),
@@ -218,6 +219,7 @@ realtime_sessions = Table(
     ),
     # The unfinished sessions of dead processes.
     Index("ix_realtime_sessions_unfinished", "worker_id", postgresql_where=text(UNFINISHED)),
+    Index("ix_realtime_sessions_expires_at", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
     Index("ix_realtime_sessions_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
 )
 

@@ -22,7 +22,7 @@ from persistence.postgres.lost_rows import deleted_among
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.stored_session import STORED_SESSION_SQL, stored_session
 from persistence.postgres.tables import HAS_SERVER
-from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, transcript_key
+from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, source_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.spool.budget import SpoolBudget
@@ -112,11 +112,19 @@ class Verifier:
         findings = []
         if session.audio_uri is not None:
             findings += await self._of_audio(session)
-        if session.transcript_uri is not None:
+        if session.transcript_uri is not None and session.source == "live":
             findings += await self._of_transcript(session)
         return findings
 
+    async def _of_file(self, session: StoredSession) -> list[Finding]:
+        key = source_key(session.id)
+        if await self._objects.has(key, session.stored_bytes):
+            return []
+        return [Finding("file_missing", session.id, "its uploaded file is not there, or has another length", key)]
+
     async def _of_audio(self, session: StoredSession) -> list[Finding]:
+        if session.source == "upload":
+            return await self._of_file(session)
         key = audio_key(session.id)
         wav = session.wav
         try:

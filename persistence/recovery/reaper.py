@@ -42,6 +42,7 @@ _reaped = Counter("dalston_workers_reaped_total", "Other processes that were con
 _taken = Counter("dalston_sessions_taken_total", "Sessions taken over from processes that were considered dead")
 _failed = Counter("dalston_recoveries_failed_total", "Failed attempts to end such a session; they are repeated")
 _deletes = Counter("dalston_deletes_finished_total", "Interrupted deletions that have been finished")
+_expired = Counter("dalston_sessions_expired_total", "Sessions deleted because their time was over")
 _orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose remaining objects have been deleted")
 _unexplained = Counter(
     "dalston_orphans_kept_total", "Sessions with objects, without a row and without a deletion: they stay"
@@ -184,6 +185,7 @@ class Reaper:
         self._begun.discard(session_id)
 
     async def _finish_deletes(self) -> None:
+        _expired.inc(await self._ownership.expire(_BATCH))
         for session_id in await self._ownership.unfinished_deletions(self._delete_age_seconds, _BATCH):
             await self._remote_recovery.delete(session_id)
             _deletes.inc()

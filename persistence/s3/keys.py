@@ -29,6 +29,11 @@ def audio_key(session_id: UUID) -> str:
     return f"sessions/{format_session_id(session_id)}/audio.wav"
 
 
+def source_key(session_id: UUID) -> str:
+    """The key of an uploaded file, as its client sent it."""
+    return f"sessions/{format_session_id(session_id)}/source"
+
+
 def transcript_key(session_id: UUID) -> str:
     """The key of the transcript."""
     return f"sessions/{format_session_id(session_id)}/transcript.json"

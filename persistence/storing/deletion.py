@@ -3,18 +3,19 @@
 from uuid import UUID
 
 from persistence.postgres.rows import SessionRows
-from persistence.s3.keys import audio_key, tail_prefix, transcript_key
+from persistence.s3.keys import audio_key, source_key, tail_prefix, transcript_key
 from persistence.s3.objects import ObjectStore
 
 
 async def delete_objects(objects: ObjectStore, session_id: UUID) -> None:
-    """Deletes the audio, the transcript, the tails and the unfinished uploads of a session, as far as they exist.
+    """Deletes the audio, the uploaded file, the transcript, the tails and the unfinished uploads of a session, as far as they exist.
 
     Raises:
         StorageUnavailable: S3 is unavailable.
     """
     await objects.delete(audio_key(session_id))
     await objects.delete(transcript_key(session_id))
+    await objects.delete(source_key(session_id))
     await objects.delete_all(await objects.list(tail_prefix(session_id)))
 
 

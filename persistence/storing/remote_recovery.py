@@ -39,7 +39,11 @@ class RemoteRecovery:
             StorageUnavailable: Postgres or S3 is unavailable; call again.
             NotOwner, LeaseLost: another process owns the session.
         """
-        if session.is_deleted:
+        if session.source == "upload":
+            # Its server has stopped before the file was complete, and has acknowledged nothing: its client sends the
+            # file again.
+            await self._rows.soft_delete(session.id)
+        if session.is_deleted or session.source == "upload":
             await self.delete(session.id)
             return
         audio_uri, seconds, stored = session.audio_uri, session.audio_duration_seconds, session.stored_bytes

@@ -75,6 +75,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     domain.NoEnhancement: Answer(_C.NOT_FOUND, _R.ERROR_REASON_NO_ENHANCEMENT),
     domain.EnhancementRunning: Answer(_C.ALREADY_EXISTS, _R.ERROR_REASON_ENHANCEMENT_RUNNING),
     domain.JobActive: Answer(_C.ABORTED, _R.ERROR_REASON_JOB_ACTIVE),
+    domain.UnsupportedMedia: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_UNSUPPORTED_MEDIA),
+    domain.FileTooBig: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_FILE_TOO_BIG),
     domain.TooManyJobs: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_JOBS),
     domain.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     domain.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),

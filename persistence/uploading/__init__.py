@@ -1,0 +1,1 @@
+"""Storing uploaded files: from their bytes to a session with a job."""
