@@ -55,12 +55,12 @@ def _is_id3(head: bytes) -> bool:
 
 def _is_mpeg(head: bytes) -> bool:
     """MPEG audio without a tag: two MPEG frames, the second at the end of the first."""
-    length = _mpeg_frame_bytes(head)
+    length = mpeg_frame_bytes(head)
     if length is None or len(head) < length + _MPEG_HEADER_BYTES:
         return False
     # Bit rate, padding and stereo mode may differ between frames.
     same = head[:2] == head[length : length + 2] and (head[2] ^ head[length + 2]) & 0x0C == 0
-    return same and _mpeg_frame_bytes(head[length:]) is not None
+    return same and mpeg_frame_bytes(head[length:]) is not None
 
 
 _LAYER_3_KBPS: Final = {
@@ -70,7 +70,7 @@ _LAYER_3_KBPS: Final = {
 _MPEG_1_HERTZ: Final = (44_100, 48_000, 32_000)
 
 
-def _mpeg_frame_bytes(head: bytes) -> int | None:
+def mpeg_frame_bytes(head: bytes) -> int | None:
     """Length of the frame of MPEG audio, layer III, that `head` begins with; None if there is none."""
     if len(head) < _MPEG_HEADER_BYTES or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
