@@ -160,8 +160,9 @@ class JobActive(DomainError):
 class UnsupportedMedia(DomainError):
     """The file is of none of the formats that are taken."""
 
-    def __init__(self, formats: Sequence[str]) -> None:
-        super().__init__(f"the file is none of {', '.join(formats)}")
+    def __init__(self, formats: str) -> None:
+        """`formats`: the formats that are taken, separated by commas."""
+        super().__init__(f"the file is none of the formats that are taken: {formats}")
 
 
 class FileTooBig(DomainError):

@@ -94,8 +94,10 @@ class UploadRows:
             )
         return session_id
 
-    async def complete(self, caller: Caller, file: UploadedFile, request: JobRequest, max_queued: int) -> UUID:
-        """Ends the session of a file, and creates its job; returns the job's id.
+    async def complete(
+        self, caller: Caller, file: UploadedFile, request: JobRequest, max_queued: int
+    ) -> tuple[UUID, bool]:
+        """Ends the session of a file and creates its job; returns the job's id, and whether it is a new one.
 
         Where the tenant has a job of the same file and configuration that has not ended, or has completed within ten
         minutes, that is the job, and the session stays as it is: the caller deletes it.
@@ -110,7 +112,7 @@ class UploadRows:
             await connection.execute(_LOCK, {"fingerprint": file.fingerprint})
             same = await connection.execute(_SAME, {**names, "same_seconds": _SAME_SECONDS})
             if (found := same.scalar_one_or_none()) is not None:
-                return UUID(str(found))
+                return UUID(str(found)), False
             if (await connection.execute(_COUNT_QUEUED, {"tenant_id": caller.tenant_id})).scalar_one() >= max_queued:
                 REFUSALS.labels("jobs").inc()
                 raise TooManyJobs(max_queued)
@@ -144,7 +146,7 @@ class UploadRows:
                     fingerprint=file.fingerprint,
                 )
             )
-        return job_id
+        return job_id, True
 
 
 def _later(seconds: float | None) -> Any:

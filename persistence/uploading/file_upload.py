@@ -132,8 +132,7 @@ class FileUpload:
             _fingerprint(self._digest.digest(), request, is_kept=is_kept),
             None if is_kept else _SHORT_LIVED_SECONDS,
         )
-        self.job_id = await self._uploads.complete(self._caller, file, request, max_queued)
-        self.is_kept = await self._uploads.has_job(self.session_id, self.job_id)
+        self.job_id, self.is_kept = await self._uploads.complete(self._caller, file, request, max_queued)
         return self.job_id
 
     async def _write_part(self, part: bytes) -> None:
