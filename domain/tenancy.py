@@ -25,6 +25,8 @@ class TenantLimits:
     idle_timeout_seconds: float | None = None
     max_storage_bytes: int | None = None
     """Stored audio of all sessions together. Above it no session begins that stores anything."""
+    max_upload_bytes: int | None = None
+    """Of one uploaded file."""
 
     def over(self, defaults: "TenantLimits") -> "TenantLimits":
         """These limits, and the default where the tenant has none."""

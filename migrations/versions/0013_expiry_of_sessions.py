@@ -20,9 +20,7 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column(
         "realtime_sessions",
-        sa.Column(
-            "expires_at", sa.DateTime(timezone=True), comment="when it is deleted, once its job has ended"
-        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), comment="when it is deleted, once its job has ended"),
     )
     op.create_index(
         "ix_realtime_sessions_expires_at",

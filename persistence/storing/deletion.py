@@ -8,7 +8,7 @@ from persistence.s3.objects import ObjectStore
 
 
 async def delete_objects(objects: ObjectStore, session_id: UUID) -> None:
-    """Deletes the audio, the uploaded file, the transcript, the tails and the unfinished uploads of a session, as far as they exist.
+    """Deletes all objects and unfinished uploads of a session, as far as they exist.
 
     Raises:
         StorageUnavailable: S3 is unavailable.

@@ -1,4 +1,4 @@
-"""The upload of one file: its bytes go to S3 while they arrive, and its session and job to Postgres when it is complete.
+"""The upload of one file: its bytes go to S3 while they arrive, its session and job to Postgres when it is complete.
 
 Nothing is acknowledged before both have it. An upload that fails, or whose server ends, leaves nothing: its session is
 deleted, here or by the reaper of another server.
@@ -6,7 +6,7 @@ deleted, here or by the reaper of another server.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID

@@ -146,7 +146,9 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             raise NoCapacity("this server has reached its limit of uploads: try again")
         if self._places.of(tenant_id) >= self._limits.max_uploads:
             REFUSALS.labels("uploads").inc()
-            raise RateLimited(f"{self._limits.max_uploads} files are being uploaded, which is the limit", _RETRY_SECONDS)
+            raise RateLimited(
+                f"{self._limits.max_uploads} files are being uploaded, which is the limit", _RETRY_SECONDS
+            )
         with self._places.taken(tenant_id):
             yield
 
