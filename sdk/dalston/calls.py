@@ -12,7 +12,7 @@ import grpc
 
 from dalston.backoff import Backoff
 from dalston.endpoint import Endpoint
-from dalston.errors import Busy, DalstonError, DeadlineExceeded, NotFound, TooManySessions, Unavailable
+from dalston.errors import Busy, DalstonError, DeadlineExceeded, NotFound, TooManyJobs, TooManySessions, Unavailable
 from dalston.failures import error_of
 from dalston.v1 import key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
 
@@ -199,7 +199,7 @@ class Calls:
 
 def retry_pause(error: DalstonError, attempt: int) -> float | None:
     """Seconds to wait before the next attempt of a failed call, or None if a retry is useless."""
-    if isinstance(error, TooManySessions):
+    if isinstance(error, TooManySessions | TooManyJobs):
         return None
     if isinstance(error, Busy):
         return _BACKOFF.pause(attempt, error.retry_after)

@@ -4,17 +4,20 @@ DalstonError
 ├── InvalidRequest            the service rejects a parameter, a message or the audio; `parameter`
 ├── AuthenticationError       the key is missing, wrong, revoked or expired
 ├── PermissionDenied          the key lacks the scope
-├── NotFound                  the session or key does not exist, or the requested object is not stored
+├── NotFound                  the session, job or key does not exist, or the requested object is not stored
 ├── SessionActive             the session is still running, or not completely stored yet
 ├── SessionResumed            another session already continues it; `resumed_by`
 ├── SessionEnded              the session was ended by a request
 ├── SessionTimeout            the session was idle for too long, or reached its maximum length
+├── JobRunning                another job of the session is queued or running; `job_id`
+├── JobActive                 the job has not ended
 ├── Unsupported               the service does not support the request
 ├── TooManyKeys               the tenant has reached its limit of keys
 ├── StorageQuotaExceeded      the tenant has reached its storage quota
 ├── Busy                      the service cannot take the request now; `retry_after`
 │   ├── RateLimited           the tenant has reached its rate limit
 │   ├── TooManySessions       the tenant has reached its limit of concurrent sessions
+│   ├── TooManyJobs           the tenant has reached its limit of queued jobs
 │   └── NoCapacity            no server takes another stream
 ├── Unavailable               the service cannot be reached or does not respond
 │   └── DeadlineExceeded      the service did not respond in time
@@ -67,7 +70,7 @@ class PermissionDenied(DalstonError):
 
 
 class NotFound(DalstonError):
-    """The session, key or path does not exist, or the object is not stored; `reason` distinguishes them."""
+    """The session, job, key or path does not exist, or the object is not stored; `reason` distinguishes them."""
 
 
 class SessionActive(DalstonError):
@@ -89,6 +92,19 @@ class SessionEnded(DalstonError):
 
 class SessionTimeout(DalstonError):
     """The session was idle for too long, or reached its maximum length."""
+
+
+class JobRunning(DalstonError):
+    """Another batch job of the session is queued or running."""
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of that job."""
+        return self.metadata.get("job_id")
+
+
+class JobActive(DalstonError):
+    """The batch job has not ended."""
 
 
 class Unsupported(DalstonError):
@@ -113,6 +129,10 @@ class RateLimited(Busy):
 
 class TooManySessions(Busy):
     """The tenant has reached its limit of concurrent sessions."""
+
+
+class TooManyJobs(Busy):
+    """The tenant has reached its limit of queued batch jobs."""
 
 
 class TooManyKeys(DalstonError):

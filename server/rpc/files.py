@@ -34,9 +34,7 @@ _MOST_UPLOADS: Final = 64
 _RETRY_SECONDS: Final = 5.0
 _MOST_NAME: Final = 255
 _PAGE: Final = 100
-
-Follow = Callable[[UUID, UUID], AsyncIterator[JobRecord]]
-"""The states of a job of a tenant: the current one, then each change, until the job has ended."""
+_METHOD: Final = "TranscribeFile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +53,33 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
 
     def __init__(
         self,
-        uploads: FileUploads,
-        utterances: UtteranceStore,
-        follow: Follow,
+        persistence: Persistence,
+        watches: Watches,
         catalog: ModelCatalog,
         stream_limits: StreamLimits,
         limits: FileLimits,
     ) -> None:
-        self._uploads = uploads
-        self._utterances = utterances
-        self._follow = follow
+        self._persistence = persistence
+        self._watches = watches
         self._catalog = catalog
         self._stream_limits = stream_limits
         self._limits = limits
         self._places = Places()
 
     async def TranscribeFile(self, requests: AsyncIterator[pb.TranscribeFileRequest], context: Context) -> None:  # type: ignore[override]
-        """Stores a file, and answers with its job and its utterances."""
+        """Stores a file, and answers with the states of its job and with its utterances."""
         caller = current_caller.get()
         with self._place(caller.tenant_id):
             job_id = await self._upload(caller, requests, context)
+        states = job_states(
+            self._persistence.jobs, self._watches, caller.tenant_id, job_id, _METHOD, authorization_of(context)
+        )
         sent = 0
-        last: JobRecord | None = None
-        async for job in self._follow(caller.tenant_id, job_id):
-            if last is None:
-                await context.write(pb.TranscribeFileResponse(job=job_message(job)))
-            last = job
-            sent = await self._send_utterances(job, sent, context)
-        if last is not None:
-            await context.write(pb.TranscribeFileResponse(job=job_message(last)))
+        async with aclosing(states):
+            async for job in states:
+                if sent or job.done_seconds or job.ended_at:
+                    sent = await self._send_utterances(job, sent, context)
+                await write_in_time(context, pb.TranscribeFileResponse(job=job_message(job)))
 
     async def _upload(
         self, caller: Caller, requests: AsyncIterator[pb.TranscribeFileRequest], context: Context
@@ -92,7 +88,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         messages = _Messages(requests, self._stream_limits.of(caller.limits).idle_timeout_seconds)
         head, media = await self._recognise(messages)
         most = caller.limits.max_upload_bytes
-        async with self._uploads.begin(
+        async with self._persistence.uploads.begin(
             caller, self._limits.max_bytes if most is None else most, client_ip(context)
         ) as upload:
             await upload.write(head)
@@ -132,13 +128,13 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
 
     async def _send_utterances(self, job: JobRecord, sent: int, context: Context) -> int:
         """Sends the utterances from the index `sent` on that the job has transcribed so far; returns the next index."""
-        while True:
-            page, has_more = await self._utterances.page(job.session_id, sent, _PAGE, version=1)
+        has_more = True
+        while has_more:
+            page, has_more = await self._persistence.utterances.page(job.session_id, FIRST_VERSION, sent, _PAGE)
             for each in page:
-                await context.write(pb.TranscribeFileResponse(utterance=utterance_message(each)))
+                await write_in_time(context, pb.TranscribeFileResponse(utterance=utterance_message(each)))
                 sent = each.index + 1
-            if not has_more:
-                return sent
+        return sent
 
     @contextmanager
     def _place(self, tenant_id: UUID) -> Iterator[None]:

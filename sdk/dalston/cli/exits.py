@@ -32,6 +32,8 @@ _CODES: tuple[tuple[type[errors.DalstonError], ExitCode], ...] = (
     (errors.ConnectionLost, ExitCode.UNAVAILABLE),
     (errors.Busy, ExitCode.NOT_NOW),
     (errors.SessionActive, ExitCode.NOT_NOW),
+    (errors.JobActive, ExitCode.NOT_NOW),
+    (errors.JobRunning, ExitCode.NOT_NOW),
 )
 
 

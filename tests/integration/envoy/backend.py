@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import grpc
 from dalston.v1 import (
     job_pb2,
+    job_pb2_grpc,
     key_pb2,
     key_pb2_grpc,
     session_pb2,
@@ -25,7 +26,7 @@ from grpc_status import rpc_status
 
 from server.app import METADATA_LIMITS
 
-SERVICES = ("dalston.v1.SessionService", "dalston.v1.TranscriptionService")
+SERVICES = ("dalston.v1.SessionService", "dalston.v1.JobService", "dalston.v1.TranscriptionService")
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
 AUDIO_BYTES = 50 * 60_000
 AUDIO_TAG = '"tag"'
@@ -70,6 +71,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._keep(request, context)
         return job_pb2.Job(session_id=request.session_id)
 
+    def SetCurrentTranscript(self, request: Any, context: grpc.ServicerContext) -> session_pb2.TranscriptVersion:
+        self._keep(request, context)
+        return session_pb2.TranscriptVersion(version=request.version)
+
     def GetAudio(self, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
         self._keep(request, context)
         if request.session_id == "sess_none":
@@ -96,6 +101,38 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             if number == 20 and request.session_id == "sess_breaks":
                 _refuse(context, code_pb2.UNAVAILABLE, "the store is away", "UNAVAILABLE")
             yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)
+
+
+@dataclass
+class JobServicer(job_pb2_grpc.JobServiceServicer):
+    requests: list[Any]
+
+    def ListJobs(self, request: Any, context: grpc.ServicerContext) -> job_pb2.ListJobsResponse:
+        self.requests.append(request)
+        return job_pb2.ListJobsResponse(jobs=[job_pb2.Job(id="job_1", status="queued", queue_position=0)])
+
+    def GetJob(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
+        self.requests.append(request)
+        if request.job_id == "job_none":
+            _refuse(context, code_pb2.NOT_FOUND, "no such job", "JOB_NOT_FOUND")
+        return job_pb2.Job(id=request.job_id)
+
+    def WatchJob(self, request: Any, context: grpc.ServicerContext) -> Iterator[job_pb2.Job]:
+        self.requests.append(request)
+        if request.job_id == "job_none":
+            _refuse(context, code_pb2.NOT_FOUND, "no such job", "JOB_NOT_FOUND")
+        for status in ("queued", "running", "completed"):
+            yield job_pb2.Job(id=request.job_id, status=status)
+
+    def CancelJob(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
+        self.requests.append(request)
+        return job_pb2.Job(id=request.job_id, status="canceled")
+
+    def RetryJob(self, request: Any, context: grpc.ServicerContext) -> job_pb2.Job:
+        self.requests.append(request)
+        if request.job_id == "job_waits":
+            _refuse(context, code_pb2.ALREADY_EXISTS, "another job runs", "ENHANCEMENT_RUNNING")
+        return job_pb2.Job(id="job_2", status="queued")
 
 
 @dataclass
@@ -144,6 +181,7 @@ def backend(port: int) -> Iterator[SessionServicer]:
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), *METADATA_LIMITS])
     servicer = SessionServicer()
     session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(servicer.requests), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(servicer.requests), server)
     transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(TranscriptionServicer(), server)
     health_servicer = health.HealthServicer()

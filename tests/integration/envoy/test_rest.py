@@ -17,6 +17,7 @@ from tests.integration.envoy.backend import AUDIO_CHUNKS
 from tests.integration.envoy.conftest import Front
 
 SESSIONS = "/v1/realtime/sessions"
+JOBS = "/v1/jobs"
 
 
 def rest_of(method: MethodDescriptor) -> tuple[str, str]:
@@ -24,6 +25,11 @@ def rest_of(method: MethodDescriptor) -> tuple[str, str]:
     rule = method.GetOptions().Extensions[annotations_pb2.http]
     verb = rule.WhichOneof("pattern")
     return verb.upper(), getattr(rule, verb)
+
+
+def filled(path: str) -> str:
+    """A path of the contract with a value for each of its names."""
+    return re.sub(r"{(\w+)}", lambda name: "2" if name[1] == "version" else f"{name[1]}_1", path)
 
 
 def test_a_list_has_zeros_and_snake_case_and_numbers(http: httpx.Client) -> None:
@@ -184,6 +190,10 @@ REFUSALS = [
     ("PUT", f"{SESSIONS}/sess_1", {}, 404, "PATH_NOT_FOUND"),
     ("POST", "/dalston.v1.SessionService/ListSessions", {}, 404, "PATH_NOT_FOUND"),
     ("GET", SESSIONS, {"host": "rebound.example.com"}, 404, "PATH_NOT_FOUND"),
+    ("POST", JOBS, {}, 404, "PATH_NOT_FOUND"),
+    ("PUT", f"{JOBS}/job_1", {}, 404, "PATH_NOT_FOUND"),
+    ("GET", "/v1/jobsites", {}, 404, "PATH_NOT_FOUND"),
+    ("GET", f"{JOBS}?colour=red", {}, 400, "INVALID_PARAMETERS"),
     ("GET", "/a%2Fb", {}, 400, "INVALID_MESSAGE"),
     ("GET", f"{SESSIONS}?colour=red", {}, 400, "INVALID_PARAMETERS"),
     ("GET", f"{SESSIONS}?limit=many", {}, 400, "INVALID_PARAMETERS"),
@@ -230,6 +240,8 @@ def test_http_1_0_is_answered_with_426(front: Front) -> None:
         f"{SESSIONS}/sess_1/transcript",
         f"{SESSIONS}:watch",
         f"{SESSIONS}?colour=red",
+        JOBS,
+        f"{JOBS}/job_1",
         "/v1/openapi.json",
         "/nothing",
     ],
@@ -264,6 +276,7 @@ METHODS = [
     for module in (session_pb2, job_pb2, key_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
+    if method.GetOptions().HasExtension(annotations_pb2.http)
 ]
 NAMED = [method for method in METHODS if "{" in rest_of(method)[1]]
 
@@ -275,7 +288,7 @@ def test_a_field_that_no_body_has_is_refused_by_name(
 ) -> None:
     verb, path = rest_of(method)
     asked = len(front.sessions.requests)
-    answer = http.request(verb, path.replace("{session_id}", "sess_1"), content=text)
+    answer = http.request(verb, filled(path), content=text)
     assert answer.status_code == 400, answer.text
     assert answer.json()["details"][0]["reason"] == "INVALID_PARAMETERS"
     assert "expires_at" in answer.json()["message"]
@@ -288,11 +301,19 @@ def test_every_field_of_the_contract_may_be_in_its_body(
     http: httpx.Client, front: Front, method: MethodDescriptor, spelling: str
 ) -> None:
     verb, path = rest_of(method)
-    values: dict[str, Any] = {"name": "ci", "scopes": ["admin", "realtime"], "expires_in_seconds": 60, "model": "fast"}
+    values: dict[str, Any] = {
+        "name": "ci",
+        "scopes": ["admin", "realtime"],
+        "expires_in_seconds": 60,
+        "model": "fast",
+        "language": "fr",
+        "vocabulary": ["Dashwood", "Norland"],
+        "linked": False,
+    }
     fields = [field for field in method.input_type.fields if f"{{{field.name}}}" not in path]
     body = {getattr(field, spelling): values[field.name] for field in fields}
     for text in (json.dumps(body), json.dumps(body, indent=2)):
-        answer = http.request(verb, path.replace("{session_id}", "sess_1"), content=text)
+        answer = http.request(verb, filled(path), content=text)
         assert answer.status_code == 200, answer.text
         request = front.sessions.requests[-1]
         assert {field.name: value for field, value in request.ListFields() if field in fields} == {
@@ -347,10 +368,52 @@ def test_no_query_names_what_the_path_does(
     for name in re.findall(r"{(\w+)}", path):
         camel = name.title().replace("_", "")
         for each in {name, camel[0].lower() + camel[1:], name.replace("_", "%5F"), name.replace("_", "%5f")}:
-            answer = http.request(verb, f"{path.replace('{', '').replace('}', '')}?{spelling.format(each)}")
+            answer = http.request(verb, f"{filled(path)}?{spelling.format(each)}")
             assert answer.status_code == 400, answer.text
             assert answer.json()["details"][0]["reason"] == "INVALID_PARAMETERS"
     assert len(front.sessions.requests) == asked
+
+
+def test_a_list_of_jobs_has_its_session_in_the_query(http: httpx.Client, front: Front) -> None:
+    answer = http.get(f"{JOBS}?session_id=sess_1&status=queued&kind=enhance&limit=5&cursor=c")
+    assert answer.status_code == 200, answer.text
+    assert front.sessions.requests[-1] == job_pb2.ListJobsRequest(
+        session_id="sess_1", status="queued", kind="enhance", limit=5, cursor="c"
+    )
+    assert answer.json()["jobs"][0]["queue_position"] == 0
+
+
+@pytest.mark.parametrize("what", ["transcript", "utterances", "export/srt"])
+def test_what_is_read_has_its_version_in_the_query(http: httpx.Client, what: str) -> None:
+    assert http.get(f"{SESSIONS}/sess_1/{what}?version=2").status_code == 501
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_a_job_is_watched_to_its_end(http: httpx.Client, accept: str) -> None:
+    answer = http.get(f"{JOBS}/job_1:watch", headers={"accept": accept})
+    assert answer.status_code == 200
+    is_events = accept == "text/event-stream"
+    assert answer.headers["content-type"] == (accept if is_events else "application/x-ndjson")
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    assert is_events is answer.text.startswith("data: ")
+    jobs = [json.loads(line) for line in lines]
+    assert [(job["id"], job["status"]) for job in jobs] == [
+        ("job_1", "queued"),
+        ("job_1", "running"),
+        ("job_1", "completed"),
+    ]
+
+
+def test_the_watch_of_an_unknown_job_is_a_404(http: httpx.Client) -> None:
+    answer = http.get(f"{JOBS}/job_none:watch", headers={"accept": "text/event-stream"})
+    assert answer.status_code == 404
+    assert answer.json()["details"][0]["reason"] == "JOB_NOT_FOUND"
+
+
+def test_another_job_of_the_session_is_a_conflict(http: httpx.Client) -> None:
+    answer = http.post(f"{JOBS}/job_waits/retry")
+    assert answer.status_code == 409
+    assert answer.json()["details"][0]["reason"] == "ENHANCEMENT_RUNNING"
 
 
 def test_large_headers_are_refused_in_json(http: httpx.Client) -> None:

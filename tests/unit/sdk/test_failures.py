@@ -34,6 +34,13 @@ def test_reason_takes_precedence_over_status() -> None:
     assert isinstance(error_of(failure(grpc.StatusCode.INTERNAL, "INTERNAL")), ServerError)
 
 
+def test_running_job_of_a_session_is_named() -> None:
+    error = error_of(failure(grpc.StatusCode.ALREADY_EXISTS, "ENHANCEMENT_RUNNING", job_id="job_1"))
+    assert isinstance(error, errors.JobRunning)
+    assert error.job_id == "job_1"
+    assert errors.JobRunning("another").job_id is None
+
+
 @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "CANCELLED"])
 def test_status_without_reason_is_a_lost_connection(code: str) -> None:
     assert type(error_of(failure(grpc.StatusCode[code]))) is Unavailable
@@ -58,7 +65,8 @@ def test_retryable_errors_have_a_pause() -> None:
     assert pause is not None
     assert pause >= 7
     assert retry_pause(error_of_reason("UNAVAILABLE", "", {}), 1) is not None
-    for reason in ("TOO_MANY_SESSIONS", "SESSION_NOT_FOUND", "INTERNAL", "INVALID_PARAMETERS", "SESSION_ACTIVE"):
+    lasting = ("TOO_MANY_SESSIONS", "TOO_MANY_JOBS", "SESSION_NOT_FOUND", "INTERNAL", "INVALID_PARAMETERS")
+    for reason in (*lasting, "SESSION_ACTIVE", "ENHANCEMENT_RUNNING", "JOB_ACTIVE"):
         assert retry_pause(error_of_reason(reason, "", {}), 1) is None
     assert TooManySessions("full").retry_after is None
     assert TooManySessions("full", metadata={"retry_after_seconds": "soon"}).retry_after is None

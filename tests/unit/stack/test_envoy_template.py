@@ -59,12 +59,24 @@ def test_only_audio_streams_may_wait_long_for_the_server(method: MethodDescripto
     filters, action = route.get("typed_per_filter_config", {}), route["route"]
     assert ("whole_request" in filters) is not method.client_streaming
     if method.client_streaming:
-        assert (action["timeout"], action["idle_timeout"]) == ("0s", "0s")
+        # An upload ends when its client stalls; a live stream has a limit of the server for that.
+        idle = "120s" if method.name == "CreateTranscription" else "0s"
+        assert (action["timeout"], action["idle_timeout"]) == ("0s", idle)
     elif method.server_streaming:
         assert (action["timeout"], action["idle_timeout"]) == ("0s", "120s")
     else:
         assert action["timeout"] == "25s"
         assert action["max_stream_duration"] == {"max_stream_duration": "30s", "grpc_timeout_header_max": "30s"}
+
+
+CREATING = ("EnhanceSession", "RetryJob", "CreateTranscription", "CreateKey", "CreateToken")
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_what_creates_something_is_retried_only_before_it_has_reached_a_server(method: MethodDescriptor) -> None:
+    policy = route_of(method)["route"]["retry_policy"]
+    is_cautious = policy["retry_on"] == "connect-failure,refused-stream"
+    assert is_cautious is (method.name in CREATING or method.containing_service.name == "KeyService")
 
 
 def listener(endpoints: Endpoints) -> dict[str, Any]:
