@@ -92,6 +92,8 @@ class JobRecord:
 class TranscriptVersion:
     """A version of a session's transcript."""
 
+    session_id: UUID
+
     version: int
     """1 is the live transcript, or the first one of an uploaded file."""
     kind: Literal["live", "enhanced", "upload"]
@@ -106,3 +108,7 @@ class TranscriptVersion:
     verdict_reason: str | None
     job_id: UUID | None
     uri: str
+    audio_seconds: float
+    """The length of the audio that was transcribed."""
+    chain_key: bytes | None = None
+    """Identifies the joined recording, where it is of one."""

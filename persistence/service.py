@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from persistence.archive import Archive, delete_session
+from domain.job import TranscriptVersion
+from persistence.archive import Archive, delete_session, delete_transcript
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
 from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
@@ -21,6 +22,7 @@ from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
+from persistence.postgres.transcript_versions import TranscriptVersions
 from persistence.postgres.utterances import UtteranceStore
 from persistence.recording.interceptor import RecordingInterceptor
 from persistence.recording.pipeline import Classify, RecordingPipeline
@@ -36,6 +38,7 @@ from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
 from persistence.storing.spool_reconciliation import SpoolReconciliation
 from persistence.storing.writer import SessionWriter
+from persistence.transcripts import Transcripts
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
 
@@ -56,7 +59,8 @@ class Persistence:
     sessions: SessionStore
     archive: Archive
     chains: ChainStore
-    utterances: UtteranceStore
+    transcripts: Transcripts
+    _versions: TranscriptVersions
     changes: ChangeStore
     change_notifier: ChangeNotifier
     keys: KeyStore
@@ -77,6 +81,27 @@ class Persistence:
             StorageUnavailable: Postgres is unavailable; the session may or may not be deleted. Call again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)
+
+    async def set_current_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> TranscriptVersion:
+        """Makes a stored version of a transcript the current one; returns it.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            StorageUnavailable: Postgres is unavailable.
+        """
+        return await self._versions.set_current(tenant_id, session_id, version)
+
+    async def delete_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> None:
+        """Deletes a version of a transcript, permanently.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            InvalidFilter: it is version 1, which is deleted with its session.
+            StorageUnavailable: Postgres is unavailable; the version may or may not be deleted. Call again.
+        """
+        await delete_transcript(self._versions, self._objects, tenant_id, session_id, version)
 
 
 @asynccontextmanager
@@ -153,11 +178,13 @@ async def open_persistence(
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
+        chains, versions = ChainStore(database), TranscriptVersions(database)
         yield Persistence(
             SessionStore(database),
             Archive(objects),
-            ChainStore(database),
-            UtteranceStore(database),
+            chains,
+            Transcripts(chains, versions, UtteranceStore(database)),
+            versions,
             changes,
             change_notifier,
             keys,

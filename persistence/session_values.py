@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
-from domain.session import EndReason, SessionStatus
+from domain.session import EndReason, SessionSource, SessionStatus
 from domain.session_id import format_session_id
 from persistence.wav import WavFormat
 
@@ -106,6 +106,7 @@ class StoredSession:
     """Where in the audio of the previous session this one begins; None: at its end."""
     recover_after: datetime | None
     is_deleted: bool
+    source: SessionSource = "live"
 
     @property
     def session_id(self) -> str:

@@ -135,7 +135,7 @@ _IDS: Final = {
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
 UNIMPLEMENTED: Final = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("EnhanceSession", "GetEnhancement"),
     *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
 )
 """Methods that answer 501 so far."""

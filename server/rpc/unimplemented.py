@@ -11,7 +11,7 @@ from server.session.errors import NotBuilt
 
 CONFIG_FIELDS = ("enhance_on_end",)
 METHODS = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("EnhanceSession", "GetEnhancement"),
     *("TranscribeFile", "ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
 )
 

@@ -23,7 +23,7 @@ from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
 UNIMPLEMENTED = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
+    *("EnhanceSession", "GetEnhancement"),
     *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
 )
 """They answer 501, as documented."""

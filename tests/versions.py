@@ -1,0 +1,147 @@
+"""Versions of transcripts, stored as a worker stores them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from domain.job import TranscriptVersion
+from domain.session_id import new_uuid7
+from domain.transcript import DocumentVersion, Utterance
+from persistence.postgres.database import Database
+from persistence.s3.linked import chain_key
+from persistence.s3.objects import ObjectStore
+from persistence.session_values import StoredSession
+from persistence.storing.version_writer import put_version
+
+_JOB = text("""
+    INSERT INTO transcription_jobs (
+        id, tenant_id, session_id, kind, status, model, language, linked, chain, chain_key, version, worker_id,
+        started_at, ended_at
+    ) SELECT :job_id, tenant_id, id, :kind, :status, 'accurate', 'en', CAST(:chain AS uuid[]) IS NOT NULL, :chain,
+        :chain_key, :version, CASE WHEN :status = 'running' THEN :worker_id END, now(),
+        CASE WHEN :status IN ('completed', 'failed', 'canceled') THEN now() END
+    FROM realtime_sessions WHERE id = :session_id
+""")
+_UTTERANCE = text("""
+    INSERT INTO transcript_utterances (session_id, version, index, start, "end", text, confidence, language, words)
+    VALUES (:session_id, :version, :index, :start, :end, :text, :confidence, :language, CAST(:words AS jsonb))
+""")
+_VERSION = text("""
+    INSERT INTO transcripts (
+        session_id, version, kind, job_id, model, language, linked, chain_key, audio_seconds, utterance_count,
+        word_count, uri, verdict, verdict_reason
+    ) VALUES (
+        :session_id, :version, :kind, :job_id, 'accurate', 'en', :linked, :chain_key, :seconds, :utterances, :words,
+        :uri, :verdict, :reason
+    )
+""")
+_CURRENT = text("UPDATE realtime_sessions SET current_version = :version WHERE id = :session_id")
+
+
+def a_live_version(session: StoredSession, **changes: Any) -> TranscriptVersion:
+    """The live version of a stored session."""
+    values: dict[str, Any] = {
+        "session_id": session.id,
+        "version": 1,
+        "kind": "live",
+        "model": "fast",
+        "language": session.language,
+        "created_at": None,
+        "utterance_count": session.utterance_count,
+        "word_count": session.word_count,
+        "is_current": True,
+        "linked": False,
+        "verdict": "accepted",
+        "verdict_reason": None,
+        "job_id": None,
+        "uri": "s3://b/t",
+        "audio_seconds": session.audio_duration_seconds,
+    }
+    return TranscriptVersion(**values | changes)
+
+
+class VersionWriter:
+    """Stores versions of the transcripts of stored sessions."""
+
+    def __init__(self, database: Database, objects: ObjectStore) -> None:
+        self._database = database
+        self._objects = objects
+
+    async def job(
+        self,
+        session_id: UUID,
+        version: int | None,
+        utterances: Sequence[Utterance] = (),
+        *,
+        status: str = "running",
+        kind: str = "enhanced",
+        chain: Sequence[StoredSession] | None = None,
+        worker_id: str = "nobody",
+    ) -> UUID:
+        """A job, with the utterances that it has written so far."""
+        job_id = new_uuid7()
+        job = {
+            "job_id": job_id,
+            "session_id": session_id,
+            "kind": "enhance" if kind == "enhanced" else kind,
+            "status": status,
+            "chain": None if chain is None else [each.id for each in chain],
+            "chain_key": None if chain is None else chain_key(chain),
+            "version": version,
+            "worker_id": worker_id,
+        }
+        spoken = [
+            {
+                "session_id": session_id,
+                "version": version,
+                "index": index,
+                **{name: getattr(each, name) for name in ("start", "end", "text", "confidence", "language")},
+                "words": json.dumps([asdict(word) for word in each.words]),
+            }
+            for index, each in enumerate(utterances)
+        ]
+        async with self._database.transaction() as connection:
+            await connection.execute(_JOB, job)
+            if spoken:
+                await connection.execute(_UTTERANCE, spoken)
+        return job_id
+
+    async def version(
+        self,
+        session_id: UUID,
+        version: int,
+        utterances: Sequence[Utterance],
+        *,
+        verdict: str = "accepted",
+        kind: Any = "enhanced",
+        chain: Sequence[StoredSession] | None = None,
+        seconds: float = 10.0,
+        is_current: bool | None = None,
+    ) -> UUID:
+        """A version with its job, and everything that the job has written. It becomes the current one if accepted."""
+        job_id = await self.job(session_id, version, utterances, status="completed", kind=kind, chain=chain)
+        named = DocumentVersion(version, "accurate", kind)
+        uri = await put_version(self._objects, session_id, named, "en", seconds, utterances)
+        values = {
+            "session_id": session_id,
+            "version": version,
+            "kind": kind,
+            "job_id": job_id,
+            "linked": chain is not None,
+            "chain_key": None if chain is None else chain_key(chain),
+            "seconds": seconds,
+            "utterances": len(utterances),
+            "words": sum(each.word_count for each in utterances),
+            "uri": uri,
+            "verdict": verdict,
+            "reason": None if verdict == "accepted" else "fewer words than the live transcript",
+        }
+        async with self._database.transaction() as connection:
+            await connection.execute(_VERSION, values)
+            if verdict == "accepted" if is_current is None else is_current:
+                await connection.execute(_CURRENT, {"session_id": session_id, "version": version})
+        return job_id
