@@ -164,7 +164,8 @@ async def open_persistence(
         await stack.enter_async_context(_running(writer.run(), "session writer"))
         await stack.enter_async_context(_running(row_comparison.run(), "comparison of rows"))
         await stack.enter_async_context(_running(maintenance.run(), "spool maintenance"))
-        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take)
+        chains, versions = ChainStore(database), TranscriptVersions(database)
+        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, versions, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
@@ -178,7 +179,6 @@ async def open_persistence(
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
-        chains, versions = ChainStore(database), TranscriptVersions(database)
         yield Persistence(
             SessionStore(database),
             Archive(objects),
@@ -224,6 +224,7 @@ def _reaper(
     ownership: Ownership,
     remote_recovery: RemoteRecovery,
     objects: ObjectStore,
+    versions: TranscriptVersions,
     spools_of: SpoolsOf,
 ) -> Reaper:
     return Reaper(
@@ -231,6 +232,7 @@ def _reaper(
         ownership,
         remote_recovery,
         objects,
+        versions,
         spools_of,
         pause_seconds=settings.reap_seconds,
         grace_seconds=settings.recovery_grace_seconds,

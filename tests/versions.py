@@ -27,9 +27,14 @@ _JOB = text("""
     FROM realtime_sessions WHERE id = :session_id
 """)
 _UTTERANCE = text("""
-    INSERT INTO transcript_utterances (session_id, version, index, start, "end", text, confidence, language, words)
-    VALUES (:session_id, :version, :index, :start, :end, :text, :confidence, :language, CAST(:words AS jsonb))
+    INSERT INTO transcript_utterances (
+        session_id, version, index, start, "end", text, confidence, language, words, language_probability
+    ) VALUES (
+        :session_id, :version, :index, :start, :end, :text, :confidence, :language, CAST(:words AS jsonb),
+        :language_probability
+    )
 """)
+_COLUMNS = ("start", "end", "text", "confidence", "language", "language_probability")
 _VERSION = text("""
     INSERT INTO transcripts (
         session_id, version, kind, job_id, model, language, linked, chain_key, audio_seconds, utterance_count,
@@ -99,7 +104,7 @@ class VersionWriter:
                 "session_id": session_id,
                 "version": version,
                 "index": index,
-                **{name: getattr(each, name) for name in ("start", "end", "text", "confidence", "language")},
+                **{name: getattr(each, name) for name in _COLUMNS},
                 "words": json.dumps([asdict(word) for word in each.words]),
             }
             for index, each in enumerate(utterances)

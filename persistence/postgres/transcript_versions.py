@@ -5,7 +5,7 @@ in `session_utterances`. All others have a row, also the first one of an uploade
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 from uuid import UUID
 
 from sqlalchemy import Integer, Uuid, text
@@ -39,9 +39,10 @@ _LIST: Final = """
 _OF_SESSIONS = text(_LIST.format(sessions="s.id = ANY(:ids)")).bindparams(*arrays(ids=Uuid))
 
 _LOCK = text("""
-    SELECT source, current_version FROM realtime_sessions
+    SELECT id FROM realtime_sessions
     WHERE id = :id AND tenant_id = :tenant_id AND deleted_at IS NULL FOR NO KEY UPDATE
 """)
+_LOCK_ANY = text("SELECT id FROM realtime_sessions WHERE id = :id FOR NO KEY UPDATE")
 _SET_CURRENT = text("UPDATE realtime_sessions SET current_version = :version WHERE id = :id")
 _IS_AWAITED = text("""
     SELECT EXISTS (
@@ -204,12 +205,10 @@ class TranscriptVersions:
             return frozenset((row.id, row.version) for row in rows)
 
 
-async def _lock(connection: AsyncConnection, tenant_id: UUID, session_id: UUID) -> Any:
-    """Locks the row of a session, before the rows of its versions: no job completes a version meanwhile."""
-    row = (await connection.execute(_LOCK, {"id": session_id, "tenant_id": tenant_id})).one_or_none()
-    if row is None:
+async def _lock(connection: AsyncConnection, tenant_id: UUID, session_id: UUID) -> None:
+    """Locks the row of a session of a tenant, as `lock_session` does."""
+    if (await connection.execute(_LOCK, {"id": session_id, "tenant_id": tenant_id})).one_or_none() is None:
         raise SessionNotFound(format_session_id(session_id))
-    return row
 
 
 async def _read(connection: AsyncConnection, session_ids: Sequence[UUID]) -> list[TranscriptVersion]:
@@ -227,6 +226,16 @@ async def delete_versions(connection: AsyncConnection, session_id: UUID, version
         deleted = await connection.execute(_DELETE, {"id": session_id, "version": version})
         if deleted.one_or_none() is None:
             raise TranscriptNotFound(format_session_id(session_id), version)
+    await choose_current(connection, session_id)
+
+
+async def lock_session(connection: AsyncConnection, session_id: UUID) -> None:
+    """Locks the row of a session, before the rows of its versions: no job completes a version meanwhile."""
+    await connection.execute(_LOCK_ANY, {"id": session_id})
+
+
+async def choose_current(connection: AsyncConnection, session_id: UUID) -> None:
+    """Chooses the current version of a session, whose row is locked, again if the one it names does not exist."""
     await connection.execute(_CHOOSE_CURRENT, {"id": session_id})
 
 

@@ -47,6 +47,16 @@ class UtteranceStore:
         found = await self._read(query.limit(limit + 1))
         return found[:limit], len(found) > limit
 
+    async def of_version(self, session_id: UUID, version: int | None) -> AsyncGenerator[Utterance, None]:
+        """All utterances of a version in their order, read page by page; None is the live transcript."""
+        offset, has_more = 0, True
+        while has_more:
+            found, has_more = await self.page(session_id, version, offset, MAX_LIMIT)
+            for each in found:
+                yield each.utterance
+            if found:
+                offset = found[-1].index + 1
+
     async def joined(self, parts: Sequence[TranscriptPart]) -> AsyncGenerator[Utterance, None]:
         """The utterances of parts of transcripts on their common time axis, read in batches."""
         for group in _groups(parts):
@@ -62,13 +72,8 @@ class UtteranceStore:
             return
         version = parts[0].version
         number = None if version.kind == "live" else version.version
-        offset, has_more = 0, True
-        while has_more:
-            found, has_more = await self.page(version.session_id, number, offset, MAX_LIMIT)
-            for each in found:
-                yield parts[0], each.utterance
-            if found:
-                offset = found[-1].index + 1
+        async for utterance in self.of_version(version.session_id, number):
+            yield parts[0], utterance
 
     async def _of_parts(self, parts: Sequence[TranscriptPart]) -> list[tuple[TranscriptPart, Utterance]]:
         """All utterances of parts of different sessions, in the order of the parts."""
