@@ -47,6 +47,9 @@ _TRANSCRIPT: Final = {
         "session_id": {"type": "string"},
         "language": {"type": "string"},
         "duration": {"type": "number", "description": "Length of the audio, in seconds."},
+        "version": {"type": "integer", "description": "Only of a transcript that a batch job made."},
+        "model": {"type": "string", "description": "The model that made it; only with `version`."},
+        "kind": {"type": "string", "description": "`enhanced` or `upload`; only with `version`."},
         "text": {"type": "string", "description": "All utterances, joined by spaces."},
         "utterances": {
             "type": "array",
@@ -285,8 +288,11 @@ class _Writer:
             content = {"application/json": {"schema": self._ref(method.output_type)}}
         responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}
         if method.name in _DOWNLOADS:
-            responses["200"]["headers"] = {"etag": _ETAG}
-            responses["304"] = {"description": "The client has the file already.", "headers": {"etag": _ETAG}}
+            headers = (
+                {"etag": _ETAG} if method.name == "GetAudio" else {"etag": _ETAG, "x-transcript-version": _VERSION}
+            )
+            responses["200"]["headers"] = headers
+            responses["304"] = {"description": "The client has the file already.", "headers": headers}
         codes = {*_ALWAYS}
         if has_id:
             codes |= {"404", "409"}
@@ -348,6 +354,10 @@ def _first_sentence(text: str) -> str:
 
 
 _ETAG: Final = {"description": "The file's strong entity tag.", "schema": {"type": "string"}}
+_VERSION: Final = {
+    "description": "The version of the transcript. A join of several versions does not have it.",
+    "schema": {"type": "integer"},
+}
 
 
 def _header(name: str) -> dict[str, Any]:

@@ -1,21 +1,25 @@
 """Versions of transcripts, stored as a worker stores them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from domain.job import TranscriptVersion
 from domain.session_id import new_uuid7
 from domain.transcript import DocumentVersion, Utterance
-from persistence.postgres.database import Database
+from persistence.config import PersistenceSettings
+from persistence.postgres.database import Database, open_database
 from persistence.s3.linked import chain_key
-from persistence.s3.objects import ObjectStore
+from persistence.s3.objects import ObjectStore, open_objects
 from persistence.session_values import StoredSession
 from persistence.storing.version_writer import put_version
+from stack.supervisor import Stack
 
 _JOB = text("""
     INSERT INTO transcription_jobs (
@@ -69,11 +73,28 @@ def a_live_version(session: StoredSession, **changes: Any) -> TranscriptVersion:
     return TranscriptVersion(**values | changes)
 
 
+@asynccontextmanager
+async def versions_of(stack: Stack) -> AsyncIterator["VersionWriter"]:
+    """Writes into the stores of a running stack."""
+    s3 = stack.s3
+    assert s3 is not None
+    settings = PersistenceSettings(
+        database_url=SecretStr(stack.database_url),
+        s3_endpoint_url=s3.endpoint_url,
+        s3_bucket=s3.bucket,
+        s3_region=s3.region,
+        s3_access_key_id=SecretStr(s3.access_key_id),
+        s3_secret_access_key=SecretStr(s3.secret_access_key),
+    )
+    async with open_database(settings) as database, open_objects(settings) as objects:
+        yield VersionWriter(database, objects)
+
+
 class VersionWriter:
     """Stores versions of the transcripts of stored sessions."""
 
     def __init__(self, database: Database, objects: ObjectStore) -> None:
-        self._database = database
+        self.database = database
         self._objects = objects
 
     async def job(
@@ -109,7 +130,7 @@ class VersionWriter:
             }
             for index, each in enumerate(utterances)
         ]
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(_JOB, job)
             if spoken:
                 await connection.execute(_UTTERANCE, spoken)
@@ -145,7 +166,7 @@ class VersionWriter:
             "verdict": verdict,
             "reason": None if verdict == "accepted" else "fewer words than the live transcript",
         }
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(_VERSION, values)
             if verdict == "accepted" if is_current is None else is_current:
                 await connection.execute(_CURRENT, {"session_id": session_id, "version": version})
