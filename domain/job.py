@@ -104,6 +104,7 @@ class TranscriptVersion:
     word_count: int
     is_current: bool
     linked: bool
+    """Whether it is of the joined recording of the session and those that it continues."""
     verdict: Literal["accepted", "doubtful"]
     verdict_reason: str | None
     job_id: UUID | None
@@ -112,3 +113,5 @@ class TranscriptVersion:
     """The length of the audio that was transcribed."""
     chain_key: bytes | None = None
     """Identifies the joined recording, where it is of one."""
+    was_chosen: bool = False
+    """Of the live one: whether the tenant has made it the current one again."""

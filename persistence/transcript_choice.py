@@ -123,7 +123,8 @@ def joined_version(
 ) -> TranscriptVersion | None:
     """The version of the joined recording that a request for it reads; None for a join of the sessions' versions.
 
-    By default it is the newest accepted one of the recording as it is now, unless the live version is the current one.
+    By default it is the newest accepted one of the recording as it is now, unless the tenant has returned to the live
+    transcript of the last session.
 
     Args:
         versions: those of the last session.
@@ -137,8 +138,7 @@ def joined_version(
         if not version.linked:
             raise InvalidFilter("version", f"version {wanted} is not of the joined recording")
         return version
-    current = current_of(versions)
-    if wanted == LIVE or current is None or current.version == LIVE:
+    if wanted == LIVE or any(each.was_chosen for each in versions):
         return None
     key = chain_key(chain)
     found = (each for each in versions if each.linked and each.chain_key == key)
@@ -148,8 +148,7 @@ def joined_version(
 def join(chain: Sequence[StoredSession], versions: Versions, wanted: int) -> ChosenTranscript:
     """The versions of the sessions of a joined recording, joined: of each, what is before the next one begins.
 
-    The current version of a session that is itself of a joined recording stands for all sessions in it. Where these
-    are not the ones it was made of, it does not count.
+    By default they are the current ones, and a version of the joined recording of the first sessions stands for these.
 
     Args:
         wanted: CURRENT, or LIVE.
@@ -159,11 +158,11 @@ def join(chain: Sequence[StoredSession], versions: Versions, wanted: int) -> Cho
     """
     parts: list[TranscriptPart] = []
     rest = list(session_spans(chain))
-    for at in reversed(range(len(chain) if wanted == CURRENT else 0)):
-        current, span = current_of(versions[chain[at].id]), rest[at]
-        if current is not None and current.linked and current.chain_key == chain_key(chain[: at + 1]):
+    for at in reversed(range(1, len(chain) - 1)):
+        version, span = joined_version(chain[: at + 1], versions[chain[at].id], wanted), rest[at]
+        if version is not None:
             end = None if span.seconds is None else span.offset_seconds + span.seconds
-            parts, rest = [TranscriptPart(current, end=end)], rest[at + 1 :]
+            parts, rest = [TranscriptPart(version, end=end)], rest[at + 1 :]
             break
     for span in rest:
         version = _alone(versions[span.session.id], wanted)

@@ -61,15 +61,21 @@ class Transcripts:
         session = chain[-1]
         by_session = await self._versions.of([each.id for each in chain])
         found = version_of(by_session[session.id], version)
-        if found is None:
+        if found is None and version > LIVE:
             await self._versions.refuse(session, version)
-        if len(chain) > 1:
-            if (joined := joined_version(chain, by_session[session.id], version)) is not None:
-                return whole(session, joined)
+        joins = len(chain) > 1
+        joined = None
+        if joins or (linked and version == CURRENT):
+            joined = joined_version(chain, by_session[session.id], version)
+        if joined is not None:
+            return whole(session, joined)
+        if joins:
             try:
                 return join(chain, by_session, version)
             except NotStored as error:
                 await self._versions.refuse(error.session, CURRENT)
+        if found is None:
+            await self._versions.refuse(session, version)
         if found.linked and not linked:
             return own_part(await self._chains.read(tenant_id, session_id, linked=True), found)
         return whole(session, found)

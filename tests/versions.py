@@ -25,7 +25,7 @@ _JOB = text("""
     INSERT INTO transcription_jobs (
         id, tenant_id, session_id, kind, status, model, language, linked, chain, chain_key, version, worker_id,
         started_at, ended_at
-    ) SELECT :job_id, tenant_id, id, :kind, :status, 'accurate', 'en', CAST(:chain AS uuid[]) IS NOT NULL, :chain,
+    ) SELECT :job_id, tenant_id, id, :kind, :status, 'accurate', 'en', :linked, :chain,
         :chain_key, :version, CASE WHEN :status = 'running' THEN :worker_id END, now(),
         CASE WHEN :status IN ('completed', 'failed', 'canceled') THEN now() END
     FROM realtime_sessions WHERE id = :session_id
@@ -115,8 +115,9 @@ class VersionWriter:
             "session_id": session_id,
             "kind": "enhance" if kind == "enhanced" else kind,
             "status": status,
-            "chain": None if chain is None else [each.id for each in chain],
-            "chain_key": None if chain is None else chain_key(chain),
+            "linked": chain is not None,
+            "chain": [session_id] if chain is None else [each.id for each in chain],
+            "chain_key": b"alone" if chain is None else chain_key(chain),
             "version": version,
             "worker_id": worker_id,
         }
@@ -148,7 +149,10 @@ class VersionWriter:
         seconds: float = 10.0,
         is_current: bool | None = None,
     ) -> UUID:
-        """A version with its job, and everything that the job has written. It becomes the current one if accepted."""
+        """A version with its job, and everything that the job has written.
+
+        It becomes the current one if it is accepted and not of a joined recording, unless `is_current` says otherwise.
+        """
         job_id = await self.job(session_id, version, utterances, status="completed", kind=kind, chain=chain)
         named = DocumentVersion(version, "accurate", kind)
         uri = await put_version(self._objects, session_id, named, "en", seconds, utterances)
@@ -168,6 +172,6 @@ class VersionWriter:
         }
         async with self.database.transaction() as connection:
             await connection.execute(_VERSION, values)
-            if verdict == "accepted" if is_current is None else is_current:
+            if (verdict == "accepted" and chain is None) if is_current is None else is_current:
                 await connection.execute(_CURRENT, {"session_id": session_id, "version": version})
         return job_id

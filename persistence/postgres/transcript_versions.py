@@ -25,13 +25,14 @@ _LIST: Final = """
     SELECT s.id AS session_id, 1 AS version, 'live' AS kind, s.model, s.language, s.ended_at AS created_at,
         s.utterance_count, s.word_count, coalesce(s.current_version, 1) = 1 AS is_current, false AS linked,
         'accepted' AS verdict, NULL AS verdict_reason, NULL::uuid AS job_id, s.transcript_uri AS uri,
-        s.audio_duration_seconds AS audio_seconds, NULL::bytea AS chain_key
+        s.audio_duration_seconds AS audio_seconds, NULL::bytea AS chain_key,
+        coalesce(s.current_version = 1, false) AS was_chosen
     FROM realtime_sessions AS s
     WHERE {sessions} AND s.source = 'live' AND s.transcript_uri IS NOT NULL
     UNION ALL
     SELECT t.session_id, t.version, t.kind, t.model, t.language, t.created_at,
         t.utterance_count, t.word_count, coalesce(s.current_version, 1) = t.version, t.linked,
-        t.verdict, t.verdict_reason, t.job_id, t.uri, t.audio_seconds, t.chain_key
+        t.verdict, t.verdict_reason, t.job_id, t.uri, t.audio_seconds, t.chain_key, false
     FROM realtime_sessions AS s JOIN transcripts AS t ON t.session_id = s.id
     WHERE {sessions}
     ORDER BY session_id, version
@@ -58,7 +59,7 @@ _DELETE = text("""
 _CHOOSE_CURRENT = text("""
     UPDATE realtime_sessions AS s SET current_version = (
         SELECT max(t.version) FROM transcripts AS t
-        WHERE t.session_id = s.id AND t.version < s.current_version AND t.verdict = 'accepted'
+        WHERE t.session_id = s.id AND t.version < s.current_version AND t.verdict = 'accepted' AND NOT t.linked
     )
     WHERE s.id = :id AND s.current_version IS NOT NULL AND s.current_version > 1
         AND NOT EXISTS (SELECT FROM transcripts AS t WHERE t.session_id = s.id AND t.version = s.current_version)

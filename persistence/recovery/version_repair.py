@@ -65,8 +65,8 @@ _RESTORE = text("""
         session_id, version, kind, job_id, model, language, linked, chain_key, created_at, audio_seconds,
         utterance_count, word_count, uri, verdict, verdict_reason
     )
-    SELECT s.id, j.version, :kind, j.id, :model, :language, j.chain IS NOT NULL, j.chain_key, j.ended_at, :seconds,
-        :utterances, :words, :uri,
+    SELECT s.id, j.version, :kind, j.id, :model, :language, j.linked, CASE WHEN j.linked THEN j.chain_key END,
+        j.ended_at, :seconds, :utterances, :words, :uri,
         CASE WHEN s.current_version = j.version THEN 'accepted' ELSE 'doubtful' END,
         CASE WHEN s.current_version = j.version THEN NULL ELSE 'its verdict was lost with its row' END
     FROM transcription_jobs AS j JOIN realtime_sessions AS s ON s.id = j.session_id
@@ -75,7 +75,7 @@ _RESTORE = text("""
     RETURNING version
 """)
 _GIVE_BACK = text("""
-    UPDATE transcription_jobs AS j SET status = 'queued', worker_id = NULL, due_at = now()
+    UPDATE transcription_jobs AS j SET status = 'queued', worker_id = NULL, step = NULL, due_at = now()
     WHERE j.id = :job_id AND j.status = 'running'
         AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = j.worker_id AND w.lease_expires_at > now())
     RETURNING j.id

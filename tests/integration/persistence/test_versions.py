@@ -161,6 +161,15 @@ async def test_a_deleted_current_version_is_replaced_by_the_newest_accepted_one_
     assert await store.objects.list(f"{session_prefix(session_id)}transcripts/") == [version_key(session_id, 3)]
 
 
+async def test_a_version_of_the_joined_recording_does_not_replace_a_deleted_one(store: Store) -> None:
+    _, last = await a_chain(store)
+    await store.writer.version(last, 2, JOINED, chain=await store.chain(last))
+    await store.writer.version(last, 3, BETTER)
+    await store.delete(last, 3)
+    assert await store.number(last) == 1
+    assert await store.number(last, linked=True) == 2
+
+
 async def test_the_deletion_of_another_version_leaves_the_current_one(store: Store) -> None:
     session_id = await store.session()
     await store.writer.version(session_id, 2, BETTER)
@@ -307,6 +316,8 @@ async def test_a_session_alone_reads_its_own_part_of_a_version_of_the_joined_rec
     _, last = await a_chain(store)
     torn = [*JOINED[:2], an_utterance(4.8, "across"), *JOINED[2:]]
     await store.writer.version(last, 2, torn, chain=await store.chain(last), seconds=15.0)
+    assert await store.read(last) == [(1.0, "three")]
+    await store.versions.set_current(store.tenant, last, 2)
     assert await store.read(last) == await store.read(last, 2) == [(0.0, "across"), (1.0, "three better")]
     chosen = await store.transcripts.choose(store.tenant, last, 0, linked=False)
     assert (chosen.number, chosen.seconds, chosen.document_key) == (2, 10.0, None)
@@ -320,6 +331,7 @@ async def test_a_chain_that_has_grown_uses_a_version_of_its_beginning(store: Sto
     # "three better" begins before the third session, at 6.4 s, and its middle is after it.
     assert await store.read(third, linked=True) == [(0.5, "one"), (4.0, "two and"), (7.4, "four")]
     assert await store.read(second, linked=True) == spoken(JOINED)
+    assert await store.read(third, 1, linked=True) == [(0.5, "one"), (4.0, "two"), (7.4, "four")]
 
 
 async def test_a_version_of_a_recording_that_has_changed_is_read_by_its_number_only(store: Store) -> None:
