@@ -147,7 +147,7 @@ class WordNames:
 
 @dataclass(frozen=True, slots=True)
 class DocumentVersion:
-    """What the document of a version says of the version. The document of a live transcript does not have it."""
+    """What the document of a version states about the version. The document of a live transcript does not have it."""
 
     version: int
     model: str

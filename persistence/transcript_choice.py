@@ -148,7 +148,7 @@ def joined_version(
 def join(chain: Sequence[StoredSession], versions: Versions, wanted: int) -> ChosenTranscript:
     """The versions of the sessions of a joined recording, joined: of each, what is before the next one begins.
 
-    By default they are the current ones, and a version of the joined recording of the first sessions stands for these.
+    By default they are the current ones, and a version of the joined recording of the first sessions is used for these.
 
     Args:
         wanted: CURRENT, or LIVE.

@@ -151,7 +151,7 @@ class VersionWriter:
     ) -> UUID:
         """A version with its job, and everything that the job has written.
 
-        It becomes the current one if it is accepted and not of a joined recording, unless `is_current` says otherwise.
+        It becomes the current one if it is accepted and not of a joined recording, unless `is_current` is given.
         """
         job_id = await self.job(session_id, version, utterances, status="completed", kind=kind, chain=chain)
         named = DocumentVersion(version, "accurate", kind)

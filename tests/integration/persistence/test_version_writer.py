@@ -60,7 +60,7 @@ async def test_a_repeated_write_of_a_version_changes_nothing(
     assert await objects.size_and_version(version_key(session_id, 2)) == before
 
 
-async def test_the_remains_of_an_attempt_that_wrote_something_else_are_replaced(objects: ObjectStore) -> None:
+async def test_a_different_object_of_an_earlier_attempt_is_replaced(objects: ObjectStore) -> None:
     session_id = uuid4()
     await objects.put(version_key(session_id, 2), b"{}", "application/json")
     await put_version(objects, session_id, SECOND, "en", 2.0, [HELLO])

@@ -121,7 +121,7 @@ async def test_a_version_whose_job_still_runs_is_not_listed(store: Store) -> Non
         await store.versions.set_current(store.tenant, session_id, 2)
 
 
-async def test_a_doubtful_version_becomes_the_current_one_only_where_the_tenant_says_so(store: Store) -> None:
+async def test_a_doubtful_version_becomes_the_current_one_only_by_the_tenant(store: Store) -> None:
     session_id = await store.session()
     await store.writer.version(session_id, 2, BETTER, verdict="doubtful")
     assert await store.read(session_id) == spoken(LIVE)
