@@ -302,8 +302,13 @@ def test_every_field_of_the_contract_may_be_in_its_body(
 ) -> None:
     verb, path = rest_of(method)
     values: dict[str, Any] = {
-        **{"name": "ci", "scopes": ["admin", "realtime"], "expires_in_seconds": 60},
-        **{"model": "fast", "language": "fr", "vocabulary": ["Dashwood", "Norland"], "linked": False},
+        "name": "ci",
+        "scopes": ["admin", "realtime"],
+        "expires_in_seconds": 60,
+        "model": "fast",
+        "language": "fr",
+        "vocabulary": ["Dashwood", "Norland"],
+        "linked": False,
     }
     fields = [field for field in method.input_type.fields if f"{{{field.name}}}" not in path]
     body = {getattr(field, spelling): values[field.name] for field in fields}

@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import text
 
 from domain.session_id import parse_session_id
+from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
 from persistence.postgres.chains import ChainStore
 from persistence.s3.keys import transcript_key, version_key
 from persistence.verify import verify
+from tests.integration.persistence.test_delete_steps import Killed, kill_at
 from tests.integration.persistence.test_reaper import a_reaper
 from tests.integration.persistence.test_verify import SHORT_LEASE, kinds, recorded
 from tests.versions import VersionWriter
@@ -226,3 +228,35 @@ async def test_the_reaper_deletes_what_is_left_of_versions_and_nothing_else(buil
         assert listed == [version_key(kept.id, 2), version_key(kept.id, 3)]
         listed = await harness.objects.list(f"sessions/{lost.session_id}/transcripts/")
         assert listed == [version_key(lost.id, 2), version_key(lost.id, 9)]
+
+
+async def test_the_deletion_of_a_version_killed_at_any_step_is_completed_by_the_reaper(
+    build_harness: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = 0
+    async with build_harness(reap_seconds=1000.0) as harness:
+        planted = Planted(harness, await recorded(harness, client_of))
+        for step in range(10):
+            version = step + 2
+            await planted.writer.version(planted.id, version, BETTER)
+            is_over = True
+            with monkeypatch.context() as patch:
+                kill_at(step, patch)
+                try:
+                    await harness.persistence.delete_transcript(DEFAULT_TENANT_ID, planted.id, version)
+                except Killed:
+                    is_over = False
+                    kills += 1
+            record = await harness.record(planted.session_id)
+            # Before its rows are deleted the version is there as it was.
+            assert record.transcript_version == (version if step == 0 else 1)
+            if step == 0:
+                await harness.persistence.delete_transcript(DEFAULT_TENANT_ID, planted.id, version)
+            reaper, _ = await a_reaper(harness, orphan_age_seconds=-1.0, delete_age_seconds=1000.0)
+            for _ in range(2):
+                await reaper.run_once()
+            assert await harness.objects.list(f"sessions/{planted.session_id}/transcripts/") == []
+            assert kinds(await verify(harness.settings), planted.session_id) == []
+            if is_over:
+                break
+    assert kills >= 2
