@@ -86,16 +86,15 @@ _READ_CONTAINING = text(f"""{_CONTAINING}
     FROM containing AS c LEFT JOIN transcripts AS t ON t.session_id = c.session_id AND t.version = c.version
     ORDER BY c.place, c.version
 """)  # noqa: S608 - no input
-_CANCEL = text("""
-    WITH canceled AS (
-        UPDATE transcription_jobs SET
-            cancel_requested_at = coalesce(cancel_requested_at, now()),
-            ended_at = CASE WHEN status = 'queued' THEN now() END,
-            status = CASE WHEN status = 'queued' THEN 'canceled' ELSE status END
-        WHERE id = ANY(:ids) AND status IN ('queued', 'running') RETURNING session_id, version, status
+# A job that waits begins anew, with the recording that is left. A worker finds by itself that the recording of its job
+# has changed.
+_RESET = text("""
+    WITH waiting AS (
+        UPDATE transcription_jobs SET plan = NULL, chain = NULL, chain_key = NULL, done_windows = 0, done_seconds = 0
+        WHERE id = ANY(:ids) AND status = 'queued' RETURNING session_id, version
     )
-    DELETE FROM transcript_utterances AS u USING canceled AS c
-    WHERE u.session_id = c.session_id AND u.version = c.version AND c.status = 'canceled'
+    DELETE FROM transcript_utterances AS u USING waiting AS w
+    WHERE u.session_id = w.session_id AND u.version = w.version
 """).bindparams(*arrays(ids=Uuid))
 
 # What is left of versions whose deletion, or whose job, has not removed all of it. A version that a job may still write
@@ -241,18 +240,18 @@ async def choose_current(connection: AsyncConnection, session_id: UUID) -> None:
 
 
 async def delete_containing(connection: AsyncConnection, session_id: UUID) -> list[tuple[UUID, int]]:
-    """Deletes the versions of joined recordings that contain a session, and cancels the jobs that would write others.
+    """Deletes the versions of joined recordings that contain a session, and what waiting jobs have transcribed of it.
 
     Returns the versions, whose objects have to be deleted next.
     """
     if not (await connection.execute(_LOCK_CONTAINING, {"id": session_id})).all():
         return []
     found = (await connection.execute(_READ_CONTAINING, {"id": session_id})).all()
-    await connection.execute(_CANCEL, {"ids": [row.job_id for row in found]})
+    await connection.execute(_RESET, {"ids": [row.job_id for row in found]})
     by_session: dict[UUID, list[int]] = {}
     for row in found:
         if row.is_stored:
             by_session.setdefault(row.session_id, []).append(row.version)
     for later, versions in by_session.items():
         await delete_versions(connection, later, versions)
-    return [(row.session_id, row.version) for row in found if row.version is not None]
+    return [(row.session_id, row.version) for row in found if row.is_stored]

@@ -356,29 +356,24 @@ async def test_a_deleted_session_takes_the_versions_that_contain_it_with_it(stor
     chain = await store.chain(last)
     await store.writer.version(last, 2, [an_utterance(0.5, "alone")])
     await store.writer.version(last, 3, JOINED, chain=chain)
-    await store.writer.job(last, 4, JOINED, chain=chain)
     await delete_session(store.sessions, store.objects, store.tenant, first)
     assert await store.listed(last) == [(1, "live", False), (2, "enhanced", True)]
     with pytest.raises(ObjectNotFound):
         await store.objects.size(version_key(last, 3))
     assert await store.objects.size(version_key(last, 2))
-    query = text(
-        "SELECT cancel_requested_at IS NOT NULL FROM transcription_jobs WHERE version = 4 AND session_id = :id"
-    )
-    async with store.database.transaction() as connection:
-        assert (await connection.execute(query, {"id": last})).scalar_one()
 
 
-async def test_a_queued_job_of_a_deleted_session_s_recording_is_canceled_with_its_utterances(store: Store) -> None:
+async def test_a_waiting_job_of_a_recording_with_a_deleted_session_begins_anew(store: Store) -> None:
     first, last = await a_chain(store)
     await store.writer.job(last, 2, JOINED, chain=await store.chain(last), status="queued")
     await store.sessions.soft_delete(store.tenant, first)
     query = text("""
-        SELECT j.status, (SELECT count(*) FROM transcript_utterances AS u WHERE u.session_id = j.session_id) AS spoken
+        SELECT j.status, j.chain,
+            (SELECT count(*) FROM transcript_utterances AS u WHERE u.session_id = j.session_id) AS spoken
         FROM transcription_jobs AS j WHERE j.session_id = :id
     """)
     async with store.database.transaction() as connection:
-        assert tuple((await connection.execute(query, {"id": last})).one()) == ("canceled", 0)
+        assert tuple((await connection.execute(query, {"id": last})).one()) == ("queued", None, 0)
 
 
 async def test_a_deletion_waits_for_a_version_that_is_being_stored(store: Store) -> None:
