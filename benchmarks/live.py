@@ -111,7 +111,7 @@ async def _exchange(
     received: ReceivedText,
     sent: Callable[[], None],
 ) -> None:
-    started = time.monotonic()
+    started = received.began = time.monotonic()
     sending = asyncio.create_task(_send(socket, protocol, spoken, started, speed))
     sending.add_done_callback(lambda _: sent())
     receiving = asyncio.create_task(_receive(socket, protocol, received, started))

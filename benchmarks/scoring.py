@@ -60,6 +60,8 @@ def _common(one: Iterable[object], other: Iterable[object]) -> int:
 class ReceivedText:
     """The final text of one stream, as it arrived."""
 
+    began: float = 0.0
+    """When the first audio was spoken, in seconds of `time.monotonic`."""
     text: str = ""
     pieces: list[tuple[float, str]] = field(default_factory=list)
     """The pieces of the text, with their arrival in seconds since the stream began."""

@@ -92,6 +92,8 @@ class JobRecord:
 class TranscriptVersion:
     """A version of a session's transcript."""
 
+    session_id: UUID
+
     version: int
     """1 is the live transcript, or the first one of an uploaded file."""
     kind: Literal["live", "enhanced", "upload"]
@@ -102,7 +104,14 @@ class TranscriptVersion:
     word_count: int
     is_current: bool
     linked: bool
+    """Whether it is of the joined recording of the session and those that it continues."""
     verdict: Literal["accepted", "doubtful"]
     verdict_reason: str | None
     job_id: UUID | None
     uri: str
+    audio_seconds: float
+    """The length of the audio that was transcribed."""
+    chain_key: bytes | None = None
+    """Identifies the joined recording, where it is of one."""
+    was_chosen: bool = False
+    """Of the live one: whether the tenant has made it the current one again."""

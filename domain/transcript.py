@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +145,38 @@ class WordNames:
         return rest
 
 
-def document(session_id: str, language: str, duration: float, utterances: Iterable[Utterance]) -> bytes:
-    """The stored transcript: UTF-8 JSON in the shape that live sessions and batch jobs share; `duration` in seconds."""
+@dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """What the document of a version states about the version. The document of a live transcript does not have it."""
+
+    version: int
+    model: str
+    kind: Literal["enhanced", "upload"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys and values as documents contain them."""
+        return {"version": self.version, "model": self.model, "kind": self.kind}
+
+
+def document(
+    session_id: str,
+    language: str,
+    duration: float,
+    utterances: Iterable[Utterance],
+    version: DocumentVersion | None = None,
+) -> bytes:
+    """The stored transcript: UTF-8 JSON in the shape that live sessions and batch jobs share.
+
+    Args:
+        duration: the length of the audio, in seconds.
+        version: of a transcript that a batch job made; None for a live one.
+    """
     finals = list(utterances)
     shape: dict[str, Any] = {
         "session_id": session_id,
         "language": language,
         "duration": duration,
+        **({} if version is None else version.to_json()),
         "text": " ".join(utterance.text for utterance in finals),
         "utterances": [utterance.to_json() for utterance in finals],
     }

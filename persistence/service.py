@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from domain.errors import StorageUnavailable
-from persistence.archive import Archive, delete_session
+from domain.job import TranscriptVersion
+from persistence.archive import Archive, delete_session, delete_transcript
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
 from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
@@ -22,6 +23,8 @@ from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
+from persistence.postgres.transcript_versions import TranscriptVersions
+from persistence.postgres.uploads import UploadRows
 from persistence.postgres.utterances import UtteranceStore
 from persistence.recording.interceptor import RecordingInterceptor
 from persistence.recording.pipeline import Classify, RecordingPipeline
@@ -37,6 +40,8 @@ from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
 from persistence.storing.spool_reconciliation import SpoolReconciliation
 from persistence.storing.writer import SessionWriter
+from persistence.transcripts import Transcripts
+from persistence.uploading.file_upload import FileUploads
 from telemetry.deadline import Deadline
 from telemetry.logs import get_logger
 
@@ -58,7 +63,10 @@ class Persistence:
     archive: Archive
     chains: ChainStore
     jobs: JobStore
+    transcripts: Transcripts
     utterances: UtteranceStore
+    uploads: FileUploads
+    _versions: TranscriptVersions
     changes: ChangeStore
     change_notifier: ChangeNotifier
     keys: KeyStore
@@ -79,6 +87,27 @@ class Persistence:
             StorageUnavailable: Postgres is unavailable; the session may or may not be deleted. Call again.
         """
         await delete_session(self.sessions, self._objects, tenant_id, session_id)
+
+    async def set_current_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> TranscriptVersion:
+        """Makes a stored version of a transcript the current one; returns it.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            StorageUnavailable: Postgres is unavailable.
+        """
+        return await self._versions.set_current(tenant_id, session_id, version)
+
+    async def delete_transcript(self, tenant_id: UUID, session_id: UUID, version: int) -> None:
+        """Deletes a version of a transcript, permanently.
+
+        Raises:
+            SessionNotFound: the tenant has no session of this id.
+            TranscriptNotFound: the session has no such version.
+            InvalidFilter: it is version 1, which is deleted with its session.
+            StorageUnavailable: Postgres is unavailable; the version may or may not be deleted. Call again.
+        """
+        await delete_transcript(self._versions, self._objects, tenant_id, session_id, version)
 
 
 @asynccontextmanager
@@ -141,7 +170,8 @@ async def open_persistence(
         await stack.enter_async_context(_running(writer.run(), "session writer"))
         await stack.enter_async_context(_running(row_comparison.run(), "comparison of rows"))
         await stack.enter_async_context(_running(maintenance.run(), "spool maintenance"))
-        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, spools.take)
+        chains, versions, utterances = ChainStore(database), TranscriptVersions(database), UtteranceStore(database)
+        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, versions, spools.take)
         await stack.enter_async_context(_running(reaper.run(), "reaper"))
         await stack.enter_async_context(_running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
@@ -158,9 +188,12 @@ async def open_persistence(
         yield Persistence(
             SessionStore(database),
             Archive(objects),
-            ChainStore(database),
+            chains,
             JobStore(database),
-            UtteranceStore(database),
+            Transcripts(chains, versions, utterances),
+            utterances,
+            FileUploads(objects, UploadRows(database, settings.worker_id, lease.check), rows),
+            versions,
             changes,
             change_notifier,
             keys,
@@ -200,6 +233,7 @@ def _reaper(
     ownership: Ownership,
     remote_recovery: RemoteRecovery,
     objects: ObjectStore,
+    versions: TranscriptVersions,
     spools_of: SpoolsOf,
 ) -> Reaper:
     return Reaper(
@@ -207,6 +241,7 @@ def _reaper(
         ownership,
         remote_recovery,
         objects,
+        versions,
         spools_of,
         pause_seconds=settings.reap_seconds,
         grace_seconds=settings.recovery_grace_seconds,

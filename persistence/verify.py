@@ -19,7 +19,8 @@ from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
 from persistence.postgres.database import Database, open_database
 from persistence.postgres.lease import Lease
-from persistence.recovery.checks import Finding, Verifier
+from persistence.recovery.checks import Verifier
+from persistence.recovery.finding import Finding
 from persistence.recovery.repair import Repairer
 from persistence.s3.objects import ObjectStore, open_objects
 from telemetry.logs import configure_logging

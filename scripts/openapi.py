@@ -47,6 +47,9 @@ _TRANSCRIPT: Final = {
         "session_id": {"type": "string"},
         "language": {"type": "string"},
         "duration": {"type": "number", "description": "Length of the audio, in seconds."},
+        "version": {"type": "integer", "description": "Only of a transcript that a batch job made."},
+        "model": {"type": "string", "description": "The model that made it; only with `version`."},
+        "kind": {"type": "string", "description": "`enhanced` or `upload`; only with `version`."},
         "text": {"type": "string", "description": "All utterances, joined by spaces."},
         "utterances": {
             "type": "array",
@@ -103,7 +106,6 @@ _ERRORS: Final = {
     "429": "Too many requests or sessions; `retry-after` has the seconds to wait.",
     "431": "Headers and query are larger than 64 KiB.",
     "500": "An error of the service. The message has the number of its log line.",
-    "501": "The contract defines it, and this service does not implement it yet.",
     "503": "A dependency of the request is unavailable; try again shortly.",
     "504": "The service did not answer in time.",
 }
@@ -116,7 +118,6 @@ _EXAMPLES: Final = {
     "416": (11, "no byte of the range is in the file, which has 384044 bytes", "INVALID_RANGE", {}),
     "429": (8, "8 downloads are in progress, which is the limit", "RATE_LIMITED", {}),
     "500": (13, "internal error 4f1c2d3e5a6b", "INTERNAL", {}),
-    "501": (12, "ListTranscripts is not built yet", "UNIMPLEMENTED", {}),
     "503": (14, "the database does not answer: try again shortly", "UNAVAILABLE", {}),
 }
 """Code, message, reason and metadata of an error of each status that the server itself answers with."""
@@ -134,8 +135,6 @@ _IDS: Final = {
 }
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
-UNIMPLEMENTED: Final = ("ListTranscripts", "SetCurrentTranscript", "DeleteTranscript")
-"""Methods that answer 501 so far."""
 _HEADERS: Final = {
     "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),
     "if-range": ("The `etag` that the range is of; the whole file is sent where it has another.", '"0123456789abcdef"'),
@@ -282,8 +281,11 @@ class _Writer:
             content = {"application/json": {"schema": self._ref(method.output_type)}}
         responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}
         if method.name in _DOWNLOADS:
-            responses["200"]["headers"] = {"etag": _ETAG}
-            responses["304"] = {"description": "The client has the file already.", "headers": {"etag": _ETAG}}
+            headers = (
+                {"etag": _ETAG} if method.name == "GetAudio" else {"etag": _ETAG, "x-transcript-version": _VERSION}
+            )
+            responses["200"]["headers"] = headers
+            responses["304"] = {"description": "The client has the file already.", "headers": headers}
         codes = {*_ALWAYS}
         if has_id:
             codes |= {"404", "409"}
@@ -292,8 +294,6 @@ class _Writer:
         if method.name == "GetAudio":
             codes.add("416")
             responses["206"] = {"description": "The part asked for.", "content": content, "headers": {"etag": _ETAG}}
-        if method.name in UNIMPLEMENTED:
-            codes.add("501")
         responses |= {code: {"description": _ERRORS[code], "content": _error(code)} for code in codes}
         return dict(sorted(responses.items()))
 
@@ -345,6 +345,10 @@ def _first_sentence(text: str) -> str:
 
 
 _ETAG: Final = {"description": "The file's strong entity tag.", "schema": {"type": "string"}}
+_VERSION: Final = {
+    "description": "The version of the transcript. A join of several versions does not have it.",
+    "schema": {"type": "integer"},
+}
 
 
 def _header(name: str) -> dict[str, Any]:

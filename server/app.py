@@ -39,7 +39,7 @@ from server.rpc.auth import AuthInterceptor
 from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.end_requests import EndRequestWatcher
 from server.rpc.errors import ErrorInterceptor, end_reason_of
-from server.rpc.files import FileServicer
+from server.rpc.files import FileLimits, FileServicer
 from server.rpc.job_requests import JobRequests
 from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
@@ -205,7 +205,10 @@ def _build(
     session_pb2_grpc.add_SessionServiceServicer_to_server(
         SessionServicer(persistence, watches, jobs, settings.tenant_max_downloads, gate), server
     )
-    file_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(), server)
+    file_limits = FileLimits(settings.max_upload_bytes, settings.tenant_max_uploads, settings.tenant_max_queued_jobs)
+    file_pb2_grpc.add_FileServiceServicer_to_server(
+        FileServicer(persistence, watches, engine, limits, file_limits), server
+    )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()

@@ -50,6 +50,10 @@ class ServerSettings(BaseSettings):
     """Concurrent watches (`sessions:watch`) of one tenant on each server."""
     tenant_max_downloads: int = Field(default=8, ge=1)
     """Concurrent downloads of one tenant on this server; each holds 1 MiB of memory."""
+    tenant_max_uploads: int = Field(default=8, ge=1)
+    """Files that one tenant uploads to this server at a time; each holds up to 10 MiB of memory."""
+    max_upload_bytes: int = Field(default=512 * 1024**2, ge=1)
+    """The largest file that may be uploaded, unless its tenant has its own limit."""
     shutdown_seconds: float = Field(default=30, ge=0)
     """The grace period: how long running sessions may continue after SIGTERM. Then the rest of them is transcribed and
     stored, and the process exits at most 20 s later."""

@@ -2,7 +2,7 @@
 
 Servers of the previous release do not use the new tables and columns: what they write are live sessions.
 
-Triggers note the changes of jobs as changes of their sessions, for watches, and tell workers of jobs that are due.
+Triggers note the changes of jobs as changes of their sessions, for watches, and notify workers of queued jobs.
 
 Revision: 0012
 Follows: 0011

@@ -22,6 +22,7 @@ def upgrade() -> None:
         "realtime_sessions",
         sa.Column("expires_at", sa.DateTime(timezone=True), comment="when it is deleted, once its job has ended"),
     )
+    # Not built concurrently, for the reason given in 0002; it is empty.
     op.create_index(
         "ix_realtime_sessions_expires_at",
         "realtime_sessions",

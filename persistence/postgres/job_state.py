@@ -1,4 +1,4 @@
-"""What a row of `transcription_jobs` says of the state of a job, as expressions of SQL."""
+"""The state of a job from its row in `transcription_jobs`, as expressions of SQL."""
 
 from sqlalchemy import ColumnElement, and_, case, exists, func, literal, select
 

@@ -1,6 +1,6 @@
 """Reading and deleting the sessions of a tenant. Every statement names the tenant."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,7 @@ from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database
 from persistence.postgres.job_state import PROGRESS, STEP
 from persistence.postgres.tables import UNFINISHED, realtime_sessions, transcription_jobs, transcripts
+from persistence.postgres.transcript_versions import delete_containing
 
 MAX_LIMIT = 100
 MAX_OFFSET = 100_000
@@ -64,7 +65,7 @@ def _of_current(name: str) -> ColumnElement[Any]:
     return func.coalesce(of_version, _t[name]).label(name)
 
 
-_transcript_version = case((_t.transcript_uri.is_not(None), func.coalesce(_t.current_version, 1))).label(
+_transcript_version = func.coalesce(_t.current_version, case((_t.transcript_uri.is_not(None), 1))).label(
     "transcript_version"
 )
 _transcript_count = (
@@ -234,8 +235,11 @@ class SessionStore:
             raise SessionNotFound(format_session_id(session_id))
         return record_of(row)
 
-    async def soft_delete(self, tenant_id: UUID, session_id: UUID) -> None:
+    async def soft_delete(self, tenant_id: UUID, session_id: UUID) -> Sequence[tuple[UUID, int]]:
         """Hides an ended session from its tenant; its objects and its row have to be deleted next.
+
+        Versions of the transcripts of later sessions that contain the session are deleted with it; those are returned,
+        because their objects have to be deleted next, too.
 
         Repeating it changes nothing, so that an interrupted deletion can be completed.
 
@@ -255,7 +259,7 @@ class SessionStore:
             if (await connection.execute(hide)).one_or_none() is not None:
                 # The job of the deleted session stood for theirs.
                 await enhancements.settle(connection, earlier)
-                return
+                return await delete_containing(connection, session_id)
             if (await connection.execute(select(_t.id).where(*owned))).one_or_none() is not None:
                 raise SessionActive(format_session_id(session_id))
         raise SessionNotFound(format_session_id(session_id))

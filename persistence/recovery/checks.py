@@ -5,8 +5,7 @@ Sessions that a living server works on are left out: they may be unfinished.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -14,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, Uuid, text
 
 from domain.errors import InvalidSessionId
-from domain.session_id import format_session_id, parse_session_id
+from domain.session_id import parse_session_id
 from persistence.errors import ObjectNotFound
 from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
@@ -22,6 +21,8 @@ from persistence.postgres.lost_rows import deleted_among
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.stored_session import STORED_SESSION_SQL, stored_session
 from persistence.postgres.tables import HAS_SERVER
+from persistence.recovery.finding import Finding
+from persistence.recovery.version_checks import VersionVerifier
 from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, source_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
@@ -42,22 +43,6 @@ _SOME = text(f"""
 """).bindparams(*arrays(ids=Uuid))  # noqa: S608 - no input
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A row, an object, an upload or a spool that does not agree with the others."""
-
-    kind: str
-    session_id: UUID | None
-    what: str
-    """A sentence for the operator."""
-    path: str = ""
-    """The key or the directory it is about."""
-
-    def __str__(self) -> str:
-        name = format_session_id(self.session_id) if self.session_id else "-"
-        return " ".join(filter(None, (f"{self.kind:24}", name, self.path, self.what)))
-
-
 class Verifier:
     """Compares rows, objects and spools. All methods raise StorageUnavailable while a store is unavailable."""
 
@@ -69,15 +54,21 @@ class Verifier:
         self._spool_dir = spool_dir
         self._delete_age_seconds = delete_age_seconds
         self._rows = SessionRows(database, "verify")
+        self._versions = VersionVerifier(database, objects)
         self.checked = {"rows": 0, "objects": 0, "uploads": 0, "spools": 0}
         """How many of each were read."""
 
     async def findings(self) -> AsyncIterator[Finding]:
         """All findings."""
-        async for row in self._all_rows():
-            self.checked["rows"] += 1
-            for finding in await self._of_row(row):
+        async for page in self._pages():
+            for row in page:
+                self.checked["rows"] += 1
+                for finding in await self._of_row(row):
+                    yield finding
+            async for finding in self._versions.of_sessions([row["id"] for row in page if not row["is_deleted"]]):
                 yield finding
+        async for finding in self._versions.of_jobs():
+            yield finding
         async for finding in self._of_objects():
             yield finding
         async for finding in self._of_uploads():
@@ -86,16 +77,15 @@ class Verifier:
             async for finding in self._of_spools(self._spool_dir):
                 yield finding
 
-    async def _all_rows(self) -> AsyncIterator[RowMapping]:
+    async def _pages(self) -> AsyncIterator[Sequence[RowMapping]]:
         after = UUID(int=0)
         while True:
             parameters = {"after": after, "limit": _ROWS, "delete_age": self._delete_age_seconds}
             async with self._database.transaction() as connection:
                 page = (await connection.execute(_PAGE, parameters)).mappings().all()
-            for row in page:
-                yield row
             if not page:
                 return
+            yield page
             after = page[-1]["id"]
 
     async def _of_row(self, row: RowMapping) -> list[Finding]:
@@ -170,6 +160,10 @@ class Verifier:
             deleted = await self._deleted_of(keys)
             for key in keys:
                 if (finding := _of_key(key, rows, deleted)) is not None and await self._is_there(key):
+                    yield finding
+            of_sessions = [key for key in keys if _session_of(key) in rows]
+            async for finding in self._versions.of_keys(of_sessions):
+                if await self._is_there(finding.path):
                     yield finding
 
     async def _of_uploads(self) -> AsyncIterator[Finding]:

@@ -19,10 +19,11 @@ from domain.session_id import created_at, format_session_id
 from persistence.errors import LeaseLost, NotOwner
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
-from persistence.s3.keys import SESSIONS_PREFIX, session_of_key
+from persistence.postgres.transcript_versions import TranscriptVersions
+from persistence.s3.keys import SESSIONS_PREFIX, parse_version_key, session_of_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED
-from persistence.storing.deletion import delete_objects
+from persistence.storing.deletion import delete_objects, delete_version_objects
 from persistence.storing.remote_recovery import RemoteRecovery
 from telemetry.logs import get_logger
 
@@ -44,6 +45,9 @@ _failed = Counter("dalston_recoveries_failed_total", "Failed attempts to end suc
 _deletes = Counter("dalston_deletes_finished_total", "Interrupted deletions that have been finished")
 _expired = Counter("dalston_sessions_expired_total", "Sessions deleted because their time was over")
 _orphans = Counter("dalston_orphans_removed_total", "Deleted sessions whose remaining objects have been deleted")
+_versions = Counter(
+    "dalston_versions_removed_total", "Objects of versions that were deleted, or not completed, that have been deleted"
+)
 _unexplained = Counter(
     "dalston_orphans_kept_total", "Sessions with objects, without a row and without a deletion: they stay"
 )
@@ -61,6 +65,7 @@ class Reaper:
         ownership: Ownership,
         remote_recovery: RemoteRecovery,
         objects: ObjectStore,
+        versions: TranscriptVersions,
         spools_of: SpoolsOf,
         *,
         pause_seconds: float,
@@ -74,6 +79,7 @@ class Reaper:
         self._ownership = ownership
         self._remote_recovery = remote_recovery
         self._objects = objects
+        self._versions = versions
         self._spools_of = spools_of
         self._pause_seconds = pause_seconds
         self._grace_seconds = grace_seconds
@@ -201,6 +207,7 @@ class Reaper:
         await self._ownership.delete_old_tombstones(_MOST_FORGOTTEN)
         if not old:
             return
+        await self._delete_versions_left(keys, frozenset(old))
         rowless = await self._ownership.without_row(old)
         for session_id in rowless.deleted:
             await delete_objects(self._objects, session_id)
@@ -213,6 +220,22 @@ class Reaper:
             self._unexplained.add(session_id)
             _unexplained.inc()
             log.error("a session has objects and no row, and was not deleted", session_id=format_session_id(session_id))
+
+    async def _delete_versions_left(self, keys: Sequence[str], old: frozenset[UUID]) -> None:
+        """Deletes objects of versions that an interrupted deletion or an unsuccessful job has left."""
+        found = [
+            (session_of_key(key), version)
+            for key in keys
+            if (version := parse_version_key(key)) is not None and _session_of(key) in old
+        ]
+        if not found or not (left := await self._versions.superfluous(found)):
+            return
+        await delete_version_objects(self._objects, left)
+        _versions.inc(len(left))
+        for session_id, version in sorted(left):
+            log.warning(
+                "deleted the remaining object of a version", session_id=format_session_id(session_id), version=version
+            )
 
 
 def _session_of(key: str) -> UUID | None:

@@ -18,8 +18,9 @@ from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import HAS_SERVER, UNFINISHED
-from persistence.recovery.checks import Finding
+from persistence.recovery.finding import Finding
 from persistence.recovery.spool_recovery import conclusion_of
+from persistence.recovery.version_repair import VersionRepairer
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED, StoredSession
 from persistence.spool.budget import SpoolBudget
@@ -80,6 +81,7 @@ class Repairer:
             "spool_left": self._settle_spool,
             "spool_has_more": self._settle_spool,
             "spool_without_row": self._settle_spool,
+            **VersionRepairer(database, objects, lease.check).repairs,
         }
 
     async def take_over(self) -> int:

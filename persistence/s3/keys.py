@@ -8,6 +8,7 @@ from domain.session_id import format_session_id, parse_session_id
 
 SESSIONS_PREFIX: Final = "sessions/"
 
+_VERSION: Final = re.compile(r"transcripts/([1-9]\d{0,8})\.json", re.ASCII)
 _TAIL: Final = re.compile(r"(\d{16})-(\d+)", re.ASCII)
 
 
@@ -24,24 +25,24 @@ class Tail(NamedTuple):
         return self.first_byte + self.size
 
 
+def session_prefix(session_id: UUID) -> str:
+    """The common prefix of the keys of all objects of a session."""
+    return f"{SESSIONS_PREFIX}{format_session_id(session_id)}/"
+
+
 def audio_key(session_id: UUID) -> str:
     """The key of the WAV file."""
-    return f"sessions/{format_session_id(session_id)}/audio.wav"
-
-
-def source_key(session_id: UUID) -> str:
-    """The key of an uploaded file, as its client sent it."""
-    return f"sessions/{format_session_id(session_id)}/source"
+    return f"{session_prefix(session_id)}audio.wav"
 
 
 def transcript_key(session_id: UUID) -> str:
     """The key of the transcript."""
-    return f"sessions/{format_session_id(session_id)}/transcript.json"
+    return f"{session_prefix(session_id)}transcript.json"
 
 
 def version_prefix(session_id: UUID) -> str:
     """The common prefix of the keys of a session's versions of the transcript, without that of the live one."""
-    return f"sessions/{format_session_id(session_id)}/transcripts/"
+    return f"{session_prefix(session_id)}transcripts/"
 
 
 def version_key(session_id: UUID, version: int) -> str:
@@ -49,9 +50,20 @@ def version_key(session_id: UUID, version: int) -> str:
     return f"{version_prefix(session_id)}{version}.json"
 
 
+def parse_version_key(key: str) -> int | None:
+    """The version of a key of `version_key`, or None where the key is not one."""
+    match = _VERSION.fullmatch(key.removeprefix(SESSIONS_PREFIX).partition("/")[2])
+    return int(match[1]) if match else None
+
+
+def source_key(session_id: UUID) -> str:
+    """The key of an uploaded file, as it was sent."""
+    return f"{session_prefix(session_id)}source"
+
+
 def tail_prefix(session_id: UUID) -> str:
     """The common prefix of the keys of a session's tail objects, which sort in the order of the audio."""
-    return f"sessions/{format_session_id(session_id)}/tail/"
+    return f"{session_prefix(session_id)}tail/"
 
 
 def tail_key(session_id: UUID, tail: Tail) -> str:

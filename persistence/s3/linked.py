@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.transcript import Utterance
 from persistence.s3.byte_map import ByteMap, Fill, Inline, ObjectRange, Piece
 from persistence.s3.keys import audio_key
 from persistence.session_values import StoredSession
@@ -26,15 +25,10 @@ class SessionSpan:
         """Its start in the joined recording."""
         return self.offset_frames / self.session.sample_rate
 
-    def includes(self, utterance: Utterance) -> bool:
-        """Whether an utterance of the session is in the joined recording: whether its middle is."""
-        if self.frames is None:
-            return True
-        return (utterance.start + utterance.end) / 2 < self.frames / self.session.sample_rate
-
-    def moved(self, utterance: Utterance) -> Utterance:
-        """An utterance of the session on the time axis of the joined recording."""
-        return utterance.moved(self.offset_seconds) if self.offset_frames else utterance
+    @property
+    def seconds(self) -> float | None:
+        """Its length; None for the last session."""
+        return None if self.frames is None else self.frames / self.session.sample_rate
 
 
 def session_spans(chain: Sequence[StoredSession]) -> tuple[SessionSpan, ...]:
@@ -84,15 +78,6 @@ def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
 def joined_seconds(chain: Sequence[StoredSession]) -> float:
     """The length of the joined recording."""
     return session_spans(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds
-
-
-def joined_language(chain: Sequence[StoredSession]) -> str:
-    """The language of most words, by the languages of the sessions; `auto` where there are none."""
-    words: dict[str, int] = {}
-    for session in chain:
-        if session.word_count:
-            words[session.language] = words.get(session.language, 0) + session.word_count
-    return max(words, key=lambda language: words[language]) if words else chain[-1].language
 
 
 def chain_key(chain: Sequence[StoredSession]) -> bytes:

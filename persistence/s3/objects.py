@@ -95,7 +95,9 @@ def _may_pass(error: BaseException) -> bool:
     if not isinstance(error, ClientError):
         return not isinstance(error, BotoCoreError) or "Credentials" not in type(error).__name__
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status >= 500 or status == 429 or _code(error) in {"SlowDown", "RequestTimeout"}
+    # The last: another conditional write of the key was in progress.
+    transient = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict"}
+    return status >= 500 or status == 429 or _code(error) in transient
 
 
 class ObjectStore:
@@ -144,6 +146,25 @@ class ObjectStore:
                 await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
 
         await self._call("put_object", put)
+
+    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        """Writes a whole object unless there is one of this key; returns whether this call has written it.
+
+        False may also mean that an earlier attempt of this call wrote it and its answer was lost: compare the content.
+        """
+
+        async def put() -> bool:
+            try:
+                await self._client.put_object(
+                    Bucket=self._bucket, Key=key, Body=body, ContentType=content_type, IfNoneMatch="*"
+                )
+            except ClientError as error:
+                if _code(error) in ("PreconditionFailed", "412"):
+                    return False
+                raise
+            return True
+
+        return await self._call("put_object", put)
 
     async def create_upload(self, key: str, content_type: str) -> str:
         """Begins a multipart upload; returns its id.

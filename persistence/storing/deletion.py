@@ -1,22 +1,32 @@
 """Deletes what S3 has of a session."""
 
+from collections.abc import Iterable
 from uuid import UUID
 
 from persistence.postgres.rows import SessionRows
-from persistence.s3.keys import audio_key, source_key, tail_prefix, transcript_key
+from persistence.s3.keys import audio_key, session_prefix, tail_prefix, version_key
 from persistence.s3.objects import ObjectStore
 
 
 async def delete_objects(objects: ObjectStore, session_id: UUID) -> None:
-    """Deletes all objects and unfinished uploads of a session, as far as they exist.
+    """Deletes all objects and unfinished uploads of a session.
 
     Raises:
         StorageUnavailable: S3 is unavailable.
     """
-    await objects.delete(audio_key(session_id))
-    await objects.delete(transcript_key(session_id))
-    await objects.delete(source_key(session_id))
-    await objects.delete_all(await objects.list(tail_prefix(session_id)))
+    prefix = session_prefix(session_id)
+    for key in await objects.uploads_below(prefix):
+        await objects.abort_uploads(key)
+    await objects.delete_all(await objects.list(prefix))
+
+
+async def delete_version_objects(objects: ObjectStore, versions: Iterable[tuple[UUID, int]]) -> None:
+    """Deletes the documents of versions, as far as they exist.
+
+    Raises:
+        StorageUnavailable: S3 is unavailable.
+    """
+    await objects.delete_all([version_key(session_id, version) for session_id, version in versions])
 
 
 async def delete_uploads_and_tails(objects: ObjectStore, session_id: UUID) -> None:

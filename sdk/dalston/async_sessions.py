@@ -21,6 +21,7 @@ from dalston.records import (
     SessionPage,
     SessionStatus,
     Transcript,
+    TranscriptVersion,
     Utterance,
 )
 from dalston.times import timestamp
@@ -134,31 +135,73 @@ class AsyncSessions:
         """
         return AsyncAudio(self._calls, session_id, linked=linked, start=start)
 
-    async def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
+    async def transcript(self, session_id: str, *, version: int | None = None, linked: bool = False) -> Transcript:
         """The stored transcript.
+
+        Args:
+            version: 1 is the live one. Default: the current version.
+            linked: whether to join it with those of the sessions that it continues. By default it is then the newest
+                version of the joined recording, or the join of their current versions; 1 joins the live ones.
+
+        Raises:
+            NotFound: the session stored no transcript, or has no such version.
+            SessionActive: it is not completely stored yet.
+        """
+        request = pb.GetTranscriptRequest(session_id=session_id, linked=linked, version=version or 0)
+        return messages.transcript(await self._document(self._calls.sessions.GetTranscript, request))
+
+    async def transcripts(self, session_id: str) -> tuple[TranscriptVersion, ...]:
+        """The stored versions of the session's transcript, the live one first.
 
         Raises:
             NotFound: the session stored no transcript.
             SessionActive: it is not completely stored yet.
         """
-        request = pb.GetTranscriptRequest(session_id=session_id, linked=linked)
-        return messages.transcript(await self._document(self._calls.sessions.GetTranscript, request))
+        request = pb.ListTranscriptsRequest(session_id=session_id)
+        answer: pb.ListTranscriptsResponse = await self._calls.call_with_retries(
+            self._calls.sessions.ListTranscripts, request
+        )
+        return tuple(messages.transcript_version(each) for each in answer.transcripts)
+
+    async def set_current_transcript(self, session_id: str, version: int) -> TranscriptVersion:
+        """Makes a version the current one, which is read where no version is asked for. Returns it.
+
+        Raises:
+            NotFound: the session has no such version.
+        """
+        request = pb.SetCurrentTranscriptRequest(session_id=session_id, version=version)
+        return messages.transcript_version(
+            await self._calls.call_with_retries(self._calls.sessions.SetCurrentTranscript, request)
+        )
+
+    async def delete_transcript(self, session_id: str, version: int) -> None:
+        """Deletes a version of the transcript permanently. Version 1 is deleted with its session only.
+
+        Raises:
+            NotFound: the session has no such version.
+            InvalidRequest: it is version 1.
+        """
+        request = pb.DeleteTranscriptRequest(session_id=session_id, version=version)
+        await self._calls.call_with_retries(self._calls.sessions.DeleteTranscript, request, not_found_is_success=True)
 
     async def utterances(
-        self, session_id: str, *, follow: bool = False, interval: float = 1.0
+        self, session_id: str, *, version: int | None = None, follow: bool = False, interval: float = 1.0
     ) -> AsyncIterator[Utterance]:
         """The utterances of the session so far.
 
         Args:
+            version: of the transcript. Default: the live one, 1, which grows while the session runs.
             follow: whether to wait for further utterances while the session runs.
             interval: seconds between two polls when following.
 
         Raises:
-            NotFound: the session stores no transcript.
+            NotFound: the session stores no transcript, or has no such version.
         """
         offset = 0
         while True:
-            request = pb.ListUtterancesRequest(session_id=session_id, offset=offset, limit=_UTTERANCE_PAGE)
+            request = pb.ListUtterancesRequest(
+                session_id=session_id, offset=offset, limit=_UTTERANCE_PAGE, version=version or 0
+            )
             page: pb.ListUtterancesResponse = await self._calls.call_with_retries(
                 self._calls.sessions.ListUtterances, request
             )
@@ -177,6 +220,7 @@ class AsyncSessions:
         session_id: str,
         format: ExportFormat | str,  # noqa: A002 - the name of the parameter in the API
         *,
+        version: int | None = None,
         linked: bool = False,
         max_line_length: int | None = None,
         max_lines: int | None = None,
@@ -184,11 +228,12 @@ class AsyncSessions:
         """The stored transcript as text, captions or JSON.
 
         Args:
+            version, linked: as for `transcript`.
             max_line_length: longest line of a caption, in characters.
             max_lines: largest number of lines of a caption.
 
         Raises:
-            NotFound: the session stored no transcript.
+            NotFound: the session stored no transcript, or has no such version.
             SessionActive: it is not completely stored yet.
         """
         request = pb.ExportTranscriptRequest(
@@ -197,6 +242,7 @@ class AsyncSessions:
             linked=linked,
             max_line_length=max_line_length,
             max_lines=max_lines,
+            version=version or 0,
         )
         return (await self._document(self._calls.sessions.ExportTranscript, request)).decode()
 

@@ -27,6 +27,7 @@ from dalston.records import (
     SessionStatus,
     Token,
     Transcript,
+    TranscriptVersion,
     Utterance,
 )
 from dalston.transcription import Transcription
@@ -122,19 +123,44 @@ class Sessions:
         """
         return Audio(self._sessions.audio(session_id, linked=linked, start=start))
 
-    def transcript(self, session_id: str, *, linked: bool = False) -> Transcript:
-        """The stored transcript."""
-        return background.run(self._sessions.transcript(session_id, linked=linked))
+    def transcript(self, session_id: str, *, version: int | None = None, linked: bool = False) -> Transcript:
+        """The stored transcript.
 
-    def utterances(self, session_id: str, *, follow: bool = False, interval: float = 1.0) -> Iterator[Utterance]:
-        """The utterances of the session so far; with `follow`, also those that come until it ends."""
-        return background.iterate(self._sessions.utterances(session_id, follow=follow, interval=interval))
+        Args:
+            version: 1 is the live one. Default: the current version.
+            linked: whether to join it with those of the sessions that it continues.
+        """
+        return background.run(self._sessions.transcript(session_id, version=version, linked=linked))
+
+    def transcripts(self, session_id: str) -> tuple[TranscriptVersion, ...]:
+        """The stored versions of the session's transcript, the live one first."""
+        return background.run(self._sessions.transcripts(session_id))
+
+    def set_current_transcript(self, session_id: str, version: int) -> TranscriptVersion:
+        """Makes a version the current one, which is read where no version is asked for. Returns it."""
+        return background.run(self._sessions.set_current_transcript(session_id, version))
+
+    def delete_transcript(self, session_id: str, version: int) -> None:
+        """Deletes a version of the transcript permanently. Version 1 is deleted with its session only."""
+        background.run(self._sessions.delete_transcript(session_id, version))
+
+    def utterances(
+        self, session_id: str, *, version: int | None = None, follow: bool = False, interval: float = 1.0
+    ) -> Iterator[Utterance]:
+        """The utterances of the session so far; with `follow`, also those that come until it ends.
+
+        Args:
+            version: of the transcript. Default: the live one, 1.
+        """
+        utterances = self._sessions.utterances(session_id, version=version, follow=follow, interval=interval)
+        return background.iterate(utterances)
 
     def export(
         self,
         session_id: str,
         format: ExportFormat | str,  # noqa: A002 - the name of the parameter in the API
         *,
+        version: int | None = None,
         linked: bool = False,
         max_line_length: int | None = None,
         max_lines: int | None = None,
@@ -142,7 +168,12 @@ class Sessions:
         """The stored transcript as text, captions or JSON."""
         return background.run(
             self._sessions.export(
-                session_id, format, linked=linked, max_line_length=max_line_length, max_lines=max_lines
+                session_id,
+                format,
+                version=version,
+                linked=linked,
+                max_line_length=max_line_length,
+                max_lines=max_lines,
             )
         )
 

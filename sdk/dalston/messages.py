@@ -174,6 +174,9 @@ def transcript(document: bytes) -> Transcript:
             duration=float(content["duration"]),
             text=content["text"],
             utterances=tuple(_stored_utterance(item) for item in content["utterances"]),
+            version=content.get("version"),
+            model=content.get("model"),
+            kind=content.get("kind"),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ServerError("the stored transcript is malformed") from None

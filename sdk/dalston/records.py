@@ -166,6 +166,12 @@ class Transcript:
     duration: float
     text: str
     utterances: tuple[Utterance, ...]
+    version: int | None = None
+    """Of a transcript that a batch job made; None for a live one, and for a join of several versions."""
+    model: str | None = None
+    """That made this version; None with `version`."""
+    kind: str | None = None
+    """`enhanced` or `upload`; None with `version`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,11 @@ class AuditInterceptor(CallInterceptor):
 
     def accept(self, request: Any) -> Any:
         if isinstance(request, Message) and _FIELD in request.DESCRIPTOR.fields_by_name:
-            _note_session(getattr(request, _FIELD), is_linked=getattr(request, "linked", False))
+            _note_session(
+                getattr(request, _FIELD),
+                is_linked=getattr(request, "linked", False),
+                version=getattr(request, "version", 0),
+            )
         return request
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
@@ -96,10 +100,12 @@ class AuditInterceptor(CallInterceptor):
             )
 
 
-def _note_session(session_id: str, *, is_linked: bool) -> None:
+def _note_session(session_id: str, *, is_linked: bool, version: int) -> None:
     if not is_session_id(session_id):
         return  # it may be any text, of any length
     fields = {"session_id": session_id}
     if is_linked:
         fields["linked"] = "true"  # the sessions that this one continues are read, too
+    if version:
+        fields["version"] = str(version)
     note_caller(**fields)

@@ -13,12 +13,13 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from google.api.httpbody_pb2 import HttpBody
 
+from domain.job import TranscriptVersion
 from domain.session_id import parse_session_id
 from domain.tenancy import REFUSALS
-from domain.transcript import Utterance, WordNames
-from persistence.s3.linked import joined_language, joined_seconds, session_spans
+from domain.transcript import DocumentVersion, Utterance, WordNames
 from persistence.service import Persistence
 from persistence.session_values import StoredSession
+from persistence.transcript_choice import LIVE, ChosenTranscript
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range
@@ -57,6 +58,17 @@ class _File:
     range: ByteRange | None = None
     """The part to send; None is the whole file."""
     takes_ranges: bool = False
+    version: int | None = None
+    """Of a transcript, where all of it is of one version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What is known of a transcript before it is written."""
+
+    content_type: str
+    name: str | None
+    version: int | None
 
 
 class Downloads:
@@ -110,48 +122,58 @@ class Downloads:
         """Sends the JSON document.
 
         Raises:
-            TranscriptNotStored, SessionActive: as their names say.
+            TranscriptNotStored, TranscriptNotFound, SessionActive: as their names say.
         """
-        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
-        await self._document(chain, None, context)
+        await self._document(await self._chosen(tenant_id, request), None, context)
 
     async def send_export(self, tenant_id: UUID, request: pb.ExportTranscriptRequest, context: Context) -> None:
         """Sends the transcript in another format.
 
         Raises:
             InvalidParameter: the format is unknown, or an option out of range.
-            TranscriptNotStored, SessionActive: as their names say.
+            TranscriptNotStored, TranscriptNotFound, SessionActive: as their names say.
         """
         if request.format not in FORMATS:
             raise InvalidParameter("format", f"must be one of {', '.join(FORMATS)}")
         options = _caption_options(request)
-        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
+        chosen = await self._chosen(tenant_id, request)
         name = f"{request.session_id}.{request.format}"
         if request.format == "json":
-            await self._document(chain, name, context)
+            await self._document(chosen, name, context)
             return
         renderers = {"txt": TextRenderer(), "srt": SrtRenderer(options), "vtt": VttRenderer(options)}
-        await self._render(chain, renderers[request.format], name, context)
+        await self._render(chosen, renderers[request.format], name, context)
 
     async def _chain(self, tenant_id: UUID, session_id: str, *, linked: bool) -> tuple[StoredSession, ...]:
         return await self._persistence.chains.read(tenant_id, parse_session_id(session_id), linked=linked)
 
-    async def _document(self, chain: tuple[StoredSession, ...], name: str | None, context: Context) -> None:
-        if len(chain) == 1:
-            document = await self._persistence.archive.transcript_file(chain[0])
-            stored = self._persistence.archive.read(document)
-            await _send_written(context, JsonRenderer.content_type, name, _named(stored))
-            return
-        renderer = JsonRenderer(chain[-1].session_id, joined_language(chain), joined_seconds(chain))
-        await self._render(chain, renderer, name, context)
+    async def _chosen(
+        self, tenant_id: UUID, request: pb.GetTranscriptRequest | pb.ExportTranscriptRequest
+    ) -> ChosenTranscript:
+        session_id = parse_session_id(request.session_id)
+        return await self._persistence.transcripts.choose(tenant_id, session_id, request.version, linked=request.linked)
 
-    async def _render(
-        self, chain: tuple[StoredSession, ...], renderer: Renderer, name: str | None, context: Context
-    ) -> None:
-        for session in chain:
-            session.require_transcript()
-        async with aclosing(self._persistence.utterances.joined(session_spans(chain))) as utterances:
-            await _send_written(context, renderer.content_type, name, _rendered(renderer, utterances))
+    async def _document(self, chosen: ChosenTranscript, name: str | None, context: Context) -> None:
+        if chosen.document_key is not None:
+            document = await self._persistence.archive.document_file(chosen.document_key)
+            stored = self._persistence.archive.read(document)
+            await _send_written(context, _Head(JsonRenderer.content_type, name, chosen.number), _named(stored))
+            return
+        renderer = JsonRenderer(
+            chosen.session.session_id, chosen.language, chosen.seconds, _document_version(chosen.version)
+        )
+        await self._render(chosen, renderer, name, context)
+
+    async def _render(self, chosen: ChosenTranscript, renderer: Renderer, name: str | None, context: Context) -> None:
+        head = _Head(renderer.content_type, name, chosen.number)
+        async with aclosing(self._persistence.transcripts.utterances(chosen)) as utterances:
+            await _send_written(context, head, _rendered(renderer, utterances))
+
+
+def _document_version(version: TranscriptVersion | None) -> DocumentVersion | None:
+    if version is None or version.kind == "live":
+        return None
+    return DocumentVersion(version.version, version.model, version.kind)
 
 
 async def _rendered(renderer: Renderer, utterances: AsyncIterator[Utterance]) -> AsyncGenerator[bytes, None]:
@@ -175,11 +197,12 @@ async def _named(document: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes,
     yield names.finish()
 
 
-async def _send_written(
-    context: Context, content_type: str, name: str | None, chunks: AsyncGenerator[bytes, None]
-) -> None:
+async def _send_written(context: Context, head: _Head, chunks: AsyncGenerator[bytes, None]) -> None:
     """Writes the document to a temporary file first: errors, length and tag are then known before the first byte."""
     digest, size = hashlib.sha256(), 0
+    if head.version is not None and head.version > LIVE:
+        # Two versions may have the same text.
+        digest.update(b"version %d\n" % head.version)
     with SpooledTemporaryFile(_IN_MEMORY_BYTES) as written:
         async with aclosing(chunks):
             async for chunk in chunks:
@@ -187,7 +210,7 @@ async def _send_written(
                 digest.update(chunk)
                 size += len(chunk)
         written.seek(0)
-        file = _File(content_type, name, size, entity_tag(digest.digest()))
+        file = _File(head.content_type, head.name, size, entity_tag(digest.digest()), version=head.version)
         await _send(context, file, _chunks(written))
 
 
@@ -199,7 +222,7 @@ async def _chunks(file: "SpooledTemporaryFile[bytes]") -> AsyncGenerator[bytes, 
 async def _send(context: Context, file: _File, chunks: AsyncGenerator[bytes, None]) -> None:
     async with aclosing(chunks):
         if is_unchanged(_metadata(context, "if-none-match"), file.tag):
-            await context.send_initial_metadata((("etag", file.tag), ("x-not-modified", "1")))
+            await context.send_initial_metadata((("etag", file.tag), *_version_header(file), ("x-not-modified", "1")))
             await write_last(context, HttpBody(content_type=file.content_type))
             return
         if is_head(context):
@@ -255,7 +278,7 @@ def _sent_size(file: _File) -> int:
 
 def _headers(file: _File) -> tuple[tuple[str, str], ...]:
     """Metadata that Envoy's filter `download` converts to headers of HTTP."""
-    headers = [("x-content-length", str(_sent_size(file))), ("etag", file.tag)]
+    headers = [("x-content-length", str(_sent_size(file))), ("etag", file.tag), *_version_header(file)]
     if file.name is not None:
         headers.append(("content-disposition", f'attachment; filename="{file.name}"'))
     if file.takes_ranges:
@@ -263,6 +286,10 @@ def _headers(file: _File) -> tuple[tuple[str, str], ...]:
     if file.range is not None:
         headers.append(("content-range", file.range.content_range(file.size)))
     return tuple(headers)
+
+
+def _version_header(file: _File) -> tuple[tuple[str, str], ...]:
+    return () if file.version is None else (("x-transcript-version", str(file.version)),)
 
 
 def is_head(context: Context) -> bool:

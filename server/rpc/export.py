@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Final
 
-from domain.transcript import Utterance
+from domain.transcript import DocumentVersion, Utterance
 from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 
@@ -88,8 +88,9 @@ class JsonRenderer(Renderer):
 
     content_type = "application/json"
 
-    def __init__(self, session_id: str, language: str, duration: float) -> None:
-        self._head = {"session_id": session_id, "language": language, "duration": duration}
+    def __init__(self, session_id: str, language: str, duration: float, version: DocumentVersion | None = None) -> None:
+        named = {} if version is None else version.to_json()
+        self._head = {"session_id": session_id, "language": language, "duration": duration, **named}
         self._texts: list[str] = []
 
     def begin(self) -> str:

@@ -1,8 +1,8 @@
 """FileService: transcription of files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -14,16 +14,19 @@ from domain.client_address import client_ip
 from domain.errors import UnsupportedMedia
 from domain.job import DEFAULT_MODEL, JobRecord, JobRequest
 from domain.tenancy import REFUSALS, Caller, current_caller
-from persistence.postgres.utterances import UtteranceStore
-from persistence.uploading.file_upload import FileUpload, FileUploads
+from persistence.service import Persistence
+from persistence.uploading.file_upload import FileUpload
 from server.access.errors import RateLimited
 from server.audio.media import MEDIA_TYPES, SNIFF_BYTES, SUPPORTED_FORMATS, sniff
+from server.rpc.auth import authorization_of
 from server.rpc.config_message import ModelCatalog, parse_language, parse_model, parse_vocabulary
 from server.rpc.interceptor import Context
 from server.rpc.job_message import job_message
+from server.rpc.job_watch import job_states
 from server.rpc.places import Places
 from server.rpc.requests import StreamLimits
-from server.rpc.utterance_message import utterance_message
+from server.rpc.sessions import utterance_message
+from server.rpc.watch import Watches, write_in_time
 from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, NoCapacity
 
 _MOST_DATA_BYTES: Final = 512 * 1024
@@ -34,6 +37,7 @@ _MOST_UPLOADS: Final = 64
 _RETRY_SECONDS: Final = 5.0
 _MOST_NAME: Final = 255
 _PAGE: Final = 100
+_FIRST_VERSION: Final = 1
 _METHOD: Final = "TranscribeFile"
 
 
@@ -130,7 +134,7 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
         """Sends the utterances from the index `sent` on that the job has transcribed so far; returns the next index."""
         has_more = True
         while has_more:
-            page, has_more = await self._persistence.utterances.page(job.session_id, FIRST_VERSION, sent, _PAGE)
+            page, has_more = await self._persistence.utterances.page(job.session_id, _FIRST_VERSION, sent, _PAGE)
             for each in page:
                 await write_in_time(context, pb.TranscribeFileResponse(utterance=utterance_message(each)))
                 sent = each.index + 1

@@ -4,9 +4,31 @@ from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
 
+from domain.job import TranscriptVersion, format_job_id
 from domain.session import SessionRecord
 from domain.session_id import format_session_id
 from server.rpc.times import timestamp
+
+
+def version_message(version: TranscriptVersion) -> pb.TranscriptVersion:
+    """The message of a version of a transcript."""
+    path = f"/v1/realtime/sessions/{format_session_id(version.session_id)}/transcript?version={version.version}"
+    return pb.TranscriptVersion(
+        version=version.version,
+        kind=version.kind,
+        model=version.model,
+        language=version.language,
+        created_at=timestamp(version.created_at),
+        utterance_count=version.utterance_count,
+        word_count=version.word_count,
+        is_current=version.is_current,
+        linked=version.linked,
+        verdict=version.verdict,
+        verdict_reason=version.verdict_reason,
+        job_id=None if version.job_id is None else format_job_id(version.job_id),
+        uri=version.uri,
+        url=f"{path}&linked=true" if version.linked else path,
+    )
 
 
 def session_message(record: SessionRecord) -> pb.Session:
@@ -33,7 +55,7 @@ def session_message(record: SessionRecord) -> pb.Session:
         audio_uri=record.audio_uri,
         audio_url=f"{path}/audio" if record.audio_uri else None,
         transcript_uri=record.transcript_uri,
-        transcript_url=f"{path}/transcript" if record.transcript_uri else None,
+        transcript_url=f"{path}/transcript" if record.transcript_version is not None else None,
         previous_session_id=_format(record.previous_session_id),
         resume_from_seconds=record.resume_from_seconds,
         next_session_id=_format(record.next_session_id),

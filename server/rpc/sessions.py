@@ -3,31 +3,27 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import NoReturn
 from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
 from dalston.v1 import session_pb2_grpc
 from dalston.v1.job_pb2 import Job
 from dalston.v1.transcription_pb2 import Word
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from domain.errors import TranscriptNotStored
 from domain.session import SessionFilter
 from domain.session_id import parse_session_id
 from domain.tenancy import current_caller
 from persistence.postgres.finals import NumberedUtterance
 from persistence.service import Persistence
 from server.access.gate import Gate, OpenGate
-from server.rpc import unimplemented
 from server.rpc.auth import authorization_of
 from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
 from server.rpc.job_message import job_message
 from server.rpc.job_requests import JobRequests
 from server.rpc.readmission import while_admitted
-from server.rpc.session_message import session_message
+from server.rpc.session_message import session_message, version_message
 from server.rpc.watch import Watches
 from server.session.errors import InvalidParameter
 
@@ -108,16 +104,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
                 yield
 
     async def ListUtterances(self, request: pb.ListUtterancesRequest, _context: Context) -> pb.ListUtterancesResponse:
-        # Read before its utterances: if the record is complete, so are the utterances.
-        record = await self._persistence.sessions.get(_tenant(), parse_session_id(request.session_id))
-        if not record.store_transcript:
-            raise TranscriptNotStored(request.session_id)
         limit = request.limit if request.HasField("limit") else DEFAULT_UTTERANCES
-        page, has_next = await self._persistence.utterances.page(record.id, request.offset, limit)
-        return pb.ListUtterancesResponse(
-            utterances=[utterance_message(each) for each in page],
-            has_more=has_next or record.transcript_uri is None,
+        page, has_more = await self._persistence.transcripts.page(
+            _tenant(), parse_session_id(request.session_id), request.version, request.offset, limit
         )
+        return pb.ListUtterancesResponse(utterances=[utterance_message(each) for each in page], has_more=has_more)
 
     async def WatchSessions(self, request: pb.WatchSessionsRequest, context: Context) -> None:  # type: ignore[override]
         await self._watches.run(_tenant(), request, context)
@@ -133,14 +124,24 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     async def GetEnhancement(self, request: pb.GetEnhancementRequest, _context: Context) -> Job:
         return job_message(await self._persistence.jobs.newest(_tenant(), parse_session_id(request.session_id)))
 
-    async def ListTranscripts(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("ListTranscripts")
+    async def ListTranscripts(
+        self, request: pb.ListTranscriptsRequest, _context: Context
+    ) -> pb.ListTranscriptsResponse:
+        versions = await self._persistence.transcripts.versions(_tenant(), parse_session_id(request.session_id))
+        return pb.ListTranscriptsResponse(transcripts=[version_message(each) for each in versions])
 
-    async def SetCurrentTranscript(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("SetCurrentTranscript")
+    async def SetCurrentTranscript(
+        self, request: pb.SetCurrentTranscriptRequest, _context: Context
+    ) -> pb.TranscriptVersion:
+        session_id = parse_session_id(request.session_id)
+        return version_message(await self._persistence.set_current_transcript(_tenant(), session_id, request.version))
 
-    async def DeleteTranscript(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("DeleteTranscript")
+    async def DeleteTranscript(
+        self, request: pb.DeleteTranscriptRequest, _context: Context
+    ) -> pb.DeleteTranscriptResponse:
+        session_id = parse_session_id(request.session_id)
+        await self._persistence.delete_transcript(_tenant(), session_id, request.version)
+        return pb.DeleteTranscriptResponse(deleted=True, session_id=request.session_id, version=request.version)
 
 
 def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:

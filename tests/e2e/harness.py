@@ -29,7 +29,6 @@ from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.database import open_database
 from persistence.postgres.tenants import TenantStore
 from server.app import SERVICES
-from server.rpc import unimplemented
 from stack.supervisor import Stack
 
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
@@ -51,11 +50,7 @@ class Route:
 
     @property
     def is_endless(self) -> bool:
-        return self.method.name == "WatchSessions"
-
-    @property
-    def is_implemented(self) -> bool:
-        return self.method.name not in unimplemented.METHODS
+        return self.method.name in ("WatchSessions", "WatchJob")
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
@@ -138,12 +133,18 @@ class Harness:
         return str(answer.json()["token"])
 
     async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> CallResult:
-        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "format": "txt"}
+        ids: dict[str, Any] = {
+            "session_id": session_id or self.sessions["completed"],
+            "key_id": self.key,
+            "format": "txt",
+        }
+        if route.method.name in ("SetCurrentTranscript", "DeleteTranscript"):
+            ids["version"] = 2
         if route.verb:
             return await self._rest(route, secret, ids)
         return await self._grpc(route, secret, ids)
 
-    async def _rest(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
+    async def _rest(self, route: Route, secret: str | None, ids: dict[str, Any]) -> CallResult:
         body = {"name": "called", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
         more = {"json": body} if route.verb == "POST" else {}
         if route.is_endless:
@@ -175,7 +176,7 @@ class Harness:
         metadata = info.get("metadata", {})
         return CallResult(code, info["reason"], body["message"], metadata, dict(answer.headers))
 
-    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, str]) -> CallResult:
+    async def _grpc(self, route: Route, secret: str | None, ids: dict[str, Any]) -> CallResult:
         method = route.method
         request = GetMessageClass(method.input_type)()
         for name in method.input_type.fields_by_name:

@@ -15,7 +15,6 @@ from websockets.exceptions import InvalidStatus
 
 from server.access.scopes import SCOPES as NEEDED
 from server.app import SERVICES
-from server.rpc import unimplemented
 from tests.e2e.harness import (
     EVERYTHING,
     ROUTES,
@@ -93,19 +92,16 @@ async def test_sessions_and_keys_of_another_tenant_are_not_found(harness: Harnes
     fields = route.method.input_type.fields_by_name
     if not {"session_id", "key_id"} & set(fields):
         answer = await harness.call_route(route, others)
-        assert answer.code == ("OK" if route.is_implemented else "UNIMPLEMENTED")
+        assert answer.code == "OK"
         seen = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
         for mine in (*harness.sessions.values(), harness.key):
             assert mine.encode() not in (seen or b"")
         return
     for session_id in harness.sessions.values():
         answer = await harness.call_route(route, others, session_id)
-        if not route.is_implemented:
-            assert answer.code == "UNIMPLEMENTED"
-            continue
         assert (answer.code, answer.reason) in {("NOT_FOUND", "SESSION_NOT_FOUND"), ("NOT_FOUND", "KEY_NOT_FOUND")}
     unknown = await harness.call_route(route, others, "sess_" + "0" * 32)
-    assert unknown.code == ("NOT_FOUND" if route.is_implemented else "UNIMPLEMENTED")
+    assert unknown.code == "NOT_FOUND"
 
 
 async def test_a_tenant_finds_its_own_sessions(harness: Harness) -> None:
@@ -161,10 +157,7 @@ async def test_the_websocket_refuses_invalid_keys_and_missing_scopes(
 async def test_the_websocket_does_not_resume_a_session_of_another_tenant(harness: Harness, others: str) -> None:
     for session_id in harness.sessions.values():
         _, messages = await harness.socket(f"resume_session_id={session_id}&api_key={others}")
-        if "resume_session_id" in unimplemented.CONFIG_FIELDS:
-            assert messages[-1]["code"] == "unimplemented"
-        else:
-            assert messages[-1]["code"] == "session_not_found"
+        assert messages[-1]["code"] == "session_not_found"
 
 
 async def test_the_log_of_a_call_names_its_tenant_and_key(harness: Harness) -> None:

@@ -22,15 +22,13 @@ from tests.conftest import THOROUGH
 from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
-UNIMPLEMENTED = ("ListTranscripts", "SetCurrentTranscript", "DeleteTranscript")
-"""They answer 501, as documented."""
 ENDLESS = ("WatchSessions", "WatchJob")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 EXAMPLES = 40 if settings.get_current_profile_name() == THOROUGH else 12
 SETTINGS = settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
-schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(UNIMPLEMENTED + ENDLESS))
+schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(operation_id=list(ENDLESS))
 
 
 def test_the_document_is_served(stack: Stack) -> None:

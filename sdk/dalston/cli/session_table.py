@@ -24,7 +24,7 @@ def row(session: Session) -> tuple[str, ...]:
     return (
         session.id,
         session.status.value,
-        _local(session.started_at),
+        local_time(session.started_at),
         measures.length(seconds) if output.is_terminal(sys.stdout) else f"{seconds:.1f} s",
         ",".join(stored) or "-",
         session.language,
@@ -66,7 +66,7 @@ def _apply(sessions: dict[str, Session], change: SessionChange) -> None:
         del sessions[min(sessions)]
 
 
-def _local(time: datetime | None) -> str:
+def local_time(time: datetime | None) -> str:
     """Local time: short on a terminal, with the zone for programs."""
     if time is None:
         return ""

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dalston.cli import connection, documents, measures, operator_commands, output, safe_text, session_table
+from dalston.cli import (
+    connection,
+    documents,
+    measures,
+    operator_commands,
+    output,
+    safe_text,
+    session_table,
+    version_table,
+)
 from dalston.cli.app import App
 from dalston.cli.exits import ExitCode, describe, exit_code_of, usage
 from dalston.cli.format import Format
@@ -39,6 +48,16 @@ class Status(StrEnum):
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the session, such as sess_0190...", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON as in the REST API.")]
 Linked = Annotated[bool, typer.Option("--linked", help="Join it with the sessions that it continues.")]
+Version = Annotated[
+    int | None,
+    typer.Option(
+        "--version",
+        metavar="N",
+        min=1,
+        help="Version of the transcript; 1 is the live one. Default: the current one.",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Output file or folder, or - for standard output."),
@@ -111,6 +130,44 @@ def get(
 
 
 @app.command()
+def transcripts(
+    ctx: typer.Context,
+    session_id: Id,
+    use: Annotated[
+        int | None,
+        typer.Option("--use", metavar="N", min=1, help="Make version N the current one.", show_default=False),
+    ] = None,
+    delete: Annotated[
+        int | None,
+        typer.Option("--delete", metavar="N", min=1, help="Permanently delete version N.", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    json: Json = False,
+) -> None:
+    """List the versions of a transcript, choose the current one or delete one.
+
+    Version 1 is the live transcript, which is deleted with its session only. The current version is the one that other
+    commands read by default.
+    """
+    _check_id(session_id)
+    if use is not None and delete is not None:
+        raise usage("--use and --delete exclude each other")
+    if delete is not None and not yes and not _confirm(f"version {delete} of the transcript of {session_id}"):
+        output.note("nothing was deleted")
+        raise typer.Exit(ExitCode.FAILED)
+    with connection.connect(ctx) as client:
+        if use is not None:
+            client.sessions.set_current_transcript(session_id, use)
+        if delete is not None:
+            client.sessions.delete_transcript(session_id, delete)
+        versions = client.sessions.transcripts(session_id)
+    if json:
+        output.print_json({"transcripts": versions})
+        return
+    output.print_table(version_table.COLUMNS, map(version_table.row, versions))
+
+
+@app.command()
 def delete(
     ctx: typer.Context,
     session_ids: Annotated[list[str], typer.Argument(metavar="ID", help="Ids of the sessions.", show_default=False)],
@@ -125,7 +182,8 @@ def delete(
     session_ids = list(dict.fromkeys(session_ids))
     for session_id in session_ids:
         _check_id(session_id)
-    if not yes and not _confirm(session_ids):
+    what = session_ids[0] if len(session_ids) == 1 else f"{len(session_ids)} sessions"
+    if not yes and not _confirm(f"{what} with audio and transcript"):
         output.note("nothing was deleted")
         raise typer.Exit(ExitCode.FAILED)
 
@@ -190,6 +248,7 @@ def export(
         Format, typer.Option("--format", "-f", "--output-format", help="Format of the transcript.")
     ] = Format.text,
     linked: Linked = False,
+    version: Version = None,
     max_line_length: Annotated[
         int | None,
         typer.Option(metavar="N", help="Maximum length of a caption line in characters.", show_default=False),
@@ -208,7 +267,12 @@ def export(
     path = target(to, f"{session_id}.{format_.extension}", force=force)
     with connection.connect(ctx) as client:
         content = client.sessions.export(
-            session_id, format_.extension, linked=linked, max_line_length=max_line_length, max_lines=max_lines
+            session_id,
+            format_.extension,
+            version=version,
+            linked=linked,
+            max_line_length=max_line_length,
+            max_lines=max_lines,
         )
     write(path, content)
 
@@ -220,6 +284,7 @@ def download(
     audio: Annotated[bool, typer.Option("--audio", help="Download the recording, a WAV file (default).")] = False,
     transcript: Annotated[bool, typer.Option("--transcript", help="Download the transcript, a JSON document.")] = False,
     linked: Linked = False,
+    version: Version = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -239,10 +304,12 @@ def download(
     both = audio and transcript
     if both and (to is not None and not to.is_dir()):
         raise usage("--audio and --transcript together require an existing folder: -o FOLDER")
+    if version is not None and not transcript:
+        raise usage("--version is that of the transcript: use it with --transcript")
     if transcript:
         path = target(to or Path(f"{session_id}.json"), f"{session_id}.json", force=force)
         with connection.connect(ctx) as client:
-            content = client.sessions.export(session_id, "json", linked=linked)
+            content = client.sessions.export(session_id, "json", version=version, linked=linked)
         write(path, content)
     if audio or not transcript:
         path = target(to or Path(f"{session_id}.wav"), f"{session_id}.wav", force=force)
@@ -317,12 +384,11 @@ def _text(name: str, value: Any) -> str:
     return str(shown).lower() if isinstance(shown, bool) else str(shown)
 
 
-def _confirm(session_ids: Sequence[str]) -> bool:
+def _confirm(what: str) -> bool:
     """Asks for confirmation; Ctrl-C aborts the command."""
     if not output.is_terminal(sys.stdin):
         raise usage("standard input is not a terminal, so deletion cannot be confirmed: use --yes")
-    what = session_ids[0] if len(session_ids) == 1 else f"{len(session_ids)} sessions"
-    sys.stderr.write(f"Permanently delete {safe_text.line(what)} with audio and transcript? [y/N] ")
+    sys.stderr.write(f"Permanently delete {safe_text.line(what)}? [y/N] ")
     sys.stderr.flush()
     try:
         return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -66,8 +66,8 @@ class FileConfig(_message.Message):
     file_name: _builtins.str
     """The name of the file, as the client has it. It is shown and not used."""
     store: _builtins.bool
-    """Whether the session is kept. If not, it is deleted a day after its job has
-    ended. Default true.
+    """Whether the session is kept. If not, it is deleted once it is a day old and
+    its job has ended. Default true.
     """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -102,7 +102,7 @@ class TranscribeFileResponse(_message.Message):
     UTTERANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job:
-        """The first and the last message."""
+        """The first message and the last, and others in between."""
 
     @_builtins.property
     def utterance(self) -> _session_pb2.Utterance:

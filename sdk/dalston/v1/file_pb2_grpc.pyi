@@ -41,7 +41,7 @@ class FileServiceStub:
     complete, a batch job is created: the server answers with the job, then
     with each utterance as soon as it is transcribed, and at the end with the
     job as it ended. A client that does not want to wait leaves after the
-    first answer. The job goes on without its client.
+    first answer. The job continues without its client.
 
     The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
     or webm. The same file with the same configuration, sent again while its
@@ -65,7 +65,7 @@ class FileServiceAsyncStub(FileServiceStub):
     complete, a batch job is created: the server answers with the job, then
     with each utterance as soon as it is transcribed, and at the end with the
     job as it ended. A client that does not want to wait leaves after the
-    first answer. The job goes on without its client.
+    first answer. The job continues without its client.
 
     The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
     or webm. The same file with the same configuration, sent again while its
@@ -92,7 +92,7 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         complete, a batch job is created: the server answers with the job, then
         with each utterance as soon as it is transcribed, and at the end with the
         job as it ended. A client that does not want to wait leaves after the
-        first answer. The job goes on without its client.
+        first answer. The job continues without its client.
 
         The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
         or webm. The same file with the same configuration, sent again while its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -18,10 +19,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from domain.session_id import parse_session_id
+from domain.transcript import Utterance
 from stack.ports import free_port
 from stack.settings import ROOT
 from stack.supervisor import Stack
 from tests.integration.cli.conftest import SECONDS, Run, environment, runner
+from tests.versions import versions_of
 
 pytestmark = pytest.mark.timeout(120)
 SESSIONS = "/v1/realtime/sessions"
@@ -118,6 +122,43 @@ def test_download_is_byte_exact_and_resumes(
         json.loads(dalston("sessions", "download", session_id, "--transcript", "-o", "-").stdout)["session_id"]
         == session_id
     )
+
+
+def test_versions_of_a_transcript_are_listed_read_chosen_and_deleted(
+    dalston: Run, session_id: str, stack: Stack, http: httpx.Client
+) -> None:
+    async def plant() -> None:
+        async with versions_of(stack) as writer:
+            better = [Utterance(0.5, 3.0, "Better words.", 0.9, "en")]
+            await writer.version(parse_session_id(session_id), 2, better)
+            await writer.version(parse_session_id(session_id), 3, better, verdict="doubtful", is_current=False)
+
+    live = dalston("sessions", "export", session_id).stdout
+    asyncio.run(plant())
+    listed = [line.split("\t") for line in dalston("sessions", "transcripts", session_id).stdout.splitlines()]
+    assert [(line[0], line[1], line[2], line[7]) for line in listed] == [
+        ("1", "-", "live", "accepted"),
+        ("2", "yes", "enhanced", "accepted"),
+        ("3", "-", "enhanced", "doubtful"),
+    ]
+    assert dalston("sessions", "export", session_id).stdout == "Better words.\n"
+    assert dalston("sessions", "export", session_id, "--version", "1").stdout == live
+    downloaded = json.loads(
+        dalston("sessions", "download", session_id, "--transcript", "--version", "3", "-o", "-").stdout
+    )
+    assert downloaded["version"] == 3
+    chosen = json.loads(dalston("sessions", "transcripts", session_id, "--use", "1", "--json").stdout)
+    assert chosen == http.get(f"{SESSIONS}/{session_id}/transcripts").json()
+    assert dalston("sessions", "export", session_id).stdout == live
+    assert dalston("sessions", "transcripts", session_id, "--delete", "2").returncode == 2
+    for version in ("2", "3"):
+        deleted = dalston("sessions", "transcripts", session_id, "--delete", version, "--yes")
+        assert deleted.returncode == 0, deleted.stderr
+    assert [line[0] for line in deleted.stdout.splitlines()] == ["1"]
+    refused = dalston("sessions", "transcripts", session_id, "--delete", "1", "--yes")
+    assert (refused.returncode != 0, "version 1 is deleted together with its session" in refused.stderr) == (True, True)
+    assert dalston("sessions", "download", session_id, "--version", "1").returncode == 2
+    assert dalston("sessions", "transcripts", session_id, "--use", "1", "--delete", "2").returncode == 2
 
 
 def test_session_without_stored_objects_has_nothing_to_download(dalston: Run, tmp_path: Path) -> None:

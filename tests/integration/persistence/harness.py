@@ -24,6 +24,7 @@ from persistence.s3.keys import audio_key, transcript_key
 from persistence.s3.objects import ObjectStore
 from persistence.service import Persistence
 from persistence.session_values import StoredSession
+from persistence.transcript_choice import ChosenTranscript
 from tests.integration.persistence.fake_transcriber import FakeTranscriber
 from tests.integration.persistence.proxy import Proxy
 
@@ -50,6 +51,10 @@ class Harness:
 
     async def chain(self, session_id: str) -> tuple[StoredSession, ...]:
         return await self.persistence.chains.read(DEFAULT_TENANT_ID, parse_session_id(session_id), linked=False)
+
+    async def transcript_of(self, session_id: str, version: int = 0, *, linked: bool = False) -> ChosenTranscript:
+        identifier = parse_session_id(session_id)
+        return await self.persistence.transcripts.choose(DEFAULT_TENANT_ID, identifier, version, linked=linked)
 
     async def delete_session(self, session_id: str) -> None:
         await self.persistence.delete_session(DEFAULT_TENANT_ID, parse_session_id(session_id))

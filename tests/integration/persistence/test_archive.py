@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from domain.errors import AudioNotStored, SessionActive, SessionNotFound, TranscriptNotStored
+from persistence.s3.keys import transcript_key
 from persistence.session_values import SessionStart
 from persistence.spool.spool_home import SpoolHome
 
@@ -28,7 +29,9 @@ async def recorded(harness: Any, client_of: Any, **config: Any) -> str:
 async def test_stored_audio_and_transcript_are_streamed_with_their_size(harness: Any, client_of: Any) -> None:
     session_id = await recorded(harness, client_of, **BOTH)
     archive, chain = harness.persistence.archive, await harness.chain(session_id)
-    for file in (await archive.audio_file(chain), await archive.transcript_file(chain[-1])):
+    chosen = await harness.transcript_of(session_id)
+    assert chosen.document_key == transcript_key(chain[0].id)
+    for file in (await archive.audio_file(chain), await archive.document_file(chosen.document_key)):
         assert len(b"".join([chunk async for chunk in archive.read(file)])) == file.size > 0
 
 
@@ -37,7 +40,7 @@ async def test_objects_that_were_not_requested_cannot_be_read(harness: Any, clie
     with pytest.raises(AudioNotStored):
         await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript_file(chain[-1])
+        await harness.transcript_of(chain[-1].session_id)
 
 
 async def test_a_refused_session_has_no_objects_to_wait_for(
@@ -60,7 +63,7 @@ async def test_a_refused_session_has_no_objects_to_wait_for(
     with pytest.raises(AudioNotStored):
         await harness.persistence.archive.audio_file(chain)
     with pytest.raises(TranscriptNotStored):
-        await harness.persistence.archive.transcript_file(chain[-1])
+        await harness.transcript_of(chain[-1].session_id)
 
 
 async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, client_of: Any) -> None:
@@ -71,7 +74,7 @@ async def test_a_running_session_can_be_neither_read_nor_deleted(harness: Any, c
         with pytest.raises(SessionActive):
             await harness.persistence.archive.audio_file(chain)
         with pytest.raises(SessionActive):
-            await harness.persistence.archive.transcript_file(chain[-1])
+            await harness.transcript_of(chain[-1].session_id)
         with pytest.raises(SessionActive):
             await harness.delete_session(session_id)
         await client.end()

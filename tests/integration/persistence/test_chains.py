@@ -22,10 +22,11 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.tables import realtime_sessions
 from persistence.postgres.utterances import UtteranceStore
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredSession
+from persistence.transcript_choice import LIVE, TranscriptPart, join
 from persistence.wav import WavFormat
+from tests.versions import a_live_version
 
 NOON = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 WAV = WavFormat("pcm_s16le", 8000, 1)
@@ -44,6 +45,10 @@ def chains(database: Database) -> ChainStore:
 @pytest.fixture
 def utterances(database: Database) -> UtteranceStore:
     return UtteranceStore(database)
+
+
+def live_parts(chain: Sequence[StoredSession]) -> tuple[TranscriptPart, ...]:
+    return join(chain, {each.id: [a_live_version(each)] for each in chain}, LIVE).parts
 
 
 class Writer:
@@ -157,7 +162,7 @@ async def test_a_chain_of_a_thousand_is_one_file(
     chain = await chains.read(tenant, await _long_chain(database, tenant, 1000), linked=True)
     file = await Archive(objects).audio_file(chain)
     assert file.size == WAV.file_bytes(1000 * 800 * 2 - 800 - 999 * 800 + 999 * 800)
-    found = [each async for each in utterances.joined(session_spans(chain))]
+    found = [each async for each in utterances.joined(live_parts(chain))]
     assert len(found) == 3000
     assert found[-1].start == pytest.approx(99.92)
     assert [each.start for each in found] == sorted(each.start for each in found)
@@ -230,7 +235,7 @@ async def test_joined_utterances_before_each_resume_point_are_on_one_time_axis(
     second = await writer.session(bytes(160_000), [an_utterance(0.25, "three")], previous=first, resume=5.0)
     third = await writer.session(bytes(160_000), [an_utterance(0.0, "four")], previous=second, resume=2.0)
     chain = await chains.read(tenant, third, linked=True)
-    found = [each async for each in utterances.joined(session_spans(chain))]
+    found = [each async for each in utterances.joined(live_parts(chain))]
     assert [(each.text, each.start) for each in found] == [("one", 0.5), ("two", 4.4), ("three", 5.25), ("four", 7.0)]
     assert found[2].words == (TimedWord("three", 5.25, 5.75, 0.5),)
 
@@ -240,17 +245,17 @@ async def test_utterances_are_paged_by_their_index(
 ) -> None:
     everything = [an_utterance(float(n), f"number {n}") for n in range(1500)]
     session_id = await writer.session(bytes(16), everything)
-    page, has_more = await utterances.page(session_id, 0, 2)
+    page, has_more = await utterances.page(session_id, None, 0, 2)
     assert ([each.index for each in page], has_more) == ([0, 1], True)
-    page, has_more = await utterances.page(session_id, 1498, 2)
+    page, has_more = await utterances.page(session_id, None, 1498, 2)
     assert ([each.utterance for each in page], has_more) == (everything[1498:], False)
-    assert await utterances.page(session_id, 9999, 5) == ([], False)
+    assert await utterances.page(session_id, None, 9999, 5) == ([], False)
     chain = await chains.read(tenant, session_id, linked=False)
-    assert [each async for each in utterances.joined(session_spans(chain))] == everything
+    assert [each async for each in utterances.joined(live_parts(chain))] == everything
     # A session with more than one page, between two others.
     more = await writer.session(bytes(16), [replace(everything[0], text="last")], previous=session_id, resume=9999.0)
     chain = await chains.read(tenant, more, linked=True)
-    found = [each.text async for each in utterances.joined(session_spans(chain))]
+    found = [each.text async for each in utterances.joined(live_parts(chain))]
     assert found == [each.text for each in everything] + ["last"]
 
 
@@ -259,5 +264,5 @@ async def test_a_page_out_of_range_is_refused_by_name(
     utterances: UtteranceStore, name: str, values: tuple[Any, Any]
 ) -> None:
     with pytest.raises(InvalidFilter) as refusal:
-        await utterances.page(uuid.uuid4(), *values)
+        await utterances.page(uuid.uuid4(), None, *values)
     assert refusal.value.parameter == name

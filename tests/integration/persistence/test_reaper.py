@@ -12,6 +12,7 @@ from domain.session_id import format_session_id, uuid7
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
+from persistence.postgres.transcript_versions import TranscriptVersions
 from persistence.recovery.reaper import Reaper
 from persistence.s3.keys import Tail, audio_key, tail_key
 from persistence.session_values import INTERRUPTED
@@ -42,7 +43,15 @@ async def a_reaper(harness: Any, **changes: Any) -> tuple[Reaper, Ownership]:
     remote_recovery = RemoteRecovery(
         changes.pop("objects", harness.objects), SessionRows(harness.database, name, lease.check)
     )
-    return Reaper(lease, ownership, remote_recovery, harness.objects, no_spools, **values | changes), ownership
+    return Reaper(
+        lease,
+        ownership,
+        remote_recovery,
+        harness.objects,
+        TranscriptVersions(harness.database),
+        no_spools,
+        **values | changes,
+    ), ownership
 
 
 async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(

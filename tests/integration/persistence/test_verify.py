@@ -15,7 +15,8 @@ from domain.errors import StorageUnavailable
 from domain.session_id import new_session_id, parse_session_id
 from persistence.errors import LeaseLost
 from persistence.postgres.lease import Lease
-from persistence.recovery.checks import Finding, Verifier
+from persistence.recovery.checks import Verifier
+from persistence.recovery.finding import Finding
 from persistence.recovery.repair import Repairer
 from persistence.s3.keys import Tail, audio_key, tail_key, transcript_key
 from persistence.s3.objects import ObjectStore

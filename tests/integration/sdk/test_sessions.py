@@ -1,13 +1,18 @@
 """Records of sessions through the SDK and Envoy."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dalston import Client, InvalidRequest, NotFound, SessionStatus, Unsupported
+from dalston import AsyncClient, Client, InvalidRequest, NotFound, SessionStatus, Unsupported
 
+from domain.session_id import parse_session_id
+from domain.transcript import Utterance as StoredUtterance
+from stack.supervisor import Stack
 from tests.integration.sdk.conftest import RATE, Speech, frames_of, wav_of
+from tests.versions import versions_of
 
 UNKNOWN = "sess_" + "0" * 32
 SHORT = 8 * RATE
@@ -126,3 +131,59 @@ def test_unknown_session_is_not_found_and_malformed_id_is_rejected(client: Clien
     assert not list(tmp_path.iterdir())
     with pytest.raises(InvalidRequest):
         client.sessions.get("yesterday's")
+
+
+BETTER = (StoredUtterance(0.5, 3.0, "Better words.", 0.9, "en"), StoredUtterance(3.5, 6.0, "And more.", 0.9, "en"))
+
+
+async def _plant(stack: Stack, session_id: str) -> None:
+    async with versions_of(stack) as writer:
+        await writer.version(parse_session_id(session_id), 2, BETTER, seconds=8.0)
+        await writer.version(parse_session_id(session_id), 3, BETTER[:1], seconds=8.0, verdict="doubtful")
+
+
+def test_versions_are_listed_read_chosen_and_deleted(client: Client, stack: Stack, stored: list[str]) -> None:
+    session_id = stored[1]
+    live = client.sessions.transcript(session_id)
+    assert (live.version, live.model, live.kind) == (None, None, None)
+    asyncio.run(_plant(stack, session_id))
+    listed = client.sessions.transcripts(session_id)
+    assert [(each.version, each.kind, each.is_current) for each in listed] == [
+        (1, "live", False),
+        (2, "enhanced", True),
+        (3, "enhanced", False),
+    ]
+    better = client.sessions.transcript(session_id)
+    assert (better.text, better.version, better.model, better.kind) == (
+        "Better words. And more.",
+        2,
+        "accurate",
+        "enhanced",
+    )
+    assert client.sessions.transcript(session_id, version=1) == live
+    assert client.sessions.export(session_id, "txt", version=3) == "Better words.\n"
+    assert [each.text for each in client.sessions.utterances(session_id, version=2)] == ["Better words.", "And more."]
+    assert [each.text for each in client.sessions.utterances(session_id)] == [each.text for each in live.utterances]
+    assert client.sessions.set_current_transcript(session_id, 3).is_current
+    assert client.sessions.transcript(session_id).version == 3
+    client.sessions.delete_transcript(session_id, 3)
+    assert client.sessions.get(session_id).transcript_version == 2
+    for call in (client.sessions.delete_transcript, client.sessions.set_current_transcript):
+        with pytest.raises(NotFound) as missing:
+            call(session_id, 3)
+        assert missing.value.reason == "TRANSCRIPT_NOT_FOUND"
+    with pytest.raises(InvalidRequest) as refused:
+        client.sessions.delete_transcript(session_id, 1)
+    assert refused.value.parameter == "version"
+
+
+async def test_the_asynchronous_client_has_the_same_calls(
+    async_client: AsyncClient, stack: Stack, stored: list[str]
+) -> None:
+    session_id = stored[2]
+    await _plant(stack, session_id)
+    assert [each.version for each in await async_client.sessions.transcripts(session_id)] == [1, 2, 3]
+    assert (await async_client.sessions.set_current_transcript(session_id, 1)).kind == "live"
+    assert (await async_client.sessions.transcript(session_id)).version is None
+    await async_client.sessions.delete_transcript(session_id, 2)
+    assert [each.version for each in await async_client.sessions.transcripts(session_id)] == [1, 3]

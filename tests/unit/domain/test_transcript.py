@@ -6,6 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domain.transcript import (
+    DocumentVersion,
     TimedWord,
     Utterance,
     WordNames,
@@ -101,3 +102,10 @@ def test_older_documents_get_both_names_of_words_and_newer_ones_stay(words: list
     old = json.dumps(shape, ensure_ascii=False).encode()
     assert renamed(old, size) == new
     assert renamed(new, size) == new
+
+
+def test_the_document_of_a_version_names_it_and_is_otherwise_that_of_a_live_one() -> None:
+    finals = [Utterance(0.0, 1.0, "hello", 0.5, "en")]
+    live = json.loads(document("sess_1", "en", 2.0, finals))
+    named = json.loads(document("sess_1", "en", 2.0, finals, DocumentVersion(2, "accurate", "enhanced")))
+    assert named == live | {"version": 2, "model": "accurate", "kind": "enhanced"}

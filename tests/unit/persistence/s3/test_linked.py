@@ -12,9 +12,11 @@ from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
 from domain.transcript import TimedWord, Utterance
 from persistence.s3.byte_map import ByteMap, ObjectRange
 from persistence.s3.keys import audio_key
-from persistence.s3.linked import joined_audio, joined_language, joined_seconds, session_spans
+from persistence.s3.linked import joined_audio, joined_seconds, session_spans
 from persistence.session_values import StoredSession
+from persistence.transcript_choice import LIVE, join
 from persistence.wav import data_bytes
+from tests.versions import a_live_version
 
 RATE = 8000
 
@@ -142,7 +144,8 @@ def test_audio_of_two_formats_is_not_joined() -> None:
 
 
 def test_an_utterance_belongs_to_the_session_that_contains_its_middle() -> None:
-    first, second = session_spans([a_session(RATE * 10), a_session(RATE, resume=6.0)])
+    chain = [a_session(RATE * 10), a_session(RATE, resume=6.0)]
+    first, second = join(chain, {each.id: [a_live_version(each)] for each in chain}, LIVE).parts
     utterance = Utterance(5.0, 6.9, "hello", 0.5, "en", words=(TimedWord("hello", 5.0, 6.9, 0.5),))
     assert first.includes(utterance)
     assert first.moved(utterance) == utterance
@@ -153,11 +156,15 @@ def test_an_utterance_belongs_to_the_session_that_contains_its_middle() -> None:
     assert later.words == (TimedWord("hello", 11.0, 12.9, 0.5),)
 
 
+def language_of(chain: list[StoredSession]) -> str:
+    return join(chain, {each.id: [a_live_version(each)] for each in chain}, LIVE).language
+
+
 def test_the_joined_language_is_that_of_most_words() -> None:
     chain = [
         a_session(language="es", word_count=3),
         a_session(language="en", word_count=2),
         a_session(language="auto", word_count=0),
     ]
-    assert joined_language(chain) == "es"
-    assert joined_language(chain[2:]) == "auto"
+    assert language_of(chain) == "es"
+    assert language_of(chain[2:]) == "auto"

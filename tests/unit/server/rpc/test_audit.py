@@ -5,8 +5,11 @@ import uuid
 from typing import Any
 
 import pytest
+import structlog
+from dalston.v1.session_pb2 import DeleteTranscriptRequest, GetTranscriptRequest
 from structlog.testing import capture_logs
 
+from domain.session_id import new_session_id
 from domain.tenancy import Caller, current_caller
 from server.rpc.audit import AuditInterceptor, write_last
 
@@ -77,3 +80,20 @@ async def test_a_last_byte_that_could_not_be_written_is_no_whole_download() -> N
     reader.taken.set_exception(OSError("gone"))
     call.cancel()
     assert await outcome_of(call) == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("request_", "noted"),
+    [
+        (GetTranscriptRequest(version=3, linked=True), {"version": "3", "linked": "true"}),
+        (DeleteTranscriptRequest(version=2), {"version": "2"}),
+        (GetTranscriptRequest(), {}),
+    ],
+)
+def test_the_line_names_the_version_that_was_asked_for(request_: Any, noted: dict[str, str]) -> None:
+    request_.session_id = new_session_id()
+    with structlog.contextvars.bound_contextvars():
+        structlog.contextvars.clear_contextvars()
+        AuditInterceptor().accept(request_)
+        assert structlog.contextvars.get_contextvars() == {"session_id": request_.session_id, **noted}
+        structlog.contextvars.clear_contextvars()

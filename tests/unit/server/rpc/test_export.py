@@ -1,6 +1,6 @@
 import json
 
-from domain.transcript import TimedWord, Utterance, document
+from domain.transcript import DocumentVersion, TimedWord, Utterance, document
 from server.rpc.captions import CaptionOptions
 from server.rpc.export import JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 
@@ -44,3 +44,6 @@ def test_json_has_the_shape_of_the_stored_document() -> None:
     for finals in ([], [HELLO], [HELLO, LATER]):
         stored = json.loads(document("sess_1", "en", 4000.5, finals))
         assert json.loads(rendered(JsonRenderer("sess_1", "en", 4000.5), *finals)) == stored
+        version = DocumentVersion(2, "accurate", "enhanced")
+        stored = json.loads(document("sess_1", "en", 4000.5, finals, version))
+        assert json.loads(rendered(JsonRenderer("sess_1", "en", 4000.5, version), *finals)) == stored
