@@ -111,10 +111,10 @@ class StoredSession:
     resume_from_seconds: float | None
     """Where in the audio of the previous session this one begins; None: at its end."""
     recover_after: datetime | None
-    source: SessionSource
-    media_type: str | None
-    """Of an uploaded file."""
     is_deleted: bool
+    source: SessionSource = "live"
+    media_type: str | None = None
+    """Of an uploaded file."""
 
     @property
     def session_id(self) -> str:

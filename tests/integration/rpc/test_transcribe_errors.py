@@ -115,14 +115,6 @@ async def test_an_unknown_language_is_refused_during_the_stream(stub: Transcript
     assert "'xx'" in message
 
 
-async def test_unimplemented_parameters_answer_unimplemented(stub: TranscriptionServiceStub) -> None:
-    code, _, info = await refusal(
-        stub, TranscribeRequest(config=TranscribeConfig(enhance_on_end=True, store_audio=True))
-    )
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert info.reason == "UNIMPLEMENTED"
-
-
 async def test_a_failing_model_is_internal_and_keeps_its_secrets(stub: TranscriptionServiceStub) -> None:
     speech, _ = soundfile.read("samples/sense-and-sensibility.flac", frames=80_000, dtype="int16")
     audio = [TranscribeRequest(audio=chunk.tobytes()) for chunk in np.array_split(speech, 20)]
