@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from speech import Clip, clips, spread
 
 from server.inference.config import InferenceSettings
+from server.inference.decoding.encoder_window import window
 from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions, Word
-from server.inference.scheduling.batch_policy import window
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_device, choose_precision
 

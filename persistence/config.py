@@ -56,6 +56,10 @@ class PersistenceSettings(BaseSettings):
     reap_seconds: float = Field(default=5.0, gt=0)
     """How often a server looks for sessions of dead ones."""
 
+    job_retry_seconds: float = Field(default=10.0, ge=0)
+    """How long a batch job waits after its first failed attempt; twice as long after each further one, up to ten
+    minutes."""
+
     recovery_grace_seconds: float = Field(default=20.0, ge=0)
     """How long the recovery of a dead server's audio waits for a restart of that server, whose spool may hold more than
     S3. The status of the sessions does not wait."""

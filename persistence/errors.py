@@ -3,12 +3,15 @@
 DomainError
 ├── SpoolInUse             another process uses the spool directory of this worker id
 ├── NotOwner               the session no longer belongs to this process
+├── JobLost                a batch job no longer belongs to this process, or not to this claim
+├── AudioDamaged           the audio object of a session is shorter than its row states, or is no recording
 ├── LeaseLost              this process was considered dead and has lost all its sessions
 └── StorageUnavailable
     ├── DatabaseUnavailable       Postgres
     │   └── RowLost               it has lost the row of a session that was not deleted
     ├── ObjectStoreUnavailable    S3
     │   ├── ObjectNotFound        an object that a record refers to does not exist
+    │   ├── ObjectTooShort        an object is shorter than a record states
     │   └── UploadNotFound        an unfinished upload that a record refers to does not exist
     └── DiskUnavailable           the disk of the spool
 """
@@ -33,6 +36,26 @@ class NotOwner(DomainError):
 
     def __init__(self) -> None:
         super().__init__("the session belongs to another process now")
+
+
+class JobLost(DomainError):
+    """A batch job no longer belongs to this claim: another process has it, it has ended, or it was deleted."""
+
+    def __init__(self) -> None:
+        super().__init__("the job belongs to another process now, or does not exist any more")
+
+
+class AudioDamaged(DomainError):
+    """The audio of a session cannot be read to the end that its row states."""
+
+    def __init__(self, seconds: float, expected_seconds: float) -> None:
+        """
+        Args:
+            seconds: where the readable audio ends, in the recording that is read.
+            expected_seconds: the length of that recording.
+        """
+        super().__init__(f"the stored audio is damaged: it ends after {seconds:.3f} of {expected_seconds:.3f} seconds")
+        self.seconds = seconds
 
 
 class LeaseLost(DomainError):
@@ -69,6 +92,13 @@ class RowLost(DatabaseUnavailable):
 
 class ObjectNotFound(ObjectStoreUnavailable):
     """An object that a record refers to is not in the bucket."""
+
+
+class ObjectTooShort(ObjectStoreUnavailable):
+    """An object is shorter than a record states."""
+
+    def __init__(self) -> None:
+        super().__init__("an object is shorter than it was")
 
 
 class UploadNotFound(ObjectStoreUnavailable):

@@ -1,7 +1,7 @@
 """The entry point of persistence: opened by the server, and used by its interceptors and services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +10,7 @@ from uuid import UUID
 from domain.errors import StorageUnavailable
 from domain.job import TranscriptVersion
 from persistence.archive import Archive, delete_session, delete_transcript
+from persistence.background import running
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
 from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
@@ -18,6 +19,7 @@ from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
 from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
+from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.jobs import JobStore
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
@@ -77,6 +79,11 @@ class Persistence:
     lost: asyncio.Event
     """Set when this process was considered dead: its streams have ended, and it should exit."""
     _objects: ObjectStore
+    _lease: Lease
+
+    def report_load(self, is_behind: Callable[[], bool]) -> None:
+        """Reports with the lease whether live sessions need all of this machine: workers on it wait meanwhile."""
+        self._lease.is_behind = is_behind
 
     async def delete_session(self, tenant_id: UUID, session_id: UUID) -> None:
         """Deletes a session with its audio and transcript, permanently.
@@ -147,9 +154,9 @@ async def open_persistence(
         await lease.register()
         objects.check = lease.check
         stack.push_async_callback(_end, lease, finisher, deadline)
-        await stack.enter_async_context(_running(lease.run(), "lease"))
+        await stack.enter_async_context(running(lease.run(), "lease"))
         stack.push_async_callback(shipper.close)
-        await stack.enter_async_context(_running(shipper.run(), "part batcher"))
+        await stack.enter_async_context(running(shipper.run(), "part batcher"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await spools.recover()
         interceptor = RecordingInterceptor(
@@ -167,21 +174,24 @@ async def open_persistence(
             vanished_grace_seconds=settings.vanished_grace_seconds,
         )
         stack.push_async_callback(_close, interceptor.close, deadline, _STORE_SECONDS)
-        await stack.enter_async_context(_running(writer.run(), "session writer"))
-        await stack.enter_async_context(_running(row_comparison.run(), "comparison of rows"))
-        await stack.enter_async_context(_running(maintenance.run(), "spool maintenance"))
+        await stack.enter_async_context(running(writer.run(), "session writer"))
+        await stack.enter_async_context(running(row_comparison.run(), "comparison of rows"))
+        await stack.enter_async_context(running(maintenance.run(), "spool maintenance"))
+        lost_jobs = LostJobs(database, settings.job_retry_seconds)
         chains, versions, utterances = ChainStore(database), TranscriptVersions(database), UtteranceStore(database)
-        reaper = _reaper(settings, lease, ownership, RemoteRecovery(objects, rows), objects, versions, spools.take)
-        await stack.enter_async_context(_running(reaper.run(), "reaper"))
-        await stack.enter_async_context(_running(_end_streams_when_lost(lease, interceptor), "lease watch"))
+        reaper = _reaper(
+            settings, lease, ownership, RemoteRecovery(objects, rows), objects, versions, spools.take, lost_jobs
+        )
+        await stack.enter_async_context(running(reaper.run(), "reaper"))
+        await stack.enter_async_context(running(_end_streams_when_lost(lease, interceptor), "lease watch"))
         keys = KeyStore(database)
         uses = KeyUses(keys)
         stack.push_async_callback(uses.flush)
-        await stack.enter_async_context(_running(uses.run(), "key uses"))
-        await stack.enter_async_context(_running(KeyCleanup(keys).run(), "key cleanup"))
+        await stack.enter_async_context(running(uses.run(), "key uses"))
+        await stack.enter_async_context(running(KeyCleanup(keys).run(), "key cleanup"))
         changes, change_notifier = ChangeStore(database), ChangeNotifier(database)
-        await stack.enter_async_context(_running(changes.run(), "change cleanup"))
-        await stack.enter_async_context(_running(change_notifier.run(), "change notifier"))
+        await stack.enter_async_context(running(changes.run(), "change cleanup"))
+        await stack.enter_async_context(running(change_notifier.run(), "change notifier"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -203,28 +213,12 @@ async def open_persistence(
             EndRequests(database),
             lease.lost,
             objects,
+            lease,
         )
-
-
-@asynccontextmanager
-async def _running(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_log_failure)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
 
 
 def _earlier(*times: float | None) -> float | None:
     return min((each for each in times if each is not None), default=None)
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    """Logs the failure of a background task at once, because nothing awaits the task."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("a background task of persistence has failed", task=task.get_name(), exc_info=error)
 
 
 def _reaper(
@@ -235,6 +229,7 @@ def _reaper(
     objects: ObjectStore,
     versions: TranscriptVersions,
     spools_of: SpoolsOf,
+    lost_jobs: LostJobs,
 ) -> Reaper:
     return Reaper(
         lease,
@@ -243,6 +238,7 @@ def _reaper(
         objects,
         versions,
         spools_of,
+        lost_jobs,
         pause_seconds=settings.reap_seconds,
         grace_seconds=settings.recovery_grace_seconds,
         delete_age_seconds=settings.delete_age_seconds,

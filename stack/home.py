@@ -31,6 +31,11 @@ class Home:
         return self.path / "spool"
 
     @property
+    def scratch(self) -> Path:
+        """Temporary files of the worker."""
+        return self.path / "worker"
+
+    @property
     def identity(self) -> Identity | None:
         """The user that the parts run as; None for the user that starts them."""
         return unprivileged(self.path)
@@ -96,6 +101,7 @@ def _prepare(home: Home) -> None:
             if log.stat().st_size:
                 rotate(log)
         make_private(home.spool, home.identity)
+        make_private(home.scratch, home.identity)
         _remove_sockets(home.path / "run")
         _make_sockets(home.path / "run", home.identity)
     except OSError as error:

@@ -23,9 +23,12 @@ from stack.settings import ROOT
 
 _SERVER_READY_SECONDS = 180.0
 _BRIDGE_READY_SECONDS = 30.0
+_WORKER_READY_SECONDS = 120.0
 # Envoy has stopped before these two, so their clients are disconnected. The audio that they had sent is transcribed and
 # stored within the grace period and 20 s; a second signal leaves the rest of a longer session to the next start.
 _SERVER_STOP = ((signal.SIGTERM, 50.0), (signal.SIGTERM, 5.0))
+# The worker ends within 20 s, after the window of audio in progress.
+_WORKER_STOP = ((signal.SIGTERM, 25.0), (signal.SIGTERM, 5.0))
 _BRIDGE_STOP = ((signal.SIGTERM, 15.0), (signal.SIGTERM, 5.0))
 
 
@@ -41,6 +44,7 @@ class Programs:
     migrate: Sequence[str] = field(default=_module("persistence.migrate"))
     server: Sequence[str] = field(default=_module("server"))
     bridge: Sequence[str] = field(default=_module("bridge"))
+    worker: Sequence[str] = field(default=_module("worker"))
 
 
 def run_once(
@@ -87,14 +91,7 @@ def run_once(
 def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
     """The gRPC server, ready when its health service answers SERVING."""
     path = home.socket("server")
-    models = _models()
-    own = {
-        **({"DALSTON_MODELS": json.dumps(models)} if models else {}),
-        "DALSTON_SERVER_HOST": "127.0.0.1",
-        "DALSTON_SERVER_SOCKET": str(path),
-        # The weights were fetched before: a server starts without the hub.
-        "HF_HUB_OFFLINE": "1",
-    }
+    own = {**_of_models(), "DALSTON_SERVER_HOST": "127.0.0.1", "DALSTON_SERVER_SOCKET": str(path)}
     return Service(
         "server",
         lambda: _part("server", command, home, {**env, **own}, _SERVER_STOP),
@@ -102,6 +99,26 @@ def server(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Servic
         _SERVER_READY_SECONDS,
         needs=("postgres", "seaweedfs"),
     )
+
+
+def worker(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
+    """The worker, ready when its metrics answer. It loads the models with its first job."""
+    path = home.socket("worker")
+    own = {**_of_models(), "DALSTON_WORKER_METRICS_SOCKET": str(path), "DALSTON_WORKER_DIR": str(home.scratch)}
+    return Service(
+        "worker",
+        lambda: _part("worker", command, home, {**env, **own}, _WORKER_STOP),
+        lambda: answers_on_socket(path, "/metrics", timeout=2),
+        _WORKER_READY_SECONDS,
+        needs=("postgres", "seaweedfs"),
+    )
+
+
+def _of_models() -> dict[str, str]:
+    """The environment of a part that loads models."""
+    models = _models()
+    # The weights were fetched before: a part starts without the hub.
+    return {**({"DALSTON_MODELS": json.dumps(models)} if models else {}), "HF_HUB_OFFLINE": "1"}
 
 
 def bridge(command: Sequence[str], home: Home, env: Mapping[str, str], path: Path | None = None) -> Service:

@@ -48,6 +48,8 @@ class StackSettings(BaseSettings):
     """An S3 server to use instead of starting one. The server reads this and the other settings of S3 itself."""
     s3_bucket: str | None = None
     """A bucket on AWS to use instead."""
+    enhance: bool = True
+    """Whether a worker runs, which does batch jobs."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the server's `/metrics` on loopback, for every user of the machine; 0 for none. Default: a Unix socket in
     `home`, for the user that started the stack."""

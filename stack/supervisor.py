@@ -175,9 +175,16 @@ def _start(
     }
     metrics_env, metrics = _metrics(settings, home)
     start(parts.server(programs.server, home, env | metrics_env), "server", "loading the models")
+    # The parts before it serve already, and nobody waits for it: it becomes ready while the others start.
+    worker = parts.worker(programs.worker, home, env) if settings.enhance else None
+    if worker is not None:
+        keeper.launch(worker)
     start(parts.bridge(programs.bridge, home, env), "bridge")
     proxy = Envoy(home.data("envoy"), endpoints, home.identity, log=home.log("envoy"))
     start(Service("envoy", proxy.launch, proxy.is_ready, envoy.READY_SECONDS), "Envoy")
+    if worker is not None:
+        with progress.step("worker"):
+            keeper.wait(worker, pause)
     return Stack(
         host=_reachable(hosts[0]),
         port=settings.port,

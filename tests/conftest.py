@@ -29,13 +29,19 @@ hypothesis_settings.register_profile(THOROUGH, deadline=None)
 hypothesis_settings.register_profile("without_deadline", deadline=None)
 hypothesis_settings.load_profile("without_deadline")
 
-SCRIPTED_PROGRAMS = Programs(weights=(sys.executable, "-c", "pass"), server=(sys.executable, "-m", SCRIPTED))
+SCRIPTED_PROGRAMS = Programs(
+    weights=(sys.executable, "-c", "pass"),
+    server=(sys.executable, "-m", SCRIPTED),
+    worker=(sys.executable, "-m", "tests.scripted_recognizer"),
+)
 """A stack without its two models: for what is not about them."""
 
 
 def pytest_configure() -> None:
     # On a machine that is busy with tests text is late, and nothing here is to be refused for it.
     os.environ.setdefault("DALSTON_MAX_QUEUE_DELAY_SECONDS", "60")
+    # A worker of the lowest priority would do nothing beside other tests.
+    os.environ.setdefault("DALSTON_WORKER_PRIORITY", "normal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

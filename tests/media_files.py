@@ -3,6 +3,7 @@
 import io
 import struct
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +54,7 @@ def encoded(
         samples: shape [n] or [n, channels].
     """
     planes = samples[np.newaxis] if samples.ndim == 1 else samples.T
-    layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(planes)]
+    layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[len(planes)]
     try:
         # `faststart` reads the file again by its name.
         with (
@@ -63,7 +64,7 @@ def encoded(
             stream: Any = output.add_stream(codec, rate=rate, options=codec_options or {})
             stream.layout = layout
             output.metadata.update(metadata or {})
-            _encode(output, stream, np.ascontiguousarray(planes, np.float32), layout, rate)
+            _encode(output, stream, planes, layout, rate)
             output.close()
             return Path(file.name).read_bytes()
     except (av.codec.codec.UnknownCodecError, av.error.ExperimentalError) as error:
@@ -71,7 +72,8 @@ def encoded(
 
 
 def _encode(output: Any, stream: Any, planes: Samples, layout: str, rate: int, at_seconds: float = 0.0) -> None:
-    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+    packed = np.ascontiguousarray(planes.T, np.float32).reshape(1, -1)
+    frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
     frame.rate = rate
     frame.pts = round(at_seconds * rate)
     size = stream.codec_context.frame_size
@@ -152,3 +154,80 @@ def id3(size: int, frames: bytes = b"") -> bytes:
     """An ID3v2.4 tag whose content has `size` bytes."""
     length = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3\x04\0\0" + length + frames + bytes(size - len(frames))
+
+
+def ogg_page(packets: list[bytes], serial: int, sequence: int, granule: int, flags: int = 0) -> bytes:
+    """A page of Ogg with whole packets, each shorter than 255 bytes."""
+    head = struct.pack("<4sBBqIIIB", b"OggS", 0, flags, granule, serial, sequence, 0, len(packets))
+    page = bytearray(head + bytes(map(len, packets)) + b"".join(packets))
+    struct.pack_into("<I", page, 22, _ogg_crc(page))
+    return bytes(page)
+
+
+def opus_of_channels(channels: int, packets: int) -> bytes:
+    """An Ogg file of 60 ms of silence in each packet, with channels that have no meaning."""
+    head = b"OpusHead" + struct.pack("<BBHIhBBB", 1, channels, 0, 48_000, 0, 255, channels, 0) + bytes(range(channels))
+    tags = b"OpusTags" + struct.pack("<I4sI", 4, b"none", 0)
+    # All streams but the last state their length, which is 0.
+    packet = b"\x18\0" * (channels - 1) + b"\x18"
+    body = ogg_page([packet] * packets, 1, 2, packets * 2_880, 4)
+    return ogg_page([head], 1, 0, 0, 2) + ogg_page([tags], 1, 1, 0) + body
+
+
+def opus_bomb(seconds: int) -> bytes:
+    """An Ogg file of two bytes for every 120 ms of silence."""
+    head = b"OpusHead" + struct.pack("<BBHIhB", 1, 1, 0, 48_000, 0, 0)
+    tags = b"OpusTags" + struct.pack("<I4sI", 4, b"none", 0)
+    pages = [ogg_page([head], 1, 0, 0, 2), ogg_page([tags], 1, 1, 0)]
+    # SILK, narrowband, two frames of 60 ms, both empty.
+    packets = [b"\x19"] * 255
+    granule = 0
+    while granule < seconds * 48_000:
+        granule += 255 * 5_760
+        pages.append(ogg_page(packets, 1, len(pages), granule, 4 if granule >= seconds * 48_000 else 0))
+    return b"".join(pages)
+
+
+@cache
+def _ogg_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte << 24
+        for _ in range(8):
+            value = value << 1 ^ (0x04C11DB7 if value & 0x80000000 else 0)
+        table.append(value & 0xFFFFFFFF)
+    return table
+
+
+def _ogg_crc(page: bytes | bytearray) -> int:
+    table, value = _ogg_table(), 0
+    for byte in page:
+        value = value << 8 & 0xFFFFFFFF ^ table[value >> 24 ^ byte]
+    return value
+
+
+def with_boxes(data: bytes, path: tuple[bytes, ...], change: Callable[[bytes], bytes]) -> bytes:
+    """An MP4 in which `change` has replaced the content of the boxes at a path such as (moov, trak)."""
+    result, at = bytearray(), 0
+    while at + 8 <= len(data):
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        content = data[at + 8 : at + size]
+        if name == path[0]:
+            content = change(content) if len(path) == 1 else with_boxes(content, path[1:], change)
+        result += box(name, content)
+        at += size
+    return bytes(result)
+
+
+MEDIA_BOXES: Final = (b"moov", b"trak", b"mdia", b"minf")
+
+
+def with_reference(data: bytes, target: str) -> bytes:
+    """An MP4 whose samples are in another file, as QuickTime's aliases refer to one."""
+    path = target.encode()
+    alias = bytes(10) + b"\x01v" + bytes(26) + bytes(12) + b"\x01f" + bytes(62) + bytes(16) + b"\0\1\0\1" + bytes(16)
+    for kind in (2, 18):
+        alias += struct.pack(">HH", kind, len(path)) + path + bytes(len(path) % 2)
+    alias += struct.pack(">HH", 0xFFFF, 0)
+    reference = bytes(4) + struct.pack(">I", 1) + box(b"alis", bytes(4) + alias + bytes(200))
+    return with_boxes(data, (*MEDIA_BOXES, b"dinf", b"dref"), lambda _: reference)

@@ -3,16 +3,31 @@
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Double, Integer, RowMapping, Text, Uuid, text
+from sqlalchemy import BindParameter, Double, Integer, RowMapping, Text, Uuid, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.transcript import TimedWord, Utterance
 from persistence.postgres.arrays import arrays
 
 _BATCH: Final = 1_000
+
+
+def utterance_arrays() -> tuple[BindParameter[Any], ...]:
+    """The parameters of a statement that inserts utterances; `utterance_parameters` returns their values."""
+    return arrays(
+        indexes=Integer,
+        starts=Double,
+        ends=Double,
+        texts=Text,
+        confidences=Double,
+        languages=Text,
+        words=Text,
+        language_probabilities=Double,
+    )
+
 
 _INSERT = text("""
     WITH new AS (
@@ -30,19 +45,7 @@ _INSERT = text("""
     SELECT n.id, n.index, n.start, n."end", n.text, n.confidence, n.language, n.words::jsonb, n.language_probability
     FROM new AS n JOIN owned USING (id)
     ON CONFLICT (session_id, index) DO NOTHING
-""").bindparams(
-    *arrays(
-        ids=Uuid,
-        indexes=Integer,
-        starts=Double,
-        ends=Double,
-        texts=Text,
-        confidences=Double,
-        languages=Text,
-        words=Text,
-        language_probabilities=Double,
-    )
-)
+""").bindparams(*arrays(ids=Uuid), *utterance_arrays())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,15 @@ async def insert_finals(connection: AsyncConnection, worker_id: str, finals: Seq
 
 
 def _parameters(worker_id: str, utterances: Sequence[NumberedUtterance]) -> dict[str, object]:
-    finals = [each.utterance for each in utterances]
+    values = utterance_parameters([each.utterance for each in utterances], 0)
+    indexes = [each.index for each in utterances]
+    return values | {"worker_id": worker_id, "ids": [each.session_id for each in utterances], "indexes": indexes}
+
+
+def utterance_parameters(finals: Sequence[Utterance], first_index: int) -> dict[str, object]:
+    """The values of utterances with consecutive indexes, for a statement with `utterance_arrays`."""
     return {
-        "worker_id": worker_id,
-        "ids": [each.session_id for each in utterances],
-        "indexes": [each.index for each in utterances],
+        "indexes": list(range(first_index, first_index + len(finals))),
         "starts": [each.start for each in finals],
         "ends": [each.end for each in finals],
         "texts": [_clean(each.text) for each in finals],

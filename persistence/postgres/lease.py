@@ -11,11 +11,14 @@ timeline may be lost.
 """
 
 import asyncio
+import functools
 import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import Final, Literal
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge
@@ -45,22 +48,23 @@ _failovers = Counter("dalston_database_failovers_total", "Times Postgres answere
 _TIMELINE: Final = "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 
 _REGISTER = text("""
-    INSERT INTO workers (id, started_at, lease_expires_at)
-    VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
-    ON CONFLICT (id) DO UPDATE SET started_at = excluded.started_at, lease_expires_at = excluded.lease_expires_at
+    INSERT INTO workers (id, started_at, lease_expires_at, kind, host)
+    VALUES (:id, :started_at, now() + make_interval(secs => :seconds), :kind, :host)
+    ON CONFLICT (id) DO UPDATE SET started_at = excluded.started_at, lease_expires_at = excluded.lease_expires_at,
+        kind = excluded.kind, host = excluded.host, is_behind = false
 """)
 _RENEW = """
     WITH before AS (
         SELECT id, lease_expires_at < now() AS lapsed FROM workers
         WHERE id = :id AND started_at = :started_at FOR UPDATE
     )
-    UPDATE workers AS w SET lease_expires_at = now() + make_interval(secs => :seconds)
+    UPDATE workers AS w SET lease_expires_at = now() + make_interval(secs => :seconds), is_behind = :is_behind
     FROM before WHERE w.id = before.id RETURNING before.lapsed, {timeline} AS timeline
 """
 # Another process of the same worker id keeps its row: it owns the sessions.
 _REGISTER_AGAIN = text("""
-    INSERT INTO workers (id, started_at, lease_expires_at)
-    VALUES (:id, :started_at, now() + make_interval(secs => :seconds))
+    INSERT INTO workers (id, started_at, lease_expires_at, kind, host)
+    VALUES (:id, :started_at, now() + make_interval(secs => :seconds), :kind, :host)
     ON CONFLICT (id) DO NOTHING RETURNING id
 """)
 # A process that takes a session writes its worker id to it. A session that runs here can only be deleted after another
@@ -78,6 +82,15 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+@functools.cache
+def machine() -> str:
+    """Identifies the machine that this process runs on, also from inside of a container."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
 async def timeline_of(connection: AsyncConnection) -> str:
     """The current timeline of Postgres: eight hexadecimal digits that change with each failover."""
     return str((await connection.execute(text(f"SELECT {_TIMELINE}"))).scalar_one())
@@ -86,9 +99,22 @@ async def timeline_of(connection: AsyncConnection) -> str:
 class Lease:
     """The lease of a process. `run` renews it; `lost` is set once it is lost for good."""
 
-    def __init__(self, database: Database, worker_id: str, seconds: float, renewal_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        worker_id: str,
+        seconds: float,
+        renewal_seconds: float,
+        kind: Literal["server", "worker"] = "server",
+    ) -> None:
         self._database = database
-        self._parameters = {"id": worker_id, "started_at": datetime.now(UTC), "seconds": seconds}
+        self._parameters = {
+            "id": worker_id,
+            "started_at": datetime.now(UTC),
+            "seconds": seconds,
+            "kind": kind,
+            "host": machine(),
+        }
         self._seconds = seconds
         self._renewal_seconds = renewal_seconds
         self._deadline = 0.0
@@ -105,6 +131,8 @@ class Lease:
         """Returns the sessions that have ended here and that this process has to store."""
         self.doubted: Callable[[], None] = lambda: None
         """Called when Postgres may have lost committed rows."""
+        self.is_behind: Callable[[], bool] = lambda: False
+        """Returns whether live sessions need all of the machine; workers on it wait meanwhile."""
 
     @property
     def is_established(self) -> bool:
@@ -129,7 +157,7 @@ class Lease:
         if self.lost.is_set():
             raise LeaseLost
         if not self.is_held:
-            raise DatabaseUnavailable("the lease of this server has expired and cannot be renewed now")
+            raise DatabaseUnavailable("the lease of this process has expired and cannot be renewed now")
 
     async def register(self) -> None:
         """Begins the lease.
@@ -168,7 +196,8 @@ class Lease:
         # Read before the statement: Postgres counts from a later moment, so this deadline is the earlier one.
         began = clock()
         async with self._database.transaction() as connection:
-            renewed = (await connection.execute(self._renew, self._parameters)).one_or_none()
+            parameters = self._parameters | {"is_behind": self.is_behind()}
+            renewed = (await connection.execute(self._renew, parameters)).one_or_none()
         if renewed is not None and self._is_unconfirmed:
             if await self._is_taken():
                 self._lose()
@@ -261,4 +290,4 @@ class Lease:
         self.lost.set()
         _lost.inc()
         _is_held.set(0)
-        log.error("lease lost: this server was considered dead and has lost its sessions")
+        log.error("lease lost: this process was considered dead, and others have taken its work")

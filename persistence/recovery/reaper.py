@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from domain.errors import InvalidSessionId, StorageUnavailable
 from domain.session_id import created_at, format_session_id
 from persistence.errors import LeaseLost, NotOwner
+from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.transcript_versions import TranscriptVersions
@@ -67,6 +68,7 @@ class Reaper:
         objects: ObjectStore,
         versions: TranscriptVersions,
         spools_of: SpoolsOf,
+        lost_jobs: LostJobs | None = None,
         *,
         pause_seconds: float,
         grace_seconds: float,
@@ -81,6 +83,7 @@ class Reaper:
         self._objects = objects
         self._versions = versions
         self._spools_of = spools_of
+        self._lost_jobs = lost_jobs
         self._pause_seconds = pause_seconds
         self._grace_seconds = grace_seconds
         self._delete_age_seconds = delete_age_seconds
@@ -139,6 +142,10 @@ class Reaper:
         _taken.inc(len(reaped.sessions))
         if reaped.sessions:
             log.warning("took over the sessions of dead servers", count=len(reaped.sessions), servers=reaped.workers)
+        if self._lost_jobs is not None:
+            for job in await self._lost_jobs.requeue():
+                session_id = format_session_id(job.session_id)
+                log.warning("took a job from a dead worker", session_id=session_id, has_failed=job.has_failed)
         await self._spools_of(reaped.workers)
 
     async def _recover(self) -> None:

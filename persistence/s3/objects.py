@@ -22,7 +22,7 @@ from prometheus_client import Counter
 
 from domain.errors import StorageUnavailable
 from persistence.config import PersistenceSettings
-from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, UploadNotFound
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, ObjectTooShort, UploadNotFound
 from persistence.s3.layout import PART_BYTES
 from persistence.s3.spooled_part import SpooledPart
 from persistence.session_values import StoredPart
@@ -64,6 +64,7 @@ _READS: Final = frozenset(
     }
 )
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_BEYOND_END: Final = frozenset({"416", "InvalidRange"})
 _REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 _FAILURES = (ClientError, BotoCoreError, aiohttp.ClientError, OSError, TimeoutError)
 
@@ -361,7 +362,7 @@ class ObjectStore:
         """
         data = await self._read_range(key, begin, end) if begin < end else b""
         if len(data) != end - begin:
-            raise ObjectStoreUnavailable("an object is shorter than it was")
+            raise ObjectTooShort
         return data
 
     async def _read_range(self, key: str, begin: int, end: int) -> bytes:
@@ -409,7 +410,7 @@ class ObjectStore:
 
         data, found = await self._call("get_object", read)
         if len(data) != end - begin:
-            raise ObjectStoreUnavailable("an object is shorter than it was")
+            raise ObjectTooShort
         return data, found
 
     async def delete(self, key: str) -> None:
@@ -442,6 +443,8 @@ class ObjectStore:
                     raise UploadNotFound("the upload is not in the store") from error
                 if _code(error) in _NOT_FOUND:
                     raise ObjectNotFound("the object is not in the store") from error
+                if _code(error) in _BEYOND_END:
+                    raise ObjectTooShort from error
                 if attempt == _ATTEMPTS - 1 or not _may_pass(error):
                     _failures.labels(operation).inc()
                     log.warning(

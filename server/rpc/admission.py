@@ -81,7 +81,12 @@ class Admission:
         self._queue_delay_of = queue_delay_of
         _longest_lag.set_function(lambda: self._longest(time.monotonic()))
         _queue_delay.set_function(lambda: max(map(queue_delay_of, self._tenants()), default=0.0))
-        _is_behind.set_function(lambda: any(map(self._is_behind_now, self._tenants())))
+        _is_behind.set_function(lambda: self.is_behind)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the queue delay of a tenant is too long."""
+        return any(map(self._is_behind_now, self._tenants()))
 
     @contextmanager
     def place(self, session_id: str, tenant: Hashable, resumed: str = "") -> Iterator[Lag]:

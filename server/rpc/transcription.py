@@ -88,6 +88,11 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._drain = drain or Drain()
         self._resumptions = resumptions
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether new sessions of a tenant are refused because of the queue delay."""
+        return self._admission.is_behind
+
     async def ListModels(self, _request: ListModelsRequest, _context: object) -> ListModelsResponse:
         """The models of this server with their languages."""
         names = sorted(self._engine.models)

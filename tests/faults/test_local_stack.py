@@ -21,7 +21,7 @@ from tests.faults.figures import FIGURES
 from tests.faults.test_sdk_resume import joined_audio, stored
 
 CHUNK_SECONDS = 0.1
-PARTS = ("seaweedfs", "postgres", "server", "bridge", "envoy")
+PARTS = ("seaweedfs", "postgres", "server", "worker", "bridge", "envoy")
 
 
 @contextmanager

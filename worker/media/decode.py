@@ -8,42 +8,23 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import stat
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from server.audio.decoder import MODEL_RATE
-from server.audio.media import MEDIA_TYPES
-from telemetry.logs import get_logger
 from worker.media.child import Job
-from worker.media.errors import (
-    DecodingFailed,
-    DecodingTimeout,
-    MediaTooLarge,
-    MediaTooLong,
-    NoDiskSpace,
-    Reason,
-    UndecodableMedia,
-)
+from worker.media.errors import DecodingFailed, DecodingTimeout, MediaTooLarge, NoDiskSpace
+from worker.media.outcome import NO_SPACE, SAMPLE_BYTES, Decoded, disk_error, outcome_of
 from worker.media.process import Child, Exit
 from worker.media.scratch import Scratch
 
-SAMPLE_BYTES: Final = 2
-"""Of a sample of the output: signed, 16 bits, little-endian."""
 _SECOND_BYTES: Final = MODEL_RATE * SAMPLE_BYTES
 _WATCH_SECONDS: Final = 0.1
 _PIECE_BYTES: Final = 1024 * 1024
-_MAX_MESSAGE: Final = 300
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_CRASHES: Final = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL, signal.SIGSYS}
-)
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +37,7 @@ class Limits:
     """Of the file."""
     cpu_seconds: float = 60.0
     """CPU time before anything has been decoded."""
-    cpu_seconds_per_hour: float = 60.0
+    cpu_seconds_per_hour: float = 120.0
     """CPU time for each hour of audio that has been decoded."""
     memory_bytes: int = 1024**3
     """Address space."""
@@ -66,27 +47,6 @@ class Limits:
     def cpu_after(self, audio_seconds: float) -> int:
         """CPU seconds that are allowed once that much audio has been decoded."""
         return round(self.cpu_seconds + self.cpu_seconds_per_hour * audio_seconds / 3600) or 1
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A decoded file. `sample_rate` and `channels` are those of the file, and not of the output."""
-
-    path: Path
-    """Mono, signed, 16 bits, little-endian, 16 kHz, without a header."""
-    seconds: float
-    byte_count: int
-    format: str
-    """A key of `server.audio.media.MEDIA_TYPES`."""
-    media_type: str
-    codec: str
-    """libav's name of the codec, such as `opus`."""
-    sample_rate: int
-    channels: int
-    is_truncated: bool
-    """Whether the file ends before the end that it states; what it has is decoded."""
-    damaged_packets: int
-    """How many pieces of the file could not be decoded; silence of their length is in their place."""
 
 
 async def decode(
@@ -113,11 +73,13 @@ async def decode(
         try:
             output = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _of_disk(error) from error
+            if error.errno in NO_SPACE:
+                raise disk_error(error) from error
+            raise
         written = _Written(output, scratch)
         try:
             result = await _run(file, written, limits)
-            decoded = _decoded(result, destination, written, limits)
+            decoded = outcome_of(result, destination, written.size, limits.max_seconds)
         except BaseException:
             _unlink(destination)
             written.discard()
@@ -184,63 +146,6 @@ async def _run(source: int, written: _Written, limits: Limits) -> Exit:
         await child.end()
 
 
-def _decoded(result: Exit, path: Path, written: _Written, limits: Limits) -> Decoded:
-    """What the end of the child means. Its report is not trusted: it has parsed the file."""
-    report = result.report
-    if result.code or report is None:
-        raise _crash(result)
-    if report.get("is_too_long") is True:
-        raise MediaTooLong(limits.max_seconds)
-    if (number := report.get("errno")) is not None:
-        raise _of_disk(OSError(number, os.strerror(number)) if isinstance(number, int) else OSError(errno.EIO))
-    try:
-        if (refused := report.get("refused")) is not None:
-            raise UndecodableMedia(Reason(refused[0]), str(refused[1])[:_MAX_MESSAGE])
-        facts = report["facts"]
-        return Decoded(
-            path=path,
-            seconds=written.size // SAMPLE_BYTES / MODEL_RATE,
-            byte_count=written.size,
-            format=facts["format"],
-            media_type=MEDIA_TYPES[facts["format"]],
-            codec=_text(facts["codec"]),
-            sample_rate=_number(facts["sample_rate"]),
-            channels=_number(facts["channels"]),
-            is_truncated=facts["is_truncated"] is True,
-            damaged_packets=_number(facts["damaged_packets"]),
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UndecodableMedia(Reason.CRASHED, "the decoder failed on the file") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise TypeError
-    return value[:64]
-
-
-def _number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 53:
-        raise TypeError
-    return value
-
-
-def _crash(result: Exit) -> UndecodableMedia | DecodingFailed:
-    """The error for a child that ended without a report."""
-    _log.warning("media decoder ended without a report", code=result.code, stderr=result.stderr[-1000:])
-    if result.code == -signal.SIGXCPU:
-        return UndecodableMedia(Reason.TOO_COSTLY, "decoding the file takes too much CPU time for its length")
-    if -result.code in _CRASHES:
-        return UndecodableMedia(Reason.CRASHED, "the decoder crashed on the file")
-    return DecodingFailed(f"the decoder ended with {result.code}")
-
-
-def _of_disk(error: OSError) -> Exception:
-    if error.errno in _NO_SPACE:
-        return NoDiskSpace("there is not enough disk space for temporary files")
-    return DecodingFailed(f"the decoded audio cannot be written: {error.strerror}")
-
-
 @contextlib.asynccontextmanager
 async def _readable(source: Path | AsyncIterable[bytes], scratch: Scratch, limits: Limits) -> AsyncIterator[int]:
     """The source as an open regular file."""
@@ -278,7 +183,7 @@ async def _copy(source: AsyncIterable[bytes], file: int, scratch: Scratch, limit
                 count = os.write(file, piece)
             except OSError as error:
                 scratch.release(len(piece))
-                raise _of_disk(error) from error
+                raise disk_error(error) from error
             scratch.release(len(piece) - count)
             rest = rest[count:]
             await asyncio.sleep(0)

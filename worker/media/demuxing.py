@@ -38,7 +38,8 @@ _CODECS: Final = frozenset(
 """The decoders that may run, by libav's names: audio only, each written for whole files of strangers."""
 _PROTECTED_TAGS: Final = frozenset({"enca", "drms"})
 _TIMED: Final = frozenset({"mp4", "webm"})
-"""Formats with a time axis that audio may begin late on."""
+"""Formats with a time axis for several streams, on which audio may begin later than the others."""
+_UNSAFE_PLANES: Final = 8
 _BUFFER_BYTES: Final = 256 * 1024
 _MAX_STREAMS: Final = 64
 _MAX_READ_ERRORS: Final = 16
@@ -58,6 +59,32 @@ class Facts:
     is_truncated: bool
     damaged_packets: int
     """Packets that could not be decoded and were skipped."""
+
+
+class _Interleaver:
+    """Interleaves the channels of frames that have many of them as separate planes.
+
+    PyAV searches for the end of the list of planes, which has no end from eight planes on, and reads foreign memory.
+    """
+
+    def __init__(self) -> None:
+        self._converter: Any = None
+        self._of: object = None
+
+    def frames(self, frame: Any) -> list[Any]:
+        """The frame, or one with the same samples. Raises UndecodableMedia."""
+        channels = frame.layout.nb_channels
+        if not frame.format.is_planar or channels < _UNSAFE_PLANES:
+            return [frame]
+        if (of := (frame.format.name, frame.layout.name, frame.sample_rate)) != self._of:
+            self._converter, self._of = av.AudioResampler(format="flt"), of
+        try:
+            return list(self._converter.resample(frame))
+        except av.error.MemoryError as error:
+            raise MemoryError from error
+        except (av.error.FFmpegError, ValueError) as error:
+            message = f"the audio has {channels} channels without a known layout"
+            raise UndecodableMedia(Reason.UNSUPPORTED_CODEC, message) from error
 
 
 class _Counts:
@@ -85,6 +112,9 @@ def warm_up() -> None:
         len(audio),
     )
     decode(io.BytesIO(header + audio), lambda _: None, 1.0)
+    many_channels = av.AudioFrame(format="fltp", layout="7.1", samples=16)
+    many_channels.rate = 48_000
+    _Interleaver().frames(many_channels)
 
 
 def decode(file: structure.File, write: Callable[[bytes], None], max_seconds: float) -> Facts:
@@ -114,7 +144,8 @@ def decode(file: structure.File, write: Callable[[bytes], None], max_seconds: fl
         stream = _chosen(container)
         stated = _stated_seconds(container, stream) if _states_length(tail, name, container) else None
         counts = _Counts()
-        writer = PcmWriter(write, max_seconds, starts_at_zero=name in _TIMED)
+        begins_at = (container.start_time or 0) / av.time_base if name in _TIMED else None
+        writer = PcmWriter(write, max_seconds, begins_at)
         rate = channels = 0
         for frame in _frames(container, stream, counts):
             rate, channels = rate or frame.sample_rate, channels or frame.layout.nb_channels
@@ -179,7 +210,7 @@ def _chosen(container: Any) -> Any:
         raise UndecodableMedia(Reason.UNSUPPORTED_CODEC, f"the codec of the audio is not supported: {names}")
     default = av.stream.Disposition.default
     chosen = next((stream for stream in supported if default & stream.disposition), supported[0])
-    if chosen.codec_tag in _PROTECTED_TAGS:
+    if _tag_of(chosen) in _PROTECTED_TAGS:
         raise _encrypted()
     for stream in container.streams:
         if stream is not chosen:
@@ -193,6 +224,14 @@ def _codec_of(stream: Any) -> str | None:
     return None if context is None else str(context.name)
 
 
+def _tag_of(stream: Any) -> str:
+    """The four characters by which the container names the codec; empty if they are not ASCII."""
+    try:
+        return str(stream.codec_context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
+
+
 def _stated_seconds(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
@@ -201,6 +240,7 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 
 def _frames(container: Any, stream: Any, counts: _Counts) -> Iterator[Any]:
     """The frames that can be decoded. Damaged packets are skipped."""
+    interleaver = _Interleaver()
     for packet in _packets(container, stream, counts):
         if packet.has_sidedata("encryption_info"):
             raise _encrypted()
@@ -211,7 +251,8 @@ def _frames(container: Any, stream: Any, counts: _Counts) -> Iterator[Any]:
         except av.error.FFmpegError:
             counts.damaged += packet.size > 0
             continue
-        yield from frames
+        for frame in frames:
+            yield from interleaver.frames(frame)
 
 
 def _packets(container: Any, stream: Any, counts: _Counts) -> Iterator[Any]:

@@ -49,10 +49,11 @@ class PcmWriter:
     Args:
         write: receives the bytes of the output.
         max_seconds: limit of the output; more raises `TooMuchAudio`.
-        starts_at_zero: whether the timestamps of the file begin at 0, so that a later first frame follows a gap.
+        begins_at: the timestamp in seconds at which the file begins, so that a later first frame follows a gap; None if
+            it begins with its first frame.
     """
 
-    def __init__(self, write: Callable[[bytes], None], max_seconds: float, *, starts_at_zero: bool) -> None:
+    def __init__(self, write: Callable[[bytes], None], max_seconds: float, begins_at: float | None = None) -> None:
         self._write = write
         self._most = int(max_seconds * MODEL_RATE)
         self._written = 0
@@ -60,7 +61,7 @@ class PcmWriter:
         self._rate = self._channels = 0
         self._pending: list[NDArray[np.float32]] = []
         self._pending_length = 0
-        self._clock = _Clock(starts_at_zero=starts_at_zero)
+        self._clock = _Clock(begins_at)
 
     @property
     def seconds(self) -> float:
@@ -127,8 +128,8 @@ class PcmWriter:
 class _Clock:
     """Compares the timestamps of frames with the audio before them."""
 
-    def __init__(self, *, starts_at_zero: bool) -> None:
-        self._due: float | None = 0.0 if starts_at_zero else None
+    def __init__(self, begins_at: float | None) -> None:
+        self._due = begins_at
 
     def gap_before(self, frame: Frame) -> float:
         """Seconds of audio that are missing before the frame."""

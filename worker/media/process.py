@@ -8,13 +8,19 @@ import resource
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from worker.media.child import Job
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
+_ENVIRONMENT: Final = {
+    "PYTHONPATH": str(_ROOT),
+    "MALLOC_ARENA_MAX": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 _REPORT_BYTES: Final = 64 * 1024
 _STDERR_BYTES: Final = 4096
 _REAP_SECONDS: Final = 10.0
@@ -38,36 +44,26 @@ class Child:
     """A running child. Must be left by `end`, which kills what still runs."""
 
     def __init__(self, job: Job, source: int, destination: int) -> None:
-        self._report, report = os.pipe()
-        self._stderr, stderr = os.pipe()
-        try:
-            for end in (self._report, self._stderr, report, stderr):
-                os.set_blocking(end, False)  # A child that writes without end does not wait for a reader.
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self._report, report = _pipe(ours, theirs)
+            self._stderr, stderr = _pipe(ours, theirs)
+            job = replace(job, report=report)
             self._process = subprocess.Popen(
                 # Without the working directory and the user's folder in its path.
-                [sys.executable, "-P", "-s", "-m", "worker.media.child", json.dumps(asdict(job) | {"report": report})],
+                [sys.executable, "-P", "-s", "-m", "worker.media.child", json.dumps(asdict(job))],
                 stdin=source,
                 stdout=destination,
                 stderr=stderr,
                 pass_fds=(report,),
                 cwd="/",
-                env={
-                    "PYTHONPATH": str(_ROOT),
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "OMP_NUM_THREADS": "1",
-                    "MALLOC_ARENA_MAX": "1",
-                },
+                env=_ENVIRONMENT,
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(self._report)
-            os.close(self._stderr)
-            raise
-        finally:
-            os.close(report)
-            os.close(stderr)
+            ours.callback(self._process.wait)
+            ours.callback(self._process.kill)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            ours.pop_all()
         self._exited = asyncio.Event()
-        self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._exited.set)
 
     @property
@@ -78,14 +74,16 @@ class Child:
     async def wait(self, seconds: float) -> bool:
         """Waits for its exit, but not longer than that. Returns whether it has exited."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._exited.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
         return self._exited.is_set()
 
     def allow_cpu(self, seconds: int) -> None:
         """Raises its limit of CPU time."""
         with contextlib.suppress(ProcessLookupError):
             _, hard = resource.prlimit(self._process.pid, resource.RLIMIT_CPU)
-            resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (min(seconds, hard), hard))
+            if hard != resource.RLIM_INFINITY:  # It has limited itself.
+                resource.prlimit(self._process.pid, resource.RLIMIT_CPU, (min(seconds, hard), hard))
 
     def result(self) -> Exit:
         """How it ended. It must have exited."""
@@ -115,6 +113,16 @@ class Child:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             for end in (self._pidfd, self._report, self._stderr):
                 os.close(end)
+
+
+def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose ends the stacks close. A child that writes without end does not wait for a reader."""
+    read, write = os.pipe()
+    ours.callback(os.close, read)
+    theirs.callback(os.close, write)
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    return read, write
 
 
 def _read(end: int, size: int) -> bytes:

@@ -13,6 +13,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+ISOLATION: Final = frozenset({"descriptors", "network", "system_calls"})
+"""All that `isolate` can apply: no file can be opened, there is no network, only the calls of decoding are allowed."""
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG: Final = 1

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from server.audio.media import SNIFF_BYTES, id3_bytes
 
+_MAX_OFFSET: Final = 1 << 60
 _MAX_TAGS: Final = 8
 _MAX_BOXES: Final = 100_000
 _MAX_CHUNKS: Final = 10_000
@@ -38,9 +39,9 @@ class Tail:
         return self._file.read(size) or b""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Moves as `io.IOBase.seek` does, and returns the position."""
+        """Moves as `io.IOBase.seek` does, and returns the position. Damaged indexes lead beyond what files can have."""
         if whence == os.SEEK_SET:
-            return self._file.seek(self._start + offset) - self._start
+            return self._file.seek(self._start + min(offset, _MAX_OFFSET)) - self._start
         return self._file.seek(offset, whence) - self._start
 
     def tell(self) -> int:
@@ -93,6 +94,8 @@ def boxes(file: File) -> Iterator[tuple[bytes, int, int]]:
             return
         yield head[4:8], at, at + length
         at += length
+        if at > size:
+            return
 
 
 def is_cut_off(file: File, name: str) -> bool:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from server.inference import metrics
 from server.inference.decoding.batch_memory import BatchMemory, ValueBytes, batch_memory
 from server.inference.decoding.beam import search
 from server.inference.decoding.bias_terms import is_terms_only, is_within_one_term, prompt_tokens
 from server.inference.decoding.coverage import Speech, may_be_uncovered, spoken_seconds, uncovered
+from server.inference.decoding.encoder_window import window
 from server.inference.decoding.generation import TokenChooser, capacity, generate
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.language import BEST_KNOWN, Detected, detected
@@ -137,6 +140,24 @@ class Transcriber:
             self._redo_echoes(state, assessments, hypotheses, full)
         self._align(state, utterances, hypotheses, full)
         return hypotheses
+
+    @torch.inference_mode()
+    def language_chances(self, samples: NDArray[np.float32]) -> dict[str, float]:
+        """The probability of each language of the model, for at most the full window of speech.
+
+        Empty for a model of English only.
+
+        Args:
+            samples: mono, 16 kHz.
+        """
+        if not self.special_tokens.multilingual:
+            return {}
+        frames = window(len(samples) / SAMPLE_RATE, self.full_window)
+        state = self._decoder.start(self._encoder(self._features([samples], frames)), 1)
+        start = torch.tensor([[self.special_tokens.start]], device=self._device)
+        logits = self._decoder.logits(self._decoder.step(state, start)[:, 0])
+        (chances,) = logits[:, self._language_tokens].softmax(dim=-1).tolist()
+        return dict(zip(self.special_tokens.languages, chances, strict=True))
 
     def _align(
         self, state: DecoderState, utterances: Sequence[UtteranceAudio], hypotheses: list[Hypothesis], full: bool

@@ -1,27 +1,16 @@
 """Selects the next batch from the waiting utterances. Pure."""
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.encoder_window import ENCODER_FRAMES_PER_SECOND
 
-ENCODER_FRAMES_PER_SECOND = 50
-_BUCKET = 32
-_MARGIN_SECONDS = 1.5
 _LENGTH_PENALTY = 0.5
 """Seconds by which each second of its speech delays a partial's turn: at the start of an utterance the client has no
 text yet, and is served soon."""
-
-
-def window(seconds: float, full: int) -> int:
-    """Encoder frames for an utterance: its length and 1.5 s of silence, rounded up in steps, `full` at most.
-
-    The silence shows the model that the utterance is over; the steps make lengths similar enough to share a batch.
-    """
-    return min(full, _BUCKET * math.ceil((seconds + _MARGIN_SECONDS) * ENCODER_FRAMES_PER_SECOND / _BUCKET))
 
 
 Kind = Literal["live", "bulk", "partial"]

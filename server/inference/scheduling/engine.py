@@ -19,11 +19,11 @@ from server.inference.batch_limits import BatchLimits
 from server.inference.config import InferenceSettings
 from server.inference.decoding.batch_memory import batch_limits
 from server.inference.decoding.division import DEPTH, divided, joined
+from server.inference.decoding.encoder_window import window
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.errors import EngineStopped, InferenceError, PartialDropped, QueueFull, RecognitionFailed
 from server.inference.recognition import TEXT_ONLY, Recognition, RecognitionOptions
-from server.inference.scheduling.batch_policy import window
 from server.inference.scheduling.job import Job
 from server.inference.scheduling.model_thread import ModelThread
 from server.inference.weights import resolve

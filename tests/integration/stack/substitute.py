@@ -1,6 +1,6 @@
-"""Programs that take the place of the server and the bridge, and the stack's own command on top of them.
+"""Programs that take the place of the server, the worker and the bridge, and the stack's own command on top of them.
 
-python substitute.py server|bridge [stubborn|broken|broken_later]
+python substitute.py server|worker|bridge [stubborn|broken|broken_later]
 python substitute.py up [server words...]      the command `up` with these substitutes
 """
 
@@ -24,7 +24,7 @@ NOTHING = (sys.executable, "-c", "pass")
 
 def programs(*server_words: str, weights: tuple[str, ...] = NOTHING) -> Programs:
     here = (sys.executable, __file__)
-    return Programs(weights, NOTHING, (*here, "server", *server_words), (*here, "bridge"))
+    return Programs(weights, NOTHING, (*here, "server", *server_words), (*here, "bridge"), (*here, "worker"))
 
 
 def serve_grpc() -> None:
@@ -64,7 +64,8 @@ def main(words: list[str]) -> int:
     if words[0] == "server":
         serve_grpc()
     else:
-        path = Path(os.environ["DALSTON_BRIDGE_SOCKET"])
+        name = {"bridge": "DALSTON_BRIDGE_SOCKET", "worker": "DALSTON_WORKER_METRICS_SOCKET"}[words[0]]
+        path = Path(os.environ[name])
         path.unlink(missing_ok=True)
         UnixServer(str(path), Health).serve_forever()
     return 0

@@ -108,7 +108,13 @@ async def test_another_user_cannot_read_forge_or_delete_anything(own_stack: Stac
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
-    assert {Path(path).name for path in paths} >= {"server.sock", "bridge.sock", "metrics.sock", "admin.sock"}
+    assert {Path(path).name for path in paths} >= {
+        "server.sock",
+        "bridge.sock",
+        "metrics.sock",
+        "worker.sock",
+        "admin.sock",
+    }
     expected = pattern.audio(1, 0, SECONDS * pattern.BYTES_PER_SECOND)
     assert await recording(own_stack, session_id) == expected
 

@@ -4,6 +4,8 @@ import re
 import subprocess
 from importlib.metadata import version
 
+import av
+import av._core
 import sbom
 import soundfile
 from lockfile import read_lock
@@ -50,6 +52,8 @@ def test_programs_in_packages_have_the_listed_versions() -> None:
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert re.search(rf"(?<![\d.]){re.escape(carried[name])}(?![\d.])", output), output
     assert carried["libsndfile"] == soundfile.__libsndfile_version__
+    assert carried["FFmpeg"] == av.ffmpeg_version_info
+    assert {meta["license"] for meta in av._core.library_meta.values()} == {"LGPL version 3 or later"}
 
 
 def test_the_same_lock_produces_the_same_bill() -> None:

@@ -4,15 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.inference.batch_limits import BatchLimits
+from server.inference.decoding.encoder_window import ENCODER_FRAMES_PER_SECOND, window
 from server.inference.scheduling.batch_policy import (
     BULK_FIRST,
     BULK_LAST,
-    ENCODER_FRAMES_PER_SECOND,
     FINALS_FIRST,
     Candidate,
     Kind,
     next_batch,
-    window,
 )
 
 LIMITS = BatchLimits(rows=4, encoder_frames=3000, waste=0.25)

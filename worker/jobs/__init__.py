@@ -1,0 +1,1 @@
+"""Batch jobs: claiming them, and doing one after the other, window by window."""
