@@ -148,6 +148,15 @@ _SET_CURRENT = text("""
     FROM transcription_jobs AS j
     WHERE j.id = :id AND s.id = j.session_id AND NOT j.linked
 """)
+# Of an uploaded file nothing is known before: it has no live transcript.
+_SET_FILE = text("""
+    UPDATE realtime_sessions AS s SET
+        store_transcript = true, transcript_uri = coalesce(s.transcript_uri, :uri),
+        audio_duration_seconds = :audio_seconds,
+        language = CASE s.language WHEN 'auto' THEN :language ELSE s.language END
+    FROM transcription_jobs AS j
+    WHERE j.id = :id AND s.id = j.session_id AND s.source = 'upload'
+""")
 # A transaction that was committed although its answer was lost.
 _IS_COMPLETED = text("""
     SELECT j.id FROM transcription_jobs AS j WHERE j.id = :id AND j.claim = :claim AND j.status = 'completed'
@@ -432,6 +441,9 @@ class JobClaims:
                 "verdict_reason": new.verdict_reason,
             }
             await connection.execute(_INSERT_TRANSCRIPT, values)
+            await connection.execute(
+                _SET_FILE, {name: values[name] for name in ("id", "uri", "audio_seconds", "language")}
+            )
             if new.verdict == "accepted":
                 await connection.execute(_SET_CURRENT, {"id": claim.id, "version": new.version})
         return Completion.COMPLETED

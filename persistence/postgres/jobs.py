@@ -22,7 +22,7 @@ from domain.errors import (
     SessionNotFound,
     TooManyJobs,
 )
-from domain.job import JOB_KINDS, JOB_STATUSES, JobKind, JobRecord, JobRequest, format_job_id
+from domain.job import JOB_KINDS, JOB_STATUSES, JobRecord, JobRequest, format_job_id
 from domain.session_id import format_session_id, new_uuid7
 from domain.tenancy import REFUSALS
 from persistence.postgres.arrays import arrays
@@ -172,7 +172,7 @@ class JobStore:
             TooManyJobs: the tenant has as many queued jobs as it may.
         """
         async with self._database.transaction() as connection:
-            return await self._create(connection, requester, session_id, "enhance", request, linked)
+            return await self._create(connection, requester, session_id, request, linked)
 
     async def retry(self, requester: Requester, job_id: UUID) -> JobRecord:
         """Creates a job like one that has ended.
@@ -186,14 +186,13 @@ class JobStore:
             job = await self._get(connection, requester.tenant_id, job_id)
             if job.ended_at is None:
                 raise JobActive(format_job_id(job_id))
-            return await self._create(connection, requester, job.session_id, job.kind, job.request, job.request.linked)
+            return await self._create(connection, requester, job.session_id, job.request, job.request.linked)
 
     async def _create(
         self,
         connection: AsyncConnection,
         requester: Requester,
         session_id: UUID,
-        kind: JobKind,
         request: JobRequest,
         linked: bool | None,
     ) -> JobRecord:
@@ -209,7 +208,7 @@ class JobStore:
             "id": job_id,
             "tenant_id": tenant_id,
             "session_id": session_id,
-            "kind": kind,
+            "kind": "upload" if chain[-1].source == "upload" else "enhance",
             "model": request.model,
             "language": request.language,
             "vocabulary": list(request.vocabulary),
