@@ -140,9 +140,11 @@ def joined_version(
         return version
     if wanted == LIVE or any(each.was_chosen for each in versions):
         return None
+    found = [each for each in versions if each.linked and (each.verdict == "accepted" or each.is_current)]
+    if not found:
+        return None
     key = chain_key(chain)
-    found = (each for each in versions if each.linked and each.chain_key == key)
-    return max((each for each in found if each.verdict == "accepted" or each.is_current), key=_number, default=None)
+    return max((each for each in found if each.chain_key == key), key=_number, default=None)
 
 
 def join(chain: Sequence[StoredSession], versions: Versions, wanted: int) -> ChosenTranscript:

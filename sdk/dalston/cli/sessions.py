@@ -144,7 +144,7 @@ def transcripts(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> None:
-    """List the versions of a transcript, choose the current one or delete one.
+    """List, choose or delete versions of a transcript.
 
     Version 1 is the live transcript, which is deleted with its session only. The current version is the one that other
     commands read by default.

@@ -24,7 +24,7 @@ from persistence.postgres.utterances import UtteranceStore
 from persistence.s3.keys import audio_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import Conclusion, Progress, SessionStart, StoredObjects, StoredSession
-from persistence.transcript_choice import LIVE, TranscriptPart, join
+from persistence.transcript_choice import CURRENT, LIVE, TranscriptPart, join
 from persistence.wav import WavFormat
 from tests.versions import a_live_version
 
@@ -166,6 +166,8 @@ async def test_a_chain_of_a_thousand_is_one_file(
     assert len(found) == 3000
     assert found[-1].start == pytest.approx(99.92)
     assert [each.start for each in found] == sorted(each.start for each in found)
+    current = join(chain, {each.id: [a_live_version(each)] for each in chain}, CURRENT)
+    assert current.parts == live_parts(chain)
 
 
 async def test_a_longer_chain_is_refused_with_the_name_of_the_parameter(

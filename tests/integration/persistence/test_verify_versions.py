@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from domain.errors import StorageUnavailable, TranscriptNotFound
 from domain.session_id import parse_session_id
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
@@ -260,3 +261,35 @@ async def test_the_deletion_of_a_version_killed_at_any_step_is_completed_by_the_
             if is_over:
                 break
     assert kills >= 2
+
+
+async def test_a_version_is_deleted_although_s3_is_away_and_its_object_is_deleted_later(
+    build_harness: Any, client_of: Any
+) -> None:
+    async with build_harness(reap_seconds=1000.0) as harness:
+        planted = Planted(harness, await recorded(harness, client_of))
+        await planted.writer.version(planted.id, 2, BETTER)
+        harness.s3.refuse()
+        await harness.persistence.delete_transcript(DEFAULT_TENANT_ID, planted.id, 2)
+        assert (await harness.record(planted.session_id)).transcript_version == 1
+        assert await harness.objects.size(planted.key)
+        harness.s3.restore()
+        settings = harness.settings.model_copy(update=SHORT_LEASE)
+        assert kinds(await verify(settings), planted.session_id) == ["version_left"]
+        reaper, _ = await a_reaper(harness, orphan_age_seconds=-1.0, delete_age_seconds=1000.0)
+        await reaper.run_once()
+        assert await harness.objects.list(f"sessions/{planted.session_id}/transcripts/") == []
+
+
+async def test_a_version_that_is_deleted_while_it_is_read_is_unavailable_and_not_found_afterwards(
+    build_harness: Any, client_of: Any
+) -> None:
+    async with build_harness(reap_seconds=1000.0) as harness:
+        planted = Planted(harness, await recorded(harness, client_of))
+        await planted.writer.version(planted.id, 2, BETTER)
+        chosen = await harness.transcript_of(planted.session_id, 2)
+        await harness.persistence.delete_transcript(DEFAULT_TENANT_ID, planted.id, 2)
+        with pytest.raises(StorageUnavailable):
+            await harness.persistence.archive.document_file(chosen.document_key)
+        with pytest.raises(TranscriptNotFound):
+            await harness.transcript_of(planted.session_id, 2)

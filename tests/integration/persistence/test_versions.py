@@ -19,7 +19,7 @@ from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.postgres.transcript_versions import TranscriptVersions
 from persistence.postgres.utterances import UtteranceStore
-from persistence.s3.keys import session_prefix, transcript_key, version_key
+from persistence.s3.keys import session_prefix, source_key, transcript_key, version_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.transcripts import Transcripts
@@ -187,8 +187,11 @@ async def test_the_live_version_is_deleted_with_its_session_only(store: Store) -
     with pytest.raises(InvalidFilter) as refusal:
         await store.delete(session_id, 1)
     assert refusal.value.parameter == "version"
+    await store.objects.put(source_key(session_id), b"what an upload was sent as", "audio/mpeg")
+    await store.objects.create_upload(source_key(session_id), "audio/mpeg")
     await delete_session(store.sessions, store.objects, store.tenant, session_id)
     assert await store.objects.list(session_prefix(session_id)) == []
+    assert await store.objects.uploads_below(session_prefix(session_id)) == []
     with pytest.raises(SessionNotFound):
         await store.listed(session_id)
 
