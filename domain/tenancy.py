@@ -25,6 +25,10 @@ class TenantLimits:
     idle_timeout_seconds: float | None = None
     max_storage_bytes: int | None = None
     """Stored audio of all sessions together. Above it no session begins that stores anything."""
+    max_jobs: int | None = None
+    """Batch jobs that run at a time, on all workers."""
+    max_queued_jobs: int | None = None
+    """Batch jobs that wait. Above it no call creates one; the end of a session still does."""
 
     def over(self, defaults: "TenantLimits") -> "TenantLimits":
         """These limits, and the default where the tenant has none."""

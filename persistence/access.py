@@ -103,6 +103,8 @@ def _parser() -> argparse.ArgumentParser:
     storage = limits.add_mutually_exclusive_group()
     storage.add_argument("--max-storage-bytes", type=_bytes, help="of stored audio, all sessions together")
     storage.add_argument("--max-storage-gib", dest="max_storage_bytes", type=_gibibytes, help="the same in GiB")
+    limits.add_argument("--max-jobs", type=_count, help="batch jobs that run at a time, on all workers")
+    limits.add_argument("--max-queued-jobs", type=_count, help="batch jobs that wait")
     every = [key, limits, commands.add_parser("tenants", help="list tenants, their limits and what they store")]
     for each in every:
         each.add_argument("--json", action="store_true", help="print JSON")

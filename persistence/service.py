@@ -17,6 +17,7 @@ from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
 from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
+from persistence.postgres.jobs import JobStore
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
@@ -56,6 +57,7 @@ class Persistence:
     sessions: SessionStore
     archive: Archive
     chains: ChainStore
+    jobs: JobStore
     utterances: UtteranceStore
     changes: ChangeStore
     change_notifier: ChangeNotifier
@@ -157,6 +159,7 @@ async def open_persistence(
             SessionStore(database),
             Archive(objects),
             ChainStore(database),
+            JobStore(database),
             UtteranceStore(database),
             changes,
             change_notifier,

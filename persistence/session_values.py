@@ -1,8 +1,8 @@
 """Values of a session that the parts of persistence exchange, without SQL."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from domain.errors import AudioNotStored, SessionActive, TranscriptNotStored
@@ -32,6 +32,12 @@ class SessionStart:
     previous_session_id: UUID | None = None
     resume_from_seconds: float | None = None
     """The resume point: where in the audio of the previous session this one begins."""
+    vocabulary: tuple[str, ...] = ()
+    """For the batch job of `enhance_on_end`; empty without one."""
+
+    def as_row(self) -> dict[str, Any]:
+        """The values of its row."""
+        return asdict(self) | {"requested_language": self.language, "vocabulary": list(self.vocabulary)}
 
     @property
     def session_id(self) -> str:

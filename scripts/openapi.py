@@ -116,7 +116,7 @@ _EXAMPLES: Final = {
     "416": (11, "no byte of the range is in the file, which has 384044 bytes", "INVALID_RANGE", {}),
     "429": (8, "8 downloads are in progress, which is the limit", "RATE_LIMITED", {}),
     "500": (13, "internal error 4f1c2d3e5a6b", "INTERNAL", {}),
-    "501": (12, "EnhanceSession is not built yet", "UNIMPLEMENTED", {}),
+    "501": (12, "ListTranscripts is not built yet", "UNIMPLEMENTED", {}),
     "503": (14, "the database does not answer: try again shortly", "UNAVAILABLE", {}),
 }
 """Code, message, reason and metadata of an error of each status that the server itself answers with."""
@@ -134,10 +134,7 @@ _IDS: Final = {
 }
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
-UNIMPLEMENTED: Final = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
-    *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
-)
+UNIMPLEMENTED: Final = ("ListTranscripts", "SetCurrentTranscript", "DeleteTranscript")
 """Methods that answer 501 so far."""
 _HEADERS: Final = {
     "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),

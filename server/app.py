@@ -40,6 +40,7 @@ from server.rpc.drain import Drain, DrainInterceptor
 from server.rpc.end_requests import EndRequestWatcher
 from server.rpc.errors import ErrorInterceptor, end_reason_of
 from server.rpc.files import FileServicer
+from server.rpc.job_requests import JobRequests
 from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
@@ -200,11 +201,12 @@ def _build(
         server,
     )
     watches = Watches(persistence.changes, persistence.change_notifier, gate, drain, settings.tenant_max_watches)
+    jobs = JobRequests(persistence.jobs, engine, settings.tenant_max_queued_jobs)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
-        SessionServicer(persistence, watches, settings.tenant_max_downloads, gate), server
+        SessionServicer(persistence, watches, jobs, settings.tenant_max_downloads, gate), server
     )
     file_pb2_grpc.add_FileServiceServicer_to_server(FileServicer(), server)
-    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(), server)
+    job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

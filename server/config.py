@@ -42,6 +42,8 @@ class ServerSettings(BaseSettings):
     tenant_max_storage_bytes: int | None = Field(default=None, ge=0)
     """With `auth=keys`: once a tenant stores so much audio, its new sessions may not store any, unless it has its own
     limit. None: there is no limit."""
+    tenant_max_queued_jobs: int = Field(default=1000, ge=0)
+    """Batch jobs of one tenant that wait, unless it has its own limit; further calls that create one are refused."""
     tenant_share: float = Field(default=0.75, gt=0, le=1)
     """With `auth=keys`: the share of `max_sessions` that one tenant may use on this server."""
     tenant_max_watches: int = Field(default=100, ge=1)

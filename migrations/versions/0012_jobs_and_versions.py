@@ -117,6 +117,16 @@ def upgrade() -> None:
     )
     op.add_column("realtime_sessions", sa.Column("source", sa.Text(), nullable=False, server_default="live"))
     op.add_column("realtime_sessions", sa.Column("current_version", sa.Integer(), comment="of the transcript; null: 1"))
+    op.add_column(
+        "realtime_sessions",
+        sa.Column("requested_language", sa.Text(), comment="ISO 639-1 or auto; null: of an earlier release"),
+    )
+    op.add_column(
+        "realtime_sessions",
+        sa.Column(
+            "vocabulary", sa.ARRAY(sa.Text()), nullable=False, server_default="{}", comment="for the job of its end"
+        ),
+    )
     op.add_column("realtime_sessions", sa.Column("media_type", sa.Text(), comment="of an uploaded file"))
     op.add_column(
         "realtime_sessions", sa.Column("file_name", sa.Text(), comment="of an uploaded file, as its client has it")
@@ -300,7 +310,7 @@ def downgrade() -> None:
     for name in ("note_jobs", "note_transcripts_insert", "note_transcripts_delete", "announce_job"):
         op.execute(f"DROP FUNCTION {name}()")
     op.execute(_FUNCTION.format(name="note_session_update", touched=_touched(_SHOWN), nested="off"))
-    for column in ("file_name", "media_type", "current_version", "source"):
+    for column in ("file_name", "media_type", "vocabulary", "requested_language", "current_version", "source"):
         op.drop_column("realtime_sessions", column)
     op.alter_column("realtime_sessions", "enhancement_job_id", existing_type=sa.Text(), comment=None)
     for column in ("is_behind", "host", "kind"):

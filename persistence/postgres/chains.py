@@ -4,6 +4,7 @@ from typing import Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, literal, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import InvalidFilter, SessionNotFound
 from domain.session_id import format_session_id
@@ -30,21 +31,28 @@ class ChainStore:
             SessionNotFound: the tenant has no session of this id.
             InvalidFilter: there are more than 1000.
         """
-
-        def owned() -> tuple[ColumnElement[bool], ...]:
-            return _t.tenant_id == tenant_id, _t.deleted_at.is_(None)
-
-        asked = select(_t.id, _t.previous_session_id, literal(1).label("place"))
-        chain = asked.where(_t.id == session_id, *owned()).cte("chain", recursive=True)
-        if linked:
-            before = select(_t.id, _t.previous_session_id, chain.c.place + 1)
-            before = before.where(_t.id == chain.c.previous_session_id, *owned(), chain.c.place <= MAX_LINKED)
-            chain = chain.union_all(before)
-        query = select(*STORED_SESSION_COLUMNS).join(chain, chain.c.id == _t.id).order_by(chain.c.place.desc())
         async with self._database.transaction() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-        if not rows:
-            raise SessionNotFound(format_session_id(session_id))
-        if len(rows) > MAX_LINKED:
-            raise InvalidFilter("linked", f"the session continues more than {MAX_LINKED - 1} others")
-        return tuple(stored_session(row) for row in rows)
+            return await read_chain(connection, tenant_id, session_id, linked=linked)
+
+
+async def read_chain(
+    connection: AsyncConnection, tenant_id: UUID, session_id: UUID, *, linked: bool
+) -> tuple[StoredSession, ...]:
+    """`ChainStore.read` in the caller's transaction."""
+
+    def owned() -> tuple[ColumnElement[bool], ...]:
+        return _t.tenant_id == tenant_id, _t.deleted_at.is_(None)
+
+    asked = select(_t.id, _t.previous_session_id, literal(1).label("place"))
+    chain = asked.where(_t.id == session_id, *owned()).cte("chain", recursive=True)
+    if linked:
+        before = select(_t.id, _t.previous_session_id, chain.c.place + 1)
+        before = before.where(_t.id == chain.c.previous_session_id, *owned(), chain.c.place <= MAX_LINKED)
+        chain = chain.union_all(before)
+    query = select(*STORED_SESSION_COLUMNS).join(chain, chain.c.id == _t.id).order_by(chain.c.place.desc())
+    rows = (await connection.execute(query)).mappings().all()
+    if not rows:
+        raise SessionNotFound(format_session_id(session_id))
+    if len(rows) > MAX_LINKED:
+        raise InvalidFilter("linked", f"the session continues more than {MAX_LINKED - 1} others")
+    return tuple(stored_session(row) for row in rows)

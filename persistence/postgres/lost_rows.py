@@ -6,7 +6,7 @@ nor tombstone was lost.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 from uuid import UUID
@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.session_id import created_at
+from persistence.postgres import enhancements
 from persistence.postgres.arrays import arrays
 from persistence.postgres.tables import deleted_sessions, realtime_sessions
 from persistence.session_values import SessionStart
@@ -163,11 +164,14 @@ async def delete_old_tombstones(connection: AsyncConnection, limit: int) -> None
 
 
 async def _restore_one(connection: AsyncConnection, worker_id: str, start: SessionStart) -> Sequence[UUID]:
-    values = asdict(start) | {"worker_id": worker_id}
+    values = start.as_row() | {"worker_id": worker_id}
     if start.previous_session_id is not None and not await _may_continue(connection, start.previous_session_id):
         values |= {"previous_session_id": None, "resume_from_seconds": None}
     statement = insert(realtime_sessions).values(values).on_conflict_do_nothing(index_elements=["id"]).returning(_t.id)
-    return list((await connection.execute(statement)).scalars())
+    restored = list((await connection.execute(statement)).scalars())
+    if restored and start.enhance_on_end:
+        await enhancements.settle_predecessors(connection, start.id)
+    return restored
 
 
 async def _may_continue(connection: AsyncConnection, previous: UUID) -> bool:

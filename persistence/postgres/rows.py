@@ -4,7 +4,7 @@ Each statement names the owner: a process that was considered dead, and has lost
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.tenancy import Caller
 from domain.transcript import Utterance
 from persistence.errors import NotOwner, RowLost
-from persistence.postgres import admission, lost_rows
+from persistence.postgres import admission, enhancements, lost_rows
 from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.finals import NumberedUtterance, final_of, insert_finals
@@ -122,7 +122,7 @@ class SessionRows:
         self._check()
         statement = insert(realtime_sessions).on_conflict_do_nothing(index_elements=["id"])
         async with self._database.transaction() as connection:
-            await connection.execute(statement, [asdict(start) for start in starts])
+            await connection.execute(statement, [start.as_row() for start in starts])
 
     async def admit(self, start: SessionStart, caller: Caller | None) -> None:
         """Inserts the row of a session if its caller may begin it, and links it to the session that it continues.
@@ -145,8 +145,12 @@ class SessionRows:
                 await self._refuse_too_much(connection, start, caller)
                 await admission.admit(connection, caller, start.previous_session_id)
             if start.previous_session_id is not None:
+                if start.enhance_on_end:
+                    await enhancements.lock_predecessors(connection, [start.previous_session_id])
                 await admission.link(connection, start.tenant_id, start.previous_session_id)
-            await connection.execute(insert(realtime_sessions).values(asdict(start)))
+            await connection.execute(insert(realtime_sessions).values(start.as_row()))
+            if start.previous_session_id is not None and start.enhance_on_end:
+                await enhancements.settle_predecessors(connection, start.id)
 
     async def _refuse_too_much(self, connection: AsyncConnection, start: SessionStart, caller: Caller) -> None:
         limit = caller.limits.max_storage_bytes
@@ -357,6 +361,8 @@ class SessionRows:
     ) -> bool:
         """Writes the URIs of the stored objects and deletes the upload; returns False if the session was deleted.
 
+        A session with `enhance_on_end` gets its batch job in the same transaction.
+
         Args:
             has_tails: its tail objects still exist; call `mark_tails_deleted` once they are deleted.
             audio_seconds: the length of the stored audio, where it may differ from that of the received audio.
@@ -383,9 +389,11 @@ class SessionRows:
             **_counts(utterances, progress),
         )
         async with self._database.transaction() as connection:
+            earlier = await enhancements.lock_predecessors(connection, [session_id])
             exists = await self._write_own(connection, session_id, statement)
             if exists:
                 await connection.execute(delete(session_parts).where(session_parts.c.session_id == session_id))
+                await enhancements.settle(connection, [*earlier, session_id])
             return exists
 
     async def mark_tails_deleted(self, session_id: UUID) -> None:
@@ -404,7 +412,8 @@ class SessionRows:
     async def end_refused(self, error: str, ended_at: datetime, session_ids: Sequence[UUID]) -> int:
         """Ends sessions of this process that were refused before they began; returns their number.
 
-        They store nothing, so their rows must not request storage: their objects would be awaited forever.
+        They store nothing, so their rows must not request storage: their objects would be awaited forever. Nor do they
+        continue anything: the batch jobs of the sessions before them are queued again.
         """
         self._check()
         refused = func.any(bindparam("ids", list(session_ids), type_=ARRAY(Uuid)))
@@ -421,7 +430,10 @@ class SessionRows:
             )
         )
         async with self._database.transaction() as connection:
-            return (await connection.execute(statement)).rowcount
+            earlier = await enhancements.lock_predecessors(connection, session_ids)
+            count = (await connection.execute(statement)).rowcount
+            await enhancements.settle(connection, earlier)
+            return count
 
     async def _write_own(self, connection: AsyncConnection, session_id: UUID, statement: Update) -> bool:
         """Runs an update on a session of this process; returns False if the session was deleted.

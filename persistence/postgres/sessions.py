@@ -24,6 +24,7 @@ from sqlalchemy import (
 from domain.errors import InvalidFilter, SessionActive, SessionNotFound
 from domain.session import SOURCES, STATUSES, Enhancement, SessionFilter, SessionPage, SessionRecord
 from domain.session_id import format_session_id
+from persistence.postgres import enhancements
 from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database
 from persistence.postgres.job_state import PROGRESS, STEP
@@ -81,7 +82,7 @@ _enhancement = (
 _INTERNAL = frozenset(
     {
         *("deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"),
-        *("end_requested_at", "current_version", "media_type"),
+        *("end_requested_at", "current_version", "media_type", "requested_language", "vocabulary"),
     }
 )
 _COMPUTED = frozenset({"utterance_count", "word_count"})
@@ -250,7 +251,10 @@ class SessionStore:
             .returning(_t.id)
         )
         async with self._database.transaction() as connection:
+            earlier = await enhancements.lock_predecessors(connection, [session_id])
             if (await connection.execute(hide)).one_or_none() is not None:
+                # The job of the deleted session stood for theirs.
+                await enhancements.settle(connection, earlier)
                 return
             if (await connection.execute(select(_t.id).where(*owned))).one_or_none() is not None:
                 raise SessionActive(format_session_id(session_id))

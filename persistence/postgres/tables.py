@@ -179,6 +179,8 @@ realtime_sessions = Table(
     ),
     Column("source", Text, nullable=False, server_default="live"),
     Column("current_version", Integer, comment="of the transcript; null: 1"),
+    Column("requested_language", Text, comment="ISO 639-1 or auto; null: of an earlier release"),
+    Column("vocabulary", ARRAY(Text), nullable=False, server_default="{}", comment="for the job of its end"),
     Column("media_type", Text, comment="of an uploaded file"),
     Column("file_name", Text, comment="of an uploaded file, as its client has it"),
     CheckConstraint(f"source IN ({_quoted(SOURCES)})", name="source"),

@@ -52,6 +52,7 @@ class CallRecording:
             client_ip=self._client_ip,
             previous_session_id=parse_session_id(begin.resumed_from) if begin.resumed_from else None,
             resume_from_seconds=begin.resume_from_seconds if begin.HasField("resume_from_seconds") else None,
+            vocabulary=tuple(config.vocabulary) if config.enhance_on_end else (),
         )
         # A task of its own: if it were cancelled halfway, it would leave a row or a directory that nothing ends.
         self._beginning = asyncio.create_task(self.pipeline.begin(start, caller), name="begin of a recording")

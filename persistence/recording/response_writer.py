@@ -7,6 +7,7 @@ import grpc
 from dalston.v1 import transcription_pb2 as pb
 from prometheus_client import Histogram
 
+from domain.job import format_job_id
 from domain.transcript import TimedWord, Utterance
 from persistence.errors import DiskUnavailable
 from persistence.recording.call_end import CallEnd
@@ -135,6 +136,10 @@ class ResponseWriter:
             end.audio_uri = finishing.stored.audio_uri
         if finishing.stored.transcript_uri:
             end.transcript_uri = finishing.stored.transcript_uri
+        recorder = self._recording.recorder
+        if recorder is not None and recorder.start.enhance_on_end and recorder.received_seconds > 0:
+            # It may not exist yet: it is created with the row of the stored audio, however late that is.
+            end.enhancement_job_id = format_job_id(recorder.start.id)
 
 
 def utterance_of(final: pb.Final) -> Utterance:

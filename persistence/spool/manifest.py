@@ -14,7 +14,7 @@ from persistence.session_values import Conclusion, Progress, SessionStart
 _VERSION = 1
 # The client's address is in the row only: people may pass the file on.
 _START_FIELDS = [field.name for field in fields(SessionStart) if field.name not in ("id", "client_ip")]
-_ADDED = frozenset({"resume_from_seconds"})
+_ADDED = frozenset({"resume_from_seconds", "vocabulary"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def _start(shape: dict[str, Any]) -> SessionStart:
         "tenant_id": UUID(values["tenant_id"]),
         "started_at": datetime.fromisoformat(values["started_at"]),
         "previous_session_id": UUID(previous) if previous else None,
+        "vocabulary": tuple(values.get("vocabulary", ())),
     }
     return SessionStart(**values)
 

@@ -1,10 +1,12 @@
 """Conversion between TranscribeConfig and the options of a session."""
 
+from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
 from dalston.v1.transcription_pb2 import SessionBegin, SessionConfig, SessionLimits, TranscribeConfig
 
+from domain.job import DEFAULT_MODEL
 from domain.session_id import format_session_id
 from server.audio.format import AudioFormat, Encoding
 from server.rpc import unimplemented
@@ -33,9 +35,7 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
         NotBuilt: a parameter is valid but not supported yet.
     """
     defaults, vad_defaults, audio_defaults = SessionOptions(), VadOptions(), AudioFormat()
-    model = config.model or defaults.model
-    if model not in catalog.models:
-        raise InvalidModel(f"no model {quoted(model)}: use one of {', '.join(sorted(catalog.models))}")
+    model = parse_model(config.model or defaults.model, catalog)
     options = SessionOptions(
         language=parse_language(config.language, model, catalog),
         model=model,
@@ -62,15 +62,41 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
                 else vad_defaults.max_utterance_seconds
             ),
         ),
-        bias_terms=tuple(config.vocabulary),
+        bias_terms=parse_vocabulary(config.vocabulary),
         words=config.word_timestamps,
         vad_events=config.enable_vad if config.HasField("enable_vad") else defaults.vad_events,
         partials=config.interim_results if config.HasField("interim_results") else defaults.partials,
         acks=config.acks,
     )
     _check_combinations(config)
+    if config.enhance_on_end:
+        _check_enhancement(config, catalog)
     unimplemented.refuse_fields(config, unimplemented.CONFIG_FIELDS)
     return options
+
+
+def parse_model(model: str, catalog: ModelCatalog) -> str:
+    """The name of a model.
+
+    Raises:
+        InvalidModel: there is none of this name.
+    """
+    if model not in catalog.models:
+        raise InvalidModel(f"no model {quoted(model)}: use one of {', '.join(sorted(catalog.models))}")
+    return model
+
+
+def parse_vocabulary(terms: Sequence[str]) -> tuple[str, ...]:
+    """The words that a client expects.
+
+    Raises:
+        InvalidParameter: there are too many, or one is empty or too long.
+    """
+    if len(terms) > _MAX_TERMS:
+        raise InvalidParameter("vocabulary", f"has {len(terms)} terms, at most {_MAX_TERMS} are allowed")
+    if any(not 0 < len(term) <= _MAX_TERM_LENGTH for term in terms):
+        raise InvalidParameter("vocabulary", f"a term must have 1 to {_MAX_TERM_LENGTH} characters")
+    return tuple(terms)
 
 
 def parse_language(language: str, model: str, catalog: ModelCatalog) -> str:
@@ -123,7 +149,10 @@ def _check_combinations(config: TranscribeConfig) -> None:
             raise InvalidParameter("resume_from_seconds", "needs resume_session_id")
         if not config.resume_from_seconds >= 0:
             raise InvalidParameter("resume_from_seconds", "must not be negative")
-    if len(config.vocabulary) > _MAX_TERMS:
-        raise InvalidParameter("vocabulary", f"has {len(config.vocabulary)} terms, at most {_MAX_TERMS} are allowed")
-    if any(not 0 < len(term) <= _MAX_TERM_LENGTH for term in config.vocabulary):
-        raise InvalidParameter("vocabulary", f"a term must have 1 to {_MAX_TERM_LENGTH} characters")
+
+
+def _check_enhancement(config: TranscribeConfig, catalog: ModelCatalog) -> None:
+    """Checks whether this server has the model of the batch job; workers have models of their own."""
+    if DEFAULT_MODEL not in catalog.models:
+        raise InvalidParameter("enhance_on_end", f"needs the model {DEFAULT_MODEL}, which this server does not have")
+    parse_language(config.language, DEFAULT_MODEL, catalog)

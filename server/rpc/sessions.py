@@ -8,6 +8,7 @@ from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
 from dalston.v1 import session_pb2_grpc
+from dalston.v1.job_pb2 import Job
 from dalston.v1.transcription_pb2 import Word
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,6 +24,8 @@ from server.rpc import unimplemented
 from server.rpc.auth import authorization_of
 from server.rpc.downloads import Downloads
 from server.rpc.interceptor import Context
+from server.rpc.job_message import job_message
+from server.rpc.job_requests import JobRequests
 from server.rpc.readmission import while_admitted
 from server.rpc.session_message import session_message
 from server.rpc.watch import Watches
@@ -40,6 +43,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self,
         persistence: Persistence,
         watches: Watches,
+        jobs: JobRequests,
         max_downloads: int = MAX_DOWNLOADS,
         gate: Gate | None = None,
     ) -> None:
@@ -52,6 +56,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._gate = gate or OpenGate()
         self._downloads = Downloads(persistence, max_downloads)
         self._watches = watches
+        self._jobs = jobs
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
         limit = request.limit if request.HasField("limit") else DEFAULT_LIMIT
@@ -122,11 +127,11 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             await self._persistence.sessions.request_end(_tenant(), parse_session_id(request.session_id))
         )
 
-    async def EnhanceSession(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("EnhanceSession")
+    async def EnhanceSession(self, request: pb.EnhanceSessionRequest, _context: Context) -> Job:
+        return job_message(await self._jobs.enhance(request))
 
-    async def GetEnhancement(self, _request: Message, _context: Context) -> NoReturn:
-        unimplemented.refuse_method("GetEnhancement")
+    async def GetEnhancement(self, request: pb.GetEnhancementRequest, _context: Context) -> Job:
+        return job_message(await self._persistence.jobs.newest(_tenant(), parse_session_id(request.session_id)))
 
     async def ListTranscripts(self, _request: Message, _context: Context) -> NoReturn:
         unimplemented.refuse_method("ListTranscripts")

@@ -9,11 +9,8 @@ from google.protobuf.message import Message
 
 from server.session.errors import NotBuilt
 
-CONFIG_FIELDS = ("enhance_on_end",)
-METHODS = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
-    *("TranscribeFile", "ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
-)
+CONFIG_FIELDS: tuple[str, ...] = ()
+METHODS = ("ListTranscripts", "SetCurrentTranscript", "DeleteTranscript", "TranscribeFile")
 
 
 def refuse_fields(message: Message, names: tuple[str, ...]) -> None:

@@ -1,9 +1,9 @@
-"""Streams of the changes of a tenant's sessions."""
+"""Streams of the changes of a tenant's sessions, and the places of all streams of changes."""
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
@@ -27,10 +27,10 @@ MAX_SNAPSHOT: Final = 1_000
 HEARTBEAT_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 1.0
 """The shortest pause between two polls: a session is sent once in it, however often it changes."""
-_LONGEST_POLL_SECONDS: Final = 10.0
+LONGEST_POLL_SECONDS: Final = 10.0
 """The longest pause between two polls: a proxy in front of Postgres may drop notifications."""
-_READMIT_SECONDS: Final = 5.0
-_WAIT_SECONDS: Final = 2.0
+READMIT_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 2.0
 """The longest wait for a notification: readmission and heartbeats are late by as much at most."""
 _WRITE_SECONDS: Final = 60.0
 """The longest that a client may take to accept a message. The stream of a slower one ends without a last message."""
@@ -68,10 +68,10 @@ class Watches:
             Unauthenticated, PermissionDenied: the key was revoked, has expired or has lost the scope.
             StorageUnavailable: Postgres was unavailable before the snapshot was complete.
         """
-        with self._place(tenant_id) as changed, self._drain.waking(changed.set):
+        with self.place(tenant_id) as changed:
             watch = _Watch(self._changes, tenant_id, request.status or None, context)
             try:
-                self._refuse_when_stopping()
+                self.refuse_when_stopping()
                 if is_head(context):
                     await watch.check(request.resume_token)
                     return
@@ -88,14 +88,14 @@ class Watches:
         polled_at = admitted_at = clock()
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            is_notified = await _is_set(changed, _WAIT_SECONDS)
-            self._refuse_when_stopping()
-            if clock() - admitted_at >= _READMIT_SECONDS:
-                await self._readmit(authorization)
+            is_notified = await is_set(changed, WAIT_SECONDS)
+            self.refuse_when_stopping()
+            if clock() - admitted_at >= READMIT_SECONDS:
+                await self.readmit(_METHOD, authorization)
                 admitted_at = clock()
             # Before and after the poll, which may take seconds while Postgres hangs.
             await watch.keep_alive()
-            if is_notified or clock() - polled_at >= _LONGEST_POLL_SECONDS:
+            if is_notified or clock() - polled_at >= LONGEST_POLL_SECONDS:
                 changed.clear()
                 polled_at = clock()
                 try:
@@ -105,25 +105,36 @@ class Watches:
                     changed.set()
             await watch.keep_alive()
 
-    async def _readmit(self, authorization: list[str]) -> None:
+    async def readmit(self, method: str, authorization: list[str]) -> None:
+        """Checks whether a stream may continue.
+
+        Raises:
+            Unauthenticated, PermissionDenied: the key was revoked, has expired or has lost the scope.
+        """
         try:
-            await self._gate.readmit(_METHOD, authorization)
+            await self._gate.readmit(method, authorization)
         except StorageUnavailable:
             # Nothing is read in the meantime either.
             return
 
-    def _refuse_when_stopping(self) -> None:
+    def refuse_when_stopping(self) -> None:
+        """Raises ServerStopping if the server drains."""
         if self._drain.has_begun:
             raise ServerStopping("the server is stopping: connect again")
 
     @contextmanager
-    def _place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
+    def place(self, tenant_id: UUID) -> Iterator[asyncio.Event]:
+        """A place for one stream; the event is set when the tenant's sessions may have changed, or the server drains.
+
+        Raises:
+            NoCapacity: there are too many streams.
+        """
         if self._change_notifier.watches(tenant_id) >= self._most_of_tenant or self._count >= _MAX_STREAMS:
             raise NoCapacity("this server has reached its limit of streams of changes: close one, or try again")
         self._count += 1
         _open.inc()
         try:
-            with self._change_notifier.watching(tenant_id) as changed:
+            with self._change_notifier.watching(tenant_id) as changed, self._drain.waking(changed.set):
                 yield changed
         finally:
             self._count -= 1
@@ -222,16 +233,26 @@ class _Watch:
         response = pb.WatchSessionsResponse(
             type=kind, session=session, resume_token=self._token, code=code, message=message
         )
-        try:
-            async with asyncio.timeout(_WRITE_SECONDS):
-                await self._context.write(response)
-        except TimeoutError:
-            raise IdleTimeout(f"nothing was read for {_WRITE_SECONDS:g} seconds") from None
+        await write_in_time(self._context, response)
         self._written_at = self._clock()
         _sent.labels(kind).inc()
 
 
-async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+async def write_in_time(context: Context, message: Any) -> None:
+    """Writes a message of a stream.
+
+    Raises:
+        IdleTimeout: the client does not read.
+    """
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await context.write(message)
+    except TimeoutError:
+        raise IdleTimeout(f"nothing was read for {_WRITE_SECONDS:g} seconds") from None
+
+
+async def is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for an event; returns whether it was set in time."""
     try:
         async with asyncio.timeout(seconds):
             return await event.wait()

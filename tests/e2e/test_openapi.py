@@ -22,12 +22,9 @@ from tests.conftest import THOROUGH
 from tests.e2e.conftest import Client, Sample, chunks
 
 DOCUMENT = json.loads((ROOT / "envoy/openapi.json").read_text())
-UNIMPLEMENTED = (
-    *("EnhanceSession", "GetEnhancement", "ListTranscripts", "SetCurrentTranscript", "DeleteTranscript"),
-    *("ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"),
-)
+UNIMPLEMENTED = ("ListTranscripts", "SetCurrentTranscript", "DeleteTranscript")
 """They answer 501, as documented."""
-ENDLESS = ("WatchSessions",)
+ENDLESS = ("WatchSessions", "WatchJob")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 EXAMPLES = 40 if settings.get_current_profile_name() == THOROUGH else 12

@@ -421,11 +421,17 @@ async def test_the_operator_makes_tenants_keys_and_limits(
         "max_session_seconds": None,
         "idle_timeout_seconds": None,
         "max_storage_bytes": None,
+        "max_jobs": None,
+        "max_queued_jobs": None,
     }
     code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-storage-gib", "1.5", "--json")
     assert json.loads(out)["max_storage_bytes"] == 3 * 2**29
     code, out = await _command(capsys, "set-limits", "--tenant", name, "--max-storage-bytes", "1000", "--json")
     assert json.loads(out)["max_storage_bytes"] == 1000
+    code, out = await _command(
+        capsys, "set-limits", "--tenant", name, "--max-jobs", "4", "--max-queued-jobs", "20", "--json"
+    )
+    assert (json.loads(out)["max_jobs"], json.loads(out)["max_queued_jobs"]) == (4, 20)
     code, out = await _command(capsys, "tenants")
     assert name in out
     code, out = await _command(capsys, "tenants", "--json")
