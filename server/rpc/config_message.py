@@ -9,7 +9,6 @@ from dalston.v1.transcription_pb2 import SessionBegin, SessionConfig, SessionLim
 from domain.job import DEFAULT_MODEL
 from domain.session_id import format_session_id
 from server.audio.format import AudioFormat, Encoding
-from server.rpc import unimplemented
 from server.rpc.language_tag import language_of
 from server.session.errors import InvalidModel, InvalidParameter
 from server.session.options import AUTO, SessionOptions, VadOptions
@@ -32,7 +31,6 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
 
     Raises:
         InvalidParameter, InvalidModel: a value is wrong.
-        NotBuilt: a parameter is valid but not supported yet.
     """
     defaults, vad_defaults, audio_defaults = SessionOptions(), VadOptions(), AudioFormat()
     model = parse_model(config.model or defaults.model, catalog)
@@ -71,7 +69,6 @@ def parse_config(config: TranscribeConfig, catalog: ModelCatalog) -> SessionOpti
     _check_combinations(config)
     if config.enhance_on_end:
         _check_enhancement(config, catalog)
-    unimplemented.refuse_fields(config, unimplemented.CONFIG_FIELDS)
     return options
 
 

@@ -115,12 +115,11 @@ async def test_an_unknown_language_is_refused_during_the_stream(stub: Transcript
     assert "'xx'" in message
 
 
-async def test_unimplemented_parameters_answer_unimplemented(stub: TranscriptionServiceStub) -> None:
-    code, _, info = await refusal(
-        stub, TranscribeRequest(config=TranscribeConfig(enhance_on_end=True, store_audio=True))
-    )
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert info.reason == "UNIMPLEMENTED"
+async def test_a_batch_job_without_its_model_is_refused(stub: TranscriptionServiceStub) -> None:
+    config = TranscribeConfig(enhance_on_end=True, store_audio=True)
+    _, message, info = await refusal(stub, TranscribeRequest(config=config))
+    assert (info.reason, info.metadata["parameter"]) == ("INVALID_PARAMETERS", "enhance_on_end")
+    assert "needs the model accurate" in message
 
 
 async def test_a_failing_model_is_internal_and_keeps_its_secrets(stub: TranscriptionServiceStub) -> None:

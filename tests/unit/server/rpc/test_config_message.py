@@ -8,7 +8,7 @@ from domain.session_id import new_uuid7
 from server.audio.format import AudioFormat, Encoding
 from server.rpc.config_message import begin_message, parse_config, parse_language
 from server.rpc.language_tag import language_of
-from server.session.errors import InvalidModel, InvalidParameter, NotBuilt
+from server.session.errors import InvalidModel, InvalidParameter
 from server.session.options import SessionOptions, VadOptions
 
 
@@ -125,12 +125,18 @@ def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any
     assert raised.value.parameter == parameter
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"enhance_on_end": True, "store_audio": True},
-    ],
-)
-def test_unimplemented_parameters_are_refused_as_such(fields: dict[str, Any]) -> None:
-    with pytest.raises(NotBuilt, match="not supported by this server yet"):
-        parse(**fields)
+def test_a_batch_job_needs_its_model_and_its_language() -> None:
+    parse(enhance_on_end=True, store_audio=True, language="es")
+
+    class Small(Catalog):
+        models = frozenset({"fast"})
+
+    class English(Catalog):
+        def supports(self, model: str, language: str) -> bool:
+            return language in {"auto", "en"} or model == "fast"
+
+    config = TranscribeConfig(enhance_on_end=True, store_audio=True, language="es")
+    for catalog, parameter in ((Small(), "enhance_on_end"), (English(), "language")):
+        with pytest.raises(InvalidParameter, match="accurate") as raised:
+            parse_config(config, catalog)
+        assert raised.value.parameter == parameter
