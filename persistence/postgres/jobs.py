@@ -66,7 +66,8 @@ _LANGUAGE = text(f"""
 """)  # noqa: S608 - no input
 
 # Tenants take turns: before the job that has n of its own tenant before it, any other tenant begins as many, and one
-# more if it is its turn first. As claims do, this counts the running jobs of a tenant, and then its last turn.
+# more if it is its turn first. As in claims, that is the tenant with the fewest running jobs, then the one that was
+# served longest ago, then the one with the oldest job.
 _POSITIONS = text("""
     WITH due AS (
         SELECT id, tenant_id, created_at FROM transcription_jobs
@@ -74,24 +75,26 @@ _POSITIONS = text("""
     ), running AS (
         SELECT tenant_id, count(*) AS count FROM transcription_jobs WHERE status = 'running' GROUP BY tenant_id
     ), asked AS (
-        SELECT j.id, j.tenant_id,
+        SELECT j.id, j.tenant_id, j.created_at,
             (SELECT count(*) FROM due AS d
              WHERE d.tenant_id = j.tenant_id AND (d.created_at, d.id) < (j.created_at, j.id)) AS own
         FROM transcription_jobs AS j WHERE j.id = ANY(:ids) AND j.status = 'queued'
     ), turn AS (
-        SELECT w.tenant_id, w.count, coalesce(r.count, 0) AS running,
+        SELECT w.tenant_id, w.count, w.oldest, coalesce(r.count, 0) AS running,
             coalesce(
                 (SELECT max(j.started_at) FROM transcription_jobs AS j WHERE j.tenant_id = w.tenant_id), '-infinity'
             ) AS served
         FROM (
-            SELECT tenant_id, sum(n) AS count FROM (
-                SELECT tenant_id, count(*) AS n FROM due GROUP BY tenant_id
-                UNION ALL SELECT DISTINCT tenant_id, 0 FROM asked
-            ) AS both_of GROUP BY tenant_id
+            SELECT tenant_id, sum(n) AS count, min(created_at) AS oldest FROM (
+                SELECT tenant_id, 1 AS n, created_at FROM due
+                UNION ALL SELECT tenant_id, 0, created_at FROM asked
+            ) AS waiting GROUP BY tenant_id
         ) AS w LEFT JOIN running AS r USING (tenant_id)
     )
     SELECT a.id, least(:most, a.own + coalesce((
-        SELECT sum(least(o.count, a.own + CASE WHEN (o.running, o.served) < (t.running, t.served) THEN 1 ELSE 0 END))
+        SELECT sum(least(o.count, a.own + CASE
+            WHEN (o.running, o.served, o.oldest) < (t.running, t.served, t.oldest) THEN 1 ELSE 0
+        END))
         FROM turn AS o WHERE o.tenant_id <> a.tenant_id
     ), 0))::int AS position
     FROM asked AS a JOIN turn AS t USING (tenant_id)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self, Unpack
 from weakref import WeakSet
 
+from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.calls import CLOSED, Calls
@@ -44,6 +45,7 @@ class AsyncClient:
         self._calls = Calls(find_endpoint(url, api_key, ca_file), timeout)
         self._transcriptions: WeakSet[AsyncTranscription] = WeakSet()
         self.sessions = AsyncSessions(self._calls)
+        self.jobs = AsyncJobs(self._calls)
         self.keys = AsyncKeys(self._calls)
         self.tokens = AsyncTokens(self._calls)
 

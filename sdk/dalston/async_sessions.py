@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -292,13 +292,44 @@ class AsyncSessions:
                 on_reconnect(Reconnecting(attempt, pause, error.message))
             await asyncio.sleep(pause)
 
-    async def enhance(self, session_id: str, *, model: str | None = None) -> Job:
-        """Starts a batch job that transcribes the stored audio again. The call is not retried."""
-        request = pb.EnhanceSessionRequest(session_id=session_id, model=model or "")
+    async def enhance(
+        self,
+        session_id: str,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        vocabulary: Sequence[str] = (),
+        linked: bool | None = None,
+    ) -> Job:
+        """Creates a batch job that transcribes the stored audio again. The call is not retried.
+
+        Its transcript becomes a new version; the live one stays. `jobs.wait` waits for it.
+
+        Args:
+            session_id: the session.
+            model: default `accurate`.
+            language: ISO 639-1, or `auto`. Default: the language the session asked for.
+            vocabulary: words that are likely to be spoken.
+            linked: whether to transcribe the joined recording of the session and those that it continues. Default: if
+                it continues any.
+
+        Raises:
+            NotFound: the session stored no audio.
+            SessionActive: it is not completely stored yet.
+            JobRunning: another job of the session is queued or running.
+            TooManyJobs: the tenant has reached its limit of queued jobs.
+        """
+        request = pb.EnhanceSessionRequest(
+            session_id=session_id, model=model or "", language=language or "", vocabulary=vocabulary, linked=linked
+        )
         return messages.job(await self._calls.call_once(self._calls.sessions.EnhanceSession, request))
 
     async def enhancement(self, session_id: str) -> Job:
-        """The state of a session's batch job."""
+        """The newest batch job of a session's recording.
+
+        Raises:
+            NotFound: it has had none.
+        """
         request = pb.GetEnhancementRequest(session_id=session_id)
         return messages.job(await self._calls.call_with_retries(self._calls.sessions.GetEnhancement, request))
 

@@ -14,7 +14,7 @@ from dalston.backoff import Backoff
 from dalston.endpoint import Endpoint
 from dalston.errors import Busy, DalstonError, DeadlineExceeded, NotFound, TooManyJobs, TooManySessions, Unavailable
 from dalston.failures import error_of
-from dalston.v1 import key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
+from dalston.v1 import job_pb2_grpc, key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
 
 T = TypeVar("T")
 
@@ -78,6 +78,10 @@ class Calls:
     @property
     def sessions(self) -> session_pb2_grpc.SessionServiceStub:
         return session_pb2_grpc.SessionServiceStub(self.channel)
+
+    @property
+    def jobs(self) -> job_pb2_grpc.JobServiceStub:
+        return job_pb2_grpc.JobServiceStub(self.channel)
 
     @property
     def keys(self) -> key_pb2_grpc.KeyServiceStub:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -11,6 +11,7 @@ from typing import Self, Unpack
 from dalston import background
 from dalston.async_audio import AsyncAudio
 from dalston.async_client import DEFAULT_TIMEOUT, AsyncClient
+from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.events import Reconnecting
@@ -18,6 +19,8 @@ from dalston.options import AudioSource, TranscribeOptions
 from dalston.records import (
     ExportFormat,
     Job,
+    JobPage,
+    JobStatus,
     Key,
     NewKey,
     Scope,
@@ -49,6 +52,7 @@ class Client:
     ) -> None:
         self._client = AsyncClient(url, api_key, timeout=timeout, ca_file=ca_file)
         self.sessions = Sessions(self._client.sessions)
+        self.jobs = Jobs(self._client.jobs)
         self.keys = Keys(self._client.keys)
         self.tokens = Tokens(self._client.tokens)
 
@@ -193,13 +197,87 @@ class Sessions:
             self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
         )
 
-    def enhance(self, session_id: str, *, model: str | None = None) -> Job:
-        """Starts a batch job that transcribes the stored audio again. The call is not retried."""
-        return background.run(self._sessions.enhance(session_id, model=model))
+    def enhance(
+        self,
+        session_id: str,
+        *,
+        model: str | None = None,
+        language: str | None = None,
+        vocabulary: Sequence[str] = (),
+        linked: bool | None = None,
+    ) -> Job:
+        """Creates a batch job that transcribes the stored audio again. The call is not retried.
+
+        See `AsyncSessions.enhance`; `jobs.wait` waits for the job.
+        """
+        return background.run(
+            self._sessions.enhance(session_id, model=model, language=language, vocabulary=vocabulary, linked=linked)
+        )
 
     def enhancement(self, session_id: str) -> Job:
-        """The state of a session's batch job."""
+        """The newest batch job of a session's recording."""
         return background.run(self._sessions.enhancement(session_id))
+
+
+class Jobs:
+    """The batch jobs of the caller's tenant. The errors are those of `AsyncJobs`."""
+
+    def __init__(self, jobs: AsyncJobs) -> None:
+        self._jobs = jobs
+
+    def list(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        kind: str | None = None,
+        session_id: str | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Job]:
+        """Jobs, newest first. Pages are fetched as they are needed."""
+        return background.iterate(self._jobs.list(status=status, kind=kind, session_id=session_id, limit=limit))
+
+    def page(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        kind: str | None = None,
+        session_id: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """One page of `list`: the first, or the page that follows the one whose `next_cursor` is `cursor`."""
+        return background.run(
+            self._jobs.page(status=status, kind=kind, session_id=session_id, limit=limit, cursor=cursor)
+        )
+
+    def get(self, job_id: str) -> Job:
+        """One job."""
+        return background.run(self._jobs.get(job_id))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancels a job: a queued one at once, a running one within seconds. Returns its state."""
+        return background.run(self._jobs.cancel(job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Creates a job like one that has ended, and returns it. The call is not retried."""
+        return background.run(self._jobs.retry(job_id))
+
+    def watch(self, job_id: str, *, on_reconnect: Callable[[Reconnecting], object] | None = None) -> Iterator[Job]:
+        """First the current state of a job, then every change, until it has ended.
+
+        Args:
+            job_id: the job.
+            on_reconnect: called on another thread before each attempt to restore a lost connection.
+        """
+        return background.iterate(self._jobs.watch(job_id, on_reconnect=on_reconnect))
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Job:
+        """Waits until a job has ended, and returns it: completed, failed or canceled.
+
+        Raises:
+            TimeoutError: it has not ended within `timeout` seconds.
+        """
+        return background.run(self._jobs.wait(job_id, timeout))
 
 
 class Audio:

@@ -237,6 +237,20 @@ class Job:
     """An estimate of the time to its end; None while the rate is unknown."""
     cancel_requested: bool = False
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is completed, failed or canceled."""
+        return self.ended_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of the list of jobs, newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+    """Cursor of the next page; None on the last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

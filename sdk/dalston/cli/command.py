@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dalston.cli import configuration, connection, keys, output, sessions, status, transcribe
+from dalston.cli import configuration, connection, jobs, keys, output, sessions, status, transcribe
 from dalston.cli.app import App
 from dalston.cli.config import Settings
 from dalston.cli.exits import CommandError, ExitCode, OutputClosed, describe, exit_code_of
@@ -18,7 +18,7 @@ from dalston.errors import DalstonError
 _EPILOG = """\b
 Exit codes: 0 success, 1 failure, 2 invalid command line or parameter,
 3 not found, 4 invalid key or missing scope, 5 service unavailable,
-6 try again later (capacity, limit, or the session is still active),
+6 try again later (capacity, limit, or the session or job is still active),
 130 interrupted, 141 standard output was closed.
 
 \b
@@ -36,6 +36,7 @@ app.command(epilog=_EPILOG)(transcribe.transcribe)
 app.command()(transcribe.listen)
 app.command()(status.status)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(keys.tokens, name="tokens")
 app.add_typer(configuration.app, name="config")

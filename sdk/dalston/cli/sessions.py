@@ -15,6 +15,8 @@ import typer
 from dalston.cli import (
     connection,
     documents,
+    job_table,
+    jobs,
     measures,
     operator_commands,
     output,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from dalston.events import Reconnecting
     from dalston.records import SessionChange, SessionPage
 
-app = App(help="List, read, download, end and delete sessions.")
+app = App(help="List, read, download, enhance, end and delete sessions.")
 
 _PAGE = 100
 
@@ -119,10 +121,14 @@ def get(
     with connection.connect(ctx) as client:
         session = client.sessions.get(session_id)
         finals = list(client.sessions.utterances(session_id)) if utterances else None
+        job_id = session.enhancement_job_id if output.is_terminal(sys.stdout) and not json else None
+        job = client.jobs.get(job_id) if job_id is not None else None
     if json:
         output.print_json(documents.document(session) | ({} if finals is None else {"utterances": finals}))
         return
     output.print_fields((name, _text(name, getattr(session, name))) for name in documents.document(session))
+    if job is not None:
+        output.print_fields([("enhancement", job_table.state(job))])
     if finals and output.is_terminal(sys.stdout):
         output.print_line()
     for each in finals or ():
@@ -223,6 +229,48 @@ def end(
             output.print_line(f"{session_id} has already ended: {session.status}")
 
     _for_each(ctx, session_ids, end)
+
+
+@app.command()
+def enhance(
+    ctx: typer.Context,
+    session_id: Id,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="NAME", help="Model to use.", show_default="accurate")
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            "--language", "-l", metavar="CODE", help="Language code such as en, or auto.", show_default="as the session"
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vocabulary", metavar="TERMS", help="Expected names and terms, separated by commas. Repeatable."
+        ),
+    ] = None,
+    linked: Annotated[
+        bool | None,
+        typer.Option(
+            "--linked/--no-linked",
+            help="Transcribe it joined with the sessions that it continues.",
+            show_default="if it continues any",
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Transcribe the stored audio of a session again, more accurately.
+
+    A batch job makes a new version of the transcript; the live one stays. With --wait the exit code is 1 if the job
+    fails or is canceled; Ctrl-C leaves it running.
+    """
+    _check_id(session_id)
+    terms = [term.strip() for item in vocabulary or () for term in item.split(",") if term.strip()]
+    with connection.connect(ctx) as client:
+        job = client.sessions.enhance(session_id, model=model, language=language, vocabulary=terms, linked=linked)
+        jobs.finish(client, job, wait=wait, json=json)
 
 
 @app.command()

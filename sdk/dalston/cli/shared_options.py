@@ -56,6 +56,10 @@ class SharedOptions:
     store_transcript: Annotated[bool | None, typer.Option(help="Store the transcript.", show_default="as --store")] = (
         None
     )
+    enhance: Annotated[
+        bool,
+        typer.Option("--enhance", help="Transcribe the recording again after the end; this stores the audio."),
+    ] = False
     format_: Annotated[
         Format | None,
         typer.Option(
@@ -117,13 +121,16 @@ class SharedOptions:
         """The arguments of `Client.transcribe`, without the format of the audio.
 
         Raises:
-            CommandError: the vocabulary cannot be read.
+            CommandError: the vocabulary cannot be read, or `--enhance` is set without storing the audio.
         """
+        if self.enhance and self.store_audio is False:
+            raise usage("--enhance needs the audio: remove --no-store-audio")
         given: dict[str, Any] = {
             "language": self.language,
             "model": self.model,
-            "store_audio": self.store if self.store_audio is None else self.store_audio,
+            "store_audio": self.store or self.enhance if self.store_audio is None else self.store_audio,
             "store_transcript": self.store if self.store_transcript is None else self.store_transcript,
+            "enhance_on_end": self.enhance or None,
             "vocabulary": self._terms() or None,
             "word_timestamps": self.word_timestamps or None,
             "transport": str(self.transport),

@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 
 from domain.errors import InvalidFilter, SessionActive, SessionNotFound, StorageUnavailable
-from domain.session import EndReason, SessionFilter, SessionRecord
+from domain.job import format_job_id
+from domain.session import EndReason, Enhancement, SessionFilter, SessionRecord
 from domain.session_id import new_session_id, parse_session_id
 from domain.transcript import TimedWord, Utterance
 from persistence.errors import NotOwner
@@ -80,7 +81,7 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         enhance_on_end=True,
         audio_uri="s3://b/a",
         transcript_uri="s3://b/t",
-        enhancement_job_id=None,
+        enhancement_job_id=format_job_id(start.id),
         audio_duration_seconds=12.5,
         utterance_count=3,
         word_count=20,
@@ -96,14 +97,15 @@ async def test_a_row_reads_back_with_every_column(rows: SessionRows, store: Sess
         file_name=None,
         transcript_version=1,
         transcript_count=1,
-        enhancement=None,
+        enhancement=Enhancement("queued", 0.0, "worker"),
     )
     assert (await store.get(tenant, first.id)).next_session_id == start.id
 
 
 def test_the_table_has_every_column_of_the_record() -> None:
     internal = {"deleted_at", "upload_id", "stored_bytes", "processed_seconds", "has_tails", "recover_after"}
-    internal |= {"end_requested_at", "current_version", "media_type"}
+    internal |= {"end_requested_at", "current_version", "media_type", "requested_language", "vocabulary"}
+    internal.add("expires_at")
     columns = {column.name for column in realtime_sessions.c} - internal
     of_other_rows = {"next_session_id", "transcript_version", "transcript_count", "enhancement"}
     assert columns == {field.name for field in fields(SessionRecord)} - of_other_rows

@@ -115,6 +115,13 @@ async def test_an_unknown_language_is_refused_during_the_stream(stub: Transcript
     assert "'xx'" in message
 
 
+async def test_a_batch_job_without_its_model_is_refused(stub: TranscriptionServiceStub) -> None:
+    config = TranscribeConfig(enhance_on_end=True, store_audio=True)
+    _, message, info = await refusal(stub, TranscribeRequest(config=config))
+    assert (info.reason, info.metadata["parameter"]) == ("INVALID_PARAMETERS", "enhance_on_end")
+    assert "needs the model accurate" in message
+
+
 async def test_a_failing_model_is_internal_and_keeps_its_secrets(stub: TranscriptionServiceStub) -> None:
     speech, _ = soundfile.read("samples/sense-and-sensibility.flac", frames=80_000, dtype="int16")
     audio = [TranscribeRequest(audio=chunk.tobytes()) for chunk in np.array_split(speech, 20)]

@@ -32,7 +32,7 @@ from dalston import (
     background,
 )
 from dalston.backoff import Backoff
-from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
+from dalston.v1 import job_pb2, key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
 from google.api.httpbody_pb2 import HttpBody
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -108,9 +108,9 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
         if len(self.calls) == len(self.messages):
             await asyncio.sleep(60)
 
-    async def EnhanceSession(self, request: Any, context: Any) -> session_pb2.Enhancement:  # type: ignore[override]
+    async def EnhanceSession(self, request: Any, context: Any) -> job_pb2.Job:  # type: ignore[override]
         await self.take(request, context)
-        return session_pb2.Enhancement(job_id="job_1", session_id=request.session_id, status="queued")
+        return job_pb2.Job(id="job_1", session_id=request.session_id, status="queued")
 
     async def CreateKey(self, request: Any, context: Any) -> key_pb2.CreateKeyResponse:  # type: ignore[override]
         await self.take(request, context)
@@ -490,6 +490,12 @@ ASYNC_CALLS: dict[str, Callable[[AsyncClient], Awaitable[object]]] = {
     "watch": lambda client: anext(client.sessions.watch()),
     "enhance": lambda client: client.sessions.enhance("s"),
     "enhancement": lambda client: client.sessions.enhancement("s"),
+    "list jobs": lambda client: anext(client.jobs.list()),
+    "get a job": lambda client: client.jobs.get("j"),
+    "cancel": lambda client: client.jobs.cancel("j"),
+    "retry": lambda client: client.jobs.retry("j"),
+    "watch a job": lambda client: anext(client.jobs.watch("j")),
+    "wait": lambda client: client.jobs.wait("j"),
     "create a key": lambda client: client.keys.create("k", ["realtime"]),
     "list keys": lambda client: anext(client.keys.list()),
     "revoke": lambda client: client.keys.revoke("k"),
@@ -508,6 +514,12 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "watch": lambda client: next(client.sessions.watch()),
     "enhance": lambda client: client.sessions.enhance("s"),
     "enhancement": lambda client: client.sessions.enhancement("s"),
+    "list jobs": lambda client: next(client.jobs.list()),
+    "get a job": lambda client: client.jobs.get("j"),
+    "cancel": lambda client: client.jobs.cancel("j"),
+    "retry": lambda client: client.jobs.retry("j"),
+    "watch a job": lambda client: next(client.jobs.watch("j")),
+    "wait": lambda client: client.jobs.wait("j"),
     "create a key": lambda client: client.keys.create("k", ["realtime"]),
     "list keys": lambda client: next(client.keys.list()),
     "revoke": lambda client: client.keys.revoke("k"),

@@ -123,3 +123,20 @@ def test_parameters_that_contradict_each_other_are_refused(fields: dict[str, Any
     with pytest.raises(InvalidParameter) as raised:
         parse(**fields)
     assert raised.value.parameter == parameter
+
+
+def test_a_batch_job_needs_its_model_and_its_language() -> None:
+    parse(enhance_on_end=True, store_audio=True, language="es")
+
+    class Small(Catalog):
+        models = frozenset({"fast"})
+
+    class English(Catalog):
+        def supports(self, model: str, language: str) -> bool:
+            return language in {"auto", "en"} or model == "fast"
+
+    config = TranscribeConfig(enhance_on_end=True, store_audio=True, language="es")
+    for catalog, parameter in ((Small(), "enhance_on_end"), (English(), "language")):
+        with pytest.raises(InvalidParameter, match="accurate") as raised:
+            parse_config(config, catalog)
+        assert raised.value.parameter == parameter

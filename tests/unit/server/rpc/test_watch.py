@@ -77,7 +77,7 @@ class Harness:
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(watch, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "WAIT_SECONDS", 0.01)
     monkeypatch.setattr(watch, "LONGEST_POLL_SECONDS", 0.05)
     monkeypatch.setattr(watch, "HEARTBEAT_SECONDS", 0.1)
     monkeypatch.setattr(watch, "_WRITE_SECONDS", 0.2)
