@@ -165,7 +165,8 @@ class AsyncFileTranscription:
         while True:
             self._sent = 0
             try:
-                self._stream, job = await send_file(self._calls, self._config, self._file.pieces(), self._on_sent)
+                async with self._file.opened() as pieces:
+                    self._stream, job = await send_file(self._calls, self._config, pieces, self._on_sent)
             except (Unavailable, Busy) as error:
                 if isinstance(error, TooManyJobs) or not self._file.is_whole:
                     raise

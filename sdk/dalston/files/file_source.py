@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -34,7 +34,7 @@ class OpenFile:
         self.name = ""
         """The name of the file without its folder; empty if it has none."""
         self.size: int | None = None
-        """In bytes; None if it is unknown. That of a path is known once `pieces` has begun."""
+        """In bytes; None if it is unknown. That of a path is known once the file is opened."""
         if isinstance(source, bytes | bytearray | memoryview):
             self._file, self.size = io.BytesIO(source), memoryview(source).nbytes
         elif isinstance(source, str | os.PathLike):
@@ -51,29 +51,29 @@ class OpenFile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether `pieces` would yield the whole file; False for a pipe of which a part is read."""
+        """Whether the pieces would be the whole file; False for a pipe of which a part is read."""
         return self._start is not None or not self._has_begun
 
-    async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yields the file in pieces of at most 256 KiB. Each call begins at the beginning.
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+        """Opens the file; yields its pieces of at most 256 KiB, from the beginning.
 
         Raises:
-            OSError: the file cannot be read.
+            OSError: the file cannot be opened.
         """
-        if self._path is not None:
-            file = cast(BinaryIO, await asyncio.to_thread(self._path.open, "rb"))
-            with file:
-                self._has_begun = True
-                self._start, self.size = _extent(file)
-                async with aclosing(iterate_in_thread(_read(file), closes=True)) as pieces:
-                    async for piece in pieces:
-                        yield piece
+        if self._path is None:
+            assert self._file is not None  # noqa: S101 - for the type checker
+            yield self._pieces(self._file, closes=False)
             return
-        assert self._file is not None  # noqa: S101 - for the type checker
+        with cast(BinaryIO, await asyncio.to_thread(self._path.open, "rb")) as file:
+            self._start, self.size = _extent(file)
+            yield self._pieces(file, closes=True)
+
+    async def _pieces(self, file: BinaryIO, *, closes: bool) -> AsyncGenerator[bytes, None]:
         self._has_begun = True
         if self._start is not None:
-            self._file.seek(self._start)
-        async with aclosing(iterate_in_thread(_read(self._file))) as pieces:
+            file.seek(self._start)
+        async with aclosing(iterate_in_thread(_read(file), closes=closes)) as pieces:
             async for piece in pieces:
                 yield piece
 

@@ -1,7 +1,4 @@
-"""A fake service that takes files, and fails where a script requires it.
-
-Its transcript of a file has one utterance for each byte of the content `CONTENT` that is a digit.
-"""
+"""A fake service that takes files, and fails where a script requires it. The transcript of every file is the same."""
 
 from __future__ import annotations
 
@@ -47,8 +44,8 @@ class FileService(
 ):
     """Records its requests.
 
-    `script` is called at `config`, `data`, `complete`, `job` (the first answer), `utterance` (after each), `get job` and
-    `list`, and may return a failure.
+    `script` is called at `config`, `data`, `complete`, `job` (the first answer), `utterance` (after each), `get job`
+    and `list`, and may return a failure.
     """
 
     def __init__(self, script: Script | None = None) -> None:

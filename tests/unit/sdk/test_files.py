@@ -53,6 +53,11 @@ async def transcribe(service: FileService, source: Any = CONTENT, **options: Any
         return await client.transcribe_file(source, **options)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - the fake service has no event for it
+        await asyncio.sleep(0.01)
+
+
 def check_whole(transcript: Transcript, service: FileService) -> None:
     """Asserts that no utterance is missing or duplicated."""
     assert tuple(each.text for each in transcript.utterances) == TEXTS
@@ -150,7 +155,7 @@ async def test_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     service = FileService()
     with pytest.raises(FileNotFoundError):
         await transcribe(service, tmp_path / "none.m4a")
-    assert service.jobs == {}
+    assert service.metadata == {}
 
 
 async def test_job_is_known_before_its_first_utterance() -> None:
@@ -288,8 +293,7 @@ async def test_key_without_the_right_to_read_receives_no_progress_and_no_error()
     seen: list[FileProgress] = []
     async with serving(service) as url, AsyncClient(url) as client:
         waiting = asyncio.create_task(client.transcribe_file(CONTENT, on_progress=seen.append).wait())
-        while "get job" not in service.calls:
-            await asyncio.sleep(0.01)
+        await until(lambda: "get job" in service.calls)
         await service.advance(3)
         check_whole(await waiting, service)
     assert service.calls.count("get job") == 1
@@ -301,11 +305,9 @@ async def test_progress_counts_bytes_and_then_follows_the_job() -> None:
     seen: list[FileProgress] = []
     async with serving(service) as url, AsyncClient(url) as client:
         waiting = asyncio.create_task(client.transcribe_file(CONTENT, on_progress=seen.append).wait())
-        while not any(each.job and each.job.progress == pytest.approx(1 / 3) for each in seen):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(each.job and each.job.progress == pytest.approx(1 / 3) for each in seen))
         service.transcribed = 2  # Without a message on the stream.
-        while not any(each.job and each.job.progress == pytest.approx(2 / 3) for each in seen):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(each.job and each.job.progress == pytest.approx(2 / 3) for each in seen))
         await service.advance(3)
         check_whole(await waiting, service)
     assert [each.sent_bytes for each in seen if each.job is None] == [PIECE, 2 * PIECE, len(CONTENT)]
@@ -372,8 +374,7 @@ async def test_cancelled_wait_leaves_the_job() -> None:
     async with serving(service) as url, AsyncClient(url) as client:
         transcription = client.transcribe_file(CONTENT)
         waiting = asyncio.create_task(transcription.wait())
-        while "utterance" not in service.calls:
-            await asyncio.sleep(0.01)
+        await until(lambda: "utterance" in service.calls)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -388,8 +389,7 @@ async def test_closed_client_ends_the_wait() -> None:
     async with serving(service) as url, AsyncClient(url) as client:
         transcription = client.transcribe_file(CONTENT)
         waiting = asyncio.create_task(transcription.wait())
-        while "utterance" not in service.calls:
-            await asyncio.sleep(0.01)
+        await until(lambda: "utterance" in service.calls)
         await client.close()
         for call in (waiting, transcription.submit(), transcription.wait()):
             with pytest.raises(RuntimeError, match=r"^the client is closed$"):
