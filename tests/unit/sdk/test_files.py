@@ -374,7 +374,7 @@ async def test_cancelled_wait_leaves_the_job() -> None:
     async with serving(service) as url, AsyncClient(url) as client:
         transcription = client.transcribe_file(CONTENT)
         waiting = asyncio.create_task(transcription.wait())
-        await until(lambda: "utterance" in service.calls)
+        await until(lambda: bool(transcription.transcript.utterances))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -389,7 +389,7 @@ async def test_closed_client_ends_the_wait() -> None:
     async with serving(service) as url, AsyncClient(url) as client:
         transcription = client.transcribe_file(CONTENT)
         waiting = asyncio.create_task(transcription.wait())
-        await until(lambda: "utterance" in service.calls)
+        await until(lambda: bool(transcription.transcript.utterances))
         await client.close()
         for call in (waiting, transcription.submit(), transcription.wait()):
             with pytest.raises(RuntimeError, match=r"^the client is closed$"):
