@@ -48,6 +48,7 @@ class FileRun:
         self._view: FileView | None = None
         self._is_announced = False
         self._has_noted_wait = False
+        self._has_begun = False
         self._is_over = False
         self._transcription = client.transcribe_file(
             file, **options, on_progress=self._on_progress, on_reconnect=_note_reconnecting
@@ -89,7 +90,7 @@ class FileRun:
     def note_left(self) -> None:
         """Reports how to find a job that continues, or a file that is not uploaded."""
         job, sent = self._transcription.job, self._progress
-        if self._is_over or (job is None and sent.sent_bytes == 0):
+        if self._is_over or not self._has_begun:
             return
         if job is not None:
             kept = "" if self._is_stored else "; its transcript is kept for a day"
@@ -115,9 +116,11 @@ class FileRun:
 
     def _begin(self, send: Callable[[], object]) -> None:
         """Sends the file, and reports its session and job."""
+        self._has_begun = True
         try:
             send()
         except Unsupported:
+            self._is_over = True
             raise FilesUnsupported from None
         except InvalidRequest as error:
             self._is_over = True
