@@ -254,10 +254,11 @@ class AsyncFileTranscription:
                         yield utterance
             except (Unavailable, Busy) as error:
                 pause = self._time_to_reconnect(error)
-            except PermissionDenied:
+            except PermissionDenied as error:
                 # A key with the scope `realtime` may send the file again, and receives the same job.
                 if not self._file.is_whole:
                     raise
+                await asyncio.sleep(self._time_to_reconnect(error))
                 await self._send()
                 return
             else:
