@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -79,6 +79,7 @@ class AsyncFileTranscription:
         """Whether the key may read jobs."""
         self._began_to_wait = 0.0
         self._last_poll = 0.0
+        self._closed = asyncio.Event()
         self._is_entered = False
         self._is_over = False
 
@@ -110,9 +111,10 @@ class AsyncFileTranscription:
 
     async def submit(self) -> Job:
         """Sends the file, unless it is sent already. Returns the job, which continues without this client."""
+        self._closed.clear()
         job = await self._begin()
         if not self._is_entered:
-            await self.close()
+            await self._leave_stream()
         return job
 
     async def wait(self) -> Transcript:
@@ -125,12 +127,13 @@ class AsyncFileTranscription:
         return self.wait().__await__()
 
     async def close(self) -> None:
-        """Leaves the job, which continues. A later iteration finds it again."""
-        if self._stream is not None:
-            stream, self._stream = self._stream, None
-            await stream.close()
+        """Leaves the job, which continues. An iteration in progress raises RuntimeError; a later one finds the job."""
+        self._is_entered = False
+        self._closed.set()
+        await self._leave_stream()
 
     async def __aiter__(self) -> AsyncIterator[Utterance]:
+        self._closed.clear()
         try:
             await self._begin()
             while not self._is_over:
@@ -139,19 +142,35 @@ class AsyncFileTranscription:
                         yield utterance
         finally:
             if not self._is_entered:
-                await self.close()
+                await self._leave_stream()
         self._check_completed()
 
     async def __aenter__(self) -> Self:
         self._is_entered = True
+        self._closed.clear()
         await self._begin()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_entered = False
         await self.close()
+
+    async def _leave_stream(self) -> None:
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.close()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise RuntimeError("the transcription was closed; its job continues")
+
+    async def _sleep(self, seconds: float) -> None:
+        """Waits, unless the transcription is closed meanwhile; then it raises RuntimeError."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        self._check_open()
 
     async def _begin(self) -> Job:
         self._calls.check_open()
@@ -190,7 +209,7 @@ class AsyncFileTranscription:
             raise error
         if settings.on_reconnect is not None:
             settings.on_reconnect(attempt)
-        await asyncio.sleep(attempt.delay)
+        await self._sleep(attempt.delay)
 
     async def _streamed(self) -> AsyncGenerator[Utterance, None]:
         """Yields the utterances that the stream sends, until it ends or is lost."""
@@ -211,10 +230,11 @@ class AsyncFileTranscription:
                 if self._time_to_poll() == 0:
                     await self._poll_beside_stream()
         except (Unavailable, Busy) as error:
+            self._check_open()
             self._outage.next_attempt(error, self._settings.give_up_after)
         else:
             self._is_over = self._has_ended
-        await self.close()
+        await self._leave_stream()
 
     def _time_to_poll(self) -> float | None:
         """Seconds until the job should be read; None: never."""
@@ -258,14 +278,14 @@ class AsyncFileTranscription:
                 # A key with the scope `realtime` may send the file again, and receives the same job.
                 if not self._file.is_whole:
                     raise
-                await asyncio.sleep(self._time_to_reconnect(error))
+                await self._sleep(self._time_to_reconnect(error))
                 await self._send()
                 return
             else:
                 self._outage.end()
                 self._is_over = is_last
             if not self._is_over:
-                await asyncio.sleep(pause)
+                await self._sleep(pause)
 
     def _time_to_reconnect(self, error: DalstonError) -> float:
         attempt = self._outage.next_attempt(error, self._settings.give_up_after)
@@ -319,6 +339,7 @@ class AsyncFileTranscription:
             self._report()
 
     def _on_sent(self, sent: int) -> None:
+        self._check_open()
         self._sent = sent
         self._report()
 

@@ -156,7 +156,8 @@ class MissingDecoder(InvalidRequest):
     """No decoder for the format of the audio is installed."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}: transcribe_file takes it as it is; to stream it, {INSTALL}", reason="INVALID_AUDIO")
+        message = f"{problem}: transcribe_file takes it as it is; to stream it, {INSTALL}"
+        super().__init__(message, reason="INVALID_AUDIO")
         self.problem = problem
         """Why the audio cannot be read, without what to do."""
         self.remedy = INSTALL

@@ -383,6 +383,24 @@ async def test_cancelled_wait_leaves_the_job() -> None:
     assert len(service.uploads) == 1
 
 
+@pytest.mark.parametrize("is_polled", [False, True])
+async def test_closed_transcription_ends_the_wait_and_leaves_the_job(is_polled: bool) -> None:
+    service = FileService()
+    service.transcribed = 1
+    async with serving(service) as url, AsyncClient(url) as client:
+        transcription = client.transcribe_file(CONTENT)
+        if is_polled:
+            await transcription.submit()
+        waiting = asyncio.create_task(transcription.wait())
+        await until(lambda: bool(transcription.transcript.utterances))
+        await transcription.close()
+        with pytest.raises(RuntimeError, match="its job continues"):
+            await waiting
+        await service.advance(3)
+        check_whole(await transcription, service)
+    assert len(service.uploads) == 1
+
+
 async def test_closed_client_ends_the_wait() -> None:
     service = FileService()
     service.transcribed = 1
