@@ -19,6 +19,7 @@ from dalston.errors import (
     JobFailed,
     NotFound,
     PermissionDenied,
+    SessionActive,
     TooManyJobs,
     Unavailable,
 )
@@ -38,6 +39,7 @@ _SILENT_POLL = 60.0
 """The same while the stream sends the utterances and the caller does not ask for the progress."""
 _LAST_MESSAGES_SECONDS = 10.0
 """For the stream to end once its job has ended."""
+_NO_TRANSCRIPT = ("TRANSCRIPT_NOT_FOUND", "TRANSCRIPT_NOT_STORED", "SESSION_ACTIVE")
 _VERSION = 1
 """The first version of the transcript, which the job of a file makes."""
 
@@ -312,9 +314,9 @@ class AsyncFileTranscription:
                 page: session_pb2.ListUtterancesResponse = await self._calls.call_once(
                     self._calls.sessions.ListUtterances, request, ATTEMPT_SECONDS
                 )
-            except NotFound as error:
-                if error.reason in ("TRANSCRIPT_NOT_FOUND", "TRANSCRIPT_NOT_STORED") and not self._is_completed:
-                    return  # Nothing is transcribed yet.
+            except (NotFound, SessionActive) as error:
+                if error.reason in _NO_TRANSCRIPT and not self._is_completed:
+                    return  # Nothing is stored yet.
                 raise
             for message in page.utterances:
                 if (utterance := self._accept(message)) is not None:

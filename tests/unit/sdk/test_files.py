@@ -272,6 +272,19 @@ async def test_job_is_polled_until_it_ends() -> None:
     check_whole(await transcribe(service), service)
 
 
+async def test_transcript_may_be_readable_only_once_the_job_has_ended() -> None:
+    none = Failure(C.NOT_FOUND, "TRANSCRIPT_NOT_FOUND")
+    service = FileService(lambda service, at: none if at == "list" and service.job.status != "completed" else None)
+    service.transcribed = 1
+    async with serving(service) as url, AsyncClient(url) as client:
+        transcription = client.transcribe_file(CONTENT)
+        await transcription.submit()
+        waiting = asyncio.create_task(transcription.wait())
+        await until(lambda: service.calls.count("list") > 2)
+        await service.advance(3)
+        check_whole(await waiting, service)
+
+
 async def test_key_without_the_right_to_read_sends_the_file_again() -> None:
     denied = Failure(C.PERMISSION_DENIED, "PERMISSION_DENIED")
 
