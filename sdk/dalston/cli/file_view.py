@@ -60,8 +60,8 @@ class FileView:
     def __init__(self, label: str = "") -> None:
         self._label = f"{safe_text.line(label)}: " if label else ""
         self._progress: FileProgress | None = None
-        self._display, console = live_display(self._render)
         self._bar: Any = None
+        self._display, console = live_display(self._render)
         if console is not None:
             from rich.progress_bar import ProgressBar
 

@@ -25,8 +25,9 @@ class LiveView:
         self._processed = 0.0
         self.is_ending = False
         """Whether the user has requested the end, which is pending. May be set in a signal handler."""
-        self._live, self._console = live_display(self._render)
         self._bar: Any = None
+        self._console: Any = None
+        self._live, self._console = live_display(self._render)
         if self._console is not None and self._total is not None:
             from rich.progress_bar import ProgressBar
 

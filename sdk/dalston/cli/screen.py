@@ -14,7 +14,7 @@ def live_display(render: Callable[[], Any]) -> tuple[AbstractContextManager[Any]
     """The display to enter, on stdout or stderr, whichever is a terminal, and its console; otherwise neither.
 
     Args:
-        render: returns what to show; called on another thread.
+        render: returns what to show; called here at once, and then on another thread.
     """
     screen = next((each for each in (sys.stdout, sys.stderr) if output.is_terminal(each)), None)
     if screen is None:
