@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from dalston.calls import Calls
-from dalston.errors import DeadlineExceeded, ServerError, Unavailable
+from dalston.errors import DeadlineExceeded, InvalidRequest, ServerError, Unavailable, Unsupported
 from dalston.failures import error_of
 from dalston.grpc_call import StreamCall
 from dalston.live.cancellation import cancel_and_wait
@@ -92,6 +92,11 @@ async def _job_of(stream: FileStream) -> Job:
         response = await stream.read(_ACCEPT_SECONDS)
     except TimeoutError:
         raise DeadlineExceeded(f"the service did not accept the file within {_ACCEPT_SECONDS:g} s") from None
+    except InvalidRequest as error:
+        if error.reason:
+            raise
+        # The service states a reason. A proxy of an older one limits the length of all calls that it does not know.
+        raise Unsupported(f"the service takes no files; it may be older than this client ({error.message})") from None
     if response is None or not response.HasField("job"):
         raise ServerError("the service did not answer the file with its job")
     return response.job
