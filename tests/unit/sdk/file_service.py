@@ -57,7 +57,10 @@ class FileService(
         self.metadata: dict[str, str] = {}
         self.transcribed = len(TEXTS)
         """How many utterances are transcribed. A test that lowers it raises it with `advance`."""
+        self.begin = {"status": "running", "step": "transcribing"}
+        """The state of a job until its utterances are transcribed,"""
         self.end = {"status": "completed"}
+        """and then."""
         self._changed = asyncio.Condition()
         self.port = 0
 
@@ -141,7 +144,8 @@ class FileService(
     def _now(self, job: job_pb2.Job) -> job_pb2.Job:
         now = job_pb2.Job()
         now.CopyFrom(job)
-        now.status, now.step, now.progress = "running", "transcribing", self.transcribed / max(1, len(self.texts))
+        now.progress = self.transcribed / len(self.texts)
+        now.MergeFrom(job_pb2.Job(**self.begin))
         if self.transcribed >= len(self.texts):
             now.MergeFrom(job_pb2.Job(**self.end))
         return now

@@ -329,6 +329,19 @@ async def test_service_without_files_receives_streams(has_reason: bool, tmp_path
         assert (done.code, done.err) == (1, "error: the service is older than this command and takes no files\n")
 
 
+async def test_lack_of_a_worker_is_reported_once(dalston: Runner, service: FileService) -> None:
+    service.transcribed = 0
+    service.begin = {"status": "queued", "step": "worker"}
+    process = await dalston.start("dalston transcribe talk.m4a")
+    assert process.stderr is not None
+    lines = [(await process.stderr.readline()).decode() for _ in range(2)]
+    await service.advance(3)
+    done = await dalston.ended(process)
+    assert (done.code, done.out) == (0, TEXT), done.err
+    notes = "".join(lines) + done.err
+    assert notes.count("the job waits, because no worker is running\n") == 1
+
+
 async def test_terminal_shows_the_progress(dalston: Runner, service: FileService) -> None:
     service.transcribed = 2
     inside, outside = pty.openpty()
