@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dalston.cli.transcript_output import Writer
     from dalston.client import Client
     from dalston.events import Reconnecting
-    from dalston.records import Utterance
+    from dalston.records import Job, Utterance
 
 
 class FilesUnsupported(CommandError):
@@ -138,6 +138,7 @@ class FileRun:
             self._is_announced = True
             output.note(f"session {job.session_id}")
             output.note(f"job {job.id}")
+            self._note_wait(job)
 
     def _write_end(self, writer: Writer) -> None:
         transcript = self._transcription.transcript
@@ -165,8 +166,11 @@ class FileRun:
         self._progress = progress
         if self._view is not None:
             self._view.show(progress)
-        job = progress.job
-        if job is not None and job.status is JobStatus.QUEUED and job.step == "worker" and not self._has_noted_wait:
+        if progress.job is not None and self._is_announced:
+            self._note_wait(progress.job)
+
+    def _note_wait(self, job: Job) -> None:
+        if job.status is JobStatus.QUEUED and job.step == "worker" and not self._has_noted_wait:
             self._has_noted_wait = True
             output.note(f"{self._prefix}the job waits, because no worker is running")
 
