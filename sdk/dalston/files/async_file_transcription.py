@@ -148,9 +148,9 @@ class AsyncFileTranscription:
         self._check_completed()
 
     async def __aenter__(self) -> Self:
-        self._is_entered = True
         self._closed.clear()
         await self._begin()
+        self._is_entered = True
         return self
 
     async def __aexit__(
