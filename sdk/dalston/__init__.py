@@ -26,8 +26,11 @@ if TYPE_CHECKING:
         ConnectionLost,
         DalstonError,
         DeadlineExceeded,
+        FileTooBig,
         InvalidRequest,
         JobActive,
+        JobCanceled,
+        JobFailed,
         JobRunning,
         NoCapacity,
         NotFound,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
         TooManySessions,
         Unavailable,
         Unsupported,
+        UnsupportedMedia,
     )
     from dalston.events import (
         Acknowledged,
@@ -60,12 +64,15 @@ if TYPE_CHECKING:
         Warned,
         Word,
     )
+    from dalston.file_transcription import FileTranscription
+    from dalston.files.async_file_transcription import AsyncFileTranscription
     from dalston.live.async_transcription import AsyncTranscription
     from dalston.microphone import Microphone
-    from dalston.options import AudioSource, TranscribeOptions
+    from dalston.options import AudioSource, FileOptions, FileSource, TranscribeOptions
     from dalston.records import (
         ChangeType,
         ExportFormat,
+        FileProgress,
         Job,
         JobPage,
         JobStatus,
@@ -93,14 +100,17 @@ _MODULES = (
     "async_client",
     "async_audio",
     "live.async_transcription",
+    "files.async_file_transcription",
     "client",
     "transcription",
+    "file_transcription",
 )
 
 __all__ = [
     "Acknowledged",
     "AsyncAudio",
     "AsyncClient",
+    "AsyncFileTranscription",
     "AsyncTranscription",
     "Audio",
     "AudioOverflow",
@@ -115,11 +125,18 @@ __all__ = [
     "Ended",
     "Event",
     "ExportFormat",
+    "FileOptions",
+    "FileProgress",
+    "FileSource",
+    "FileTooBig",
+    "FileTranscription",
     "FinalResult",
     "Flushed",
     "InvalidRequest",
     "Job",
     "JobActive",
+    "JobCanceled",
+    "JobFailed",
     "JobPage",
     "JobRunning",
     "JobStatus",
@@ -157,6 +174,7 @@ __all__ = [
     "Transcription",
     "Unavailable",
     "Unsupported",
+    "UnsupportedMedia",
     "Utterance",
     "Warned",
     "Word",

@@ -12,8 +12,9 @@ from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.calls import CLOSED, Calls
 from dalston.endpoint import find_endpoint
+from dalston.files.async_file_transcription import AsyncFileTranscription
 from dalston.live.async_transcription import AsyncTranscription, open_transcription
-from dalston.options import AudioSource, TranscribeOptions
+from dalston.options import AudioSource, FileOptions, FileSettings, FileSource, TranscribeOptions
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -62,6 +63,18 @@ class AsyncClient:
         transcription = open_transcription(self._calls, audio, options)
         self._transcriptions.add(transcription)
         return transcription
+
+    def transcribe_file(self, source: FileSource, **options: Unpack[FileOptions]) -> AsyncFileTranscription:
+        """Transcribes a file as a batch job of the service: await the returned object, or iterate over it.
+
+        The service decodes the file, so that no decoder is required here. See `AsyncFileTranscription`.
+
+        Raises:
+            TypeError, ValueError: an option does not exist or has an invalid value, or the source is not a file.
+            RuntimeError: the client is closed.
+        """
+        self._calls.check_open()
+        return AsyncFileTranscription(self._calls, source, FileSettings.of(options))
 
     async def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""

@@ -14,7 +14,7 @@ from dalston.backoff import Backoff
 from dalston.endpoint import Endpoint
 from dalston.errors import Busy, DalstonError, DeadlineExceeded, NotFound, TooManyJobs, TooManySessions, Unavailable
 from dalston.failures import error_of
-from dalston.v1 import job_pb2_grpc, key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
+from dalston.v1 import file_pb2_grpc, job_pb2_grpc, key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
 
 T = TypeVar("T")
 
@@ -84,6 +84,10 @@ class Calls:
         return job_pb2_grpc.JobServiceStub(self.channel)
 
     @property
+    def files(self) -> file_pb2_grpc.FileServiceStub:
+        return file_pb2_grpc.FileServiceStub(self.channel)
+
+    @property
     def keys(self) -> key_pb2_grpc.KeyServiceStub:
         return key_pb2_grpc.KeyServiceStub(self.channel)
 
@@ -105,13 +109,16 @@ class Calls:
         key = self.endpoint.api_key
         return (*((("authorization", f"Bearer {key}"),) if key else ()), *more)
 
-    async def call_once(self, method: Any, request: Any) -> Any:
-        """Makes a call that must not be repeated.
+    async def call_once(self, method: Any, request: Any, seconds: float | None = None) -> Any:
+        """Makes a call that must not be repeated, or that the caller repeats.
+
+        Args:
+            seconds: its deadline, at most the timeout.
 
         Raises:
             DalstonError: it failed. After `Unavailable` it may nevertheless have been executed.
         """
-        return await self._attempt(method, request, self.timeout)
+        return await self._attempt(method, request, min(self.timeout, seconds or self.timeout))
 
     async def call_with_retries(self, method: Any, request: Any, *, not_found_is_success: bool = False) -> Any:
         """Makes an idempotent call, and retries it until it succeeds or the timeout expires.
@@ -169,7 +176,7 @@ class Calls:
         except TimeoutError:
             raise DeadlineExceeded(f"the service sent nothing for {silence:g} seconds") from None
         except asyncio.CancelledError:
-            self._raise_if_closed()
+            self.raise_if_closed()
             raise
         finally:
             call.cancel()
@@ -187,10 +194,10 @@ class Calls:
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure) from None
         except asyncio.CancelledError:
-            self._raise_if_closed()
+            self.raise_if_closed()
             raise
 
-    def _raise_if_closed(self) -> None:
+    def raise_if_closed(self) -> None:
         """Converts the cancellation of a call by a closing connection, which must not cancel the caller's task.
 
         Raises:

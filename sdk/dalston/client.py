@@ -15,7 +15,8 @@ from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
 from dalston.events import Reconnecting
-from dalston.options import AudioSource, TranscribeOptions
+from dalston.file_transcription import FileTranscription
+from dalston.options import AudioSource, FileOptions, FileSource, TranscribeOptions
 from dalston.records import (
     ExportFormat,
     Job,
@@ -62,6 +63,13 @@ class Client:
         See `AsyncClient.transcribe`.
         """
         return Transcription(self._client.transcribe(audio, **options))
+
+    def transcribe_file(self, source: FileSource, **options: Unpack[FileOptions]) -> FileTranscription:
+        """Transcribes a file as a batch job of the service: iterate over the returned object, or call `wait()`.
+
+        The functions `on_progress` and `on_reconnect` are called on another thread. See `AsyncClient.transcribe_file`.
+        """
+        return FileTranscription(self._client.transcribe_file(source, **options))
 
     def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""

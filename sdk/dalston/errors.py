@@ -2,6 +2,8 @@
 
 DalstonError
 ├── InvalidRequest            the service rejects a parameter, a message or the audio; `parameter`
+│   ├── UnsupportedMedia      the file has none of the formats that the service takes
+│   └── FileTooBig            the file exceeds the limit of its size
 ├── AuthenticationError       the key is missing, wrong, revoked or expired
 ├── PermissionDenied          the key lacks the scope
 ├── NotFound                  the session, job or key does not exist, or the requested object is not stored
@@ -11,6 +13,8 @@ DalstonError
 ├── SessionTimeout            the session was idle for too long, or reached its maximum length
 ├── JobRunning                another job of the session is queued or running; `job_id`
 ├── JobActive                 the job has not ended
+├── JobFailed                 the job ended without a transcript; `code`, `job`
+├── JobCanceled               the job was canceled; `job`
 ├── Unsupported               the service does not support the request
 ├── TooManyKeys               the tenant has reached its limit of keys
 ├── StorageQuotaExceeded      the tenant has reached its storage quota
@@ -36,6 +40,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dalston.events import FinalResult
+    from dalston.records import Job
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -59,6 +64,14 @@ class InvalidRequest(DalstonError):
     def parameter(self) -> str | None:
         """The invalid parameter; None if the error concerns no parameter."""
         return self.metadata.get("parameter")
+
+
+class UnsupportedMedia(InvalidRequest):
+    """The file has none of the formats that the service takes."""
+
+
+class FileTooBig(InvalidRequest):
+    """The file exceeds the limit of its size."""
 
 
 class AuthenticationError(DalstonError):
@@ -105,6 +118,29 @@ class JobRunning(DalstonError):
 
 class JobActive(DalstonError):
     """The batch job has not ended."""
+
+
+class JobFailed(DalstonError):
+    """The job ended without a transcript."""
+
+    def __init__(self, message: str, *, job: Job) -> None:
+        super().__init__(message)
+        self.job = job
+        """The job as it ended."""
+
+    @property
+    def code(self) -> str | None:
+        """Why it failed, for programs: `undecodable`, `audio_damaged`, `no_speech`, ..."""
+        return self.job.error_code
+
+
+class JobCanceled(DalstonError):
+    """The job was canceled before it had a transcript."""
+
+    def __init__(self, message: str, *, job: Job) -> None:
+        super().__init__(message)
+        self.job = job
+        """The job as it ended."""
 
 
 class Unsupported(DalstonError):

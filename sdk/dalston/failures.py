@@ -25,8 +25,8 @@ REASONS: dict[str, type[errors.DalstonError]] = {
     "INVALID_MODEL": errors.InvalidRequest,
     "MESSAGE_TOO_BIG": errors.InvalidRequest,
     "INVALID_RANGE": errors.InvalidRequest,
-    "UNSUPPORTED_MEDIA": errors.InvalidRequest,
-    "FILE_TOO_BIG": errors.InvalidRequest,
+    "UNSUPPORTED_MEDIA": errors.UnsupportedMedia,
+    "FILE_TOO_BIG": errors.FileTooBig,
     "UNAUTHENTICATED": errors.AuthenticationError,
     "PERMISSION_DENIED": errors.PermissionDenied,
     "SESSION_NOT_FOUND": errors.NotFound,
@@ -87,6 +87,15 @@ _NOT_CONNECTED = re.compile(
 _NOT_RESOLVED = re.compile(r"address lookup failed for (?P<where>\S+): (?P<why>[^\]]+)")
 _HANDSHAKE = re.compile(r"SSL routines:OPENSSL_internal:(.*?)(?:: Invalid certificate verification context)?(?:: OK)?$")
 _HTTP_STATUS = re.compile(r"(?:http2 header with status: |HTTP status )(\d{3})")
+
+
+# gRPC's and Envoy's messages about a service to which there was no connection at all.
+_UNREACHED = re.compile(r"no healthy upstream|connection failure|[Cc]onnection refused|failed to connect|lookup failed")
+
+
+def is_unreached(error: errors.DalstonError) -> bool:
+    """Whether the message states that no server received the call."""
+    return isinstance(error, errors.Unavailable) and _UNREACHED.search(error.message) is not None
 
 
 def error_of_reason(reason: str, message: str, metadata: Mapping[str, str]) -> errors.DalstonError:

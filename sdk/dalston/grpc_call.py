@@ -1,23 +1,25 @@
-"""A `Transcribe` stream that keeps the server's status. The client and the bridge share it."""
+"""A stream in both directions that keeps the server's status. The client and the bridge share it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import grpc
 
 from dalston.v1.transcription_pb2 import TranscribeRequest, TranscribeResponse
 
 T = TypeVar("T")
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 STATUS_SECONDS = 1.0
 """For the server's status to arrive after the end of its messages."""
 
 
-class GrpcCall:
+class StreamCall(Generic[Request, Response]):
     """One stream to the server.
 
     When a write fails because the server has ended the stream, grpc.aio replaces the server's status by an INTERNAL
@@ -37,7 +39,7 @@ class GrpcCall:
         is_done: bool = self._call.done()
         return is_done
 
-    async def write(self, request: TranscribeRequest) -> bool:
+    async def write(self, request: Request) -> bool:
         """Writes one message once there is room for it; False when the stream is over, and `read` raises the reason."""
         if self.done():
             return False
@@ -52,14 +54,14 @@ class GrpcCall:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
-    async def read(self) -> TranscribeResponse | None:
+    async def read(self) -> Response | None:
         """The next message, or None after the last.
 
         Raises:
             AioRpcError: the stream failed; the status is the server's own where there was one.
         """
         try:
-            response: TranscribeResponse | None = await anext(self._responses, None)
+            response: Response | None = await anext(self._responses, None)
         except grpc.aio.AioRpcError as error:
             raise await self._servers_error(error) from None
         return response
@@ -102,6 +104,10 @@ class GrpcCall:
             await asyncio.sleep(0.02)
             waited += 0.02
         return self._kept or error
+
+
+GrpcCall: TypeAlias = StreamCall[TranscribeRequest, TranscribeResponse]
+"""A `Transcribe` stream."""
 
 
 def _is_the_servers(error: grpc.aio.AioRpcError) -> bool:

@@ -253,6 +253,17 @@ class JobPage:
 
 
 @dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How far the transcription of a file is."""
+
+    sent_bytes: int
+    total_bytes: int | None
+    """None if the size of the file is unknown."""
+    job: Job | None = None
+    """None until the service has the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """An API key, without its secret."""
 

@@ -37,13 +37,18 @@ def check(files: Sequence[str]) -> None:
             raise usage(f"the file {file} does not exist")
 
 
+def is_regular(file: str) -> bool:
+    """Whether it is a regular file, which can be uploaded; not standard input and not a pipe."""
+    return file != STDIN and Path(file).is_file()
+
+
 def open_input(file: str) -> AudioSource:
     """The audio source for a name on the command line."""
     if file == STDIN:
         return _unbuffered(sys.stdin.fileno())
     # A named pipe, such as the shell's <(command), is opened here: the interpreter could not exit while a thread waits
     # for the other end.
-    return file if Path(file).is_file() else _unbuffered(os.open(file, os.O_RDONLY))
+    return file if is_regular(file) else _unbuffered(os.open(file, os.O_RDONLY))
 
 
 def _unbuffered(descriptor: int) -> BinaryIO:

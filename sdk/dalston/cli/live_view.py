@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
-from dalston.cli import output, safe_text
+from dalston.cli import safe_text
 from dalston.cli.measures import clock
+from dalston.cli.screen import live_display
 
 _LONG_SECONDS = 10.0
 """Longer files show a progress bar."""
@@ -26,27 +25,13 @@ class LiveView:
         self._processed = 0.0
         self.is_ending = False
         """Whether the user has requested the end, which is pending. May be set in a signal handler."""
-        self._live: AbstractContextManager[Any] = nullcontext()
-        self._console: Any = None
         self._bar: Any = None
-        if screen := next((each for each in (sys.stdout, sys.stderr) if output.is_terminal(each)), None):
-            self._open(screen)
+        self._console: Any = None
+        self._live, self._console = live_display(self._render)
+        if self._console is not None and self._total is not None:
+            from rich.progress_bar import ProgressBar
 
-    def _open(self, screen: Any) -> None:
-        from rich.live import Live
-        from rich.progress_bar import ProgressBar
-
-        self._console = output.console(screen)
-        if self._total is not None:
             self._bar = ProgressBar(total=self._total, width=30)
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._render,
-            refresh_per_second=8,
-            transient=True,
-            redirect_stdout=output.is_terminal(sys.stdout),
-            redirect_stderr=output.is_terminal(sys.stderr),
-        )
 
     def partial(self, text: str) -> None:
         """Shows a partial."""

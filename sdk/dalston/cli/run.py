@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dalston.cli import output
+from dalston.cli import audio_input, output
 from dalston.cli.exits import CommandError, ExitCode, describe, exit_code_of, usage
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dalston.cli.transcript_output import Writer
     from dalston.client import Client
     from dalston.events import Ended, Event
+    from dalston.live.decoders import MissingDecoder
     from dalston.options import AudioSource
     from dalston.transcription import Transcription
 
@@ -25,11 +26,13 @@ class Run:
 
     Args:
         file: the name of the file, for error messages.
+        why_live: the option that requires a live stream of a file that could be uploaded.
     """
 
-    def __init__(self, writer: Writer, file: str | None = None) -> None:
+    def __init__(self, writer: Writer, file: str | None = None, why_live: str | None = None) -> None:
         self._writer = writer
         self._file = file
+        self._why_live = why_live
         self._interrupts = 0
         self._suppressed = 0
         self._is_output_closed = False
@@ -54,6 +57,7 @@ class Run:
     def _transcribe(self, client: Client, source: AudioSource, options: dict[str, Any]) -> None:
         from dalston.cli.live_view import LiveView
         from dalston.errors import InvalidRequest
+        from dalston.live.decoders import MissingDecoder
 
         stream = client.transcribe(source, **options)
         try:
@@ -64,11 +68,13 @@ class Run:
                         self._show(event, view, options)
                         self._write(stream, self._writer.write_event, event)
                 finally:
-                    self._write(stream, self._writer.end, stream)
+                    self._write(stream, self._writer.end, stream.transcript, stream.session_ids)
         except (ValueError, RuntimeError) as error:  # Unsupported audio, or no microphone.
             raise CommandError(
                 str(error), ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
             ) from error
+        except MissingDecoder as error:
+            raise usage(self._remedy(error)) from None
         except InvalidRequest as error:
             if error.reason != "INVALID_AUDIO" or self._file is None or stream.session_ids:
                 raise
@@ -83,6 +89,15 @@ class Run:
                 raise
             output.note(f"session {stream.session_ids[-1]} failed")
             raise CommandError(describe(error), exit_code_of(error)) from error
+
+    def _remedy(self, error: MissingDecoder) -> str:
+        """The message about a file that cannot be read here."""
+        prefix = "" if self._file in (None, "-") else f"{self._file}: "
+        if self._file is None or not audio_input.is_regular(self._file):
+            return f"{prefix}{error.problem}; {error.remedy}, or save it to a file, which the service decodes"
+        if self._why_live is None:
+            return f"{prefix}{error.problem}; {error.remedy}"
+        return f"{prefix}{error.problem}; omit {self._why_live}, and the service decodes the file"
 
     def _write(self, stream: Transcription, write: Any, *args: Any) -> None:
         """Writes output. Ends the session if standard output is closed, so that the sent audio is still stored."""

@@ -140,6 +140,20 @@ class SharedOptions:
             given["interim_results"] = False  # Partials are shown on terminals only.
         return {name: value for name, value in given.items() if value is not None}
 
+    def file_options(self) -> dict[str, Any]:
+        """The arguments of `Client.transcribe_file`.
+
+        Raises:
+            CommandError: the vocabulary cannot be read.
+        """
+        return {
+            "language": self.language,
+            "model": self.model,
+            "vocabulary": self._terms(),
+            "store": self.store,
+            "wait": self.wait,
+        }
+
     def _terms(self) -> list[str]:
         lines = [*(self.vocabulary or ()), *_lines(self.vocabulary_file)]
         return list(dict.fromkeys(term.strip() for line in lines for term in line.split(",") if term.strip()))

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dalston.cli import audio_input, connection, output
-from dalston.cli.exits import CommandError, ExitCode, describe, exit_code_of, usage
+from dalston.cli import audio_input, connection
+from dalston.cli.exits import ExitCode, usage
 from dalston.cli.shared_options import SharedOptions, with_shared_options
-from dalston.errors import DalstonError
 
 
 class Encoding(StrEnum):
@@ -29,23 +28,32 @@ def transcribe(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Audio files or pipes, or - for standard input. Any format; raw samples with --encoding.",
+            help="Files or pipes, or - for standard input. Any format; raw samples with --encoding.",
             show_default=False,
         ),
     ],
     encoding: Annotated[Encoding | None, typer.Option(help="The audio is raw, in this encoding.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Send the audio at the speed of speech.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Stream the audio and decode it here instead of uploading the file.")
+    ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Upload the file, print the id of its job and exit.")
+    ] = False,
     *,
     shared: SharedOptions,
 ) -> None:
     """Transcribe files or standard input.
 
-    The transcript is written to standard output or --output, and messages to standard error. WAV needs nothing else;
-    other formats need PyAV (pip install av), soundfile or ffmpeg. If one of several files fails, the others are still
-    transcribed, and the exit code is that of the first failure.
+    A file is uploaded, and the service decodes and transcribes it as a batch job. Standard input and pipes are
+    streamed, and so is a file with --live, --realtime, --json, --encoding, --transport websocket, --store-audio or
+    --store-transcript; formats other than WAV then need PyAV (pip install av), soundfile or ffmpeg here.
 
-    Ctrl-C ends the session: the audio sent so far is transcribed and, if requested, stored. A second Ctrl-C exits
-    immediately.
+    The transcript is written to standard output or --output, and messages to standard error. If one of several files
+    fails, the others are still transcribed, and the exit code is that of the first failure.
+
+    Ctrl-C leaves the jobs of uploaded files, which continue (dalston jobs show JOB). It ends a stream: the audio sent
+    so far is transcribed and, if requested, stored. A second Ctrl-C exits immediately.
     """
     raw = {"encoding": encoding and str(encoding), "sample_rate": shared.sample_rate, "channels": shared.channels}
     if encoding is None and (shared.sample_rate or shared.channels):
@@ -59,7 +67,10 @@ def transcribe(
     format_ = shared.output_format
     if len(files) > 1 and shared.to in (None, "-") and not shared.json and format_.extension != "txt":
         raise usage(f"several {format_} transcripts cannot share standard output: name a folder with -o")
-    code = _transcribe_each(ctx, files, options, shared)
+    why_live = _why_live(shared, {"--live": live, "--realtime": realtime, "--encoding": encoding is not None})
+    if no_wait:
+        _check_no_wait(files, shared, why_live)
+    code = _transcribe(ctx, files, shared, options, why_live, no_wait=no_wait)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
 
@@ -91,31 +102,41 @@ def listen(
         raise typer.Exit(code)
 
 
-def _transcribe_each(
-    ctx: typer.Context, files: Sequence[str], options: dict[str, Any], shared: SharedOptions
+def _why_live(shared: SharedOptions, own: dict[str, bool]) -> str | None:
+    """The first option that only live streams have; None if regular files can be uploaded."""
+    given = own | {
+        "--json": shared.json,
+        "--transport websocket": shared.transport == "websocket",
+        "--store-audio": shared.store_audio is not None,
+        "--store-transcript": shared.store_transcript is not None,
+    }
+    return next((name for name, is_given in given.items() if is_given), None)
+
+
+def _check_no_wait(files: Sequence[str], shared: SharedOptions, why_live: str | None) -> None:
+    if why_live is not None:
+        raise usage(f"--no-wait uploads files, and {why_live} streams them: choose one of them")
+    for file in files:
+        if not audio_input.is_regular(file):
+            raise usage(f"--no-wait uploads files, and {file} is none")
+    if shared.to is not None or shared.format_ is not None:
+        raise usage("--no-wait writes no transcript: omit --output and --format")
+
+
+def _transcribe(
+    ctx: typer.Context,
+    files: Sequence[str],
+    shared: SharedOptions,
+    options: dict[str, Any],
+    why_live: str | None,
+    *,
+    no_wait: bool,
 ) -> ExitCode:
-    """Transcribes the files one after the other. Returns the code of the first failure or of an interruption."""
-    from dalston.cli.run import Run
-    from dalston.cli.transcript_output import Writer, targets
+    from dalston.cli.transcript_output import targets
 
     paths = targets(files, shared.to, shared.extension, force=shared.force)
-    failed = ExitCode.OK
     with connection.connect(ctx) as client:
-        for number, (file, path) in enumerate(zip(files, paths, strict=True), 1):
-            if len(files) > 1:
-                output.note(f"{file} ({number} of {len(files)})")
-            writer = Writer(shared.output_format, path, json=shared.json, file=file if len(files) > 1 else None)
-            try:
-                code = Run(writer, file).transcribe(client, audio_input.open_input(file), options)
-            except (CommandError, DalstonError, OSError) as error:
-                if len(files) == 1:
-                    raise
-                message = describe(error)
-                output.note(f"error: {message if message.startswith(f'{file}: ') else f'{file}: {message}'}")
-                failed = failed or exit_code_of(error)
-                if exit_code_of(error) in (ExitCode.UNAVAILABLE, ExitCode.NOT_ALLOWED):
-                    break  # The other files would fail in the same way.
-                continue
-            if code is not ExitCode.OK:
-                return code
-    return failed
+        from dalston.cli.files import Files
+
+        run = Files(client, files, shared, options, why_live)
+        return run.submit() if no_wait else run.transcribe(paths)

@@ -15,7 +15,7 @@ from dalston.cli.target import target
 if TYPE_CHECKING:
     from dalston.cli.captions import Captions
     from dalston.events import Event
-    from dalston.transcription import Transcription
+    from dalston.records import Transcript, Utterance
 
 
 def targets(files: Sequence[str], to: str | None, extension: str, *, force: bool) -> list[Path | None]:
@@ -94,10 +94,25 @@ class Writer:
         elif self._format.extension == "txt":
             self._write(f"{safe_text.line(event.text)}\n")
 
-    def end(self, stream: Transcription) -> None:
+    def write_utterance(self, utterance: Utterance) -> None:
+        """Writes the output for an utterance of a file immediately."""
+        from dalston.events import FinalResult
+
+        self.write_event(
+            FinalResult(
+                utterance.text,
+                utterance.start,
+                utterance.end,
+                utterance.confidence,
+                utterance.language or "",
+                utterance.words,
+            )
+        )
+
+    def end(self, transcript: Transcript, session_ids: Sequence[str]) -> None:
         """Writes the transcript so far; called whether or not the transcription completed."""
-        if not self._json and self._format is Format.json and stream.session_ids:
-            document = documents.document(stream.transcript) | {"session_ids": stream.session_ids}
+        if not self._json and self._format is Format.json and session_ids:
+            document = documents.document(transcript) | {"session_ids": session_ids}
             self._write(documents.dumps(document, indent=2) + "\n")
 
     def close(self, *, is_whole: bool) -> None:

@@ -149,11 +149,18 @@ def _decode(source: RewindableFile) -> Decoded:
         return decoded
     if "PyAV" in attempted or "ffmpeg" in attempted:
         raise invalid("the file is damaged or not in a supported audio format")
-    raise MissingDecoder(f"the audio is not a WAV file; to read other formats, {INSTALL}", reason="INVALID_AUDIO")
+    raise MissingDecoder("the audio is not a WAV file")
 
 
 class MissingDecoder(InvalidRequest):
-    """No decoder for common formats is installed."""
+    """No decoder for the format of the audio is installed."""
+
+    def __init__(self, problem: str) -> None:
+        message = f"{problem}: transcribe_file takes it as it is; to stream it, {INSTALL}"
+        super().__init__(message, reason="INVALID_AUDIO")
+        self.problem = problem
+        """Why the audio cannot be read, without what to do."""
+        self.remedy = INSTALL
 
 
 class _DecoderMissing(Exception):

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from dalston.errors import InvalidRequest
 from dalston.events import Warned
 from dalston.live.audio_format import AudioFormat
-from dalston.live.decoders import INSTALL, MissingDecoder, RewindableFile, decode, truncated
+from dalston.live.decoders import MissingDecoder, RewindableFile, decode, truncated
 from dalston.live.wav import STARTS, Reader, WavHeader, invalid, read_at_most, read_header
 
 _READ_BYTES = 32_768
@@ -62,7 +62,7 @@ def open_file(file: BinaryIO, path: Path | None) -> FileAudio:
         try:
             return _decoded(source)
         except MissingDecoder:
-            raise invalid(f"{error.message}; to read it, {INSTALL}") from None
+            raise MissingDecoder(error.message) from None
         except InvalidRequest:
             raise error from None
     source.stop_buffering()

@@ -40,9 +40,14 @@ def command_folder(home: Path) -> Path:
 
 
 def runner(env: dict[str, str], folder: Path) -> Run:
-    def run(*arguments: str, stdin: str | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command. `transcribe` streams its files unless `live` is False."""
+
+    def run(
+        *arguments: str, stdin: str | None = None, live: bool = True, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        streaming = ["--live"] if live and "transcribe" in arguments else []
         return subprocess.run(
-            [f"{env['PATH'].partition(os.pathsep)[0]}/dalston", *arguments],
+            [f"{env['PATH'].partition(os.pathsep)[0]}/dalston", *arguments, *streaming],
             env=env | more,
             cwd=folder,
             input=stdin or "",

@@ -256,6 +256,8 @@ def test_every_kind_of_error_has_an_exit_code() -> None:
     failed = {
         "AudioOverflow",
         "DalstonError",
+        "JobCanceled",
+        "JobFailed",
         "ServerError",
         "SessionEnded",
         "SessionResumed",
@@ -371,16 +373,28 @@ def test_unwritable_output_file_is_rejected_before_the_download(
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [(b"", "is empty"), (b"ID3", "install ffmpeg, or the Python package PyAV")]
+    ("content", "options", "expected"),
+    [
+        (b"", ["--live"], "is empty"),
+        (b"ID3", ["--live"], "the audio is not a WAV file; omit --live, and the service decodes the file"),
+        (b"ID3", ["--json"], "omit --json, and the service decodes the file"),
+        (b"ID3", ["--realtime", "--json"], "omit --realtime, and"),
+        (b"RIFF0000WAVEfmt ", ["--live"], "omit --live, and"),
+    ],
 )
 def test_unsupported_file_error_names_a_remedy(
-    content: bytes, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    content: bytes,
+    options: list[str],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     monkeypatch.setattr("shutil.which", lambda _name: None)
     path = tmp_path / "my speech.mp3"
     path.write_bytes(content)
-    assert main(["transcribe", str(path)]) == 2
+    assert main(["transcribe", str(path), *options]) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {path}: ")
     assert expected in message

@@ -1,11 +1,16 @@
-"""The live view of utterances in progress."""
+"""The views of a terminal: utterances in progress, and the progress of files."""
+
+import io
+from typing import Any
 
 import pytest
-from dalston import events
+from dalston import FileProgress, events
+from dalston.cli.file_view import FileView
 from dalston.cli.format import Format
 from dalston.cli.live_view import LiveView
 from dalston.cli.run import Run
 from dalston.cli.transcript_output import Writer
+from rich.console import Console
 
 
 @pytest.mark.parametrize(
@@ -34,3 +39,22 @@ def test_suppressed_speech_is_summarised_once_on_stderr(capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "text was suppressed 3 times" in shown.err
+
+
+def test_views_are_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("dalston.cli.output.is_terminal", lambda _stream: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with LiveView(60.0) as live:
+        live.partial("words so far")
+        live.processed(30.0)
+        assert "0:30 of 1:00" in shown(live._render())
+    with FileView("talk.m4a") as view:
+        view.show(FileProgress(250, 1000))
+        assert "talk.m4a: uploading 25 % of 1.0 kB" in shown(view._render())
+    assert capsys.readouterr().out
+
+
+def shown(renderable: Any) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(renderable)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]

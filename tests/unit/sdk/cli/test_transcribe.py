@@ -1,4 +1,4 @@
-"""`dalston transcribe` as a separate process, against a fake service."""
+"""`dalston transcribe --live` as a separate process, against a fake service."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ async def service() -> Service:
 
 @pytest.fixture
 async def command(service: Service, tmp_path: Path) -> AsyncIterator[Command]:
-    """Runs a bash command line in a folder with `speech.wav`, where `dalston` is the command of this checkout."""
+    """Runs a bash command line in a folder with `speech.wav`, where `dalston` is the command of this checkout.
+
+    `dalston transcribe` streams its files.
+    """
     (tmp_path / "speech.wav").write_bytes(wav_of(SPEECH))
     async with serving(service) as url:
         environment = {
@@ -52,8 +55,9 @@ async def command(service: Service, tmp_path: Path) -> AsyncIterator[Command]:
         }
 
         async def run(line: str, **more: str) -> Done:
+            live = line.replace("dalston transcribe", "dalston transcribe --live")
             process = await asyncio.create_subprocess_exec(
-                *("bash", "-c", f'dalston() {{ "{sys.executable}" -W error -m dalston.cli.main "$@"; }}; {line}'),
+                *("bash", "-c", f'dalston() {{ "{sys.executable}" -W error -m dalston.cli.main "$@"; }}; {live}'),
                 cwd=tmp_path,
                 env=environment | more,
                 stdin=subprocess.DEVNULL,

@@ -254,7 +254,8 @@ def test_playlist_reads_no_other_file(folder: Path, decoder: str, tmp_path: Path
 
 @pytest.mark.usefixtures("without_decoders")
 def test_missing_decoder_error_names_what_to_install(folder: Path) -> None:
-    with pytest.raises(InvalidRequest, match="to read other formats, install ffmpeg, or the Python package PyAV"):
+    expected = "transcribe_file takes it as it is; to stream it, install ffmpeg, or the Python package PyAV"
+    with pytest.raises(InvalidRequest, match=expected):
         read_path(folder / "tone.flac")
 
 
