@@ -8,13 +8,14 @@ ARGS ?=
 BENCH ?= engine latency
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test faults lint generate lock outdated sbom bench clean
+.PHONY: help demo up test faults interop lint generate lock outdated sbom bench clean
 
 help:
 	@echo 'make demo      stream the sample recording through the whole stack and show what is stored'
 	@echo 'make up        run the stack in the foreground, on port 8000 (DALSTON_PORT)'
 	@echo 'make test      run the tests, on the same real components: eight minutes          ARGS="-k bridge"'
 	@echo 'make faults    break every component that stores sessions, and compare bytes: about an hour'
+	@echo 'make interop   run unmodified clients of others, which are installed into build/interop'
 	@echo 'make lint      check style, types, layers and the contract'
 	@echo 'make generate  generate stubs and descriptor set from proto/'
 	@echo 'make lock      lock the dependencies of pyproject.toml, with hashes                ARGS=--upgrade'
@@ -34,6 +35,9 @@ test: .venv/dev.stamp
 
 faults: .venv/dev.stamp
 	@exec $(PY) -m pytest tests/faults tests/e2e/test_openapi.py --faults=all --hypothesis-profile=thorough $(ARGS)
+
+interop: .venv/dev.stamp
+	@exec $(PY) -m pytest tests/interop -s $(ARGS)
 
 bench: .venv/dev.stamp
 	@set -e; for name in $(BENCH); do $(PY) benchmarks/$$name.py $(ARGS); done

@@ -12,9 +12,9 @@ from websockets.http11 import Request
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
-from bridge.closing import CloseReason, close_reason_for
 from bridge.protocols.interface import ClientProtocol
-from bridge.refusal import too_big
+from edge.closing import CloseReason, close_reason_for
+from edge.refusal import too_big
 
 MAX_HEAD_BYTES = 128 * 1024
 """Largest HTTP request, line and headers together."""

@@ -22,15 +22,15 @@ from websockets.server import ServerProtocol
 
 from bridge import metrics
 from bridge.client import ClientSocket
-from bridge.closing import DISCONNECTED, CloseReason, close_reason_for
 from bridge.config import BridgeSettings
-from bridge.metadata import call_metadata
 from bridge.protocols.interface import MAX_QUERY_BYTES, Closing, Opening, Protocols
 from bridge.protocols.registry import PROTOCOLS
 from bridge.readiness import Capacity, Readiness
-from bridge.refusal import Refused
-from bridge.relay import Relay
+from bridge.relay import Relay, TranscribeCall
 from bridge.responses import answer, in_json
+from edge.closing import DISCONNECTED, CloseReason, close_reason_for
+from edge.metadata import call_metadata
+from edge.refusal import Refused
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -152,9 +152,9 @@ class _Listener:
         return None
 
     def _relay(self, socket: ClientSocket, opening: Opening, headers: Headers) -> Relay:
-        metadata = call_metadata(headers, socket.peer, opening.authorization)
+        metadata = call_metadata(headers.get_all, socket.peer, opening.authorization)
 
-        def transcribe() -> GrpcCall:
+        def transcribe() -> TranscribeCall:
             return GrpcCall(self._stub.Transcribe(None, metadata=metadata))
 
         return Relay(socket, opening, transcribe, self._settings.relay_limits, self._stopping)

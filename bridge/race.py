@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from bridge.closing import CloseReason
+from edge.closing import CloseReason
 
 
 async def first_close_reason(*sides: Coroutine[Any, Any, CloseReason | None]) -> CloseReason:

@@ -3,28 +3,21 @@
 Liveness, which involves no server, is `LIVENESS_PATH` in `bridge.responses`.
 """
 
-import asyncio
-import time
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import grpc
 from dalston.v1.session_pb2 import ListSessionsRequest
 from dalston.v1.session_pb2_grpc import SessionServiceStub
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.http11 import Request, Response
 
-from bridge.metadata import authorization, call_metadata
-from bridge.refusal import Refused
 from bridge.responses import error_response, json_response
+from edge.health import ANSWER_SECONDS, ServerHealth
+from edge.metadata import authorization, call_metadata
+from edge.refusal import Refused
 
 HEALTH_PATH = "/health"
 STATUS_PATH = "/v1/realtime/status"
-
-ANSWER_SECONDS = 2.0
-"""How long the server may take."""
-CACHE_SECONDS = 1.0
-"""How long the server's health is cached: it is checked at most once a second for all clients."""
 
 _NOT_ACCEPTED = "the key was not accepted"
 
@@ -41,18 +34,15 @@ class Readiness:
     """Answers `HEALTH_PATH` and `STATUS_PATH` from the health of the server."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._health = health_pb2_grpc.HealthStub(channel)
+        self._server = ServerHealth(channel)
         self._sessions = SessionServiceStub(channel)
-        self._checking = asyncio.Lock()
-        self._is_serving = False
-        self._checked_at = float("-inf")
 
     async def answer(self, request: Request, peer: str, capacity: Capacity) -> Response | None:
         """The response to a request, or None for any other path."""
         path = request.path.partition("?")[0]
         if path not in (HEALTH_PATH, STATUS_PATH) or request.method not in ("GET", "HEAD"):
             return None
-        is_serving = await self._serves()
+        is_serving = await self._server.is_serving()
         status = HTTPStatus.OK if is_serving else HTTPStatus.SERVICE_UNAVAILABLE
         if path == HEALTH_PATH:
             content: dict[str, object] = {"status": "healthy" if is_serving else "unhealthy"}
@@ -67,24 +57,15 @@ class Readiness:
                 return error_response(HTTPStatus.UNAUTHORIZED, refused.message)
         return json_response(status, content, with_body=request.method == "GET")
 
-    async def _serves(self) -> bool:
-        async with self._checking:
-            if time.monotonic() - self._checked_at >= CACHE_SECONDS:
-                try:
-                    response = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
-                    self._is_serving = response.status == health_pb2.HealthCheckResponse.SERVING
-                except grpc.aio.AioRpcError:
-                    self._is_serving = False
-                self._checked_at = time.monotonic()
-            return self._is_serving
-
     async def _own_sessions(self, request: Request, peer: str) -> dict[str, object]:
         """How many sessions of the caller's tenant run; empty if the key lacks the scope or the server does not answer.
 
         Raises:
             Refused: the key is not valid.
         """
-        metadata = call_metadata(request.headers, peer, authorization(request.headers.get_all("Authorization"), None))
+        metadata = call_metadata(
+            request.headers.get_all, peer, authorization(request.headers.get_all("Authorization"), None)
+        )
         wanted = ListSessionsRequest(status="active", limit=1)
         try:
             page = await self._sessions.ListSessions(wanted, metadata=metadata, timeout=ANSWER_SECONDS)

@@ -26,16 +26,17 @@ from websockets.frames import CloseCode
 
 from bridge import metrics
 from bridge.client import ClientSocket
-from bridge.closing import COMPLETED, DISCONNECTED, CloseReason, close_reason_for, close_reason_of_failure
 from bridge.config import RelayLimits
 from bridge.protocols.interface import Action, Begin, ClientText, End, Opening
 from bridge.race import first_close_reason
-from bridge.refusal import Refused
+from edge.closing import COMPLETED, DISCONNECTED, CloseReason, close_reason_for, close_reason_of_failure
+from edge.refusal import Refused
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-Transcribe: TypeAlias = Callable[[], GrpcCall]
+TranscribeCall: TypeAlias = GrpcCall[TranscribeRequest, TranscribeResponse]
+Transcribe: TypeAlias = Callable[[], TranscribeCall]
 """Opens the stream of one connection; its first message is still to be written."""
 
 FAIL_SECONDS = 1.0
@@ -71,7 +72,7 @@ class Relay:
         self._config: asyncio.Future[TranscribeConfig] = asyncio.get_running_loop().create_future()
         if opening.config is not None:
             self._config.set_result(opening.config)
-        self._call: GrpcCall | None = None
+        self._call: TranscribeCall | None = None
         self._first: TranscribeResponse | None = None  # What the server answered in the handshake, until it is sent.
         self._sending = asyncio.Lock()  # Keeps texts in the order in which the protocol returned them.
         self._writing = asyncio.Lock()
@@ -180,7 +181,7 @@ class Relay:
         return begin
 
     @property
-    def _open_call(self) -> GrpcCall:
+    def _open_call(self) -> TranscribeCall:
         if self._call is None:
             raise RuntimeError("the protocol sent a request before the session was configured")
         return self._call

@@ -8,8 +8,8 @@ from typing import Any
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from bridge.closing import ERROR_DOMAIN
 from bridge.pages import Pages
+from edge.closing import ERROR_DOMAIN
 
 LIVENESS_PATH = "/healthz"
 """Answered by the bridge itself: the process runs."""

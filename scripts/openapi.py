@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
 )
+from openapi_files import FILES_PATHS, FILES_SCHEMAS, FILES_TAG
 
 PACKAGE: Final = ".dalston.v1."
 _VERBS: Final = ("get", "post", "put", "patch", "delete")
@@ -162,6 +163,8 @@ def openapi(descriptors: FileDescriptorSet, version: str) -> str:
                 if method.options.HasExtension(annotations_pb2.http):
                     path, verb, operation = writer.operation(service.name, method)
                     paths.setdefault(path, {})[verb] = operation
+    for path, verbs in FILES_PATHS.items():
+        paths.setdefault(path, {}).update(verbs)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -178,11 +181,12 @@ def openapi(descriptors: FileDescriptorSet, version: str) -> str:
             for file in files
             for service in file.service
             if service.name in _TAGS
-        ],
+        ]
+        + [FILES_TAG],
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
-            "schemas": {"Status": _STATUS, "Transcript": _TRANSCRIPT, **writer.schemas()},
+            "schemas": {"Status": _STATUS, "Transcript": _TRANSCRIPT, **FILES_SCHEMAS, **writer.schemas()},
         },
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"

@@ -24,7 +24,7 @@ EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
 EXIT_INTERRUPTED = 130
 
-_DESCRIPTION = "The local stack: Postgres, S3, server, worker, bridge and Envoy as one process tree."
+_DESCRIPTION = "The local stack: Postgres, S3, server, worker, bridge, uploads and Envoy as one process tree."
 _EPILOGUE = (
     "Settings come from the environment: DALSTON_PORT (8000), DALSTON_HOST (127.0.0.1), DALSTON_HOME (.dalston in the "
     "checkout), DALSTON_AUTH (none), DALSTON_TLS_CERT and DALSTON_TLS_KEY, DALSTON_DATABASE_URL and "

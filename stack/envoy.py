@@ -77,8 +77,10 @@ class Endpoints:
     port: int
     server_port: int
     bridge_port: int
+    uploads_port: int = 8082
     server_host: str = "127.0.0.1"
     bridge_host: str = "127.0.0.1"
+    uploads_host: str = "127.0.0.1"
     more_servers: Sequence[Address] = ()
     """Further servers that share the Postgres and the bucket of the first."""
     more_bridges: Sequence[Address] = ()
@@ -86,6 +88,8 @@ class Endpoints:
     """The server's Unix socket, if it has one; its host and port are ignored then."""
     bridge_socket: Path | None = None
     """The bridge's Unix socket, likewise."""
+    uploads_socket: Path | None = None
+    """The Unix socket of the uploads process, likewise."""
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
@@ -108,6 +112,8 @@ class Endpoints:
     """The longest unary call, including the time in which its request arrives."""
     stall_seconds: int = 120
     """How long a download or watch may be idle."""
+    upload_seconds: int = 3660
+    """How long a file may take to arrive, and how long its sender may wait for the transcript."""
 
 
 class Envoy:
@@ -243,6 +249,8 @@ def render(endpoints: Endpoints, access_log: Path) -> str:
         HOST_NAMES=json.dumps(list(endpoints.names)),
         SERVERS_TYPE=_discovery(endpoints.server_socket),
         BRIDGES_TYPE=_discovery(endpoints.bridge_socket),
+        UPLOADS_TYPE=_discovery(endpoints.uploads_socket),
+        UPLOADS=json.dumps(_endpoints(endpoints.uploads_socket or (endpoints.uploads_host, endpoints.uploads_port))),
         SERVERS=json.dumps(
             _endpoints(
                 endpoints.server_socket or (endpoints.server_host, endpoints.server_port), *endpoints.more_servers
@@ -269,6 +277,7 @@ def render(endpoints: Endpoints, access_log: Path) -> str:
         OPENAPI=_quotable(_OPENAPI),
         CALL_SECONDS=endpoints.call_seconds,
         STALL_SECONDS=endpoints.stall_seconds,
+        UPLOAD_SECONDS=endpoints.upload_seconds,
         ACCESS_LOG=_quotable(access_log),
         LOG_RATE=_quotable(_LOG_RATE),
         # Relative to the folder it runs in: the path of a Unix socket may have no more than 107 characters.

@@ -24,12 +24,14 @@ from stack.settings import ROOT
 _SERVER_READY_SECONDS = 180.0
 _BRIDGE_READY_SECONDS = 30.0
 _WORKER_READY_SECONDS = 120.0
-# Envoy has stopped before these two, so their clients are disconnected. The audio that they had sent is transcribed and
+_UPLOADS_READY_SECONDS = 30.0
+# Envoy has stopped before these, so their clients are disconnected. The audio that they had sent is transcribed and
 # stored within the grace period and 20 s; a second signal leaves the rest of a longer session to the next start.
 _SERVER_STOP = ((signal.SIGTERM, 50.0), (signal.SIGTERM, 5.0))
 # The worker ends within 20 s, after the window of audio in progress.
 _WORKER_STOP = ((signal.SIGTERM, 25.0), (signal.SIGTERM, 5.0))
 _BRIDGE_STOP = ((signal.SIGTERM, 15.0), (signal.SIGTERM, 5.0))
+_UPLOADS_STOP = ((signal.SIGTERM, 15.0), (signal.SIGTERM, 5.0))
 
 
 def _module(name: str) -> tuple[str, ...]:
@@ -44,6 +46,7 @@ class Programs:
     migrate: Sequence[str] = field(default=_module("persistence.migrate"))
     server: Sequence[str] = field(default=_module("server"))
     bridge: Sequence[str] = field(default=_module("bridge"))
+    uploads: Sequence[str] = field(default=_module("uploads"))
     worker: Sequence[str] = field(default=_module("worker"))
 
 
@@ -130,6 +133,18 @@ def bridge(command: Sequence[str], home: Home, env: Mapping[str, str], path: Pat
         lambda: _part("bridge", command, home, {**env, **own}, _BRIDGE_STOP),
         lambda: answers_on_socket(path, "/healthz", timeout=2),
         _BRIDGE_READY_SECONDS,
+    )
+
+
+def uploads(command: Sequence[str], home: Home, env: Mapping[str, str]) -> Service:
+    """The process that takes files over HTTP, ready when it answers on its socket."""
+    path = home.socket("uploads")
+    own = {"DALSTON_UPLOADS_HOST": "127.0.0.1", "DALSTON_UPLOADS_SOCKET": str(path)}
+    return Service(
+        "uploads",
+        lambda: _part("uploads", command, home, {**env, **own}, _UPLOADS_STOP),
+        lambda: answers_on_socket(path, "/healthz", timeout=2),
+        _UPLOADS_READY_SECONDS,
     )
 
 

@@ -125,6 +125,7 @@ def _start(
         0,
         server_socket=home.socket("server"),
         bridge_socket=home.socket("bridge"),
+        uploads_socket=home.socket("uploads"),
         names=names(settings),
         origins=settings.origins,
         proxies=settings.proxies,
@@ -179,7 +180,12 @@ def _start(
     worker = parts.worker(programs.worker, home, env) if settings.enhance else None
     if worker is not None:
         keeper.launch(worker)
+    # The two do not need each other: they start together.
+    uploads = parts.uploads(programs.uploads, home, env)
+    keeper.launch(uploads)
     start(parts.bridge(programs.bridge, home, env), "bridge")
+    with progress.step("uploads"):
+        keeper.wait(uploads, pause)
     proxy = Envoy(home.data("envoy"), endpoints, home.identity, log=home.log("envoy"))
     start(Service("envoy", proxy.launch, proxy.is_ready, envoy.READY_SECONDS), "Envoy")
     if worker is not None:

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeAlias
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest, TranscribeResponse
 from websockets.datastructures import Headers
 
-from bridge.closing import CloseReason
+from edge.closing import CloseReason
 
 MAX_QUERY_BYTES = 60 * 1024
 """Longest query string that the listener takes. The largest vocabulary of the contract fits in most scripts,

@@ -1,15 +1,13 @@
-"""A stream in both directions that keeps the server's status. The client and the bridge share it."""
+"""A stream that keeps the server's status. The client, the bridge and the uploads process share it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
-
-from dalston.v1.transcription_pb2 import TranscribeRequest, TranscribeResponse
 
 T = TypeVar("T")
 Request = TypeVar("Request")
@@ -19,7 +17,7 @@ STATUS_SECONDS = 1.0
 """For the server's status to arrive after the end of its messages."""
 
 
-class StreamCall(Generic[Request, Response]):
+class GrpcCall(Generic[Request, Response]):
     """One stream to the server.
 
     When a write fails because the server has ended the stream, grpc.aio replaces the server's status by an INTERNAL
@@ -70,6 +68,12 @@ class StreamCall(Generic[Request, Response]):
         """Waits until the stream is over."""
         await self._call.code()
 
+    async def failure(self) -> grpc.aio.AioRpcError | None:
+        """Waits until the stream is over, and returns its status; None if it did not fail. It reads no message."""
+        if await self._call.code() is grpc.StatusCode.OK:
+            return None
+        return await self._servers_error(_error_of(self._call))
+
     def cancel(self) -> None:
         """Cancels the stream, unless it is over."""
         self._call.cancel()
@@ -83,18 +87,8 @@ class StreamCall(Generic[Request, Response]):
     def _keep(self, _call: object) -> None:
         if self._kept is not None:
             return
-        # The status has arrived, so none of these coroutines waits. A task that awaited them would run too late.
-        code = _result_of(self._call.code())
-        if code is grpc.StatusCode.OK:
-            return
-        error = grpc.aio.AioRpcError(
-            code,
-            grpc.aio.Metadata(),
-            _result_of(self._call.trailing_metadata()),
-            _result_of(self._call.details()),
-            "",  # The debugging text, which the published types of grpc.aio do not offer.
-        )
-        if _is_the_servers(error):
+        error = _error_of(self._call)
+        if error.code() is not grpc.StatusCode.OK and _is_the_servers(error):
             self._kept = error
 
     async def _servers_error(self, error: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
@@ -106,8 +100,16 @@ class StreamCall(Generic[Request, Response]):
         return self._kept or error
 
 
-GrpcCall: TypeAlias = StreamCall[TranscribeRequest, TranscribeResponse]
-"""A `Transcribe` stream."""
+def _error_of(call: Any) -> grpc.aio.AioRpcError:
+    """The status of a call that is over."""
+    # The status has arrived, so none of these coroutines waits. A task that awaited them would run too late.
+    return grpc.aio.AioRpcError(
+        _result_of(call.code()),
+        grpc.aio.Metadata(),
+        _result_of(call.trailing_metadata()),
+        _result_of(call.details()),
+        "",  # The debugging text, which the published types of grpc.aio do not offer.
+    )
 
 
 def _is_the_servers(error: grpc.aio.AioRpcError) -> bool:

@@ -13,6 +13,8 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from google.api.httpbody_pb2 import HttpBody
 
+from domain.captions import CaptionOptions
+from domain.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from domain.job import TranscriptVersion
 from domain.session_id import parse_session_id
 from domain.tenancy import REFUSALS
@@ -23,8 +25,6 @@ from persistence.transcript_choice import LIVE, ChosenTranscript
 from server.access.errors import RateLimited
 from server.rpc.audit import write_last
 from server.rpc.byte_range import ByteRange, requested_range
-from server.rpc.captions import CaptionOptions
-from server.rpc.export import FORMATS, JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from server.rpc.interceptor import Context
 from server.rpc.places import Places
 from server.rpc.validators import entity_tag, is_unchanged, may_take_part

@@ -18,7 +18,7 @@ from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeRequest
 from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 from websockets.exceptions import ConnectionClosed
 
-from bridge.closing import close_reason_of_failure
+from edge.closing import close_reason_of_failure
 from stack import parts
 from stack.envoy import Envoy
 from stack.parts import Programs

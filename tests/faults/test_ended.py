@@ -12,8 +12,8 @@ import pytest
 from dalston.v1 import key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
 from pydantic import SecretStr
 
-from bridge.closing import error_info
 from domain.credentials import SCOPES
+from edge.closing import error_info
 from persistence.config import PersistenceSettings
 from persistence.postgres.api_keys import ApiKey, KeyStore
 from persistence.postgres.database import open_database

@@ -21,10 +21,10 @@ from google.rpc.status_pb2 import Status
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
 from bridge.protocols.native.protocol import PATH as STREAM_PATH
+from edge.channel import open_channel
 from tests.faults.client import PatternClient
 from tests.faults.fault_server import CYCLE_BYTES
 from tests.faults.figures import FIGURES

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
 from bridge.protocols.native.protocol import PATH as STREAM_PATH
+from edge.channel import open_channel
 from tests.faults.client import PatternClient
 from tests.faults.figures import FIGURES
 from tests.faults.pattern import BYTES_PER_SECOND, audio

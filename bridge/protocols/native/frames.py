@@ -16,11 +16,11 @@ from dalston.v1.transcription_pb2 import (
     Warning,  # noqa: A004 - the contract's name
 )
 
-from bridge.closing import CloseReason
 from bridge.protocols.interface import MAX_FRAME_BYTES
 from bridge.protocols.native.close_codes import RECOVERABLE
 from bridge.protocols.native.parameters import UNSUPPORTED
-from bridge.refusal import Refused, too_big
+from edge.closing import CloseReason
+from edge.refusal import Refused, too_big
 
 Json = dict[str, Any]
 

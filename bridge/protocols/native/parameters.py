@@ -16,7 +16,7 @@ from dalston.v1.transcription_pb2 import TranscribeConfig
 from google.protobuf.descriptor import FieldDescriptor
 
 from bridge.protocols.interface import MAX_QUERY_BYTES
-from bridge.refusal import Refused
+from edge.refusal import Refused
 
 KEY_NAMES = ("api_key", "token")
 UNSUPPORTED = ("retention",)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dalston.v1.transcription_pb2 import TranscribeResponse
 from websockets.datastructures import Headers
 
-from bridge.closing import CloseReason
-from bridge.metadata import authorization
 from bridge.protocols.interface import Action, ClientProtocol, ClientText, Closing, End, Opening
 from bridge.protocols.native.close_codes import CLOSE_CODES
 from bridge.protocols.native.frames import decode_frame, encode_error, encode_response, unsupported_warning
 from bridge.protocols.native.parameters import parse_query
+from edge.closing import CloseReason
+from edge.metadata import authorization
 
 PATH = "/v1/audio/transcriptions/stream"
 

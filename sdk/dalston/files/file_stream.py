@@ -12,7 +12,7 @@ import grpc
 from dalston.calls import Calls
 from dalston.errors import DeadlineExceeded, InvalidRequest, ServerError, Unavailable, Unsupported
 from dalston.failures import error_of
-from dalston.grpc_call import StreamCall
+from dalston.grpc_call import GrpcCall
 from dalston.live.cancellation import cancel_and_wait
 from dalston.v1.file_pb2 import FileConfig, TranscribeFileRequest, TranscribeFileResponse
 from dalston.v1.job_pb2 import Job
@@ -22,7 +22,7 @@ _STALL_SECONDS = 60.0
 _ACCEPT_SECONDS = 120.0
 """For the service to store a complete file and to create its job."""
 
-_Call: TypeAlias = StreamCall[TranscribeFileRequest, TranscribeFileResponse]
+_Call: TypeAlias = GrpcCall[TranscribeFileRequest, TranscribeFileResponse]
 
 
 class FileStream:
@@ -75,7 +75,7 @@ async def send_file(
         Exception: any error of reading the file.
     """
     transcribe: Any = calls.files.TranscribeFile  # Its type requires an iterator of all requests.
-    call: _Call = StreamCall(transcribe(metadata=calls.metadata()))
+    call: _Call = GrpcCall(transcribe(metadata=calls.metadata()))
     stream = FileStream(calls, call)
     try:
         await _send(call, config, pieces, on_sent)

@@ -29,7 +29,7 @@ class GrpcTransport:
 class GrpcConnection:
     """One stream."""
 
-    def __init__(self, call: GrpcCall) -> None:
+    def __init__(self, call: GrpcCall[TranscribeRequest, Any]) -> None:
         self._call = call
 
     async def send_audio(self, audio: bytes) -> bool:

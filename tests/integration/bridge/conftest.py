@@ -23,11 +23,11 @@ from grpc_health.v1.health import aio as health
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
 from bridge.protocols.interface import Protocols
 from bridge.protocols.registry import PROTOCOLS
+from edge.channel import open_channel
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 

@@ -13,7 +13,6 @@ from http import HTTPStatus
 from dalston.v1.transcription_pb2 import TranscribeConfig, TranscribeControl, TranscribeRequest, TranscribeResponse
 from websockets.datastructures import Headers
 
-from bridge.closing import CloseReason
 from bridge.protocols.interface import (
     Action,
     Begin,
@@ -24,7 +23,8 @@ from bridge.protocols.interface import (
     HandshakeRefusal,
     Opening,
 )
-from bridge.refusal import Refused
+from edge.closing import CloseReason
+from edge.refusal import Refused
 
 PATH = "/v1/dictate"
 QUERY_PATH = "/v1/dictate/now"

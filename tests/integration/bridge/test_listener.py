@@ -14,10 +14,10 @@ from prometheus_client import REGISTRY
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake
 
-from bridge import readiness
-from bridge.app import open_channel
 from bridge.config import BridgeSettings
 from bridge.listener import open_listener
+from edge import health
+from edge.channel import open_channel
 
 STREAM_PATH = "/v1/audio/transcriptions/stream"
 
@@ -331,7 +331,7 @@ async def test_metrics_are_counted(bridge):
 
 
 async def test_readiness_is_the_health_of_the_server(bridge, backend, monkeypatch):
-    monkeypatch.setattr(readiness, "CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
     status, headers, body = await request(bridge.port, "GET /health HTTP/1.1\nHost: x\n\n")
     assert (status, headers["Content-Type"], json.loads(body)) == (200, "application/json", {"status": "healthy"})
     status, _, body = await request(bridge.port, "HEAD /health HTTP/1.1\nHost: x\n\n")

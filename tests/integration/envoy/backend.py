@@ -1,5 +1,6 @@
 """The upstream of Envoy in these tests: a SessionService with fixed responses that keeps its requests."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ SERVICES = ("dalston.v1.SessionService", "dalston.v1.JobService", "dalston.v1.Tr
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
 AUDIO_BYTES = 50 * 60_000
 AUDIO_TAG = '"tag"'
+SLOW_CHUNKS = 5
+"""So many chunks of the session `sess_slow` take half a second each."""
 
 
 @dataclass
@@ -98,6 +101,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             yield httpbody_pb2.HttpBody(content_type="audio/wav")
             return
         for number, chunk in enumerate(AUDIO_CHUNKS):
+            if request.session_id == "sess_slow" and number < SLOW_CHUNKS:
+                time.sleep(0.5)
             if number == 20 and request.session_id == "sess_breaks":
                 _refuse(context, code_pb2.UNAVAILABLE, "the store is away", "UNAVAILABLE")
             yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)

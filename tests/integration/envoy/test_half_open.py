@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from dalston.v1 import transcription_pb2, transcription_pb2_grpc
+from dalston.v1 import session_pb2, session_pb2_grpc, transcription_pb2, transcription_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.sync.client import connect
 
 from stack.envoy import Endpoints, envoy
 from stack.ports import free_port
-from tests.integration.envoy.backend import backend
+from tests.integration.envoy.backend import AUDIO_BYTES, SLOW_CHUNKS, backend
 from tests.integration.envoy.conftest import Front, bridge
 
 CALL_SECONDS = 1
@@ -54,7 +54,7 @@ NEVER_ENDING = {
     "/dalston.v1.KeyService/CreateKey": CALL_SECONDS,
     f"{SERVICE}/GetAudio": CALL_SECONDS,
     f"{SERVICE}/WatchSessions": CALL_SECONDS,
-    "/grpc.health.v1.Health/Check": CALL_SECONDS,
+    "/grpc.health.v1.Health/Check": 5,
 }
 """Paths, and the seconds after which such a request is ended."""
 
@@ -121,6 +121,19 @@ def test_a_stream_of_audio_lasts_longer_than_a_request_may_take_to_arrive(short_
             socket.send("still here")
             assert socket.recv() == "still here"
         sent.put(None)
+
+
+def test_a_download_lasts_longer_than_its_request_may_take_to_arrive(short_limits: Front) -> None:
+    """By gRPC and by REST."""
+    path = "/v1/realtime/sessions/sess_slow/audio"
+    started = time.monotonic()
+    assert len(httpx.get(f"{short_limits.http}{path}", timeout=20).content) == AUDIO_BYTES
+    with grpc.insecure_channel(f"127.0.0.1:{short_limits.port}") as channel:
+        request = session_pb2.GetAudioRequest(session_id="sess_slow")
+        pieces = session_pb2_grpc.SessionServiceStub(channel).GetAudio(request, timeout=20)
+        assert sum(len(piece.data) for piece in pieces) == AUDIO_BYTES
+    assert time.monotonic() - started > 2 * SLOW_CHUNKS * 0.5
+    assert not {name for name in short_limits.sessions.metadata[-1] if name.startswith("dalston-")}
 
 
 def log_entries(front: Front, path: str, count: int) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Programs that take the place of the server, the worker and the bridge, and the stack's own command on top of them.
+"""Programs that take the place of the server, the worker, the bridge and uploads, and the stack's own command on top.
 
-python substitute.py server|worker|bridge [stubborn|broken|broken_later]
+python substitute.py server|worker|bridge|uploads [stubborn|broken|broken_later]
 python substitute.py up [server words...]      the command `up` with these substitutes
 """
 
@@ -24,7 +24,8 @@ NOTHING = (sys.executable, "-c", "pass")
 
 def programs(*server_words: str, weights: tuple[str, ...] = NOTHING) -> Programs:
     here = (sys.executable, __file__)
-    return Programs(weights, NOTHING, (*here, "server", *server_words), (*here, "bridge"), (*here, "worker"))
+    others = ((*here, name) for name in ("bridge", "uploads", "worker"))
+    return Programs(weights, NOTHING, (*here, "server", *server_words), *others)
 
 
 def serve_grpc() -> None:
@@ -64,8 +65,8 @@ def main(words: list[str]) -> int:
     if words[0] == "server":
         serve_grpc()
     else:
-        name = {"bridge": "DALSTON_BRIDGE_SOCKET", "worker": "DALSTON_WORKER_METRICS_SOCKET"}[words[0]]
-        path = Path(os.environ[name])
+        variable = "WORKER_METRICS" if words[0] == "worker" else words[0].upper()
+        path = Path(os.environ[f"DALSTON_{variable}_SOCKET"])
         path.unlink(missing_ok=True)
         UnixServer(str(path), Health).serve_forever()
     return 0

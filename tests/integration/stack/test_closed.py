@@ -111,6 +111,7 @@ async def test_another_user_cannot_read_forge_or_delete_anything(own_stack: Stac
     assert {Path(path).name for path in paths} >= {
         "server.sock",
         "bridge.sock",
+        "uploads.sock",
         "metrics.sock",
         "worker.sock",
         "admin.sock",

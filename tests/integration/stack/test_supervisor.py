@@ -24,7 +24,7 @@ from stack.supervisor import Stack, running_stack
 from tests.integration.stack.conftest import Command
 from tests.integration.stack.substitute import programs
 
-PARTS = ["seaweedfs", "postgres", "server", "worker", "bridge", "envoy"]
+PARTS = ["seaweedfs", "postgres", "server", "worker", "uploads", "bridge", "envoy"]
 
 
 # The substitutes do not use it; it saves the start of an S3 server.
@@ -64,7 +64,8 @@ def test_external_stores_are_used_instead_of_embedded_ones(
 ) -> None:
     external = settings(tmp_path, database_url=postgres_server.url, s3_endpoint_url=s3.endpoint_url)
     with running_stack(external, programs=programs()) as stack:
-        assert [process.name for process in stack.processes] == ["server", "worker", "bridge", "envoy"]
+        names = ["server", "worker", "uploads", "bridge", "envoy"]
+        assert [process.name for process in stack.processes] == names
         assert stack.database_url == postgres_server.url
         assert stack.s3 is None
 

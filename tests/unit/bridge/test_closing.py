@@ -7,8 +7,8 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.closing import STATUS_DETAILS, CloseReason, close_reason_for, close_reason_of_failure, error_info
 from bridge.protocols.native.protocol import NativeProtocol
+from edge.closing import STATUS_DETAILS, CloseReason, close_reason_for, close_reason_of_failure, error_info
 
 CONTRACT = {
     "message_too_big": 1009,

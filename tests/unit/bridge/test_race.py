@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from bridge.closing import COMPLETED, DISCONNECTED
 from bridge.race import first_close_reason
+from edge.closing import COMPLETED, DISCONNECTED
 
 
 async def test_the_first_close_reason_counts_after_the_others_are_cancelled():

@@ -26,7 +26,7 @@ def test_every_method_with_a_route_is_an_operation(document: Any) -> None:
         if method.GetOptions().HasExtension(annotations_pb2.http)
     }
     operations = {each["operationId"] for item in document["paths"].values() for each in item.values()}
-    assert operations == methods
+    assert operations == methods | {"CreateTranscription", "ListOpenAIModels", "GetOpenAIModel"}
 
 
 def test_bounds_and_defaults_are_those_of_the_comments(document: Any) -> None:

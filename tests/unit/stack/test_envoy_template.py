@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from dalston.v1 import job_pb2, key_pb2, session_pb2, transcription_pb2
+from dalston.v1 import file_pb2, job_pb2, key_pb2, session_pb2, transcription_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from stack.envoy import Endpoints, render
@@ -47,7 +47,7 @@ def route_of(method: MethodDescriptor) -> dict[str, Any]:
 
 METHODS = [
     method
-    for module in (transcription_pb2, session_pb2, job_pb2, key_pb2)
+    for module in (transcription_pb2, file_pb2, session_pb2, job_pb2, key_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

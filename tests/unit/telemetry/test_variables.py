@@ -8,9 +8,13 @@ from server.config import ServerSettings
 from server.inference.config import InferenceSettings
 from stack.settings import StackSettings
 from telemetry.variables import VARIABLES, unknown_variables, warn_of_unknown_variables
+from uploads.config import UploadsSettings
 from worker.config import WorkerSettings
 
-SETTINGS = (ServerSettings, InferenceSettings, PersistenceSettings, BridgeSettings, WorkerSettings, StackSettings)
+SETTINGS = (
+    *(ServerSettings, InferenceSettings, PersistenceSettings, BridgeSettings, UploadsSettings, WorkerSettings),
+    StackSettings,
+)
 
 
 def test_every_setting_of_every_program_is_known_and_nothing_else() -> None:

@@ -6,9 +6,9 @@ from dalston.live.send_queue import END, FLUSH, KEEP_ALIVE
 from dalston.live.websocket_codec import decode_response, encode_config, encode_control
 from dalston.v1 import transcription_pb2 as pb
 
-from bridge.closing import close_reason_for
 from bridge.protocols.native.frames import decode_frame, encode_error, encode_response
 from bridge.protocols.native.parameters import parse_query
+from edge.closing import close_reason_for
 
 CONFIG = pb.TranscribeConfig(
     language="de",

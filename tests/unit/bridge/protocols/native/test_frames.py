@@ -7,7 +7,6 @@ from dalston.v1 import transcription_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.closing import CloseReason
 from bridge.protocols.interface import MAX_FRAME_BYTES
 from bridge.protocols.native.frames import (
     ClientFrame,
@@ -16,7 +15,8 @@ from bridge.protocols.native.frames import (
     encode_response,
     unsupported_warning,
 )
-from bridge.refusal import Refused
+from edge.closing import CloseReason
+from edge.refusal import Refused
 
 FINITE = st.floats(0, 1e6, allow_nan=False)
 

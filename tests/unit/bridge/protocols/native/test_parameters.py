@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.protocols.interface import MAX_QUERY_BYTES
 from bridge.protocols.native.parameters import parse_query
-from bridge.refusal import Refused
+from edge.refusal import Refused
 
 CONTRACT_NAMES = {
     "language",

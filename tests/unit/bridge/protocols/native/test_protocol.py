@@ -4,10 +4,10 @@ import pytest
 from dalston.v1 import transcription_pb2 as pb
 from websockets.datastructures import Headers
 
-from bridge.closing import COMPLETED, close_reason_for
 from bridge.protocols.interface import ClientText, End
 from bridge.protocols.native.protocol import PATH, NativeProtocol
-from bridge.refusal import Refused
+from edge.closing import COMPLETED, close_reason_for
+from edge.refusal import Refused
 
 BEGIN = pb.TranscribeResponse(session_begin=pb.SessionBegin(session_id="sess_0"))
 

@@ -1,4 +1,4 @@
-"""Refusals by the bridge itself, with reasons of the contract."""
+"""Refusals by a process of the edge itself, with reasons of the contract."""
 
 from typing import Literal
 

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Final
 
+from domain.captions import Caption, Captioner, CaptionOptions
 from domain.transcript import DocumentVersion, Utterance
-from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 
 class Renderer(ABC):

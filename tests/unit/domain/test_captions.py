@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.captions import Caption, Captioner, CaptionOptions
 from domain.transcript import TimedWord, Utterance
-from server.rpc.captions import Caption, Captioner, CaptionOptions
 
 
 def captions(*utterances: Utterance, length: int = 42, lines: int = 2) -> list[Caption]:

@@ -1,10 +1,9 @@
-"""The metadata of the gRPC stream: the key, the address and the user agent of the client."""
+"""The metadata of a gRPC call: the key, the address and the user agent of the client."""
 
 import re
+from collections.abc import Callable
 
-from websockets.datastructures import Headers
-
-from bridge.refusal import Refused
+from edge.refusal import Refused
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -14,12 +13,12 @@ MAX_VALUE_BYTES = 4096
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
 
 
-def call_metadata(headers: Headers, peer: str, authorization: str) -> Metadata:
-    """The metadata of the stream for a handshake.
+def call_metadata(values: Callable[[str], list[str]], peer: str, authorization: str) -> Metadata:
+    """The metadata of a call for a request, of whose headers `values` returns those of a name.
 
-    * `authorization`: as the protocol read it.
-    * `x-forwarded-for`: the header that the proxy in front of the bridge set, or the address of the peer. Without such
-      a proxy it must not be trusted, because then the client writes it.
+    * `authorization`: as the client sent it.
+    * `x-forwarded-for`: the header that the proxy in front of this process set, or the address of the peer. Without
+      such a proxy it must not be trusted, because then the client writes it.
     * `x-user-agent`: the client's `User-Agent`; gRPC puts its own into `user-agent`.
 
     Raises:
@@ -27,11 +26,11 @@ def call_metadata(headers: Headers, peer: str, authorization: str) -> Metadata:
     """
     if authorization and not _is_sendable(authorization):
         raise Refused("UNAUTHENTICATED", "the key was not accepted")
-    forwarded = ", ".join(headers.get_all("X-Forwarded-For"))
+    forwarded = ", ".join(values("X-Forwarded-For"))
     optional = {
         "authorization": authorization,
         "x-forwarded-for": forwarded if _is_sendable(forwarded) else peer,
-        "x-user-agent": _first_sendable(headers.get_all("User-Agent")),
+        "x-user-agent": _first_sendable(values("User-Agent")),
     }
     return tuple((name, value) for name, value in optional.items() if value)
 

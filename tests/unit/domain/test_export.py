@@ -1,8 +1,8 @@
 import json
 
+from domain.captions import CaptionOptions
+from domain.export import JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 from domain.transcript import DocumentVersion, TimedWord, Utterance, document
-from server.rpc.captions import CaptionOptions
-from server.rpc.export import JsonRenderer, Renderer, SrtRenderer, TextRenderer, VttRenderer
 
 HELLO = Utterance(0.5, 2.0, "Hello, world.", 0.9, "en", words=(TimedWord("Hello,", 0.5, 1.0, 0.9),))
 LATER = Utterance(3661.25, 3663.0, "Tom & Jerry <i>say</i> --> {\\an8} bye", 0.8, "en")

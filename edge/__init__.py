@@ -1,0 +1,1 @@
+"""What the processes between Envoy and the server share: the channel, the metadata of calls, reasons of failures."""

@@ -1,0 +1,32 @@
+"""The uploads process: its components, and when it stops."""
+
+from contextlib import AsyncExitStack
+
+from edge.channel import open_channel
+from telemetry.logs import get_logger
+from telemetry.metrics import serve_metrics
+from telemetry.signals import stop_on_signals
+from uploads.config import UploadsSettings
+from uploads.listener import open_listener
+
+log = get_logger(__name__)
+
+METRICS_HOST = "127.0.0.1"
+
+
+async def run(settings: UploadsSettings) -> None:
+    """Serves until SIGTERM or SIGINT, then shuts down gracefully; a second signal ends the process at once.
+
+    Raises:
+        OSError: a port is taken, or the address is none of this machine's.
+    """
+    stop = stop_on_signals()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(serve_metrics(METRICS_HOST, settings.uploads_metrics_port))
+        channel = await stack.enter_async_context(open_channel(settings.server_target))
+        port = await stack.enter_async_context(open_listener(settings, channel))
+        host = settings.uploads_host if settings.uploads_socket is None else f"unix:{settings.uploads_socket}"
+        log.info("uploads ready", host=host, port=port, server=settings.server_target)
+        await stop.wait()
+        log.info("uploads stopping")
+    log.info("uploads stopped")
