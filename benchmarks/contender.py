@@ -137,6 +137,88 @@ def whisper_cpp(weights: str, threads: int) -> tuple[str, Transcribe]:
     return f"whisper.cpp f16 (pywhispercpp {version('pywhispercpp')})", transcribe
 
 
+def live(weights: str, threads: int, model: str = "fast") -> tuple[str, Transcribe]:
+    """A live session without partials: voice activity detection, segmenter and engine. Recordings come at once."""
+    from server.inference.config import InferenceSettings
+    from server.inference.scheduling.engine import Engine
+    from server.session.options import SessionOptions
+    from server.session.session import Session
+    from server.vad.silero import SileroVad
+
+    runner = asyncio.Runner()
+    models = {"fast": weights, "accurate": weights}
+    engine = Engine(InferenceSettings(models=models, threads=threads, device="cpu", spare_beams=1))
+    runner.run(engine.__aenter__())
+    vad = SileroVad()
+
+    async def stream(samples: np.ndarray, language: str) -> str:
+        audio = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
+        options = SessionOptions(language=language, model=model, partials=False)
+        async with Session(options, vad.stream(), engine) as session:
+
+            async def read() -> str:
+                texts = [event.utterance.text async for event in session if hasattr(event, "utterance")]
+                return " ".join(texts)
+
+            reading = asyncio.create_task(read())
+            for start in range(0, len(audio), 16_000):
+                await session.push(audio[start : start + 16_000].tobytes())
+            await session.finish()
+            return await reading
+
+    return f"dalston, live, `{model}`", lambda samples, language: runner.run(stream(samples, language))
+
+
+def live_accurate(weights: str, threads: int) -> tuple[str, Transcribe]:
+    return live(weights, threads, "accurate")
+
+
+def whole_file(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """A whole recording as the worker transcribes it, listening included."""
+    from domain.job import JobRequest
+    from server.inference.config import InferenceSettings
+    from worker.whole_file.recognizer import WholeFileRecognizer
+
+    models = {"fast": weights, "accurate": weights}
+    recognizer = WholeFileRecognizer.load(InferenceSettings(models=models, threads=threads, device="cpu"))
+
+    class Audio:
+        def __init__(self, samples: np.ndarray) -> None:
+            self._samples = samples
+            self.length = len(samples)
+
+        def read(self, first: int, last: int) -> np.ndarray:
+            return self._samples[first:last]
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        audio, request = Audio(samples), JobRequest(language=language)
+        plan = recognizer.listen(request, audio)
+        passages = range(len(plan.passages))
+        return " ".join(each.text for index in passages for each in recognizer.recognize(request, plan, index, audio))
+
+    return "dalston, whole recording", transcribe
+
+
+def faster_whisper_batched(weights: str, threads: int) -> tuple[str, Transcribe]:
+    """Its batched pipeline with its defaults: a beam size of five, its own voice activity detection."""
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    pipeline = BatchedInferencePipeline(WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=threads))
+
+    def transcribe(samples: np.ndarray, language: str) -> str:
+        segments, _ = pipeline.transcribe(samples, language=None if language == "auto" else language, beam_size=5)
+        return " ".join(segment.text.strip() for segment in segments)
+
+    return f"faster-whisper {version('faster-whisper')} int8 beam 5, batched", transcribe
+
+
+WHOLE_RECORDINGS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
+    "live-fast": live,
+    "live-accurate": live_accurate,
+    "whole-file": whole_file,
+    "faster-whisper-batched": faster_whisper_batched,
+}
+"""For `whole_files.py`."""
 CONTENDERS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
     "dalston": dalston,
     "dalston-alone": dalston_alone,
@@ -147,7 +229,12 @@ CONTENDERS: dict[str, Callable[[str, int], tuple[str, Transcribe]]] = {
     "transformers": transformers,
     "whisper.cpp": whisper_cpp,
 }
-MODULES = {"faster-whisper": "faster_whisper", "faster-whisper-beam": "faster_whisper", "whisper.cpp": "pywhispercpp"}
+MODULES = {
+    "faster-whisper": "faster_whisper",
+    "faster-whisper-batched": "faster_whisper",
+    "faster-whisper-beam": "faster_whisper",
+    "whisper.cpp": "pywhispercpp",
+}
 """The module of each engine that is not part of this project."""
 
 
@@ -166,7 +253,7 @@ def main() -> None:
             importlib.import_module(MODULES[name])
         except ModuleNotFoundError as error:
             return answer(missing=error.name)
-    label, transcribe = CONTENDERS[name](weights, int(threads))
+    label, transcribe = (CONTENDERS | WHOLE_RECORDINGS)[name](weights, int(threads))
     answer(ready=label)
     for line in sys.stdin:
         request = json.loads(line)

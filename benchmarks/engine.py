@@ -106,7 +106,7 @@ class Outcome:
 def weights_for(name: str, weights: Weights) -> str:
     """The weights in the form that the contender loads."""
     match name:
-        case "faster-whisper" | "faster-whisper-beam":
+        case "faster-whisper" | "faster-whisper-beam" | "faster-whisper-batched":
             return str(weights.ctranslate2())
         case "transformers":
             return str(weights.hugging_face())

@@ -34,8 +34,8 @@ class GuardLimits:
     end_seconds: float = 30.0
     """How much earlier than that of the live transcript the last word may end."""
     repeated: float = 0.05
-    """The most repeated phrases of five words, as a share of all phrases, above the share of the live transcript: people
-    who read lists repeat themselves."""
+    """The most repeated phrases of five words, as a share of all phrases, above the share of the live transcript:
+    people who read lists repeat themselves."""
     language: float = 0.9
     """The least probability of a language that is not the one of the session."""
 

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from server.audio.decoder import MODEL_RATE, Samples
 from server.vad.silero import SileroVad
 from worker.whole_file.plan import Plan, in_passages
-from worker.whole_file.segmentation import SegmentationOptions, SpokenSegment, segments
+from worker.whole_file.segmentation import DEFAULT_OPTIONS, SegmentationOptions, SpokenSegment, segments
 from worker.whole_file.speech_track import SpeechTrack
 
 READ_SECONDS: Final = 30
@@ -57,7 +57,7 @@ def listen(
     vad: SileroVad,
     chances: LanguageChances,
     language: str | None = None,
-    options: SegmentationOptions = SegmentationOptions(),
+    options: SegmentationOptions = DEFAULT_OPTIONS,
 ) -> Plan:
     """The plan of a recording. Memory holds 30 s of audio, and eight bytes for every 32 ms of the recording.
 

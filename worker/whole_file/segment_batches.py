@@ -6,7 +6,8 @@ from typing import Final
 from server.inference.decoding.encoder_window import window
 
 _ROWS: Final = 4
-"""The most segments in a batch. Eight take a CPU longer than four, because their audio leaves its cache."""
+"""The most segments in a batch: four take a quarter less CPU time than one at a time, and eight take longer than four,
+because their audio does not fit into the cache of the CPU."""
 _WASTE: Final = 0.2
 """The share of a batch that may be padding: every row is computed at the length of the longest one."""
 

@@ -47,6 +47,9 @@ class SegmentationOptions:
     """...at stretches of at least this length in which the first found nothing."""
 
 
+DEFAULT_OPTIONS: Final = SegmentationOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class SpokenSegment:
     """A stretch of the recording to transcribe, in samples from its start; `end` is excluded."""
@@ -65,7 +68,7 @@ def segments(
     probabilities: NDArray[np.float32],
     powers: NDArray[np.float32],
     samples: int,
-    options: SegmentationOptions = SegmentationOptions(),
+    options: SegmentationOptions = DEFAULT_OPTIONS,
 ) -> list[SpokenSegment]:
     """The segments of a recording, in order and disjoint.
 
