@@ -109,11 +109,14 @@ _NEXT_VERSION: Final = """
         (SELECT max(o.version) FROM transcription_jobs AS o WHERE o.session_id = j.session_id)
     )
 """
+# A failover of Postgres may have lost the window before: then the transcript would have a gap. The second number is
+# that of a transaction that was committed although its answer was lost.
 _WINDOW = text(f"""
     UPDATE transcription_jobs AS j SET
         step = 'transcribing', done_seconds = :done_seconds, done_windows = :done_windows, rate = :rate, attempts = 0,
         version = coalesce(j.version, {_NEXT_VERSION})
-    WHERE {_FENCE} RETURNING {_CANCELED} AS canceled, j.version
+    WHERE {_FENCE} AND j.done_windows IN (:windows_before, :done_windows)
+    RETURNING {_CANCELED} AS canceled, j.version
 """)  # noqa: S608 - no input
 # Of a window whose transaction was committed, although the answer was lost, they are there already.
 _INSERT_UTTERANCES = text("""
@@ -152,8 +155,8 @@ _SET_CURRENT = text("""
 _SET_FILE = text("""
     UPDATE realtime_sessions AS s SET
         store_transcript = true, transcript_uri = coalesce(s.transcript_uri, :uri),
-        audio_duration_seconds = :audio_seconds,
-        language = CASE s.language WHEN 'auto' THEN :language ELSE s.language END
+        audio_duration_seconds = :audio_seconds, utterance_count = :utterance_count, word_count = :word_count,
+        language = :language
     FROM transcription_jobs AS j
     WHERE j.id = :id AND s.id = j.session_id AND s.source = 'upload'
 """)
@@ -166,6 +169,7 @@ _LOCK_CHAIN = text("""
     SELECT s.id FROM realtime_sessions AS s
     WHERE s.id = ANY(:chain) AND s.deleted_at IS NULL ORDER BY s.id FOR SHARE
 """).bindparams(bindparam("chain", type_=ARRAY(Uuid)))
+# The figures of an uploaded file are known with its first transcript.
 _FAIL = text(f"""
     UPDATE transcription_jobs AS j SET
         status = 'failed', ended_at = now(), worker_id = NULL, step = NULL, error_code = :code, error = :message
@@ -388,6 +392,7 @@ class JobClaims:
         claim: Claim,
         *,
         done_seconds: float,
+        windows_before: int,
         done_windows: int,
         rate: float | None,
         first_index: int,
@@ -398,7 +403,8 @@ class JobClaims:
         Args:
             claim: the job.
             done_seconds: audio before this time is transcribed.
-            done_windows: as many windows of the plan are.
+            windows_before: as many windows of the plan were before.
+            done_windows: as many are now.
             rate: audio seconds per second.
             first_index: the index of the first utterance in the transcript.
             utterances: those of the window.
@@ -406,7 +412,12 @@ class JobClaims:
         Returns:
             the version that the job writes, and whether its cancellation was requested.
         """
-        values = {"done_seconds": done_seconds, "done_windows": done_windows, "rate": rate}
+        values = {
+            "done_seconds": done_seconds,
+            "windows_before": windows_before,
+            "done_windows": done_windows,
+            "rate": rate,
+        }
         async with self._database.transaction() as connection:
             # Of two jobs of a session that begin at a time, the second sees the version of the first.
             await self._lock_session(connection, claim, _UPDATE if claim.version is None else _SHARE)
@@ -441,9 +452,7 @@ class JobClaims:
                 "verdict_reason": new.verdict_reason,
             }
             await connection.execute(_INSERT_TRANSCRIPT, values)
-            await connection.execute(
-                _SET_FILE, {name: values[name] for name in ("id", "uri", "audio_seconds", "language")}
-            )
+            await connection.execute(_SET_FILE, values)
             if new.verdict == "accepted":
                 await connection.execute(_SET_CURRENT, {"id": claim.id, "version": new.version})
         return Completion.COMPLETED

@@ -95,6 +95,9 @@ class JobLoop:
             claim = await self._persistence.claims.claim()
             if claim is None:
                 return
+            if any(claim.id == known.id for known in self._running.values()):
+                # Postgres has lost its claim in a failover. The job in progress has this one, and goes by its row.
+                continue
             metrics.wait_seconds.observe(claim.waited_seconds)
             self._running[asyncio.create_task(self._run_one(claim), name=f"job {claim.id}")] = claim
 

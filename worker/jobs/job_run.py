@@ -247,7 +247,13 @@ class JobRun:
         rate = seconds / self._active_seconds if self._active_seconds > 0 and seconds > 0 else self._claim.rate
         version, is_canceled = await self._retrying(
             lambda: self._claims.store_window(
-                self._claim, done_seconds=end, done_windows=windows, rate=rate, first_index=index, utterances=utterances
+                self._claim,
+                done_seconds=end,
+                windows_before=max(0, windows - 1),
+                done_windows=windows,
+                rate=rate,
+                first_index=index,
+                utterances=utterances,
             )
         )
         if self._claim.version is None:

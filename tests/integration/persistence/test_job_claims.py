@@ -57,6 +57,7 @@ async def one_job(database: Database, tenant_id: uuid.UUID, **changes: Any) -> u
 async def window(claims: JobClaims, claim: Claim, number: int, **changes: Any) -> tuple[int, bool]:
     values: dict[str, Any] = {
         "done_seconds": 3.0 * number,
+        "windows_before": number - 1,
         "done_windows": number,
         "rate": 2.0,
         "first_index": number - 1,
@@ -326,6 +327,22 @@ async def test_a_worker_with_a_lease_keeps_its_jobs(database: Database, a_worker
     await one_job(database, await make_tenant(database))
     assert await claims.claim() is not None
     assert await LostJobs(database, 10.0).requeue() == []
+
+
+async def test_a_window_is_not_stored_after_one_that_a_failover_has_lost(database: Database, a_worker: Any) -> None:
+    claims = await a_worker("w")
+    job = await one_job(database, await make_tenant(database))
+    claim = await claims.claim()
+    assert claim is not None
+    await window(claims, claim, 1)
+    await window(claims, claim, 2)
+    assert await window(claims, claim, 2) == (2, False), "the answer to the first was lost"
+    assert len(await utterance_rows(database, claim.session_id)) == 2
+    await execute(database, "UPDATE transcription_jobs SET done_windows = 1 WHERE id = :id", id=job)
+    await execute(database, "DELETE FROM transcript_utterances WHERE index = 1")
+    with pytest.raises(JobLost):
+        await window(claims, claim, 3)
+    assert (await job_row(database, job))["done_windows"] == 1
 
 
 async def test_a_requested_cancellation_is_seen_and_never_completed(database: Database, a_worker: Any) -> None:

@@ -45,6 +45,7 @@ class RunningWorker:
     persistence: WorkerPersistence
     recognizer: Any
     interruption: Interruption
+    scratch: Scratch
     working: asyncio.Task[None]
 
     async def stop(self) -> None:
@@ -71,7 +72,7 @@ def start_worker(proxied: Callable[..., PersistenceSettings], tmp_path: Path) ->
             loop = JobLoop(persistence, do, interruption, places=places, poll_seconds=0.5)
             working = asyncio.create_task(loop.run())
             try:
-                yield RunningWorker(persistence, used, interruption, working)
+                yield RunningWorker(persistence, used, interruption, scratch, working)
             finally:
                 interruption.request()
                 await asyncio.wait({working}, timeout=10)

@@ -371,6 +371,22 @@ async def test_the_claim_whose_answer_was_lost_is_queued_again(
     assert (row["status"], row["claim"]) == ("completed", 2)
 
 
+async def test_a_job_continues_from_its_row_after_a_failover_has_lost_a_window(
+    start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
+) -> None:
+    session = await make_recording(database, objects, tenant, noise(6.0))
+    gated = Gated(4)
+    async with start_worker(gated):
+        job = await make_job(database, tenant, session)
+        await until(job, windows=4)
+        await execute(database, "UPDATE transcription_jobs SET done_windows = 2 WHERE id = :id", id=job)
+        await execute(database, "DELETE FROM transcript_utterances WHERE session_id = :id AND index >= 2", id=session)
+        gated.release()
+        row = await until(job, "completed", "failed")
+    assert (row["status"], gated.windows) == ("completed", [0, 1, 2, 3, 4, 2, 3, 4, 5])
+    assert [each["index"] for each in await utterance_rows(database, session)] == [0, 1, 2, 3, 4, 5]
+
+
 async def test_a_job_waits_while_a_server_on_the_machine_is_behind(
     start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
 ) -> None:
