@@ -84,16 +84,16 @@ class Calls:
         return job_pb2_grpc.JobServiceStub(self.channel)
 
     @property
-    def files(self) -> file_pb2_grpc.FileServiceStub:
-        return file_pb2_grpc.FileServiceStub(self.channel)
-
-    @property
     def keys(self) -> key_pb2_grpc.KeyServiceStub:
         return key_pb2_grpc.KeyServiceStub(self.channel)
 
     @property
     def transcription(self) -> transcription_pb2_grpc.TranscriptionServiceStub:
         return transcription_pb2_grpc.TranscriptionServiceStub(self.channel)
+
+    @property
+    def files(self) -> file_pb2_grpc.FileServiceStub:
+        return file_pb2_grpc.FileServiceStub(self.channel)
 
     def check_open(self) -> None:
         """Raises if the client is closed.

@@ -67,7 +67,8 @@ def transcribe(
     format_ = shared.output_format
     if len(files) > 1 and shared.to in (None, "-") and not shared.json and format_.extension != "txt":
         raise usage(f"several {format_} transcripts cannot share standard output: name a folder with -o")
-    why_live = _why_live(shared, {"--live": live, "--realtime": realtime, "--encoding": encoding is not None})
+    own = {"--live": live, "--realtime": realtime, "--encoding": encoding is not None}
+    why_live = _why_live(shared, options, own)
     if no_wait:
         _check_no_wait(files, shared, why_live)
     code = _transcribe(ctx, files, shared, options, why_live, no_wait=no_wait)
@@ -102,13 +103,19 @@ def listen(
         raise typer.Exit(code)
 
 
-def _why_live(shared: SharedOptions, own: dict[str, bool]) -> str | None:
-    """The first option that only live streams have; None if regular files can be uploaded."""
+def _why_live(shared: SharedOptions, options: dict[str, Any], own: dict[str, bool]) -> str | None:
+    """The first option that only live streams have; None if regular files can be uploaded.
+
+    Args:
+        options: the arguments of `Client.transcribe`.
+        own: the options of `dalston transcribe`, and whether they are given.
+    """
     given = own | {
         "--json": shared.json,
         "--transport websocket": shared.transport == "websocket",
         "--store-audio": shared.store_audio is not None,
         "--store-transcript": shared.store_transcript is not None,
+        "--enhance": "enhance_on_end" in options,
     }
     return next((name for name, is_given in given.items() if is_given), None)
 
