@@ -136,3 +136,11 @@ def test_a_preflight_is_answered_for_listed_pages_only(place: tuple[str, str, st
     assert refused.status_code == 404
     assert "access-control-allow-origin" not in refused.headers
     assert refused.json()["details"][0]["reason"] == "PATH_NOT_FOUND"
+
+
+def test_a_page_may_read_the_headers_of_downloads(place: tuple[str, str, str]) -> None:
+    url, listed, _ = place
+    path = "/v1/realtime/sessions/sess_01990000000070008000000000000001/audio"
+    answer = httpx.get(url + path, headers={"origin": listed}, trust_env=False)
+    exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}
+    assert {"etag", "content-range", "content-disposition", "x-transcript-version"} <= exposed
