@@ -1,8 +1,8 @@
 """The batch jobs of `enhance_on_end`: created in the transaction in which the audio of a session becomes stored.
 
-Whoever stores the audio goes through that transaction: the finisher, the recovery of a dead server's sessions, a
-restoration after a failover, and the addition of a spool that was found later. Its job has the id of the session, so
-that a second one collides with the key, and `session_end` can name it before it exists.
+The finisher, the recovery of a dead server's sessions, the restoration after a failover and the reconciliation of
+spools all use that transaction. The job has the id of the session, so that a second one collides with the key, and
+`session_end` can name it before it exists.
 
 A session that continues others leaves one job: its own, of the joined recording. The jobs of the others are canceled
 while they wait, and queued again where it ends without audio or is deleted.
@@ -33,7 +33,7 @@ _LONGER_SECONDS: Final = 0.05
 """Audio that is longer by less is the same recording."""
 
 # In the order in which they began: a transaction that continues a session locks it before the session that continues
-# it. A session without audio adds nothing to the joined recording, so the search goes on before it.
+# it. A session without audio adds nothing to the joined recording, so the search continues before it.
 _LOCK_PREDECESSORS = text("""
     WITH RECURSIVE before AS (
         SELECT s.previous_session_id AS id, 1 AS place FROM realtime_sessions AS s
@@ -170,11 +170,11 @@ async def lock_predecessors(connection: AsyncConnection, session_ids: Sequence[U
 
 
 async def settle(connection: AsyncConnection, session_ids: Iterable[UUID]) -> None:
-    """Gives each of these sessions the job that it should have, if it asked for one and its audio is stored.
+    """Provides each of these sessions with the job that it should have, if it asked for one and its audio is stored.
 
     A session without a job gets one. It is canceled while it waits where a later session will transcribe the recording,
     and is queued again where no such session has audio any more. Jobs that a call asked for stay, and one that has
-    begun goes on. Audio that was added after its job had ended makes another job; while one is queued or running,
+    begun continues. Audio that was added after its job had ended makes another job; while one is queued or running,
     nothing changes. Repeating this changes nothing.
     """
     for session_id in session_ids:

@@ -130,7 +130,7 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks for a job, and how many of its tenant may wait."""
+    """The caller that requests a job, and how many jobs of its tenant may wait."""
 
     tenant_id: UUID
     key_id: UUID | None
@@ -162,7 +162,7 @@ class JobStore:
         """Creates a job that transcribes the stored audio of a session again.
 
         Args:
-            requester: who asks for it.
+            requester: the caller.
             session_id: the session.
             request: what it is asked to do; its `linked` is not read.
             linked: None: if the session continues others, and all of them have stored their audio.

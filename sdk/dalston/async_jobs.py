@@ -151,7 +151,7 @@ class AsyncJobs:
 
         Args:
             job_id: the job.
-            timeout: seconds to wait. Default: no limit. The job goes on after it.
+            timeout: seconds to wait. Default: no limit. The job stays in progress after it.
 
         Raises:
             TimeoutError: it has not ended in time.

@@ -131,5 +131,10 @@ async def harness(keyed_stack: Stack) -> AsyncIterator[Harness]:
         async with harness.connect(STORED, harness.admin) as socket:
             harness.sessions["active"] = json.loads(await socket.recv())["session_id"]
             await until(harness.are_in_their_states)
+            enhance = f"/v1/realtime/sessions/{harness.sessions['completed']}/enhance"
+            made = await http.post(enhance, headers=bearer(harness.admin))
+            harness.job = made.json()["id"]
+            canceled = await http.delete(f"/v1/jobs/{harness.job}", headers=bearer(harness.admin))
+            assert canceled.json()["status"] == "canceled"
             yield harness
         await database.close()

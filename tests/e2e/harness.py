@@ -13,7 +13,7 @@ import asyncpg
 import grpc
 import httpx
 from dalston.grpc_call import GrpcCall
-from dalston.v1 import key_pb2, session_pb2, transcription_pb2
+from dalston.v1 import file_pb2, job_pb2, key_pb2, session_pb2, transcription_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
@@ -54,7 +54,7 @@ class Route:
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
-    for module in (transcription_pb2, session_pb2, key_pb2):
+    for module in (transcription_pb2, session_pb2, job_pb2, file_pb2, key_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             assert service.full_name in SERVICES
             yield from service.methods
@@ -112,6 +112,8 @@ class Harness:
     """Sessions of the first tenant by state, completely stored unless active or deleted."""
     key: str = ""
     """The id of a key of the first tenant."""
+    job: str = ""
+    """The id of a canceled batch job of the first tenant."""
 
     async def make_tenant(self, name: str, *scopes: Scope, **limits: float | None) -> str:
         """Creates a key as the operator's command does, and its tenant unless it exists. Returns the secret."""
@@ -133,13 +135,10 @@ class Harness:
         return str(answer.json()["token"])
 
     async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> CallResult:
-        ids: dict[str, Any] = {
-            "session_id": session_id or self.sessions["completed"],
-            "key_id": self.key,
-            "format": "txt",
-        }
-        if route.method.name in ("SetCurrentTranscript", "DeleteTranscript"):
-            ids["version"] = 2
+        ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "job_id": self.job}
+        ids |= {"format": "txt", "version": "2"}
+        if route.method.name == "ListJobs":
+            del ids["session_id"]  # it selects some of the list
         if route.verb:
             return await self._rest(route, secret, ids)
         return await self._grpc(route, secret, ids)
@@ -181,7 +180,7 @@ class Harness:
         request = GetMessageClass(method.input_type)()
         for name in method.input_type.fields_by_name:
             if name in ids:
-                setattr(request, name, ids[name])
+                setattr(request, name, int(ids[name]) if name == "version" else ids[name])
         if method.name == "CreateKey":
             request.name = "called"
             request.scopes.append("realtime")
@@ -193,7 +192,8 @@ class Harness:
         options: dict[str, Any] = {"metadata": grpc_bearer(secret), "timeout": 20}
         try:
             if method.client_streaming:
-                return CallResult("OK", body=await self._stream(self.channel.stream_stream(path, **codecs)(**options)))
+                call = self.channel.stream_stream(path, **codecs)(**options)
+                return CallResult("OK", body=await self._stream(call, request))
             if method.server_streaming:
                 call = self.channel.unary_stream(path, **codecs)(request, **options)
                 responses = []
@@ -207,11 +207,13 @@ class Harness:
         except grpc.aio.AioRpcError as error:
             return result_of_error(error)
 
-    async def _stream(self, raw: Any) -> list[Any]:
-        """A session without audio, with the status that the server sent."""
+    async def _stream(self, raw: Any, request: Any) -> list[Any]:
+        """A session or a file without audio, with the status that the server sent."""
         pb, call = transcription_pb2, GrpcCall(raw)
-        await call.write(pb.TranscribeRequest(config=pb.TranscribeConfig(language="en")))
-        await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
+        request.config.language = "en"
+        await call.write(request)
+        if isinstance(request, pb.TranscribeRequest):
+            await call.write(pb.TranscribeRequest(control=pb.TranscribeControl(end=pb.TranscribeControl.End())))
         responses: list[Any] = []
         while (response := await call.read()) is not None:
             responses.append(response)

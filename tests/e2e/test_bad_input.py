@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.conftest import PATH, Client, Sample, audio_bytes, chunks
 
 STORED = {"store_audio": "true", "store_transcript": "true"}
+JOB = "job_" + "0" * 32
 SESSION = "sess_0190b4b4b4b47b4b8b4bb4b4b4b4b4b4"
 
 
@@ -92,7 +93,14 @@ async def test_audio_before_an_invalid_message_is_stored(client: Client, sample:
         (f"/v1/realtime/sessions/{SESSION}", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/audio", 404, "session"),
         (f"/v1/realtime/sessions/{SESSION}/export/srt", 404, "session"),
-        (f"/v1/realtime/sessions/{SESSION}/enhancement", 501, "not supported"),
+        (f"/v1/realtime/sessions/{SESSION}/enhancement", 404, "session"),
+        (f"/v1/realtime/sessions/{SESSION}/transcripts", 501, "not supported"),
+        ("/v1/jobs?status=asleep", 400, "status"),
+        ("/v1/jobs?kind=other", 400, "kind"),
+        ("/v1/jobs?session_id=42", 400, "session id"),
+        ("/v1/jobs/42", 400, "job id"),
+        (f"/v1/jobs/{JOB}", 404, "job"),
+        (f"/v1/jobs/{JOB}:watch", 404, "job"),
         ("/v1/realtime/sessions:watch?status=asleep", 400, "status"),
         ("/v1/keys", 400, "without authentication"),
         ("/v1/nothing", 404, ""),

@@ -47,6 +47,9 @@ class ScriptedEngine(Recognizer):
     def supports(self, model: str, language: str) -> bool:
         return model in self.models
 
+    def languages(self, model: str) -> tuple[str, ...]:
+        return ("en", "es")
+
     async def answer(self, asked: Asked) -> Recognition:
         return Recognition(describe(asked.samples), asked.language or "en", 0.9, 0.0, None)
 

@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sqlalchemy import text
+
 from domain.tenancy import DEFAULT_TENANT_ID
 from domain.transcript import Utterance
 from persistence.config import PersistenceSettings
@@ -84,6 +86,20 @@ class AbandonedSession:
         assert row is not None
         return row
 
+    async def jobs(self) -> list[tuple[str, float]]:
+        """The status of each of its batch jobs and the seconds of audio, oldest first."""
+        query = text(
+            "SELECT status, audio_seconds FROM transcription_jobs WHERE session_id = :id ORDER BY created_at, id"
+        )
+        async with self.database.transaction() as connection:
+            return [(row.status, row.audio_seconds) for row in await connection.execute(query, {"id": self.id})]
+
+    async def complete_jobs(self) -> None:
+        """A worker completes its jobs."""
+        statement = text("UPDATE transcription_jobs SET status = 'completed', ended_at = now() WHERE session_id = :id")
+        async with self.database.transaction() as connection:
+            await connection.execute(statement, {"id": self.id})
+
     async def wav(self) -> bytes:
         return await self.objects.read(audio_key(self.id))
 
@@ -118,7 +134,7 @@ async def abandoned_by_a_dead_server(
         finals: how many the database has, and how many only the spool has.
     """
     dead = f"dead-{uuid.uuid4().hex[:8]}"
-    start = a_start(DEFAULT_TENANT_ID, worker_id=dead)
+    start = a_start(DEFAULT_TENANT_ID, worker_id=dead, enhance_on_end=True)
     rows = SessionRows(database, dead)
     await rows.insert([start])
     home = SpoolHome.open(settings.spool_dir, dead)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
 from sqlalchemy import text
@@ -79,6 +80,12 @@ class Harness:
         async with self.database.transaction() as connection:
             row = (await connection.execute(query, {"id": parse_session_id(session_id)})).mappings().one_or_none()
         return None if row is None else {str(name): value for name, value in row.items()}
+
+    async def jobs(self, session_id: str) -> list[UUID]:
+        """The ids of a session's batch jobs, oldest first."""
+        query = text("SELECT id FROM transcription_jobs WHERE session_id = :id ORDER BY created_at, id")
+        async with self.database.transaction() as connection:
+            return list((await connection.execute(query, {"id": parse_session_id(session_id)})).scalars())
 
     async def read_audio(self, session_id: str) -> bytes:
         return await self._object(audio_key(parse_session_id(session_id)))

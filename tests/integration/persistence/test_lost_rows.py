@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.errors import SessionNotFound
+from domain.job import format_job_id
 from domain.session import EndReason
 from domain.session_id import parse_session_id, uuid7
 from persistence.errors import NotOwner, RowLost
@@ -44,7 +45,7 @@ from tests.integration.persistence.test_sessions import a_start
 
 pytestmark = pytest.mark.usefixtures("empty_store")
 
-BOTH = {"store_audio": True, "store_transcript": True}
+BOTH = {"store_audio": True, "store_transcript": True, "enhance_on_end": True}
 WAV = WavFormat("pcm_s16le", 16000, 1)
 
 
@@ -105,6 +106,8 @@ async def test_lost_rows_of_a_running_session_are_restored_and_stored(
         assert rest[-1].session_end.audio_uri
         assert rest[-1].session_end.transcript_uri
         record = await harness.ended(session_id)
+        assert await harness.jobs(session_id) == [record.id]
+        assert rest[-1].session_end.enhancement_job_id == record.enhancement_job_id == format_job_id(record.id)
         audio = b"".join(messages)
         assert await harness.read_audio(session_id) == WAV.header(len(audio)) + audio
         assert [each["text"] for each in (await harness.transcript(session_id))["utterances"]] == finals
@@ -316,6 +319,7 @@ async def test_a_session_ended_again_without_tails_keeps_audio_and_transcript(
         assert (record.utterance_count, record.audio_duration_seconds) == (3, 0.6)
         row = await harness.row_of(session_id)
         assert (row["has_tails"], row["stored_bytes"]) == (False, 19_200)
+        assert await harness.jobs(session_id) == [identifier]
     assert [each for each in (await verify(harness.settings)).remaining if each.session_id == identifier] == []
 
 

@@ -58,7 +58,7 @@ async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
     harness: Any, tenant: uuid.UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reaper, ownership = await a_reaper(harness)
-    start = a_start(tenant, worker_id=f"dead-{uuid.uuid4().hex[:8]}")
+    start = a_start(tenant, worker_id=f"dead-{uuid.uuid4().hex[:8]}", enhance_on_end=True)
     await SessionRows(harness.database, start.worker_id).insert([start])
     await harness.objects.put(tail_key(start.id, Tail(0, 3200)), bytes(3200), "application/octet-stream")
     assert start.id in (await ownership.reap(0.0, 1000, INTERRUPTED, datetime.now(UTC))).sessions
@@ -71,11 +71,13 @@ async def test_a_session_whose_objects_s3_does_not_take_is_ended_later(
         await reaper.run_once()
     row = await harness.row_of(start.session_id)
     assert row["audio_uri"] is None
+    assert await harness.jobs(start.session_id) == []
     assert row["recover_after"] > datetime.now(UTC)
     await ownership.defer_recovery(start.id, 0.0)
     await reaper.run_once()
     row = await harness.row_of(start.session_id)
     assert (row["audio_duration_seconds"], row["has_tails"], row["stored_bytes"]) == (0.1, False, 3200)
+    assert await harness.jobs(start.session_id) == [start.id]
     wav = WavFormat("pcm_s16le", 16000, 1)
     assert await harness.read_audio(start.session_id) == wav.header(3200) + bytes(3200)
     await asyncio.gather(harness.objects.delete(audio_key(start.id)))

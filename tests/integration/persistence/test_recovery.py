@@ -20,7 +20,7 @@ from persistence.wav import WavFormat
 from telemetry.deadline import Deadline
 
 MESSAGES = [os.urandom(3200) for _ in range(5)]
-BOTH = {"store_audio": True, "store_transcript": True}
+BOTH = {"store_audio": True, "store_transcript": True, "enhance_on_end": True}
 
 
 def data_of(wav: bytes) -> bytes:
@@ -58,6 +58,8 @@ async def test_sessions_of_a_killed_process_are_finished_by_the_next_start(
         assert record.worker_id == harness.settings.worker_id
         assert data_of(await harness.read_audio(stored.session_id)) == b"".join(MESSAGES)
         assert len((await harness.transcript(stored.session_id))["utterances"]) == 2
+        assert await harness.jobs(stored.session_id) == [record.id]
+        assert await harness.jobs(unstored.session_id) == []
         await harness.no_spool()
     assert list(settings.spool_dir.iterdir()) == []
 
@@ -215,8 +217,10 @@ async def test_shipping_again_after_a_crash_between_the_steps_changes_nothing(
         await client.end()
         await client.rest()
         before = await harness.record(client.session_id)
+        assert await harness.jobs(client.session_id) == [before.id]
     monkeypatch.undo()
     async with build_harness() as harness:
         await harness.no_spool()
         assert replace(await harness.record(client.session_id), worker_id=before.worker_id) == before
+        assert await harness.jobs(client.session_id) == [before.id]
         assert data_of(await harness.read_audio(client.session_id)) == b"".join(MESSAGES)

@@ -75,6 +75,19 @@ async def test_a_start_on_the_spool_adds_what_only_it_has(
     assert list(abandoned.settings.spool_dir.iterdir()) == []
 
 
+async def test_audio_that_a_spool_adds_after_the_batch_job_makes_another_job(abandon: Abandon) -> None:
+    abandoned = await abandon()
+    await abandoned.ended()
+    before = WAV.seconds(SHORT[0])
+    assert await abandoned.jobs() == [("queued", before)]
+    await abandoned.complete_jobs()
+    assert await settle(abandoned) is SpoolStatus.STORED
+    both = [("completed", before), ("queued", WAV.seconds(sum(SHORT)))]
+    assert await abandoned.jobs() == both
+    await settle(abandoned)
+    assert await abandoned.jobs() == both
+
+
 async def test_finals_alone_are_added(abandon: Abandon, build_harness: Any) -> None:
     abandoned = await abandon((96_000, 0), (2, 1_200))
     await abandoned.ended()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dalston import AsyncClient, Client, InvalidRequest, NotFound, SessionStatus, Unsupported
+from dalston import AsyncClient, Client, InvalidRequest, JobActive, JobRunning, NotFound, SessionStatus
 
 from domain.session_id import parse_session_id
 from domain.transcript import Utterance as StoredUtterance
@@ -95,10 +95,29 @@ def test_audio_is_read_from_an_offset(client: Client, stored: list[str]) -> None
     assert refused.value.reason == "INVALID_RANGE"
 
 
-def test_unimplemented_method_raises_unsupported(client: Client, stored: list[str]) -> None:
-    for call in (client.sessions.enhance, client.sessions.enhancement):
-        with pytest.raises(Unsupported):
-            call(stored[0])
+def test_job_of_a_recording_is_followed_to_its_end(client: Client, stored: list[str]) -> None:
+    with pytest.raises(NotFound) as refused:
+        client.sessions.enhancement(stored[0])
+    assert refused.value.reason == "NO_ENHANCEMENT"
+    job = client.sessions.enhance(stored[0], language="en", vocabulary=["Dashwood"])
+    assert (job.status, job.session_id, job.language, job.vocabulary) == ("queued", stored[0], "en", ("Dashwood",))
+    assert job.audio_duration_seconds == 8.0
+    with pytest.raises(JobRunning) as other:
+        client.sessions.enhance(stored[0])
+    assert other.value.job_id == job.id
+    with pytest.raises(JobActive):
+        client.jobs.retry(job.id)
+    assert [each.id for each in client.jobs.list(session_id=stored[0])] == [job.id]
+    changes = client.jobs.watch(job.id)
+    assert next(changes).status == "queued"
+    assert client.jobs.cancel(job.id).status == "canceled"
+    assert [each.status for each in changes][-1] == "canceled"
+    again = client.jobs.retry(job.id)
+    assert (again.vocabulary, again.status) == (("Dashwood",), "queued")
+    assert client.sessions.enhancement(stored[0]).id == again.id
+    assert client.sessions.get(stored[0]).enhancement_job_id == again.id
+    client.jobs.cancel(again.id)
+    assert client.jobs.wait(again.id, timeout=10).status == "canceled"
 
 
 def test_transcript_is_read(client: Client, stored: list[str]) -> None:

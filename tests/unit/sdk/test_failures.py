@@ -65,14 +65,8 @@ def test_retryable_errors_have_a_pause() -> None:
     assert pause is not None
     assert pause >= 7
     assert retry_pause(error_of_reason("UNAVAILABLE", "", {}), 1) is not None
-    for reason in (
-        "TOO_MANY_SESSIONS",
-        "TOO_MANY_JOBS",
-        "SESSION_NOT_FOUND",
-        "INTERNAL",
-        "INVALID_PARAMETERS",
-        "SESSION_ACTIVE",
-    ):
+    lasting = ("TOO_MANY_SESSIONS", "TOO_MANY_JOBS", "SESSION_NOT_FOUND", "INTERNAL", "INVALID_PARAMETERS")
+    for reason in (*lasting, "SESSION_ACTIVE", "ENHANCEMENT_RUNNING", "JOB_ACTIVE"):
         assert retry_pause(error_of_reason(reason, "", {}), 1) is None
     assert TooManySessions("full").retry_after is None
     assert TooManySessions("full", metadata={"retry_after_seconds": "soon"}).retry_after is None
