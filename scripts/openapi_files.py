@@ -123,7 +123,8 @@ FILES_PATHS: Final[dict[str, dict[str, Any]]] = {
             "tags": ["files"],
             "summary": "Transcribes a file.",
             "description": "Transcribes a file. The answer comes when its job has ended. The job continues without a "
-            "client that disconnects; the same file with the same fields gets the same job for ten minutes after its end.",
+            "client that disconnects. The same file with the same fields gets the same job until ten minutes after its "
+            "end.",
             "parameters": [
                 {
                     "name": "prefer",

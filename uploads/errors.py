@@ -11,7 +11,7 @@ from dalston.v1.job_pb2 import Job
 from edge.closing import CloseReason
 
 FORMATS: Final = "flac, mp3, mp4, m4a, ogg, opus, wav or webm"
-"""The file formats that the server takes."""
+"""The file formats that the server takes. Its own refusal names them; a job that fails later does not."""
 
 _INVALID: Final = "invalid_request_error"
 _OVERLOADED: Final = "server_error"
@@ -125,12 +125,9 @@ def error_of_reason(reason: CloseReason) -> ApiError:
     """The error for a reason of the contract."""
     shape = _SHAPES.get(reason.reason, _INTERNAL)
     named = reason.metadata.get("parameter")
-    message = reason.message
-    if reason.reason == "UNSUPPORTED_MEDIA":
-        message = f"{message}; the formats that are taken are {FORMATS}"
     return ApiError(
         shape.status,
-        message,
+        reason.message,
         shape.code,
         type=shape.type,
         param=_PARAMETERS.get(named, named) if named else shape.param,

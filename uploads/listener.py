@@ -181,7 +181,7 @@ class _Listener:
                 self._note(parameters.ignored)
                 finishing = asyncio.create_task(transcription.finish(parameters.config))
                 self._finishing.add(finishing)
-                finishing.add_done_callback(self._finishing.discard)
+                finishing.add_done_callback(self._finished)
                 # The file is complete: its job is created even if the client leaves now.
                 job = await self._before_end(asyncio.shield(finishing))
                 if parameters.is_async:
@@ -194,6 +194,12 @@ class _Listener:
                     await transcription.close()
                 else:
                     finishing.add_done_callback(lambda _: call.cancel())
+
+    def _finished(self, finishing: asyncio.Task[Job]) -> None:
+        self._finishing.discard(finishing)
+        if not finishing.cancelled():
+            # A client that has left does not read it, and asyncio logs what nothing reads.
+            finishing.exception()
 
     async def _upload(self, request: web.Request, transcription: Transcription) -> Parameters:
         body = await receive(request, self._limits, transcription.send)
@@ -364,7 +370,9 @@ class _Listener:
         except ConnectionError:
             # Only a streamed answer writes in its handler, and nothing more can be sent.
             metrics.LEFT.inc()
-            raise
+            if request.transport is not None:
+                request.transport.abort()
+            raise asyncio.CancelledError from None  # what aiohttp takes for a client that has left
         except Refused as refused:
             response = await self._error(request, error_of_reason(close_reason_for(refused.reason, refused.message)))
         except ApiError as error:

@@ -1,6 +1,7 @@
 """One `TranscribeFile` call: the file is written as it arrives, and the job and its utterances are read."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -19,6 +20,9 @@ FileCall: TypeAlias = GrpcCall[TranscribeFileRequest, TranscribeFileResponse]
 
 MESSAGE_BYTES: Final = 256 * 1024
 """The size of the messages that carry the file; the contract allows twice as much."""
+
+HELD_SECONDS: Final = 5.0
+"""A smaller message is sent after this time: the server ends a call that is idle, and a client may be slow."""
 
 NOT_ANSWERING: Final = close_reason_for("UNAVAILABLE", "the transcription server does not answer; try again shortly")
 ENDED_EARLY: Final = close_reason_for("UNAVAILABLE", "the transcription server ended the stream; try again shortly")
@@ -39,6 +43,7 @@ class Transcription:
         self._call = call
         self._limits = limits
         self._unsent = bytearray()
+        self._sent_at = time.monotonic()
 
     async def send(self, data: bytes) -> None:
         """Takes the next bytes of the file; waits until there is room for them.
@@ -48,8 +53,9 @@ class Transcription:
         """
         self._unsent += data
         while len(self._unsent) >= MESSAGE_BYTES:
-            await self._write(TranscribeFileRequest(data=bytes(self._unsent[:MESSAGE_BYTES])))
-            del self._unsent[:MESSAGE_BYTES]
+            await self._write_data()
+        if self._unsent and time.monotonic() - self._sent_at >= HELD_SECONDS:
+            await self._write_data()
 
     async def finish(self, config: FileConfig) -> Job:
         """Sends the rest of the file and how to transcribe it, and returns the job once it exists.
@@ -58,8 +64,7 @@ class Transcription:
             ApiError: the server refused the file, or does not answer.
         """
         if self._unsent:
-            await self._write(TranscribeFileRequest(data=bytes(self._unsent)))
-            self._unsent.clear()
+            await self._write_data()
         await self._write(TranscribeFileRequest(config=config))
         await self._call.half_close()
         try:
@@ -93,6 +98,11 @@ class Transcription:
     async def close(self) -> None:
         """Ends the call. The job, once there is one, continues."""
         await self._call.close()
+
+    async def _write_data(self) -> None:
+        await self._write(TranscribeFileRequest(data=bytes(self._unsent[:MESSAGE_BYTES])))
+        del self._unsent[:MESSAGE_BYTES]
+        self._sent_at = time.monotonic()
 
     async def _write(self, request: TranscribeFileRequest) -> None:
         try:

@@ -19,6 +19,7 @@ from grpc_health.v1.health import aio as health
 
 MODELS = ("accurate", "fast")
 KEY = "dk_valid"
+NO_FORMAT = "the file is none of the formats that are taken: flac, mp3, mp4, m4a, ogg, opus, wav, webm"
 WORDS = (("Hello", 0.5, 0.9), ("there.", 1.0, 1.4))
 
 
@@ -104,9 +105,7 @@ class Files(file_pb2_grpc.FileServiceServicer):
             text = "language must be an ISO 639-1 code or auto"
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PARAMETERS", text, parameter="language")
         if call.data.startswith(b"not audio"):
-            await refuse(
-                context, grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_MEDIA", "the file is of no known format"
-            )
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_MEDIA", NO_FORMAT)
         if call.data.startswith(b"many"):
             await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_JOBS", "1000 jobs are queued")
         job = call.job = job_pb2.Job(

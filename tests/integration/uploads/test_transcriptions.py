@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.integration.uploads.conftest import WAV, Service, Start
 from tests.integration.uploads.scripted_server import KEY
@@ -15,6 +16,7 @@ from uploads.transcription import MESSAGE_BYTES
 
 TEXT = "Hello there. Good bye!"
 PATH = "/v1/audio/transcriptions"
+FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF'
 
 
 async def until(condition: Any) -> None:
@@ -84,6 +86,14 @@ async def test_a_large_file_is_relayed_in_messages_of_the_contract(service: Serv
     assert bytes(call.data) == file
     assert set(call.messages[:-1]) == {MESSAGE_BYTES}
     assert call.messages[-1] <= MESSAGE_BYTES
+
+
+async def test_a_slow_sender_does_not_make_the_call_idle(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has arrived is sent after a while, however little it is."""
+    monkeypatch.setattr("uploads.transcription.HELD_SECONDS", 0.0)
+    _, writer = await send_part(service, FILE_PART, 9_000_000)
+    await until(lambda: service.files.calls and service.files.calls[0].data.startswith(b"RI"))
+    writer.close()
 
 
 async def test_the_file_may_be_base64_in_json(service: Service) -> None:
@@ -191,6 +201,28 @@ async def test_a_streamed_answer_has_comments_while_nothing_happens(
     assert TEXT in rest[-2]
 
 
+async def test_a_client_that_does_not_read_its_events_loses_its_place(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("uploads.listener.COMMENT_SECONDS", 0.001)
+    monkeypatch.setattr("uploads.events.COMMENT", b":" + 100_000 * b" " + b"\n\n")
+    service = await start(uploads_stuck_seconds=0.3)
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nslow\r\n--b--\r\n'
+    )
+    _, writer = await send_part(service, body, len(body))
+    await until(lambda: service.files.calls and service.files.calls[0].job)
+    assert open_requests() == 1
+    await until(lambda: open_requests() == 0)
+    writer.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def open_requests() -> float | None:
+    return REGISTRY.get_sample_value("dalston_uploads_open_requests")
+
+
 async def test_a_failure_of_a_streamed_answer_is_an_event(service: Service) -> None:
     response = await service.post(b"broken", stream="true")
     assert response.status_code == 200
@@ -219,9 +251,6 @@ async def test_a_client_that_leaves_after_its_file_leaves_the_job(service: Servi
     task.cancel()
     await until(lambda: service.files.calls[0].is_cancelled)
     assert service.files.calls[0].is_complete
-
-
-FILE_PART = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF'
 
 
 async def test_a_client_that_leaves_right_after_its_last_byte_leaves_a_job(service: Service) -> None:
