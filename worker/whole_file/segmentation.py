@@ -17,8 +17,9 @@ from server.vad.silero import WINDOW_SAMPLES
 
 _SAMPLE_RATE: Final = 16_000
 _WINDOWS_PER_SECOND: Final = _SAMPLE_RATE / WINDOW_SAMPLES
-_QUIET_WINDOWS: Final = 3
-"""The power at a point is the mean of this many windows around it: the closure of a plosive is no pause."""
+_PAUSE_WINDOWS: Final = 9
+"""The level at a point is the mean of this many windows around it, 0.3 s: a pause between sentences is longer than one
+within a sentence, and than the closure of a plosive."""
 _SILENCE: Final = 1e-8
 """Power of -80 dB: silence does not get quieter."""
 _COST_OF_A_CUT: Final = 20.0
@@ -181,6 +182,6 @@ def _cuts(powers: NDArray[np.float32], runs: Sequence[_Run], options: Segmentati
 
 def _cut_costs(powers: NDArray[np.float32]) -> list[float]:
     """The cost of a cut in the middle of each window: its level above silence in decibels, and a constant."""
-    around = np.convolve(powers, np.ones(_QUIET_WINDOWS), mode="same") / _QUIET_WINDOWS
-    levels: NDArray[np.float64] = 10 * np.log10(np.maximum(around, _SILENCE) / _SILENCE)
-    return [float(level) + _COST_OF_A_CUT for level in levels]
+    levels = 10 * np.log10(np.maximum(powers, _SILENCE) / _SILENCE)
+    around = np.convolve(levels, np.ones(_PAUSE_WINDOWS), mode="same") / _PAUSE_WINDOWS
+    return [float(level) + _COST_OF_A_CUT for level in around]
