@@ -90,7 +90,8 @@ class Transcripts:
         """At most `limit` (1 to 1000) utterances from index `offset` on, and whether more may come.
 
         Args:
-            version: 0 and 1 are the live one, which grows while the session runs.
+            version: 0 and 1 are the live one, which grows while the session runs, or the first one of an uploaded
+                file, which grows while its job runs.
 
         Raises:
             SessionNotFound, TranscriptNotFound, TranscriptNotStored, SessionActive: as `choose` does; the live one is
@@ -104,7 +105,12 @@ class Transcripts:
         if wanted == LIVE and session.source == "live" and session.store_transcript:
             page, has_next = await self._utterances.page(session.id, None, offset, limit)
             return page, has_next or session.transcript_uri is None
+        # Read before the versions: of a job that ends in between, the version is there.
+        is_being_written = wanted == LIVE and await self._versions.is_being_written(session)
         found = version_of((await self._versions.of([session.id]))[session.id], wanted)
+        if found is None and is_being_written:
+            page, _ = await self._utterances.page(session.id, wanted, offset, limit)
+            return page, True
         if found is None:
             await self._versions.refuse(session, wanted)
         return await self._utterances.page(session.id, wanted, offset, limit)

@@ -140,6 +140,13 @@ class TranscriptVersions:
             await self.refuse(session, LIVE)
         return versions
 
+    async def is_being_written(self, session: StoredSession) -> bool:
+        """Whether a job may still write the first transcript of an uploaded file."""
+        if session.source != "upload" or session.transcript_uri is not None:
+            return False
+        async with self._database.transaction() as connection:
+            return bool((await connection.execute(_IS_AWAITED, {"id": session.id})).scalar_one())
+
     async def refuse(self, session: StoredSession, version: int) -> NoReturn:
         """Raises the error for a version that is not stored; 0 is the current one.
 

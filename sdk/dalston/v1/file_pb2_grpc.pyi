@@ -43,9 +43,10 @@ class FileServiceStub:
     job as it ended. A client that does not want to wait leaves after the
     first answer. The job continues without its client.
 
-    The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-    or webm. The same file with the same configuration, sent again while its
-    job runs or within ten minutes of its end, gets that job.
+    The format is recognised by content: aac, aiff, amr, caf, flac, m4a, mkv,
+    mov, mp3, mp4, ogg, opus, wav or webm. The same file with the same
+    configuration, sent again while its job runs or within ten minutes of its
+    end, gets that job.
 
     Fails with INVALID_ARGUMENT on a file of another format and on one over
     the limit, and with RESOURCE_EXHAUSTED where the tenant has as many queued
@@ -67,9 +68,10 @@ class FileServiceAsyncStub(FileServiceStub):
     job as it ended. A client that does not want to wait leaves after the
     first answer. The job continues without its client.
 
-    The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-    or webm. The same file with the same configuration, sent again while its
-    job runs or within ten minutes of its end, gets that job.
+    The format is recognised by content: aac, aiff, amr, caf, flac, m4a, mkv,
+    mov, mp3, mp4, ogg, opus, wav or webm. The same file with the same
+    configuration, sent again while its job runs or within ten minutes of its
+    end, gets that job.
 
     Fails with INVALID_ARGUMENT on a file of another format and on one over
     the limit, and with RESOURCE_EXHAUSTED where the tenant has as many queued
@@ -94,9 +96,10 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         job as it ended. A client that does not want to wait leaves after the
         first answer. The job continues without its client.
 
-        The format is recognised by content: flac, mp3, mp4, m4a, ogg, opus, wav
-        or webm. The same file with the same configuration, sent again while its
-        job runs or within ten minutes of its end, gets that job.
+        The format is recognised by content: aac, aiff, amr, caf, flac, m4a, mkv,
+        mov, mp3, mp4, ogg, opus, wav or webm. The same file with the same
+        configuration, sent again while its job runs or within ten minutes of its
+        end, gets that job.
 
         Fails with INVALID_ARGUMENT on a file of another format and on one over
         the limit, and with RESOURCE_EXHAUSTED where the tenant has as many queued

@@ -521,8 +521,8 @@ class ListUtterancesRequest(_message.Message):
     limit: _builtins.int
     """How many to return: 1 to 1000. Default 100."""
     version: _builtins.int
-    """The version of the transcript. Default: the live one, 1, which grows while
-    the session runs.
+    """The version of the transcript. Default: the first one, 1, which grows while
+    the session runs, or while the job of an uploaded file does.
     """
     def __init__(
         self,

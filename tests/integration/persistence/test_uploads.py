@@ -9,20 +9,24 @@ from typing import Any
 
 import pytest
 
-from domain.errors import FileTooBig, StorageQuotaExceeded, TooManyJobs
+from domain.errors import FileTooBig, StorageQuotaExceeded, TooManyJobs, TranscriptNotStored
 from domain.job import JobRequest
 from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
+from persistence.postgres.chains import ChainStore
 from persistence.postgres.database import Database
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
+from persistence.postgres.transcript_versions import TranscriptVersions
 from persistence.postgres.uploads import UploadRows
+from persistence.postgres.utterances import UtteranceStore
 from persistence.s3.keys import source_key
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import INTERRUPTED
 from persistence.storing.remote_recovery import RemoteRecovery
+from persistence.transcripts import Transcripts
 from persistence.uploading.file_upload import FileUpload, FileUploads
 
 MIB = 1024 * 1024
@@ -216,3 +220,24 @@ async def test_uploads_do_not_count_as_running_sessions(
     caller = Caller(tenant, TenantLimits(max_sessions=1))
     async with uploads.begin(caller, MIB, None):
         await SessionRows(database, worker_id).check_may_begin(caller, uuid.UUID(int=0))
+
+
+async def test_the_utterances_of_a_file_are_read_while_its_job_runs(
+    uploads: FileUploads, database: Database, tenant: uuid.UUID
+) -> None:
+    upload = await stored(uploads, tenant, b"speech")
+    transcripts = Transcripts(ChainStore(database), TranscriptVersions(database), UtteranceStore(database))
+    assert await transcripts.page(tenant, upload.session_id, 1, 0, 10) == ([], True)
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO transcript_utterances VALUES ($1, 1, 0, 0.5, 1.0, 'hello', 0.9, 'en', '[]', NULL)",
+            (upload.session_id,),
+        )
+    page, may_have_more = await transcripts.page(tenant, upload.session_id, 1, 0, 10)
+    assert ([each.utterance.text for each in page], may_have_more) == (["hello"], True)
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE transcription_jobs SET status = 'failed', ended_at = now() WHERE id = $1", (upload.job_id,)
+        )
+    with pytest.raises(TranscriptNotStored):
+        await transcripts.page(tenant, upload.session_id, 1, 0, 10)
