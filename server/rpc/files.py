@@ -36,6 +36,8 @@ _MOST_UPLOADS: Final = 64
 """Files that are uploaded to this server at a time. Each holds up to two parts of 5 MiB in memory."""
 _RETRY_SECONDS: Final = 5.0
 _MOST_NAME: Final = 255
+_TURNS: Final = 3
+"""Of the event loop, until a disconnect that looked like the end of the requests has arrived."""
 _PAGE: Final = 100
 _FIRST_VERSION: Final = 1
 _METHOD: Final = "TranscribeFile"
@@ -98,6 +100,11 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             await upload.write(head)
             async for data in messages:
                 await upload.write(data)
+            # The requests of a client that disconnects end, too: part of a file is not the file.
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+                if context.cancelled():
+                    raise asyncio.CancelledError
             return await self._complete(upload, messages.config, media, caller)
 
     async def _complete(self, upload: FileUpload, config: pb.FileConfig | None, media: str, caller: Caller) -> UUID:

@@ -209,3 +209,26 @@ async def test_a_tenant_uploads_a_few_files_at_a_time(stub: FileServiceStub) -> 
     outcomes = await asyncio.gather(*readings, return_exceptions=True)
     codes = [each.code() for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
     assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_part_of_a_file_whose_client_disconnects_makes_no_job(
+    stub: FileServiceStub, uploads: Uploads, is_first: bool
+) -> None:
+    for _ in range(30):
+        begun = asyncio.Event()
+
+        async def messages(begun: asyncio.Event = begun) -> AsyncIterator[pb.TranscribeFileRequest]:
+            if is_first:
+                yield config()
+            yield data(FLAC[:18_000])
+            begun.set()
+            await asyncio.sleep(60)
+
+        call = stub.TranscribeFile(messages())
+        await begun.wait()
+        await asyncio.sleep(0.01)
+        call.cancel()
+    await asyncio.sleep(0.3)
+    assert uploads.begun > 0
+    assert uploads.completed == []
