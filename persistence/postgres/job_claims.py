@@ -84,6 +84,7 @@ _VOID: Final = "j.chain_key IS DISTINCT FROM :chain_key"
 _BEGIN = text(f"""
     UPDATE transcription_jobs AS j SET
         step = 'listening', chain = :chain, chain_key = :chain_key, audio_seconds = :audio_seconds,
+        linked = j.linked AND cardinality(CAST(:chain AS uuid[])) > 1,
         plan = CASE WHEN {_VOID} THEN NULL ELSE j.plan END,
         done_windows = CASE WHEN {_VOID} THEN 0 ELSE j.done_windows END,
         done_seconds = CASE WHEN {_VOID} THEN 0 ELSE j.done_seconds END
@@ -433,10 +434,11 @@ class JobClaims:
     async def complete(self, claim: Claim, new: NewVersion) -> Completion:
         """Completes the job with its transcript, which becomes the current one unless it is doubtful or linked."""
         async with self._database.transaction() as connection:
-            await self._lock_session(connection, claim, _UPDATE)
             chain = claim.chain or (claim.session_id,)
+            # In the order of a deletion, which locks the sessions before it first.
             if len((await connection.execute(_LOCK_CHAIN, {"chain": list(chain)})).all()) < len(chain):
                 return Completion.CHANGED
+            await self._lock_session(connection, claim, _UPDATE)
             completed = await connection.execute(_COMPLETE, self._fence(claim) | {"version": new.version})
             if completed.one_or_none() is None:
                 return await self._uncompleted(connection, claim)

@@ -15,6 +15,7 @@ from domain.job import parse_job_id
 from domain.session_id import format_session_id
 from domain.transcript import DocumentVersion, Utterance, document, utterances_of
 from persistence.errors import ObjectNotFound
+from persistence.postgres import enhancements
 from persistence.postgres.arrays import arrays
 from persistence.postgres.database import Database
 from persistence.postgres.transcript_versions import TranscriptVersions, choose_current, delete_versions, lock_session
@@ -80,14 +81,7 @@ _GIVE_BACK = text("""
         AND NOT EXISTS (SELECT FROM workers AS w WHERE w.id = j.worker_id AND w.lease_expires_at > now())
     RETURNING j.id
 """)
-_CREATE_JOB = text(f"""
-    INSERT INTO transcription_jobs (id, tenant_id, session_id, kind, model, language, linked, audio_seconds)
-    SELECT s.id, s.tenant_id, s.id, 'enhance', 'accurate', s.language, s.previous_session_id IS NOT NULL,
-        s.audio_duration_seconds
-    FROM realtime_sessions AS s WHERE s.id = :id AND {WITHOUT_JOB}
-    ON CONFLICT DO NOTHING
-    RETURNING id
-""")  # noqa: S608 - no input
+_HAS_NO_JOB = text(f"SELECT s.id FROM realtime_sessions AS s WHERE s.id = :id AND {WITHOUT_JOB}")  # noqa: S608 - no input
 _DELETE_JOB = text("""
     DELETE FROM transcription_jobs AS j
     WHERE j.id = :job_id AND NOT EXISTS (SELECT FROM realtime_sessions AS s WHERE s.id = j.session_id) RETURNING j.id
@@ -208,7 +202,11 @@ class VersionRepairer:
     async def _create_job(self, session_id: UUID, _: Finding) -> bool:
         self._check()
         async with self._database.transaction() as connection:
-            return (await connection.execute(_CREATE_JOB, {"id": session_id})).one_or_none() is not None
+            await enhancements.lock_predecessors(connection, [session_id])
+            if (await connection.execute(_HAS_NO_JOB, {"id": session_id})).one_or_none() is None:
+                return False
+            await enhancements.settle(connection, [session_id])
+            return (await connection.execute(_HAS_NO_JOB, {"id": session_id})).one_or_none() is None
 
     async def _read(self, session_id: UUID, version: int) -> tuple[RowMapping | None, list[Utterance]]:
         async with self._database.transaction() as connection:

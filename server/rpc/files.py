@@ -36,8 +36,6 @@ _MOST_UPLOADS: Final = 64
 """Files that are uploaded to this server at a time. Each holds up to two parts of 5 MiB in memory."""
 _RETRY_SECONDS: Final = 5.0
 _MOST_NAME: Final = 255
-_TURNS: Final = 3
-"""Of the event loop, until a disconnect that looked like the end of the requests has arrived."""
 _PAGE: Final = 100
 _FIRST_VERSION: Final = 1
 _METHOD: Final = "TranscribeFile"
@@ -101,15 +99,13 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
             async for data in messages:
                 await upload.write(data)
             # The requests of a client that disconnects end, too: part of a file is not the file.
-            for _ in range(_TURNS):
-                await asyncio.sleep(0)
-                if context.cancelled():
-                    raise asyncio.CancelledError
+            if not messages.is_complete:
+                raise InvalidMessage("the stream ended before its config or end")
             return await self._complete(upload, messages.config, media, caller)
 
     async def _complete(self, upload: FileUpload, config: pb.FileConfig | None, media: str, caller: Caller) -> UUID:
         if config is None:
-            raise InvalidMessage("the stream ended without its config")
+            raise InvalidMessage("end was sent without config")
         request = _request(config, self._catalog)
         most = caller.limits.max_queued_jobs
         return await upload.complete(
@@ -168,34 +164,40 @@ class _Messages:
         self._idle_seconds = idle_seconds
         self._began = asyncio.get_running_loop().time()
         self._size = 0
-        self._is_after_file = False
         self.config: pb.FileConfig | None = None
+        self.is_complete = False
+        """Whether the client has sent all of the file."""
 
     def __aiter__(self) -> "_Messages":
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            request = await self._next()
-            if request is None:
-                raise StopAsyncIteration
-            match request.WhichOneof("request"):
-                case "config" if self.config is None:
-                    self.config = request.config
-                    self._is_after_file = self._size > 0
-                case "data" if self._is_after_file:
-                    raise InvalidMessage("config must be the first or the last message")
-                case "data":
-                    if len(request.data) > _MOST_DATA_BYTES:
-                        raise MessageTooBig(
-                            f"a message of {len(request.data)} bytes, at most {_MOST_DATA_BYTES} are allowed"
-                        )
-                    self._size += len(request.data)
-                    return request.data
+        while (request := await self._next()) is not None:
+            kind = request.WhichOneof("request")
+            if self.is_complete:
+                raise InvalidMessage(f"{kind or 'a message'} was sent after the end of the file")
+            match kind:
                 case "config":
-                    raise InvalidMessage("config may be sent once")
+                    self._take(request.config)
+                case "end":
+                    self.is_complete = True
+                case "data":
+                    return self._checked(request.data)
                 case _:
-                    raise InvalidMessage("a message has neither config nor data")
+                    raise InvalidMessage("a message has neither config, data nor end")
+        raise StopAsyncIteration
+
+    def _take(self, config: pb.FileConfig) -> None:
+        if self.config is not None:
+            raise InvalidMessage("config may be sent once")
+        self.config = config
+        self.is_complete = self._size > 0
+
+    def _checked(self, data: bytes) -> bytes:
+        if len(data) > _MOST_DATA_BYTES:
+            raise MessageTooBig(f"a message of {len(data)} bytes, at most {_MOST_DATA_BYTES} are allowed")
+        self._size += len(data)
+        return data
 
     async def _next(self) -> pb.TranscribeFileRequest | None:
         loop = asyncio.get_running_loop()

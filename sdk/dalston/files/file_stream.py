@@ -14,7 +14,7 @@ from dalston.errors import DeadlineExceeded, InvalidRequest, ServerError, Unavai
 from dalston.failures import error_of
 from dalston.grpc_call import GrpcCall
 from dalston.live.cancellation import cancel_and_wait
-from dalston.v1.file_pb2 import FileConfig, TranscribeFileRequest, TranscribeFileResponse
+from dalston.v1.file_pb2 import FileConfig, FileEnd, TranscribeFileRequest, TranscribeFileResponse
 from dalston.v1.job_pb2 import Job
 
 _STALL_SECONDS = 60.0
@@ -115,7 +115,8 @@ async def _send(
                 return
             sent += len(piece)
             on_sent(sent)
-    await call.half_close()
+    if await _write(call, TranscribeFileRequest(end=FileEnd())):
+        await call.half_close()
 
 
 async def _write(call: _Call, request: TranscribeFileRequest) -> bool:

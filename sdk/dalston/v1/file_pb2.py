@@ -26,19 +26,21 @@ from dalston.v1 import job_pb2 as dalston_dot_v1_dot_job__pb2
 from dalston.v1 import session_pb2 as dalston_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x61lston/v1/file.proto\x12\ndalston.v1\x1a\x14\x64\x61lston/v1/job.proto\x1a\x18\x64\x61lston/v1/session.proto\"\\\n\x15TranscribeFileRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.dalston.v1.FileConfigH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07request\"r\n\nFileConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x12\n\nvocabulary\x18\x03 \x03(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\x05store\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_store\"p\n\x16TranscribeFileResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.JobH\x00\x12*\n\tutterance\x18\x02 \x01(\x0b\x32\x15.dalston.v1.UtteranceH\x00\x42\n\n\x08response2j\n\x0b\x46ileService\x12[\n\x0eTranscribeFile\x12!.dalston.v1.TranscribeFileRequest\x1a\".dalston.v1.TranscribeFileResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x64\x61lston/v1/file.proto\x12\ndalston.v1\x1a\x14\x64\x61lston/v1/job.proto\x1a\x18\x64\x61lston/v1/session.proto\"\x80\x01\n\x15TranscribeFileRequest\x12(\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x16.dalston.v1.FileConfigH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\"\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x13.dalston.v1.FileEndH\x00\x42\t\n\x07request\"\t\n\x07\x46ileEnd\"r\n\nFileConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12\x12\n\nvocabulary\x18\x03 \x03(\t\x12\x11\n\tfile_name\x18\x04 \x01(\t\x12\x12\n\x05store\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_store\"p\n\x16TranscribeFileResponse\x12\x1e\n\x03job\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.JobH\x00\x12*\n\tutterance\x18\x02 \x01(\x0b\x32\x15.dalston.v1.UtteranceH\x00\x42\n\n\x08response2j\n\x0b\x46ileService\x12[\n\x0eTranscribeFile\x12!.dalston.v1.TranscribeFileRequest\x1a\".dalston.v1.TranscribeFileResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dalston.v1.file_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSCRIBEFILEREQUEST']._serialized_start=85
-  _globals['_TRANSCRIBEFILEREQUEST']._serialized_end=177
-  _globals['_FILECONFIG']._serialized_start=179
-  _globals['_FILECONFIG']._serialized_end=293
-  _globals['_TRANSCRIBEFILERESPONSE']._serialized_start=295
-  _globals['_TRANSCRIBEFILERESPONSE']._serialized_end=407
-  _globals['_FILESERVICE']._serialized_start=409
-  _globals['_FILESERVICE']._serialized_end=515
+  _globals['_TRANSCRIBEFILEREQUEST']._serialized_start=86
+  _globals['_TRANSCRIBEFILEREQUEST']._serialized_end=214
+  _globals['_FILEEND']._serialized_start=216
+  _globals['_FILEEND']._serialized_end=225
+  _globals['_FILECONFIG']._serialized_start=227
+  _globals['_FILECONFIG']._serialized_end=341
+  _globals['_TRANSCRIBEFILERESPONSE']._serialized_start=343
+  _globals['_TRANSCRIBEFILERESPONSE']._serialized_end=455
+  _globals['_FILESERVICE']._serialized_start=457
+  _globals['_FILESERVICE']._serialized_end=563
 # @@protoc_insertion_point(module_scope)

@@ -47,8 +47,10 @@ class FileServiceServicer:
     """
 
     def TranscribeFile(self, request_iterator, context):
-        """Transcribes a file. The client sends its configuration, before the file or
-        after it, and the bytes of the file in their order.
+        """Transcribes a file. The client sends its configuration, the bytes of the
+        file in their order, and `end`; or first the bytes, and then the
+        configuration, which ends the file, too. A stream that ends otherwise is a
+        client that has disconnected, and nothing of its file is kept.
 
         The file is stored as a session of the source `upload`. Once it is
         complete, a batch job is created: the server answers with the job, then

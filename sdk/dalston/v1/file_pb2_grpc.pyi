@@ -34,8 +34,10 @@ class FileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     TranscribeFile: _grpc.StreamStreamMultiCallable[_file_pb2.TranscribeFileRequest, _file_pb2.TranscribeFileResponse]
-    """Transcribes a file. The client sends its configuration, before the file or
-    after it, and the bytes of the file in their order.
+    """Transcribes a file. The client sends its configuration, the bytes of the
+    file in their order, and `end`; or first the bytes, and then the
+    configuration, which ends the file, too. A stream that ends otherwise is a
+    client that has disconnected, and nothing of its file is kept.
 
     The file is stored as a session of the source `upload`. Once it is
     complete, a batch job is created: the server answers with the job, then
@@ -59,8 +61,10 @@ class FileServiceAsyncStub(FileServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TranscribeFile: _aio.StreamStreamMultiCallable[_file_pb2.TranscribeFileRequest, _file_pb2.TranscribeFileResponse]  # type: ignore[assignment]
-    """Transcribes a file. The client sends its configuration, before the file or
-    after it, and the bytes of the file in their order.
+    """Transcribes a file. The client sends its configuration, the bytes of the
+    file in their order, and `end`; or first the bytes, and then the
+    configuration, which ends the file, too. A stream that ends otherwise is a
+    client that has disconnected, and nothing of its file is kept.
 
     The file is stored as a session of the source `upload`. Once it is
     complete, a batch job is created: the server answers with the job, then
@@ -87,8 +91,10 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_file_pb2.TranscribeFileRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_file_pb2.TranscribeFileResponse], _abc.AsyncIterator[_file_pb2.TranscribeFileResponse]]:
-        """Transcribes a file. The client sends its configuration, before the file or
-        after it, and the bytes of the file in their order.
+        """Transcribes a file. The client sends its configuration, the bytes of the
+        file in their order, and `end`; or first the bytes, and then the
+        configuration, which ends the file, too. A stream that ends otherwise is a
+        client that has disconnected, and nothing of its file is kept.
 
         The file is stored as a session of the source `upload`. Once it is
         complete, a batch job is created: the server answers with the job, then

@@ -33,6 +33,7 @@ def flac() -> bytes:
 
 
 FLAC = flac()
+END = pb.TranscribeFileRequest(end=pb.FileEnd())
 
 
 class Complete(Exception):
@@ -136,7 +137,7 @@ async def test_the_configuration_comes_before_the_file_or_after_it(
 ) -> None:
     pieces = [data(FLAC[:10]), data(FLAC[10:15_000]), data(FLAC[15_000:])]
     about = config(model="fast", language="en", vocabulary=["Norland"], file_name="C:\\talks\\talk\n.flac", store=False)
-    await send(stub, *([about, *pieces] if is_first else [*pieces, about]))
+    await send(stub, *([about, *pieces, END] if is_first else [*pieces, about]))
     assert uploads.files == [FLAC]
     media, name, request, more = uploads.completed[0]
     assert (media, name) == ("audio/flac", "talk.flac")
@@ -149,9 +150,12 @@ async def test_the_configuration_comes_before_the_file_or_after_it(
     [
         ([], "INVALID_MESSAGE", "without a file"),
         ([config()], "INVALID_MESSAGE", "without a file"),
-        ([data(FLAC)], "INVALID_MESSAGE", "without its config"),
+        ([data(FLAC)], "INVALID_MESSAGE", "before its config or end"),
+        ([config(), data(FLAC)], "INVALID_MESSAGE", "before its config or end"),
+        ([data(FLAC), END], "INVALID_MESSAGE", "without config"),
         ([config(), config()], "INVALID_MESSAGE", "once"),
-        ([data(FLAC[:20]), config(), data(FLAC[20:])], "INVALID_MESSAGE", "first or the last"),
+        ([data(FLAC[:20]), config(), data(FLAC[20:])], "INVALID_MESSAGE", "data was sent after"),
+        ([config(), data(FLAC), END, END], "INVALID_MESSAGE", "end was sent after"),
         ([pb.TranscribeFileRequest()], "INVALID_MESSAGE", "neither"),
         ([config(), data(bytes(600_000))], "MESSAGE_TOO_BIG", "524288"),
         ([config(), data(b"#EXTM3U\nhttp://127.0.0.1/" + bytes(20_000))], "UNSUPPORTED_MEDIA", "flac"),
@@ -197,6 +201,7 @@ async def test_a_tenant_uploads_a_few_files_at_a_time(stub: FileServiceStub) -> 
         sent.set()
         await asyncio.sleep(0.5)
         yield data(FLAC)
+        yield END
 
     async def upload() -> Any:
         sent = asyncio.Event()

@@ -88,6 +88,7 @@ class FileService(
 
     async def _receive(self, requests: AsyncIterator[pb.TranscribeFileRequest]) -> job_pb2.Job:
         upload: Upload | None = None
+        is_complete = False
         async for request in requests:
             if request.HasField("config"):
                 assert upload is None, "the config is not the first message"
@@ -96,10 +97,14 @@ class FileService(
                 self._break("config")
                 continue
             assert upload is not None, "the config is not the first message"
+            if request.HasField("end"):
+                is_complete = True
+                continue
             upload.content += request.data
             upload.sizes.append(len(request.data))
             self._break("data")
         assert upload is not None
+        assert is_complete, "the file has no end"
         self._break("complete")
         key = hashlib.sha256(bytes(upload.content) + upload.config.SerializeToString()).hexdigest()[:32]
         job_id = f"job_{key}"
