@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from server.inference.whisper.checkpoint import Checkpoint
+from server.inference.whisper.largest import largest
 from server.inference.whisper.layers import LayerFactory, Linear, Norm
 from server.inference.whisper.precision import Precision
 
@@ -177,7 +178,7 @@ class Decoder:
         """[rows, width] -> [rows, vocabulary], in float32; with int8 weights the most probable ones are exact."""
         logits = self._projection(hidden).float()
         if self._is_quantised:
-            likeliest = logits.topk(_EXACT, dim=-1, sorted=False).indices
+            likeliest = largest(logits, _EXACT)
             weights = self._embeddings[likeliest].to(hidden.dtype)
             logits.scatter_(-1, likeliest, (weights @ hidden[..., None])[..., 0])
         return logits
