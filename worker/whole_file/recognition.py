@@ -1,6 +1,6 @@
 """Transcribes the segments of a passage. A pure function of the samples, the plan and the options.
 
-A doubtful segment is decoded again after the text of the segments before it in its passage, which shows the model how
+A doubtful segment is decoded again after the text of the other segments of its passage, which shows the model how
 numbers and names are written. Only accepted texts of the first attempt are used for that, so that a repetition cannot
 feed itself, and passages do not depend on each other.
 """
@@ -29,10 +29,10 @@ _DEPTH: Final = 3
 """A segment of 28 s is divided at most three times: its parts are shorter than that then."""
 
 
-DOUBTFUL: Final = -0.2
-"""Mean log probability below which a segment is decoded again after the text before it."""
-PREVIOUS_GAP_SECONDS: Final = 10.0
-"""Text that ended longer ago is not before a segment any more: the subject may have changed."""
+DOUBTFUL: Final = -0.25
+"""Mean log probability below which a segment is decoded again with the text around it as the preceding text."""
+LONGEST_GAP_SECONDS: Final = 10.0
+"""Text beyond a longer silence is not around a segment any more: the subject may have changed."""
 
 
 class Model(Protocol):
@@ -104,7 +104,7 @@ class PassageRecognition:
 
         Args:
             audio: the utterances.
-            segments: their segments, if they follow each other; parts of one have no text before them.
+            segments: their segments, if they are whole ones; parts of one have no text around them.
         """
         full_window = self.model.full_window
         decoded: list[_Decoded] = []
@@ -113,10 +113,10 @@ class PassageRecognition:
             encoded = self.model.encode([audio[index] for index in rows], frames)
             decoded.append(_Decoded(rows, encoded, self.model.decode(encoded)))
         first = {index: each for batch in decoded for index, each in zip(batch.rows, batch.hypotheses, strict=True)}
-        previous = previous_texts(segments, [first[index] for index in range(len(audio))]) if segments else {}
+        around = surrounding_texts(segments, [first[index] for index in range(len(audio))]) if segments else {}
         found = dict(first)
         for batch in decoded:
-            for index, again in batch.after(self.model, previous).items():
+            for index, again in batch.after(self.model, around).items():
                 found[index] = better_after(first[index], again)
         for batch in decoded:
             for index in batch.rows:
@@ -151,7 +151,7 @@ class _Decoded:
     hypotheses: list[Hypothesis]
 
     def after(self, model: Model, previous: Mapping[int, str]) -> dict[int, Hypothesis]:
-        """The hypotheses of those utterances that have a text before them, by index."""
+        """The hypotheses of those utterances that have a text to follow, by index."""
         texts = {row: previous[index] for row, index in enumerate(self.rows) if index in previous}
         if not texts:
             return {}
@@ -159,28 +159,35 @@ class _Decoded:
         return {self.rows[row]: hypothesis for row, hypothesis in again.items()}
 
 
-def previous_texts(segments: Sequence[SpokenSegment], hypotheses: Sequence[Hypothesis]) -> dict[int, str]:
-    """The text before each doubtful segment, by its index; none for those without a text before them.
+def surrounding_texts(segments: Sequence[SpokenSegment], hypotheses: Sequence[Hypothesis]) -> dict[int, str]:
+    """The text around each doubtful segment, by its index; none for those with none around them.
 
-    Texts with a defect are left out, and so is everything before a silence of `PREVIOUS_GAP_SECONDS`.
+    It is the text after the segment and then the one before it: the model knows only text that precedes, and its end
+    counts most. Texts with a defect are left out, and so is everything beyond a silence of `LONGEST_GAP_SECONDS`.
 
     Args:
         segments: consecutive ones.
         hypotheses: of the first attempt at each of them.
     """
     found: dict[int, str] = {}
-    before: list[str] = []
-    until = 0
-    for index, (segment, hypothesis) in enumerate(zip(segments, hypotheses, strict=True)):
-        if segment.start - until > PREVIOUS_GAP_SECONDS * MODEL_RATE:
-            before = []
-        if hypothesis.failing:
-            continue
-        if before and hypothesis.mean_log_probability < DOUBTFUL:
-            found[index] = " ".join(before)
-        before.append(hypothesis.text)
-        until = segment.end
+    for run in _runs(segments):
+        usable = [index for index in run if not hypotheses[index].failing]
+        for place, index in enumerate(usable):
+            around = [hypotheses[other].text for other in (*usable[place + 1 :], *usable[:place])]
+            if around and hypotheses[index].mean_log_probability < DOUBTFUL:
+                found[index] = " ".join(around)
     return found
+
+
+def _runs(segments: Sequence[SpokenSegment]) -> list[list[int]]:
+    """The indices of the segments between two long silences."""
+    runs: list[list[int]] = []
+    for index, segment in enumerate(segments):
+        if index and segment.start - segments[index - 1].end <= LONGEST_GAP_SECONDS * MODEL_RATE:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
 
 
 def _seconds(audio: UtteranceAudio) -> float:

@@ -38,7 +38,7 @@ _DOUBTFUL_NO_SPEECH = 0.5
 _CERTAIN = 0.6
 """Probability of its tokens from which a word counts as certain: at the beginning of a pass over half a second of an
 utterance such words are right as often as those that two passes agree on (docs/adr/0071)."""
-_PREVIOUS_TOKENS = 32
+_PREVIOUS_TOKENS = 112
 """The most tokens of the text before an utterance that the model receives."""
 _REMEMBERED_TERMS = 256
 """The most lists of bias terms whose tokens are cached."""
@@ -170,7 +170,7 @@ class Transcriber:
     def decode_after(
         self, batch: EncodedBatch, hypotheses: Sequence[Hypothesis], previous: Mapping[int, str]
     ) -> dict[int, Hypothesis]:
-        """Decodes some utterances of a batch again, each after the text that precedes it.
+        """Decodes some utterances of a batch again, each after a preceding text.
 
         The model then tends to write as that text does, above all numbers and names, and to repeat what it repeats.
 

@@ -11,7 +11,7 @@ from server.inference.decoding.transcriber import EncodedBatch
 from server.inference.recognition import Word
 from worker.whole_file.candidates import best
 from worker.whole_file.plan import Passage, Plan
-from worker.whole_file.recognition import PassageRecognition, previous_texts
+from worker.whole_file.recognition import PassageRecognition, surrounding_texts
 from worker.whole_file.segmentation import SpokenSegment
 
 RATE = 16_000
@@ -155,7 +155,7 @@ def test_a_certain_language_is_fixed_and_another_one_only_expected() -> None:
         assert audio.options.speech == ((0.0, 2.0),)
 
 
-def test_a_doubtful_segment_is_decoded_again_after_the_text_before_it() -> None:
+def test_a_doubtful_segment_is_decoded_again_after_the_text_around_it() -> None:
     def answer(seconds: float, _: bool) -> Hypothesis:
         return hypothesis_of(f"a text of {seconds:g} seconds", seconds, -0.4 if seconds == 4 else -0.1)
 
@@ -165,7 +165,7 @@ def test_a_doubtful_segment_is_decoded_again_after_the_text_before_it() -> None:
     model = ScriptedModel(answer, after)
     passage = passage_of(2, 3, 4, 5)
     found = PassageRecognition(model).recognize(plan_of(passage), passage, noise(passage))
-    assert model.previous == {4: "a text of 2 seconds a text of 3 seconds"}
+    assert model.previous == {4: "a text of 5 seconds a text of 2 seconds a text of 3 seconds"}
     assert [each.text for each in found] == [
         "a text of 2 seconds",
         "a text of 3 seconds",
@@ -187,10 +187,10 @@ def test_a_segment_keeps_its_first_text_if_the_second_is_less_probable_leaves_wo
         assert [each.text for each in found] == ["all of the words"] * 2
 
 
-def test_no_text_with_a_defect_or_from_long_ago_is_before_a_segment() -> None:
+def test_no_text_with_a_defect_or_beyond_a_long_silence_is_around_a_segment() -> None:
     def doubtful(text: str, **changes: object) -> Hypothesis:
         return hypothesis_of(text, 2, -0.3, **changes)
 
     segments = [SpokenSegment(start * RATE, (start + 2) * RATE) for start in (0, 2, 4, 20, 22)]
     hypotheses = [doubtful("one"), doubtful("two", ending="loop"), doubtful("three"), doubtful("four"), doubtful("five")]
-    assert previous_texts(segments, hypotheses) == {2: "one", 4: "four"}
+    assert surrounding_texts(segments, hypotheses) == {0: "three", 2: "one", 3: "five", 4: "four"}
