@@ -16,7 +16,7 @@ def largest(values: torch.Tensor, count: int) -> torch.Tensor:
     if values.device.type != "cpu" or blocks <= count:
         return values.topk(count, dim=-1).indices
     in_blocks = blocks * _BLOCK
-    maxima = values[..., :in_blocks].unflatten(-1, (blocks, _BLOCK)).amax(dim=-1)
+    maxima = values[..., :in_blocks].view(*values.shape[:-1], blocks, _BLOCK).amax(dim=-1)
     chosen = maxima.topk(count, dim=-1, sorted=False).indices
     candidates = (chosen[..., None] * _BLOCK + torch.arange(_BLOCK)).flatten(-2)
     rest = torch.arange(in_blocks, size).expand(*values.shape[:-1], -1)

@@ -192,5 +192,6 @@ def test_no_text_with_a_defect_or_beyond_a_long_silence_is_around_a_segment() ->
         return hypothesis_of(text, 2, -0.3, **changes)
 
     segments = [SpokenSegment(start * RATE, (start + 2) * RATE) for start in (0, 2, 4, 20, 22)]
-    hypotheses = [doubtful("one"), doubtful("two", ending="loop"), doubtful("three"), doubtful("four"), doubtful("five")]
+    hypotheses = [doubtful(text) for text in ("one", "two", "three", "four", "five")]
+    hypotheses[1] = replace(hypotheses[1], ending="loop")
     assert surrounding_texts(segments, hypotheses) == {0: "three", 2: "one", 3: "five", 4: "four"}
