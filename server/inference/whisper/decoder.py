@@ -132,10 +132,14 @@ class Decoder:
 
     def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
         """Replaces the state of row i by that of row `rows[i]`, which belongs to the same utterance."""
+        (changed,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+        if not len(changed):
+            return
+        sources = rows[changed]
         # Layer by layer: copying everything at once would double the memory of the batch.
         for part in state.tokens.flatten(0, 1):
             seen = part[..., : state.length, :]
-            seen.copy_(seen[rows])
+            seen[changed] = seen[sources]
 
     def forget(self, state: DecoderState, counts: Sequence[int]) -> None:
         """Removes the last `counts[i]` tokens of row i."""
