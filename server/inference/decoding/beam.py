@@ -146,7 +146,8 @@ def search(
 
 def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], width: int) -> torch.Tensor:
     """Feeds each beam its last token. Returns the logits of the next one."""
-    sources, tokens = [], []
+    sources: list[int] = []
+    tokens: list[int] = []
     for number, each in enumerate(searches):
         for beam in _places(each):
             # A place without a beam keeps its state: copying it would take time.
