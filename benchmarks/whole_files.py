@@ -31,17 +31,29 @@ from server.inference.errors import WeightsError
 PAUSE_SECONDS = 0.7
 
 
-def joined(found: Sequence[Clip], seconds: float, seed: int) -> Clip:
-    """Clips in random order with pauses before, between and after them, of at most `seconds` unless one is longer."""
+def joined(found: Sequence[Clip], seconds: float, seed: int) -> list[Clip]:
+    """Recordings of clips in random order, with pauses before, between and after them.
+
+    Each recording is of at most `seconds`, unless a single clip is longer; no clip is in two of them.
+    """
     pause = np.zeros(int(PAUSE_SECONDS * RATE), np.int16)
-    pieces, texts, length = [pause], [], len(pause)
+    groups: list[list[Clip]] = [[]]
+    length = len(pause)
     for clip in random.Random(seed).sample(found, len(found)):
-        length += len(clip.samples) + len(pause)
-        if texts and length > seconds * RATE:
-            break
-        pieces += [clip.samples, pause]
-        texts.append(clip.text)
-    return Clip(np.concatenate(pieces), " ".join(texts), found[0].language)
+        added = len(clip.samples) + len(pause)
+        if groups[-1] and length + added > seconds * RATE:
+            groups.append([])
+            length = len(pause)
+        groups[-1].append(clip)
+        length += added
+    return [
+        Clip(
+            np.concatenate([pause, *itertools.chain.from_iterable((clip.samples, pause) for clip in group)]),
+            " ".join(clip.text for clip in group),
+            found[0].language,
+        )
+        for group in groups
+    ]
 
 
 class Row:
@@ -86,7 +98,8 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True)
     parser.add_argument("--languages", type=lambda text: text.split(","), help="only these; default all")
     parser.add_argument("--seconds", type=float, default=300, help="of each recording, at most")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the clips")
+    parser.add_argument("--part", type=int, default=0, help="0 for the first recording of that order, 1 for the next")
     parser.add_argument("--detect", action="store_true", help="have the language detected")
     parser.add_argument("--weights", default="base", help="an offline name, a directory or a hub id")
     parser.add_argument("--threads", type=int, default=1)
@@ -102,10 +115,13 @@ def main() -> None:
         parser.error(f"no such engine: {', '.join(sorted(unknown))}")
     found = sorted(clips(options.manifest), key=lambda clip: clip.language)
     recordings = [
-        joined(list(of_language), options.seconds, options.seed)
+        recording
         for language, of_language in itertools.groupby(found, key=lambda clip: clip.language)
         if options.languages is None or language in options.languages
+        for recording in joined(list(of_language), options.seconds, options.seed)[options.part :][:1]
     ]
+    if not recordings:
+        parser.error(f"the clips are too few for part {options.part}")
     lengths = ", ".join(f"{recording.language} {recording.seconds:.0f} s" for recording in recordings)
     print(f"\n{machine()}; commit {commit()}; {load()}; {options.weights}, {options.threads} thread(s); {lengths}\n")
     columns = [f"{recording.language} (CPU s per audio s)" for recording in recordings]

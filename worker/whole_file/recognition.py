@@ -1,7 +1,12 @@
-"""Transcribes the segments of a passage. A pure function of the samples, the plan and the options."""
+"""Transcribes the segments of a passage. A pure function of the samples, the plan and the options.
+
+A doubtful segment is decoded again after the text of the other segments of its passage, which shows the model how
+numbers and names are written. Only accepted texts of the first attempt are used for that, so that a repetition cannot
+feed itself, and passages do not depend on each other.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,9 +15,10 @@ from server.audio.decoder import MODEL_RATE, Samples
 from server.inference.decoding.division import divided, joined
 from server.inference.decoding.encoder_window import window
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
+from server.inference.decoding.transcriber import EncodedBatch
 from server.inference.recognition import RecognitionOptions, Word
 from server.inference.whisper.special_tokens import SpecialTokens
-from worker.whole_file.candidates import best
+from worker.whole_file.candidates import best, better_after
 from worker.whole_file.plan import Passage, Plan
 from worker.whole_file.segment_batches import batches
 from worker.whole_file.segmentation import SpokenSegment
@@ -21,6 +27,12 @@ SHORTEST_DIVIDED_SECONDS: Final = 5.0
 """A segment of this length is not divided: the model is worse at words than at sentences."""
 _DEPTH: Final = 3
 """A segment of 28 s is divided at most three times: its parts are shorter than that then."""
+
+
+DOUBTFUL: Final = -0.25
+"""Mean log probability below which a segment is decoded again with the text around it as the preceding text."""
+LONGEST_GAP_SECONDS: Final = 10.0
+"""Text beyond a longer silence is not around a segment any more: the subject may have changed."""
 
 
 class Model(Protocol):
@@ -33,6 +45,14 @@ class Model(Protocol):
     def special_tokens(self) -> SpecialTokens: ...
 
     def transcribe(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> list[Hypothesis]: ...
+
+    def encode(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> EncodedBatch: ...
+
+    def decode(self, batch: EncodedBatch) -> list[Hypothesis]: ...
+
+    def decode_after(
+        self, batch: EncodedBatch, hypotheses: Sequence[Hypothesis], previous: Mapping[int, str]
+    ) -> dict[int, Hypothesis]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +73,7 @@ class PassageRecognition:
             samples: the audio from `passage.start` to `passage.end`.
         """
         audio = [self._audio(plan, segment, samples, passage.start) for segment in passage.segments]
-        hypotheses = self._transcribed(audio)
+        hypotheses = self._transcribed(audio, passage.segments)
         completed = [self._completed(each, found, _DEPTH) for each, found in zip(audio, hypotheses, strict=True)]
         return [
             _utterance(segment, hypothesis)
@@ -75,19 +95,32 @@ class PassageRecognition:
         language = plan.language if plan.is_language_certain else None
         return UtteranceAudio(samples[segment.start - offset : segment.end - offset], language, options)
 
-    def _transcribed(self, audio: Sequence[UtteranceAudio]) -> list[Hypothesis]:
-        """The better of the attempts at each segment: a defect of the first is a reason for one with the full window.
+    def _transcribed(
+        self, audio: Sequence[UtteranceAudio], segments: Sequence[SpokenSegment] | None = None
+    ) -> list[Hypothesis]:
+        """The best of the attempts at each utterance: a defect of the first is a reason for one with the full window.
 
         Beam search includes the greedy text among its candidates, so that greedy decoding has no attempt of its own.
+
+        Args:
+            audio: the utterances.
+            segments: their segments, if they are whole ones; parts of one have no text around them.
         """
-        found: dict[int, Hypothesis] = {}
         full_window = self.model.full_window
-        for batch in batches([_seconds(each) for each in audio], full_window):
-            frames = window(max(_seconds(audio[index]) for index in batch), full_window)
-            hypotheses = self.model.transcribe([audio[index] for index in batch], frames)
-            found.update(zip(batch, hypotheses, strict=True))
-            for index in batch:
-                if found[index].failing and frames < full_window:
+        decoded: list[_Decoded] = []
+        for rows in batches([_seconds(each) for each in audio], full_window):
+            frames = window(max(_seconds(audio[index]) for index in rows), full_window)
+            encoded = self.model.encode([audio[index] for index in rows], frames)
+            decoded.append(_Decoded(rows, encoded, self.model.decode(encoded)))
+        first = {index: each for batch in decoded for index, each in zip(batch.rows, batch.hypotheses, strict=True)}
+        around = surrounding_texts(segments, [first[index] for index in range(len(audio))]) if segments else {}
+        found = dict(first)
+        for batch in decoded:
+            for index, again in batch.after(self.model, around).items():
+                found[index] = better_after(first[index], again)
+        for batch in decoded:
+            for index in batch.rows:
+                if found[index].failing and not batch.encoded.full:
                     (again,) = self.model.transcribe([audio[index]], full_window)
                     found[index] = best([again, found[index]])
         return [found[index] for index in range(len(audio))]
@@ -106,6 +139,55 @@ class PassageRecognition:
             for part, of_part in zip(parts, self._transcribed(parts), strict=True)
         ]
         return joined(hypothesis, division, found, first_timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """A batch after its first attempt."""
+
+    rows: list[int]
+    """The index of each of its utterances."""
+    encoded: EncodedBatch
+    hypotheses: list[Hypothesis]
+
+    def after(self, model: Model, previous: Mapping[int, str]) -> dict[int, Hypothesis]:
+        """The hypotheses of those utterances that have a text to follow, by index."""
+        texts = {row: previous[index] for row, index in enumerate(self.rows) if index in previous}
+        if not texts:
+            return {}
+        again = model.decode_after(self.encoded, self.hypotheses, texts)
+        return {self.rows[row]: hypothesis for row, hypothesis in again.items()}
+
+
+def surrounding_texts(segments: Sequence[SpokenSegment], hypotheses: Sequence[Hypothesis]) -> dict[int, str]:
+    """The text around each doubtful segment, by its index; none for those with none around them.
+
+    It is the text after the segment and then the one before it: the model knows only text that precedes, and its end
+    counts most. Texts with a defect are left out, and so is everything beyond a silence of `LONGEST_GAP_SECONDS`.
+
+    Args:
+        segments: consecutive ones.
+        hypotheses: of the first attempt at each of them.
+    """
+    found: dict[int, str] = {}
+    for run in _runs(segments):
+        usable = [index for index in run if not hypotheses[index].failing]
+        for place, index in enumerate(usable):
+            around = [hypotheses[other].text for other in (*usable[place + 1 :], *usable[:place])]
+            if around and hypotheses[index].mean_log_probability < DOUBTFUL:
+                found[index] = " ".join(around)
+    return found
+
+
+def _runs(segments: Sequence[SpokenSegment]) -> list[list[int]]:
+    """The indices of the segments between two long silences."""
+    runs: list[list[int]] = []
+    for index, segment in enumerate(segments):
+        if index and segment.start - segments[index - 1].end <= LONGEST_GAP_SECONDS * MODEL_RATE:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return runs
 
 
 def _seconds(audio: UtteranceAudio) -> float:

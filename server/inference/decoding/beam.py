@@ -100,7 +100,8 @@ class Search:
             if extension is greedy:
                 greedy = None
             if len(self.active) == self.width:
-                return
+                break
+        self.active = _in_place(self.active)
 
 
 _KEPT = 0.75
@@ -145,15 +146,30 @@ def search(
 
 def _step(decoder: Decoder, state: DecoderState, searches: Sequence[Search], width: int) -> torch.Tensor:
     """Feeds each beam its last token. Returns the logits of the next one."""
-    sources, tokens = [], []
+    sources: list[int] = []
+    tokens: list[int] = []
     for number, each in enumerate(searches):
         for beam in _places(each):
-            sources.append(number * width + (beam.source if beam else 0))
+            # A place without a beam keeps its state: copying it would take time.
+            sources.append(number * width + beam.source if beam else len(sources))
             tokens.append(beam.row.tokens[-1] if beam else 0)
     device = state.tokens.device
     decoder.follow(state, torch.tensor(sources, device=device))
     hidden = decoder.step(state, torch.tensor(tokens, device=device)[:, None])
     return decoder.logits(hidden[:, -1])
+
+
+def _in_place(beams: Sequence[Beam]) -> list[Beam]:
+    """The beams, in the places of those that they extend where possible: their state need not be copied then."""
+    placed: list[Beam | None] = [None] * len(beams)
+    rest = []
+    for beam in beams:
+        if beam.source < len(placed) and placed[beam.source] is None:
+            placed[beam.source] = beam
+        else:
+            rest.append(beam)
+    others = iter(rest)
+    return [beam or next(others) for beam in placed]
 
 
 def _mean(row: RowDecoding) -> float:

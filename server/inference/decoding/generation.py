@@ -10,6 +10,7 @@ import torch
 from server.inference.decoding.draft import Draft
 from server.inference.decoding.token_rules import Allowed, RowDecoding
 from server.inference.whisper.decoder import Decoder, DecoderState
+from server.inference.whisper.largest import largest
 from server.inference.whisper.special_tokens import SpecialTokens
 
 
@@ -54,7 +55,8 @@ class TokenChooser:
         is the only choice.
         """
         text, timestamp, total = self._weigh(logits, allowed)
-        best, tokens = text.topk(count, dim=-1)
+        tokens = largest(text, count)
+        best = text.gather(-1, tokens)
         chances = torch.cat([timestamp.together[:, None], best], dim=-1) - total[:, None]
         choices = torch.cat([timestamp.token[:, None], tokens], dim=-1)
         chances[:, 1:].masked_fill_((timestamp.together > best[:, 0])[:, None], -torch.inf)

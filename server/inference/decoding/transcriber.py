@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +38,8 @@ _DOUBTFUL_NO_SPEECH = 0.5
 _CERTAIN = 0.6
 """Probability of its tokens from which a word counts as certain: at the beginning of a pass over half a second of an
 utterance such words are right as often as those that two passes agree on (docs/adr/0071)."""
+_PREVIOUS_TOKENS = 112
+"""The most tokens of the text before an utterance that the model receives."""
 _REMEMBERED_TERMS = 256
 """The most lists of bias terms whose tokens are cached."""
 
@@ -50,6 +52,8 @@ class _Request:
     row: int
     """Its row in the batch."""
     language: str
+    previous: tuple[int, ...] = ()
+    """The tokens of the text before it, if it is decoded after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,17 @@ class _Prefilled:
     drafts: list[Sequence[int]]
     hidden: torch.Tensor
     """The hidden states of their prompts, padding included: [rows, tokens, width]."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """A batch of utterances whose audio has been encoded, so that it can be decoded several times."""
+
+    utterances: tuple[UtteranceAudio, ...]
+    full: bool
+    """Whether the window is the full one."""
+    state: DecoderState
+    """The keys and values of their audio."""
 
 
 class Transcriber:
@@ -128,18 +143,63 @@ class Transcriber:
             utterances: none longer than the window.
             encoder_frames: the window, in encoder frames of 20 ms.
         """
-        full = encoder_frames >= self.full_window
+        return self.decode(self.encode(utterances, encoder_frames))
+
+    @torch.inference_mode()
+    def encode(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> EncodedBatch:
+        """The first half of `transcribe`, with the same arguments."""
         with metrics.stage("features"):
             mel = self._features([utterance.samples for utterance in utterances], encoder_frames)
         with metrics.stage("encode"):
             audio = self._encoder(mel)
         with metrics.stage("decode"):
             state = self._decoder.start(audio, 1)
-            assessments, prefilled = self._assess(state, utterances, full)
+        return EncodedBatch(tuple(utterances), encoder_frames >= self.full_window, state)
+
+    @torch.inference_mode()
+    def decode(self, batch: EncodedBatch) -> list[Hypothesis]:
+        """The second half of `transcribe`."""
+        with metrics.stage("decode"):
+            assessments, prefilled = self._assess(batch.state, batch.utterances, batch.full)
             hypotheses = self._decode(assessments, prefilled)
-            self._redo_echoes(state, assessments, hypotheses, full)
-        self._align(state, utterances, hypotheses, full)
+            self._redo_echoes(batch.state, assessments, hypotheses, batch.full)
+        self._align(batch.state, batch.utterances, hypotheses, batch.full)
         return hypotheses
+
+    @torch.inference_mode()
+    def decode_after(
+        self, batch: EncodedBatch, hypotheses: Sequence[Hypothesis], previous: Mapping[int, str]
+    ) -> dict[int, Hypothesis]:
+        """Decodes some utterances of a batch again, each after a preceding text.
+
+        The model then tends to write as that text does, above all numbers and names, and to repeat what it repeats.
+
+        Args:
+            batch: the encoded utterances.
+            hypotheses: of `decode`, from which the language and the no-speech probability are taken.
+            previous: the text before an utterance, by its index in the batch; the end of a long one counts.
+        """
+        assessments = [
+            _Assessment(
+                _Request(
+                    batch.utterances[row],
+                    row,
+                    hypotheses[row].language,
+                    tuple(self._encode(f" {text}")[-_PREVIOUS_TOKENS:]),
+                ),
+                hypotheses[row].language_probability,
+                hypotheses[row].no_speech_probability,
+            )
+            for row, text in previous.items()
+        ]
+        found = list(hypotheses)
+        with metrics.stage("decode"):
+            requests = [each.request for each in assessments]
+            prefilled = self._prefill(batch.state, requests, batch.full, with_terms=True)
+            for row, hypothesis in zip(previous, self._decode(assessments, prefilled), strict=True):
+                found[row] = hypothesis
+        self._align(batch.state, batch.utterances, found, batch.full, previous)
+        return {row: found[row] for row in previous}
 
     @torch.inference_mode()
     def language_chances(self, samples: NDArray[np.float32]) -> dict[str, float]:
@@ -160,14 +220,20 @@ class Transcriber:
         return dict(zip(self.special_tokens.languages, chances, strict=True))
 
     def _align(
-        self, state: DecoderState, utterances: Sequence[UtteranceAudio], hypotheses: list[Hypothesis], full: bool
+        self,
+        state: DecoderState,
+        utterances: Sequence[UtteranceAudio],
+        hypotheses: list[Hypothesis],
+        full: bool,
+        rows: Iterable[int] | None = None,
     ) -> None:
-        """Finds speech that the texts leave out, and times the words if requested.
+        """Finds speech that the texts leave out, and times the words if requested; for these rows, or for all.
 
         Utterances that are transcribed again in any case are skipped.
         """
         wanted = []
-        for index, (utterance, hypothesis) in enumerate(zip(utterances, hypotheses, strict=True)):
+        for index in range(len(utterances)) if rows is None else rows:
+            utterance, hypothesis = utterances[index], hypotheses[index]
             speech = utterance.options.speech
             if speech is not None:
                 hypotheses[index] = hypothesis = _compared_with_speech(hypothesis, speech)
@@ -257,7 +323,10 @@ class Transcriber:
     def _prompt(self, request: _Request, with_terms: bool) -> list[int]:
         prompt = self.special_tokens.prompt(request.language)
         terms = self._bias_tokens(request.utterance.options.bias_terms) if with_terms else ()
-        return [self.special_tokens.previous, *terms, *prompt] if terms else prompt
+        room = self._decoder.capacity // 2 - 1 - len(terms)
+        previous = request.previous[-room:] if room > 0 else ()
+        before = [*terms, *previous]
+        return [self.special_tokens.previous, *before, *prompt] if before else prompt
 
     def _drafts(self, requests: Sequence[_Request], taken: int) -> list[Sequence[int]]:
         """The drafts, as far as they fit next to the `taken` tokens. Beam search uses no drafts."""

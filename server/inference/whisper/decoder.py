@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from server.inference.whisper.checkpoint import Checkpoint
+from server.inference.whisper.largest import largest
 from server.inference.whisper.layers import LayerFactory, Linear, Norm
 from server.inference.whisper.precision import Precision
 
@@ -131,10 +132,14 @@ class Decoder:
 
     def follow(self, state: DecoderState, rows: torch.Tensor) -> None:
         """Replaces the state of row i by that of row `rows[i]`, which belongs to the same utterance."""
+        (changed,) = (rows != torch.arange(len(rows), device=rows.device)).nonzero(as_tuple=True)
+        if not len(changed):
+            return
+        sources = rows[changed]
         # Layer by layer: copying everything at once would double the memory of the batch.
         for part in state.tokens.flatten(0, 1):
             seen = part[..., : state.length, :]
-            seen.copy_(seen[rows])
+            seen[changed] = seen[sources]
 
     def forget(self, state: DecoderState, counts: Sequence[int]) -> None:
         """Removes the last `counts[i]` tokens of row i."""
@@ -177,7 +182,7 @@ class Decoder:
         """[rows, width] -> [rows, vocabulary], in float32; with int8 weights the most probable ones are exact."""
         logits = self._projection(hidden).float()
         if self._is_quantised:
-            likeliest = logits.topk(_EXACT, dim=-1, sorted=False).indices
+            likeliest = largest(logits, _EXACT)
             weights = self._embeddings[likeliest].to(hidden.dtype)
             logits.scatter_(-1, likeliest, (weights @ hidden[..., None])[..., 0])
         return logits

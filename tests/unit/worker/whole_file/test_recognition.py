@@ -1,16 +1,17 @@
 """Passages with a scripted model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from server.inference.decoding.coverage import Stretch
 from server.inference.decoding.hypothesis import Hypothesis, UtteranceAudio
+from server.inference.decoding.transcriber import EncodedBatch
 from server.inference.recognition import Word
 from worker.whole_file.candidates import best
 from worker.whole_file.plan import Passage, Plan
-from worker.whole_file.recognition import PassageRecognition
+from worker.whole_file.recognition import PassageRecognition, surrounding_texts
 from worker.whole_file.segmentation import SpokenSegment
 
 RATE = 16_000
@@ -27,10 +28,30 @@ class ScriptedModel:
     special_tokens = SpecialTokens()
     full_window = FULL
 
-    def __init__(self, answer: Callable[[float, bool], Hypothesis]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[float, bool], Hypothesis],
+        after: Callable[[Hypothesis], Hypothesis] = lambda hypothesis: hypothesis,
+    ) -> None:
+        self.previous: dict[float, str] = {}
+        """The text that each utterance was decoded after, by its seconds."""
+        self._after = after
         self.calls: list[tuple[float, bool]] = []
         self.audio: list[UtteranceAudio] = []
         self._answer = answer
+
+    def encode(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> EncodedBatch:
+        return EncodedBatch(tuple(utterances), encoder_frames == FULL, None)  # type: ignore[arg-type]
+
+    def decode(self, batch: EncodedBatch) -> list[Hypothesis]:
+        return self.transcribe(batch.utterances, FULL if batch.full else FULL // 2)
+
+    def decode_after(
+        self, batch: EncodedBatch, hypotheses: Sequence[Hypothesis], previous: Mapping[int, str]
+    ) -> dict[int, Hypothesis]:
+        for row, text in previous.items():
+            self.previous[len(batch.utterances[row].samples) / RATE] = text
+        return {row: self._after(hypotheses[row]) for row in previous}
 
     def transcribe(self, utterances: Sequence[UtteranceAudio], encoder_frames: int) -> list[Hypothesis]:
         calls = [(len(each.samples) / RATE, encoder_frames == FULL) for each in utterances]
@@ -132,3 +153,45 @@ def test_a_certain_language_is_fixed_and_another_one_only_expected() -> None:
         assert audio.options.bias_terms == ("Dashwood",)
         assert audio.options.words
         assert audio.options.speech == ((0.0, 2.0),)
+
+
+def test_a_doubtful_segment_is_decoded_again_after_the_text_around_it() -> None:
+    def answer(seconds: float, _: bool) -> Hypothesis:
+        return hypothesis_of(f"a text of {seconds:g} seconds", seconds, -0.4 if seconds == 4 else -0.1)
+
+    def after(hypothesis: Hypothesis) -> Hypothesis:
+        return replace(hypothesis, text="a better one", log_probabilities=(-0.1,) * len(hypothesis.tokens))
+
+    model = ScriptedModel(answer, after)
+    passage = passage_of(2, 3, 4, 5)
+    found = PassageRecognition(model).recognize(plan_of(passage), passage, noise(passage))
+    assert model.previous == {4: "a text of 5 seconds a text of 2 seconds a text of 3 seconds"}
+    assert [each.text for each in found] == [
+        "a text of 2 seconds",
+        "a text of 3 seconds",
+        "a better one",
+        "a text of 5 seconds",
+    ]
+
+
+def test_a_segment_keeps_its_first_text_if_the_second_is_less_probable_leaves_words_out_or_repeats_them() -> None:
+    def answer(seconds: float, _: bool) -> Hypothesis:
+        return hypothesis_of("all of the words", seconds, -0.4 if seconds == 4 else -0.1)
+
+    passage = passage_of(2, 4)
+    texts = {"of all the words": -0.5, "words": -0.1, "all of the words all of the words": -0.1}
+    for worse in (hypothesis_of(text, 4, probability) for text, probability in texts.items()):
+        model = ScriptedModel(answer, lambda _, worse=worse: worse)  # type: ignore[misc]
+        found = PassageRecognition(model).recognize(plan_of(passage), passage, noise(passage))
+        assert set(model.previous) == {4}
+        assert [each.text for each in found] == ["all of the words"] * 2
+
+
+def test_no_text_with_a_defect_or_beyond_a_long_silence_is_around_a_segment() -> None:
+    def doubtful(text: str, **changes: object) -> Hypothesis:
+        return hypothesis_of(text, 2, -0.3, **changes)
+
+    segments = [SpokenSegment(start * RATE, (start + 2) * RATE) for start in (0, 2, 4, 20, 22)]
+    hypotheses = [doubtful(text) for text in ("one", "two", "three", "four", "five")]
+    hypotheses[1] = replace(hypotheses[1], ending="loop")
+    assert surrounding_texts(segments, hypotheses) == {0: "three", 2: "one", 3: "five", 4: "four"}

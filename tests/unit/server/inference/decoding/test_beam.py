@@ -43,8 +43,8 @@ def test_the_most_probable_extensions_are_kept_whatever_their_beam() -> None:
     search = started()
     search.advance([offers(a=0.6, b=0.4)])
     search.advance([offers(c=0.3, d=0.2), offers(c=0.9, d=0.1)])
-    assert texts(search) == ["bc", "ac"]
-    assert [beam.source for beam in search.active] == [1, 0]
+    assert texts(search) == ["ac", "bc"]  # each in the place of the beam that it extends
+    assert [beam.source for beam in search.active] == [0, 1]
 
 
 def test_a_better_later_token_wins_over_the_likeliest_first_token() -> None:

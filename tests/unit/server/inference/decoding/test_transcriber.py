@@ -185,3 +185,33 @@ def test_an_expected_language_is_kept_while_the_model_is_unsure(transcriber: Tra
         options = RecognitionOptions(expected_language=language)
         (hypothesis,) = transcriber.transcribe([UtteranceAudio(ROWS[0].samples, None, options)], ENCODER_FRAMES)
         assert hypothesis.language == language or (hypothesis.language_probability or 0) >= 0.8
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_row_decoded_after_a_text_has_the_same_result_with_others_and_alone(
+    beams: int, transcriber: Transcriber
+) -> None:
+    transcriber = transcriber.with_beams(beams)
+    batch = transcriber.encode(ROWS, ENCODER_FRAMES)
+    hypotheses = transcriber.decode(batch)
+    previous = {3: "there", 0: "hello there", 1: "hello " * 300}
+    together = transcriber.decode_after(batch, hypotheses, previous)
+    assert set(together) == set(previous)
+    for row, text in previous.items():
+        alone = transcriber.decode_after(batch, hypotheses, {row: text})[row]
+        assert together[row].tokens == alone.tokens
+        assert together[row].log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-3)
+        assert together[row].log_probabilities != hypotheses[row].log_probabilities
+        assert len(together[row].words) == len(alone.words)
+
+
+def test_a_text_before_an_utterance_changes_neither_its_language_nor_the_no_speech_probability(
+    transcriber: Transcriber,
+) -> None:
+    batch = transcriber.encode(ROWS, ENCODER_FRAMES)
+    hypotheses = transcriber.decode(batch)
+    for row, found in transcriber.decode_after(batch, hypotheses, dict.fromkeys(range(4), "hello")).items():
+        first = hypotheses[row]
+        assert (found.language, found.language_probability) == (first.language, first.language_probability)
+        assert found.no_speech_probability == first.no_speech_probability
+    assert [each.tokens for each in transcriber.decode(batch)] == [each.tokens for each in hypotheses]
