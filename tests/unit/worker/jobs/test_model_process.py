@@ -57,7 +57,7 @@ class Misbehaving(ScriptedRecognizer):
             case ("sleep",):
                 time.sleep(3600)
             case ("disconnect",):
-                os.closerange(3, 64)
+                os.closerange(3, 65_536)
                 time.sleep(3600)
         return super().recognize(request, plan, number, audio)
 
