@@ -36,7 +36,7 @@ def real_settings(postgres_url: str, s3: Any) -> PersistenceSettings:
     """The real servers, reached directly."""
     return PersistenceSettings(
         database_url=SecretStr(postgres_url),
-        database_deadline_seconds=3.0,
+        database_deadline_seconds=5.0,
         s3_endpoint_url=s3.endpoint_url,
         s3_bucket=s3.bucket,
         s3_region=s3.region,
