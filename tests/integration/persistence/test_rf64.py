@@ -51,6 +51,7 @@ async def test_a_long_recording_made_of_parts_is_an_rf64(
         await harness.no_spool()
 
 
+@pytest.mark.usefixtures("empty_store")  # a reaper ends what other tests have left, too
 async def test_a_long_recording_ended_by_another_server_is_an_rf64(
     build_harness: Any, make_settings: Any, client_of: Any, a_killable_server: Any
 ) -> None:
