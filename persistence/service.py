@@ -202,7 +202,7 @@ async def open_persistence(
             JobStore(database),
             Transcripts(chains, versions, utterances),
             utterances,
-            FileUploads(objects, UploadRows(database, settings.worker_id, lease.check), rows),
+            FileUploads(objects, UploadRows(database, settings.worker_id, lease.check, rows.usage), rows),
             versions,
             changes,
             change_notifier,

@@ -187,11 +187,7 @@ _REQUEUE = text(f"""
         attempts = greatest(0, j.attempts - :uncounted)
     WHERE {_FENCE} RETURNING j.id
 """)  # noqa: S608 - no input
-_REMOVE_UTTERANCES = text("""
-    DELETE FROM transcript_utterances AS u USING transcription_jobs AS j
-    WHERE j.id = ANY(:ids) AND u.session_id = j.session_id AND u.version = j.version
-        AND NOT EXISTS (SELECT FROM transcripts AS t WHERE t.session_id = j.session_id AND t.version = j.version)
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)))
+
 
 _REQUEUE_LOST_SQL: Final = """
     WITH lost AS (
@@ -288,7 +284,7 @@ async def _requeue(
     }
     found = [LostJob(**row) for row in (await connection.execute(statement, parameters | values)).mappings()]
     if failed := [job.id for job in found if job.has_failed]:
-        await connection.execute(_REMOVE_UTTERANCES, {"ids": failed})
+        await connection.execute(enhancements.REMOVE_UTTERANCES, {"ids": failed})
     return found
 
 
@@ -357,7 +353,7 @@ class JobClaims:
             if row is None:
                 raise JobLost
             if row.is_void:
-                await connection.execute(_REMOVE_UTTERANCES, {"ids": [claim.id]})
+                await connection.execute(enhancements.REMOVE_UTTERANCES, {"ids": [claim.id]})
                 claim = replace(claim, plan=None, done_windows=0, done_seconds=0.0)
         return replace(claim, chain=tuple(chain), chain_key=chain_key), row.canceled
 
@@ -366,7 +362,7 @@ class JobClaims:
         async with self._database.transaction() as connection:
             if (await connection.execute(_RESTART, self._fence(claim))).one_or_none() is None:
                 raise JobLost
-            await connection.execute(_REMOVE_UTTERANCES, {"ids": [claim.id]})
+            await connection.execute(enhancements.REMOVE_UTTERANCES, {"ids": [claim.id]})
         return replace(claim, plan=None, done_windows=0, done_seconds=0.0)
 
     async def attempts(self, claim: Claim) -> int:
@@ -542,7 +538,7 @@ class JobClaims:
         async with self._database.transaction() as connection:
             if (await connection.execute(statement, self._fence(claim) | values)).one_or_none() is None:
                 raise JobLost
-            await connection.execute(_REMOVE_UTTERANCES, {"ids": [claim.id]})
+            await connection.execute(enhancements.REMOVE_UTTERANCES, {"ids": [claim.id]})
 
     async def _lock_session(self, connection: AsyncConnection, claim: Claim, statement: Any) -> None:
         if (await connection.execute(statement, {"session_id": claim.session_id})).one_or_none() is None:

@@ -201,11 +201,11 @@ class JobStore:
     ) -> JobRecord:
         tenant_id = requester.tenant_id
         # Of two at a time both would see the last place.
-        await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
+        await lock_tenant(connection, tenant_id)
         await connection.execute(_LOCK_SESSION, {"id": session_id, "tenant_id": tenant_id})
         chain = await _recording(connection, tenant_id, session_id, linked)
         await _refuse_another(connection, session_id)
-        await _refuse_too_many(connection, requester)
+        await refuse_too_many(connection, tenant_id, requester.max_queued)
         job_id = new_uuid7()
         values = {
             "id": job_id,
@@ -389,12 +389,22 @@ async def _refuse_another(connection: AsyncConnection, session_id: UUID) -> None
         raise EnhancementRunning(format_session_id(session_id), format_job_id(other))
 
 
-async def _refuse_too_many(connection: AsyncConnection, requester: Requester) -> None:
-    some = select(_j.id).where(_j.tenant_id == requester.tenant_id, _j.status == "queued").limit(requester.max_queued)
+async def lock_tenant(connection: AsyncConnection, tenant_id: UUID) -> None:
+    """Lets one transaction at a time create jobs of a tenant, until it ends."""
+    await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
+
+
+async def refuse_too_many(connection: AsyncConnection, tenant_id: UUID, max_queued: int) -> None:
+    """Refuses another job of a tenant; `lock_tenant` keeps the answer true.
+
+    Raises:
+        TooManyJobs: the tenant has `max_queued` queued jobs.
+    """
+    some = select(_j.id).where(_j.tenant_id == tenant_id, _j.status == "queued").limit(max_queued)
     queued = (await connection.execute(select(func.count()).select_from(some.subquery()))).scalar_one()
-    if queued >= requester.max_queued:
+    if queued >= max_queued:
         REFUSALS.labels("jobs").inc()
-        raise TooManyJobs(requester.max_queued)
+        raise TooManyJobs(max_queued)
 
 
 def _refuse_bad_filter(job_filter: JobFilter, limit: int) -> None:

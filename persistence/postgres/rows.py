@@ -115,7 +115,8 @@ class SessionRows:
         self._database = database
         self.worker_id = worker_id
         self._check = check
-        self._usage = StorageUsage()
+        self.usage = StorageUsage()
+        """The count of the process, which uploads share."""
 
     async def insert(self, starts: Sequence[SessionStart]) -> None:
         """Inserts rows; existing ones stay unchanged."""
@@ -156,7 +157,7 @@ class SessionRows:
         limit = caller.limits.max_storage_bytes
         if limit is not None and start.stores:
             continues = start.previous_session_id is not None
-            await self._usage.refuse_too_much(connection, start.tenant_id, limit, continues=continues)
+            await self.usage.refuse_too_much(connection, start.tenant_id, limit, continues=continues)
 
     async def check_may_begin(self, caller: Caller, instead_of: UUID) -> None:
         """Checks whether `admit` would admit the caller now if `instead_of` had ended. Nothing is spent or taken.

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from sqlalchemy import Uuid, bindparam, func, insert, text, update
 
-from domain.errors import TooManyJobs
 from domain.job import JobRequest
 from domain.session_id import new_uuid7
-from domain.tenancy import REFUSALS, Caller
+from domain.tenancy import Caller
 from persistence.errors import RowLost
 from persistence.postgres.database import Database
+from persistence.postgres.jobs import lock_tenant, refuse_too_many
 from persistence.postgres.storage_usage import StorageUsage
 from persistence.postgres.tables import realtime_sessions, transcription_jobs
 
@@ -30,9 +30,6 @@ _SAME = text("""
             OR (j.status = 'completed' AND j.ended_at > now() - make_interval(secs => :same_seconds)))
     ORDER BY j.created_at DESC LIMIT 1
 """).bindparams(bindparam("tenant_id", type_=Uuid))
-_COUNT_QUEUED = text(
-    "SELECT count(*) FROM transcription_jobs WHERE tenant_id = :tenant_id AND status = 'queued'"
-).bindparams(bindparam("tenant_id", type_=Uuid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +51,22 @@ class UploadedFile:
 class UploadRows:
     """Writes the rows of uploads of one process. All methods raise StorageUnavailable while Postgres is unavailable."""
 
-    def __init__(self, database: Database, worker_id: str, check: Callable[[], None] = lambda: None) -> None:
-        """`check` is called before every write and raises if this process may not write."""
+    def __init__(
+        self,
+        database: Database,
+        worker_id: str,
+        check: Callable[[], None] = lambda: None,
+        usage: StorageUsage | None = None,
+    ) -> None:
+        """
+        Args:
+            check: called before every write; raises if this process may not write.
+            usage: the count of the process.
+        """
         self._database = database
         self._worker_id = worker_id
         self._check = check
-        self._usage = StorageUsage()
+        self._usage = usage or StorageUsage()
 
     async def begin(self, caller: Caller, client_ip: str | None) -> UUID:
         """Inserts the session of a file that is being uploaded; returns its id.
@@ -113,9 +120,8 @@ class UploadRows:
             same = await connection.execute(_SAME, {**names, "same_seconds": _SAME_SECONDS})
             if (found := same.scalar_one_or_none()) is not None:
                 return UUID(str(found)), False
-            if (await connection.execute(_COUNT_QUEUED, {"tenant_id": caller.tenant_id})).scalar_one() >= max_queued:
-                REFUSALS.labels("jobs").inc()
-                raise TooManyJobs(max_queued)
+            await lock_tenant(connection, caller.tenant_id)
+            await refuse_too_many(connection, caller.tenant_id, max_queued)
             ended = update(realtime_sessions).where(
                 _t.id == file.session_id, _t.worker_id == self._worker_id, _t.deleted_at.is_(None)
             )

@@ -84,7 +84,8 @@ class FileServicer(file_pb2_grpc.FileServiceServicer):
                 if is_first:
                     # The client learns which job to look for, whatever happens next.
                     await write_in_time(context, pb.TranscribeFileResponse(job=job_message(job)))
-                sent = await self._send_utterances(job, sent, context)
+                if job.done_seconds or job.ended_at is not None:
+                    sent = await self._send_utterances(job, sent, context)
                 if not is_first or job.ended_at is not None:
                     await write_in_time(context, pb.TranscribeFileResponse(job=job_message(job)))
                 is_first = False

@@ -39,7 +39,7 @@ def clock() -> Clock:
 @pytest.fixture
 def rows(database: Database, clock: Clock) -> SessionRows:
     rows = SessionRows(database, f"worker-{uuid.uuid4().hex}")
-    rows._usage = StorageUsage(clock)
+    rows.usage = StorageUsage(clock)
     return rows
 
 
