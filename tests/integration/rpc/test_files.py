@@ -197,24 +197,24 @@ async def test_a_client_that_stops_sending_is_cut_off(stub: FileServiceStub, upl
 
 
 async def test_a_tenant_uploads_a_few_files_at_a_time(stub: FileServiceStub) -> None:
-    async def messages(sent: asyncio.Event) -> AsyncIterator[pb.TranscribeFileRequest]:
+    refused = asyncio.Event()
+
+    async def messages() -> AsyncIterator[pb.TranscribeFileRequest]:
         yield config()
-        sent.set()
-        await asyncio.sleep(0.5)
+        await refused.wait()
         yield data(FLAC)
         yield END
 
-    async def upload() -> Any:
-        sent = asyncio.Event()
-        call = stub.TranscribeFile(messages(sent))
-        reading = asyncio.create_task(call.read())
-        await sent.wait()
-        return reading
+    async def code() -> grpc.StatusCode:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await stub.TranscribeFile(messages()).read()
+        return raised.value.code()
 
-    readings = [await upload() for _ in range(3)]
-    outcomes = await asyncio.gather(*readings, return_exceptions=True)
-    codes = [each.code() for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
-    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 1
+    uploads = [asyncio.create_task(code()) for _ in range(3)]
+    (first,), others = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+    assert await first is grpc.StatusCode.RESOURCE_EXHAUSTED
+    refused.set()
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED not in await asyncio.gather(*others)
 
 
 @pytest.mark.parametrize("is_first", [True, False])

@@ -198,7 +198,7 @@ async def test_the_process_alone_has_the_lowest_priority_and_a_session() -> None
         assert proc(pid, "oom_score_adj").strip() == "500"
         if group := proc(pid, "autogroup"):
             assert group.split()[-1] == "19"
-            assert proc("self", "autogroup").split()[-1] != "19"
+            assert proc("self", "autogroup").split()[-1:] != ["19"]
     assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)) == before
 
 
