@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from speech import RATE, Clip, Samples, clips
 
+from server.inference.decoding.encoder_window import window
 from server.inference.decoding.hypothesis import UtteranceAudio
 from server.inference.decoding.transcriber import Transcriber
 from server.inference.recognition import RecognitionOptions
-from server.inference.scheduling.batch_policy import window
 from server.inference.weights import resolve
 from server.inference.whisper.precision import choose_precision
 

@@ -16,6 +16,7 @@ its own, as the parts of the local stack are, with one thread of the model:
     idle            nice 19 and SCHED_IDLE
     idle-group      the same, and the lowest weight for its autogroup
     idle-pinned     the same, on the last CPU only
+    worker          the worker of the stack with an uploaded file: as the product does it
     upload          no process: the same speech through the server's own queue, as a stream with a beam size of five
                     that is sent as fast as the server accepts it
 
@@ -28,6 +29,7 @@ job. The bar: the p95 of finals is at most 10 % and 0.1 s later than without a j
 import argparse
 import asyncio
 import contextlib
+import io
 import json
 import math
 import os
@@ -43,7 +45,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import soundfile
 from batch_job import BEAMS, BEAT_SECONDS, SCHEDULING, WINDOW_SECONDS, windows
+from dalston import AsyncClient
 from latency import percentiles
 from live import Message, ServiceProtocol, run_streams, stream, tracks
 from own import meter, own_stack
@@ -54,7 +58,7 @@ from usage import usage
 
 from stack.supervisor import Stack
 
-MODES = ("none", *SCHEDULING, "upload")
+MODES = ("none", *SCHEDULING, "worker", "upload")
 DEFAULT_MODES = ("none", "normal", "nice", "idle", "idle-group", "upload")
 READY_SECONDS = 120.0
 SETTLE_SECONDS = 3.0
@@ -67,6 +71,8 @@ UPLOAD_SPEED = 30.0
 """Times real time: more than the server can transcribe."""
 UPLOAD_HOURS = 0.5
 """More than it can transcribe meanwhile."""
+WORKER_HOURS = 2.0
+"""More than the worker can transcribe during a run."""
 LATER_RATIO = 1.1
 LATER_SECONDS = 0.1
 HEADER = [
@@ -194,6 +200,57 @@ class ProcessJob:
                 self.late = max(self.late, report["late"])
             if not report:
                 self._ready.set()
+
+
+class WorkerJob:
+    """A file that the worker of the stack transcribes. A pause stops the process of its models."""
+
+    def __init__(self, client: AsyncClient, job_id: str, worker: int) -> None:
+        self.seconds = 0.0
+        self.late = 0.0
+        self._client = client
+        self._job_id = job_id
+        self._worker = worker
+        self._running = asyncio.Event()
+        self._watching = asyncio.create_task(self._watch())
+
+    @classmethod
+    async def start(cls, stack: Stack, language: str, samples: Samples) -> "WorkerJob":
+        """Returns when the job runs."""
+        client = AsyncClient(stack.base_url)
+        worker = next(process.popen.pid for process in stack.processes if process.name == "worker")
+        file = io.BytesIO()
+        soundfile.write(file, samples, RATE, format="FLAC")
+        submitted = await client.transcribe_file(io.BytesIO(file.getvalue()), language=language).submit()
+        job = cls(client, submitted.id, worker)
+        async with asyncio.timeout(READY_SECONDS):
+            await job._running.wait()
+        await job.pause()
+        return job
+
+    async def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    async def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    async def close(self) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        self._signal(signal.SIGCONT)
+        await self._client.jobs.cancel(self._job_id)
+        await self._client.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for task in Path(f"/proc/{self._worker}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                os.kill(int(child), number)
+
+    async def _watch(self) -> None:
+        async for job in self._client.jobs.watch(self._job_id):
+            self.seconds = job.progress * job.audio_duration_seconds
+            if job.progress:
+                self._running.set()
 
 
 class UploadJob:
@@ -361,10 +418,13 @@ class Bench:
     async def _job(self, mode: str) -> Job:
         if mode == "none":
             return NoJob()
+        whole = np.concatenate(windows(self._clips, WINDOW_SECONDS))
         if mode == "upload":
-            whole = np.concatenate(windows(self._clips, WINDOW_SECONDS))
             samples = np.tile(whole, int(UPLOAD_HOURS * 3600 * RATE / len(whole)) + 1)
             return UploadJob(self._stack.ws_url, self._language, samples)
+        if mode == "worker":
+            samples = np.tile(whole, int(WORKER_HOURS * 3600 * RATE / len(whole)) + 1)
+            return await WorkerJob.start(self._stack, self._language, samples)
         return await ProcessJob.start(_command(self._arguments, mode))
 
 
