@@ -113,6 +113,12 @@ class ModelProcess:
         self._interruption = interruption
         self._turn = asyncio.Lock()
         self._conversation: _Conversation | None = None
+        self._is_failing = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the process has died, or could not load the models, and no call has succeeded since."""
+        return self._is_failing
 
     async def models(self) -> frozenset[str]:
         """The names that a job may request."""
@@ -172,6 +178,15 @@ class ModelProcess:
             await self._conversation.end()
 
     async def _call(self, call: dict[str, Any], audio: JobAudio | None = None) -> Any:
+        try:
+            answer = await self._call_in_turn(call, audio)
+        except (ModelDied, ModelUnavailable):
+            self._is_failing = True
+            raise
+        self._is_failing = False
+        return answer
+
+    async def _call_in_turn(self, call: dict[str, Any], audio: JobAudio | None) -> Any:
         async with self._turn:
             conversation = await self._ready()
             try:
