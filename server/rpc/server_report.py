@@ -14,7 +14,7 @@ TEXT_LATE_SECONDS: Final = 10.0
 """A session that waits longer for its next text makes the degradation `text_late`."""
 _SUPPRESSED_SHARE: Final = 0.5
 _FEWEST_PASSES: Final = 20
-"""Passes below which their share says nothing."""
+"""Passes below which their share means nothing."""
 
 
 class ServerReport:

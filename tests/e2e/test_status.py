@@ -31,7 +31,8 @@ async def test_a_running_stream_shows_with_its_latencies_and_places(client: Clie
         figures = server["server"]
         assert 1 <= figures["sessions"] <= figures["max_sessions"]
         assert figures["finals"]["count"] >= 1
-        assert 0 < figures["finals"]["p50_seconds"] <= figures["finals"]["p95_seconds"]
+        # The recognizer of this stack answers at once: they may be 0.
+        assert 0 <= figures["finals"]["p50_seconds"] <= figures["finals"]["p95_seconds"]
         assert figures["max_queue_delay_seconds"] > 0
         assert figures["storage"]["spool_bytes"] > 0
         assert status["totals"]["active_sessions"] >= 1

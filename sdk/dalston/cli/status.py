@@ -56,9 +56,8 @@ def status(
         shown = [
             {"name": interface.name, "open": interface.is_open, "detail": interface.detail} for interface in interfaces
         ]
-        output.print_json(
-            {"url": url, "healthy": is_healthy, "version": version, "key": key, "interfaces": shown, "status": found}
-        )
+        content = {"url": url, "healthy": is_healthy, "version": version, "key": key, "interfaces": shown}
+        output.print_json(content if found is None else {**content, "status": found})
     else:
         rows = [("url", url), ("healthy", "yes" if is_healthy else "no"), ("version", version or "unknown")]
         rows += [

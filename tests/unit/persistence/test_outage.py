@@ -23,7 +23,7 @@ def test_an_outage_lasts_from_its_first_failure_to_the_next_answer() -> None:
     assert outage.since is None
 
 
-def test_after_long_without_a_call_nobody_knows() -> None:
+def test_an_outage_is_forgotten_after_three_minutes_without_a_call() -> None:
     clock = Clock()
     outage = Outage(clock)
     outage.failed()

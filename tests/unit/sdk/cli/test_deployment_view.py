@@ -48,7 +48,7 @@ def test_every_row_has_all_columns() -> None:
         assert len(row) == len(deployment_view.COLUMNS)
 
 
-def test_a_process_without_a_lease_says_so_whatever_it_last_reported() -> None:
+def test_a_process_without_a_lease_is_shown_as_such_whatever_it_last_reported() -> None:
     (row,) = deployment_view.rows(replace(STATUS, processes=(replace(SERVER, lease_valid=False),)))
     assert row[2] == "no lease"
 
