@@ -27,12 +27,20 @@ class Recent:
         """Adds a value of this moment."""
         self._values.append((self._clock(), value))
 
+    def __len__(self) -> int:
+        """How many values the window has."""
+        self._forget()
+        return len(self._values)
+
     def values(self) -> list[float]:
         """The values of the window, in ascending order."""
+        self._forget()
+        return sorted(value for _, value in self._values)
+
+    def _forget(self) -> None:
         oldest = self._clock() - self._seconds
         while self._values and self._values[0][0] < oldest:
             self._values.popleft()
-        return sorted(value for _, value in self._values)
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:

@@ -21,7 +21,7 @@ class RecentPartials:
     @property
     def passes(self) -> int:
         """How many passes the window has."""
-        return len(self._passes.values())
+        return len(self._passes)
 
     @property
     def suppressed(self) -> float | None:

@@ -32,6 +32,7 @@ def test_values_leave_the_window_with_time() -> None:
     assert recent.values() == [1.0, 2.0]
     clock.now = 11.0
     assert recent.values() == [1.0]
+    assert len(recent) == 1
     clock.now = 17.0
     assert recent.values() == []
 
