@@ -1,11 +1,15 @@
 """The entry point of persistence: opened by the server, and used by its interceptors and services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+from dalston.v1.status_pb2 import StorageBacklog
 
 from domain.errors import StorageUnavailable
 from domain.job import TranscriptVersion
@@ -23,6 +27,7 @@ from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.jobs import JobStore
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
+from persistence.postgres.process_reports import ProcessReports
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
 from persistence.postgres.transcript_versions import TranscriptVersions
@@ -35,6 +40,7 @@ from persistence.recovery.reaper import Reaper, SpoolsOf
 from persistence.recovery.resumption import Resumptions
 from persistence.recovery.spools import Spools
 from persistence.s3.objects import ObjectStore, open_objects
+from persistence.storage_outages import earliest, storage_outages
 from persistence.storing.finisher import Finisher
 from persistence.storing.remote_recovery import RemoteRecovery
 from persistence.storing.restoration import Restoration
@@ -76,6 +82,9 @@ class Persistence:
     interceptor: RecordingInterceptor
     resumptions: Resumptions
     end_requests: EndRequests
+    reports: ProcessReports
+    backlog: Callable[[], StorageBacklog]
+    """Returns what waits to be stored now."""
     lost: asyncio.Event
     """Set when this process was considered dead: its streams have ended, and it should exit."""
     _objects: ObjectStore
@@ -155,6 +164,16 @@ async def open_persistence(
         objects.check = lease.check
         stack.push_async_callback(_end, lease, finisher, deadline)
         await stack.enter_async_context(running(lease.run(), "lease"))
+        reports = ProcessReports(
+            database,
+            lease,
+            settings.worker_id,
+            "server",
+            settings.lease_renewal_seconds,
+            lambda: earliest(_times_of(maintenance.degraded_since), storage_outages(lease, database, objects)),
+        )
+        stack.push_async_callback(reports.remove)
+        await stack.enter_async_context(running(reports.run(), "process report"))
         stack.push_async_callback(shipper.close)
         await stack.enter_async_context(running(shipper.run(), "part batcher"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
@@ -211,10 +230,28 @@ async def open_persistence(
             interceptor,
             resumptions,
             EndRequests(database),
+            reports,
+            lambda: _backlog(settings, spools, finisher, maintenance),
             lease.lost,
             objects,
             lease,
         )
+
+
+def _backlog(
+    settings: PersistenceSettings, spools: Spools, finisher: Finisher, maintenance: SpoolMaintenance
+) -> StorageBacklog:
+    return StorageBacklog(
+        sessions=finisher.unfinished,
+        degraded_sessions=maintenance.degraded,
+        spool_bytes=spools.own.budget.used_bytes,
+        max_spool_bytes=settings.spool_bytes,
+    )
+
+
+def _times_of(monotonic: Mapping[str, float]) -> dict[str, datetime]:
+    now = time.monotonic()
+    return {name: datetime.now(UTC) - timedelta(seconds=now - began) for name, began in monotonic.items()}
 
 
 def _earlier(*times: float | None) -> float | None:

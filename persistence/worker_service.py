@@ -27,11 +27,13 @@ from persistence.postgres.job_claims import (
 )
 from persistence.postgres.job_notifier import JobNotifier
 from persistence.postgres.lease import Lease
+from persistence.postgres.process_reports import ProcessReports
 from persistence.recording_file import RecordingFile, open_recording
 from persistence.s3.keys import source_key, version_key
 from persistence.s3.linked import session_spans
 from persistence.s3.objects import ObjectStore, open_objects
 from persistence.session_values import StoredSession
+from persistence.storage_outages import storage_outages
 from persistence.storing.version_writer import put_version
 from telemetry.logs import get_logger
 
@@ -76,6 +78,7 @@ class WorkerPersistence:
     """Set when a job may be due; the worker clears it."""
     lost: asyncio.Event
     """Set when another process has the worker id of this one: it should exit."""
+    reports: ProcessReports
     _lost_jobs: LostJobs
     _chains: ChainStore
     _objects: ObjectStore
@@ -179,6 +182,16 @@ async def open_worker_persistence(
         await lease.register()
         stack.push_async_callback(_end, lease)
         await stack.enter_async_context(running(lease.run(), "lease"))
+        reports = ProcessReports(
+            database,
+            lease,
+            worker_id,
+            "worker",
+            settings.lease_renewal_seconds,
+            lambda: storage_outages(lease, database, objects),
+        )
+        stack.push_async_callback(reports.remove)
+        await stack.enter_async_context(running(reports.run(), "process report"))
         lost_jobs = LostJobs(database, settings.job_retry_seconds)
         await stack.enter_async_context(running(_requeue(lease, lost_jobs, settings.reap_seconds), "lost jobs"))
         notifier = JobNotifier(database)
@@ -188,6 +201,7 @@ async def open_worker_persistence(
             JobClaims(database, worker_id, lease.check, most_of_tenant),
             notifier.due,
             lease.lost,
+            reports,
             lost_jobs,
             ChainStore(database),
             objects,

@@ -127,6 +127,7 @@ _TAGS: Final = {
     "JobService": "jobs",
     "KeyService": "keys",
     "TranscriptionService": "models",
+    "StatusService": "status",
 }
 _IDS: Final = {
     "session_id": "The session's id: `sess_` and 32 hexadecimal digits.",

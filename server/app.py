@@ -15,6 +15,8 @@ from dalston.v1 import (
     key_pb2_grpc,
     session_pb2,
     session_pb2_grpc,
+    status_pb2,
+    status_pb2_grpc,
     transcription_pb2,
     transcription_pb2_grpc,
 )
@@ -45,7 +47,9 @@ from server.rpc.jobs import JobServicer
 from server.rpc.keys import KeyServicer
 from server.rpc.reflection import BoundedReflection
 from server.rpc.requests import StreamLimits
+from server.rpc.server_report import ServerReport
 from server.rpc.sessions import SessionServicer
+from server.rpc.status import StatusServicer
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.rpc.watch import Watches
@@ -71,6 +75,7 @@ SERVICES = (
     job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
     file_pb2.DESCRIPTOR.services_by_name["FileService"].full_name,
     key_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name,
+    status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
 )
 _MAX_MESSAGE_BYTES = 1 << 20
 """Far above the limit of the contract, so that the server refuses a message that is too big with a clear error, and not
@@ -111,7 +116,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         engine = await stack.enter_async_context(Engine(inference, settings.max_sessions * MAX_PENDING))
         persistence = await stack.enter_async_context(open_persistence(storage, end_reason_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
-        server, health_servicer = _build(settings, engine, persistence, drain)
+        server, health_servicer, report = _build(settings, engine, persistence, drain)
         last_resort = LastResort(lambda: EXIT_UNAVAILABLE if _is_unfit(engine, persistence) else 0)
         stop = stop_on_signals(lambda: last_resort.begin(settings.shutdown_seconds + _STOP_SECONDS))
         await server.start()
@@ -121,6 +126,7 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         )
         for service in ("", *SERVICES):
             await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+        report.is_ready = True
         log.info("server ready", address=_address(settings), models=sorted(engine.models))
         await _first_of(stop, persistence.lost, engine.died)
         log.info("server stopping", streams=drain.streams)
@@ -162,7 +168,7 @@ async def _end_streams(drain: Drain, grace_seconds: float, deadline: Deadline) -
 
 def _build(
     settings: ServerSettings, engine: Engine, persistence: Persistence, drain: Drain
-) -> tuple[grpc.aio.Server, Any]:
+) -> tuple[grpc.aio.Server, Any, ServerReport]:
     gate = _gate(settings, persistence)
     server = grpc.aio.server(
         interceptors=(
@@ -210,6 +216,9 @@ def _build(
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
     key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
+    report = ServerReport(transcription.admission, transcription.recent_partials, drain, persistence.backlog)
+    persistence.reports.describe = report.describe
+    status_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(persistence.reports), server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflected = BoundedReflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME))
@@ -221,7 +230,7 @@ def _build(
         raise ConfigurationError(
             f"cannot listen on {address}: the port is taken or this machine does not have the address"
         ) from None
-    return server, health_servicer
+    return server, health_servicer, report
 
 
 def _address(settings: ServerSettings) -> str:

@@ -25,6 +25,7 @@ from worker.jobs.interruption import Interruption
 from worker.jobs.job_loop import JobLoop
 from worker.jobs.job_run import JobRun
 from worker.jobs.model_process import ModelProcess
+from worker.jobs.worker_report import WorkerReport
 from worker.media.scratch import Scratch
 from worker.model.process import starting
 
@@ -72,8 +73,13 @@ async def work(settings: WorkerSettings, storage: PersistenceSettings, program: 
         model = ModelProcess(start, interruption)
         stack.push_async_callback(model.close)
 
+        report = WorkerReport(model, interruption, settings.jobs_at_once)
+        persistence.reports.describe = report.describe
+
         async def do(claim: Claim) -> None:
-            await JobRun(claim, persistence, model, interruption, scratch, storage.job_retry_seconds).run()
+            run = JobRun(claim, persistence, model, interruption, scratch, storage.job_retry_seconds)
+            with report.counting(run):
+                await run.run()
 
         loop = JobLoop(
             persistence, do, interruption, places=settings.jobs_at_once, poll_seconds=settings.worker_poll_seconds

@@ -14,6 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from persistence.config import PersistenceSettings
 from persistence.errors import DatabaseUnavailable
+from persistence.outage import Outage
 
 # Wrong statements, as opposed to an unavailable database.
 _MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
@@ -29,6 +30,8 @@ class Database:
         self._deadline_seconds = deadline_seconds
         self._unpooled = unpooled or engine
         """For long-lived connections, which are not taken from the pool."""
+        self.outage = Outage()
+        """Since when transactions fail because Postgres does not answer."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -43,7 +46,9 @@ class Database:
         except _MISTAKES:
             raise
         except _OUTAGES as error:
+            self.outage.failed()
             raise DatabaseUnavailable("the database does not answer") from error
+        self.outage.answered()
 
     @asynccontextmanager
     async def listening(

@@ -16,7 +16,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
 from uuid import UUID
@@ -141,6 +141,19 @@ class Lease:
         Before that, an expired lease of another process may only mean that Postgres was unavailable to all of them.
         """
         return self.is_held and clock() - self._held_since > self._seconds
+
+    @property
+    def started_at(self) -> datetime:
+        """When this process began its lease; distinguishes it from others of its worker id."""
+        started_at: datetime = self._parameters["started_at"]  # type: ignore[assignment]  # of several types
+        return started_at
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the lease ends unless it is renewed, or has ended; None if it was never begun, or is lost for good."""
+        if self.lost.is_set() or not self._deadline:
+            return None
+        return datetime.now(UTC) + timedelta(seconds=self._deadline - clock())
 
     @property
     def is_held(self) -> bool:

@@ -111,6 +111,17 @@ workers = Table(
     Index("ix_workers_lease_expires_at", "lease_expires_at"),
 )
 
+# What each process reports of itself, for the status of the deployment. Not in `workers`, so that a report that fails
+# cannot delay a lease, and so that a killed process stays visible after others have removed its lease.
+process_reports = Table(
+    "process_reports",
+    metadata,
+    Column("id", Text, primary_key=True, comment="of the process, as in workers"),
+    Column("started_at", DateTime(timezone=True), nullable=False, comment="as in workers"),
+    Column("reported_at", DateTime(timezone=True), nullable=False),
+    Column("report", JSONB, nullable=False, comment="a Process of the contract, without its lease"),
+)
+
 _VISIBLE = text("deleted_at IS NULL")
 
 UNFINISHED = (

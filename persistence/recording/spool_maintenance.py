@@ -33,6 +33,20 @@ class SpoolMaintenance:
         self._rows_failing_since = rows_failing_since
         self._open: dict[UUID, tuple[SessionSpool, Degradations]] = {}
 
+    @property
+    def degraded(self) -> int:
+        """Running sessions that were not stored as they should be at the latest review."""
+        return sum(bool(degradations.lasting) for _, degradations in self._open.values())
+
+    @property
+    def degraded_since(self) -> dict[str, float]:
+        """The degradations of running sessions by name, and when the earliest of each began, in monotonic time."""
+        since: dict[str, float] = {}
+        for _, degradations in self._open.values():
+            for name, began in degradations.lasting_since.items():
+                since[name] = min(began, since.get(name, began))
+        return since
+
     def add(self, spool: SessionSpool, degradations: Degradations) -> None:
         """Begins to maintain the spool of a session."""
         self._open[spool.manifest.start.id] = (spool, degradations)
@@ -72,7 +86,7 @@ class SpoolMaintenance:
             else:
                 degradations.begin(ROWS, failing_since)
             degradations.review()
-        _degraded.set(sum(bool(degradations.lasting) for _, degradations in self._open.values()))
+        _degraded.set(self.degraded)
 
     async def _sync_periodically(self) -> None:
         while True:

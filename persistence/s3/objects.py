@@ -23,6 +23,7 @@ from prometheus_client import Counter
 from domain.errors import StorageUnavailable
 from persistence.config import PersistenceSettings
 from persistence.errors import ObjectNotFound, ObjectStoreUnavailable, ObjectTooShort, UploadNotFound
+from persistence.outage import Outage
 from persistence.s3.layout import PART_BYTES
 from persistence.s3.spooled_part import SpooledPart
 from persistence.session_values import StoredPart
@@ -91,6 +92,16 @@ def _why(error: BaseException) -> str:
     return "the object store does not answer as it should"
 
 
+def _missing(error: BaseException) -> Exception | None:
+    """What the store does not have, if that is its answer."""
+    code = _code(error)
+    if code == "NoSuchUpload":
+        return UploadNotFound("the upload is not in the store")
+    if code in _NOT_FOUND:
+        return ObjectNotFound("the object is not in the store")
+    return ObjectTooShort() if code in _BEYOND_END else None
+
+
 def _may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed a moment later."""
     if not isinstance(error, ClientError):
@@ -114,6 +125,8 @@ class ObjectStore:
         self._deadline_seconds = deadline_seconds
         self.check: Callable[[], None] = lambda: None
         """Called before every write; raises if this process may not write, and its error propagates."""
+        self.outage = Outage()
+        """Since when calls fail because S3 does not answer."""
 
     def uri(self, key: str) -> str:
         """`s3://bucket/key`."""
@@ -437,20 +450,21 @@ class ObjectStore:
                 if operation not in _READS:
                     self.check()
                 async with asyncio.timeout(self._deadline_seconds):
-                    return await call()
+                    answer = await call()
             except _FAILURES as error:
-                if _code(error) == "NoSuchUpload":
-                    raise UploadNotFound("the upload is not in the store") from error
-                if _code(error) in _NOT_FOUND:
-                    raise ObjectNotFound("the object is not in the store") from error
-                if _code(error) in _BEYOND_END:
-                    raise ObjectTooShort from error
+                if (missing := _missing(error)) is not None:
+                    self.outage.answered()
+                    raise missing from error
                 if attempt == _ATTEMPTS - 1 or not _may_pass(error):
                     _failures.labels(operation).inc()
                     log.warning(
                         "object store call failed", operation=operation, error=type(error).__name__, code=_code(error)
                     )
+                    self.outage.failed()
                     raise ObjectStoreUnavailable(_why(error)) from error
+            else:
+                self.outage.answered()
+                return answer
             _retries.labels(operation).inc()
             pause = _FIRST_PAUSE_SECONDS * 2**attempt
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, not a secret

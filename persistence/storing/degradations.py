@@ -34,6 +34,16 @@ class Degradations:
         """Those that lasted too long at the latest review."""
         return self._lasting
 
+    @property
+    def lasting_since(self) -> dict[str, float]:
+        """Those that lasted too long at the latest review and are in progress, and when each began, in monotonic
+        time."""
+        since: dict[str, float] = {}
+        for what, began in self._since.items():
+            if (name := _NAMES[what]) in self._lasting:
+                since[name] = min(began, since.get(name, began))
+        return since
+
     def begin(self, what: str, since: float | None = None) -> None:
         """Notes that one begins, now or at a time of the monotonic clock; until it ends, further calls do nothing."""
         self._since.setdefault(what, time.monotonic() if since is None else since)

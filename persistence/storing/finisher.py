@@ -115,6 +115,11 @@ class Finisher:
         """Whether a session is left for the next start."""
         return self._unfinished > 0
 
+    @property
+    def unfinished(self) -> int:
+        """Ended sessions that are not stored to their end yet."""
+        return self._unfinished
+
     def finish(self, start: SessionStart, conclusion: Conclusion, spool: SessionSpool | None) -> Finishing:
         """Begins to finish an ended session, in a task of its own that survives the cancellation of the caller."""
         return self._begin(start, lambda finishing: self._finish(finishing, start, conclusion, spool))

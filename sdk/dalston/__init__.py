@@ -88,6 +88,16 @@ if TYPE_CHECKING:
         TranscriptVersion,
         Utterance,
     )
+    from dalston.service_status import (
+        Degradation,
+        Latency,
+        Process,
+        ServerFigures,
+        ServiceStatus,
+        StorageBacklog,
+        Totals,
+        WorkerFigures,
+    )
     from dalston.transcription import Transcription
 
 # The modules that define the exported names, cheapest import first: most of the names need no gRPC.
@@ -95,6 +105,7 @@ _MODULES = (
     "errors",
     "events",
     "records",
+    "service_status",
     "options",
     "microphone",
     "async_client",
@@ -122,6 +133,7 @@ __all__ = [
     "ConnectionLost",
     "DalstonError",
     "DeadlineExceeded",
+    "Degradation",
     "Ended",
     "Event",
     "ExportFormat",
@@ -141,17 +153,21 @@ __all__ = [
     "JobRunning",
     "JobStatus",
     "Key",
+    "Latency",
     "Microphone",
     "NewKey",
     "NoCapacity",
     "NotFound",
     "PartialResult",
     "PermissionDenied",
+    "Process",
     "RateLimited",
     "Reconnecting",
     "Resumed",
     "Scope",
     "ServerError",
+    "ServerFigures",
+    "ServiceStatus",
     "Session",
     "SessionActive",
     "SessionBegan",
@@ -163,11 +179,13 @@ __all__ = [
     "SessionTimeout",
     "SpeechEnded",
     "SpeechStarted",
+    "StorageBacklog",
     "StorageQuotaExceeded",
     "Token",
     "TooManyJobs",
     "TooManyKeys",
     "TooManySessions",
+    "Totals",
     "TranscribeOptions",
     "Transcript",
     "TranscriptVersion",
@@ -178,6 +196,7 @@ __all__ = [
     "Utterance",
     "Warned",
     "Word",
+    "WorkerFigures",
 ]
 
 

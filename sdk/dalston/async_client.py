@@ -15,6 +15,9 @@ from dalston.endpoint import find_endpoint
 from dalston.files.async_file_transcription import AsyncFileTranscription
 from dalston.live.async_transcription import AsyncTranscription, open_transcription
 from dalston.options import AudioSource, FileOptions, FileSettings, FileSource, TranscribeOptions
+from dalston.service_status import ServiceStatus
+from dalston.status_messages import service_status
+from dalston.v1 import status_pb2
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -75,6 +78,15 @@ class AsyncClient:
         """
         self._calls.check_open()
         return AsyncFileTranscription(self._calls, source, FileSettings.of(options))
+
+    async def status(self) -> ServiceStatus:
+        """The status of the service: its servers and workers, and what waits in all of them together.
+
+        With authentication it requires a key with the scope `admin`; keys of the tenant `default` see the whole
+        deployment, and those of other tenants their own totals.
+        """
+        request = status_pb2.GetStatusRequest()
+        return service_status(await self._calls.call_with_retries(self._calls.status.GetStatus, request))
 
     async def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""

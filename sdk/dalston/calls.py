@@ -14,7 +14,14 @@ from dalston.backoff import Backoff
 from dalston.endpoint import Endpoint
 from dalston.errors import Busy, DalstonError, DeadlineExceeded, NotFound, TooManyJobs, TooManySessions, Unavailable
 from dalston.failures import error_of
-from dalston.v1 import file_pb2_grpc, job_pb2_grpc, key_pb2_grpc, session_pb2_grpc, transcription_pb2_grpc
+from dalston.v1 import (
+    file_pb2_grpc,
+    job_pb2_grpc,
+    key_pb2_grpc,
+    session_pb2_grpc,
+    status_pb2_grpc,
+    transcription_pb2_grpc,
+)
 
 T = TypeVar("T")
 
@@ -94,6 +101,10 @@ class Calls:
     @property
     def files(self) -> file_pb2_grpc.FileServiceStub:
         return file_pb2_grpc.FileServiceStub(self.channel)
+
+    @property
+    def status(self) -> status_pb2_grpc.StatusServiceStub:
+        return status_pb2_grpc.StatusServiceStub(self.channel)
 
     def check_open(self) -> None:
         """Raises if the client is closed.

@@ -34,6 +34,7 @@ from dalston.records import (
     TranscriptVersion,
     Utterance,
 )
+from dalston.service_status import ServiceStatus
 from dalston.transcription import Transcription
 
 
@@ -70,6 +71,10 @@ class Client:
         The functions `on_progress` and `on_reconnect` are called on another thread. See `AsyncClient.transcribe_file`.
         """
         return FileTranscription(self._client.transcribe_file(source, **options))
+
+    def status(self) -> ServiceStatus:
+        """The status of the service. See `AsyncClient.status`."""
+        return background.run(self._client.status())
 
     def close(self) -> None:
         """Closes the connection. Calls in progress fail with RuntimeError."""

@@ -36,12 +36,13 @@ def when(message: Message, name: str) -> datetime | None:
     return time
 
 
-def _optional(message: Message, name: str) -> Any:
+def optional(message: Message, name: str) -> Any:
+    """A field, or None if it is unset."""
     return getattr(message, name) if message.HasField(name) else None
 
 
 def session(message: session_pb2.Session) -> Session:
-    enhancement = _optional(message, "enhancement_status")
+    enhancement = optional(message, "enhancement_status")
     return Session(
         id=message.id,
         status=SessionStatus(message.status),
@@ -58,24 +59,24 @@ def session(message: session_pb2.Session) -> Session:
         word_count=message.word_count,
         started_at=when(message, "started_at"),
         ended_at=when(message, "ended_at"),
-        audio_uri=_optional(message, "audio_uri"),
-        audio_url=_optional(message, "audio_url"),
-        transcript_uri=_optional(message, "transcript_uri"),
-        transcript_url=_optional(message, "transcript_url"),
-        previous_session_id=_optional(message, "previous_session_id"),
-        next_session_id=_optional(message, "next_session_id"),
-        resume_from_seconds=_optional(message, "resume_from_seconds"),
-        enhancement_job_id=_optional(message, "enhancement_job_id"),
+        audio_uri=optional(message, "audio_uri"),
+        audio_url=optional(message, "audio_url"),
+        transcript_uri=optional(message, "transcript_uri"),
+        transcript_url=optional(message, "transcript_url"),
+        previous_session_id=optional(message, "previous_session_id"),
+        next_session_id=optional(message, "next_session_id"),
+        resume_from_seconds=optional(message, "resume_from_seconds"),
+        enhancement_job_id=optional(message, "enhancement_job_id"),
         enhancement_status=JobStatus(enhancement) if enhancement else None,
-        worker_id=_optional(message, "worker_id"),
-        client_ip=_optional(message, "client_ip"),
-        error=_optional(message, "error"),
+        worker_id=optional(message, "worker_id"),
+        client_ip=optional(message, "client_ip"),
+        error=optional(message, "error"),
         segment_count=message.segment_count,
         source=message.source or "live",
-        transcript_version=_optional(message, "transcript_version"),
+        transcript_version=optional(message, "transcript_version"),
         transcript_count=message.transcript_count,
-        enhancement_progress=_optional(message, "enhancement_progress"),
-        enhancement_step=_optional(message, "enhancement_step"),
+        enhancement_progress=optional(message, "enhancement_progress"),
+        enhancement_step=optional(message, "enhancement_step"),
     )
 
 
@@ -116,13 +117,13 @@ def job(message: job_pb2.Job) -> Job:
         started_at=when(message, "started_at"),
         ended_at=when(message, "ended_at"),
         attempts=message.attempts,
-        version=_optional(message, "version"),
-        verdict=_optional(message, "verdict"),
-        verdict_reason=_optional(message, "verdict_reason"),
-        error=_optional(message, "error"),
-        error_code=_optional(message, "error_code"),
-        queue_position=_optional(message, "queue_position"),
-        eta_seconds=_optional(message, "eta_seconds"),
+        version=optional(message, "version"),
+        verdict=optional(message, "verdict"),
+        verdict_reason=optional(message, "verdict_reason"),
+        error=optional(message, "error"),
+        error_code=optional(message, "error_code"),
+        queue_position=optional(message, "queue_position"),
+        eta_seconds=optional(message, "eta_seconds"),
         cancel_requested=message.cancel_requested,
     )
 
@@ -139,8 +140,8 @@ def transcript_version(message: session_pb2.TranscriptVersion) -> TranscriptVers
         is_current=message.is_current,
         linked=message.linked,
         verdict=message.verdict,
-        verdict_reason=_optional(message, "verdict_reason"),
-        job_id=_optional(message, "job_id"),
+        verdict_reason=optional(message, "verdict_reason"),
+        job_id=optional(message, "job_id"),
         uri=message.uri,
         url=message.url,
     )

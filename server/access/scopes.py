@@ -31,6 +31,7 @@ SCOPES: Final[dict[str, Scope]] = {
     "CreateKey": "admin",
     "ListKeys": "admin",
     "RevokeKey": "admin",
+    "GetStatus": "admin",
 }
 """By the method's short name: no two services have methods of the same name."""
 

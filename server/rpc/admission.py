@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from server.session.errors import NoCapacity
 from server.session.lag import Lag
+from telemetry.recent import Recent
 
 _RECOVERED: Final = 0.5
 """Share of the longest queue delay below which a server that was behind has recovered."""
@@ -72,16 +73,35 @@ class Admission:
             queue_delay_of: the queue delay of a tenant, in seconds; called on any thread.
             tenant_share: the share of the places that one tenant may use.
         """
-        self._most = most
+        self.most = most
+        """Sessions that may run at a time."""
+        self.max_queue_delay_seconds = max_queue_delay_seconds
+        """The queue delay above which further sessions are refused."""
+        self.finals = Recent()
+        """How long sessions have waited for the last finals, in seconds."""
         self._most_of_tenant = max(1, math.floor(most * tenant_share))
-        self._max_queue_delay_seconds = max_queue_delay_seconds
         self._running: dict[str, _Running] = {}
         self._left: dict[str, float] = {}
         self._backlogs: dict[Hashable, Backlog] = {}
         self._queue_delay_of = queue_delay_of
         _longest_lag.set_function(lambda: self._longest(time.monotonic()))
-        _queue_delay.set_function(lambda: max(map(queue_delay_of, self._tenants()), default=0.0))
+        _queue_delay.set_function(lambda: self.queue_delay)
         _is_behind.set_function(lambda: self.is_behind)
+
+    @property
+    def running(self) -> int:
+        """Sessions that run."""
+        return len(self._running)
+
+    @property
+    def queue_delay(self) -> float:
+        """The queue delay of the tenant with the longest one, in seconds."""
+        return max(map(self._queue_delay_of, self._tenants()), default=0.0)
+
+    @property
+    def longest_wait(self) -> float:
+        """The longest time for which a session has been waiting for its next text, in seconds; 0 if none waits."""
+        return self._longest(time.monotonic())
 
     @property
     def is_behind(self) -> bool:
@@ -101,7 +121,7 @@ class Admission:
             NoCapacity: the session is not admitted.
         """
         self.refuse_when_full(tenant, resumed)
-        running = self._running[session_id] = _Running(tenant, Lag(_lag_seconds.observe))
+        running = self._running[session_id] = _Running(tenant, Lag(self._observe))
         try:
             yield running.lag
         finally:
@@ -111,7 +131,7 @@ class Admission:
     def refuse_when_full(self, tenant: Hashable, resumed: str = "") -> None:
         """Raises NoCapacity if `place` would: a session that runs here leaves its place to the one that resumes it."""
         leaves = resumed in self._running
-        if len(self._running) - leaves >= self._most:
+        if len(self._running) - leaves >= self.most:
             _refused.labels("places").inc()
             raise NoCapacity("this server runs as many sessions as it can: try again in a while")
         if sum(running.tenant == tenant for running in self._running.values()) - leaves >= self._most_of_tenant:
@@ -134,12 +154,16 @@ class Admission:
         self._backlogs = {tenant: backlog for tenant, backlog in list(self._backlogs.items()) if tenant in tenants}
 
     def _is_behind_now(self, tenant: Hashable) -> bool:
-        backlog = self._backlogs.get(tenant) or Backlog(self._max_queue_delay_seconds)
+        backlog = self._backlogs.get(tenant) or Backlog(self.max_queue_delay_seconds)
         is_behind = backlog.is_behind(self._queue_delay_of(tenant))
         if tenant in self._tenants():
             self._backlogs[tenant] = backlog
         # Without sessions there is nothing to protect.
         return is_behind and bool(self._running)
+
+    def _observe(self, lag: float) -> None:
+        _lag_seconds.observe(lag)
+        self.finals.add(lag)
 
     # Metrics are read on another thread: these methods copy.
 

@@ -42,6 +42,7 @@ from server.session.errors import NotBuilt, SessionError
 from server.session.events import Ended
 from server.session.lag import Lag
 from server.session.options import SessionOptions
+from server.session.recent_partials import RecentPartials
 from server.session.recognizer import Recognizer
 from server.session.session import Session
 from server.vad.silero import SileroVad
@@ -83,7 +84,10 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self._engine = engine
         self._vad = vad
         self._limits = limits
-        self._admission = Admission(max_sessions, max_queue_delay_seconds, engine.queue_delay_of, tenant_share)
+        self.admission = Admission(max_sessions, max_queue_delay_seconds, engine.queue_delay_of, tenant_share)
+        """The places of this server, and how long its sessions wait."""
+        self.recent_partials = RecentPartials()
+        """How the passes of partials have ended lately."""
         self._streams = Streams(_WAITING_PER_SESSION * max_sessions)
         self._drain = drain or Drain()
         self._resumptions = resumptions
@@ -91,7 +95,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
     @property
     def is_behind(self) -> bool:
         """Whether new sessions of a tenant are refused because of the queue delay."""
-        return self._admission.is_behind
+        return self.admission.is_behind
 
     async def ListModels(self, _request: ListModelsRequest, _context: object) -> ListModelsResponse:
         """The models of this server with their languages."""
@@ -107,7 +111,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
                 config = await stream.read_config()
                 options = parse_config(config, self._engine)
                 begin = await self._begin(config, options, stream.limits)
-                lag = place.enter_context(self._admission.place(begin.session_id, caller.tenant_id, begin.resumed_from))
+                lag = place.enter_context(self.admission.place(begin.session_id, caller.tenant_id, begin.resumed_from))
                 note_caller(session_id=begin.session_id)
                 await context.write(TranscribeResponse(session_begin=begin))
             await self._run(begin.session_id, options, lag, stream, context)
@@ -118,7 +122,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         begin = begin_message(session_id, options, _session_limits(limits))
         if config.resume_session_id:
             # A stream that waits for another session to end occupies no place. A full server ends no session for it.
-            self._admission.refuse_when_full(current_caller.get().tenant_id, config.resume_session_id)
+            self.admission.refuse_when_full(current_caller.get().tenant_id, config.resume_session_id)
             begin.resumed_from = config.resume_session_id
             begin.resume_from_seconds = await self._resume_point(session_id, config, options)
         return begin
@@ -141,7 +145,7 @@ class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer)
         self, session_id: str, options: SessionOptions, lag: Lag, stream: RequestStream, context: Context
     ) -> None:
         session_key = SessionKey(current_caller.get().tenant_id)
-        session = Session(options, self._vad.stream(), self._engine, lag, session_key)
+        session = Session(options, self._vad.stream(), self._engine, lag, session_key, self.recent_partials)
         try:
             async with session, asyncio.TaskGroup() as tasks:
                 feeding = tasks.create_task(self._feed(session, options, stream))

@@ -11,6 +11,7 @@ from server.session.cadence import Cadence
 from server.session.clock import SampleClock
 from server.session.events import Event, PartialResult
 from server.session.language import SpokenLanguage
+from server.session.recent_partials import RecentPartials
 from server.session.recognizer import SessionRecognizer
 from telemetry.logs import get_logger
 
@@ -31,16 +32,19 @@ class Partials:
         events: asyncio.Queue[Event | Exception | None],
         clock: SampleClock,
         tasks: asyncio.TaskGroup,
+        recent: RecentPartials | None = None,
     ) -> None:
         """
         Args:
             events: the events of the session, to which partials are added unless the queue is full.
             tasks: the group to run in.
+            recent: records how passes end.
         """
         self._recognizer = recognizer
         self._events = events
         self._clock = clock
         self._tasks = tasks
+        self._recent = recent or RecentPartials()
         self._passes: set[asyncio.Task[None]] = set()
         self._cadence = Cadence()
         self._start: int | None = None
@@ -70,6 +74,7 @@ class Partials:
             task.cancel()
 
     async def _run_pass(self, start: int, end: int, language: SpokenLanguage, samples: Samples) -> None:
+        began = asyncio.get_running_loop().time()
         try:
             recognition = await self._recognizer.recognize_partial(samples, language, self._draft)
         except InferenceError:
@@ -79,6 +84,7 @@ class Partials:
             # A bug in the partials, which only shorten the wait for the final, must not end the session.
             log.exception("partial failed")
             recognition = None
+        self._recent.note_pass(has_text=recognition is not None)
         if recognition is None:
             self._cadence.slow_down()
             metrics.PARTIALS.labels("given up").inc()
@@ -97,4 +103,5 @@ class Partials:
             return
         text = self._agreement.committed
         self._events.put_nowait(PartialResult(text, self._clock.seconds(start), self._clock.seconds(end)))
+        self._recent.sent.add(asyncio.get_running_loop().time() - began)
         metrics.PARTIALS.labels("sent").inc()

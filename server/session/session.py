@@ -38,6 +38,7 @@ from server.session.lag import Lag
 from server.session.language import SpokenLanguage
 from server.session.options import SessionOptions
 from server.session.partials import Partials
+from server.session.recent_partials import RecentPartials
 from server.session.recognizer import Recognizer, SessionRecognizer
 from server.session.segmenter import Segmenter, SegmenterEvent, SpeechEnd, SpeechSegment, SpeechStart
 from server.vad.silero import WINDOW_SAMPLES, VadStream
@@ -79,11 +80,13 @@ class Session:
         recognizer: Recognizer,
         lag: Lag | None = None,
         session_key: SessionKey | None = None,
+        recent_partials: RecentPartials | None = None,
     ) -> None:
         """
         Args:
             lag: records how long the session waits for its text.
             session_key: identifies this session and its tenant to the recognizer.
+            recent_partials: records how the passes of its partials end.
         """
         self._options = options
         self._recognizer = SessionRecognizer(recognizer, options, session_key or SessionKey())
@@ -113,7 +116,7 @@ class Session:
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue(_MAX_EVENTS)
         self._tasks = asyncio.TaskGroup()
         self._recognitions: set[asyncio.Task[Recognition | Exception]] = set()
-        self._partials = Partials(self._recognizer, self._events, self._clock, self._tasks)
+        self._partials = Partials(self._recognizer, self._events, self._clock, self._tasks, recent_partials)
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()

@@ -13,7 +13,7 @@ import asyncpg
 import grpc
 import httpx
 from dalston.grpc_call import GrpcCall
-from dalston.v1 import file_pb2, job_pb2, key_pb2, session_pb2, transcription_pb2
+from dalston.v1 import file_pb2, job_pb2, key_pb2, session_pb2, status_pb2, transcription_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
@@ -55,7 +55,7 @@ class Route:
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
-    for module in (transcription_pb2, session_pb2, job_pb2, file_pb2, key_pb2):
+    for module in (transcription_pb2, session_pb2, job_pb2, file_pb2, key_pb2, status_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             assert service.full_name in SERVICES
             yield from service.methods

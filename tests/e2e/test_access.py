@@ -345,4 +345,5 @@ def test_the_routes_cover_all_services() -> None:
         "JobService",
         "FileService",
         "KeyService",
+        "StatusService",
     }

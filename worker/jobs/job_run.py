@@ -86,6 +86,8 @@ class JobRun:
         self._interruption = interruption
         self._scratch = scratch
         self._first_retry_seconds = first_retry_seconds
+        self.waits_for_capacity = False
+        """Whether it waits because live sessions need the machine."""
         self._capacity_seconds = 0.0
         self._active_seconds = 0.0
         self._log = log.bind(
@@ -313,13 +315,18 @@ class JobRun:
 
     async def _wait_for_capacity(self) -> None:
         """Waits while live sessions need the machine, but not for long in all: no job starves."""
+        try:
+            await self._wait_for_live_sessions()
+        finally:
+            self.waits_for_capacity = False
+
+    async def _wait_for_live_sessions(self) -> None:
         began = time.monotonic()
-        is_waiting = False
         while self._capacity_seconds < _MOST_CAPACITY_SECONDS:
             if not await self._retrying(self._claims.is_machine_behind):
                 return
-            if not is_waiting:
-                is_waiting = True
+            if not self.waits_for_capacity:
+                self.waits_for_capacity = True
                 self._log.info("job waits: live sessions need the machine")
             _raise_if(await self._retrying(lambda: self._claims.note_step(self._claim, "capacity")))
             await self._interruption.pause(_LOOK_SECONDS)

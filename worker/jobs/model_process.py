@@ -1,7 +1,8 @@
 """The process of the models as jobs call it, and recordings as it reads them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -113,11 +114,18 @@ class ModelProcess:
         self._interruption = interruption
         self._turn = asyncio.Lock()
         self._conversation: _Conversation | None = None
+        self._is_failing = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the process has died, or could not load the models, and no call has succeeded since."""
+        return self._is_failing
 
     async def models(self) -> frozenset[str]:
         """The names that a job may request."""
         async with self._turn:
-            return (await self._ready()).models
+            with self._noting_failures():
+                return (await self._ready()).models
 
     async def supports(self, model: str, language: str) -> bool:
         """Whether the model exists and transcribes the language, ISO 639-1 or `auto`."""
@@ -173,16 +181,29 @@ class ModelProcess:
 
     async def _call(self, call: dict[str, Any], audio: JobAudio | None = None) -> Any:
         async with self._turn:
-            conversation = await self._ready()
-            try:
-                return await conversation.call(call, audio)
-            except _Unread as unread:
-                raise unread.error from None
-            except (Disconnected, NotAMessage) as error:
-                raise ModelDied(f"the process of the model ended: {await conversation.died()}") from error
-            except BaseException:
-                await conversation.end()
-                raise
+            with self._noting_failures():
+                return await self._call_in_turn(call, audio)
+
+    async def _call_in_turn(self, call: dict[str, Any], audio: JobAudio | None) -> Any:
+        conversation = await self._ready()
+        try:
+            return await conversation.call(call, audio)
+        except _Unread as unread:
+            raise unread.error from None
+        except (Disconnected, NotAMessage) as error:
+            raise ModelDied(f"the process of the model ended: {await conversation.died()}") from error
+        except BaseException:
+            await conversation.end()
+            raise
+
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (ModelDied, ModelUnavailable):
+            self._is_failing = True
+            raise
+        self._is_failing = False
 
     async def _ready(self) -> "_Conversation":
         """The conversation with a process that has loaded the models."""

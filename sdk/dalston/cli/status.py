@@ -1,4 +1,4 @@
-"""`dalston status`: checks the interfaces of the service."""
+"""`dalston status`: checks the interfaces of the service, and shows its servers and workers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dalston.cli import connection, output
+from dalston.cli import connection, deployment_view, output
 from dalston.cli.exits import ExitCode
 
 if TYPE_CHECKING:
     from dalston.calls import Calls
     from dalston.endpoint import Endpoint
+    from dalston.service_status import ServiceStatus
 
 _SERVING = b"\x08\x01"
 _UPGRADE_REQUIRED = 426
@@ -35,16 +36,17 @@ class InterfaceStatus:
 def status(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Check the interfaces of the service.
+    """Check the interfaces of the service, and show its servers and workers.
 
     The exit code is 0 if gRPC, REST and WebSocket are available, and 1 otherwise. No key is required; a configured key
-    is verified.
+    is verified. With authentication, servers and workers are shown to keys of the tenant default with the scope admin,
+    and the totals of their tenant to other keys with that scope.
     """
     from dalston import background
 
     calls = connection.calls(ctx)
     try:
-        interfaces, key, version = background.run(_check_interfaces(calls))
+        interfaces, key, version, found = background.run(_check(calls))
     finally:
         background.run(calls.close())
     scheme = "https" if calls.endpoint.is_secure else "http"
@@ -54,26 +56,31 @@ def status(
         shown = [
             {"name": interface.name, "open": interface.is_open, "detail": interface.detail} for interface in interfaces
         ]
-        output.print_json({"url": url, "healthy": is_healthy, "version": version, "key": key, "interfaces": shown})
+        content = {"url": url, "healthy": is_healthy, "version": version, "key": key, "interfaces": shown}
+        output.print_json(content if found is None else {**content, "status": found})
     else:
         rows = [("url", url), ("healthy", "yes" if is_healthy else "no"), ("version", version or "unknown")]
         rows += [
             (interface.name, "open" if interface.is_open else f"unavailable: {interface.detail}")
             for interface in interfaces
         ]
-        output.print_fields([*rows, ("key", key)])
+        output.print_fields([*rows, ("key", key), *(deployment_view.fields(found) if found is not None else ())])
+        if found is not None and found.processes:
+            output.print_line()
+            output.print_table(deployment_view.COLUMNS, deployment_view.rows(found))
     if not is_healthy:
         raise typer.Exit(ExitCode.FAILED)
 
 
-async def _check_interfaces(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None]:
-    grpc_interface, (rest, version), websocket, key = await asyncio.gather(
+async def _check(calls: Calls) -> tuple[list[InterfaceStatus], str, str | None, ServiceStatus | None]:
+    grpc_interface, (rest, version), websocket, key, found = await asyncio.gather(
         _grpc(calls),
         asyncio.to_thread(_rest, calls.endpoint, calls.timeout),
         asyncio.to_thread(_websocket, calls.endpoint, calls.timeout),
         _key(calls),
+        _status(calls),
     )
-    return [grpc_interface, rest, websocket], key, version
+    return [grpc_interface, rest, websocket], key, version, found
 
 
 async def _grpc(calls: Calls) -> InterfaceStatus:
@@ -126,6 +133,18 @@ def _get(endpoint: Endpoint, path: str, timeout: float) -> HTTPResponse:
         connection_ = HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
     connection_.request("GET", path, headers={"Connection": "close", "User-Agent": "dalston-cli"})
     return connection_.getresponse()
+
+
+async def _status(calls: Calls) -> ServiceStatus | None:
+    """The status of the service; None if this key may not read it, or the service does not answer."""
+    from dalston.errors import DalstonError
+    from dalston.status_messages import service_status
+    from dalston.v1 import status_pb2
+
+    try:
+        return service_status(await calls.call_once(calls.status.GetStatus, status_pb2.GetStatusRequest()))
+    except DalstonError:
+        return None
 
 
 async def _key(calls: Calls) -> str:

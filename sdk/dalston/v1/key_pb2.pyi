@@ -45,7 +45,8 @@ class Key(_message.Message):
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it allows: `realtime` (live sessions and tokens for them),
-        `sessions:read`, `sessions:write` (delete, end, enhance), `admin` (keys).
+        `sessions:read`, `sessions:write` (delete, end, enhance), `admin` (keys,
+        status).
         """
 
     @_builtins.property

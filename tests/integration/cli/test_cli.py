@@ -411,3 +411,13 @@ def test_status_lists_the_interfaces(dalston: Run) -> None:
         "websocket": True,
     }
     assert (content["healthy"], content["version"]) == (True, "0.1.0")
+
+
+def test_status_shows_servers_and_workers(dalston: Run) -> None:
+    status = json.loads(dalston("status", "--json").stdout)["status"]
+    assert status["view"] == "deployment"
+    server = next(each for each in status["processes"] if each["id"] == status["answered_by"])
+    assert (server["kind"], server["state"], server["lease_valid"]) == ("server", "ready", True)
+    shown = dalston("status").stdout
+    assert "active sessions:" in shown
+    assert f"{server['id']}\tserver\tready\t" in shown

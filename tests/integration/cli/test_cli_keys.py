@@ -70,7 +70,10 @@ def test_wrong_key_is_reported_without_being_shown(keyed: Keyed) -> None:
         assert wrong not in done.stderr + done.stdout
     status = json.loads(keyed.run("status", "--json", DALSTON_API_KEY=wrong).stdout)
     assert (status["healthy"], status["key"]) == (True, "rejected")
-    assert json.loads(keyed.run("status", "--json").stdout)["key"] == "accepted"
+    assert "status" not in status
+    accepted = json.loads(keyed.run("status", "--json").stdout)
+    assert accepted["key"] == "accepted"
+    assert (accepted["status"]["view"], accepted["status"]["processes"]) == ("tenant", [])
 
 
 def test_profile_has_its_own_key_which_is_never_shown(keyed: Keyed) -> None:

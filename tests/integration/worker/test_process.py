@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from sqlalchemy import text
 
 from persistence.config import PersistenceSettings
 from persistence.postgres.database import Database
@@ -26,6 +27,8 @@ from tests.integration.persistence.conftest import environment_of
 from tests.integration.worker.test_jobs import noise
 
 pytestmark = pytest.mark.usefixtures("no_jobs")
+
+_REPORT = text("SELECT report FROM process_reports WHERE id = :id")
 
 
 @asynccontextmanager
@@ -69,8 +72,9 @@ async def test_a_worker_reports_what_it_does_and_leaves_nothing_behind(
     tenant: uuid.UUID,
     tmp_path: Path,
 ) -> None:
+    settings = make_settings()
     session = await make_recording(database, objects, tenant, noise(3.0))
-    async with a_process(make_settings(), tmp_path) as process:
+    async with a_process(settings, tmp_path) as process:
         await metrics(tmp_path, 'dalston_jobs{kind="enhance",status="queued"}')
         job = await make_job(database, tenant, session)
         await until(job, "completed")
@@ -84,6 +88,12 @@ async def test_a_worker_reports_what_it_does_and_leaves_nothing_behind(
             "dalston_lease_held 1.0",
         ):
             assert line in text
+        async with database.transaction() as connection:
+            reports = await connection.execute(_REPORT, {"id": f"{settings.worker_id}.worker"})
+            report = reports.scalar_one()
+        assert report["state"] == "ready"
+        assert report["worker"]["max_jobs"] == 2
+        assert "degradations" not in report
         process.send_signal(signal.SIGTERM)
         _, log = await asyncio.wait_for(process.communicate(), 25)
     assert process.returncode == 0
@@ -99,6 +109,8 @@ async def test_a_worker_reports_what_it_does_and_leaves_nothing_behind(
     async with database.transaction() as connection:
         left = await connection.exec_driver_sql("SELECT count(*) FROM workers WHERE kind = 'worker'")
         assert left.scalar_one() == 0
+        reports = await connection.execute(_REPORT, {"id": f"{settings.worker_id}.worker"})
+        assert reports.one_or_none() is None
     assert list((tmp_path / "worker").iterdir()) == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from dalston.v1 import job_pb2, key_pb2, session_pb2, transcription_pb2
+from dalston.v1 import job_pb2, key_pb2, session_pb2, status_pb2, transcription_pb2
 from dalston.v1.error_reason_pb2 import ErrorReason
 from google.api import annotations_pb2
 
@@ -20,7 +20,7 @@ def document() -> Any:
 def test_every_method_with_a_route_is_an_operation(document: Any) -> None:
     methods = {
         method.name
-        for file in (session_pb2, job_pb2, key_pb2, transcription_pb2)
+        for file in (session_pb2, job_pb2, key_pb2, status_pb2, transcription_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
         if method.GetOptions().HasExtension(annotations_pb2.http)

@@ -213,7 +213,9 @@ async def test_a_process_that_ends_during_a_call_fails_that_call_alone(word: str
         waiting = asyncio.create_task(model.recognize(_REQUEST, plan, 1, audio()))
         with pytest.raises(ModelDied, match=how):
             await failing
+        assert model.is_failing
         (utterance,) = await waiting
+        assert not model.is_failing
         assert utterance.start == 1.0
         assert len(set(start.pids)) == 2
         assert deaths("call") == before + 1
@@ -250,6 +252,7 @@ async def test_models_that_cannot_be_loaded_are_no_failure_of_a_job(function: st
         for _ in range(2):
             with pytest.raises(ModelUnavailable, match=message):
                 await model.models()
+            assert model.is_failing
 
 
 async def test_a_process_that_cannot_be_started_is_no_failure_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
