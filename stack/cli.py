@@ -102,9 +102,12 @@ def _demo(session: _Session) -> int:
     os.environ.setdefault("DALSTON_WORKER_PRIORITY", "normal")
     with session.start() as stack:
         demo(stack, session.interruption.pause, session.console)
+        console_url = stack.console_url
     session.console.print(
         "\nNext: [bold]make up[/bold] runs the same stack until Ctrl-C, with the session just recorded."
     )
+    if console_url is not None:
+        session.console.print(f"Then see it in a browser: {console_url}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -112,6 +115,7 @@ def _print_addresses(stack: Stack, settings: StackSettings, console: Console) ->
     here = f"{stack.public_name}:{stack.port}"
     secure = "s" if stack.is_encrypted else ""
     lines = [
+        ("console", stack.console_url or "off"),
         ("WebSocket", f"ws{secure}://{here}/v1/audio/transcriptions/stream"),
         ("REST", f"http{secure}://{here}/v1/realtime/sessions"),
         ("gRPC", f"{here} ({'TLS' if secure else 'h2c'}, gRPC-Web, reflection)"),

@@ -24,6 +24,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _TEMPLATE = _ROOT / "envoy" / "envoy.yaml"
 _DESCRIPTOR = _ROOT / "envoy" / "dalston.binpb"
 _OPENAPI = _ROOT / "envoy" / "openapi.json"
+_CONSOLE = _ROOT / "console"
 _LOG_RATE = _ROOT / "envoy" / "log-rate.json"
 _ADMIN_SOCKET = "admin.sock"
 _CERTIFICATE = "certificate.json"
@@ -106,6 +107,8 @@ class Endpoints:
     responses without authentication: documents, health, and unknown paths."""
     heap_bytes: int = 512 << 20
     """The most memory that requests may use; the program itself and its configuration use 100 MB besides."""
+    console: bool = True
+    """Whether the web console is served."""
     certificate: Certificate | None = None
     """The certificate of the public port; None for no TLS."""
     call_seconds: int = 30
@@ -138,7 +141,7 @@ class Envoy:
         self._program = package_folder("envoy") / "_bin" / "envoy"
         certificate = endpoints.certificate
         if identity is not None:
-            files = (self._program, self._folder, _DESCRIPTOR, _OPENAPI, _LOG_RATE)
+            files = (self._program, self._folder, _DESCRIPTOR, _OPENAPI, _LOG_RATE, *_CONSOLE.rglob("*"))
             identity = identity.reaching(*files).binding(endpoints.port)
         self._identity = identity
         try:
@@ -275,6 +278,8 @@ def render(endpoints: Endpoints, access_log: Path) -> str:
         IDLE_SECONDS=_PROXIED_IDLE_SECONDS if endpoints.proxies else _IDLE_SECONDS,
         DESCRIPTOR=_quotable(_DESCRIPTOR),
         OPENAPI=_quotable(_OPENAPI),
+        CONSOLE=_quotable(_CONSOLE),
+        CONSOLE_PERCENT=100 if endpoints.console else 0,
         CALL_SECONDS=endpoints.call_seconds,
         STALL_SECONDS=endpoints.stall_seconds,
         UPLOAD_SECONDS=endpoints.upload_seconds,

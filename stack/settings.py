@@ -50,6 +50,8 @@ class StackSettings(BaseSettings):
     """A bucket on AWS to use instead."""
     enhance: bool = True
     """Whether a worker runs, which does batch jobs."""
+    console: bool = True
+    """Whether the web console is served, at `/console/` of the public port."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the server's `/metrics` on loopback, for every user of the machine; 0 for none. Default: a Unix socket in
     `home`, for the user that started the stack."""

@@ -56,6 +56,13 @@ class Stack:
         return f"{'https' if self.is_encrypted else 'http'}://{self.host}:{self.port}"
 
     @property
+    def console_url(self) -> str | None:
+        """The web console as a person would type it; None if it is off."""
+        if not self.endpoints.console:
+            return None
+        return f"{'https' if self.is_encrypted else 'http'}://{self.public_name}:{self.port}/console/"
+
+    @property
     def ws_url(self) -> str:
         return f"{'wss' if self.is_encrypted else 'ws'}://{self.host}:{self.port}"
 
@@ -129,6 +136,7 @@ def _start(
         names=names(settings),
         origins=settings.origins,
         proxies=settings.proxies,
+        console=settings.console,
         requests_each=settings.address_requests_per_second,
         certificate=certificate(settings),
     )

@@ -1,0 +1,3 @@
+import { frame } from "./lib/page.js";
+
+frame("sessions");
