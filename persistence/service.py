@@ -13,7 +13,7 @@ from persistence.archive import Archive, delete_session, delete_transcript
 from persistence.background import running
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
-from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
+from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
@@ -21,7 +21,9 @@ from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
 from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.jobs import JobStore
+from persistence.postgres.key_upkeep import KeyCleanup, KeyUses
 from persistence.postgres.lease import Lease
+from persistence.postgres.logins import LoginStore
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
@@ -73,6 +75,7 @@ class Persistence:
     change_notifier: ChangeNotifier
     keys: KeyStore
     uses: KeyUses
+    logins: LoginStore
     interceptor: RecordingInterceptor
     resumptions: Resumptions
     end_requests: EndRequests
@@ -208,6 +211,7 @@ async def open_persistence(
             change_notifier,
             keys,
             uses,
+            LoginStore(database),
             interceptor,
             resumptions,
             EndRequests(database),

@@ -209,7 +209,9 @@ def _build(
         FileServicer(persistence, watches, engine, limits, file_limits), server
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
-    key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
+    key_pb2_grpc.add_KeyServiceServicer_to_server(
+        KeyServicer(persistence.keys, persistence.logins, gate.forget), server
+    )
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflected = BoundedReflection((*SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME))
