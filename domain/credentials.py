@@ -49,7 +49,7 @@ def new_login() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a call says about its caller. The values are in neither `repr` nor `str`, and so in no log."""
+    """How a call authenticates its caller. The values are in neither `repr` nor `str`, and so in no log."""
 
     values: tuple[str, ...] = field(default=(), repr=False)
     """Of its header `authorization`."""

@@ -37,7 +37,7 @@ def call_metadata(values: Callable[[str], list[str]], peer: str, authorization: 
 
 
 def login_metadata(values: Callable[[str], list[str]]) -> Metadata:
-    """What tells the server that the key of a request is a login from the cookie of a browser; empty where it is none.
+    """The mark that the key of a request is a login from the cookie of a browser; empty where it is none.
 
     Envoy sets the header, and removes it from what clients send. Without it the server accepts no login.
     """

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("user_agent", sa.Text(), server_default="", nullable=False, comment="as the browser says"),
+        sa.Column("user_agent", sa.Text(), server_default="", nullable=False, comment="what the browser called itself"),
         sa.CheckConstraint("octet_length(secret_hash) = 32", name=op.f("ck_logins_secret_hash")),
         sa.CheckConstraint("char_length(user_agent) <= 200", name=op.f("ck_logins_user_agent")),
         sa.ForeignKeyConstraint(["key_id"], ["api_keys.id"], name=op.f("fk_logins_key_id"), ondelete="CASCADE"),

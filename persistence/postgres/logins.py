@@ -36,7 +36,7 @@ class Login:
     expires_at: datetime
     last_used_at: datetime | None
     user_agent: str
-    """What the browser called itself: any text, at most 200 characters; empty where it said nothing."""
+    """What the browser called itself: any text, at most 200 characters; empty where it sent no name."""
 
     @property
     def login_id(self) -> str:
@@ -95,7 +95,7 @@ class LoginStore:
             ),
             "user_agent": _shown(user_agent),
         }
-        surplus = (
+        beyond = (
             select(_l.id)
             .where(_l.key_id == key_id)
             .order_by(_l.created_at.desc(), _l.id.desc())
@@ -105,7 +105,7 @@ class LoginStore:
         async with self._database.transaction() as connection:
             # Exclusive, so that concurrent logins of the key are counted one after the other.
             await refuse_ended(connection, key_id, is_exclusive=True)
-            await connection.execute(delete(logins).where(_l.id.in_(surplus)))
+            await connection.execute(delete(logins).where(_l.id.in_(beyond)))
             made = (await connection.execute(insert(logins).values(values).returning(_l.id))).scalar_one()
             return await _identity(connection, key_id, made), secret
 

@@ -106,7 +106,7 @@ logins = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("last_used_at", DateTime(timezone=True)),
-    Column("user_agent", Text, nullable=False, server_default="", comment="as the browser says"),
+    Column("user_agent", Text, nullable=False, server_default="", comment="what the browser called itself"),
     CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
     CheckConstraint("char_length(user_agent) <= 200", name="user_agent"),
     Index("ix_logins_list", "key_id", text("created_at DESC"), text("id DESC")),

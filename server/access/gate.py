@@ -42,7 +42,7 @@ class Gate(Protocol):
 
         Args:
             method: its short name.
-            authorization: what the call says about its caller.
+            authorization: how the call authenticates its caller.
             address: the client's address; None if it has none.
 
         Raises:

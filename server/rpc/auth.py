@@ -25,7 +25,7 @@ class AuthInterceptor(CallInterceptor):
 
 
 def authorization_of(context: Context) -> Authorization:
-    """What the metadata of a call says about its caller."""
+    """How the metadata of a call authenticates its caller."""
     metadata = context.invocation_metadata() or ()
     return Authorization(
         tuple(str(value) for name, value in metadata if name == "authorization"),

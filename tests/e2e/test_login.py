@@ -23,7 +23,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 LOGIN = "/v1/login"
 SESSIONS = "/v1/realtime/sessions"
 SAME = {"sec-fetch-site": "same-origin"}
-NOBODY = "dl_" + "n" * 43
+UNKNOWN_LOGIN = "dl_" + "n" * 43
 
 
 class Browser:
@@ -74,7 +74,7 @@ async def test_a_key_becomes_a_cookie_that_no_script_can_read(harness: Harness, 
     assert lasts == timedelta(hours=12)
 
 
-async def test_get_login_says_who_one_is_with_a_login_and_with_a_key(harness: Harness, key: dict[str, Any]) -> None:
+async def test_get_login_names_the_caller_with_a_login_and_with_a_key(harness: Harness, key: dict[str, Any]) -> None:
     browser = await log_in(harness, key["secret"])
     answer = (await browser.request("GET", LOGIN)).json()
     assert answer["id"] == browser.login["id"]
@@ -150,7 +150,7 @@ async def test_the_cookie_of_another_page_opens_nothing(
 
 
 async def test_a_foreign_cookie_is_refused(harness: Harness) -> None:
-    answer = await harness.http.get(LOGIN, headers=SAME | {"cookie": f"{COOKIE}={NOBODY}"})
+    answer = await harness.http.get(LOGIN, headers=SAME | {"cookie": f"{COOKIE}={UNKNOWN_LOGIN}"})
     assert answer.status_code == 401
 
 

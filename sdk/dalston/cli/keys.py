@@ -106,7 +106,7 @@ def revoke(
 
 @app.command()
 def logins(ctx: typer.Context, key_id: KeyId, json: Json = False) -> None:
-    """List the logins of a key: browsers in which someone logged in with it."""
+    """List the logins of a key, newest first."""
     with connection.connect(ctx) as client:
         found = client.keys.logins(key_id)
     if json:

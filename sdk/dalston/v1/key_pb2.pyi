@@ -282,7 +282,7 @@ class Login(_message.Message):
     tenant: _builtins.str
     """The name of the tenant."""
     authentication: _builtins.bool
-    """Whether the service asks for keys. Where it does not, nobody logs in."""
+    """Whether the service requires keys. Where it does not, there are no logins."""
     user_agent: _builtins.str
     """What the browser called itself, shortened to 200 characters. Anyone can
     send any text.

@@ -144,7 +144,7 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLogin(self, request, context):
-        """Says who the caller is and what the caller may do: with a login, with a
+        """Returns who the caller is and what the caller may do: with a login, with a
         key, and where authentication is off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

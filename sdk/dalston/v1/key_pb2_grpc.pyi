@@ -66,7 +66,7 @@ class KeyServiceStub:
     Fails with PERMISSION_DENIED with a login instead of a key.
     """
     GetLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetLoginRequest, _key_pb2.Login]
-    """Says who the caller is and what the caller may do: with a login, with a
+    """Returns who the caller is and what the caller may do: with a login, with a
     key, and where authentication is off.
     """
     DeleteLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.DeleteLoginRequest, _key_pb2.DeleteLoginResponse]
@@ -120,7 +120,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     Fails with PERMISSION_DENIED with a login instead of a key.
     """
     GetLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.GetLoginRequest, _key_pb2.Login]  # type: ignore[assignment]
-    """Says who the caller is and what the caller may do: with a login, with a
+    """Returns who the caller is and what the caller may do: with a login, with a
     key, and where authentication is off.
     """
     DeleteLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.DeleteLoginRequest, _key_pb2.DeleteLoginResponse]  # type: ignore[assignment]
@@ -207,7 +207,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.GetLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.Login, _abc.Awaitable[_key_pb2.Login]]:
-        """Says who the caller is and what the caller may do: with a login, with a
+        """Returns who the caller is and what the caller may do: with a login, with a
         key, and where authentication is off.
         """
 

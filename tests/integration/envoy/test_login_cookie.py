@@ -112,7 +112,7 @@ def test_a_key_goes_before_the_cookie(front: Front, client: Client) -> None:
     assert seen(front) == ("Bearer dk_", None)
 
 
-def test_nobody_makes_a_login_of_a_secret_by_hand(front: Front, client: Client) -> None:
+def test_clients_cannot_present_a_login_by_hand(front: Front, client: Client) -> None:
     client.get(SESSIONS, f"authorization: Bearer {LOGIN}", "x-dalston-login: 1")
     assert seen(front) == (f"Bearer {LOGIN}", None)
 
@@ -163,7 +163,7 @@ def listing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Ses
         ({"sec-fetch-site": "same-site", "origin": LISTED}, True),
         ({"sec-fetch-site": "cross-site", "origin": "https://app.example.co"}, False),
         ({"sec-fetch-site": "cross-site", "origin": f"{LISTED} https://b.example"}, False),
-        # A browser on plain HTTP to another host than localhost, which tells the origin only.
+        # A browser on plain HTTP to another host than localhost, which sends the origin only.
         ({"origin": "https://evil.example"}, False),
         ({"origin": "null"}, False),
         ({"origin": LISTED}, True),
@@ -226,4 +226,4 @@ def test_the_body_of_a_login_has_no_fields(front: Front, http: httpx.Client, bod
 def test_the_query_may_not_name_what_the_path_does(http: httpx.Client, name: str) -> None:
     answer = http.delete(f"/v1/keys/key_1/logins/login_1?{name}=other")
     assert answer.status_code == 400
-    assert "the path says this" in answer.json()["message"]
+    assert "the query may not" in answer.json()["message"]
