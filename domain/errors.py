@@ -196,10 +196,24 @@ class InvalidKeyId(DomainError):
 
 
 class KeyEnded(DomainError):
-    """The key of the call was revoked or has expired since the server cached it."""
+    """The key of the call, or its login, was ended or has expired since the server cached it."""
 
     def __init__(self) -> None:
         super().__init__("the key was revoked or has expired")
+
+
+class LoginNotFound(DomainError):
+    """The key has no such login: it never existed, has ended, or belongs to another key."""
+
+    def __init__(self, login_id: str) -> None:
+        super().__init__(f"login {login_id} was not found")
+
+
+class InvalidLoginId(DomainError):
+    """The text is not the id of a login."""
+
+    def __init__(self) -> None:
+        super().__init__("a login id is `login_` and 32 hexadecimal digits")
 
 
 class StorageQuotaExceeded(DomainError):

@@ -49,9 +49,11 @@ class Caller:
     tenant_id: UUID
     limits: TenantLimits = TenantLimits()
     key_id: UUID | None = None
-    """The key of the call, or the key that created its token."""
+    """The key of the call, or the key that created its token or login."""
     token_hash: bytes | None = None
     """The token of the call, which can open one session."""
+    login_id: UUID | None = None
+    """The login by which the key is used; None where the call has the key itself, or a token."""
 
 
 current_caller: ContextVar[Caller] = ContextVar("current_caller")

@@ -8,6 +8,7 @@ from edge.refusal import Refused
 Metadata = tuple[tuple[str, str], ...]
 
 MAX_VALUE_BYTES = 4096
+_LOGIN_HEADER = "x-dalston-login"
 
 # gRPC fails a call with a header value of any other form, with a status that explains nothing.
 _PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]+")
@@ -33,6 +34,14 @@ def call_metadata(values: Callable[[str], list[str]], peer: str, authorization: 
         "x-user-agent": _first_sendable(values("User-Agent")),
     }
     return tuple((name, value) for name, value in optional.items() if value)
+
+
+def login_metadata(values: Callable[[str], list[str]]) -> Metadata:
+    """The mark that the key of a request is a login from the cookie of a browser; empty where it is none.
+
+    Envoy sets the header, and removes it from what clients send. Without it the server accepts no login.
+    """
+    return ((_LOGIN_HEADER, "1"),) if values(_LOGIN_HEADER) == ["1"] else ()
 
 
 def authorization(headers: list[str], key: str | None) -> str:

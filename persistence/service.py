@@ -17,7 +17,7 @@ from persistence.archive import Archive, delete_session, delete_transcript
 from persistence.background import running
 from persistence.config import PersistenceSettings
 from persistence.errors import LeaseLost
-from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses
+from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.changes import ChangeStore
@@ -25,7 +25,9 @@ from persistence.postgres.database import open_database
 from persistence.postgres.end_requests import EndRequests
 from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.jobs import JobStore
+from persistence.postgres.key_upkeep import KeyCleanup, KeyUses
 from persistence.postgres.lease import Lease
+from persistence.postgres.logins import LoginStore
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.process_reports import ProcessReports
 from persistence.postgres.rows import SessionRows
@@ -79,6 +81,7 @@ class Persistence:
     change_notifier: ChangeNotifier
     keys: KeyStore
     uses: KeyUses
+    logins: LoginStore
     interceptor: RecordingInterceptor
     resumptions: Resumptions
     end_requests: EndRequests
@@ -227,6 +230,7 @@ async def open_persistence(
             change_notifier,
             keys,
             uses,
+            LoginStore(database),
             interceptor,
             resumptions,
             EndRequests(database),

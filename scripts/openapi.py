@@ -99,7 +99,7 @@ _STATUS: Final = {
 _ERRORS: Final = {
     "400": "The request is invalid; the message names the mistake.",
     "401": "No key, or one that is not accepted.",
-    "403": "The key lacks the scope.",
+    "403": "The key lacks the scope, or a web page of another origin sent the request.",
     "404": "No object has this id.",
     "409": "The session is in a state that does not allow it.",
     "413": "The body is larger than 16 KiB.",
@@ -134,6 +134,7 @@ _IDS: Final = {
     "job_id": "The job's id: `job_` and 32 hexadecimal digits.",
     "version": "The version of the transcript.",
     "key_id": "The key's id: `key_` and 32 hexadecimal digits.",
+    "login_id": "The login's id: `login_` and 32 hexadecimal digits.",
 }
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)

@@ -215,7 +215,9 @@ def _build(
         FileServicer(persistence, watches, engine, limits, file_limits), server
     )
     job_pb2_grpc.add_JobServiceServicer_to_server(JobServicer(persistence.jobs, jobs, watches), server)
-    key_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(persistence.keys), server)
+    key_pb2_grpc.add_KeyServiceServicer_to_server(
+        KeyServicer(persistence.keys, persistence.logins, gate.forget), server
+    )
     report = ServerReport(transcription.admission, transcription.recent_partials, drain, persistence.backlog)
     persistence.reports.describe = report.describe
     status_pb2_grpc.add_StatusServiceServicer_to_server(StatusServicer(persistence.reports), server)

@@ -94,7 +94,7 @@ class Endpoints:
     names: Sequence[str] = ("*",)
     """The Host headers to answer to."""
     origins: Sequence[str] = ()
-    """Web pages of other hosts that may read responses."""
+    """Web pages of other hosts that may read responses and send more than reads."""
     proxies: Sequence[Network] = ()
     """The addresses of the proxies in front; they append the address of their client to `x-forwarded-for`."""
     connections: int = 5000
@@ -266,6 +266,7 @@ def render(endpoints: Endpoints, access_log: Path) -> str:
         ),
         TRANSPORT=json.dumps(_TLS if endpoints.certificate else _PLAIN),
         ALLOWED_ORIGINS=json.dumps([{"exact": origin} for origin in endpoints.origins]),
+        LISTED_ORIGINS=" ".join(endpoints.origins),
         IS_FIRST=json.dumps(not endpoints.proxies),
         ADDRESS_DETECTION=json.dumps(_address_detection(endpoints.proxies)),
         CONNECTIONS=endpoints.connections,

@@ -91,6 +91,7 @@ _INTERNAL = _Shape(500, _OVERLOADED, "internal_error")
 _SHAPES: Final[Mapping[str, _Shape]] = {
     "UNAUTHENTICATED": _Shape(401, _INVALID, "invalid_api_key"),
     "PERMISSION_DENIED": _Shape(403, _INVALID, "insufficient_permissions"),
+    "ORIGIN_NOT_ALLOWED": _Shape(403, _INVALID, "insufficient_permissions"),
     "AUTHENTICATION_OFF": _Shape(400, _INVALID, "invalid_value"),
     "INVALID_PARAMETERS": _Shape(400, _INVALID, "invalid_value"),
     "INVALID_MESSAGE": _Shape(400, _INVALID, "invalid_value"),

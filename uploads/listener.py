@@ -18,7 +18,7 @@ from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub
 
 from edge.closing import close_reason_for, close_reason_of_failure
 from edge.health import ServerHealth
-from edge.metadata import Metadata, authorization, call_metadata
+from edge.metadata import Metadata, authorization, call_metadata, login_metadata
 from edge.refusal import Refused
 from telemetry.exposure import is_loopback
 from telemetry.logs import get_logger
@@ -404,7 +404,8 @@ def _metadata(request: web.Request) -> Metadata:
     def values(name: str) -> list[str]:
         return request.headers.getall(name, [])
 
-    return call_metadata(values, request.remote or "", authorization(values("Authorization"), None))
+    metadata = call_metadata(values, request.remote or "", authorization(values("Authorization"), None))
+    return metadata + login_metadata(values)
 
 
 def _is_own_page(request: web.Request, allowed: frozenset[str]) -> bool:

@@ -3,7 +3,7 @@
 Servers and workers of the previous release write none: they are listed by their leases, without figures.
 
 Revision: 0015
-Follows: 0013
+Follows: 0014
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "0015"
-down_revision: str | Sequence[str] | None = "0013"
+down_revision: str | Sequence[str] | None = "0014"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

@@ -1,27 +1,37 @@
 """API keys and tokens in Postgres."""
 
-import asyncio
-import random
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ARRAY, DateTime, Row, Uuid, bindparam, delete, func, insert, null, select, text, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    DateTime,
+    Row,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.credentials import Scope, Secret, new_key, new_token, parse_secret, prefix_of
-from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, StorageUnavailable, TooManyKeys
+from domain.credentials import Scope, Secret, hash_of, new_key, new_token, prefix_of
+from domain.errors import InvalidFilter, InvalidKeyId, KeyEnded, KeyNotFound, TooManyKeys
 from domain.session_id import new_uuid7
 from domain.tenancy import TenantLimits
 from persistence.postgres.cursor import Cursor
 from persistence.postgres.database import Database
-from persistence.postgres.tables import api_keys, realtime_tokens, tenants
-from telemetry.logs import get_logger
-
-log = get_logger(__name__)
+from persistence.postgres.tables import api_keys, logins, realtime_tokens, tenants
 
 MAX_LIMIT: Final = 100
 
@@ -31,9 +41,6 @@ _MOST_KEYS: Final = 1000
 _KEPT: Final = timedelta(days=90)
 """How long a revoked or expired key is still listed."""
 _DELETED_AT_ONCE: Final = 1000
-_CLEANUP_SECONDS: Final = 600.0
-_USE_SECONDS: Final = 60.0
-_MOST_USED: Final = 100_000
 
 _t = api_keys.c
 _SHOWN = [column for column in api_keys.c if column.name not in ("tenant_id", "secret_hash")]
@@ -42,10 +49,16 @@ _ACTIVE = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > 
 # The seed differs from that of a tenant's sessions, which do not wait for keys.
 _LOCK_TENANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
 
-_USED = text("""
-    UPDATE api_keys AS k SET last_used_at = greatest(k.last_used_at, u.at)
-    FROM unnest(:ids, :times) AS u(id, at) WHERE k.id = u.id
-""").bindparams(bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(DateTime(timezone=True))))
+# An id is that of a key or of a login: no two objects share one.
+_USED = [
+    text(f"""
+        UPDATE {table} AS t SET last_used_at = greatest(t.last_used_at, u.at)
+        FROM unnest(:ids, :times) AS u(id, at) WHERE t.id = u.id
+    """).bindparams(  # noqa: S608 - the names are below
+        bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(DateTime(timezone=True)))
+    )
+    for table in ("api_keys", "logins")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +99,11 @@ class Grant:
     tenant_id: UUID
     scopes: frozenset[Scope]
     expires_at: datetime | None
-    """When the secret expires: the earlier of key and token."""
+    """When the secret expires: the earlier of key and token or login."""
     revoked_at: datetime | None
     limits: TenantLimits = field(default_factory=TenantLimits)
+    login_id: UUID | None = None
+    """Of a login."""
 
     def has_ended(self, now: datetime) -> bool:
         return self.revoked_at is not None or self.is_expired(now)
@@ -126,6 +141,7 @@ class KeyStore:
         scopes: Collection[Scope],
         expires_in: timedelta | None = None,
         created_by: UUID | None = None,
+        through: UUID | None = None,
     ) -> tuple[ApiKey, str]:
         """Makes a key; returns it and its secret, which cannot be read again.
 
@@ -133,10 +149,11 @@ class KeyStore:
             expires_in: None for never.
             created_by: the key with which it is made, which it does not outlive; None for the operator, for whom no
                 limit of keys applies.
+            through: the login by which that key is used; None for the key itself.
 
         Raises:
             TooManyKeys: the tenant has 1000 active keys.
-            KeyEnded: the key that makes it was revoked or has expired.
+            KeyEnded: the key that makes it was revoked or has expired, or its login has ended.
         """
         secret = new_key()
         asked = null() if expires_in is None else func.now() + expires_in
@@ -146,20 +163,20 @@ class KeyStore:
             "tenant_id": tenant_id,
             "name": name,
             "prefix": prefix_of(secret),
-            "secret_hash": _hash_of(secret),
+            "secret_hash": hash_of(secret),
             "scopes": sorted(set(scopes)),
             "expires_at": func.least(asked, makers),  # ignores NULL
             "created_by": created_by,
         }
         async with self._database.transaction() as connection:
             if created_by is not None:
-                await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
-                await _refuse_ended(connection, created_by)
+                await lock_tenant(connection, tenant_id)
+                await refuse_ended(connection, created_by, through)
                 living = select(func.count()).select_from(api_keys).where(_t.tenant_id == tenant_id, _ACTIVE)
                 if (await connection.execute(living)).scalar_one() >= _MOST_KEYS:
                     raise TooManyKeys(_MOST_KEYS)
             row = (await connection.execute(insert(api_keys).values(values).returning(*_SHOWN))).one()
-        return _key(row), secret
+        return api_key(row), secret
 
     async def list(self, tenant_id: UUID, limit: int, cursor: str | None = None) -> KeyPage:
         """One page of the tenant's keys, newest first.
@@ -178,21 +195,24 @@ class KeyStore:
             after = Cursor.decode(cursor)
             query = query.where(tuple_(_t.created_at, _t.id) < tuple_(after.started_at, after.id))
         async with self._database.transaction() as connection:
-            keys = [_key(row) for row in await connection.execute(query.limit(limit + 1))]
+            keys = [api_key(row) for row in await connection.execute(query.limit(limit + 1))]
         page = tuple(keys[:limit])
         has_next = len(keys) > limit
         return KeyPage(page, Cursor(page[-1].created_at, page[-1].id).encode() if has_next else None)
 
-    async def revoke(self, tenant_id: UUID, key_id: str, revoked_by: UUID | None = None) -> ApiKey:
-        """Revokes a key permanently; revoking it again changes nothing.
+    async def revoke(
+        self, tenant_id: UUID, key_id: str, revoked_by: UUID | None = None, through: UUID | None = None
+    ) -> ApiKey:
+        """Revokes a key permanently and ends its logins; revoking it again changes nothing.
 
         Args:
             revoked_by: the key with which it is revoked; None for the operator.
+            through: the login by which that key is used; None for the key itself.
 
         Raises:
             InvalidKeyId: the text is not a key id.
             KeyNotFound: the tenant has no such key.
-            KeyEnded: the key that revokes it was revoked or has expired.
+            KeyEnded: the key that revokes it was revoked or has expired, or its login has ended.
         """
         statement = (
             update(api_keys)
@@ -203,23 +223,29 @@ class KeyStore:
         async with self._database.transaction() as connection:
             if revoked_by is not None:
                 # Without this lock two keys that revoke each other would deadlock.
-                await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
-                await _refuse_ended(connection, revoked_by)
+                await lock_tenant(connection, tenant_id)
+                await refuse_ended(connection, revoked_by, through)
             row = (await connection.execute(statement)).one_or_none()
-        if row is None:
-            raise KeyNotFound(key_id)
-        return _key(row)
+            if row is None:
+                raise KeyNotFound(key_id)
+            await connection.execute(delete(logins).where(logins.c.key_id == row.id))
+        return api_key(row)
 
-    async def create_token(self, key_id: UUID, expires_in: timedelta) -> tuple[str, datetime]:
+    async def create_token(
+        self, key_id: UUID, expires_in: timedelta, through: UUID | None = None
+    ) -> tuple[str, datetime]:
         """Makes a token that begins one session; returns its secret and when it expires.
 
+        Args:
+            through: the login by which the key is used; None for the key itself.
+
         Raises:
-            KeyEnded: the key was revoked or has expired.
+            KeyEnded: the key was revoked or has expired, or its login has ended.
         """
         secret = new_token()
-        values = {"secret_hash": _hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
+        values = {"secret_hash": hash_of(secret), "key_id": key_id, "expires_at": func.now() + expires_in}
         async with self._database.transaction() as connection:
-            await _refuse_ended(connection, key_id)
+            await refuse_ended(connection, key_id, through)
             made = insert(realtime_tokens).values(values).returning(realtime_tokens.c.expires_at)
             return secret, (await connection.execute(made)).scalar_one()
 
@@ -233,9 +259,12 @@ class KeyStore:
         if secret.kind == "key":
             query = select(*wanted, _t.expires_at).join_from(api_keys, tenants).where(_t.secret_hash == secret.hash)
         else:
-            ends = func.least(realtime_tokens.c.expires_at, _t.expires_at).label("expires_at")
-            both = realtime_tokens.join(api_keys).join(tenants)
-            query = select(*wanted, ends).select_from(both).where(realtime_tokens.c.secret_hash == secret.hash)
+            made = realtime_tokens if secret.kind == "token" else logins
+            ends = func.least(made.c.expires_at, _t.expires_at).label("expires_at")
+            query = select(*wanted, ends).select_from(made.join(api_keys).join(tenants))
+            query = query.where(made.c.secret_hash == secret.hash)
+            if secret.kind == "login":
+                query = query.add_columns(logins.c.id.label("login_id"))
         async with self._database.transaction() as connection:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
@@ -247,18 +276,25 @@ class KeyStore:
             expires_at=row.expires_at,
             revoked_at=row.revoked_at,
             limits=TenantLimits(*(getattr(row, name) for name in TenantLimits.__slots__)),
+            login_id=row.login_id if secret.kind == "login" else None,
         )
 
     async def note_uses(self, uses: Mapping[UUID, datetime]) -> None:
-        """Writes the times at which keys were last used, in one statement."""
+        """Writes the times at which keys and logins were last used, by their ids."""
         ids = sorted(uses)
         async with self._database.transaction() as connection:
-            await connection.execute(_USED, {"ids": ids, "times": [uses[key_id] for key_id in ids]})
+            for statement in _USED:
+                await connection.execute(statement, {"ids": ids, "times": [uses[each] for each in ids]})
 
     async def delete_expired(self) -> int:
-        """Deletes expired tokens, and keys that ended 90 days ago, at most 1000 of each; returns their number."""
+        """Deletes expired tokens and logins, and keys that ended 90 days ago, at most 1000 of each.
+
+        Returns:
+            Their number.
+        """
         ended = [
             (realtime_tokens.c.secret_hash, realtime_tokens.c.expires_at < func.now()),
+            (logins.c.id, logins.c.expires_at < func.now()),
             (_t.id, func.least(_t.revoked_at, _t.expires_at) < func.now() - _KEPT),
         ]
         deleted = 0
@@ -269,77 +305,39 @@ class KeyStore:
         return deleted
 
 
-async def _refuse_ended(connection: AsyncConnection, key_id: UUID) -> None:
+async def lock_tenant(connection: AsyncConnection, tenant_id: UUID) -> None:
+    """Waits until no other transaction makes or revokes keys of the tenant."""
+    await connection.execute(_LOCK_TENANT, {"tenant": str(tenant_id)})
+
+
+async def refuse_ended(
+    connection: AsyncConnection, key_id: UUID, login_id: UUID | None = None, *, is_exclusive: bool = False
+) -> None:
     """Refuses a key that has ended although a cache may still have it as valid, and locks it against revocation.
 
+    Args:
+        login_id: the login by which it is used, which must not have ended either; None for the key itself.
+        is_exclusive: whether other transactions that do this for the key wait for this one.
+
     Raises:
-        KeyEnded: the key was revoked, has expired, or does not exist.
+        KeyEnded: the key was revoked, has expired, or does not exist, or the login has ended.
     """
-    living = select(_t.id).where(_t.id == key_id, _ACTIVE).with_for_update(read=True)
-    if (await connection.execute(living)).one_or_none() is None:
-        raise KeyEnded
+    living = [select(_t.id).where(_t.id == key_id, _ACTIVE)]
+    if login_id is not None:
+        its = logins.c
+        living.append(select(its.id).where(its.id == login_id, its.key_id == key_id, its.expires_at > func.now()))
+    for query in living:
+        locking = query.with_for_update(read=not is_exclusive, key_share=is_exclusive)
+        if (await connection.execute(locking)).one_or_none() is None:
+            raise KeyEnded
 
 
-class KeyCleanup:
-    """Deletes expired keys and tokens about every ten minutes. Every server runs one; they skip each other's rows."""
-
-    def __init__(self, store: KeyStore, pause_seconds: float = _CLEANUP_SECONDS) -> None:
-        self._store = store
-        self._pause_seconds = pause_seconds
-
-    async def run(self) -> None:
-        """Deletes until cancelled."""
-        while True:
-            await asyncio.sleep(self._pause_seconds * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
-            try:
-                while await self._store.delete_expired():
-                    pass
-            except StorageUnavailable as error:
-                log.warning("expired keys and tokens are not deleted yet", reason=str(error))
-            except Exception:
-                # A bug must not end the task.
-                log.exception("expired keys and tokens cannot be deleted")
+def shown_columns() -> list[Column[Any]]:
+    """What `api_key` needs of a row."""
+    return list(_SHOWN)
 
 
-class KeyUses:
-    """Collects the uses of keys and writes them once a minute, so that no call waits for the write."""
-
-    def __init__(self, store: KeyStore, pause_seconds: float = _USE_SECONDS) -> None:
-        self._store = store
-        self._pause_seconds = pause_seconds
-        self._uses: dict[UUID, datetime] = {}
-
-    def note(self, key_id: UUID) -> None:
-        """Notes that a key is used now."""
-        if key_id in self._uses or len(self._uses) < _MOST_USED:
-            self._uses[key_id] = datetime.now(UTC)
-
-    async def run(self) -> None:
-        """Writes until cancelled."""
-        while True:
-            await asyncio.sleep(self._pause_seconds)
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Writes the noted uses; they are kept while Postgres is unavailable."""
-        uses, self._uses = self._uses, {}
-        if not uses:
-            return
-        try:
-            await self._store.note_uses(uses)
-        except StorageUnavailable:
-            self._uses = uses | self._uses
-        except Exception:
-            # A bug must not end the task.
-            log.exception("the uses of keys cannot be written")
-
-
-def _hash_of(text_of_secret: str) -> bytes:
-    secret = parse_secret(text_of_secret)
-    assert secret is not None  # noqa: S101 - we made it
-    return secret.hash
-
-
-def _key(row: Row[Any]) -> ApiKey:
-    values = row._asdict()
-    return ApiKey(**values | {"scopes": tuple(values["scopes"])})
+def api_key(row: Row[Any]) -> ApiKey:
+    """The key in a row of `shown_columns` and any others."""
+    values = {column.name: getattr(row, column.name) for column in _SHOWN}
+    return ApiKey(**values | {"scopes": tuple(row.scopes)})

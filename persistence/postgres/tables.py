@@ -91,6 +91,28 @@ realtime_tokens = Table(
     Index("ix_realtime_tokens_expires_at", "expires_at"),
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7"),
+    Column("secret_hash", LargeBinary, nullable=False, unique=True, comment="SHA-256"),
+    Column(
+        "key_id",
+        Uuid,
+        ForeignKey("api_keys.id", ondelete="CASCADE"),
+        nullable=False,
+        comment="that made it, whose scopes it has",
+    ),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("last_used_at", DateTime(timezone=True)),
+    Column("user_agent", Text, nullable=False, server_default="", comment="what the browser called itself"),
+    CheckConstraint("octet_length(secret_hash) = 32", name="secret_hash"),
+    CheckConstraint("char_length(user_agent) <= 200", name="user_agent"),
+    Index("ix_logins_list", "key_id", text("created_at DESC"), text("id DESC")),
+    Index("ix_logins_expires_at", "expires_at"),
+)
+
 workers = Table(
     "workers",
     metadata,

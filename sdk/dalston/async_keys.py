@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from dalston import messages
 from dalston.calls import Calls
-from dalston.records import Key, NewKey, Scope, Token
+from dalston.records import Key, Login, NewKey, Scope, Token
 from dalston.v1 import key_pb2 as pb
 
 
@@ -45,6 +45,20 @@ class AsyncKeys:
         """Revokes a key. Within seconds every server rejects it."""
         request = pb.RevokeKeyRequest(key_id=key_id)
         return messages.key(await self._calls.call_with_retries(self._calls.keys.RevokeKey, request))
+
+    async def logins(self, key_id: str) -> Sequence[Login]:
+        """The logins of a key that have not ended, newest first: at most 50.
+
+        A login is a secret that a browser keeps in a cookie; a person makes one with a key on the page for it.
+        """
+        request = pb.ListLoginsRequest(key_id=key_id)
+        answer: pb.ListLoginsResponse = await self._calls.call_with_retries(self._calls.keys.ListLogins, request)
+        return [messages.login(login) for login in answer.logins]
+
+    async def revoke_login(self, key_id: str, login_id: str) -> None:
+        """Ends a login of a key. Within seconds every server rejects it."""
+        request = pb.RevokeLoginRequest(key_id=key_id, login_id=login_id)
+        await self._calls.call_with_retries(self._calls.keys.RevokeLogin, request, not_found_is_success=True)
 
 
 class AsyncTokens:

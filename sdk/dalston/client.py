@@ -23,6 +23,7 @@ from dalston.records import (
     JobPage,
     JobStatus,
     Key,
+    Login,
     NewKey,
     Scope,
     Session,
@@ -339,6 +340,14 @@ class Keys:
     def revoke(self, key_id: str) -> Key:
         """Revokes a key. Within seconds every server rejects it."""
         return background.run(self._keys.revoke(key_id))
+
+    def logins(self, key_id: str) -> Sequence[Login]:
+        """The logins of a key that have not ended, newest first: at most 50."""
+        return background.run(self._keys.logins(key_id))
+
+    def revoke_login(self, key_id: str, login_id: str) -> None:
+        """Ends a login of a key. Within seconds every server rejects it."""
+        background.run(self._keys.revoke_login(key_id, login_id))
 
 
 class Tokens:

@@ -79,11 +79,11 @@ class AuthenticationError(DalstonError):
 
 
 class PermissionDenied(DalstonError):
-    """The key lacks the scope."""
+    """The key lacks the scope, or the call needs a key and was sent with a login."""
 
 
 class NotFound(DalstonError):
-    """The session, job, key or path does not exist, or the object is not stored; `reason` distinguishes them."""
+    """The session, job, key, login or path does not exist, or the object is not stored; `reason` distinguishes them."""
 
 
 class SessionActive(DalstonError):

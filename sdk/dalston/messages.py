@@ -13,6 +13,7 @@ from dalston.records import (
     Job,
     JobStatus,
     Key,
+    Login,
     Scope,
     Session,
     SessionChange,
@@ -158,6 +159,16 @@ def key(message: key_pb2.Key) -> Key:
         revoked_at=when(message, "revoked_at"),
         last_used_at=when(message, "last_used_at"),
         created_by=message.created_by or None,
+    )
+
+
+def login(message: key_pb2.Login) -> Login:
+    return Login(
+        id=message.id,
+        created_at=when(message, "created_at"),
+        expires_at=when(message, "expires_at"),
+        last_used_at=when(message, "last_used_at"),
+        user_agent=message.user_agent,
     )
 
 

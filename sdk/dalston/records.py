@@ -280,6 +280,18 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """A login of a browser, made with a key, whose scopes it has."""
+
+    id: str
+    created_at: datetime | None
+    expires_at: datetime | None
+    last_used_at: datetime | None = None
+    user_agent: str = ""
+    """What the browser called itself: any text, at most 200 characters."""
+
+
+@dataclass(frozen=True, slots=True)
 class NewKey:
     """A new key. The secret is never shown again."""
 

@@ -3,6 +3,7 @@
 AccessError
 ├── Unauthenticated
 ├── PermissionDenied
+├── KeyNeeded
 ├── RateLimited
 └── AuthenticationOff
 """
@@ -29,6 +30,13 @@ class PermissionDenied(AccessError):
         self.scope = scope
 
 
+class KeyNeeded(AccessError):
+    """The call was sent with a login, and needs the key itself."""
+
+    def __init__(self) -> None:
+        super().__init__("a login cannot make another: send the key as `Authorization: Bearer KEY`")
+
+
 class RateLimited(AccessError):
     """The caller has exceeded a rate limit."""
 
@@ -42,4 +50,4 @@ class AuthenticationOff(AccessError):
     """The method needs a key, and this server runs without authentication."""
 
     def __init__(self) -> None:
-        super().__init__("this server runs without authentication: there are no keys and no tokens")
+        super().__init__("this server runs without authentication: there are no keys, tokens or logins")

@@ -2,17 +2,19 @@
 
 import asyncio
 import ipaddress
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from prometheus_client import Counter
 
-from domain.credentials import Secret, parse_secret
+from domain.credentials import Authorization, Secret, parse_secret
 from domain.errors import StorageUnavailable
 from domain.tenancy import DEFAULT_TENANT_ID, REFUSALS, Caller, TenantLimits
-from persistence.postgres.api_keys import Grant, KeyUses, format_key_id
+from persistence.postgres.api_keys import Grant, format_key_id
+from persistence.postgres.key_upkeep import KeyUses
+from persistence.postgres.logins import format_login_id
 from server.access.errors import PermissionDenied, RateLimited, Unauthenticated
 from server.access.grants import Grants
 from server.access.rates import Rates
@@ -35,12 +37,12 @@ _failures = Counter("dalston_authentication_failures_total", "Calls whose key wa
 class Gate(Protocol):
     """Authenticates callers."""
 
-    async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
+    async def admit(self, method: str, authorization: Authorization, address: str | None) -> Caller:
         """The caller of a method.
 
         Args:
             method: its short name.
-            authorization: the values of the call's `authorization` metadata.
+            authorization: how the call authenticates its caller.
             address: the client's address; None if it has none.
 
         Raises:
@@ -48,7 +50,7 @@ class Gate(Protocol):
             StorageUnavailable: the key cannot be looked up.
         """
 
-    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+    async def readmit(self, method: str, authorization: Authorization) -> None:
         """Checks whether a long call that was admitted may continue. Counts against no limit.
 
         Raises:
@@ -56,19 +58,25 @@ class Gate(Protocol):
             StorageUnavailable: the key cannot be looked up.
         """
 
+    def forget(self, secret_hash: bytes) -> None:
+        """Drops what is cached of a secret that was ended, so that the next call with it is refused."""
+
 
 class OpenGate:
     """Admits every caller as the default tenant."""
 
-    async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
+    async def admit(self, method: str, authorization: Authorization, address: str | None) -> Caller:
         return Caller(DEFAULT_TENANT_ID)
 
-    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+    async def readmit(self, method: str, authorization: Authorization) -> None:
+        return
+
+    def forget(self, secret_hash: bytes) -> None:
         return
 
 
 class KeyGate:
-    """Admits callers with a key, or with a token for one live session."""
+    """Admits callers with a key, with a login from the cookie of a browser, or with a token for one live session."""
 
     def __init__(self, grants: Grants, uses: KeyUses, defaults: TenantLimits) -> None:
         self._grants = grants
@@ -79,27 +87,37 @@ class KeyGate:
         self._wrong_keys = Rates()
         self._lookups = asyncio.Semaphore(_LOOKUPS)
 
-    async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
+    async def admit(self, method: str, authorization: Authorization, address: str | None) -> Caller:
         secret = _secret_in(authorization)
         if secret is None:
-            raise _refused("malformed" if authorization else "missing")
+            raise _refused("malformed" if authorization.values else "missing")
         if secret.kind == "token" and method != TOKEN_METHOD:
             raise _refused("misplaced token")
         if secret.kind == "token":
             self._refuse_repetition(secret)
+        if secret.kind == "login" and not authorization.is_from_cookie:
+            raise _refused("misplaced login")
         grant = await self._grant(secret, _origin(address))
         note_caller(tenant_id=str(grant.tenant_id), key_id=format_key_id(grant.key_id))
+        if grant.login_id is not None:
+            note_caller(login_id=format_login_id(grant.login_id))
         limits = grant.limits.over(self._defaults)
-        if secret.kind == "key":
+        if secret.kind != "token":
             self._refuse_excess(grant, limits)
         _refuse_without_scope(grant, method)
         self._uses.note(grant.key_id)
-        return Caller(grant.tenant_id, limits, grant.key_id, secret.hash if secret.kind == "token" else None)
+        if grant.login_id is not None:
+            self._uses.note(grant.login_id)
+        spent_by = secret.hash if secret.kind == "token" else None
+        return Caller(grant.tenant_id, limits, grant.key_id, spent_by, grant.login_id)
 
-    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+    async def readmit(self, method: str, authorization: Authorization) -> None:
         secret = _secret_in(authorization)
         grant = None if secret is None else await self._grants.of(secret)
         _refuse_without_scope(_valid(grant), method)
+
+    def forget(self, secret_hash: bytes) -> None:
+        self._grants.forget(secret_hash)
 
     async def _grant(self, secret: Secret, origin: str) -> Grant:
         is_new = not self._grants.is_cached(secret)
@@ -163,7 +181,7 @@ def _valid(grant: Grant | None) -> Grant:
 
 def _refuse_without_scope(grant: Grant, method: str) -> None:
     scope = SCOPES[method]
-    if scope not in grant.scopes:
+    if scope is not None and scope not in grant.scopes:
         _failures.labels("scope").inc()
         raise PermissionDenied(scope)
 
@@ -173,10 +191,10 @@ def _refused(reason: str) -> Unauthenticated:
     return Unauthenticated()
 
 
-def _secret_in(authorization: Sequence[str]) -> Secret | None:
-    if len(authorization) != 1:
+def _secret_in(authorization: Authorization) -> Secret | None:
+    if len(authorization.values) != 1:
         return None
-    scheme, _, text = authorization[0].strip().partition(" ")
+    scheme, _, text = authorization.values[0].strip().partition(" ")
     return parse_secret(text.strip()) if scheme.lower() == "bearer" else None
 
 

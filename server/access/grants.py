@@ -17,14 +17,14 @@ Find = Callable[[Secret], Awaitable[Grant | None]]
 Clock = Callable[[], float]
 
 SECONDS: Final = 5.0
-"""How long a grant is cached, and so how long a revoked key may still be accepted."""
+"""How long a grant is cached, and so how long a revoked key or ended login may still be accepted."""
 _MAX_CACHED: Final = 10_000
 _MAX_LOOKUPS: Final = 1_000
 
 
 class Grants:
-    """Grants by secret. Keys are cached, and so are invalid secrets: unknown, revoked or expired ones. A valid token is
-    looked up every time.
+    """Grants by secret. Keys and logins are cached, and so are invalid secrets: unknown, revoked or expired ones. A
+    valid token is looked up every time.
 
     Invalid secrets have a cache of their own, so that a flood of them does not evict valid keys.
     """
@@ -41,8 +41,12 @@ class Grants:
         return self._valid.has(secret) or self._invalid.has(secret)
 
     def was_valid(self, secret: Secret) -> bool:
-        """Whether the secret is a key that was valid at its last lookup, however long ago."""
+        """Whether the secret is a key or login that was valid at its last lookup, however long ago."""
         return self._valid.had(secret)
+
+    def forget(self, secret_hash: bytes) -> None:
+        """Drops a valid secret, which the next call looks up again. Another server may have it for 5 s more."""
+        self._valid.forget(secret_hash)
 
     async def of(self, secret: Secret) -> Grant | None:
         """The grant of a secret, also of a revoked or expired one; None if the secret is unknown.
@@ -69,9 +73,9 @@ class Grants:
         begun_at = self._clock()
         grant = await self._find(secret)
         if grant is None or grant.has_ended(datetime.now(UTC)):
-            self._valid.forget(secret)
+            self._valid.forget(secret.hash)
             self._invalid.add(secret, begun_at, grant)
-        elif secret.kind == "key":
+        elif secret.kind != "token":
             self._valid.add(secret, begun_at, grant)
         return grant
 
@@ -100,8 +104,8 @@ class _Cache(Generic[T]):
     def of(self, secret: Secret) -> T:
         return self._answers[secret.hash][1]
 
-    def forget(self, secret: Secret) -> None:
-        self._answers.pop(secret.hash, None)
+    def forget(self, secret_hash: bytes) -> None:
+        self._answers.pop(secret_hash, None)
 
     def add(self, secret: Secret, begun_at: float, answer: T) -> None:
         self._answers[secret.hash] = (begun_at, answer)

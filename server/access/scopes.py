@@ -1,10 +1,11 @@
-"""The scope that each method requires. A method that is not listed is refused to every caller."""
+"""The scope that each method requires; None where any key is enough. A method that is not listed is refused to every
+caller."""
 
 from typing import Final
 
 from domain.credentials import Scope
 
-SCOPES: Final[dict[str, Scope]] = {
+SCOPES: Final[dict[str, Scope | None]] = {
     "Transcribe": "realtime",
     "TranscribeFile": "realtime",
     "ListModels": "realtime",
@@ -32,6 +33,11 @@ SCOPES: Final[dict[str, Scope]] = {
     "ListKeys": "admin",
     "RevokeKey": "admin",
     "GetStatus": "admin",
+    "ListLogins": "admin",
+    "RevokeLogin": "admin",
+    "CreateLogin": None,
+    "GetLogin": None,
+    "DeleteLogin": None,
 }
 """By the method's short name: no two services have methods of the same name."""
 

@@ -1,4 +1,4 @@
-"""The audit log: which key read, exported, ended or deleted which session, and with which outcome."""
+"""The audit log: which key, by which login, read, exported, ended or deleted which session, and with which outcome."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from domain.session_id import is_session_id
 from domain.tenancy import current_caller
 from persistence.postgres.api_keys import format_key_id
+from persistence.postgres.logins import format_login_id
 from server.rpc.errors import answer_to, reason_name
 from server.rpc.interceptor import Call, CallInterceptor, Context
 from telemetry.logs import get_logger, note_caller
@@ -97,6 +98,7 @@ class AuditInterceptor(CallInterceptor):
                 outcome=outcome,
                 tenant_id=str(caller.tenant_id),
                 key_id=None if caller.key_id is None else format_key_id(caller.key_id),
+                login_id=None if caller.login_id is None else format_login_id(caller.login_id),
             )
 
 

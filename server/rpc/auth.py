@@ -3,6 +3,7 @@
 from typing import Any
 
 from domain.client_address import client_ip
+from domain.credentials import LOGIN_HEADER, Authorization
 from domain.tenancy import current_caller
 from server.access.gate import Gate, OpenGate
 from server.rpc.interceptor import Call, CallInterceptor, Context
@@ -23,6 +24,10 @@ class AuthInterceptor(CallInterceptor):
             current_caller.reset(token)
 
 
-def authorization_of(context: Context) -> list[str]:
-    """The values of the call's `authorization` metadata."""
-    return [str(value) for name, value in context.invocation_metadata() or () if name == "authorization"]
+def authorization_of(context: Context) -> Authorization:
+    """How the metadata of a call authenticates its caller."""
+    metadata = context.invocation_metadata() or ()
+    return Authorization(
+        tuple(str(value) for name, value in metadata if name == "authorization"),
+        is_from_cookie=any(name == LOGIN_HEADER and value == "1" for name, value in metadata),
+    )

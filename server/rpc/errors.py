@@ -80,6 +80,8 @@ ANSWERS: dict[type[Exception], Answer] = {
     domain.TooManyJobs: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_JOBS),
     domain.InvalidKeyId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
     domain.KeyNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_KEY_NOT_FOUND),
+    domain.InvalidLoginId: Answer(_C.INVALID_ARGUMENT, _R.ERROR_REASON_INVALID_PARAMETERS),
+    domain.LoginNotFound: Answer(_C.NOT_FOUND, _R.ERROR_REASON_LOGIN_NOT_FOUND),
     domain.KeyEnded: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     domain.StorageQuotaExceeded: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_STORAGE_QUOTA_EXCEEDED),
     domain.TooManyKeys: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_TOO_MANY_KEYS),
@@ -90,6 +92,7 @@ ANSWERS: dict[type[Exception], Answer] = {
     domain.StorageUnavailable: Answer(_C.UNAVAILABLE, _R.ERROR_REASON_UNAVAILABLE),
     access.Unauthenticated: Answer(_C.UNAUTHENTICATED, _R.ERROR_REASON_UNAUTHENTICATED),
     access.PermissionDenied: Answer(_C.PERMISSION_DENIED, _R.ERROR_REASON_PERMISSION_DENIED),
+    access.KeyNeeded: Answer(_C.PERMISSION_DENIED, _R.ERROR_REASON_PERMISSION_DENIED),
     access.RateLimited: Answer(_C.RESOURCE_EXHAUSTED, _R.ERROR_REASON_RATE_LIMITED),
     access.AuthenticationOff: Answer(_C.FAILED_PRECONDITION, _R.ERROR_REASON_AUTHENTICATION_OFF),
 }
@@ -200,6 +203,8 @@ def _particulars(error: Exception) -> dict[str, str]:
             return {"parameter": error.parameter}
         case domain.InvalidKeyId():
             return {"parameter": "key_id"}
+        case domain.InvalidLoginId():
+            return {"parameter": "login_id"}
         case domain.InvalidJobId():
             return {"parameter": "job_id"}
         case domain.EnhancementRunning():

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Final
 from uuid import UUID
 
+from domain.credentials import Authorization
 from domain.errors import StorageUnavailable
 from domain.job import JobRecord
 from persistence.postgres.jobs import JobStore
@@ -43,7 +44,7 @@ async def watch_job(jobs: JobStore, watches: Watches, tenant_id: UUID, job_id: U
 
 
 async def job_states(
-    jobs: JobStore, watches: Watches, tenant_id: UUID, job_id: UUID, method: str, authorization: list[str]
+    jobs: JobStore, watches: Watches, tenant_id: UUID, job_id: UUID, method: str, authorization: Authorization
 ) -> AsyncGenerator[JobRecord, None]:
     """The state of a job, then every other one, until it has ended; without a change, the same every 15 s.
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from domain.credentials import Authorization
 from domain.errors import StorageUnavailable
 from server.access.errors import AccessError
 from server.access.gate import Gate
@@ -13,7 +14,7 @@ READMIT_SECONDS: Final = 5.0
 
 
 @asynccontextmanager
-async def while_admitted(gate: Gate, method: str, authorization: list[str]) -> AsyncIterator[None]:
+async def while_admitted(gate: Gate, method: str, authorization: Authorization) -> AsyncIterator[None]:
     """Cancels the block when its caller would not be admitted any more, which is checked every 5 s.
 
     Raises:

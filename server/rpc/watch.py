@@ -9,6 +9,7 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from prometheus_client import Counter, Gauge
 
+from domain.credentials import Authorization
 from domain.errors import StorageUnavailable
 from domain.session_id import format_session_id
 from persistence.postgres.change_notifier import ChangeNotifier
@@ -83,7 +84,7 @@ class Watches:
                 await watch.fail(error)
                 raise
 
-    async def _follow(self, watch: "_Watch", changed: asyncio.Event, authorization: list[str]) -> None:
+    async def _follow(self, watch: "_Watch", changed: asyncio.Event, authorization: Authorization) -> None:
         clock = asyncio.get_running_loop().time
         polled_at = admitted_at = clock()
         while True:
@@ -105,7 +106,7 @@ class Watches:
                     changed.set()
             await watch.keep_alive()
 
-    async def readmit(self, method: str, authorization: list[str]) -> None:
+    async def readmit(self, method: str, authorization: Authorization) -> None:
         """Checks whether a stream may continue.
 
         Raises:

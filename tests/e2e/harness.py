@@ -36,6 +36,7 @@ EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
 UNKNOWN_KEY_ID = "key_" + "0" * 32
+UNKNOWN_LOGIN_ID = "login_" + "0" * 32
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Harness:
 
     async def call_route(self, route: Route, secret: str | None, session_id: str | None = None) -> CallResult:
         ids = {"session_id": session_id or self.sessions["completed"], "key_id": self.key, "job_id": self.job}
-        ids |= {"format": "txt", "version": "2"}
+        ids |= {"format": "txt", "version": "2", "login_id": UNKNOWN_LOGIN_ID}
         if route.method.name == "ListJobs":
             del ids["session_id"]  # it selects some of the list
         if route.verb:

@@ -77,6 +77,10 @@ async def test_missing_wrong_revoked_and_expired_keys_are_refused_alike(
 @each_route
 async def test_a_key_without_the_scope_gets_its_name(harness: Harness, route: Route) -> None:
     needed = NEEDED[route.method.name]
+    if needed is None:
+        key = (await harness.make_key("realtime"))["secret"]
+        assert (await harness.call_route(route, key)).code == "OK", "any key is enough"
+        return
     lacking = await harness.make_key(*(scope for scope in EVERYTHING if scope != needed))
     answer = await harness.call_route(route, lacking["secret"])
     assert (answer.code, answer.reason, answer.metadata) == (

@@ -14,14 +14,16 @@ from dalston.cli.app import App
 from dalston.cli.exits import usage
 
 if TYPE_CHECKING:
-    from dalston.records import Key
+    from dalston.records import Key, Login
 
-app = App(help="Create, list and revoke API keys.")
+app = App(help="Create, list and revoke API keys and their logins.")
 tokens = App(help="Create tokens for browsers.")
 
 SCOPES = ("realtime", "sessions:read", "sessions:write", "admin")
 _COLUMNS = ("ID", "NAME", "SCOPES", "REVOKED", "LAST USED", "EXPIRES", "CREATED", "PREFIX", "CREATED BY")
+_LOGIN_COLUMNS = ("ID", "LAST USED", "EXPIRES", "CREATED", "BROWSER")
 
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key, such as key_0190...", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON as in the REST API.")]
 Expiry = Annotated[int | None, typer.Option(metavar="SECONDS", help="Lifetime.", show_default=False)]
 
@@ -83,7 +85,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 @app.command()
 def revoke(
     ctx: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, such as key_0190...", show_default=False)],
+    key_id: KeyId,
     json: Json = False,
 ) -> None:
     """Revoke a key.
@@ -100,6 +102,34 @@ def revoke(
         output.print_json(key)
     else:
         output.print_line(f"revoked {key.id} ({key.name})")
+
+
+@app.command()
+def logins(ctx: typer.Context, key_id: KeyId, json: Json = False) -> None:
+    """List the logins of a key, newest first."""
+    with connection.connect(ctx) as client:
+        found = client.keys.logins(key_id)
+    if json:
+        output.print_json({"logins": found})
+    else:
+        output.print_table(_LOGIN_COLUMNS, map(_login_row, found))
+
+
+@app.command("revoke-login")
+def revoke_login(
+    ctx: typer.Context,
+    key_id: KeyId,
+    login_id: Annotated[
+        str, typer.Argument(metavar="LOGIN", help="Id of the login, such as login_0190...", show_default=False)
+    ],
+) -> None:
+    """End a login of a key, which stays valid.
+
+    Within seconds every server rejects the login.
+    """
+    with connection.connect(ctx) as client:
+        client.keys.revoke_login(key_id, login_id)
+    output.print_line(f"revoked {login_id}")
 
 
 @tokens.command("create")
@@ -133,12 +163,18 @@ def _create_first(tenant: str, name: str, scopes: list[str], expires_in: int | N
     output.print_line(secret)
 
 
-def _row(key: Key) -> tuple[str, ...]:
-    def day(time: datetime | None) -> str:
-        if time is None:
-            return "-"
-        local = time.astimezone()
-        return f"{local:%Y-%m-%d %H:%M}" if output.is_terminal(sys.stdout) else local.isoformat(timespec="seconds")
+def _login_row(login: Login) -> tuple[str, ...]:
+    times = (login.last_used_at, login.expires_at, login.created_at)
+    return (login.id, *map(_day, times), login.user_agent or "-")
 
+
+def _day(time: datetime | None) -> str:
+    if time is None:
+        return "-"
+    local = time.astimezone()
+    return f"{local:%Y-%m-%d %H:%M}" if output.is_terminal(sys.stdout) else local.isoformat(timespec="seconds")
+
+
+def _row(key: Key) -> tuple[str, ...]:
     times = (key.revoked_at, key.last_used_at, key.expires_at, key.created_at)
-    return (key.id, key.name, ",".join(sorted(key.scopes)), *map(day, times), key.prefix, key.created_by or "-")
+    return (key.id, key.name, ",".join(sorted(key.scopes)), *map(_day, times), key.prefix, key.created_by or "-")

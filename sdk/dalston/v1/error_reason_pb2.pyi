@@ -107,6 +107,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT: the file is of none of the formats that are taken."""
     ERROR_REASON_FILE_TOO_BIG: _ErrorReason.ValueType  # 36
     """INVALID_ARGUMENT: the file is over the limit."""
+    ERROR_REASON_LOGIN_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND: the key has no login of this id, or it has ended."""
+    ERROR_REASON_ORIGIN_NOT_ALLOWED: _ErrorReason.ValueType  # 38
+    """PERMISSION_DENIED: a web page of an origin that the service does not list
+    sent a request that is more than a read.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The values of google.rpc.ErrorInfo.reason in the domain "dalston.v1", each
@@ -199,4 +205,10 @@ ERROR_REASON_UNSUPPORTED_MEDIA: ErrorReason.ValueType  # 35
 """INVALID_ARGUMENT: the file is of none of the formats that are taken."""
 ERROR_REASON_FILE_TOO_BIG: ErrorReason.ValueType  # 36
 """INVALID_ARGUMENT: the file is over the limit."""
+ERROR_REASON_LOGIN_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND: the key has no login of this id, or it has ended."""
+ERROR_REASON_ORIGIN_NOT_ALLOWED: ErrorReason.ValueType  # 38
+"""PERMISSION_DENIED: a web page of an origin that the service does not list
+sent a request that is more than a read.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/key.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ncreated_by\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_created_by\"h\n\x10\x43reateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x1f\n\x12\x65xpires_in_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"A\n\x11\x43reateKeyResponse\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"?\n\x0fListKeysRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\tB\x08\n\x06_limit\"[\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Key\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"L\n\x12\x43reateTokenRequest\x12\x1f\n\x12\x65xpires_in_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"T\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x8b\x03\n\nKeyService\x12]\n\tCreateKey\x12\x1c.dalston.v1.CreateKeyRequest\x1a\x1d.dalston.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12W\n\x08ListKeys\x12\x1b.dalston.v1.ListKeysRequest\x1a\x1c.dalston.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12U\n\tRevokeKey\x12\x1c.dalston.v1.RevokeKeyRequest\x1a\x0f.dalston.v1.Key\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/keys/{key_id}\x12n\n\x0b\x43reateToken\x12\x1e.dalston.v1.CreateTokenRequest\x1a\x1f.dalston.v1.CreateTokenResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/realtime/tokens:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/key.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa9\x02\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\ncreated_by\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_created_by\"h\n\x10\x43reateKeyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12\x1f\n\x12\x65xpires_in_seconds\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"A\n\x11\x43reateKeyResponse\x12\x1c\n\x03key\x18\x01 \x01(\x0b\x32\x0f.dalston.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"?\n\x0fListKeysRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\tB\x08\n\x06_limit\"[\n\x10ListKeysResponse\x12\x1d\n\x04keys\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Key\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\"\n\x10RevokeKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"L\n\x12\x43reateTokenRequest\x12\x1f\n\x12\x65xpires_in_seconds\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_expires_in_seconds\"T\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12.\n\nexpires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x02\n\x05Login\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x1c\n\x03key\x18\x03 \x01(\x0b\x32\x0f.dalston.v1.Key\x12\x0e\n\x06scopes\x18\x04 \x03(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61uthentication\x18\x06 \x01(\x08\x12.\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nuser_agent\x18\t \x01(\t\"\x14\n\x12\x43reateLoginRequest\"\x11\n\x0fGetLoginRequest\"\x14\n\x12\x44\x65leteLoginRequest\"\x15\n\x13\x44\x65leteLoginResponse\"#\n\x11ListLoginsRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"7\n\x12ListLoginsResponse\x12!\n\x06logins\x18\x01 \x03(\x0b\x32\x11.dalston.v1.Login\"6\n\x12RevokeLoginRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08login_id\x18\x02 \x01(\t\"\x15\n\x13RevokeLoginResponse2\x81\x07\n\nKeyService\x12]\n\tCreateKey\x12\x1c.dalston.v1.CreateKeyRequest\x1a\x1d.dalston.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12W\n\x08ListKeys\x12\x1b.dalston.v1.ListKeysRequest\x1a\x1c.dalston.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12U\n\tRevokeKey\x12\x1c.dalston.v1.RevokeKeyRequest\x1a\x0f.dalston.v1.Key\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/keys/{key_id}\x12n\n\x0b\x43reateToken\x12\x1e.dalston.v1.CreateTokenRequest\x1a\x1f.dalston.v1.CreateTokenResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/realtime/tokens:\x01*\x12V\n\x0b\x43reateLogin\x12\x1e.dalston.v1.CreateLoginRequest\x1a\x11.dalston.v1.Login\"\x14\x82\xd3\xe4\x93\x02\x0e\"\t/v1/login:\x01*\x12M\n\x08GetLogin\x12\x1b.dalston.v1.GetLoginRequest\x1a\x11.dalston.v1.Login\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/login\x12\x61\n\x0b\x44\x65leteLogin\x12\x1e.dalston.v1.DeleteLoginRequest\x1a\x1f.dalston.v1.DeleteLoginResponse\"\x11\x82\xd3\xe4\x93\x02\x0b*\t/v1/login\x12m\n\nListLogins\x12\x1d.dalston.v1.ListLoginsRequest\x1a\x1e.dalston.v1.ListLoginsResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/keys/{key_id}/logins\x12{\n\x0bRevokeLogin\x12\x1e.dalston.v1.RevokeLoginRequest\x1a\x1f.dalston.v1.RevokeLoginResponse\"+\x82\xd3\xe4\x93\x02%*#/v1/keys/{key_id}/logins/{login_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\202\323\344\223\002\023*\021/v1/keys/{key_id}'
   _globals['_KEYSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/realtime/tokens:\001*'
+  _globals['_KEYSERVICE'].methods_by_name['CreateLogin']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['CreateLogin']._serialized_options = b'\202\323\344\223\002\016\"\t/v1/login:\001*'
+  _globals['_KEYSERVICE'].methods_by_name['GetLogin']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['GetLogin']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/login'
+  _globals['_KEYSERVICE'].methods_by_name['DeleteLogin']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['DeleteLogin']._serialized_options = b'\202\323\344\223\002\013*\t/v1/login'
+  _globals['_KEYSERVICE'].methods_by_name['ListLogins']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['ListLogins']._serialized_options = b'\202\323\344\223\002\032\022\030/v1/keys/{key_id}/logins'
+  _globals['_KEYSERVICE'].methods_by_name['RevokeLogin']._loaded_options = None
+  _globals['_KEYSERVICE'].methods_by_name['RevokeLogin']._serialized_options = b'\202\323\344\223\002%*#/v1/keys/{key_id}/logins/{login_id}'
   _globals['_KEY']._serialized_start=100
   _globals['_KEY']._serialized_end=397
   _globals['_CREATEKEYREQUEST']._serialized_start=399
@@ -57,6 +67,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETOKENREQUEST']._serialized_end=842
   _globals['_CREATETOKENRESPONSE']._serialized_start=844
   _globals['_CREATETOKENRESPONSE']._serialized_end=928
-  _globals['_KEYSERVICE']._serialized_start=931
-  _globals['_KEYSERVICE']._serialized_end=1326
+  _globals['_LOGIN']._serialized_start=931
+  _globals['_LOGIN']._serialized_end=1202
+  _globals['_CREATELOGINREQUEST']._serialized_start=1204
+  _globals['_CREATELOGINREQUEST']._serialized_end=1224
+  _globals['_GETLOGINREQUEST']._serialized_start=1226
+  _globals['_GETLOGINREQUEST']._serialized_end=1243
+  _globals['_DELETELOGINREQUEST']._serialized_start=1245
+  _globals['_DELETELOGINREQUEST']._serialized_end=1265
+  _globals['_DELETELOGINRESPONSE']._serialized_start=1267
+  _globals['_DELETELOGINRESPONSE']._serialized_end=1288
+  _globals['_LISTLOGINSREQUEST']._serialized_start=1290
+  _globals['_LISTLOGINSREQUEST']._serialized_end=1325
+  _globals['_LISTLOGINSRESPONSE']._serialized_start=1327
+  _globals['_LISTLOGINSRESPONSE']._serialized_end=1382
+  _globals['_REVOKELOGINREQUEST']._serialized_start=1384
+  _globals['_REVOKELOGINREQUEST']._serialized_end=1438
+  _globals['_REVOKELOGINRESPONSE']._serialized_start=1440
+  _globals['_REVOKELOGINRESPONSE']._serialized_end=1461
+  _globals['_KEYSERVICE']._serialized_start=1464
+  _globals['_KEYSERVICE']._serialized_end=2361
 # @@protoc_insertion_point(module_scope)

@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     def __init__(self, channel):
@@ -59,14 +60,40 @@ class KeyServiceStub:
                 request_serializer=dalston_dot_v1_dot_key__pb2.CreateTokenRequest.SerializeToString,
                 response_deserializer=dalston_dot_v1_dot_key__pb2.CreateTokenResponse.FromString,
                 _registered_method=True)
+        self.CreateLogin = channel.unary_unary(
+                '/dalston.v1.KeyService/CreateLogin',
+                request_serializer=dalston_dot_v1_dot_key__pb2.CreateLoginRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_key__pb2.Login.FromString,
+                _registered_method=True)
+        self.GetLogin = channel.unary_unary(
+                '/dalston.v1.KeyService/GetLogin',
+                request_serializer=dalston_dot_v1_dot_key__pb2.GetLoginRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_key__pb2.Login.FromString,
+                _registered_method=True)
+        self.DeleteLogin = channel.unary_unary(
+                '/dalston.v1.KeyService/DeleteLogin',
+                request_serializer=dalston_dot_v1_dot_key__pb2.DeleteLoginRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_key__pb2.DeleteLoginResponse.FromString,
+                _registered_method=True)
+        self.ListLogins = channel.unary_unary(
+                '/dalston.v1.KeyService/ListLogins',
+                request_serializer=dalston_dot_v1_dot_key__pb2.ListLoginsRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_key__pb2.ListLoginsResponse.FromString,
+                _registered_method=True)
+        self.RevokeLogin = channel.unary_unary(
+                '/dalston.v1.KeyService/RevokeLogin',
+                request_serializer=dalston_dot_v1_dot_key__pb2.RevokeLoginRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_key__pb2.RevokeLoginResponse.FromString,
+                _registered_method=True)
 
 
 class KeyServiceServicer:
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     def CreateKey(self, request, context):
@@ -100,6 +127,55 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateLogin(self, request, context):
+        """Turns the key of the call into a login for a browser, which lasts 12 hours
+        and no longer than the key.
+
+        Its secret is in no message: the response sets it as the cookie
+        `__Host-dalston`, which no script can read and which a browser sends with
+        requests of pages of this service only. Over plain HTTP browsers keep it
+        for localhost alone. The cookie is accepted over REST, not over gRPC. Where
+        a key has 50 logins, the oldest of them ends.
+
+        Fails with PERMISSION_DENIED with a login instead of a key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLogin(self, request, context):
+        """Returns who the caller is and what the caller may do: with a login, with a
+        key, and where authentication is off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLogin(self, request, context):
+        """Ends the login of the call and removes its cookie. With a key it removes
+        the cookie only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogins(self, request, context):
+        """Lists the logins of a key, newest first: at most 50.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeLogin(self, request, context):
+        """Ends a login of a key: within seconds it is refused everywhere.
+
+        Fails with NOT_FOUND when the key has no such login; one that has ended is
+        not kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -123,6 +199,31 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=dalston_dot_v1_dot_key__pb2.CreateTokenRequest.FromString,
                     response_serializer=dalston_dot_v1_dot_key__pb2.CreateTokenResponse.SerializeToString,
             ),
+            'CreateLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateLogin,
+                    request_deserializer=dalston_dot_v1_dot_key__pb2.CreateLoginRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_key__pb2.Login.SerializeToString,
+            ),
+            'GetLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLogin,
+                    request_deserializer=dalston_dot_v1_dot_key__pb2.GetLoginRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_key__pb2.Login.SerializeToString,
+            ),
+            'DeleteLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLogin,
+                    request_deserializer=dalston_dot_v1_dot_key__pb2.DeleteLoginRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_key__pb2.DeleteLoginResponse.SerializeToString,
+            ),
+            'ListLogins': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogins,
+                    request_deserializer=dalston_dot_v1_dot_key__pb2.ListLoginsRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_key__pb2.ListLoginsResponse.SerializeToString,
+            ),
+            'RevokeLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLogin,
+                    request_deserializer=dalston_dot_v1_dot_key__pb2.RevokeLoginRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_key__pb2.RevokeLoginResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'dalston.v1.KeyService', rpc_method_handlers)
@@ -132,11 +233,12 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     @staticmethod
@@ -237,6 +339,141 @@ class KeyService:
             '/dalston.v1.KeyService/CreateToken',
             dalston_dot_v1_dot_key__pb2.CreateTokenRequest.SerializeToString,
             dalston_dot_v1_dot_key__pb2.CreateTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.KeyService/CreateLogin',
+            dalston_dot_v1_dot_key__pb2.CreateLoginRequest.SerializeToString,
+            dalston_dot_v1_dot_key__pb2.Login.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.KeyService/GetLogin',
+            dalston_dot_v1_dot_key__pb2.GetLoginRequest.SerializeToString,
+            dalston_dot_v1_dot_key__pb2.Login.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.KeyService/DeleteLogin',
+            dalston_dot_v1_dot_key__pb2.DeleteLoginRequest.SerializeToString,
+            dalston_dot_v1_dot_key__pb2.DeleteLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogins(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.KeyService/ListLogins',
+            dalston_dot_v1_dot_key__pb2.ListLoginsRequest.SerializeToString,
+            dalston_dot_v1_dot_key__pb2.ListLoginsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dalston.v1.KeyService/RevokeLogin',
+            dalston_dot_v1_dot_key__pb2.RevokeLoginRequest.SerializeToString,
+            dalston_dot_v1_dot_key__pb2.RevokeLoginResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,11 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     @_typing.overload
@@ -52,14 +53,43 @@ class KeyServiceStub:
     """Makes a token that opens one live session, once, for a client that must
     not hold a key, such as a page in a browser.
     """
+    CreateLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.CreateLoginRequest, _key_pb2.Login]
+    """Turns the key of the call into a login for a browser, which lasts 12 hours
+    and no longer than the key.
+
+    Its secret is in no message: the response sets it as the cookie
+    `__Host-dalston`, which no script can read and which a browser sends with
+    requests of pages of this service only. Over plain HTTP browsers keep it
+    for localhost alone. The cookie is accepted over REST, not over gRPC. Where
+    a key has 50 logins, the oldest of them ends.
+
+    Fails with PERMISSION_DENIED with a login instead of a key.
+    """
+    GetLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetLoginRequest, _key_pb2.Login]
+    """Returns who the caller is and what the caller may do: with a login, with a
+    key, and where authentication is off.
+    """
+    DeleteLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.DeleteLoginRequest, _key_pb2.DeleteLoginResponse]
+    """Ends the login of the call and removes its cookie. With a key it removes
+    the cookie only.
+    """
+    ListLogins: _grpc.UnaryUnaryMultiCallable[_key_pb2.ListLoginsRequest, _key_pb2.ListLoginsResponse]
+    """Lists the logins of a key, newest first: at most 50."""
+    RevokeLogin: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeLoginRequest, _key_pb2.RevokeLoginResponse]
+    """Ends a login of a key: within seconds it is refused everywhere.
+
+    Fails with NOT_FOUND when the key has no such login; one that has ended is
+    not kept.
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -77,13 +107,42 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Makes a token that opens one live session, once, for a client that must
     not hold a key, such as a page in a browser.
     """
+    CreateLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.CreateLoginRequest, _key_pb2.Login]  # type: ignore[assignment]
+    """Turns the key of the call into a login for a browser, which lasts 12 hours
+    and no longer than the key.
+
+    Its secret is in no message: the response sets it as the cookie
+    `__Host-dalston`, which no script can read and which a browser sends with
+    requests of pages of this service only. Over plain HTTP browsers keep it
+    for localhost alone. The cookie is accepted over REST, not over gRPC. Where
+    a key has 50 logins, the oldest of them ends.
+
+    Fails with PERMISSION_DENIED with a login instead of a key.
+    """
+    GetLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.GetLoginRequest, _key_pb2.Login]  # type: ignore[assignment]
+    """Returns who the caller is and what the caller may do: with a login, with a
+    key, and where authentication is off.
+    """
+    DeleteLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.DeleteLoginRequest, _key_pb2.DeleteLoginResponse]  # type: ignore[assignment]
+    """Ends the login of the call and removes its cookie. With a key it removes
+    the cookie only.
+    """
+    ListLogins: _aio.UnaryUnaryMultiCallable[_key_pb2.ListLoginsRequest, _key_pb2.ListLoginsResponse]  # type: ignore[assignment]
+    """Lists the logins of a key, newest first: at most 50."""
+    RevokeLogin: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeLoginRequest, _key_pb2.RevokeLoginResponse]  # type: ignore[assignment]
+    """Ends a login of a key: within seconds it is refused everywhere.
+
+    Fails with NOT_FOUND when the key has no such login; one that has ended is
+    not kept.
+    """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who may call: API keys of the caller's tenant, and short-lived tokens for
-    browsers.
+    """Who may call: API keys of the caller's tenant, short-lived tokens for live
+    sessions of browsers, and logins, which a browser keeps in a cookie.
 
-    The methods about keys need the scope `admin`, CreateToken needs `realtime`.
-    Where authentication is off they answer FAILED_PRECONDITION.
+    The methods about keys and their logins need the scope `admin`, CreateToken
+    needs `realtime`, and CreateLogin, GetLogin and DeleteLogin need any key.
+    Where authentication is off all but GetLogin answer FAILED_PRECONDITION.
     """
 
     @_abc_1.abstractmethod
@@ -122,6 +181,64 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_pb2.CreateTokenResponse, _abc.Awaitable[_key_pb2.CreateTokenResponse]]:
         """Makes a token that opens one live session, once, for a client that must
         not hold a key, such as a page in a browser.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateLogin(
+        self,
+        request: _key_pb2.CreateLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.Login, _abc.Awaitable[_key_pb2.Login]]:
+        """Turns the key of the call into a login for a browser, which lasts 12 hours
+        and no longer than the key.
+
+        Its secret is in no message: the response sets it as the cookie
+        `__Host-dalston`, which no script can read and which a browser sends with
+        requests of pages of this service only. Over plain HTTP browsers keep it
+        for localhost alone. The cookie is accepted over REST, not over gRPC. Where
+        a key has 50 logins, the oldest of them ends.
+
+        Fails with PERMISSION_DENIED with a login instead of a key.
+        """
+
+    @_abc_1.abstractmethod
+    def GetLogin(
+        self,
+        request: _key_pb2.GetLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.Login, _abc.Awaitable[_key_pb2.Login]]:
+        """Returns who the caller is and what the caller may do: with a login, with a
+        key, and where authentication is off.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteLogin(
+        self,
+        request: _key_pb2.DeleteLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.DeleteLoginResponse, _abc.Awaitable[_key_pb2.DeleteLoginResponse]]:
+        """Ends the login of the call and removes its cookie. With a key it removes
+        the cookie only.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLogins(
+        self,
+        request: _key_pb2.ListLoginsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.ListLoginsResponse, _abc.Awaitable[_key_pb2.ListLoginsResponse]]:
+        """Lists the logins of a key, newest first: at most 50."""
+
+    @_abc_1.abstractmethod
+    def RevokeLogin(
+        self,
+        request: _key_pb2.RevokeLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_key_pb2.RevokeLoginResponse, _abc.Awaitable[_key_pb2.RevokeLoginResponse]]:
+        """Ends a login of a key: within seconds it is refused everywhere.
+
+        Fails with NOT_FOUND when the key has no such login; one that has ended is
+        not kept.
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

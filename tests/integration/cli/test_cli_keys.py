@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from stack.settings import ROOT
@@ -105,3 +106,20 @@ def test_key_examples_of_the_guide_run(keyed: Keyed, folder: Path) -> None:
     command = ["bash", "-c", f"set -eu\n{script}\ntest -n $TOKEN"]
     ran = subprocess.run(command, cwd=folder, env=keyed.env, capture_output=True, text=True, timeout=50, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_logins_of_a_key_are_listed_and_revoked(keyed: Keyed) -> None:
+    secret = keyed.run("keys", "create", "browsers", "--scope", "sessions:read").stdout.strip()
+    ids = {key["name"]: key["id"] for key in json.loads(keyed.run("keys", "list", "--json").stdout)["keys"]}
+    headers = {"authorization": f"Bearer {secret}", "user-agent": "Browser/1.0"}
+    answer = httpx.post(f"{keyed.env['DALSTON_URL']}/v1/login", headers=headers, trust_env=False)
+    login = answer.json()["id"]
+    (listed,) = json.loads(keyed.run("keys", "logins", ids["browsers"], "--json").stdout)["logins"]
+    assert (listed["id"], listed["user_agent"]) == (login, "Browser/1.0")
+    (row,) = keyed.run("keys", "logins", ids["browsers"]).stdout.splitlines()
+    assert (row.split("\t")[0], row.split("\t")[-1]) == (login, "Browser/1.0")
+    assert keyed.run("keys", "revoke-login", ids["browsers"], login).stdout == f"revoked {login}\n"
+    assert keyed.run("keys", "logins", ids["browsers"]).stdout == ""
+    gone = keyed.run("keys", "revoke-login", ids["browsers"], login)
+    assert gone.returncode != 0
+    assert login in gone.stderr

@@ -156,6 +156,10 @@ class KeyServicer(key_pb2_grpc.KeyServiceServicer):
         self.requests.append(request)
         return key_pb2.CreateTokenResponse(token="t_")
 
+    def CreateLogin(self, request: Any, context: grpc.ServicerContext) -> key_pb2.Login:
+        self.requests.append(request)
+        return key_pb2.Login(id="login_1")
+
 
 class TranscriptionServicer(transcription_pb2_grpc.TranscriptionServiceServicer):
     def Transcribe(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:

@@ -19,8 +19,9 @@ from domain.session_id import new_session_id, parse_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence import access
 from persistence.postgres import api_keys
-from persistence.postgres.api_keys import KeyCleanup, KeyStore, KeyUses, parse_key_id
+from persistence.postgres.api_keys import KeyStore, parse_key_id
 from persistence.postgres.database import Database, open_database
+from persistence.postgres.key_upkeep import KeyCleanup, KeyUses
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.tenants import TenantStore
 from persistence.session_values import SessionStart

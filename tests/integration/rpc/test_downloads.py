@@ -15,6 +15,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from prometheus_client import REGISTRY
 
+from domain.credentials import Authorization
 from domain.session_id import new_session_id
 from domain.tenancy import Caller
 from persistence.s3.byte_map import ByteMap, Fill
@@ -57,8 +58,8 @@ class Stored:
 class ByName:
     """Admits callers as the tenant that they name."""
 
-    async def admit(self, _method: str, authorization: Any, _address: str | None) -> Caller:
-        return Caller(UUID(authorization[0]))
+    async def admit(self, _method: str, authorization: Authorization, _address: str | None) -> Caller:
+        return Caller(UUID(authorization.values[0]))
 
 
 class Reader:

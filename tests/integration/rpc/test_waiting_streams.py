@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ from dalston.v1.transcription_pb2_grpc import TranscriptionServiceStub, add_Tran
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
+from domain.credentials import Authorization
 from domain.tenancy import Caller, TenantLimits
 from server.rpc import requests
 from server.rpc.auth import AuthInterceptor
@@ -30,8 +31,8 @@ TENANTS = {name: uuid.uuid4() for name in ("greedy", "modest")}
 class NamingGate:
     """Admits callers as the tenant that they name; after a slash they name a token."""
 
-    async def admit(self, method: str, authorization: Sequence[str], address: str | None) -> Caller:
-        name, _, token = authorization[0].partition("/")
+    async def admit(self, method: str, authorization: Authorization, address: str | None) -> Caller:
+        name, _, token = authorization.values[0].partition("/")
         return Caller(TENANTS[name], TenantLimits(max_sessions=3), token_hash=token.encode() or None)
 
 

@@ -68,7 +68,7 @@ def test_only_audio_streams_may_wait_long_for_the_server(method: MethodDescripto
         assert action["max_stream_duration"] == {"max_stream_duration": "30s", "grpc_timeout_header_max": "30s"}
 
 
-CREATING = ("EnhanceSession", "RetryJob", "CreateKey", "CreateToken")
+CREATING = ("EnhanceSession", "RetryJob", "CreateKey", "CreateToken", "CreateLogin")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

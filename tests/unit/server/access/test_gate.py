@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from domain.credentials import Secret, new_key, new_token, parse_secret
+from domain.credentials import Authorization, Secret, new_key, new_login, new_token, parse_secret
 from domain.errors import StorageUnavailable
 from domain.tenancy import DEFAULT_TENANT_ID, TenantLimits
 from persistence.errors import DatabaseUnavailable
@@ -68,8 +68,12 @@ def gate(store: Store) -> KeyGate:
     return KeyGate(Grants(store.find, clock=lambda: store.now), store, DEFAULTS)  # type: ignore[arg-type]
 
 
+def bearer(text: str, *, is_from_cookie: bool = False) -> Authorization:
+    return Authorization((f"Bearer {text}",), is_from_cookie)
+
+
 async def admit(gate: KeyGate, text: str, method: str = "ListSessions", address: str = "192.0.2.1") -> Any:
-    return await gate.admit(method, [f"Bearer {text}"], address)
+    return await gate.admit(method, bearer(text), address)
 
 
 async def test_a_key_admits_its_tenant_with_its_limits(gate: KeyGate, store: Store) -> None:
@@ -160,14 +164,14 @@ async def test_malformed_credentials_are_refused_without_a_lookup(
     gate: KeyGate, store: Store, authorization: list[str]
 ) -> None:
     with pytest.raises(Unauthenticated):
-        await gate.admit("ListSessions", authorization, None)
+        await gate.admit("ListSessions", Authorization(tuple(authorization)), None)
     assert not store.lookups
 
 
 async def test_the_scheme_is_read_in_any_case(gate: KeyGate, store: Store) -> None:
     key = new_key()
     store.add(key)
-    await gate.admit("ListSessions", [f"bearer  {key} "], None)
+    await gate.admit("ListSessions", Authorization((f"bearer  {key} ",)), None)
 
 
 async def test_a_missing_scope_is_named(gate: KeyGate, store: Store) -> None:
@@ -323,14 +327,14 @@ async def test_the_rate_limit_of_a_tenant_counts_all_its_keys(gate: KeyGate, sto
 
 
 async def test_without_authentication_every_caller_is_the_default_tenant() -> None:
-    caller = await OpenGate().admit("CreateKey", ["Bearer whatever"], None)
+    caller = await OpenGate().admit("CreateKey", bearer("whatever"), None)
     assert (caller.tenant_id, caller.key_id, caller.limits) == (DEFAULT_TENANT_ID, None, TenantLimits())
 
 
 async def test_a_long_call_may_continue_until_its_key_is_revoked(gate: KeyGate, store: Store) -> None:
     key = new_key()
     grant = store.add(key, limits=TenantLimits(requests_per_second=0.01))
-    authorization = [f"Bearer {key}"]
+    authorization = bearer(key)
     await admit(gate, key)
     for _ in range(5):
         await gate.readmit("WatchSessions", authorization)
@@ -342,4 +346,62 @@ async def test_a_long_call_may_continue_until_its_key_is_revoked(gate: KeyGate, 
     with pytest.raises(Unauthenticated):
         await gate.readmit("WatchSessions", authorization)
     with pytest.raises(Unauthenticated):
-        await gate.readmit("WatchSessions", [])
+        await gate.readmit("WatchSessions", Authorization())
+
+
+async def test_a_login_is_a_login_only_from_the_cookie_of_a_browser(gate: KeyGate, store: Store) -> None:
+    login = new_login()
+    grant = store.add(login, login_id=uuid4())
+    with pytest.raises(Unauthenticated):
+        await admit(gate, login)
+    assert not store.lookups
+    caller = await gate.admit("ListSessions", bearer(login, is_from_cookie=True), None)
+    assert (caller.key_id, caller.login_id, caller.token_hash) == (grant.key_id, grant.login_id, None)
+    assert store.uses == [grant.key_id, grant.login_id]
+
+
+async def test_a_login_has_the_scopes_of_its_key(gate: KeyGate, store: Store) -> None:
+    login = new_login()
+    store.add(login, login_id=uuid4())
+    with pytest.raises(PermissionDenied):
+        await gate.admit("DeleteSession", bearer(login, is_from_cookie=True), None)
+    for method in ("CreateLogin", "GetLogin", "DeleteLogin"):
+        await gate.admit(method, bearer(login, is_from_cookie=True), None)
+
+
+async def test_a_login_is_cached_until_it_is_forgotten(gate: KeyGate, store: Store) -> None:
+    login = new_login()
+    store.add(login, login_id=uuid4())
+    authorization = bearer(login, is_from_cookie=True)
+    for _ in range(3):
+        await gate.admit("GetLogin", authorization, None)
+    assert store.lookups[hash_of(login)] == 1
+    del store.grants[hash_of(login)]
+    gate.forget(hash_of(login))
+    with pytest.raises(Unauthenticated):
+        await gate.admit("GetLogin", authorization, None)
+    with pytest.raises(Unauthenticated):
+        await gate.readmit("WatchSessions", authorization)
+
+
+async def test_wrong_logins_count_as_wrong_keys(gate: KeyGate, store: Store) -> None:
+    for _ in range(40):
+        with pytest.raises(Unauthenticated):
+            await gate.admit("GetLogin", bearer(new_login(), is_from_cookie=True), "192.0.2.1")
+    store.answering.clear()
+    held_back = [
+        asyncio.create_task(gate.admit("GetLogin", bearer(new_login(), is_from_cookie=True), "192.0.2.1"))
+        for _ in range(5)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(store.lookups) == 42, "two at a time"
+    for each in held_back:
+        each.cancel()
+    store.answering.set()
+    await asyncio.gather(*held_back, return_exceptions=True)
+
+
+def test_no_secret_is_in_what_is_logged_of_it() -> None:
+    login = new_login()
+    assert login not in f"{bearer(login)} {bearer(login)!r} {parse_secret(login)!r}"

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from domain.credentials import Authorization
 from domain.errors import StorageUnavailable
 from server.access.errors import Unauthenticated
 from server.access.gate import OpenGate
@@ -17,7 +18,7 @@ class Gate(OpenGate):
         self.answers = list(answers)
         self.asked: list[tuple[str, Sequence[str]]] = []
 
-    async def readmit(self, method: str, authorization: Sequence[str]) -> None:
+    async def readmit(self, method: str, authorization: Authorization) -> None:
         self.asked.append((method, authorization))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is not None:
@@ -32,9 +33,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_call_ends_with_its_key_but_not_by_an_outage() -> None:
     gate = Gate(None, StorageUnavailable("away"), Unauthenticated())
     with pytest.raises(Unauthenticated):
-        async with while_admitted(gate, "GetAudio", ["Bearer x"]):
+        async with while_admitted(gate, "GetAudio", Authorization(("Bearer x",))):
             await asyncio.sleep(10)
-    assert gate.asked == [("GetAudio", ["Bearer x"])] * 3
+    assert gate.asked == [("GetAudio", Authorization(("Bearer x",)))] * 3
     await asyncio.sleep(0.05)
     current = asyncio.current_task()
     assert current is not None
@@ -43,20 +44,20 @@ async def test_a_call_ends_with_its_key_but_not_by_an_outage() -> None:
 
 async def test_checks_end_with_a_call_whose_key_stays_valid() -> None:
     gate = Gate(None)
-    async with while_admitted(gate, "GetAudio", []):
+    async with while_admitted(gate, "GetAudio", Authorization()):
         await asyncio.sleep(0.05)
     asked = len(gate.asked)
     assert asked >= 1
     await asyncio.sleep(0.05)
     assert len(gate.asked) == asked
     with pytest.raises(ValueError, match="its own"):
-        async with while_admitted(gate, "GetAudio", []):
+        async with while_admitted(gate, "GetAudio", Authorization()):
             raise ValueError("its own")
 
 
 async def test_a_disconnect_is_not_reported_as_a_refusal() -> None:
     async def download() -> None:
-        async with while_admitted(Gate(None), "GetAudio", []):
+        async with while_admitted(Gate(None), "GetAudio", Authorization()):
             await asyncio.sleep(10)
 
     task = asyncio.create_task(download())
