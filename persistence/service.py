@@ -47,6 +47,7 @@ from persistence.storing.restoration import Restoration
 from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
 from persistence.storing.spool_reconciliation import SpoolReconciliation
+from persistence.storing.waveforms import WaveformStore
 from persistence.storing.writer import SessionWriter
 from persistence.transcripts import Transcripts
 from persistence.uploading.file_upload import FileUploads
@@ -69,6 +70,7 @@ class Persistence:
 
     sessions: SessionStore
     archive: Archive
+    waveforms: WaveformStore
     chains: ChainStore
     jobs: JobStore
     transcripts: Transcripts
@@ -217,6 +219,7 @@ async def open_persistence(
         yield Persistence(
             SessionStore(database),
             Archive(objects),
+            WaveformStore(objects),
             chains,
             JobStore(database),
             Transcripts(chains, versions, utterances),

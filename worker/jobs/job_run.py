@@ -15,11 +15,12 @@ from domain.transcript import DocumentVersion, Utterance
 from persistence.backoff import Backoff
 from persistence.errors import AudioDamaged, JobLost
 from persistence.job_values import Claim, Completion, NewVersion
-from persistence.worker_service import MAX_ATTEMPTS, WorkerPersistence, retry_seconds
+from persistence.worker_service import MAX_ATTEMPTS, SourceFile, WorkerPersistence, retry_seconds
 from server.audio.decoder import Samples
 from telemetry.logs import get_logger
 from worker.audio.samples import SampleReader, format_of
-from worker.audio.uploaded_file import FORMAT, decoded_file
+from worker.audio.uploaded_file import FORMAT, DecodedFile, decoded_file
+from worker.audio.waveform import waveform_of
 from worker.jobs import metrics
 from worker.jobs.interruption import Interruption, Stopped
 from worker.jobs.model_process import JobAudio, ModelDied, ModelProcess, ModelUnavailable, RemotePlan
@@ -201,7 +202,14 @@ class JobRun:
             await asyncio.wait({opening})
             raise
         file = opening.result()
+        await self._keep_waveform(file, source)
         return _Opened(SampleReader(file, FORMAT), file.seconds, (self._claim.session_id,), source.identity)
+
+    async def _keep_waveform(self, file: DecodedFile, source: SourceFile) -> None:
+        """Stores the waveform of an uploaded file, which no server decodes, before the long work begins."""
+        waveforms, session_id = self._persistence.waveforms, self._claim.session_id
+        if await waveforms.read(session_id, source.identity) is None:
+            await waveforms.write(session_id, source.identity, await waveform_of(file))
 
     def _audio(self, reader: SampleReader) -> JobAudio:
 
