@@ -34,7 +34,7 @@ WAIT_SECONDS: Final = 2.0
 """The longest wait for a notification: readmission and heartbeats are late by as much at most."""
 _WRITE_SECONDS: Final = 60.0
 """The longest that a client may take to accept a message. The stream of a slower one ends without a last message."""
-_LAST_WRITE_SECONDS: Final = 1.0
+LAST_WRITE_SECONDS: Final = 1.0
 _MAX_STREAMS: Final = 1_000
 """Concurrent streams of all tenants."""
 
@@ -195,7 +195,7 @@ class _Watch:
             return
         code, message = describe(error)
         try:
-            async with asyncio.timeout(_LAST_WRITE_SECONDS):
+            async with asyncio.timeout(LAST_WRITE_SECONDS):
                 await self._write("error", code=code, message=message)
         except (TimeoutError, IdleTimeout):
             return

@@ -28,7 +28,7 @@ REQUESTS = [
 @pytest.fixture
 def servicer() -> Iterator[SessionServicer]:
     token = current_caller.set(Caller(DEFAULT_TENANT_ID))
-    yield SessionServicer(MagicMock(), MagicMock(), MagicMock())
+    yield SessionServicer(MagicMock(), MagicMock(), MagicMock(), MagicMock())
     current_caller.reset(token)
 
 
