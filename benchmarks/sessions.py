@@ -211,7 +211,7 @@ async def explained(database: Database, query: Any, *, plan: str) -> None:
 async def stub(database: Database) -> AsyncIterator[session_pb2_grpc.SessionServiceStub]:
     # Listing needs nothing else.
     others: Any = None
-    persistence: Any = SimpleNamespace(sessions=SessionStore(database), transcripts=None)
+    persistence: Any = SimpleNamespace(sessions=SessionStore(database), transcripts=None, partials=None)
     server = grpc.aio.server(interceptors=(TelemetryInterceptor(), ErrorInterceptor(), BenchCaller()))
     servicer = SessionServicer(persistence, others, others, others)
     session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)

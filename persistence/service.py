@@ -27,6 +27,7 @@ from persistence.postgres.job_claims import LostJobs
 from persistence.postgres.jobs import JobStore
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
+from persistence.postgres.partials import PartialExchange
 from persistence.postgres.process_reports import ProcessReports
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
@@ -79,6 +80,7 @@ class Persistence:
     _versions: TranscriptVersions
     changes: ChangeStore
     change_notifier: ChangeNotifier
+    partials: PartialExchange
     keys: KeyStore
     uses: KeyUses
     interceptor: RecordingInterceptor
@@ -180,6 +182,7 @@ async def open_persistence(
         await stack.enter_async_context(running(shipper.run(), "part batcher"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await spools.recover()
+        partials = PartialExchange(database)
         interceptor = RecordingInterceptor(
             RecordingPipeline(
                 spools.own,
@@ -189,6 +192,7 @@ async def open_persistence(
                 maintenance,
                 worker_id=settings.worker_id,
                 spool_wait_seconds=settings.spool_wait_seconds,
+                partials=partials,
             ),
             classify,
             store_wait_seconds=settings.store_wait_seconds,
@@ -210,9 +214,10 @@ async def open_persistence(
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(running(uses.run(), "key uses"))
         await stack.enter_async_context(running(KeyCleanup(keys).run(), "key cleanup"))
-        changes, change_notifier = ChangeStore(database), ChangeNotifier(database)
+        changes, change_notifier = ChangeStore(database), ChangeNotifier(database, partials.channels)
         await stack.enter_async_context(running(changes.run(), "change cleanup"))
         await stack.enter_async_context(running(change_notifier.run(), "change notifier"))
+        await stack.enter_async_context(running(partials.run(), "partials for watches"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
@@ -228,6 +233,7 @@ async def open_persistence(
             versions,
             changes,
             change_notifier,
+            partials,
             keys,
             uses,
             interceptor,

@@ -55,7 +55,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._gate = gate or OpenGate()
         self._downloads = Downloads(persistence, max_downloads, waveforms)
         self._watches = watches
-        self._utterance_watches = UtteranceWatches(persistence.transcripts, watches)
+        self._utterance_watches = UtteranceWatches(persistence.transcripts, persistence.partials, watches)
         self._jobs = jobs
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:

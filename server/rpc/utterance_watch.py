@@ -5,10 +5,12 @@ from typing import Final, Literal
 from uuid import UUID
 
 from dalston.v1 import session_pb2 as pb
+from dalston.v1.transcription_pb2 import Partial
 from prometheus_client import Counter
 
 from domain.errors import StorageUnavailable
 from domain.session_id import parse_session_id
+from persistence.postgres.partials import PartialExchange, PartialFeed
 from persistence.transcripts import Transcripts
 from server.rpc.auth import authorization_of
 from server.rpc.downloads import is_head
@@ -22,7 +24,7 @@ from server.rpc.watch import (
     READMIT_SECONDS,
     WAIT_SECONDS,
     Watches,
-    is_set,
+    any_set,
     write_in_time,
 )
 from server.session.errors import IdleTimeout
@@ -40,8 +42,9 @@ Kind = Literal["utterance", "partial", "ended", "heartbeat", "error"]
 class UtteranceWatches:
     """All streams of utterances of the process. They take the places of watches."""
 
-    def __init__(self, transcripts: Transcripts, watches: Watches) -> None:
+    def __init__(self, transcripts: Transcripts, partials: PartialExchange, watches: Watches) -> None:
         self._transcripts = transcripts
+        self._partials = partials
         self._watches = watches
 
     async def run(self, tenant_id: UUID, request: pb.WatchUtterancesRequest, context: Context) -> None:
@@ -64,27 +67,39 @@ class UtteranceWatches:
                 if is_head(context):
                     await watch.check()
                     return
-                if not await watch.poll():
-                    await self._follow(watch, changed, authorization_of(context))
+                if await watch.poll():
+                    return
+                spoken = asyncio.Event()
+                # Only now is it known that the tenant may read the text of the session.
+                with self._partials.watching(session_id, spoken.set) as feed:
+                    await self._follow(watch, feed, changed, spoken, authorization_of(context))
             except IdleTimeout:
                 raise
             except Exception as error:
                 await watch.fail(error)
                 raise
 
-    async def _follow(self, watch: "_Watch", changed: asyncio.Event, authorization: list[str]) -> None:
+    async def _follow(
+        self,
+        watch: "_Watch",
+        feed: PartialFeed,
+        changed: asyncio.Event,
+        spoken: asyncio.Event,
+        authorization: list[str],
+    ) -> None:
         clock = asyncio.get_running_loop().time
         polled_at = admitted_at = clock()
         while True:
             await watch.keep_alive()
             await asyncio.sleep(PAUSE_SECONDS)
-            is_notified = await is_set(changed, WAIT_SECONDS)
+            await any_set((changed, spoken), WAIT_SECONDS)
+            spoken.clear()
             self._watches.refuse_when_stopping()
             if clock() - admitted_at >= READMIT_SECONDS:
                 await self._watches.readmit(_METHOD, authorization)
                 admitted_at = clock()
             await watch.keep_alive()
-            if is_notified or clock() - polled_at >= LONGEST_POLL_SECONDS:
+            if changed.is_set() or clock() - polled_at >= LONGEST_POLL_SECONDS:
                 changed.clear()
                 polled_at = clock()
                 try:
@@ -93,6 +108,7 @@ class UtteranceWatches:
                 except StorageUnavailable:
                     # The index stays, so that no final is missed. Heartbeats continue.
                     changed.set()
+            await watch.show(feed)
 
 
 class _Watch:
@@ -133,6 +149,11 @@ class _Watch:
             await self._write("ended")
         return not news.is_growing
 
+    async def show(self, feed: PartialFeed) -> None:
+        """Sends the newest partial, if all finals before it were sent."""
+        if (partial := feed.take(self._next)) is not None:
+            await self._write("partial", partial=Partial(text=partial.text, start=partial.start, end=partial.end))
+
     async def keep_alive(self) -> None:
         """Sends a heartbeat if nothing was sent for long, or at all."""
         if self._written_at is None or self._clock() - self._written_at >= HEARTBEAT_SECONDS:
@@ -154,10 +175,13 @@ class _Watch:
         kind: Kind,
         *,
         utterance: pb.Utterance | None = None,
+        partial: Partial | None = None,
         code: str | None = None,
         message: str | None = None,
     ) -> None:
-        response = pb.WatchUtterancesResponse(type=kind, utterance=utterance, code=code, message=message)
+        response = pb.WatchUtterancesResponse(
+            type=kind, utterance=utterance, partial=partial, code=code, message=message
+        )
         await write_in_time(self._context, response)
         self._written_at = self._clock()
         _sent.labels(kind).inc()

@@ -1,7 +1,7 @@
 """Streams of the changes of a tenant's sessions, and the places of all streams of changes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -258,3 +258,13 @@ async def is_set(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def any_set(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Waits until one of the events is set, at most so long."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -53,6 +53,7 @@ class Stored:
     archive: Archive = field(default_factory=Archive)
     chains: Chains = field(default_factory=Chains)
     transcripts: Any = None
+    partials: Any = None
 
 
 class ByName:

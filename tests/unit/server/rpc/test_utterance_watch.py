@@ -1,6 +1,7 @@
 """The stream of the finals of one session, without Postgres."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from domain.session_id import format_session_id, new_uuid7
 from domain.transcript import Utterance
 from persistence.postgres.change_notifier import ChangeNotifier
 from persistence.postgres.finals import NumberedUtterance
+from persistence.postgres.partials import PARTIALS, PartialExchange
 from persistence.transcripts import News
 from server.access.errors import Unauthenticated
 from server.access.gate import OpenGate
@@ -84,12 +86,17 @@ class Harness:
         self.transcripts, self.drain, self.gate = Transcripts(), Drain(), RevocableGate()
         self.change_notifier = ChangeNotifier(None)  # type: ignore[arg-type]  # it is rung by hand
         self.watches = Watches(None, self.change_notifier, self.gate, self.drain, most)  # type: ignore[arg-type]
-        self.utterance_watches = UtteranceWatches(self.transcripts, self.watches)  # type: ignore[arg-type]
+        self.partials = PartialExchange(None)  # type: ignore[arg-type]  # nothing is sent
+        self.utterance_watches = UtteranceWatches(self.transcripts, self.partials, self.watches)  # type: ignore[arg-type]
 
     def open(self, reader: Reader, offset: int = 0) -> asyncio.Task[None]:
         request = pb.WatchUtterancesRequest(session_id=format_session_id(SESSION), offset=offset)
         call: Any = self.utterance_watches.run(TENANT, request, reader)  # type: ignore[arg-type]
         return asyncio.create_task(call)
+
+    def speak(self, index: int, text: str) -> None:
+        """A partial of the utterance of this index arrives."""
+        self.partials.channels[PARTIALS](json.dumps([SESSION.hex, index, text, 1.0, 2.0]))
 
     def say(self, *texts: str) -> None:
         for text in texts:
@@ -186,6 +193,42 @@ async def test_a_stream_survives_an_outage_but_not_the_deletion_of_its_session()
     with pytest.raises(SessionNotFound):
         await task
     assert (reader.messages[-1].type, reader.messages[-1].code) == ("error", "session_not_found")
+
+
+async def test_a_partial_is_sent_when_all_finals_before_it_were() -> None:
+    harness, reader = Harness(), Reader()
+    harness.say("one")
+    task = harness.open(reader)
+    await until(lambda: reader.texts == ["one"])
+    await until(lambda: harness.transcripts.reads > 1)
+    harness.speak(1, "tw")
+    await until(lambda: reader.kinds == ["utterance", "partial"])
+    assert (reader.messages[-1].partial.text, reader.messages[-1].partial.end) == ("tw", 2.0)
+    harness.speak(2, "thr")
+    harness.speak(2, "thre")
+    reads = harness.transcripts.reads
+    await until(lambda: harness.transcripts.reads > reads + 3)
+    assert reader.kinds == ["utterance", "partial"]
+    harness.say("two")
+    await until(lambda: len(reader.kinds) == 4)
+    assert reader.kinds == ["utterance", "partial", "utterance", "partial"]
+    assert reader.messages[-1].partial.text == "thre"
+    harness.say("three")
+    await until(lambda: reader.texts == ["one", "two", "three"])
+    harness.speak(2, "late")
+    harness.transcripts.is_growing = False
+    await task
+    assert reader.kinds[4:] == ["utterance", "ended"]
+
+
+async def test_a_session_whose_text_may_not_be_read_is_not_observed() -> None:
+    harness, reader = Harness(), Reader()
+    harness.transcripts.fails = TranscriptNotStored(format_session_id(SESSION))
+    observed = []
+    harness.partials.watching = lambda *_: observed.append(1)  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(TranscriptNotStored):
+        await harness.open(reader)
+    assert not observed
 
 
 async def test_an_error_before_the_first_message_is_a_status_only() -> None:
