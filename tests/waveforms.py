@@ -1,4 +1,4 @@
-"""Reads files in version 2 of the binary "waveform data" format, as its description says."""
+"""Reads files in version 2 of the binary "waveform data" format, as its description states."""
 
 import struct
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
 IDLE = ("ready", "heartbeat")
-"""The messages of a stream of changes that has nothing more to tell for now."""
+"""The messages of a stream of changes that has nothing further to send for now."""
 UNKNOWN_KEY_ID = "key_" + "0" * 32
 
 

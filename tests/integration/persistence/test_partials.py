@@ -54,7 +54,7 @@ def published() -> float:
     return float(module._published._value.get())
 
 
-async def test_partials_reach_the_process_where_the_session_is_watched_and_only_while_it_is(
+async def test_partials_arrive_in_another_process_while_it_watches(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_OBSERVED_SECONDS", 2.0)
@@ -71,7 +71,9 @@ async def test_partials_reach_the_process_where_the_session_is_watched_and_only_
             await until(lambda: owner.named > 0)
             owner.publish(other, ObservedPartial(0, "another session", 0.0, 1.0))
             owner.publish(session, ObservedPartial(3, "replaced before it is sent", 0.0, 1.0))
-            owner.publish(session, spoken := ObservedPartial(3, "He said: \u201cnot \\ at all\u201d,\u8a9e", 0.25, 1.5))
+            owner.publish(
+                session, spoken := ObservedPartial(3, "He answered: \u201cnot \\ at all\u201d,\u8a9e", 0.25, 1.5)
+            )
             assert await taken(feed, woken, 3) == spoken
 
         def is_over() -> bool:
