@@ -28,7 +28,9 @@ _PIECE_BYTES: Final = 1 << 20
 _AT_ONCE: Final = 2
 """Waveforms that are made at a time."""
 _MOST_WAITING: Final = 32
-"""Waveforms of this process that are made or wait for it. The limit of downloads bounds those of a tenant."""
+"""Waveforms of this process that are made or wait for it..."""
+_MOST_OF_TENANT: Final = 8
+"""...and those of a tenant: they go on when the requests for them have ended."""
 _RETRY_SECONDS: Final = 5.0
 
 _made = Histogram(
@@ -37,8 +39,8 @@ _made = Histogram(
     buckets=(0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 
-_Key = tuple[UUID, bytes]
-"""A session and the identity of its audio, or of the joined audio."""
+_Key = tuple[UUID, UUID, bytes]
+"""A tenant, a session and the identity of its audio, or of the joined audio."""
 
 
 class Waveforms:
@@ -67,7 +69,7 @@ class Waveforms:
             found = await self._persistence.waveforms.read(session.id, recorded.identity)
             if found is not None:
                 return found
-        return await self._wait(session, self._task(chain, recorded))
+        return await self._wait(session, self._task(tenant_id, chain, recorded))
 
     async def close(self) -> None:
         """Ends what is being made."""
@@ -95,13 +97,14 @@ class Waveforms:
         except NoEnhancement:
             return False
 
-    def _task(self, chain: Sequence[StoredSession], recorded: RecordedAudio) -> asyncio.Task[bytes]:
+    def _task(self, tenant_id: UUID, chain: Sequence[StoredSession], recorded: RecordedAudio) -> asyncio.Task[bytes]:
         """The one task that makes a waveform, however many ask for it."""
-        key = (chain[-1].id, recorded.identity)
+        key = (tenant_id, chain[-1].id, recorded.identity)
         task = self._making.get(key)
         if task is None:
-            if len(self._making) >= _MOST_WAITING:
-                raise RateLimited(f"{_MOST_WAITING} waveforms are being made, which is the limit", _RETRY_SECONDS)
+            of_tenant = sum(each[0] == tenant_id for each in self._making)
+            if len(self._making) >= _MOST_WAITING or of_tenant >= _MOST_OF_TENANT:
+                raise RateLimited("too many waveforms are being made", _RETRY_SECONDS)
             task = asyncio.create_task(self._make(chain, recorded), name="making a waveform")
             self._making[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))

@@ -183,12 +183,14 @@ class JobRun:
 
     async def _open(self, stack: AsyncExitStack) -> _Opened:
         if self._claim.kind == "upload":
-            return await self._retrying(lambda: self._decode(stack))
+            decoded, source = await self._retrying(lambda: self._decode(stack))
+            await self._retrying(lambda: self._keep_waveform(decoded, source))
+            return _Opened(SampleReader(decoded, FORMAT), decoded.seconds, (self._claim.session_id,), source.identity)
         file = await self._retrying(lambda: self._persistence.recording(self._claim))
         reader = SampleReader(file, format_of(file.wav.encoding, file.wav.sample_rate, file.wav.channels))
         return _Opened(reader, file.seconds, file.chain, file.chain_key)
 
-    async def _decode(self, stack: AsyncExitStack) -> _Opened:
+    async def _decode(self, stack: AsyncExitStack) -> tuple[DecodedFile, SourceFile]:
         """Decodes an uploaded file. The end of the worker and a cancellation end it."""
         source = await self._persistence.source(self._claim)
         opening = asyncio.create_task(
@@ -201,9 +203,7 @@ class JobRun:
             opening.cancel()
             await asyncio.wait({opening})
             raise
-        file = opening.result()
-        await self._keep_waveform(file, source)
-        return _Opened(SampleReader(file, FORMAT), file.seconds, (self._claim.session_id,), source.identity)
+        return opening.result(), source
 
     async def _keep_waveform(self, file: DecodedFile, source: SourceFile) -> None:
         """Stores the waveform of an uploaded file, which no server decodes, before the long work begins."""

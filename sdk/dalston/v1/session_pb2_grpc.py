@@ -201,7 +201,7 @@ class SessionServiceServicer:
 
     def GetWaveform(self, request, context):
         """Reads the waveform of the stored audio, for drawing it: the least and the
-        greatest sample of every tenth of a second, all channels mixed into one.
+        greatest sample of every tenth of a second, of all channels together.
 
         The file has the binary "waveform data" format, version 2, of
         https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
@@ -211,8 +211,9 @@ class SessionServiceServicer:
         ranges are not served.
 
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-        (409) while it is not stored yet, for an uploaded file also while none is
-        made of it; with `linked`, also when this is so of a session it continues,
+        (409) while it is not stored yet, or the waveform is still being made; for
+        an uploaded file, which only its batch job decodes, NOT_FOUND also where
+        that has failed. With `linked`, also when this is so of a session it continues,
         which the message names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

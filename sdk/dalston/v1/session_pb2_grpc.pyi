@@ -89,7 +89,7 @@ class SessionServiceStub:
     """
     GetWaveform: _grpc.UnaryStreamMultiCallable[_session_pb2.GetWaveformRequest, _httpbody_pb2.HttpBody]
     """Reads the waveform of the stored audio, for drawing it: the least and the
-    greatest sample of every tenth of a second, all channels mixed into one.
+    greatest sample of every tenth of a second, of all channels together.
 
     The file has the binary "waveform data" format, version 2, of
     https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
@@ -99,8 +99,9 @@ class SessionServiceStub:
     ranges are not served.
 
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-    (409) while it is not stored yet, for an uploaded file also while none is
-    made of it; with `linked`, also when this is so of a session it continues,
+    (409) while it is not stored yet, or the waveform is still being made; for
+    an uploaded file, which only its batch job decodes, NOT_FOUND also where
+    that has failed. With `linked`, also when this is so of a session it continues,
     which the message names.
     """
     GetTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]
@@ -245,7 +246,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """
     GetWaveform: _aio.UnaryStreamMultiCallable[_session_pb2.GetWaveformRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the waveform of the stored audio, for drawing it: the least and the
-    greatest sample of every tenth of a second, all channels mixed into one.
+    greatest sample of every tenth of a second, of all channels together.
 
     The file has the binary "waveform data" format, version 2, of
     https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
@@ -255,8 +256,9 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ranges are not served.
 
     Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-    (409) while it is not stored yet, for an uploaded file also while none is
-    made of it; with `linked`, also when this is so of a session it continues,
+    (409) while it is not stored yet, or the waveform is still being made; for
+    an uploaded file, which only its batch job decodes, NOT_FOUND also where
+    that has failed. With `linked`, also when this is so of a session it continues,
     which the message names.
     """
     GetTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -434,7 +436,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
         """Reads the waveform of the stored audio, for drawing it: the least and the
-        greatest sample of every tenth of a second, all channels mixed into one.
+        greatest sample of every tenth of a second, of all channels together.
 
         The file has the binary "waveform data" format, version 2, of
         https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
@@ -444,8 +446,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         ranges are not served.
 
         Fails with NOT_FOUND when the session stored no audio, and with ABORTED
-        (409) while it is not stored yet, for an uploaded file also while none is
-        made of it; with `linked`, also when this is so of a session it continues,
+        (409) while it is not stored yet, or the waveform is still being made; for
+        an uploaded file, which only its batch job decodes, NOT_FOUND also where
+        that has failed. With `linked`, also when this is so of a session it continues,
         which the message names.
         """
 

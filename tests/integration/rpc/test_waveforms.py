@@ -166,8 +166,11 @@ async def test_a_long_wait_ends_and_what_is_made_is_there_the_next_time(
     await service.waveforms.close()
 
 
-async def test_the_number_that_are_made_is_bounded(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 2)
+@pytest.mark.parametrize("limit", ["_MOST_WAITING", "_MOST_OF_TENANT"])
+async def test_the_number_that_are_made_is_bounded(
+    service: Service, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 2)
     sessions = [await record(service, tone(0.2)) for _ in range(3)]
     service.archive.may_read.clear()
     asking = [asyncio.create_task(service.of(each)) for each in sessions[:2]]
