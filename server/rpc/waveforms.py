@@ -30,7 +30,7 @@ _AT_ONCE: Final = 2
 _MOST_WAITING: Final = 32
 """Waveforms of this process that are made or wait for it..."""
 _MOST_OF_TENANT: Final = 8
-"""...and those of a tenant: they go on when the requests for them have ended."""
+"""...and those of a tenant: they continue when the requests for them have ended."""
 _RETRY_SECONDS: Final = 5.0
 
 _made = Histogram(

@@ -46,7 +46,7 @@ async def test_a_live_session_is_followed_to_its_end(client: Client, sample: Sam
         watching = asyncio.gather(watch(client, session_id, messages), follow(client, session_id, found))
 
         async def send() -> None:
-            # The watch is open before anything is said, so that partials have somebody to be sent to.
+            # The watch is open before anything is spoken, so that partials have somebody to be sent to.
             async with asyncio.timeout(30):
                 while not messages:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)

@@ -20,6 +20,8 @@ REQUESTS = [
     pb.EndSessionRequest(session_id=WRONG),
     pb.ListUtterancesRequest(session_id=WRONG),
     pb.GetAudioRequest(session_id=WRONG),
+    pb.GetWaveformRequest(session_id=WRONG),
+    pb.WatchUtterancesRequest(session_id=WRONG),
     pb.GetTranscriptRequest(session_id=WRONG),
     pb.ExportTranscriptRequest(session_id=WRONG, format="txt"),
 ]
