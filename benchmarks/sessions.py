@@ -210,10 +210,11 @@ async def explained(database: Database, query: Any, *, plan: str) -> None:
 @asynccontextmanager
 async def stub(database: Database) -> AsyncIterator[session_pb2_grpc.SessionServiceStub]:
     # Listing needs nothing else.
-    watches: Any = None
-    persistence: Any = SimpleNamespace(sessions=SessionStore(database))
+    others: Any = None
+    persistence: Any = SimpleNamespace(sessions=SessionStore(database), transcripts=None, partials=None)
     server = grpc.aio.server(interceptors=(TelemetryInterceptor(), ErrorInterceptor(), BenchCaller()))
-    session_pb2_grpc.add_SessionServiceServicer_to_server(SessionServicer(persistence, watches), server)
+    servicer = SessionServicer(persistence, others, others, others)
+    session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

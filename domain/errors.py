@@ -101,10 +101,10 @@ class InvalidResumption(DomainError):
 
 
 class AudioNotStored(_SessionError):
-    """The session did not ask for its audio to be stored."""
+    """The session did not ask for its audio to be stored, or what is made of it does not exist."""
 
-    def __init__(self, session_id: str) -> None:
-        super().__init__(session_id, "stored no audio")
+    def __init__(self, session_id: str, what: str = "stored no audio") -> None:
+        super().__init__(session_id, what)
 
 
 class TranscriptNotStored(_SessionError):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from persistence.errors import AudioDamaged, ObjectNotFound, ObjectTooShort
-from persistence.s3.byte_map import ByteMap, Fill, ObjectRange, Piece
-from persistence.s3.keys import audio_key
-from persistence.s3.linked import chain_key, joined_audio
+from persistence.s3.byte_map import ByteMap, ObjectRange, Piece
+from persistence.s3.linked import chain_key, recorded_audio
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.wav import WavFormat, data_bytes
@@ -74,7 +73,7 @@ async def open_recording(objects: ObjectStore, chain: Sequence[StoredSession]) -
     for session in chain:
         session.require_audio()
     wav = chain[-1].wav
-    audio = _without_header(chain)
+    audio = recorded_audio(chain)
     file = RecordingFile(wav, audio, tuple(session.id for session in chain), chain_key(chain), objects)
     position = 0
     for piece in audio.pieces:
@@ -82,14 +81,6 @@ async def open_recording(objects: ObjectStore, chain: Sequence[StoredSession]) -
             await _check(objects, wav, piece, position, file.seconds)
         position += piece.size
     return file
-
-
-def _without_header(chain: Sequence[StoredSession]) -> ByteMap:
-    if len(chain) == 1:
-        session = chain[0]
-        return ByteMap.of([ObjectRange(audio_key(session.id), session.wav.header_bytes, session.stored_bytes)])
-    pieces = [piece for piece in joined_audio(chain).pieces if isinstance(piece, ObjectRange | Fill)]
-    return ByteMap.of(pieces)
 
 
 async def _check(objects: ObjectStore, wav: WavFormat, piece: ObjectRange, position: int, seconds: float) -> None:

@@ -29,6 +29,7 @@ from persistence.postgres.key_upkeep import KeyCleanup, KeyUses
 from persistence.postgres.lease import Lease
 from persistence.postgres.logins import LoginStore
 from persistence.postgres.ownership import Ownership
+from persistence.postgres.partials import PartialExchange
 from persistence.postgres.process_reports import ProcessReports
 from persistence.postgres.rows import SessionRows
 from persistence.postgres.sessions import SessionStore
@@ -49,6 +50,7 @@ from persistence.storing.restoration import Restoration
 from persistence.storing.row_comparison import RowComparison
 from persistence.storing.shipper import Shipper
 from persistence.storing.spool_reconciliation import SpoolReconciliation
+from persistence.storing.waveforms import WaveformStore
 from persistence.storing.writer import SessionWriter
 from persistence.transcripts import Transcripts
 from persistence.uploading.file_upload import FileUploads
@@ -71,6 +73,7 @@ class Persistence:
 
     sessions: SessionStore
     archive: Archive
+    waveforms: WaveformStore
     chains: ChainStore
     jobs: JobStore
     transcripts: Transcripts
@@ -79,6 +82,7 @@ class Persistence:
     _versions: TranscriptVersions
     changes: ChangeStore
     change_notifier: ChangeNotifier
+    partials: PartialExchange
     keys: KeyStore
     uses: KeyUses
     logins: LoginStore
@@ -181,6 +185,7 @@ async def open_persistence(
         await stack.enter_async_context(running(shipper.run(), "part batcher"))
         stack.push_async_callback(_close, finisher.close, deadline, _CLOSE_SECONDS)
         await spools.recover()
+        partials = PartialExchange(database)
         interceptor = RecordingInterceptor(
             RecordingPipeline(
                 spools.own,
@@ -190,6 +195,7 @@ async def open_persistence(
                 maintenance,
                 worker_id=settings.worker_id,
                 spool_wait_seconds=settings.spool_wait_seconds,
+                partials=partials,
             ),
             classify,
             store_wait_seconds=settings.store_wait_seconds,
@@ -211,15 +217,17 @@ async def open_persistence(
         stack.push_async_callback(uses.flush)
         await stack.enter_async_context(running(uses.run(), "key uses"))
         await stack.enter_async_context(running(KeyCleanup(keys).run(), "key cleanup"))
-        changes, change_notifier = ChangeStore(database), ChangeNotifier(database)
+        changes, change_notifier = ChangeStore(database), ChangeNotifier(database, partials.channels)
         await stack.enter_async_context(running(changes.run(), "change cleanup"))
         await stack.enter_async_context(running(change_notifier.run(), "change notifier"))
+        await stack.enter_async_context(running(partials.run(), "partials for watches"))
         resumptions = Resumptions(
             database, objects, rows, interceptor.call_of, wait_seconds=settings.resume_wait_seconds
         )
         yield Persistence(
             SessionStore(database),
             Archive(objects),
+            WaveformStore(objects),
             chains,
             JobStore(database),
             Transcripts(chains, versions, utterances),
@@ -228,6 +236,7 @@ async def open_persistence(
             versions,
             changes,
             change_notifier,
+            partials,
             keys,
             uses,
             LoginStore(database),

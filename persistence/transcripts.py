@@ -1,11 +1,15 @@
 """Reading the transcripts of sessions in their versions."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from domain.errors import InvalidFilter
 from domain.job import TranscriptVersion
 from domain.transcript import Utterance
+from persistence.errors import DatabaseUnavailable
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.finals import NumberedUtterance
 from persistence.postgres.transcript_versions import TranscriptVersions
@@ -22,6 +26,22 @@ from persistence.transcript_choice import (
     whole,
 )
 
+_MOST_READS: Final = 2
+"""Reads of watches at a time in this process, so that they do not exhaust the connection pool."""
+_WAIT_SECONDS: Final = 5.0
+"""The longest wait for one of these reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Some utterances of a transcript."""
+
+    utterances: list[NumberedUtterance]
+    has_next: bool
+    """Whether there are further ones already."""
+    is_growing: bool
+    """Whether further ones may be added."""
+
 
 class Transcripts:
     """Chooses and reads versions. All methods raise StorageUnavailable while Postgres is unavailable."""
@@ -30,6 +50,7 @@ class Transcripts:
         self._chains = chains
         self._versions = versions
         self._utterances = utterances
+        self._reads = asyncio.Semaphore(_MOST_READS)
 
     async def versions(self, tenant_id: UUID, session_id: UUID) -> tuple[TranscriptVersion, ...]:
         """The stored versions of a session, in their order.
@@ -99,21 +120,39 @@ class Transcripts:
             InvalidFilter: a parameter is out of range.
         """
         _refuse_negative(version)
+        news = await self._read(tenant_id, session_id, version or LIVE, offset, limit)
+        return news.utterances, news.has_next or news.is_growing
+
+    async def news(self, tenant_id: UUID, session_id: UUID, offset: int, limit: int) -> News:
+        """At most `limit` (1 to 1000) utterances of the first transcript of a session from index `offset` on.
+
+        Raises:
+            StorageUnavailable: also while too many others read.
+            Further errors are those of `page`.
+        """
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._reads.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("too many readers wait for the database") from None
+        try:
+            return await self._read(tenant_id, session_id, LIVE, offset, limit)
+        finally:
+            self._reads.release()
+
+    async def _read(self, tenant_id: UUID, session_id: UUID, version: int, offset: int, limit: int) -> News:
         # Read before its utterances: if the transcript is complete, so are they.
         (session,) = await self._chains.read(tenant_id, session_id, linked=False)
-        wanted = version or LIVE
-        if wanted == LIVE and session.source == "live" and session.store_transcript:
+        if version == LIVE and session.source == "live" and session.store_transcript:
             page, has_next = await self._utterances.page(session.id, None, offset, limit)
-            return page, has_next or session.transcript_uri is None
+            return News(page, has_next, is_growing=session.transcript_uri is None)
         # Read before the versions: of a job that ends in between, the version is there.
-        is_being_written = wanted == LIVE and await self._versions.is_being_written(session)
-        found = version_of((await self._versions.of([session.id]))[session.id], wanted)
-        if found is None and is_being_written:
-            page, _ = await self._utterances.page(session.id, wanted, offset, limit)
-            return page, True
-        if found is None:
-            await self._versions.refuse(session, wanted)
-        return await self._utterances.page(session.id, wanted, offset, limit)
+        is_being_written = version == LIVE and await self._versions.is_being_written(session)
+        found = version_of((await self._versions.of([session.id]))[session.id], version)
+        if found is None and not is_being_written:
+            await self._versions.refuse(session, version)
+        page, has_next = await self._utterances.page(session.id, version, offset, limit)
+        return News(page, has_next, is_growing=found is None)
 
 
 def _refuse_negative(version: int) -> None:

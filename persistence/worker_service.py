@@ -35,6 +35,7 @@ from persistence.s3.objects import ObjectStore, open_objects
 from persistence.session_values import StoredSession
 from persistence.storage_outages import storage_outages
 from persistence.storing.version_writer import put_version
+from persistence.storing.waveforms import WaveformStore
 from telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -79,6 +80,7 @@ class WorkerPersistence:
     lost: asyncio.Event
     """Set when another process has the worker id of this one: it should exit."""
     reports: ProcessReports
+    waveforms: WaveformStore
     _lost_jobs: LostJobs
     _chains: ChainStore
     _objects: ObjectStore
@@ -202,6 +204,7 @@ async def open_worker_persistence(
             notifier.due,
             lease.lost,
             reports,
+            WaveformStore(objects),
             lost_jobs,
             ChainStore(database),
             objects,

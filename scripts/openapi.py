@@ -32,6 +32,7 @@ _SCALARS: Final[dict[int, dict[str, Any]]] = {
 # No descriptor has the content of an HttpBody.
 _BODIES: Final = {
     "GetAudio": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
+    "GetWaveform": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     "GetTranscript": {"application/json": {"schema": {"$ref": "#/components/schemas/Transcript"}}},
     "ExportTranscript": {
         "text/plain": {"schema": {"type": "string"}},
@@ -138,6 +139,8 @@ _IDS: Final = {
 }
 """Fields that have no comment of their own in the contract, by their name."""
 _DOWNLOADS: Final = tuple(_BODIES)
+_WITHOUT_VERSION: Final = ("GetAudio", "GetWaveform")
+"""Downloads of the audio, which has no versions."""
 _HEADERS: Final = {
     "range": ("The part of the file that is wanted, one range of bytes.", "bytes=0-1023"),
     "if-range": ("The `etag` that the range is of; the whole file is sent where it has another.", '"0123456789abcdef"'),
@@ -287,9 +290,9 @@ class _Writer:
             content = {"application/json": {"schema": self._ref(method.output_type)}}
         responses: dict[str, Any] = {"200": {"description": "It is done.", "content": content}}
         if method.name in _DOWNLOADS:
-            headers = (
-                {"etag": _ETAG} if method.name == "GetAudio" else {"etag": _ETAG, "x-transcript-version": _VERSION}
-            )
+            headers = {"etag": _ETAG}
+            if method.name not in _WITHOUT_VERSION:
+                headers["x-transcript-version"] = _VERSION
             responses["200"]["headers"] = headers
             responses["304"] = {"description": "The client has the file already.", "headers": headers}
         codes = {*_ALWAYS}

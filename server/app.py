@@ -53,6 +53,7 @@ from server.rpc.status import StatusServicer
 from server.rpc.telemetry import TelemetryInterceptor
 from server.rpc.transcription import TranscriptionServicer
 from server.rpc.watch import Watches
+from server.rpc.waveforms import Waveforms
 from server.session.session import MAX_PENDING
 from server.vad.silero import SileroVad
 from telemetry.deadline import Deadline
@@ -116,7 +117,9 @@ async def serve(settings: ServerSettings, inference: InferenceSettings, storage:
         engine = await stack.enter_async_context(Engine(inference, settings.max_sessions * MAX_PENDING))
         persistence = await stack.enter_async_context(open_persistence(storage, end_reason_of, deadline))
         stack.callback(deadline.begin, _STOP_SECONDS)
-        server, health_servicer, report = _build(settings, engine, persistence, drain)
+        waveforms = Waveforms(persistence)
+        stack.push_async_callback(waveforms.close)
+        server, health_servicer, report = _build(settings, engine, persistence, waveforms, drain)
         last_resort = LastResort(lambda: EXIT_UNAVAILABLE if _is_unfit(engine, persistence) else 0)
         stop = stop_on_signals(lambda: last_resort.begin(settings.shutdown_seconds + _STOP_SECONDS))
         await server.start()
@@ -167,7 +170,7 @@ async def _end_streams(drain: Drain, grace_seconds: float, deadline: Deadline) -
 
 
 def _build(
-    settings: ServerSettings, engine: Engine, persistence: Persistence, drain: Drain
+    settings: ServerSettings, engine: Engine, persistence: Persistence, waveforms: Waveforms, drain: Drain
 ) -> tuple[grpc.aio.Server, Any, ServerReport]:
     gate = _gate(settings, persistence)
     server = grpc.aio.server(
@@ -208,7 +211,7 @@ def _build(
     watches = Watches(persistence.changes, persistence.change_notifier, gate, drain, settings.tenant_max_watches)
     jobs = JobRequests(persistence.jobs, engine, settings.tenant_max_queued_jobs)
     session_pb2_grpc.add_SessionServiceServicer_to_server(
-        SessionServicer(persistence, watches, jobs, settings.tenant_max_downloads, gate), server
+        SessionServicer(persistence, watches, jobs, waveforms, settings.tenant_max_downloads, gate), server
     )
     file_limits = FileLimits(settings.max_upload_bytes, settings.tenant_max_uploads, settings.tenant_max_queued_jobs)
     file_pb2_grpc.add_FileServiceServicer_to_server(

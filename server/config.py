@@ -47,7 +47,7 @@ class ServerSettings(BaseSettings):
     tenant_share: float = Field(default=0.75, gt=0, le=1)
     """With `auth=keys`: the share of `max_sessions` that one tenant may use on this server."""
     tenant_max_watches: int = Field(default=100, ge=1)
-    """Concurrent watches (`sessions:watch`) of one tenant on each server."""
+    """Concurrent watches (`sessions:watch`, `utterances:watch` and those of jobs) of one tenant on each server."""
     tenant_max_downloads: int = Field(default=8, ge=1)
     """Concurrent downloads of one tenant on this server; each holds 1 MiB of memory."""
     tenant_max_uploads: int = Field(default=8, ge=1)

@@ -4,7 +4,7 @@ A notification carries no data: a watch that is woken reads the changes itself. 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
@@ -22,6 +22,7 @@ log = get_logger(__name__)
 CHANNEL: Final = "dalston_sessions"
 """Where the triggers on the table of sessions notify the tenant."""
 _CHECK_SECONDS: Final = 10.0
+_NO_OTHERS: Final[Mapping[str, Callable[[str], None]]] = {}
 
 _is_listening = Gauge(
     "dalston_changes_listening", "1 while this process receives notifications of changed sessions from Postgres"
@@ -34,8 +35,10 @@ _notifications = Counter(
 class ChangeNotifier:
     """One per process; `run` listens."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, others: Mapping[str, Callable[[str], None]] = _NO_OTHERS) -> None:
+        """`others`: further channels of the connection, and what receives their notifications."""
         self._database = database
+        self._channels = {CHANNEL: self._on_notification, **others}
         self._watches: dict[UUID, set[asyncio.Event]] = {}
 
     @contextmanager
@@ -68,7 +71,7 @@ class ChangeNotifier:
 
     async def _listen(self, backoff: Backoff) -> None:
         lost = asyncio.Event()
-        async with self._database.listening(CHANNEL, self._on_notification, lost.set) as check:
+        async with self._database.listening(self._channels, lost.set) as check:
             backoff.reset()
             _is_listening.set(1)
             # Notifications sent before the connection listened are lost.

@@ -1,7 +1,7 @@
 """Connections to Postgres, and the error that an outage raises in the rest of the package."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -52,11 +52,12 @@ class Database:
 
     @asynccontextmanager
     async def listening(
-        self, channel: str, on_notification: Callable[[str], None], lost: Callable[[], None]
+        self, channels: Mapping[str, Callable[[str], None]], lost: Callable[[], None]
     ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-        """Calls `on_notification` with the payload of each notification on the channel, over a connection of its own.
+        """Listens over a connection of its own.
 
         Args:
+            channels: what is called with the payload of each notification on each channel.
             lost: called when the connection ends. A long-running block also calls the yielded check periodically.
 
         Yields:
@@ -73,7 +74,8 @@ class Database:
                     stack.push_async_callback(connection.close)
                     stack.push_async_callback(connection.invalidate)
                     driver: Any = (await connection.get_raw_connection()).driver_connection
-                    await driver.add_listener(channel, lambda *notified: on_notification(notified[-1]))
+                    for channel, on_notification in channels.items():
+                        await driver.add_listener(channel, _with_payload(on_notification))
                     driver.add_termination_listener(lambda _: lost())
             except _OUTAGES as error:
                 raise DatabaseUnavailable("the database does not answer") from error
@@ -95,6 +97,10 @@ class Database:
         """
         async with self.transaction() as connection:
             await connection.execute(text("SELECT 1"))
+
+
+def _with_payload(on_notification: Callable[[str], None]) -> Callable[..., None]:
+    return lambda *notified: on_notification(notified[-1])
 
 
 @asynccontextmanager

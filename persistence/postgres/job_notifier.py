@@ -35,7 +35,7 @@ class JobNotifier:
 
     async def _listen(self, backoff: Backoff) -> None:
         lost = asyncio.Event()
-        async with self._database.listening(CHANNEL, lambda _: self.due.set(), lost.set) as check:
+        async with self._database.listening({CHANNEL: lambda _: self.due.set()}, lost.set) as check:
             backoff.reset()
             # Notifications sent before the connection listened are lost.
             self.due.set()

@@ -9,6 +9,7 @@ from domain.session import EndReason
 from domain.tenancy import Caller
 from domain.transcript import Utterance
 from persistence.errors import DiskUnavailable
+from persistence.postgres.partials import ObservedPartial, PartialExchange
 from persistence.recording.session_recorder import SessionRecorder
 from persistence.recording.spool_maintenance import SpoolMaintenance
 from persistence.session_values import SessionStart
@@ -37,11 +38,13 @@ class RecordingPipeline:
         *,
         worker_id: str,
         spool_wait_seconds: float,
+        partials: PartialExchange | None = None,
     ) -> None:
         """
         Args:
             worker_id: the id of this server process.
             spool_wait_seconds: how long a stream waits for room in a full spool.
+            partials: passes partials to those who watch a session.
         """
         self._home = home
         self._writer = writer
@@ -49,6 +52,7 @@ class RecordingPipeline:
         self._finisher = finisher
         self._maintenance = maintenance
         self._spool_wait_seconds = spool_wait_seconds
+        self._partials = partials
         self.worker_id = worker_id
 
     async def begin(self, start: SessionStart, caller: Caller | None = None) -> SessionRecorder:
@@ -90,6 +94,11 @@ class RecordingPipeline:
         self._writer.flush_soon(recorder.start.id)
         if recorder.start.store_transcript:
             self._writer.add_final(recorder.start.id, recorder.progress().utterances - 1, utterance)
+
+    def publish_partial(self, recorder: SessionRecorder, spoken: str, start: float, end: float) -> None:
+        """Shows a partial to those who watch the session; an empty one where the utterance is no speech."""
+        if self._partials is not None and recorder.start.store_transcript:
+            self._partials.publish(recorder.start.id, ObservedPartial(recorder.utterance_count, spoken, start, end))
 
     def flush_soon(self, recorder: SessionRecorder) -> None:
         """Stores figures and audio at once instead of in some seconds, because another session resumes this one."""

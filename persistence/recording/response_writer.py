@@ -71,9 +71,14 @@ class ResponseWriter:
                 self._reader.configure_queue(await self._recording.begin(response.session_begin, config))
             case "final":
                 await self._record_final(response.final)
+            case "partial" if recorder is not None:
+                partial = response.partial
+                self._recording.pipeline.publish_partial(recorder, partial.text, partial.start, partial.end)
             case "warning" if recorder is not None and response.warning.code == "speech_suppressed":
                 details = response.warning.details
-                recorder.note_suppressed(float(details["start"]), float(details["end"]))
+                start, end = float(details["start"]), float(details["end"])
+                recorder.note_suppressed(start, end)
+                self._recording.pipeline.publish_partial(recorder, "", start, end)
             case "audio_ack" if recorder is not None:
                 recorder.note_processed(response.audio_ack.processed_seconds)
                 await self._report_lag(recorder.received_seconds - response.audio_ack.processed_seconds)

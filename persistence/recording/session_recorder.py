@@ -55,6 +55,11 @@ class SessionRecorder:
         return self._wav.frame_bytes
 
     @property
+    def utterance_count(self) -> int:
+        """Finals so far."""
+        return self._utterance_count
+
+    @property
     def received_bytes(self) -> int:
         """Audio received so far. All of it is in the spool if the session stores audio."""
         return self._received_bytes

@@ -23,12 +23,22 @@ from persistence.postgres.stored_session import STORED_SESSION_SQL, stored_sessi
 from persistence.postgres.tables import HAS_SERVER
 from persistence.recovery.finding import Finding
 from persistence.recovery.version_checks import VersionVerifier
-from persistence.s3.keys import SESSIONS_PREFIX, audio_key, parse_tail_key, session_of_key, source_key, transcript_key
+from persistence.s3.keys import (
+    SESSIONS_PREFIX,
+    audio_key,
+    is_waveform_key,
+    parse_tail_key,
+    session_of_key,
+    source_key,
+    transcript_key,
+    waveform_key,
+)
 from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.spool.budget import SpoolBudget
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.audio_object import StoredAudio
+from persistence.storing.waveforms import WaveformStore
 
 _ROWS: Final = 500
 
@@ -55,6 +65,7 @@ class Verifier:
         self._delete_age_seconds = delete_age_seconds
         self._rows = SessionRows(database, "verify")
         self._versions = VersionVerifier(database, objects)
+        self._waveforms = WaveformStore(objects)
         self.checked = {"rows": 0, "objects": 0, "uploads": 0, "spools": 0}
         """How many of each were read."""
 
@@ -102,6 +113,7 @@ class Verifier:
         findings = []
         if session.audio_uri is not None:
             findings += await self._of_audio(session)
+            findings += await self._of_waveform(session)
         if session.transcript_uri is not None and session.source == "live":
             findings += await self._of_transcript(session)
         return findings
@@ -131,6 +143,17 @@ class Verifier:
             what = f"holds {wav.seconds(stored):.3f} s of audio, its row states {session.audio_duration_seconds:.3f} s"
             return [Finding("audio_length", session.id, what, key)]
         return []
+
+    async def _of_waveform(self, session: StoredSession) -> list[Finding]:
+        """A waveform of other audio harms nobody: it is made again when it is asked for, and `repair` deletes it."""
+        if session.source == "upload":
+            return []
+        try:
+            is_stale = await self._waveforms.is_stale(session)
+        except ObjectNotFound:
+            return []  # the audio is missing, which is a finding of its own
+        key = waveform_key(session.id)
+        return [Finding("waveform_stale", session.id, "its waveform is not of its audio", key)] if is_stale else []
 
     async def _of_transcript(self, session: StoredSession) -> list[Finding]:
         key = transcript_key(session.id)
@@ -232,6 +255,8 @@ def _of_key(key: str, rows: dict[UUID | None, StoredSession], deleted: frozenset
         return _without_row(key, identifier, deleted, "an object")
     if parse_tail_key(key) is not None and not row.is_unfinished:
         return Finding("tail_left", identifier, "a tail object of a session that is stored", key)
+    if is_waveform_key(key) and not row.is_unfinished and row.audio_uri is None:
+        return Finding("waveform_stale", identifier, "a waveform of a session without audio", key)
     return None
 
 

@@ -78,6 +78,7 @@ class Repairer:
             "deleted_left": self._delete_orphan,
             "tail_left": self._delete_tail,
             "upload_left": self._abort_uploads,
+            "waveform_stale": self._delete_waveform,
             "spool_left": self._settle_spool,
             "spool_has_more": self._settle_spool,
             "spool_without_row": self._settle_spool,
@@ -190,6 +191,11 @@ class Repairer:
     async def _delete_tail(self, session_id: UUID, finding: Finding) -> bool:
         if not await self._has_recording(session_id):
             return False
+        await self._objects.delete_all([finding.path])
+        return True
+
+    async def _delete_waveform(self, _session_id: UUID, finding: Finding) -> bool:
+        # It is made again when it is asked for.
         await self._objects.delete_all([finding.path])
         return True
 

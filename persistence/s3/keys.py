@@ -40,6 +40,16 @@ def transcript_key(session_id: UUID) -> str:
     return f"{session_prefix(session_id)}transcript.json"
 
 
+def waveform_key(session_id: UUID) -> str:
+    """The key of the waveform of the audio."""
+    return f"{session_prefix(session_id)}waveform.dat"
+
+
+def is_waveform_key(key: str) -> bool:
+    """Whether a key is one of `waveform_key`."""
+    return key.endswith("/waveform.dat")
+
+
 def version_prefix(session_id: UUID) -> str:
     """The common prefix of the keys of a session's versions of the transcript, without that of the live one."""
     return f"{session_prefix(session_id)}transcripts/"

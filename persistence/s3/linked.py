@@ -75,6 +75,18 @@ def joined_audio(chain: Sequence[StoredSession]) -> ByteMap:
     return ByteMap.of([Inline(wav.header(audio_bytes)), *audio, Inline(wav.padding(audio_bytes))])
 
 
+def recorded_audio(chain: Sequence[StoredSession]) -> ByteMap:
+    """The audio of a session, or the joined audio of linked sessions, oldest first, without the header of a file.
+
+    Raises:
+        AudioNotStored, SessionActive: the audio of a linked session, which the message names, cannot be read.
+    """
+    if len(chain) == 1:
+        session = chain[0]
+        return ByteMap.of([ObjectRange(audio_key(session.id), session.wav.header_bytes, session.stored_bytes)])
+    return ByteMap.of([piece for piece in joined_audio(chain).pieces if isinstance(piece, ObjectRange | Fill)])
+
+
 def joined_seconds(chain: Sequence[StoredSession]) -> float:
     """The length of the joined recording."""
     return session_spans(chain)[-1].offset_seconds + chain[-1].audio_duration_seconds

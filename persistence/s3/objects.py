@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
@@ -64,6 +64,7 @@ _READS: Final = frozenset(
         "list_parts",
     }
 )
+_NO_METADATA: Final[Mapping[str, str]] = {}
 _NOT_FOUND: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _BEYOND_END: Final = frozenset({"416", "InvalidRange"})
 _REFUSALS: Final = frozenset({"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -152,12 +153,14 @@ class ObjectStore:
             if _code(error) != "BucketAlreadyOwnedByYou":
                 raise
 
-    async def put(self, key: str, body: Body, content_type: str) -> None:
+    async def put(self, key: str, body: Body, content_type: str, metadata: Mapping[str, str] = _NO_METADATA) -> None:
         """Writes a whole object, replacing an existing one."""
 
         async def put() -> None:
             async with _opened(body) as data:
-                await self._client.put_object(Bucket=self._bucket, Key=key, Body=data, ContentType=content_type)
+                await self._client.put_object(
+                    Bucket=self._bucket, Key=key, Body=data, ContentType=content_type, Metadata=metadata
+                )
 
         await self._call("put_object", put)
 
@@ -322,6 +325,15 @@ class ObjectStore:
         answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
         return answer["ContentLength"], answer.get("ETag", "")
 
+    async def metadata(self, key: str) -> Mapping[str, str]:
+        """What `put` was given to describe an object.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+        answer = await self._call("head_object", lambda: self._client.head_object(Bucket=self._bucket, Key=key))
+        return answer.get("Metadata", {})
+
     async def has(self, key: str, size: int) -> bool:
         """Whether an object of this length exists."""
         try:
@@ -351,10 +363,19 @@ class ObjectStore:
             ObjectNotFound: there is no such object.
         """
 
-        async def read() -> bytes:
+        return (await self.read_described(key))[0]
+
+    async def read_described(self, key: str) -> tuple[bytes, Mapping[str, str]]:
+        """A whole object, which must fit into memory, and its metadata.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+
+        async def read() -> tuple[bytes, Mapping[str, str]]:
             answer = await self._client.get_object(Bucket=self._bucket, Key=key)
             async with answer["Body"] as body:
-                return await body.read()
+                return await body.read(), answer.get("Metadata", {})
 
         return await self._call("get_object", read)
 

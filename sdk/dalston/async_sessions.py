@@ -12,7 +12,7 @@ from dalston.async_audio import AsyncAudio
 from dalston.backoff import Backoff
 from dalston.calls import Calls, retry_pause
 from dalston.errors import Busy, DalstonError, Unavailable
-from dalston.events import Reconnecting
+from dalston.events import PartialResult, Reconnecting
 from dalston.records import (
     ExportFormat,
     Job,
@@ -282,6 +282,61 @@ class AsyncSessions:
                         attempt, first_until = 0, None
                         if answer.type != "heartbeat":
                             yield messages.change(answer)
+            except (Unavailable, Busy) as lost:
+                error = lost
+            attempt += 1
+            pause = _WATCH_BACKOFF.pause(attempt, error.retry_after if isinstance(error, Busy) else None)
+            if first_until is not None and loop.time() + pause >= first_until:
+                raise error
+            if on_reconnect is not None:
+                on_reconnect(Reconnecting(attempt, pause, error.message))
+            await asyncio.sleep(pause)
+
+    async def follow(
+        self,
+        session_id: str,
+        *,
+        offset: int = 0,
+        partials: bool = True,
+        on_reconnect: Callable[[Reconnecting], object] | None = None,
+    ) -> AsyncIterator[Utterance | PartialResult]:
+        """The finals of a session as utterances, those so far first, until it has ended and all of them have come.
+
+        While it runs, the utterance that is being spoken comes as partials, which the next utterance replaces. An empty
+        partial voids the one before it. After a lost connection it reconnects and continues with the next utterance.
+
+        Args:
+            session_id: the session: a live one, or that of an uploaded file, whose utterances come window by window.
+            offset: `index` of the first utterance.
+            partials: whether partials are wanted.
+            on_reconnect: called before each attempt to restore a lost connection.
+
+        Raises:
+            NotFound: the session does not store its transcript, or was deleted meanwhile.
+            Unavailable, Busy: nothing has been received within the timeout of the client.
+        """
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        first_until: float | None = loop.time() + self._calls.timeout
+        while True:
+            request = pb.WatchUtterancesRequest(session_id=session_id, offset=offset)
+            stream = self._calls.stream(self._calls.sessions.WatchUtterances, request, _WATCH_SILENCE_SECONDS)
+            error: DalstonError = Unavailable("the service ended the watch")
+            try:
+                async with aclosing(stream) as answers:
+                    async for answer in answers:
+                        if not isinstance(answer, pb.WatchUtterancesResponse):
+                            continue
+                        if answer.type == "error":
+                            break
+                        attempt, first_until = 0, None
+                        if answer.type == "ended":
+                            return
+                        if answer.type == "utterance":
+                            offset = answer.utterance.index + 1
+                            yield messages.utterance(answer.utterance)
+                        elif answer.type == "partial" and partials:
+                            yield messages.partial(answer.partial)
             except (Unavailable, Busy) as lost:
                 error = lost
             attempt += 1

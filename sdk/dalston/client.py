@@ -14,7 +14,7 @@ from dalston.async_client import DEFAULT_TIMEOUT, AsyncClient
 from dalston.async_jobs import AsyncJobs
 from dalston.async_keys import AsyncKeys, AsyncTokens
 from dalston.async_sessions import AsyncSessions
-from dalston.events import Reconnecting
+from dalston.events import PartialResult, Reconnecting
 from dalston.file_transcription import FileTranscription
 from dalston.options import AudioSource, FileOptions, FileSource, TranscribeOptions
 from dalston.records import (
@@ -209,6 +209,28 @@ class Sessions:
         """
         return background.iterate(
             self._sessions.watch(status=status, resume_token=resume_token, on_reconnect=on_reconnect)
+        )
+
+    def follow(
+        self,
+        session_id: str,
+        *,
+        offset: int = 0,
+        partials: bool = True,
+        on_reconnect: Callable[[Reconnecting], object] | None = None,
+    ) -> Iterator[Utterance | PartialResult]:
+        """The finals of a session as utterances and, while it runs, the partials between them, until it has ended.
+
+        See `AsyncSessions.follow`.
+
+        Args:
+            session_id: the session.
+            offset: `index` of the first utterance.
+            partials: whether partials are wanted.
+            on_reconnect: called on another thread before each attempt to restore a lost connection.
+        """
+        return background.iterate(
+            self._sessions.follow(session_id, offset=offset, partials=partials, on_reconnect=on_reconnect)
         )
 
     def enhance(

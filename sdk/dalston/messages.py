@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dalston.errors import ServerError
-from dalston.events import Word
+from dalston.events import PartialResult, Word
 from dalston.records import (
     ChangeType,
     Job,
@@ -26,7 +26,7 @@ from dalston.records import (
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from dalston.v1 import job_pb2, key_pb2, session_pb2
+    from dalston.v1 import job_pb2, key_pb2, session_pb2, transcription_pb2
 
 
 def when(message: Message, name: str) -> datetime | None:
@@ -99,6 +99,10 @@ def utterance(message: session_pb2.Utterance) -> Utterance:
         language=message.language or None,
         index=message.index,
     )
+
+
+def partial(message: transcription_pb2.Partial) -> PartialResult:
+    return PartialResult(message.text, message.start, message.end)
 
 
 def job(message: job_pb2.Job) -> Job:

@@ -29,6 +29,7 @@ from server.rpc.byte_range import ByteRange, requested_range
 from server.rpc.interceptor import Context
 from server.rpc.places import Places
 from server.rpc.validators import entity_tag, is_unchanged, may_take_part
+from server.rpc.waveforms import Waveforms
 from server.session.errors import IdleTimeout, InvalidParameter
 
 _WRITE_SECONDS: Final = 60.0
@@ -39,6 +40,7 @@ _RETRY_SECONDS: Final = 5.0
 """The pause before another attempt; how long the downloads in progress will take is not known."""
 _CHUNK_BYTES: Final = 64 * 1024
 _WAV: Final = "audio/wav"
+_WAVEFORM: Final = "application/octet-stream"
 _SUFFIXES: Final = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 _IN_MEMORY_BYTES: Final = 1 << 20
 _UTTERANCES_PER_TURN: Final = 50
@@ -80,9 +82,10 @@ class Downloads:
     Every method that sends raises IdleTimeout if the client reads too slowly.
     """
 
-    def __init__(self, persistence: Persistence, most: int) -> None:
+    def __init__(self, persistence: Persistence, most: int, waveforms: Waveforms) -> None:
         """`most`: concurrent downloads of one tenant."""
         self._persistence = persistence
+        self._waveforms = waveforms
         self._most = most
         self._running = Places()
 
@@ -122,6 +125,18 @@ class Downloads:
         file = _File(content_type, name, whole.size, tag, wanted, takes_ranges=True)
         part = whole if wanted is None else whole.between(wanted.begin, wanted.end)
         await _send(context, file, self._persistence.archive.read(part))
+
+    async def send_waveform(self, tenant_id: UUID, request: pb.GetWaveformRequest, context: Context) -> None:
+        """Sends the waveform of the audio.
+
+        Raises:
+            AudioNotStored, SessionActive: as their names say.
+            RateLimited: too many waveforms are made.
+        """
+        chain = await self._chain(tenant_id, request.session_id, linked=request.linked)
+        data = await self._waveforms.of(tenant_id, chain)
+        file = _File(_WAVEFORM, f"{request.session_id}.dat", len(data), entity_tag(data))
+        await _send(context, file, _pieces(data))
 
     async def send_transcript(self, tenant_id: UUID, request: pb.GetTranscriptRequest, context: Context) -> None:
         """Sends the JSON document.
@@ -217,6 +232,11 @@ async def _send_written(context: Context, head: _Head, chunks: AsyncGenerator[by
         written.seek(0)
         file = _File(head.content_type, head.name, size, entity_tag(digest.digest()), version=head.version)
         await _send(context, file, _chunks(written))
+
+
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    for at in range(0, len(data), _CHUNK_BYTES):
+        yield data[at : at + _CHUNK_BYTES]
 
 
 async def _chunks(file: "SpooledTemporaryFile[bytes]") -> AsyncGenerator[bytes, None]:

@@ -25,7 +25,7 @@ from server.rpc.job_message import job_message
 from server.rpc.job_watch import job_states
 from server.rpc.places import Places
 from server.rpc.requests import StreamLimits
-from server.rpc.sessions import utterance_message
+from server.rpc.utterance_message import utterance_message
 from server.rpc.watch import Watches, write_in_time
 from server.session.errors import IdleTimeout, InvalidMessage, MessageTooBig, NoCapacity
 

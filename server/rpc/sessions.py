@@ -8,13 +8,11 @@ from uuid import UUID
 from dalston.v1 import session_pb2 as pb
 from dalston.v1 import session_pb2_grpc
 from dalston.v1.job_pb2 import Job
-from dalston.v1.transcription_pb2 import Word
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from domain.session import SessionFilter
 from domain.session_id import parse_session_id
 from domain.tenancy import current_caller
-from persistence.postgres.finals import NumberedUtterance
 from persistence.service import Persistence
 from server.access.gate import Gate, OpenGate
 from server.rpc.auth import authorization_of
@@ -24,7 +22,10 @@ from server.rpc.job_message import job_message
 from server.rpc.job_requests import JobRequests
 from server.rpc.readmission import while_admitted
 from server.rpc.session_message import session_message, version_message
+from server.rpc.utterance_message import utterance_message
+from server.rpc.utterance_watch import UtteranceWatches
 from server.rpc.watch import Watches
+from server.rpc.waveforms import Waveforms
 from server.session.errors import InvalidParameter
 
 DEFAULT_LIMIT = 50
@@ -40,18 +41,21 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         persistence: Persistence,
         watches: Watches,
         jobs: JobRequests,
+        waveforms: Waveforms,
         max_downloads: int = MAX_DOWNLOADS,
         gate: Gate | None = None,
     ) -> None:
         """
         Args:
+            waveforms: makes waveforms; its owner closes it.
             max_downloads: concurrent downloads of one tenant.
             gate: checks whether downloads may continue. Without one they may.
         """
         self._persistence = persistence
         self._gate = gate or OpenGate()
-        self._downloads = Downloads(persistence, max_downloads)
+        self._downloads = Downloads(persistence, max_downloads, waveforms)
         self._watches = watches
+        self._utterance_watches = UtteranceWatches(persistence.transcripts, persistence.partials, watches)
         self._jobs = jobs
 
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:
@@ -89,6 +93,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         async with self._download("GetAudio", context):
             await self._downloads.send_audio(_tenant(), request, context)
 
+    async def GetWaveform(self, request: pb.GetWaveformRequest, context: Context) -> None:  # type: ignore[override]
+        async with self._download("GetWaveform", context):
+            await self._downloads.send_waveform(_tenant(), request, context)
+
     async def GetTranscript(self, request: pb.GetTranscriptRequest, context: Context) -> None:  # type: ignore[override]
         async with self._download("GetTranscript", context):
             await self._downloads.send_transcript(_tenant(), request, context)
@@ -112,6 +120,9 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
 
     async def WatchSessions(self, request: pb.WatchSessionsRequest, context: Context) -> None:  # type: ignore[override]
         await self._watches.run(_tenant(), request, context)
+
+    async def WatchUtterances(self, request: pb.WatchUtterancesRequest, context: Context) -> None:  # type: ignore[override]
+        await self._utterance_watches.run(_tenant(), request, context)
 
     async def EndSession(self, request: pb.EndSessionRequest, _context: Context) -> pb.Session:
         return session_message(
@@ -142,23 +153,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         session_id = parse_session_id(request.session_id)
         await self._persistence.delete_transcript(_tenant(), session_id, request.version)
         return pb.DeleteTranscriptResponse(deleted=True, session_id=request.session_id, version=request.version)
-
-
-def utterance_message(numbered: NumberedUtterance) -> pb.Utterance:
-    """The message of an utterance."""
-    utterance = numbered.utterance
-    return pb.Utterance(
-        index=numbered.index,
-        start=utterance.start,
-        end=utterance.end,
-        text=utterance.text,
-        confidence=utterance.confidence,
-        language=utterance.language,
-        words=[
-            Word(word=word.word, text=word.word, start=word.start, end=word.end, confidence=word.confidence)
-            for word in utterance.words
-        ],
-    )
 
 
 def _tenant() -> UUID:

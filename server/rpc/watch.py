@@ -1,7 +1,7 @@
 """Streams of the changes of a tenant's sessions, and the places of all streams of changes."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -35,7 +35,7 @@ WAIT_SECONDS: Final = 2.0
 """The longest wait for a notification: readmission and heartbeats are late by as much at most."""
 _WRITE_SECONDS: Final = 60.0
 """The longest that a client may take to accept a message. The stream of a slower one ends without a last message."""
-_LAST_WRITE_SECONDS: Final = 1.0
+LAST_WRITE_SECONDS: Final = 1.0
 _MAX_STREAMS: Final = 1_000
 """Concurrent streams of all tenants."""
 
@@ -196,7 +196,7 @@ class _Watch:
             return
         code, message = describe(error)
         try:
-            async with asyncio.timeout(_LAST_WRITE_SECONDS):
+            async with asyncio.timeout(LAST_WRITE_SECONDS):
                 await self._write("error", code=code, message=message)
         except (TimeoutError, IdleTimeout):
             return
@@ -259,3 +259,13 @@ async def is_set(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def any_set(events: Sequence[asyncio.Event], seconds: float) -> None:
+    """Waits until one of the events is set, at most so long."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -35,6 +35,8 @@ from stack.supervisor import Stack
 EVERYTHING = ("realtime", "sessions:read", "sessions:write", "admin")
 STORED = "store_audio=true&store_transcript=true"
 STREAM = "/v1/audio/transcriptions/stream"
+IDLE = ("ready", "heartbeat")
+"""The messages of a stream of changes that has nothing further to send for now."""
 UNKNOWN_KEY_ID = "key_" + "0" * 32
 UNKNOWN_LOGIN_ID = "login_" + "0" * 32
 
@@ -52,7 +54,7 @@ class Route:
 
     @property
     def is_endless(self) -> bool:
-        return self.method.name == "WatchSessions"
+        return self.method.name in ("WatchSessions", "WatchUtterances")
 
 
 def all_methods() -> Iterator[MethodDescriptor]:
@@ -149,20 +151,20 @@ class Harness:
         body = {"name": "called", "scopes": ["realtime"]} if route.method.name == "CreateKey" else {}
         more = {"json": body} if route.verb == "POST" else {}
         if route.is_endless:
-            return await self._rest_lines(route, secret)
+            return await self._rest_lines(route, secret, ids)
         answer = await self.http.request(route.verb, route.path.format(**ids), headers=bearer(secret), **more)  # type: ignore[arg-type]
         return self._rest_answer(answer)
 
-    async def _rest_lines(self, route: Route, secret: str | None) -> CallResult:
+    async def _rest_lines(self, route: Route, secret: str | None, ids: dict[str, Any]) -> CallResult:
         """The first part of an endless response."""
-        async with self.http.stream(route.verb, route.path, headers=bearer(secret)) as answer:
+        async with self.http.stream(route.verb, route.path.format(**ids), headers=bearer(secret)) as answer:
             if answer.status_code != 200:
                 await answer.aread()
                 return self._rest_answer(answer)
             body = b""
             async for line in answer.aiter_lines():
                 body += line.encode()
-                if json.loads(line)["type"] == "ready":
+                if json.loads(line)["type"] in IDLE:
                     break
             return CallResult("OK", headers=dict(answer.headers), body=body)
 
@@ -201,7 +203,7 @@ class Harness:
                 responses = []
                 async for response in call:
                     responses.append(response)
-                    if route.is_endless and response.type == "ready":
+                    if route.is_endless and response.type in IDLE:
                         call.cancel()
                         break
                 return CallResult("OK", body=responses)

@@ -15,11 +15,12 @@ from domain.transcript import DocumentVersion, Utterance
 from persistence.backoff import Backoff
 from persistence.errors import AudioDamaged, JobLost
 from persistence.job_values import Claim, Completion, NewVersion
-from persistence.worker_service import MAX_ATTEMPTS, WorkerPersistence, retry_seconds
+from persistence.worker_service import MAX_ATTEMPTS, SourceFile, WorkerPersistence, retry_seconds
 from server.audio.decoder import Samples
 from telemetry.logs import get_logger
 from worker.audio.samples import SampleReader, format_of
-from worker.audio.uploaded_file import FORMAT, decoded_file
+from worker.audio.uploaded_file import FORMAT, DecodedFile, decoded_file
+from worker.audio.waveform import waveform_of
 from worker.jobs import metrics
 from worker.jobs.interruption import Interruption, Stopped
 from worker.jobs.model_process import JobAudio, ModelDied, ModelProcess, ModelUnavailable, RemotePlan
@@ -182,12 +183,14 @@ class JobRun:
 
     async def _open(self, stack: AsyncExitStack) -> _Opened:
         if self._claim.kind == "upload":
-            return await self._retrying(lambda: self._decode(stack))
+            decoded, source = await self._retrying(lambda: self._decode(stack))
+            await self._retrying(lambda: self._keep_waveform(decoded, source))
+            return _Opened(SampleReader(decoded, FORMAT), decoded.seconds, (self._claim.session_id,), source.identity)
         file = await self._retrying(lambda: self._persistence.recording(self._claim))
         reader = SampleReader(file, format_of(file.wav.encoding, file.wav.sample_rate, file.wav.channels))
         return _Opened(reader, file.seconds, file.chain, file.chain_key)
 
-    async def _decode(self, stack: AsyncExitStack) -> _Opened:
+    async def _decode(self, stack: AsyncExitStack) -> tuple[DecodedFile, SourceFile]:
         """Decodes an uploaded file. The end of the worker and a cancellation end it."""
         source = await self._persistence.source(self._claim)
         opening = asyncio.create_task(
@@ -200,8 +203,13 @@ class JobRun:
             opening.cancel()
             await asyncio.wait({opening})
             raise
-        file = opening.result()
-        return _Opened(SampleReader(file, FORMAT), file.seconds, (self._claim.session_id,), source.identity)
+        return opening.result(), source
+
+    async def _keep_waveform(self, file: DecodedFile, source: SourceFile) -> None:
+        """Stores the waveform of an uploaded file, which no server decodes, before the long work begins."""
+        waveforms, session_id = self._persistence.waveforms, self._claim.session_id
+        if await waveforms.read(session_id, source.identity) is None:
+            await waveforms.write(session_id, source.identity, await waveform_of(file))
 
     def _audio(self, reader: SampleReader) -> JobAudio:
 

@@ -15,6 +15,7 @@ import typer
 from dalston.cli import (
     connection,
     documents,
+    follow_view,
     job_table,
     jobs,
     measures,
@@ -286,6 +287,28 @@ def watch(ctx: typer.Context, status: StatusFilter = None, json: Json = False) -
                 _print_change(change, json=json)
         else:
             session_table.show(changes)
+
+
+@app.command()
+def follow(
+    ctx: typer.Context,
+    session_id: Id,
+    offset: Annotated[int, typer.Option(metavar="N", min=0, help="Skip the first N utterances.")] = 0,
+    json: Json = False,
+) -> None:
+    """Follow the text of a session until it has ended.
+
+    Its utterances so far come first. A terminal also shows the utterance that is being spoken.
+    """
+    _check_id(session_id)
+    with connection.connect(ctx) as client:
+        # A pipe has no use for text that changes.
+        partials = json or output.is_terminal(sys.stdout) or output.is_terminal(sys.stderr)
+        spoken = client.sessions.follow(session_id, offset=offset, partials=partials, on_reconnect=_note_reconnecting)
+        if json:
+            follow_view.print_json(spoken)
+        else:
+            follow_view.show(spoken)
 
 
 @app.command()

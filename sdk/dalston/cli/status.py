@@ -36,7 +36,7 @@ class InterfaceStatus:
 def status(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
-    """Check the interfaces of the service, and show its servers and workers.
+    """Check the service, and show its servers.
 
     The exit code is 0 if gRPC, REST and WebSocket are available, and 1 otherwise. No key is required; a configured key
     is verified. With authentication, servers and workers are shown to keys of the tenant default with the scope admin,

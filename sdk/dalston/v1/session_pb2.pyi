@@ -476,6 +476,31 @@ class GetAudioRequest(_message.Message):
 Global___GetAudioRequest: _TypeAlias = GetAudioRequest  # noqa: Y015
 
 @_typing.final
+class GetWaveformRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    linked: _builtins.bool
+    """Whether it is that of the recording that GetAudio joins with `linked`.
+    Default false.
+    """
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        linked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["linked", b"linked", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWaveformRequest: _TypeAlias = GetWaveformRequest  # noqa: Y015
+
+@_typing.final
 class GetTranscriptRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -572,6 +597,86 @@ class ListUtterancesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUtterancesResponse: _TypeAlias = ListUtterancesResponse  # noqa: Y015
+
+@_typing.final
+class WatchUtterancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    offset: _builtins.int
+    """How many of the first to skip: `index` of the first to send. Default 0."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchUtterancesRequest: _TypeAlias = WatchUtterancesRequest  # noqa: Y015
+
+@_typing.final
+class WatchUtterancesResponse(_message.Message):
+    """One final, the partial of the next one, or a sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    UTTERANCE_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """`utterance`: a final. `partial`: the utterance that is being spoken, as it
+    is transcribed so far; the next final or partial replaces it. `ended`: the
+    session has ended and all its finals were sent; the stream ends.
+    `heartbeat`: nothing happened for 15 s. `error`: the stream ends and should
+    be opened again with the next `offset`.
+    """
+    code: _builtins.str
+    """In `error`: why, as in ErrorInfo's `reason`, in lower case. After
+    `unauthenticated`, `permission_denied` and `session_not_found` opening it
+    again will not help.
+    """
+    message: _builtins.str
+    """In `error`: the same for people."""
+    @_builtins.property
+    def utterance(self) -> Global___Utterance:
+        """Set in `utterance` only."""
+
+    @_builtins.property
+    def partial(self) -> _transcription_pb2.Partial:
+        """Set in `partial` only; its text has at most 2 KB, cut after a word."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        utterance: Global___Utterance | None = ...,
+        partial: _transcription_pb2.Partial | None = ...,
+        code: _builtins.str | None = ...,
+        message: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message", "partial", b"partial", "utterance", b"utterance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_code", b"_code", "_message", b"_message", "code", b"code", "message", b"message", "partial", b"partial", "type", b"type", "utterance", b"utterance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__code: _TypeAlias = _typing.Literal["code"]  # noqa: Y015
+    _WhichOneofArgType__code: _TypeAlias = _typing.Literal["_code", b"_code"]  # noqa: Y015
+    _WhichOneofReturnType__message: _TypeAlias = _typing.Literal["message"]  # noqa: Y015
+    _WhichOneofArgType__message: _TypeAlias = _typing.Literal["_message", b"_message"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__code) -> _WhichOneofReturnType__code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__message) -> _WhichOneofReturnType__message | None: ...
+
+Global___WatchUtterancesResponse: _TypeAlias = WatchUtterancesResponse  # noqa: Y015
 
 @_typing.final
 class Utterance(_message.Message):

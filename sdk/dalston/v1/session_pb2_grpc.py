@@ -66,6 +66,11 @@ class SessionServiceStub:
                 request_serializer=dalston_dot_v1_dot_session__pb2.GetAudioRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.GetWaveform = channel.unary_stream(
+                '/dalston.v1.SessionService/GetWaveform',
+                request_serializer=dalston_dot_v1_dot_session__pb2.GetWaveformRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetTranscript = channel.unary_stream(
                 '/dalston.v1.SessionService/GetTranscript',
                 request_serializer=dalston_dot_v1_dot_session__pb2.GetTranscriptRequest.SerializeToString,
@@ -75,6 +80,11 @@ class SessionServiceStub:
                 '/dalston.v1.SessionService/ListUtterances',
                 request_serializer=dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.SerializeToString,
                 response_deserializer=dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.FromString,
+                _registered_method=True)
+        self.WatchUtterances = channel.unary_stream(
+                '/dalston.v1.SessionService/WatchUtterances',
+                request_serializer=dalston_dot_v1_dot_session__pb2.WatchUtterancesRequest.SerializeToString,
+                response_deserializer=dalston_dot_v1_dot_session__pb2.WatchUtterancesResponse.FromString,
                 _registered_method=True)
         self.ExportTranscript = channel.unary_stream(
                 '/dalston.v1.SessionService/ExportTranscript',
@@ -189,6 +199,27 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWaveform(self, request, context):
+        """Reads the waveform of the stored audio, for drawing it: the least and the
+        greatest sample of every tenth of a second, of all channels together.
+
+        The file has the binary "waveform data" format, version 2, of
+        https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
+        hour. It is made when it is first asked for, which may take some seconds
+        for hours of audio, and then kept with the audio; of an uploaded file it is
+        made while its job runs. `etag`, HEAD and the length are as of GetAudio;
+        ranges are not served.
+
+        Fails with NOT_FOUND when the session stored no audio, and with ABORTED
+        (409) while it is not stored yet, or the waveform is still being made; for
+        an uploaded file, which only its batch job decodes, NOT_FOUND also where
+        that has failed. With `linked`, also when this is so of a session it continues,
+        which the message names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTranscript(self, request, context):
         """Reads the stored transcript: a JSON document, in chunks.
 
@@ -202,6 +233,29 @@ class SessionServiceServicer:
     def ListUtterances(self, request, context):
         """Lists the finals of a session so far, in their order, while it runs and
         after its end. Only for sessions that store their transcript.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchUtterances(self, request, context):
+        """Follows the finals of a session: first those so far, from `offset` on, then
+        each new one, in their order and each once, until the session has ended and
+        all of them were sent. A final is sent within two seconds of being
+        recorded. While the session runs, the partial of the utterance that is
+        being spoken is sent, at most twice a second; partials are never stored, and
+        some are left out.
+
+        It follows the live transcript; of an uploaded file, its first one, which
+        grows while its job runs. A stream that breaks is opened again with
+        `offset` one above the index of the last final received. Over REST a
+        request with `accept: text/event-stream` gets server-sent events, any
+        other a JSON object a line.
+
+        Fails with NOT_FOUND when the session stores no transcript, and with
+        RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+        server. A stream that fails after its first message also sends the error in
+        a last one of type `error`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,6 +370,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=dalston_dot_v1_dot_session__pb2.GetAudioRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
+            'GetWaveform': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetWaveform,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.GetWaveformRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'GetTranscript': grpc.unary_stream_rpc_method_handler(
                     servicer.GetTranscript,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.GetTranscriptRequest.FromString,
@@ -325,6 +384,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ListUtterances,
                     request_deserializer=dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.FromString,
                     response_serializer=dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.SerializeToString,
+            ),
+            'WatchUtterances': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchUtterances,
+                    request_deserializer=dalston_dot_v1_dot_session__pb2.WatchUtterancesRequest.FromString,
+                    response_serializer=dalston_dot_v1_dot_session__pb2.WatchUtterancesResponse.SerializeToString,
             ),
             'ExportTranscript': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportTranscript,
@@ -513,6 +577,33 @@ class SessionService:
             _registered_method=True)
 
     @staticmethod
+    def GetWaveform(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dalston.v1.SessionService/GetWaveform',
+            dalston_dot_v1_dot_session__pb2.GetWaveformRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetTranscript(request,
             target,
             options=(),
@@ -556,6 +647,33 @@ class SessionService:
             '/dalston.v1.SessionService/ListUtterances',
             dalston_dot_v1_dot_session__pb2.ListUtterancesRequest.SerializeToString,
             dalston_dot_v1_dot_session__pb2.ListUtterancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchUtterances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dalston.v1.SessionService/WatchUtterances',
+            dalston_dot_v1_dot_session__pb2.WatchUtterancesRequest.SerializeToString,
+            dalston_dot_v1_dot_session__pb2.WatchUtterancesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -87,6 +87,23 @@ class SessionServiceStub:
     (409) while it is not stored yet; with `linked`, also when this is so of a
     session it continues, which the message names.
     """
+    GetWaveform: _grpc.UnaryStreamMultiCallable[_session_pb2.GetWaveformRequest, _httpbody_pb2.HttpBody]
+    """Reads the waveform of the stored audio, for drawing it: the least and the
+    greatest sample of every tenth of a second, of all channels together.
+
+    The file has the binary "waveform data" format, version 2, of
+    https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
+    hour. It is made when it is first asked for, which may take some seconds
+    for hours of audio, and then kept with the audio; of an uploaded file it is
+    made while its job runs. `etag`, HEAD and the length are as of GetAudio;
+    ranges are not served.
+
+    Fails with NOT_FOUND when the session stored no audio, and with ABORTED
+    (409) while it is not stored yet, or the waveform is still being made; for
+    an uploaded file, which only its batch job decodes, NOT_FOUND also where
+    that has failed. With `linked`, also when this is so of a session it continues,
+    which the message names.
+    """
     GetTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]
     """Reads the stored transcript: a JSON document, in chunks.
 
@@ -96,6 +113,25 @@ class SessionServiceStub:
     ListUtterances: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]
     """Lists the finals of a session so far, in their order, while it runs and
     after its end. Only for sessions that store their transcript.
+    """
+    WatchUtterances: _grpc.UnaryStreamMultiCallable[_session_pb2.WatchUtterancesRequest, _session_pb2.WatchUtterancesResponse]
+    """Follows the finals of a session: first those so far, from `offset` on, then
+    each new one, in their order and each once, until the session has ended and
+    all of them were sent. A final is sent within two seconds of being
+    recorded. While the session runs, the partial of the utterance that is
+    being spoken is sent, at most twice a second; partials are never stored, and
+    some are left out.
+
+    It follows the live transcript; of an uploaded file, its first one, which
+    grows while its job runs. A stream that breaks is opened again with
+    `offset` one above the index of the last final received. Over REST a
+    request with `accept: text/event-stream` gets server-sent events, any
+    other a JSON object a line.
+
+    Fails with NOT_FOUND when the session stores no transcript, and with
+    RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+    server. A stream that fails after its first message also sends the error in
+    a last one of type `error`.
     """
     ExportTranscript: _grpc.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]
     """Renders the stored transcript in another format, as a file to save.
@@ -208,6 +244,23 @@ class SessionServiceAsyncStub(SessionServiceStub):
     (409) while it is not stored yet; with `linked`, also when this is so of a
     session it continues, which the message names.
     """
+    GetWaveform: _aio.UnaryStreamMultiCallable[_session_pb2.GetWaveformRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """Reads the waveform of the stored audio, for drawing it: the least and the
+    greatest sample of every tenth of a second, of all channels together.
+
+    The file has the binary "waveform data" format, version 2, of
+    https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
+    hour. It is made when it is first asked for, which may take some seconds
+    for hours of audio, and then kept with the audio; of an uploaded file it is
+    made while its job runs. `etag`, HEAD and the length are as of GetAudio;
+    ranges are not served.
+
+    Fails with NOT_FOUND when the session stored no audio, and with ABORTED
+    (409) while it is not stored yet, or the waveform is still being made; for
+    an uploaded file, which only its batch job decodes, NOT_FOUND also where
+    that has failed. With `linked`, also when this is so of a session it continues,
+    which the message names.
+    """
     GetTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.GetTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Reads the stored transcript: a JSON document, in chunks.
 
@@ -217,6 +270,25 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ListUtterances: _aio.UnaryUnaryMultiCallable[_session_pb2.ListUtterancesRequest, _session_pb2.ListUtterancesResponse]  # type: ignore[assignment]
     """Lists the finals of a session so far, in their order, while it runs and
     after its end. Only for sessions that store their transcript.
+    """
+    WatchUtterances: _aio.UnaryStreamMultiCallable[_session_pb2.WatchUtterancesRequest, _session_pb2.WatchUtterancesResponse]  # type: ignore[assignment]
+    """Follows the finals of a session: first those so far, from `offset` on, then
+    each new one, in their order and each once, until the session has ended and
+    all of them were sent. A final is sent within two seconds of being
+    recorded. While the session runs, the partial of the utterance that is
+    being spoken is sent, at most twice a second; partials are never stored, and
+    some are left out.
+
+    It follows the live transcript; of an uploaded file, its first one, which
+    grows while its job runs. A stream that breaks is opened again with
+    `offset` one above the index of the last final received. Over REST a
+    request with `accept: text/event-stream` gets server-sent events, any
+    other a JSON object a line.
+
+    Fails with NOT_FOUND when the session stores no transcript, and with
+    RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+    server. A stream that fails after its first message also sends the error in
+    a last one of type `error`.
     """
     ExportTranscript: _aio.UnaryStreamMultiCallable[_session_pb2.ExportTranscriptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """Renders the stored transcript in another format, as a file to save.
@@ -358,6 +430,29 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetWaveform(
+        self,
+        request: _session_pb2.GetWaveformRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """Reads the waveform of the stored audio, for drawing it: the least and the
+        greatest sample of every tenth of a second, of all channels together.
+
+        The file has the binary "waveform data" format, version 2, of
+        https://github.com/bbc/audiowaveform, with 8 bits and one channel: 72 KB an
+        hour. It is made when it is first asked for, which may take some seconds
+        for hours of audio, and then kept with the audio; of an uploaded file it is
+        made while its job runs. `etag`, HEAD and the length are as of GetAudio;
+        ranges are not served.
+
+        Fails with NOT_FOUND when the session stored no audio, and with ABORTED
+        (409) while it is not stored yet, or the waveform is still being made; for
+        an uploaded file, which only its batch job decodes, NOT_FOUND also where
+        that has failed. With `linked`, also when this is so of a session it continues,
+        which the message names.
+        """
+
+    @_abc_1.abstractmethod
     def GetTranscript(
         self,
         request: _session_pb2.GetTranscriptRequest,
@@ -377,6 +472,31 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.ListUtterancesResponse, _abc.Awaitable[_session_pb2.ListUtterancesResponse]]:
         """Lists the finals of a session so far, in their order, while it runs and
         after its end. Only for sessions that store their transcript.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchUtterances(
+        self,
+        request: _session_pb2.WatchUtterancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_pb2.WatchUtterancesResponse], _abc.AsyncIterator[_session_pb2.WatchUtterancesResponse]]:
+        """Follows the finals of a session: first those so far, from `offset` on, then
+        each new one, in their order and each once, until the session has ended and
+        all of them were sent. A final is sent within two seconds of being
+        recorded. While the session runs, the partial of the utterance that is
+        being spoken is sent, at most twice a second; partials are never stored, and
+        some are left out.
+
+        It follows the live transcript; of an uploaded file, its first one, which
+        grows while its job runs. A stream that breaks is opened again with
+        `offset` one above the index of the last final received. Over REST a
+        request with `accept: text/event-stream` gets server-sent events, any
+        other a JSON object a line.
+
+        Fails with NOT_FOUND when the session stores no transcript, and with
+        RESOURCE_EXHAUSTED where the tenant has too many streams open on this
+        server. A stream that fails after its first message also sends the error in
+        a last one of type `error`.
         """
 
     @_abc_1.abstractmethod

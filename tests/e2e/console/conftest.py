@@ -124,5 +124,5 @@ def overflow(page: Page) -> int:
 
 
 def unseen_text(page: Page) -> Any:
-    """The text of the region that screen readers hear."""
+    """The text of the region that screen readers announce."""
     return page.locator("[role=status].unseen").inner_text()

@@ -31,6 +31,7 @@ SERVICES = ("dalston.v1.SessionService", "dalston.v1.JobService", "dalston.v1.Tr
 AUDIO_CHUNKS = [bytes([n]) * 60_000 for n in range(50)]
 AUDIO_BYTES = 50 * 60_000
 AUDIO_TAG = '"tag"'
+WAVEFORM = bytes(range(26))
 SLOW_CHUNKS = 5
 """So many chunks of the session `sess_slow` take half a second each."""
 
@@ -106,6 +107,30 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             if number == 20 and request.session_id == "sess_breaks":
                 _refuse(context, code_pb2.UNAVAILABLE, "the store is away", "UNAVAILABLE")
             yield httpbody_pb2.HttpBody(content_type="audio/wav", data=chunk)
+
+    def GetWaveform(self, request: Any, context: grpc.ServicerContext) -> Iterator[httpbody_pb2.HttpBody]:
+        self._keep(request, context)
+        if request.session_id == "sess_none":
+            _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
+        if self.metadata[-1].get("if-none-match") == AUDIO_TAG:
+            context.send_initial_metadata((("etag", AUDIO_TAG), ("x-not-modified", "1")))
+            yield httpbody_pb2.HttpBody(content_type="application/octet-stream")
+            return
+        context.send_initial_metadata((("x-content-length", str(len(WAVEFORM))), ("etag", AUDIO_TAG)))
+        data = b"" if self.metadata[-1].get("x-head") else WAVEFORM
+        yield httpbody_pb2.HttpBody(content_type="application/octet-stream", data=data)
+
+    def WatchUtterances(
+        self, request: Any, context: grpc.ServicerContext
+    ) -> Iterator[session_pb2.WatchUtterancesResponse]:
+        self._keep(request, context)
+        if request.session_id == "sess_none":
+            _refuse(context, code_pb2.NOT_FOUND, "no such session", "SESSION_NOT_FOUND")
+        response = session_pb2.WatchUtterancesResponse
+        spoken = session_pb2.Utterance(index=request.offset, text="spoken")
+        yield response(type="utterance", utterance=spoken)
+        yield response(type="partial", partial=transcription_pb2.Partial(text="spo", start=1.0, end=1.5))
+        yield response(type="ended")
 
 
 @dataclass

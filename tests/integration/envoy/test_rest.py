@@ -13,7 +13,7 @@ from dalston.v1.error_reason_pb2 import ErrorReason
 from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
-from tests.integration.envoy.backend import AUDIO_CHUNKS
+from tests.integration.envoy.backend import AUDIO_CHUNKS, AUDIO_TAG, WAVEFORM
 from tests.integration.envoy.conftest import Front
 
 SESSIONS = "/v1/realtime/sessions"
@@ -402,6 +402,40 @@ def test_a_job_is_watched_to_its_end(http: httpx.Client, accept: str) -> None:
         ("job_1", "running"),
         ("job_1", "completed"),
     ]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+def test_the_utterances_of_a_session_are_watched_to_its_end(http: httpx.Client, front: Front, accept: str) -> None:
+    answer = http.get(f"{SESSIONS}/sess_1/utterances:watch?offset=7", headers={"accept": accept})
+    assert answer.status_code == 200
+    is_events = accept == "text/event-stream"
+    assert answer.headers["content-type"] == (accept if is_events else "application/x-ndjson")
+    assert is_events is answer.text.startswith("data: ")
+    messages = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
+    assert [message["type"] for message in messages] == ["utterance", "partial", "ended"]
+    assert (messages[0]["utterance"]["index"], messages[0]["utterance"]["text"]) == (7, "spoken")
+    assert messages[1] == {"type": "partial", "partial": {"text": "spo", "start": 1.0, "end": 1.5}}
+    assert messages[2] == {"type": "ended"}
+    assert front.sessions.requests[-1].session_id == "sess_1"
+
+
+def test_the_watch_of_the_utterances_of_an_unknown_session_is_a_404(http: httpx.Client) -> None:
+    answer = http.get(f"{SESSIONS}/sess_none/utterances:watch", headers={"accept": "text/event-stream"})
+    assert answer.status_code == 404
+    assert answer.json()["details"][0]["reason"] == "SESSION_NOT_FOUND"
+
+
+def test_a_waveform_is_a_download(http: httpx.Client) -> None:
+    path = f"{SESSIONS}/sess_1/waveform?linked=true"
+    answer = http.get(path)
+    assert (answer.status_code, answer.content) == (200, WAVEFORM)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-length"] == str(len(WAVEFORM))
+    assert answer.headers["etag"] == AUDIO_TAG
+    head = http.head(path)
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(WAVEFORM)), b"")
+    assert http.get(path, headers={"if-none-match": AUDIO_TAG}).status_code == 304
+    assert http.get(f"{SESSIONS}/sess_none/waveform").status_code == 404
 
 
 def test_the_watch_of_an_unknown_job_is_a_404(http: httpx.Client) -> None:

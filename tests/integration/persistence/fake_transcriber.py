@@ -35,6 +35,8 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
     fail_at_message: int | None = None
     final_seconds: float = 0.0
     acks: bool = False
+    partials: bool = False
+    """Whether each audio message makes a partial, whose text is the number of messages."""
     text: Callable[[int], str] = lambda number: f"this is final {number}"
     finals: list[str] = field(default_factory=list)
 
@@ -60,6 +62,9 @@ class FakeTranscriber(transcription_pb2_grpc.TranscriptionServiceServicer):
                 received += 1
                 if self.acks:
                     await context.write(pb.TranscribeResponse(audio_ack=pb.AudioAck(processed_seconds=0.25)))
+                if self.partials:
+                    partial = pb.Partial(text=str(received), start=float(received), end=received + 0.5)
+                    await context.write(pb.TranscribeResponse(partial=partial))
                 if received == self.fail_at_message:
                     raise ValueError("the fake transcriber failed")
                 if received % self.message_count == 0:

@@ -23,6 +23,7 @@ from persistence.s3.objects import ObjectStore
 from persistence.session_values import StoredSession
 from persistence.spool.session_spool import SessionSpool
 from persistence.storing.remote_recovery import RemoteRecovery
+from persistence.storing.waveforms import WaveformStore
 from persistence.verify import Result, verify
 from persistence.wav import WavFormat
 from tests.integration.persistence.conftest import environment_of
@@ -119,6 +120,10 @@ async def leave_an_upload(harness: Any, session_id: str) -> None:
     await harness.objects.create_upload(audio_key(parse_session_id(session_id)), "audio/wav")
 
 
+async def leave_an_old_waveform(harness: Any, session_id: str) -> None:
+    await WaveformStore(harness.objects).write(parse_session_id(session_id), b"other audio", bytes(26))
+
+
 async def leave_a_delete(harness: Any, session_id: str) -> None:
     await execute(harness, "UPDATE realtime_sessions SET deleted_at = now() - interval '1 h' WHERE id = $1", session_id)
 
@@ -158,6 +163,7 @@ async def leave_more_in_the_spool(harness: Any, session_id: str) -> None:
         (delete_but_for_the_objects, "deleted_left", True),
         (leave_a_tail, "tail_left", True),
         (leave_an_upload, "upload_left", True),
+        (leave_an_old_waveform, "waveform_stale", True),
         (leave_a_delete, "delete_unfinished", True),
         (leave_it_active, "no_server", True),
         (leave_it_in_the_spool, "spool_left", True),
@@ -185,6 +191,29 @@ async def clean(harness: Any, session_id: str) -> None:
     await lose_audio(harness, session_id)
     await lose_transcript(harness, session_id)
     await lose_the_row(harness, session_id)
+
+
+async def test_the_waveform_of_the_audio_is_no_finding(harness: Any, client_of: Any) -> None:
+    session_id = await recorded(harness, client_of)
+    waveforms = harness.persistence.waveforms
+    audio = await waveforms.recorded(await harness.chain(session_id))
+    await waveforms.write(parse_session_id(session_id), audio.identity, bytes(26))
+    assert kinds(await verify(harness.settings), session_id) == []
+
+
+async def test_a_waveform_of_a_session_without_audio_is_found_and_deleted(build_harness: Any, client_of: Any) -> None:
+    async with build_harness(reap_seconds=1000.0) as harness:
+        async with harness.channel() as channel:
+            client = client_of(channel)
+            session_id = await client.begin(store_transcript=True)
+            await client.end()
+            await client.rest()
+        await harness.ended(session_id)
+        await leave_an_old_waveform(harness, session_id)
+        settings = harness.settings.model_copy(update=SHORT_LEASE)
+        assert kinds(await verify(settings), session_id) == ["waveform_stale"]
+        await verify(settings, repair=True)
+        assert kinds(await verify(settings), session_id) == []
 
 
 async def test_the_command_prints_what_disagrees_and_exits_1(harness: Any, client_of: Any) -> None:

@@ -53,6 +53,8 @@ class Chains:
 class Stored:
     archive: Archive = field(default_factory=Archive)
     chains: Chains = field(default_factory=Chains)
+    transcripts: Any = None
+    partials: Any = None
 
 
 class ByName:
@@ -95,7 +97,7 @@ class Reader:
 @pytest.fixture
 async def stub() -> AsyncIterator[SessionServiceStub]:
     server = grpc.aio.server(interceptors=(TelemetryInterceptor(), ErrorInterceptor(), AuthInterceptor(ByName())))
-    add_SessionServiceServicer_to_server(SessionServicer(Stored(), None, None, MOST), server)  # type: ignore[arg-type]
+    add_SessionServiceServicer_to_server(SessionServicer(Stored(), None, None, None, MOST), server)  # type: ignore[arg-type]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     # Without probing the flow-control window stays small, so that backpressure begins early.

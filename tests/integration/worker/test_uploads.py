@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 
 from domain.transcript import utterances_of
+from persistence.errors import ObjectNotFound, ObjectStoreUnavailable
 from persistence.postgres.database import Database
-from persistence.s3.keys import source_key, version_key
+from persistence.s3.keys import source_key, version_key, waveform_key
 from persistence.s3.objects import ObjectStore
+from persistence.storing.waveforms import WaveformStore
 from server.audio.decoder import MODEL_RATE
 from tests.batch_jobs import execute, job_row, make_job, make_session, session_row, transcript_rows, utterance_rows
 from tests.integration.worker.test_jobs import Gated
 from tests.media_files import encoded, speech
+from tests.waveforms import read_waveform
 from worker.audio.scratch_folder import scratch_folder
+from worker.jobs import job_run
 
 pytestmark = pytest.mark.usefixtures("no_jobs")
 
@@ -53,6 +57,63 @@ async def test_an_uploaded_file_is_decoded_and_transcribed(
     (version,) = await transcript_rows(database, row["session_id"])
     assert (version["kind"], version["version"]) == ("upload", 1)
     assert len(utterances_of(await objects.read(version_key(row["session_id"], 1)))) == 5
+
+
+async def test_the_waveform_of_an_uploaded_file_is_made_by_its_first_job_only(
+    start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
+) -> None:
+    job = await make_upload(database, objects, tenant, flac(4.5))
+    async with start_worker() as worker:
+        row = await until(job, "completed")
+        key = waveform_key(row["session_id"])
+        waveform = read_waveform(await objects.read(key))
+        assert (waveform.sample_rate, waveform.seconds) == (MODEL_RATE, pytest.approx(4.5, abs=0.1))
+        assert not waveform.is_silent
+        made = await objects.size_and_version(key)
+        again = await make_job(database, tenant, row["session_id"], kind="upload")
+        await until(again, "completed")
+        assert await objects.size_and_version(key) == made
+        assert worker.recognizer.listened == 2
+
+
+async def test_a_waveform_that_cannot_be_stored_is_tried_again_without_decoding_again(
+    start_worker: Any,
+    until: Any,
+    database: Database,
+    objects: ObjectStore,
+    tenant: uuid.UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[int] = []
+    failures = [ObjectStoreUnavailable("away"), ObjectStoreUnavailable("away")]
+    write, decode = WaveformStore.write, job_run.decoded_file
+
+    async def failing(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await write(*arguments)
+
+    def counted(*arguments: Any) -> Any:
+        decoded.append(1)
+        return decode(*arguments)
+
+    monkeypatch.setattr(WaveformStore, "write", failing)
+    monkeypatch.setattr(job_run, "decoded_file", counted)
+    job = await make_upload(database, objects, tenant, flac(4.5))
+    async with start_worker():
+        row = await until(job, "completed", "failed")
+    assert (row["status"], row["claim"], len(decoded)) == ("completed", 1, 1)
+    assert await objects.size(waveform_key(row["session_id"])) > 24
+
+
+async def test_a_file_that_cannot_be_decoded_has_no_waveform(
+    start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
+) -> None:
+    job = await make_upload(database, objects, tenant, b"no media file at all" * 100)
+    async with start_worker():
+        row = await until(job, "failed")
+    with pytest.raises(ObjectNotFound):
+        await objects.read(waveform_key(row["session_id"]))
 
 
 async def test_a_resumed_upload_makes_the_transcript_of_an_undisturbed_one(

@@ -20,6 +20,7 @@ from dalston import (
     Client,
     DeadlineExceeded,
     NotFound,
+    PartialResult,
     RateLimited,
     Reconnecting,
     Scope,
@@ -29,10 +30,11 @@ from dalston import (
     SessionStatus,
     Unavailable,
     Unsupported,
+    Utterance,
     background,
 )
 from dalston.backoff import Backoff
-from dalston.v1 import job_pb2, key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc
+from dalston.v1 import job_pb2, key_pb2, key_pb2_grpc, session_pb2, session_pb2_grpc, transcription_pb2
 from google.api.httpbody_pb2 import HttpBody
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -54,7 +56,7 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
         self.takes_ranges = True
         self.counted = 10_000
         self.break_after = 3000
-        self.messages: list[list[session_pb2.WatchSessionsResponse | None]] = []
+        self.messages: list[list[session_pb2.WatchSessionsResponse | session_pb2.WatchUtterancesResponse | None]] = []
 
     async def take(self, request: Any, context: Any) -> None:
         self.calls.append(request)
@@ -107,6 +109,9 @@ class Records(session_pb2_grpc.SessionServiceServicer, key_pb2_grpc.KeyServiceSe
             await context.write(message)
         if len(self.calls) == len(self.messages):
             await asyncio.sleep(60)
+
+    async def WatchUtterances(self, request: Any, context: Any) -> None:  # type: ignore[override]
+        await self.WatchSessions(request, context)
 
     async def EnhanceSession(self, request: Any, context: Any) -> job_pb2.Job:  # type: ignore[override]
         await self.take(request, context)
@@ -325,6 +330,61 @@ async def test_watch_continues_after_the_last_change() -> None:
     assert {call.status for call in records.calls} == {"active"}
 
 
+def spoken(index: int) -> session_pb2.WatchUtterancesResponse:
+    utterance = session_pb2.Utterance(index=index, text=f"u{index}")
+    return session_pb2.WatchUtterancesResponse(type="utterance", utterance=utterance)
+
+
+def unfinished(text: str) -> session_pb2.WatchUtterancesResponse:
+    partial = transcription_pb2.Partial(text=text, start=1.0, end=2.0)
+    return session_pb2.WatchUtterancesResponse(type="partial", partial=partial)
+
+
+def a_broken_conversation() -> Records:
+    def message(kind: str) -> session_pb2.WatchUtterancesResponse:
+        return session_pb2.WatchUtterancesResponse(type=kind)
+
+    records = Records()
+    records.messages = [
+        [message("heartbeat"), unfinished("a"), spoken(2), unfinished("b"), spoken(3), None],
+        [None],
+        [message("error")],
+        [spoken(4), message("ended")],
+        [],
+    ]
+    return records
+
+
+async def test_follow_continues_after_the_last_utterance_until_the_end() -> None:
+    records = a_broken_conversation()
+    reports: list[Reconnecting] = []
+    async with serving(records) as client:
+        found = [each async for each in client.sessions.follow("sess_1", offset=2, on_reconnect=reports.append)]
+    assert [each.text for each in found] == ["a", "u2", "b", "u3", "u4"]
+    assert found[0] == PartialResult("a", 1.0, 2.0)
+    assert [each.index for each in found if isinstance(each, Utterance)] == [2, 3, 4]
+    assert [call.offset for call in records.calls] == [2, 4, 4, 4]
+    assert {call.session_id for call in records.calls} == {"sess_1"}
+    assert len(reports) == 3
+
+
+async def test_follow_without_partials_on_the_synchronous_client() -> None:
+    records = a_broken_conversation()
+
+    def use(url: str) -> list[str]:
+        with Client(url) as client:
+            return [each.text for each in client.sessions.follow("sess_1", partials=False)]
+
+    async with serving(records) as client:
+        assert await asyncio.to_thread(use, f"http://{client._calls.endpoint.address}") == ["u2", "u3", "u4"]
+
+
+async def test_follow_ends_with_an_error_that_a_retry_cannot_resolve() -> None:
+    async with serving(Records(GONE)) as client:
+        with pytest.raises(NotFound):
+            await anext(client.sessions.follow("sess_1"))
+
+
 async def test_watch_reports_reconnecting() -> None:
     records = Records(None, LOST, LOST)
     records.messages = [
@@ -488,6 +548,7 @@ ASYNC_CALLS: dict[str, Callable[[AsyncClient], Awaitable[object]]] = {
     "utterances": lambda client: anext(client.sessions.utterances("s")),
     "export": lambda client: client.sessions.export("s", "txt"),
     "watch": lambda client: anext(client.sessions.watch()),
+    "follow": lambda client: anext(client.sessions.follow("s")),
     "enhance": lambda client: client.sessions.enhance("s"),
     "enhancement": lambda client: client.sessions.enhancement("s"),
     "list jobs": lambda client: anext(client.jobs.list()),
@@ -512,6 +573,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     "utterances": lambda client: next(client.sessions.utterances("s")),
     "export": lambda client: client.sessions.export("s", "txt"),
     "watch": lambda client: next(client.sessions.watch()),
+    "follow": lambda client: next(client.sessions.follow("s")),
     "enhance": lambda client: client.sessions.enhance("s"),
     "enhancement": lambda client: client.sessions.enhancement("s"),
     "list jobs": lambda client: next(client.jobs.list()),

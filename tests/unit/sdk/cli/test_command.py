@@ -23,8 +23,8 @@ from dalston import errors
 from dalston.cli import connection, operator_commands, output
 from dalston.cli.exits import ExitCode, exit_code_of
 from dalston.cli.main import main
-from dalston.events import Reconnecting
-from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus
+from dalston.events import PartialResult, Reconnecting
+from dalston.records import ChangeType, Session, SessionChange, SessionPage, SessionStatus, Utterance
 
 ID = "sess_" + "a" * 32
 RUSSIAN = "\u041f\u0440\u0438\u0432\u0435\u0442"
@@ -78,6 +78,16 @@ class FakeClient:
         yield SessionChange(ChangeType.CHANGED, replace(BASE, status=SessionStatus.COMPLETED), "2")
         yield SessionChange(ChangeType.DELETED, BASE, "3")
         raise KeyboardInterrupt
+
+    def follow(
+        self, session_id: str, *, offset: int, partials: bool, on_reconnect: Callable[[Reconnecting], None]
+    ) -> Iterator[Utterance | PartialResult]:
+        assert session_id == ID
+        on_reconnect(Reconnecting(1, 0.5, "gone"))
+        for index in range(offset, 2):
+            if partials:
+                yield PartialResult(f"utter {index}", 1.0, 1.5)
+            yield Utterance(1.0, 2.0, f"utterance {index}", 0.5, index=index)
 
 
 class Terminal(io.StringIO):
@@ -202,6 +212,33 @@ def test_watch_prints_a_line_per_change(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.usefixtures("fake")
 def test_watch_on_a_terminal_is_a_table(on_terminal: Callable[..., str]) -> None:
     assert "completed" in on_terminal("sessions", "watch", code=ExitCode.INTERRUPTED)
+
+
+@pytest.mark.usefixtures("fake")
+def test_follow_prints_a_line_per_utterance(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sessions", "follow", ID]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "reconnecting in 0.5 s: gone\n"
+    assert [line.split(maxsplit=2) for line in captured.out.splitlines()] == [
+        ["1.00", "2.00", "utterance 0"],
+        ["1.00", "2.00", "utterance 1"],
+    ]
+    assert main(["sessions", "follow", ID, "--offset", "1", "--json"]) == 0
+    partial, utterance = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert partial == {"type": "partial", "partial": {"text": "utter 1", "start": 1.0, "end": 1.5}}
+    assert (utterance["type"], utterance["utterance"]["text"], utterance["utterance"]["index"]) == (
+        "utterance",
+        "utterance 1",
+        1,
+    )
+    assert main(["sessions", "follow", "nonsense"]) == 2
+
+
+@pytest.mark.usefixtures("fake")
+def test_follow_on_a_terminal_shows_the_utterances(on_terminal: Callable[..., str]) -> None:
+    shown = on_terminal("sessions", "follow", ID)
+    assert "utterance 0" in shown
+    assert "utterance 1" in shown
 
 
 def test_deletion_requires_confirmation(

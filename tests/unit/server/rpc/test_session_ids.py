@@ -20,6 +20,8 @@ REQUESTS = [
     pb.EndSessionRequest(session_id=WRONG),
     pb.ListUtterancesRequest(session_id=WRONG),
     pb.GetAudioRequest(session_id=WRONG),
+    pb.GetWaveformRequest(session_id=WRONG),
+    pb.WatchUtterancesRequest(session_id=WRONG),
     pb.GetTranscriptRequest(session_id=WRONG),
     pb.ExportTranscriptRequest(session_id=WRONG, format="txt"),
 ]
@@ -28,7 +30,7 @@ REQUESTS = [
 @pytest.fixture
 def servicer() -> Iterator[SessionServicer]:
     token = current_caller.set(Caller(DEFAULT_TENANT_ID))
-    yield SessionServicer(MagicMock(), MagicMock(), MagicMock())
+    yield SessionServicer(MagicMock(), MagicMock(), MagicMock(), MagicMock())
     current_caller.reset(token)
 
 
