@@ -8,6 +8,7 @@ from dalston.v1 import session_pb2 as pb
 from dalston.v1.transcription_pb2 import Partial
 from prometheus_client import Counter
 
+from domain.credentials import Authorization
 from domain.errors import StorageUnavailable
 from domain.session_id import parse_session_id
 from persistence.postgres.partials import PartialExchange, PartialFeed
@@ -85,7 +86,7 @@ class UtteranceWatches:
         feed: PartialFeed,
         changed: asyncio.Event,
         spoken: asyncio.Event,
-        authorization: list[str],
+        authorization: Authorization,
     ) -> None:
         clock = asyncio.get_running_loop().time
         polled_at = admitted_at = clock()
