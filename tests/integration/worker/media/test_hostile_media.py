@@ -152,26 +152,37 @@ async def test_the_refusal_lists_the_formats(tmp_path: Path) -> None:
     assert "flac" in str(await outcome(b"text", tmp_path))
 
 
-def formats() -> dict[str, bytes]:
-    audio = resampled(speech(2.0), 48_000)
-    return {
-        "flac": encoded("flac", "flac", audio, 48_000),
-        "mp3": encoded("mp3", "libmp3lame", audio, 48_000),
-        "mp4": encoded("mp4", "aac", audio, 48_000),
-        "fragments": encoded("mp4", "aac", audio, 48_000, options={"movflags": "frag_keyframe+empty_moov"}),
-        "ogg": encoded("ogg", "libopus", audio, 48_000),
-        "webm": encoded("webm", "libopus", audio, 48_000),
-        "wav": wav(pcm16(speech(2.0))),
-        "aiff": encoded("aiff", "pcm_s16be", audio, 48_000),
-        "caf": encoded("caf", "alac", audio, 48_000),
-        "aac": encoded("adts", "aac", audio, 48_000),
-    }
+ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "flac": ("flac", "flac", {}),
+    "mp3": ("mp3", "libmp3lame", {}),
+    "mp4": ("mp4", "aac", {}),
+    "fragments": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "ogg": ("ogg", "libopus", {}),
+    "webm": ("webm", "libopus", {}),
+    "wav": ("wav", "pcm_s16le", {}),
+    "aiff": ("aiff", "pcm_s16be", {}),
+    "caf": ("caf", "alac", {}),
+    "aac": ("adts", "aac", {}),
+}
+"""The container, the codec and the options of each format."""
 
 
-FORMATS = formats()
+class Formats(dict[str, bytes]):
+    """A file of each format, encoded when it is first needed: every process of `pytest -n` collects this module."""
+
+    def __missing__(self, name: str) -> bytes:
+        container, codec, options = ENCODERS[name]
+        if name == "wav":
+            self[name] = wav(pcm16(speech(2.0)))
+        else:
+            self[name] = encoded(container, codec, resampled(speech(2.0), 48_000), 48_000, options=options)
+        return self[name]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+FORMATS = Formats()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
 async def test_a_truncated_file_yields_what_it_has_or_a_reason(tmp_path: Path, name: str) -> None:
     whole = FORMATS[name]
     seconds = []
@@ -408,7 +419,7 @@ async def test_the_name_of_a_file_means_nothing(tmp_path: Path, name: str) -> No
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(sorted(FORMATS)),
+    name=st.sampled_from(sorted(ENCODERS)),
     seed=st.integers(0, 1 << 32),
     share=st.sampled_from([0.0002, 0.002, 0.02]),
     cut=st.floats(0.2, 1.0),
