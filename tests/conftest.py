@@ -66,6 +66,8 @@ ON_KEYED_STACK = (
 """Files whose tests need `keyed_stack` and not `stack`."""
 ON_STACK = ("e2e/", "integration/cli/", "integration/sdk/", "integration/stack/test_demo.py")
 """Where the tests, but for those, need `stack`, whose models take a processor ten seconds to load."""
+OWN_STACK = ("e2e/test_worker.py",)
+"""Files of those folders whose tests have a stack of their own."""
 SHARING = ("integration/bridge", "integration/envoy", "integration/inference", "integration/rpc")
 """Folders whose tests share a server of the folder's own, or a model, or are soon done."""
 
@@ -82,9 +84,9 @@ class ByServers(LoadScopeScheduling):
         folder = "/".join(file.split("/")[:2])
         if file in ON_KEYED_STACK:
             return "keyed_stack"
-        if file.startswith(ON_STACK):
+        if file.startswith(ON_STACK) and file not in OWN_STACK:
             return "stack"
-        return folder if file.startswith("unit/") or folder in SHARING else file
+        return folder if folder in SHARING or (file.startswith("unit/") and folder != "unit/sdk") else file
 
 
 @pytest.hookimpl(optionalhook=True)

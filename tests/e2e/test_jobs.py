@@ -159,6 +159,11 @@ async def test_watches_of_jobs_and_sessions_show_the_progress_of_a_worker(harnes
         async for text in socket:
             if json.loads(text)["type"] == "session.end":
                 job_id = json.loads(text)["enhancement_job_id"]
+    # Without a lease of its worker the server would queue the job again.
+    await harness.database.execute(
+        "INSERT INTO workers (id, started_at, lease_expires_at, kind, host)"
+        " VALUES ('w', now(), now() + interval '1 hour', 'worker', 'elsewhere')"
+    )
     stub = job_pb2_grpc.JobServiceStub(harness.channel)  # type: ignore[no-untyped-call]
     watch = stub.WatchJob(job_pb2.WatchJobRequest(job_id=job_id), metadata=grpc_bearer(key), timeout=40)
     steps = [
@@ -180,6 +185,7 @@ async def test_watches_of_jobs_and_sessions_show_the_progress_of_a_worker(harnes
             assert session.json()["enhancement_progress"] == 0.5
             assert session.json()["enhancement_step"] == "transcribing"
     assert await watch.read() is grpc.aio.EOF
+    await harness.database.execute("DELETE FROM workers WHERE id = 'w'")
 
 
 async def test_a_tenant_has_a_limit_of_queued_jobs(harness: Harness) -> None:

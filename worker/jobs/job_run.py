@@ -34,7 +34,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 1.0
-"""How often a job looks whether live sessions still need the machine."""
+"""How often a job looks whether it was cancelled, and whether live sessions still need the machine."""
 _MOST_CAPACITY_SECONDS: Final = 600.0
 """How long a claim of a job waits for live sessions, all its waits together."""
 _AT_ONCE_SECONDS: Final = 2.0
@@ -218,6 +218,19 @@ class JobRun:
 
         return JobAudio(reader.length, read, self._interruption)
 
+    def _watched(self, audio: JobAudio) -> JobAudio:
+        """The same audio, whose reading ends with a cancellation: listening to hours takes minutes."""
+        looked = time.monotonic()
+
+        async def read(first: int, last: int) -> Samples:
+            nonlocal looked
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                await self._check()
+            return await audio.read(first, last)
+
+        return JobAudio(audio.length, read, self._interruption)
+
     async def _check_model(self) -> None:
         model = self._claim.request.model
         models = await self._model.models()
@@ -236,7 +249,7 @@ class JobRun:
             except ValueError:
                 self._log.warning("the plan of an earlier attempt cannot be read: the job begins anew")
                 self._claim = await self._retrying(lambda: self._claims.restart(self._claim))
-        plan = await self._model.listen(request, audio)
+        plan = await self._model.listen(request, self._watched(audio))
         _raise_if(await self._retrying(lambda: self._claims.store_plan(self._claim, plan.to_json())))
         return plan
 

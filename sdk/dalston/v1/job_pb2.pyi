@@ -60,9 +60,10 @@ class Job(_message.Message):
     """`queued`, `running`, `completed`, `failed` or `canceled`."""
     step: _builtins.str
     """What a running job does: `listening` (language and speech are detected),
-    `transcribing` or `storing`. What a queued one waits for: `turn`,
-    `worker` (none is running), `retry` (an attempt failed) or `capacity`
-    (live sessions need the machine).
+    `transcribing` or `storing`; `capacity` means that it waits between two
+    windows, because live sessions need the machine. What a queued one waits
+    for: `turn`, `worker` (none is running) or `retry` (an attempt failed, and
+    the next one is not due yet).
     """
     progress: _builtins.float
     """The share of the audio that is transcribed, 0 to 1."""

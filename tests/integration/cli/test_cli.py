@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import pty
@@ -11,7 +10,6 @@ import re
 import select
 import signal
 import subprocess
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -312,14 +310,13 @@ def on_terminal(env: dict[str, str], folder: Path, *arguments: str, answer: byte
     inside, outside = pty.openpty()
     seen, deadline = b"", time.monotonic() + 60
     with subprocess.Popen(
-        ["dalston", *arguments],
+        # In a session of its own on that terminal. `preexec_fn` would fork a process with threads of gRPC.
+        ["setsid", "--ctty", "dalston", *arguments],
         env=env | {"TERM": "xterm"},
         cwd=folder,
         stdin=outside,
         stdout=outside,
         stderr=outside,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     ) as process:
         os.close(outside)
         while time.monotonic() < deadline:

@@ -7,7 +7,6 @@ import jiwer
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from server.inference.config import InferenceSettings
 from server.inference.errors import EngineStopped, WeightsError
@@ -15,7 +14,13 @@ from server.inference.recognition import RecognitionOptions
 from server.inference.scheduling.engine import Engine
 
 RATE = 16_000
-normalise = EnglishTextNormalizer({})
+
+
+def normalise(text: str) -> str:
+    # Every process of `pytest -n` collects this file, and the import takes three seconds of CPU time.
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    return str(EnglishTextNormalizer({})(text))
 
 
 def word_error_rate(references: list[str], texts: list[str]) -> float:

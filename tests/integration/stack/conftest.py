@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,11 +14,6 @@ from stack.ports import free_port
 from tests.integration.stack import substitute
 
 
-def _as_at_a_terminal() -> None:
-    """Resets SIGINT: a background job of a shell ignores it, and its children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @dataclass
 class Command:
     """`python -m stack up` with substitutes for server and bridge, in a process of its own."""
@@ -30,7 +24,9 @@ class Command:
 
     def start(self, *server_words: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, substitute.__file__, "up", *server_words],
+            # A background job of a shell ignores SIGINT, and its children inherit that. `preexec_fn` would fork a
+            # process with threads of gRPC, whose copy may abort.
+            ["env", "--default-signal=INT", sys.executable, substitute.__file__, "up", *server_words],
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("DALSTON_")},
                 "DALSTON_HOME": str(self.home),
@@ -41,7 +37,6 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_as_at_a_terminal,
         )
 
     def wait_until_up(self, process: subprocess.Popen[str]) -> None:

@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -108,28 +109,32 @@ def wait_until_all_ready(stack: Stack) -> None:
         assert time.monotonic() < deadline
 
 
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Notes, set[int]]]:
+    """A stack whose parts the tests kill, its notes, and the ids of all processes that it has had."""
+    notes, pids = Notes(), set[int]()
+    with running_stack(settings(tmp_path_factory.mktemp("mortal")), programs=programs(), progress=notes) as stack:
+        yield stack, notes, pids
+    assert pids
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_that_dies_is_restarted_on_its_address(
-    tmp_path: Path, postgres_server: PostgresServer, part: str
-) -> None:
-    s3 = None if part == "seaweedfs" else OUTER_S3
-    database = None if part == "postgres" else postgres_server.url
-    notes = Notes()
-    with running_stack(
-        settings(tmp_path, s3_endpoint_url=s3, database_url=database), programs=programs(), progress=notes
-    ) as stack:
-        before = {process.name: process.popen.pid for process in stack.processes}
-        listened = listening(stack)
-        kill(stack, part)
-        log = process_of(stack, part).log
-        assert notes.lines == [f"{part} was killed by signal 9; starting it again in 0.2 s (its log: {log})"]
-        wait_until_all_ready(stack)
-        assert notes.lines[1:] == [f"{part} is back"]
-        after = {process.name: process.popen.pid for process in stack.processes}
-        assert [name for name in before if before[name] != after[name]] == [part]
-        assert listening(stack) == listened
-        assert httpx.get(f"{stack.base_url}/nothing").json()["code"] == 5
-    assert not any(psutil.pid_exists(pid) for pid in (before | after).values())
+def test_a_part_that_dies_is_restarted_on_its_address(mortal: tuple[Stack, Notes, set[int]], part: str) -> None:
+    stack, notes, pids = mortal
+    notes.lines.clear()
+    before = {process.name: process.popen.pid for process in stack.processes}
+    listened = listening(stack)
+    kill(stack, part)
+    log = process_of(stack, part).log
+    assert notes.lines == [f"{part} was killed by signal 9; starting it again in 0.2 s (its log: {log})"]
+    wait_until_all_ready(stack)
+    assert notes.lines[1:] == [f"{part} is back"]
+    after = {process.name: process.popen.pid for process in stack.processes}
+    pids |= {*before.values(), *after.values()}
+    assert [name for name in before if before[name] != after[name]] == [part]
+    assert listening(stack) == listened
+    assert httpx.get(f"{stack.base_url}/nothing").json()["code"] == 5
 
 
 def listening(stack: Stack) -> set[int]:

@@ -97,7 +97,8 @@ def until(database: Database) -> Callable[..., Any]:
     """Waits for a job to be in a status, or to have done so many windows; returns its row."""
 
     async def wait(job_id: uuid.UUID, *statuses: str, windows: int = 0, step: str | None = None) -> Any:
-        async with asyncio.timeout(40):
+        # Most of what a test may take: on a busy machine five processes of models need a minute to start.
+        async with asyncio.timeout(90):
             while True:
                 row = await job_row(database, job_id)
                 is_there = row["status"] in statuses if statuses else row["done_windows"] >= windows

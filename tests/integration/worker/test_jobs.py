@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -237,6 +238,29 @@ async def test_a_cancelled_job_ends_within_a_window_and_leaves_nothing(
         await until(job, "canceled")
         assert gated.windows == [0, 1, 2, 3]
     assert await utterance_rows(database, session) == []
+
+
+async def test_a_cancelled_job_does_not_listen_to_the_end(
+    start_worker: Any, until: Any, database: Database, objects: ObjectStore, tenant: uuid.UUID
+) -> None:
+    class Listening(ScriptedRecognizer):
+        """Listens without end to a job that has no vocabulary."""
+
+        def listen(self, request: JobRequest, audio: Audio) -> Plan:
+            while not request.vocabulary:
+                audio.read(0, 1)
+                time.sleep(0.01)
+            return super().listen(request, audio)
+
+    session = await make_recording(database, objects, tenant, noise(3.0))
+    async with start_worker(Listening()):
+        job = await make_job(database, tenant, session)
+        await until(job, "running", step="listening")
+        await execute(database, "UPDATE transcription_jobs SET cancel_requested_at = now() WHERE id = :id", id=job)
+        await until(job, "canceled")
+        after = await make_job(database, tenant, session, vocabulary=["end"])
+        row = await until(after, "completed", "failed")
+    assert row["status"] == "completed"
 
 
 async def test_the_job_of_a_deleted_session_ends_within_a_window(

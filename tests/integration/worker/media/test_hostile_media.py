@@ -15,6 +15,7 @@ import sys
 import time
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from pathlib import Path
@@ -75,11 +76,24 @@ def _command(process: psutil.Process) -> str:
 
 @pytest.fixture(autouse=True)
 async def nothing_is_left() -> AsyncIterator[None]:
-    """After each test there is neither a decoder nor an open file."""
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 the folder holds no files
+    """After each test there is neither a decoder nor an open file.
+
+    Other threads of the process, such as those of gRPC, may open what the decoder never does.
+    """
+    before = held_files()
     yield
     assert not children()
-    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+    assert held_files() <= before
+
+
+def held_files() -> Counter[str]:
+    """What this process has open of the kinds that decoding opens: files, pipes and process descriptors."""
+    found = fds_of(os.getpid())
+    return Counter(
+        link
+        for link in found
+        if link.startswith("pipe:") or "pidfd" in link or (link[0] == "/" and "/dev/" not in link)
+    )
 
 
 async def outcome(data: bytes, folder: Path, limits: Limits = HOUR) -> Decoded | MediaError:
@@ -152,26 +166,37 @@ async def test_the_refusal_lists_the_formats(tmp_path: Path) -> None:
     assert "flac" in str(await outcome(b"text", tmp_path))
 
 
-def formats() -> dict[str, bytes]:
-    audio = resampled(speech(2.0), 48_000)
-    return {
-        "flac": encoded("flac", "flac", audio, 48_000),
-        "mp3": encoded("mp3", "libmp3lame", audio, 48_000),
-        "mp4": encoded("mp4", "aac", audio, 48_000),
-        "fragments": encoded("mp4", "aac", audio, 48_000, options={"movflags": "frag_keyframe+empty_moov"}),
-        "ogg": encoded("ogg", "libopus", audio, 48_000),
-        "webm": encoded("webm", "libopus", audio, 48_000),
-        "wav": wav(pcm16(speech(2.0))),
-        "aiff": encoded("aiff", "pcm_s16be", audio, 48_000),
-        "caf": encoded("caf", "alac", audio, 48_000),
-        "aac": encoded("adts", "aac", audio, 48_000),
-    }
+ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "flac": ("flac", "flac", {}),
+    "mp3": ("mp3", "libmp3lame", {}),
+    "mp4": ("mp4", "aac", {}),
+    "fragments": ("mp4", "aac", {"movflags": "frag_keyframe+empty_moov"}),
+    "ogg": ("ogg", "libopus", {}),
+    "webm": ("webm", "libopus", {}),
+    "wav": ("wav", "pcm_s16le", {}),
+    "aiff": ("aiff", "pcm_s16be", {}),
+    "caf": ("caf", "alac", {}),
+    "aac": ("adts", "aac", {}),
+}
+"""The container, the codec and the options of each format."""
 
 
-FORMATS = formats()
+class Formats(dict[str, bytes]):
+    """A file of each format, encoded when it is first needed: every process of `pytest -n` collects this module."""
+
+    def __missing__(self, name: str) -> bytes:
+        container, codec, options = ENCODERS[name]
+        if name == "wav":
+            self[name] = wav(pcm16(speech(2.0)))
+        else:
+            self[name] = encoded(container, codec, resampled(speech(2.0), 48_000), 48_000, options=options)
+        return self[name]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+FORMATS = Formats()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
 async def test_a_truncated_file_yields_what_it_has_or_a_reason(tmp_path: Path, name: str) -> None:
     whole = FORMATS[name]
     seconds = []
@@ -309,7 +334,7 @@ async def test_the_length_that_a_header_claims_is_not_trusted(tmp_path: Path) ->
 async def test_a_small_file_of_hours_of_silence_ends_at_the_limit(tmp_path: Path) -> None:
     bomb = opus_bomb(3600)
     assert len(bomb) < 70_000
-    assert isinstance(await outcome(bomb, tmp_path, Limits(max_seconds=1800)), MediaTooLong)
+    assert isinstance(await outcome(bomb, tmp_path, Limits(max_seconds=600)), MediaTooLong)
 
 
 async def test_a_limit_of_length_is_exact(tmp_path: Path) -> None:
@@ -408,7 +433,7 @@ async def test_the_name_of_a_file_means_nothing(tmp_path: Path, name: str) -> No
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(sorted(FORMATS)),
+    name=st.sampled_from(sorted(ENCODERS)),
     seed=st.integers(0, 1 << 32),
     share=st.sampled_from([0.0002, 0.002, 0.02]),
     cut=st.floats(0.2, 1.0),

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -351,13 +350,13 @@ def test_an_interrupt_while_modules_are_loaded_ends_the_command_quietly(module: 
     )
     path = os.pathsep.join((str(tmp_path), str(Path(dalston.__file__).parents[1]), *filter(None, sys.path)))
     done = subprocess.run(
-        [sys.executable, "-m", "dalston.cli.main", "sessions", "list"],
+        # Tests that run in the background of a shell inherit that SIGINT is ignored. `preexec_fn` would fork a process
+        # with threads of gRPC.
+        ["env", "--default-signal=INT", sys.executable, "-m", "dalston.cli.main", "sessions", "list"],
         env={"PYTHONPATH": path, "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
-        # Tests that run in the background of a shell inherit that SIGINT is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 import server.inference.torchaudio_compat  # noqa: F401 - before transformers, which imports torchaudio
 
-from transformers import WhisperConfig, WhisperForConditionalGeneration  # isort: skip
-
 END = 50257
 NO_TIMESTAMPS = 50363
 LAYERS = 2
@@ -26,7 +24,8 @@ WIDTH = 16
 class SmallWhisper:
     """Random weights with Whisper's real vocabulary, so that every token has its usual id."""
 
-    model: WhisperForConditionalGeneration
+    model: Any
+    """transformers' WhisperForConditionalGeneration."""
 
     def save(self, directory: Path) -> Path:
         """Writes the directory that transformers would save, with a tokenizer that knows two words."""
@@ -74,6 +73,9 @@ TOKENIZER: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def small_whisper() -> SmallWhisper:
+    # Here, because the import takes three seconds of CPU time, and every process of `pytest -n` collects this file.
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
     torch.manual_seed(0)
     config = WhisperConfig(
         vocab_size=51865,

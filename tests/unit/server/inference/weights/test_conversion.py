@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from transformers import WhisperForConditionalGeneration
 
 from server.inference.errors import WeightsError
 from server.inference.weights.conversion import Ct2Source, convert
@@ -78,6 +77,8 @@ def test_quantised_tensors_are_restored_within_a_step(
 
 
 def test_transformers_loads_what_was_converted(small_whisper: Any, ct2_directory: Path, tmp_path: Path) -> None:
+    from transformers import WhisperForConditionalGeneration  # as in conftest.py
+
     target = tmp_path / "hf"
     target.mkdir()
     convert(source(ct2_directory), target)

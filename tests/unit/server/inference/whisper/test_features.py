@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from transformers import WhisperFeatureExtractor
 
 from server.inference.whisper.features import SAMPLES_PER_ENCODER_FRAME, LogMel
 
@@ -20,6 +19,8 @@ def sweep(seconds: float, level: float = 0.3) -> np.ndarray:
 def test_features_equal_transformers_on_the_same_padded_audio(
     mel_bins: int, seconds: float, encoder_frames: int
 ) -> None:
+    from transformers import WhisperFeatureExtractor  # as in conftest.py
+
     extractor = WhisperFeatureExtractor(feature_size=mel_bins)
     samples = sweep(seconds)
     expected = extractor(
