@@ -68,7 +68,7 @@ export function matches(filters, session) {
 export function filterFields(changed) {
   const status = choice("Status", STATUSES), source = choice("Source", SOURCES);
   const from = h("input", { type: "date" }), to = h("input", { type: "date" });
-  const clear = h("button", { class: "button quiet", type: "button" }, icon("cross"), "Clear filters");
+  const clear = h("button", { class: "button quiet", type: "button" }, icon("cross"), "Clear");
   const read = () => ({ status: status.field.value, source: source.field.value, from: from.value, to: to.value });
   for (const field of [status.field, source.field, from, to]) field.addEventListener("change", () => changed(read()));
   clear.addEventListener("click", () => (changed({ ...NONE }), status.field.focus()));

@@ -1,4 +1,4 @@
-"""Pages as people meet them who do not see them, or see them enlarged: axe finds nothing, and nothing scrolls sideways."""
+"""Pages as people meet them who do not see them, or see them enlarged: axe finds nothing, nothing scrolls sideways."""
 
 import re
 from pathlib import Path

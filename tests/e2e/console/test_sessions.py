@@ -72,7 +72,7 @@ def row(page: Page, session_id: str) -> Any:
     return page.locator(f'tr[data-key="{session_id}"]')
 
 
-def test_without_sessions_it_says_how_to_make_one(
+def test_an_empty_list_shows_how_to_make_a_session(
     page: Page, sessions: Sessions, shoot: Callable[[Page, str], None]
 ) -> None:
     open_list(page)
@@ -206,7 +206,7 @@ def test_deleting_asks_and_the_focus_goes_to_the_next_row(
     assert [session["id"] for session in sessions.listed()] == [older]
 
 
-def test_only_ticked_sessions_are_deleted_and_a_running_one_says_why_not(
+def test_only_ticked_sessions_are_deleted_and_an_active_one_is_refused(
     page: Page, sessions: Sessions, complaints: Complaints, shoot: Callable[[Page, str], None]
 ) -> None:
     kept = sessions.make()
