@@ -69,7 +69,13 @@ export function fill(element, ...children) {
  * @param {(element: Element, item: T) => void} update
  */
 export function keyed(parent, items, key, make, update) {
-  const old = new Map([...parent.children].map((child) => [/** @type {any} */ (child).dataset.key, child]));
+  const old = new Map();
+  for (const child of [...parent.children]) {
+    const name = /** @type {any} */ (child).dataset.key;
+    // What is no item, such as a row that stood for one until it was read.
+    if (name === undefined) child.remove();
+    else old.set(name, child);
+  }
   let next = parent.firstElementChild;
   for (const item of items) {
     const name = key(item);
@@ -112,7 +118,7 @@ export const PATHS = {
   help: "M5.800 6a2.200 2.200 0 1 1 3.200 2c-.7.4-1 .8-1 1.600M8 12h.01M8 1.500a6.500 6.500 0 1 0 0 13 6.500 6.500 0 0 0 0-13",
   exit: "M6 14H3V2h3M10 11l3-3-3-3M13 8H6",
   check: "M3 8.500 6.500 12 13 4.500",
-  dot: "M8 5.500a2.500 2.500 0 1 0 0 5 2.500 2.500 0 0 0 0-5",
+  dot: "M8 4a4 4 0 1 0 0 8 4 4 0 0 0 0-8M8 6.500v3M6.500 8h3",
   cut: "M2 8h4M10 8h4M7 4l2 8",
   cross: "M4 4l8 8M12 4l-8 8",
   warn: "M8 2 14.500 13.500h-13zM8 6.500v3M8 11.700h.01",

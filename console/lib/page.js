@@ -13,7 +13,7 @@ const PAGES = [
   { name: "keys", file: "keys.html", title: "Keys", exists: false },
   { name: "status", file: "status.html", title: "Status", exists: false },
 ];
-const SCHEMES = { system: "Scheme: as the system", light: "Scheme: light", dark: "Scheme: dark" };
+const SCHEMES = { system: "System scheme", light: "Light scheme", dark: "Dark scheme" };
 const SECOND = 1000;
 const TOAST_MS = 8000;
 
@@ -53,6 +53,13 @@ function brand() {
 function link(page, current) {
   const state = page.name === current ? "page" : null;
   return h("li", null, h("a", { href: page.file, aria: { current: state } }, icon(/** @type {any} */ (page.name)), page.title));
+}
+
+/** A button that leads to another page; null while that page does not exist.
+ * @param {string} name @param {string} text */
+export function linkTo(name, text) {
+  const page = PAGES.find((each) => each.name === name && each.exists);
+  return page ? h("a", { class: "button primary", href: page.file }, icon(/** @type {any} */ (name)), text) : null;
 }
 
 function foot() {

@@ -123,6 +123,14 @@ def overflow(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
+def violations(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 AA, as rules with the elements that break them."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = axe.run(page, options={"runOnly": {"type": "tag", "values": tags}}).response["violations"]
+    return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
+
+
 def unseen_text(page: Page) -> Any:
     """The text of the region that screen readers announce."""
     return page.locator("[role=status].unseen").inner_text()

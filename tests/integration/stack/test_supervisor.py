@@ -329,6 +329,7 @@ def test_up_with_keys_shows_how_to_create_the_first_one(command: Command) -> Non
     process.communicate(timeout=60)
     assert "persistence.access create-key --tenant default" in output
     assert f"DALSTON_HOME={command.home} " in output
+    assert f"console     http://localhost:{command.port}/console/" in output
     assert "postgresql://dalston@127.0.0.1:" in output
     assert (command.home / "postgres" / "password").read_text() not in output
     assert 'curl -H "Authorization: Bearer $KEY"' in output
