@@ -1,4 +1,4 @@
-"""The audit log: which key, by which login, read, exported, ended or deleted which session, and with which outcome."""
+"""The audit log: which key, by which login, made which call about a session or a batch job, and with which outcome."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 from contextvars import ContextVar
 from typing import Any, Final
 
-from dalston.v1 import session_pb2
+from dalston.v1 import job_pb2, session_pb2
 from google.protobuf.message import Message
 
+from domain.errors import InvalidJobId
+from domain.job import parse_job_id
 from domain.session_id import is_session_id
 from domain.tenancy import current_caller
 from persistence.postgres.api_keys import format_key_id
@@ -26,6 +28,9 @@ METHODS: Final = frozenset(
     if _FIELD in method.input_type.fields_by_name
 )
 """The methods whose request names a session."""
+_JOB_FIELD: Final = "job_id"
+JOB_METHODS: Final = frozenset(method.name for method in job_pb2.DESCRIPTOR.services_by_name["JobService"].methods)
+"""The methods about batch jobs, whose requests name a job or a filter."""
 
 
 class _Delivery:
@@ -65,7 +70,10 @@ def _note_whole() -> None:
 
 
 class AuditInterceptor(CallInterceptor):
-    """Logs every access to a session. Calls that authentication refuses are logged as `call ended` only."""
+    """Logs every access to a session or a batch job.
+
+    Calls that authentication refuses are logged as `call ended` only.
+    """
 
     def accept(self, request: Any) -> Any:
         if isinstance(request, Message) and _FIELD in request.DESCRIPTOR.fields_by_name:
@@ -74,10 +82,12 @@ class AuditInterceptor(CallInterceptor):
                 is_linked=getattr(request, "linked", False),
                 version=getattr(request, "version", 0),
             )
+        if isinstance(request, Message) and _JOB_FIELD in request.DESCRIPTOR.fields_by_name:
+            _note_job(getattr(request, _JOB_FIELD))
         return request
 
     async def around(self, method: str, call: Call, context: Context) -> Any:
-        if method not in METHODS:
+        if method not in METHODS | JOB_METHODS:
             return await call()
         outcome = "ok"
         delivery = _Delivery()
@@ -93,7 +103,7 @@ class AuditInterceptor(CallInterceptor):
         finally:
             caller = current_caller.get()
             log.info(
-                "session accessed",
+                "job accessed" if method in JOB_METHODS else "session accessed",
                 method=method,
                 outcome=outcome,
                 tenant_id=str(caller.tenant_id),
@@ -111,3 +121,11 @@ def _note_session(session_id: str, *, is_linked: bool, version: int) -> None:
     if version:
         fields["version"] = str(version)
     note_caller(**fields)
+
+
+def _note_job(job_id: str) -> None:
+    try:
+        parse_job_id(job_id)
+    except InvalidJobId:
+        return  # as for sessions
+    note_caller(job_id=job_id)

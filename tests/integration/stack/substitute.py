@@ -4,31 +4,39 @@ python substitute.py server|worker|bridge|uploads [stubborn|broken|broken_later]
 python substitute.py up [server words...]      the command `up` with these substitutes
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+if TYPE_CHECKING:
+    from stack.parts import Programs
 
-from stack.parts import Programs
+# A test starts up to five of these processes for each stack. What only one of them needs is imported where it is used.
 
 NOTHING = (sys.executable, "-c", "pass")
 
 
 def programs(*server_words: str, weights: tuple[str, ...] = NOTHING) -> Programs:
+    from stack.parts import Programs
+
     here = (sys.executable, __file__)
     others = ((*here, name) for name in ("bridge", "uploads", "worker"))
     return Programs(weights, NOTHING, (*here, "server", *server_words), *others)
 
 
 def serve_grpc() -> None:
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
     server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
     servicer = health.HealthServicer()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -1,14 +1,18 @@
 """The audit line of a client that disconnects during a download."""
 
 import asyncio
+import contextlib
 import uuid
 from typing import Any
 
 import pytest
 import structlog
+from dalston.v1.job_pb2 import CancelJobRequest, GetJobRequest, RetryJobRequest, WatchJobRequest
 from dalston.v1.session_pb2 import DeleteTranscriptRequest, GetTranscriptRequest
 from structlog.testing import capture_logs
 
+from domain.errors import InvalidSessionId
+from domain.job import format_job_id
 from domain.session_id import new_session_id
 from domain.tenancy import Caller, current_caller
 from server.rpc.audit import AuditInterceptor, write_last
@@ -97,3 +101,30 @@ def test_the_line_names_the_version_that_was_asked_for(request_: Any, noted: dic
         AuditInterceptor().accept(request_)
         assert structlog.contextvars.get_contextvars() == {"session_id": request_.session_id, **noted}
         structlog.contextvars.clear_contextvars()
+
+
+@pytest.mark.parametrize("method", ["ListJobs", "GetJob", "WatchJob", "CancelJob", "RetryJob"])
+@pytest.mark.parametrize("failure", [None, InvalidSessionId])
+async def test_every_call_about_a_job_has_a_line_with_its_outcome(method: str, failure: type[Exception] | None) -> None:
+    caller = Caller(uuid.uuid4())
+    current_caller.set(caller)
+
+    async def call() -> None:
+        if failure:
+            raise failure
+
+    with capture_logs() as lines, contextlib.suppress(InvalidSessionId):
+        await AuditInterceptor().around(method, call, Reader())  # type: ignore[arg-type]
+    outcome = "invalid_parameters" if failure else "ok"
+    found = [(line["event"], line["method"], line["outcome"], line["tenant_id"]) for line in lines]
+    assert found == [("job accessed", method, outcome, str(caller.tenant_id))]
+
+
+@pytest.mark.parametrize("kind", [GetJobRequest, WatchJobRequest, CancelJobRequest, RetryJobRequest])
+def test_the_line_names_the_job_unless_its_id_is_any_text(kind: Any) -> None:
+    job_id = format_job_id(uuid.uuid4())
+    for text, noted in ((job_id, {"job_id": job_id}), ("x" * 5000, {}), ("", {})):
+        structlog.contextvars.clear_contextvars()
+        AuditInterceptor().accept(kind(job_id=text))
+        assert structlog.contextvars.get_contextvars() == noted
+    structlog.contextvars.clear_contextvars()
