@@ -73,7 +73,8 @@ function waiting(job) {
 function running(job) {
   switch (job.step) {
     case "listening": return "Language and speech are detected.";
-    case "storing": return "The transcript is stored.";
+    case "storing": return "The transcript is being stored.";
+    case "capacity": return "It pauses, because live sessions need the machine.";
     default: return job.eta_seconds === undefined ? "Transcribing." : `Transcribing, ${left(job.eta_seconds)}.`;
   }
 }
