@@ -171,10 +171,11 @@ function take(jobs) {
   const added = jobs.filter((job) => !known.has(job.id) && !names.has(job.id)).length;
   const isHeld = isRead && added > 0 && (table.matches(":hover") || table.contains(document.activeElement));
   if (isHeld) {
-    const now_ = new Map(jobs.map((job) => [job.id, job]));
-    shown = shown.map((job) => now_.get(job.id) ?? job);
+    const read = new Map(jobs.map((job) => [job.id, job]));
+    shown = shown.map((job) => read.get(job.id) ?? job);
     fill(/** @type {Element} */ (fresh.firstElementChild), `Show ${counted(added, "new job")}`);
     fresh.hidden = false;
+    draw();
   } else {
     showFresh();
   }
