@@ -94,7 +94,7 @@ function cells(job) {
     ["Status", () => h("span", { class: `chip ${kindOf}` }, icon(/** @type {any} */ (signOf), "sign"), word)],
     ["Progress", () => h("div", { class: "story" }, h("div", { class: "number" }, isRunning && share > 0 && `${share} % · `, story(job)),
       isRunning && h("progress", { class: "bar", max: 1, value: job.progress, aria: { label: `Progress of ${title({ ...job, file_name: name })}` } }))],
-    ["Model", () => h("div", null, job.model, h("span", { class: "second" }, language(job.language), job.vocabulary.length > 0 && h("span", { title: job.vocabulary.join(", ") }, ` · ${counted(job.vocabulary.length, "term")}`)))],
+    ["Model", () => h("div", null, job.model, h("span", { class: "second nowrap" }, language(job.language), job.vocabulary.length > 0 && h("span", { title: job.vocabulary.join(", ") }, ` · ${counted(job.vocabulary.length, "term")}`)))],
     ["actions", () => h("div", { class: "actions" }, actions(job))],
   ];
 }

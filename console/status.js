@@ -123,6 +123,14 @@ function showVerdict(status) {
   document.title = `${first ? `(${all.length}) ` : ""}Status · Dalston`;
 }
 
+/** No answer is neither good nor bad: the last verdict must not look like the present one. */
+function showUnknown() {
+  verdict.className = "card verdict warn";
+  fill(verdict, h("span", { class: "sign" }, icon("warn")),
+    h("div", null, h("h2", null, "The state is unknown."), h("p", { class: "soft" }, `The service does not answer this page. Its last answer was: ${said}`)));
+  document.title = "(?) Status · Dalston";
+}
+
 /** @param {number | null} time */
 function since(time) {
   if (time === null) return "";
@@ -220,6 +228,7 @@ const polling = poll({
     if (problem.status === 403) return refuse(problem);
     if (!failing) announce(`${problem.message} ${shown ? "The figures are old." : ""}`);
     verdict.hidden = !shown;
+    if (shown) showUnknown();
     failing = { problem, since: begun, next };
     showAge();
   },

@@ -30,7 +30,8 @@ def everything_that_a_script_reads(page: Page) -> str:
     return str(
         page.evaluate(
             """() => JSON.stringify([document.cookie, document.documentElement.outerHTML, location.href, history.state,
-              {...localStorage}, {...sessionStorage}, [...document.querySelectorAll("input")].map((one) => one.value)])"""
+              {...localStorage}, {...sessionStorage},
+              [...document.querySelectorAll("input")].map((one) => one.value)])"""
         )
     )
 
@@ -123,7 +124,9 @@ def test_too_many_attempts_have_to_wait_and_say_how_long(page: Page, tenant: Ten
     expect(page.get_by_label("API key")).to_be_focused()
     page.route("**/v1/login", refuse)
     log_in(page, tenant.secret)
-    expect(page.get_by_role("alert")).to_contain_text("Too many attempts came from your address. Try again in 2 seconds.")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "Too many attempts came from your address. Try again in 2 seconds."
+    )
     expect(page.get_by_role("button", name="Log in")).to_be_disabled()
     expect(page.get_by_role("alert")).to_contain_text("You can try again now.", timeout=20_000)
     page.unroute("**/v1/login")

@@ -56,7 +56,9 @@ def test_a_stream_is_counted_while_it_runs(page: Page, stack: Stack, rest: httpx
         expect(page.get_by_role("row").filter(has_text=servers[0]["id"])).to_contain_text(f"{running + 1} of {places}")
     expect(tile(page, "Live streams").locator(".value")).to_have_text(f"{running}of {places}", timeout=60_000)
     # The line of the tile has its words for who does not see it.
-    expect(tile(page, "Live streams").locator(".unseen")).to_have_text(f"{running} to {running + 1} in the last minute.")
+    expect(tile(page, "Live streams").locator(".unseen")).to_have_text(
+        f"{running} to {running + 1} in the last minute."
+    )
 
 
 def test_the_figures_are_those_of_the_service(
@@ -132,7 +134,7 @@ def test_without_postgres_the_server_that_answers_is_shown_and_the_totals_are_un
     shown(page, answer)
     expect(page.locator(".verdict h2")).to_have_text("Postgres does not answer.")
     expect(page.locator(".troubles")).to_have_count(0)
-    expect(tile(page, "Jobs").locator(".value")).to_have_text("–")
+    expect(tile(page, "Jobs").locator(".value")).to_have_text("\u2013")
     expect(tile(page, "Jobs")).to_contain_text("Unknown while Postgres does not answer")
 
 
@@ -169,6 +171,8 @@ def test_an_answer_that_is_old_is_shown_as_old_and_since_when(
     expect(page.locator(".stale")).to_contain_text("Next try in")
     expect(page.locator(".head .chip")).to_contain_text("Stale:")
     expect(page.locator(".stale")).to_contain_text("The figures below are of")
+    # A verdict that is old must not look like one of now.
+    expect(page.locator(".verdict h2")).to_have_text("The state is unknown.")
     assert tile(page, "Live streams").locator(".value").inner_text() == value
     assert violations(page) == []
     shoot(page, "status-stale")
@@ -176,6 +180,7 @@ def test_an_answer_that_is_old_is_shown_as_old_and_since_when(
     page.get_by_role("button", name="Try now").click()
     expect(page.locator(".head .chip")).to_contain_text("Updated", timeout=20_000)
     expect(page.locator(".stale")).to_be_hidden()
+    expect(page.locator(".verdict h2")).not_to_have_text("The state is unknown.")
 
 
 def test_an_answer_that_does_not_come_is_given_up(page: Page) -> None:
