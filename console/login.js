@@ -147,7 +147,7 @@ function refuseHost(what) {
 function already(found) {
   fill(card, h("p", null, "You are logged in with the key ", h("b", null, found.key?.name ?? ""), ` of ${found.tenant}`,
     found.expires_at && [", until ", h("time", { datetime: found.expires_at }, fullTime(found.expires_at))], "."),
-    h("a", { class: "button primary wide", href: destination() }, "Go on"),
+    h("a", { class: "button primary wide", href: destination() }, "Continue"),
     h("button", { class: "button wide", type: "button", onclick: form }, "Log in with another key"));
 }
 

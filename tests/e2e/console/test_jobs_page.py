@@ -63,7 +63,7 @@ def open_jobs(page: Page, search: str = "") -> None:
     expect(page.locator("tbody .ghost")).to_have_count(0, timeout=20_000)
 
 
-def test_without_jobs_it_says_how_to_get_one(
+def test_an_empty_list_explains_how_a_job_is_made(
     page: Page, jobs: httpx.Client, shoot: Callable[[Page, str], None]
 ) -> None:
     open_jobs(page)
@@ -236,7 +236,7 @@ def test_a_hidden_page_asks_nothing(page: Page, jobs: httpx.Client) -> None:
         page.evaluate(hide, False)
 
 
-def test_an_outage_leaves_the_list_and_says_so(page: Page, jobs: httpx.Client, complaints: Complaints) -> None:
+def test_an_outage_leaves_the_list_and_is_reported(page: Page, jobs: httpx.Client, complaints: Complaints) -> None:
     complaints.expect("net::ERR_CONNECTION_REFUSED")
     send(jobs, "kept.wav", 11)
     open_jobs(page)

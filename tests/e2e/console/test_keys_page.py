@@ -74,7 +74,7 @@ def test_a_key_is_made_and_its_secret_shown_once(
     assert rest.get("/v1/realtime/sessions", headers=headers).status_code == 200
 
 
-def test_revoking_a_key_says_what_ends_and_ends_it(
+def test_the_dialog_of_a_revocation_names_what_ends(
     page: Page, context: BrowserContext, tenant: Tenant, rest: httpx.Client, shoot: Callable[[Page, str], None]
 ) -> None:
     _, secret = tenant.make_key("old recorder")
@@ -124,7 +124,7 @@ def test_logins_are_under_their_key_and_end_there(
     expect(page.get_by_role("heading", name="Log in to Dalston")).to_be_visible(timeout=20_000)
 
 
-def test_a_key_without_admin_is_told_which_scope_it_needs(page: Page, tenant: Tenant) -> None:
+def test_a_key_without_admin_sees_which_scope_it_needs(page: Page, tenant: Tenant) -> None:
     _, secret = tenant.make_key("reader", "sessions:read")
     open_as(page, secret, "keys.html")
     expect(page.get_by_role("heading", name="This key may not manage keys")).to_be_visible()

@@ -1,4 +1,4 @@
-"""The login page in Chromium, on a service with keys: what a browser keeps, what it is told, and how it comes back."""
+"""The login page in Chromium, on a service with keys: what a browser keeps, its errors, and the way back."""
 
 import re
 from collections.abc import Callable
@@ -79,7 +79,7 @@ def test_a_wrong_key_is_refused_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("", "Enter an API key."),
         ("hunter2", "This is not a whole key"),
@@ -87,13 +87,13 @@ def test_a_wrong_key_is_refused_in_a_sentence(
         ("dt_" + "w" * 43, "This is a token for one live session."),
     ],
 )
-def test_what_is_no_key_is_not_sent(page: Page, tenant: Tenant, text: str, told: str) -> None:
+def test_what_is_no_key_is_not_sent(page: Page, tenant: Tenant, text: str, shown: str) -> None:
     page.goto("login.html")
     expect(page.get_by_label("API key")).to_be_focused()
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     log_in(page, text)
-    expect(page.get_by_role("alert")).to_contain_text(told)
+    expect(page.get_by_role("alert")).to_contain_text(shown)
     assert sent == []
 
 
@@ -149,14 +149,14 @@ def test_a_revoked_key_leads_to_the_login_and_back_to_the_same_page(
     expect(page).to_have_url(re.compile(r"/jobs\.html\?kind=upload$"), timeout=20_000)
 
 
-def test_who_is_logged_in_already_is_told_so(page: Page, tenant: Tenant) -> None:
+def test_a_login_that_exists_is_shown(page: Page, tenant: Tenant) -> None:
     open_as(page, tenant.secret, "./")
     page.goto("login.html?next=jobs.html")
     expect(page.get_by_text(f"You are logged in with the key first of {tenant.name}")).to_be_visible()
     page.get_by_role("button", name="Log in with another key").click()
     expect(page.get_by_label("API key")).to_be_focused()
     page.reload()
-    page.get_by_role("link", name="Go on").click()
+    page.get_by_role("link", name="Continue").click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
 
 
@@ -201,7 +201,7 @@ def test_a_login_leads_to_pages_of_the_console_only(page: Page, stack: Stack, wa
 def test_over_plain_http_on_another_host_no_key_is_asked_for(
     page: Page, stack: Stack, tenant: Tenant, complaints: Complaints
 ) -> None:
-    # Of plain HTTP the browser says the same as the page.
+    # Of plain HTTP the browser reports the same as the page.
     complaints.expect("Cross-Origin-Opener-Policy")
 
     def from_the_service(route: Route) -> None:
@@ -215,7 +215,7 @@ def test_over_plain_http_on_another_host_no_key_is_asked_for(
     expect(page.get_by_role("link", name="https://console.test")).to_be_visible()
 
 
-def test_a_browser_that_does_not_keep_the_cookie_is_told_why(
+def test_a_browser_that_does_not_keep_the_cookie_shows_the_reason(
     page: Page, context: BrowserContext, tenant: Tenant
 ) -> None:
     def without_cookie(route: Route) -> None:

@@ -29,7 +29,7 @@ def open_status(page: Page) -> None:
 
 @pytest.fixture
 def answer(rest: httpx.Client) -> dict[str, Any]:
-    """What the service answers, to be changed into what it would answer in trouble."""
+    """What the service answers, to be changed into what it would answer when something is wrong."""
     return dict(rest.get(STATUS).json())
 
 
@@ -76,7 +76,7 @@ def test_the_figures_are_those_of_the_service(
     shoot(page, "status")
 
 
-def test_one_sentence_says_that_all_is_well(page: Page, answer: dict[str, Any]) -> None:
+def test_one_sentence_states_that_all_is_well(page: Page, answer: dict[str, Any]) -> None:
     for each in answer["processes"]:
         each["degradations"] = []
     answer["totals"] |= {"queued_jobs": 0, "unstored_sessions": 0, "sessions_to_recover": 0}
@@ -88,13 +88,13 @@ def test_one_sentence_says_that_all_is_well(page: Page, answer: dict[str, Any]) 
     expect(page.locator(".verdict")).to_contain_text("1 server.")
 
 
-def test_troubles_are_told_by_their_weight_with_their_effect_and_since_when(
+def test_what_is_wrong_is_listed_by_its_weight_with_effect_and_beginning(
     page: Page, answer: dict[str, Any], shoot: Callable[[Page, str], None]
 ) -> None:
     (server,) = (each for each in answer["processes"] if each["kind"] == "server")
     server["degradations"] = [
         {"name": "behind", "since": ago(3600, answer)},
-        {"name": "object_store", "since": ago(240, answer)},
+        {"name": "object_store", "since": ago(270, answer)},
     ]
     dead = deepcopy(server) | {"id": "server-gone", "lease_valid": False, "degradations": []}
     dead["reported_at"] = ago(70, answer)
@@ -150,7 +150,7 @@ def test_the_view_of_a_tenant_has_its_totals_and_no_process(page: Page, answer: 
     expect(page.get_by_role("heading", name="Servers and workers")).to_be_hidden()
 
 
-def test_a_key_without_the_scope_is_told_which_one_it_needs(page: Page, complaints: Complaints) -> None:
+def test_a_key_without_the_scope_sees_which_one_it_needs(page: Page, complaints: Complaints) -> None:
     complaints.expect("403 (Forbidden)")
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "PERMISSION_DENIED"}
     body = {"code": 7, "message": "the key lacks the scope admin", "details": [info]}
