@@ -79,6 +79,8 @@ class JobRecord:
     """How many jobs are before it; None unless it is queued."""
     eta_seconds: float | None
     """An estimate of the time to its end; None while the rate is unknown."""
+    file_name: str | None = None
+    """Of the uploaded file, as its client has it."""
 
     @property
     def progress(self) -> float:

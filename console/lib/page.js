@@ -9,9 +9,9 @@ import { counted } from "./time.js";
 const PAGES = [
   { name: "sessions", file: "./", title: "Sessions", exists: true },
   { name: "live", file: "live.html", title: "Live", exists: false },
-  { name: "jobs", file: "jobs.html", title: "Jobs", exists: false },
-  { name: "keys", file: "keys.html", title: "Keys", exists: false },
-  { name: "status", file: "status.html", title: "Status", exists: false },
+  { name: "jobs", file: "jobs.html", title: "Jobs", exists: true },
+  { name: "keys", file: "keys.html", title: "Keys", exists: true },
+  { name: "status", file: "status.html", title: "Status", exists: true },
 ];
 const SCHEMES = { system: "System scheme", light: "Light scheme", dark: "Dark scheme" };
 const SECOND = 1000;

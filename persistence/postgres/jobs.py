@@ -52,6 +52,7 @@ _COLUMNS: Final = (
     _v.version,
     _v.verdict,
     _v.verdict_reason,
+    _s.file_name,
 )
 
 # The seed differs from those of a tenant's sessions and keys.
@@ -352,6 +353,7 @@ def _record(row: Mapping[Any, Any], position: int | None) -> JobRecord:
         error_code=row["error_code"],
         queue_position=position,
         eta_seconds=left / row["rate"] if has_rate else None,
+        file_name=row["file_name"],
     )
 
 

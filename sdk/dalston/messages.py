@@ -130,6 +130,7 @@ def job(message: job_pb2.Job) -> Job:
         queue_position=optional(message, "queue_position"),
         eta_seconds=optional(message, "eta_seconds"),
         cancel_requested=message.cancel_requested,
+        file_name=optional(message, "file_name"),
     )
 
 

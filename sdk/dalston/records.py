@@ -236,6 +236,8 @@ class Job:
     eta_seconds: float | None = None
     """An estimate of the time to its end; None while the rate is unknown."""
     cancel_requested: bool = False
+    file_name: str | None = None
+    """The name of the uploaded file; None where there is none."""
 
     @property
     def has_ended(self) -> bool:

@@ -33,4 +33,5 @@ def job_message(record: JobRecord) -> pb.Job:
         queue_position=record.queue_position,
         eta_seconds=record.eta_seconds,
         cancel_requested=record.cancel_requested,
+        file_name=record.file_name,
     )

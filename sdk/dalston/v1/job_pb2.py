@@ -26,7 +26,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/job.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\r\n\x05model\x18\x07 \x01(\t\x12\x10\n\x08language\x18\x08 \x01(\t\x12\x12\n\nvocabulary\x18\t \x03(\t\x12\x0e\n\x06linked\x18\n \x01(\x08\x12\x1e\n\x16\x61udio_duration_seconds\x18\x0b \x01(\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\x05\x12\x14\n\x07version\x18\x10 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07verdict\x18\x11 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0everdict_reason\x18\x12 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x13 \x01(\tH\x03\x88\x01\x01\x12\x17\n\nerror_code\x18\x14 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0equeue_position\x18\x15 \x01(\x05H\x05\x88\x01\x01\x12\x18\n\x0b\x65ta_seconds\x18\x16 \x01(\x01H\x06\x88\x01\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x17 \x01(\x08\x42\n\n\x08_versionB\n\n\x08_verdictB\x11\n\x0f_verdict_reasonB\x08\n\x06_errorB\r\n\x0b_error_codeB\x11\n\x0f_queue_positionB\x0e\n\x0c_eta_seconds\"q\n\x0fListJobsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\tB\x08\n\x06_limit\"[\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Job\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"!\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t2\xc8\x03\n\nJobService\x12W\n\x08ListJobs\x12\x1b.dalston.v1.ListJobsRequest\x1a\x1c.dalston.v1.ListJobsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12O\n\x06GetJob\x12\x19.dalston.v1.GetJobRequest\x1a\x0f.dalston.v1.Job\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/jobs/{job_id}\x12[\n\x08WatchJob\x12\x1b.dalston.v1.WatchJobRequest\x1a\x0f.dalston.v1.Job\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/jobs/{job_id}:watch0\x01\x12U\n\tCancelJob\x12\x1c.dalston.v1.CancelJobRequest\x1a\x0f.dalston.v1.Job\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/jobs/{job_id}\x12\\\n\x08RetryJob\x12\x1b.dalston.v1.RetryJobRequest\x1a\x0f.dalston.v1.Job\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/jobs/{job_id}/retry:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x64\x61lston/v1/job.proto\x12\ndalston.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x05\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\r\n\x05model\x18\x07 \x01(\t\x12\x10\n\x08language\x18\x08 \x01(\t\x12\x12\n\nvocabulary\x18\t \x03(\t\x12\x0e\n\x06linked\x18\n \x01(\x08\x12\x1e\n\x16\x61udio_duration_seconds\x18\x0b \x01(\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x0f \x01(\x05\x12\x14\n\x07version\x18\x10 \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x07verdict\x18\x11 \x01(\tH\x01\x88\x01\x01\x12\x1b\n\x0everdict_reason\x18\x12 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05\x65rror\x18\x13 \x01(\tH\x03\x88\x01\x01\x12\x17\n\nerror_code\x18\x14 \x01(\tH\x04\x88\x01\x01\x12\x1b\n\x0equeue_position\x18\x15 \x01(\x05H\x05\x88\x01\x01\x12\x18\n\x0b\x65ta_seconds\x18\x16 \x01(\x01H\x06\x88\x01\x01\x12\x18\n\x10\x63\x61ncel_requested\x18\x17 \x01(\x08\x12\x16\n\tfile_name\x18\x18 \x01(\tH\x07\x88\x01\x01\x42\n\n\x08_versionB\n\n\x08_verdictB\x11\n\x0f_verdict_reasonB\x08\n\x06_errorB\r\n\x0b_error_codeB\x11\n\x0f_queue_positionB\x0e\n\x0c_eta_secondsB\x0c\n\n_file_name\"q\n\x0fListJobsRequest\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x12\n\x05limit\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06\x63ursor\x18\x05 \x01(\tB\x08\n\x06_limit\"[\n\x10ListJobsResponse\x12\x1d\n\x04jobs\x18\x01 \x03(\x0b\x32\x0f.dalston.v1.Job\x12\x18\n\x0bnext_cursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_next_cursor\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"!\n\x0fRetryJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t2\xc8\x03\n\nJobService\x12W\n\x08ListJobs\x12\x1b.dalston.v1.ListJobsRequest\x1a\x1c.dalston.v1.ListJobsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12O\n\x06GetJob\x12\x19.dalston.v1.GetJobRequest\x1a\x0f.dalston.v1.Job\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/jobs/{job_id}\x12[\n\x08WatchJob\x12\x1b.dalston.v1.WatchJobRequest\x1a\x0f.dalston.v1.Job\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/jobs/{job_id}:watch0\x01\x12U\n\tCancelJob\x12\x1c.dalston.v1.CancelJobRequest\x1a\x0f.dalston.v1.Job\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/jobs/{job_id}\x12\\\n\x08RetryJob\x12\x1b.dalston.v1.RetryJobRequest\x1a\x0f.dalston.v1.Job\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/jobs/{job_id}/retry:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,19 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSERVICE'].methods_by_name['RetryJob']._loaded_options = None
   _globals['_JOBSERVICE'].methods_by_name['RetryJob']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/jobs/{job_id}/retry:\001*'
   _globals['_JOB']._serialized_start=100
-  _globals['_JOB']._serialized_end=762
-  _globals['_LISTJOBSREQUEST']._serialized_start=764
-  _globals['_LISTJOBSREQUEST']._serialized_end=877
-  _globals['_LISTJOBSRESPONSE']._serialized_start=879
-  _globals['_LISTJOBSRESPONSE']._serialized_end=970
-  _globals['_GETJOBREQUEST']._serialized_start=972
-  _globals['_GETJOBREQUEST']._serialized_end=1003
-  _globals['_WATCHJOBREQUEST']._serialized_start=1005
-  _globals['_WATCHJOBREQUEST']._serialized_end=1038
-  _globals['_CANCELJOBREQUEST']._serialized_start=1040
-  _globals['_CANCELJOBREQUEST']._serialized_end=1074
-  _globals['_RETRYJOBREQUEST']._serialized_start=1076
-  _globals['_RETRYJOBREQUEST']._serialized_end=1109
-  _globals['_JOBSERVICE']._serialized_start=1112
-  _globals['_JOBSERVICE']._serialized_end=1568
+  _globals['_JOB']._serialized_end=800
+  _globals['_LISTJOBSREQUEST']._serialized_start=802
+  _globals['_LISTJOBSREQUEST']._serialized_end=915
+  _globals['_LISTJOBSRESPONSE']._serialized_start=917
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1008
+  _globals['_GETJOBREQUEST']._serialized_start=1010
+  _globals['_GETJOBREQUEST']._serialized_end=1041
+  _globals['_WATCHJOBREQUEST']._serialized_start=1043
+  _globals['_WATCHJOBREQUEST']._serialized_end=1076
+  _globals['_CANCELJOBREQUEST']._serialized_start=1078
+  _globals['_CANCELJOBREQUEST']._serialized_end=1112
+  _globals['_RETRYJOBREQUEST']._serialized_start=1114
+  _globals['_RETRYJOBREQUEST']._serialized_end=1147
+  _globals['_JOBSERVICE']._serialized_start=1150
+  _globals['_JOBSERVICE']._serialized_end=1606
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class Job(_message.Message):
     QUEUE_POSITION_FIELD_NUMBER: _builtins.int
     ETA_SECONDS_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`job_` and the 32 hexadecimal digits of a UUID."""
     session_id: _builtins.str
@@ -100,6 +101,10 @@ class Job(_message.Message):
     """
     cancel_requested: _builtins.bool
     """Whether it has been asked to stop."""
+    file_name: _builtins.str
+    """The name of the uploaded file, as its client has it; unset where there is
+    none.
+    """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Words that are likely to be spoken."""
@@ -140,10 +145,11 @@ class Job(_message.Message):
         queue_position: _builtins.int | None = ...,
         eta_seconds: _builtins.float | None = ...,
         cancel_requested: _builtins.bool = ...,
+        file_name: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_error_code", b"_error_code", "_eta_seconds", b"_eta_seconds", "_queue_position", b"_queue_position", "_verdict", b"_verdict", "_verdict_reason", b"_verdict_reason", "_version", b"_version", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "error_code", b"error_code", "eta_seconds", b"eta_seconds", "queue_position", b"queue_position", "started_at", b"started_at", "verdict", b"verdict", "verdict_reason", b"verdict_reason", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_error_code", b"_error_code", "_eta_seconds", b"_eta_seconds", "_file_name", b"_file_name", "_queue_position", b"_queue_position", "_verdict", b"_verdict", "_verdict_reason", b"_verdict_reason", "_version", b"_version", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "error_code", b"error_code", "eta_seconds", b"eta_seconds", "file_name", b"file_name", "queue_position", b"queue_position", "started_at", b"started_at", "verdict", b"verdict", "verdict_reason", b"verdict_reason", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_error_code", b"_error_code", "_eta_seconds", b"_eta_seconds", "_queue_position", b"_queue_position", "_verdict", b"_verdict", "_verdict_reason", b"_verdict_reason", "_version", b"_version", "attempts", b"attempts", "audio_duration_seconds", b"audio_duration_seconds", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "error_code", b"error_code", "eta_seconds", b"eta_seconds", "id", b"id", "kind", b"kind", "language", b"language", "linked", b"linked", "model", b"model", "progress", b"progress", "queue_position", b"queue_position", "session_id", b"session_id", "started_at", b"started_at", "status", b"status", "step", b"step", "verdict", b"verdict", "verdict_reason", b"verdict_reason", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "_error_code", b"_error_code", "_eta_seconds", b"_eta_seconds", "_file_name", b"_file_name", "_queue_position", b"_queue_position", "_verdict", b"_verdict", "_verdict_reason", b"_verdict_reason", "_version", b"_version", "attempts", b"attempts", "audio_duration_seconds", b"audio_duration_seconds", "cancel_requested", b"cancel_requested", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "error_code", b"error_code", "eta_seconds", b"eta_seconds", "file_name", b"file_name", "id", b"id", "kind", b"kind", "language", b"language", "linked", b"linked", "model", b"model", "progress", b"progress", "queue_position", b"queue_position", "session_id", b"session_id", "started_at", b"started_at", "status", b"status", "step", b"step", "verdict", b"verdict", "verdict_reason", b"verdict_reason", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
@@ -151,6 +157,8 @@ class Job(_message.Message):
     _WhichOneofArgType__error_code: _TypeAlias = _typing.Literal["_error_code", b"_error_code"]  # noqa: Y015
     _WhichOneofReturnType__eta_seconds: _TypeAlias = _typing.Literal["eta_seconds"]  # noqa: Y015
     _WhichOneofArgType__eta_seconds: _TypeAlias = _typing.Literal["_eta_seconds", b"_eta_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__file_name: _TypeAlias = _typing.Literal["file_name"]  # noqa: Y015
+    _WhichOneofArgType__file_name: _TypeAlias = _typing.Literal["_file_name", b"_file_name"]  # noqa: Y015
     _WhichOneofReturnType__queue_position: _TypeAlias = _typing.Literal["queue_position"]  # noqa: Y015
     _WhichOneofArgType__queue_position: _TypeAlias = _typing.Literal["_queue_position", b"_queue_position"]  # noqa: Y015
     _WhichOneofReturnType__verdict: _TypeAlias = _typing.Literal["verdict"]  # noqa: Y015
@@ -165,6 +173,8 @@ class Job(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error_code) -> _WhichOneofReturnType__error_code | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__eta_seconds) -> _WhichOneofReturnType__eta_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_name) -> _WhichOneofReturnType__file_name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__queue_position) -> _WhichOneofReturnType__queue_position | None: ...
     @_typing.overload

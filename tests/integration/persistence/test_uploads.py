@@ -15,6 +15,7 @@ from domain.session_id import format_session_id
 from domain.tenancy import Caller, TenantLimits
 from persistence.postgres.chains import ChainStore
 from persistence.postgres.database import Database
+from persistence.postgres.jobs import JobStore
 from persistence.postgres.lease import Lease
 from persistence.postgres.ownership import Ownership
 from persistence.postgres.rows import SessionRows
@@ -98,6 +99,7 @@ async def test_a_file_is_stored_as_it_was_sent_with_its_session_and_its_job(
     (job,) = await jobs_of(database, tenant)
     assert (job["id"], job["kind"], job["status"]) == (upload.job_id, "upload", "queued")
     assert (job["model"], job["language"], job["vocabulary"]) == ("fast", "de", ["Norland"])
+    assert (await JobStore(database).get(tenant, upload.job_id)).file_name == "talk.flac"
 
 
 async def test_the_same_file_and_configuration_gets_the_job_that_it_has(
