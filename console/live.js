@@ -29,7 +29,11 @@ const WARNINGS = {
 
 frame("live");
 const main = /** @type {HTMLElement} */ (document.querySelector("main"));
+/** What stands in the way, and what earlier pages have left. */
 const notes = h("div", { class: "notes" });
+/** What has become of the recording on the stage. */
+const results = h("div", { class: "notes" });
+const RESULTS = new Set(["ended", "failed"]);
 const setup = new Setup();
 const captions = new Captions();
 const canvas = /** @type {any} */ (h("canvas", { role: "meter", aria: { label: "Level", valuemin: 0, valuemax: 100, valuenow: 0 } }));
@@ -40,7 +44,7 @@ const chip = h("span", { class: "chip" });
 const detail = h("p");
 const again = h("button", { class: "button", type: "button", hidden: true, onclick: () => recording?.retry() }, "Try now");
 const stage = h("section", { class: "card stage", aria: { label: "Recorder" } },
-  h("div", { class: "top" }, button, time, h("div", { class: "said" }, chip, detail), again), canvas);
+  h("div", { class: "top" }, button, time, h("div", { class: "said" }, chip, detail), again), canvas, results);
 main.append(notes, h("div", { class: "live" }, stage, captions.element, setup.element));
 
 /** @type {Keeper} */
@@ -74,7 +78,7 @@ function note(name, what) {
   const element = h("section", { class: `note ${kind}`, aria: { label: title }, data: { name } }, icon(kind === "good" ? "check" : kind ? "warn" : "info"),
     h("div", null, h("b", null, title), " ", text, actions.length > 0 && h("div", { class: "actions" }, actions)));
   if (old) old.replaceWith(element);
-  else notes.append(element);
+  else (RESULTS.has(name) ? results : notes).append(element);
   noted.set(name, element);
 }
 

@@ -1,13 +1,13 @@
 // The level of the last seconds as bars, the newest on the right.
 
 const [BAR, GAP] = [3, 3];
-const FLOOR_DB = 54;
+const FLOOR_DB = 42;
 const QUIET = 0.004;
 const LOUD = 0.985;
 /** Chunks of a tenth of a second without sound before the page says so. */
 const SILENT_CHUNKS = 60;
 
-/** A height from 0 to 1 for an amplitude: 54 decibels. @param {number} peak */
+/** A height from 0 to 1 for an amplitude: 42 decibels. @param {number} peak */
 const height = (peak) => Math.max(0, Math.min(1, 1 + (20 * Math.log10(Math.max(peak, 1e-6))) / FLOOR_DB));
 
 export class Meter {
