@@ -55,6 +55,7 @@ let recording = null;
 let phase = "idle";
 /** @type {import("./lib/live.js").State} */
 let connection = { name: "connecting", loss: null, since: 0 };
+let isBlocked = true;
 /** @type {"gone" | "muted" | null} */
 let trouble = null;
 /** Notes of the stage by their names. @type {Map<string, HTMLElement>} */
@@ -92,20 +93,22 @@ const download = (take) => action("Save as WAV", () => {
   setTimeout(() => URL.revokeObjectURL(address), 60 * SECOND);
 });
 
+/** `14 s`, `2:05`. @param {number} seconds */
+const amount = (seconds) => (seconds < 60 ? `${Math.ceil(seconds)} s` : clock(seconds));
 /** @param {number} seconds */
-const amount = (seconds) => (seconds < 60 ? `${Math.max(0, Math.round(seconds))} s` : clock(seconds));
+const areKept = (seconds) => `${amount(seconds)} ${Math.ceil(seconds) === 1 ? "is" : "are"} kept here`;
 
 /** The words for what happens now: [kind, sign, word, detail]. @returns {[string, string, string, string]} */
 function words() {
-  const kept = recording?.take ? amount(recording.take.unsent) : "0 s";
+  const unsent = recording?.take?.unsent ?? 0;
   const { loss: lost, name } = connection;
-  if (phase === "idle") return ["", "dot", "Ready", ""];
+  if (phase === "idle") return isBlocked ? ["", "cross", "Not available", ""] : ["", "dot", "Ready", "Press the button, or R, to start."];
   if (phase === "starting") return ["", "clock", "Starting", "Allow the microphone if the browser asks."];
   if (phase === "storing") return ["live", "clock", "Storing", "The server has everything and stores it."];
   if (name === "lost") {
-    return ["warn", "cut", lost?.message ?? "Connection lost", `${lost?.next ? `${lost.next} ` : ""}Nothing is lost: ${kept} are kept here.`];
+    return ["warn", "cut", lost?.message ?? "Connection lost", `${lost?.next ? `${lost.next} ` : ""}Nothing is lost: ${areKept(unsent)}.`];
   }
-  if (phase === "sending") return ["live", "clock", "Finishing", recording?.take?.unsent ? `${kept} are not sent yet.` : "The last words are recognised."];
+  if (phase === "sending") return ["live", "clock", "Finishing", unsent > 0 ? `${areKept(unsent)} and not sent yet.` : "The last words are recognised."];
   if (name === "connecting") return ["", "clock", "Connecting", "Speak already: everything is recorded."];
   if (trouble === "gone") return ["warn", "warn", "Microphone gone", "Silence is recorded, so that times stay true. Connect it again, or choose another one."];
   if (trouble === "muted") return ["warn", "warn", "Microphone muted", "Silence is recorded. The system or a switch of the device has muted it."];
@@ -132,7 +135,6 @@ function show() {
   document.title = isRecording ? `● ${clock(recording?.take?.seconds ?? 0)} · Dalston` : "Live · Dalston";
 }
 
-let isBlocked = true;
 /** Looks for what stands in the way of a recording, before anything is asked. */
 async function look() {
   const found = may(await login().catch(() => ({ authentication: false, tenant: "", scopes: [] })), "realtime") ? await obstacle() : "scope";
@@ -306,7 +308,7 @@ async function showFound() {
       took((take) => settle(take, false).catch(complain))();
       continue;
     }
-    const text = `${clock(seconds(end))} are recorded. ${unsent < 0.05 ? "All of it is sent; the recording was not ended." : `${amount(unsent)} are kept here and not sent yet.`}`;
+    const text = unsent < 0.05 ? `All of its ${clock(seconds(end))} are sent; it was not ended.` : `${clock(seconds(end))} were recorded; ${areKept(unsent)} and not sent yet.`;
     note(name, { kind: "warn", title: `A recording of ${shortTime(saved.startedAt)} was not finished.`, text, actions: [
       action("Finish it", unlessBusy(took((take) => finish(take))), "primary"),
       action("Go on recording", unlessBusy(took((take) => start(take).catch(failed)))),
@@ -321,7 +323,7 @@ const unlessBusy = (act) => () => (phase === "idle" ? act() : announce("End the 
 
 /** @param {number} startedAt @param {number} unsent @param {() => void} act */
 async function discard(startedAt, unsent, act) {
-  const answer = await dialog("Discard what is kept?", [h("p", null, `${amount(unsent)} of the recording of ${shortTime(startedAt)} are in this browser only. What the server has stored stays there.`)],
+  const answer = await dialog("Discard what is kept?", [h("p", null, `Of the recording of ${shortTime(startedAt)}, ${areKept(unsent)} only. What the server has stored stays there.`)],
     [h("button", { class: "button", value: "" }, "Keep it"), h("button", { class: "button danger", value: "discard" }, "Discard")]);
   if (answer) act();
 }

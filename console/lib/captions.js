@@ -16,7 +16,7 @@ export class Captions {
   constructor() {
     this.scroller = h("div", { class: "scroller", tabindex: "0", role: "region", aria: { label: "Text" }, onscroll: () => this.#scrolled() },
       this.#empty, this.#log, this.#partial);
-    this.element = h("section", { class: "card captions", aria: { label: "Captions" } }, this.scroller, this.#back);
+    this.element = h("section", { class: "card captions blank", aria: { label: "Captions" } }, this.scroller, this.#back);
   }
 
   get #isAtEnd() {
@@ -36,7 +36,8 @@ export class Captions {
   #changing(change) {
     const wasAtEnd = this.#isAtEnd;
     change();
-    this.#empty.hidden = this.#lines.size > 0 || !this.#partial.hidden || this.#log.childElementCount > 0;
+    this.#empty.hidden = !this.#partial.hidden || this.#log.childElementCount > 0;
+    this.element.classList.toggle("blank", !this.#empty.hidden);
     if (wasAtEnd) this.#follow();
   }
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from playwright.async_api import BrowserContext, Page, async_playwright, expect
 
+from tests.e2e.conftest import Sample
 from tests.e2e.console.conftest import CHROMIUM, Complaints
 
 # A failed connection is reported by the browser itself; a page cannot prevent that.
@@ -38,6 +39,16 @@ _LISTEN = """(() => {
     return put.call(this, value, key);
   };
 })()"""
+
+
+def write_speech(sample: Sample, path: Path) -> Path:
+    """Writes the sample recording as a file that a microphone can play."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample.rate)
+        file.writeframes(sample.pcm.tobytes())
+    return path
 
 
 @dataclass
@@ -65,7 +76,7 @@ class Live:
 
     async def record(self, seconds: float) -> None:
         """Waits until so much is captured."""
-        while len(self.captured) < seconds * 32_000:  # noqa: ASYNC110
+        while len(self.captured) < seconds * 32_000:
             await self.page.wait_for_timeout(50)
 
     async def final(self, number: int) -> None:

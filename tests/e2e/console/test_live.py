@@ -1,9 +1,8 @@
-"""The microphone page: what was captured is stored byte for byte, whatever happens to connection, page, browser, server."""
+"""The microphone page: what was captured is stored byte for byte, whatever fails: connection, page, browser, server."""
 
 import asyncio
 import os
 import signal
-import wave
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.e2e.console.live_page import (
     send_signal,
     transcript,
     visit,
+    write_speech,
 )
 from tests.faults.proxy import Proxy
 from tests.words import word_error_rate
@@ -34,14 +34,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def speech(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample recording as a file that a microphone can play."""
-    path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sample.rate)
-        file.writeframes(sample.pcm.tobytes())
-    return path
+    return write_speech(sample, tmp_path_factory.mktemp("speech") / "speech.wav")
 
 
 @pytest.fixture
@@ -116,7 +109,7 @@ async def test_a_page_that_was_reloaded_finishes_its_recording(
         assert asked == ["beforeunload"]
         note = live.page.get_by_text("was not finished")
         await note.wait_for()
-        await expect(live.page.locator(".notes")).to_contain_text("are kept here and not sent yet")
+        await expect(live.page.get_by_role("main")).to_contain_text("are kept here and not sent yet")
         stored = live.stored_bytes
         await live.page.get_by_role("button", name="Finish it").click()
         sessions = await live.ended()
@@ -167,7 +160,7 @@ async def test_a_recording_goes_on_after_a_reload_and_over_a_killed_server(
         await live.says("Recording")
         await live.record(len(live.captured) / 32_000 + 2)
         server = next(each for each in stack.processes if each.name == "server")
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(server.popen.pid, signal.SIGKILL)
         await live.says("Nothing is lost")
         while True:
             stack.check()
