@@ -74,7 +74,7 @@ export class Keeper {
    * @returns {Promise<{saved: Saved, start: number, end: number}[]>} with the positions of the audio that is kept
    */
   async found() {
-    if (this.database === null) return [];
+    if (this.database === null || !navigator.locks) return [];
     const held = new Set(((await navigator.locks.query()).held ?? []).map((lock) => lock.name));
     const transaction = this.database.transaction(STORES);
     /** @type {Saved[]} */

@@ -73,6 +73,7 @@ async def test_a_page_that_is_not_secure_is_told_so(stack: Stack, complaints: Co
         path = route.request.url.partition("console.example")[2]
         await route.fulfill(response=await route.fetch(url=f"{stack.base_url}{path}"))
 
+    complaints.expect("Cross-Origin-Opener-Policy header has been ignored")
     async with browser(tmp_path, None) as context:
         page = await context.new_page()
         complaints.listen(page)  # type: ignore[arg-type]
