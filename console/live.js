@@ -349,7 +349,8 @@ async function open() {
   setInterval(show, SECOND);
   keeper = await Keeper.open();
   await onChange(look);
-  await Promise.all([look(), showFound(), setup.readModels().catch((error) => notes.append(problemNote(error)))]);
+  const who = await login().catch(() => null);
+  await Promise.all([look(), showFound(), who && may(who, "realtime") && setup.readModels().catch((error) => notes.append(problemNote(error)))]);
 }
 
 open();

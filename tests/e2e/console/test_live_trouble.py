@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import BrowserContext, expect
 from pydantic import SecretStr
 
+from domain.credentials import Scope
 from persistence.config import PersistenceSettings
 from persistence.postgres.api_keys import KeyStore
 from persistence.postgres.database import open_database
@@ -43,12 +44,12 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def make_key(stack: Stack) -> str:
+async def make_key(stack: Stack, *scopes: Scope) -> str:
     """Creates a key as the operator's command does, and its tenant. Returns the secret."""
     settings = PersistenceSettings(database_url=SecretStr(stack.database_url))
     async with open_database(settings) as database:
         tenant = await TenantStore(database).ensure("live", {})
-        _, secret = await KeyStore(database).create(tenant.id, "test", ["realtime", "sessions:read"])
+        _, secret = await KeyStore(database).create(tenant.id, "test", scopes or ("realtime", "sessions:read"))
     return secret
 
 
@@ -201,47 +202,57 @@ async def test_a_muted_microphone_is_named_after_three_seconds(
         await live.ended()
 
 
+_LOG_IN = """async (key) => {
+  const { ok } = await fetch("/v1/login", { method: "POST", headers: { authorization: `Bearer ${key}` } });
+  return ok;
+}"""
+_LOG_OUT = "async () => (await fetch('/v1/login', { method: 'DELETE' })).ok"
+
+
 async def test_every_connection_has_a_token_of_its_own_and_a_login_that_is_over_ends_no_recording(
     keyed_stack: Stack, speech: Path, complaints: Complaints, tmp_path: Path
 ) -> None:
-    """The login is that of a browser without cookies: the test adds the key that a cookie stands for."""
     for text in (*FAILED_CONNECTIONS, "status of 401"):
         complaints.expect(text)
     key = await make_key(keyed_stack)
     tokens: list[int] = []
-    is_logged_in = True
-
-    async def login(route: Any) -> None:
-        await route.fulfill(json={"authentication": True, "tenant": "live", "scopes": ["realtime", "sessions:read"]})
-
-    async def token(route: Any) -> None:
-        headers = route.request.headers | ({"authorization": f"Bearer {key}"} if is_logged_in else {})
-        response = await route.fetch(headers=headers)
-        tokens.append(response.status)
-        await route.fulfill(response=response)
-
-    async with browser(tmp_path, speech) as context:
-        await context.route("**/v1/login", login)
-        await context.route("**/v1/realtime/tokens", token)
-        await context.route("**/v1/realtime/models", lambda route: route.fulfill(json={"models": []}))
-        await context.route("**/v1/realtime/sessions/*", lambda route: route.fulfill(json={"audio_uri": "s3://"}))
-        async with Proxy("127.0.0.1", keyed_stack.port) as proxy:
-            live = await visit(context, proxy.port, complaints)
-            await live.start()
-            await live.record(2)
-            is_logged_in = False
-            proxy.cut()
-            await live.says("You are logged out")
-            await live.says("Log in again in another tab")
-            await live.record(len(live.captured) / 32_000 + 1)
-            is_logged_in = True
-            await live.says("Recording")
-            await live.stop()
-            sessions = await live.ended()
-            assert len(sessions) == 2
-            assert tokens.count(200) == 2
-            assert 401 in tokens
-    async with httpx.AsyncClient(
-        base_url=keyed_stack.base_url, headers={"authorization": f"Bearer {key}"}, trust_env=False
-    ) as http:
+    async with Proxy("127.0.0.1", keyed_stack.port) as proxy, browser(tmp_path, speech) as context:
+        other = await context.new_page()
+        await other.goto(f"http://localhost:{keyed_stack.port}/console/login.html")
+        assert await other.evaluate(_LOG_IN, key)
+        context.on("response", lambda answer: tokens.append(answer.status) if "/tokens" in answer.url else None)
+        live = await visit(context, proxy.port, complaints)
+        await live.start()
+        await live.record(2)
+        assert await other.evaluate(_LOG_OUT)
+        proxy.cut()
+        await live.says("You are logged out")
+        await live.says("Log in again in another tab")
+        await live.record(len(live.captured) / 32_000 + 1)
+        assert await other.evaluate(_LOG_IN, key)
+        await live.says("Recording")
+        await live.stop()
+        sessions = await live.ended()
+        assert len(sessions) == 2
+        assert tokens.count(200) == 2
+        assert 401 in tokens
+        # The page has never had the key.
+        stored = await live.page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+        assert key not in stored
+        assert "dl_" not in stored
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=keyed_stack.base_url, headers=headers, trust_env=False) as http:
         assert await recording(http, sessions) == bytes(live.captured)
+
+
+async def test_a_login_that_may_not_record_is_told_so(
+    keyed_stack: Stack, speech: Path, complaints: Complaints, tmp_path: Path
+) -> None:
+    complaints.expect("status of 403")
+    key = await make_key(keyed_stack, "sessions:read")
+    async with browser(tmp_path, speech) as context:
+        page = await context.new_page()
+        await page.goto(f"http://localhost:{keyed_stack.port}/console/login.html")
+        assert await page.evaluate(_LOG_IN, key)
+        live = await visit(context, keyed_stack.port, complaints)
+        await is_told_before_anything_is_asked(live, "This login may not record", "scope realtime")
