@@ -51,7 +51,7 @@ main.append(notes, h("div", { class: "live" }, stage, captions.element, setup.el
 let keeper;
 /** @type {Recording | null} */
 let recording = null;
-/** What the stage shows. @type {"idle" | "starting" | "recording" | "sending" | "storing"} */
+/** What the stage shows. @type {"idle" | "starting" | "recording" | "sending"} */
 let phase = "idle";
 /** @type {import("./lib/live.js").State} */
 let connection = { name: "connecting", loss: null, since: 0 };
@@ -66,7 +66,7 @@ let wakeLock = null;
 /**
  * Shows a note until it is replaced or taken away.
  * @param {string} name
- * @param {{kind?: string, title: string, text?: string, actions?: HTMLElement[]} | null} what
+ * @param {{kind?: string, title: string, text?: string | HTMLElement, actions?: HTMLElement[]} | null} what
  */
 function note(name, what) {
   const old = noted.get(name);
@@ -104,7 +104,6 @@ function words() {
   const { loss: lost, name } = connection;
   if (phase === "idle") return isBlocked ? ["", "cross", "Not available", ""] : ["", "dot", "Ready", "Press the button, or R, to start."];
   if (phase === "starting") return ["", "clock", "Starting", "Allow the microphone if the browser asks."];
-  if (phase === "storing") return ["live", "clock", "Storing", "The server has everything and stores it."];
   if (name === "lost") {
     return ["warn", "cut", lost?.message ?? "Connection lost", `${lost?.next ? `${lost.next} ` : ""}Nothing is lost: ${areKept(unsent)}.`];
   }
@@ -126,7 +125,7 @@ function show() {
   chip.className = `chip ${kind}`;
   fill(detail, text);
   fill(time, clock(recording?.take?.seconds ?? 0));
-  again.hidden = connection.name !== "lost" || phase === "idle" || phase === "storing";
+  again.hidden = connection.name !== "lost" || phase === "idle";
   stage.classList.toggle("recording", isRecording);
   stage.classList.toggle("troubled", isRecording && (trouble !== null || connection.name === "lost"));
   set(button, { aria: { label: isRecording ? "Stop recording" : "Start recording" }, title: isRecording ? "Stop recording (R)" : "Start recording (R)" });
@@ -245,15 +244,9 @@ async function attend(current) {
   const lost = await current.ended();
   captions.partial("");
   await wakeLock?.release();
-  if (lost) {
-    refused(lost, take);
-  } else {
-    phase = "storing";
-    show();
-    await settle(take, current.isStored);
-    ended(take);
-  }
   phase = "idle";
+  if (lost) refused(lost, take);
+  else ended(take, settle(take, current.isStored));
   show();
 }
 
@@ -269,20 +262,19 @@ function refused(lost, take) {
   announce(lost.message);
 }
 
-/** @param {Take} take */
-function ended(take) {
-  const isStored = take.options.store_audio || take.options.store_transcript;
+/** @param {Take} take @param {Promise<void>} storing */
+function ended(take, storing) {
+  const stores = take.options.store_audio || take.options.store_transcript;
   const ids = [...new Set(take.sessions.map(({ id }) => id))];
-  const links = isStored ? ids.map((id, index) => h("a", { class: `button ${index === ids.length - 1 ? "primary" : ""}`, href: `session.html?id=${id}` },
-    ids.length === 1 ? "Open the session" : index === ids.length - 1 ? "Open the recording" : `Part ${index + 1}`)) : [];
-  const chain = ids.length > 1 ? ` The connection was lost ${ids.length === 2 ? "once" : `${ids.length - 1} times`}, so the recording is a chain of ${ids.length} sessions, without a gap.` : "";
+  const links = stores ? ids.map((id, index) => h("a", { class: `button ${index === ids.length - 1 ? "primary" : ""}`, href: `session.html?id=${id}` },
+    ids.length === 1 ? "Open the session" : index === ids.length - 1 ? "Open the recording" : `Part ${index + 1}`)).reverse() : [];
+  const chain = ids.length > 1 ? ` It is a chain of ${ids.length} sessions without a gap, because the connection was lost.` : "";
   const copy = action("Copy the text", () => navigator.clipboard.writeText(captions.text).then(() => announce("Copied"), complain));
-  note("ended", {
-    kind: "good", title: `${clock(take.seconds)} recorded.`,
-    text: `${isStored ? "The server has stored it." : "Nothing was stored, as you chose."}${chain}`, actions: [...links.reverse(), copy],
-  });
+  const text = h("span", null, "The server has all of it, and is storing it.", chain);
+  note("ended", { kind: "good", title: `${clock(take.seconds)} recorded.`, text, actions: [...links, copy] });
   set(/** @type {HTMLElement} */ (noted.get("ended")), { data: { sessions: ids.join(" ") } });
   announce(`${clock(take.seconds)} recorded`);
+  storing.then(() => fill(text, stores ? `The server has stored it.${chain}` : "Nothing was stored, as you chose."), complain);
 }
 
 /** Shows the text that a take has. @param {Take} take */
@@ -341,7 +333,7 @@ function finish(take) {
 async function open() {
   shortcut("r", "Start or stop recording", toggle);
   setup.ondevice = (id) => {
-    if (recording?.isRecording && id) recording.use(id).catch(failed);
+    if (recording?.isRecording) recording.use(id).catch(complain);
   };
   addEventListener("beforeunload", (event) => {
     if (phase !== "idle") event.preventDefault();

@@ -12,8 +12,6 @@ const CLOSING_MS = 5_000;
 /** Bytes that wait in the browser. More would delay the "end" and the notice that a connection is dead. */
 const AHEAD = 256_000;
 const PUMP_MS = 50;
-/** Reasons after which the server may have begun a session all the same. */
-const UNANSWERED = new Set(["lost", "silent", "unavailable", "internal", "server_shutdown"]);
 
 /**
  * @typedef {import("./losses.js").Loss} Loss
@@ -41,6 +39,8 @@ export class LiveStream {
   #hasProgressed = false;
   /** The current session cannot be continued: a new one takes the rest. */
   #isOrphan = false;
+  /** Where a session begins that an earlier page may have begun without noting its id. @type {number | null} */
+  #left;
   /** Where the session begins that is asked for. */
   #asked = 0;
   #sent = 0;
@@ -64,6 +64,8 @@ export class LiveStream {
     this.take = take;
     this.token = token;
     this.to = to;
+    // Of attempts without an answer only one of an earlier page counts: it may have sent audio before it was closed.
+    this.#left = take.asked;
   }
 
   /**
@@ -136,9 +138,8 @@ export class LiveStream {
     } catch (error) {
       return lossOfRequest(asProblem(error));
     }
-    const unanswered = this.take.asked;
     const lost = await this.#connected(this.#address(token));
-    return lost === null || this.#hasBegun ? lost : this.#afterRefusal(lost, unanswered);
+    return lost === null || this.#hasBegun ? lost : this.#afterRefusal(lost);
   }
 
   /** @param {string | null} token */
@@ -151,7 +152,8 @@ export class LiveStream {
     if (token !== null) url.searchParams.set("token", token);
     const previous = take.sessions.at(-1);
     const position = take.timeline.resumePoint(take.start, take.storesAudio);
-    this.#asked = take.asked = position;
+    this.#asked = position;
+    take.asked = this.#left ?? position;
     if (previous && !this.#isOrphan) {
       url.searchParams.set("resume_session_id", previous.id);
       url.searchParams.set("resume_from_seconds", take.timeline.seconds(position - take.timeline.base).toFixed(6));
@@ -202,20 +204,17 @@ export class LiveStream {
   /**
    * What it means for the next attempt that a session did not begin.
    * @param {Loss} lost
-   * @param {number | null} unanswered where a session begins that an earlier attempt may have begun
    * @returns {Loss}
    */
-  #afterRefusal(lost, unanswered) {
+  #afterRefusal(lost) {
     const { take } = this;
     const mayContinue = take.sessions.length > 0 && !this.#isOrphan;
-    if (!UNANSWERED.has(lost.reason)) take.asked = unanswered;
     if (mayContinue && REPLACED.has(lost.reason)) {
       this.#isOrphan = true;
       return loss("lost");
     }
-    if (mayContinue && lost.reason === "session_resumed" && unanswered !== null) {
-      if (!lost.resumedBy) return loss("session_active");
-      this.#begin(lost.resumedBy, unanswered);
+    if (mayContinue && lost.reason === "session_resumed" && this.#left !== null && lost.resumedBy) {
+      this.#begin(lost.resumedBy, this.#left);
       return loss("lost");
     }
     return lost;
@@ -271,7 +270,7 @@ export class LiveStream {
     const seconds = take.timeline.seconds(position);
     take.timeline.begin(position);
     take.sessions.push({ id, base: position });
-    take.asked = null;
+    take.asked = this.#left = null;
     this.#isOrphan = false;
     this.#repeated.push(...take.removeFinals(seconds));
     take.save();

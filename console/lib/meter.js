@@ -3,7 +3,9 @@
 const [BAR, GAP] = [3, 3];
 const FLOOR_DB = 42;
 const QUIET = 0.004;
-const LOUD = 0.985;
+const CLIPPED = 0.995;
+/** Each clipped chunk counts as three, each other one takes one away. */
+const LOUD = 15;
 /** Chunks of a tenth of a second without sound before the page says so. */
 const SILENT_CHUNKS = 60;
 
@@ -28,7 +30,7 @@ export class Meter {
     this.#levels.push(height(peak));
     if (this.#levels.length > 400) this.#levels.splice(0, 100);
     this.#quiet = peak < QUIET ? this.#quiet + 1 : 0;
-    this.#loud = peak > LOUD ? 20 : Math.max(0, this.#loud - 1);
+    this.#loud = peak > CLIPPED ? Math.min(2 * LOUD, this.#loud + 3) : Math.max(0, this.#loud - 1);
     this.canvas.setAttribute("aria-valuenow", String(Math.round(100 * height(peak))));
     this.draw();
   }
@@ -36,7 +38,7 @@ export class Meter {
   /** What is wrong with the level, in words. */
   get hint() {
     if (this.#quiet >= SILENT_CHUNKS) return "No sound arrives. Is the microphone muted, or is it another one?";
-    return this.#loud > 0 ? "Too loud: move away from the microphone, or turn it down." : "";
+    return this.#loud >= LOUD ? "Too loud: move away from the microphone, or turn it down." : "";
   }
 
   clear() {

@@ -69,9 +69,9 @@ class Live:
         await self.page.get_by_role("button", name="Stop recording").click()
 
     async def ended(self) -> list[str]:
-        """Waits for the end. Returns the ids of the sessions, in their order."""
+        """Waits until all is stored. Returns the ids of the sessions, in their order."""
         note = self.page.locator("[data-name=ended]")
-        await note.wait_for(timeout=PATIENCE)
+        await expect(note).to_contain_text("has stored it", timeout=PATIENCE)
         return (await note.get_attribute("data-sessions") or "").split()
 
     async def record(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Live:
 
     async def final(self, number: int) -> None:
         """Waits for the final of this number, from 1 on."""
-        await self.page.locator(".line .words").nth(number - 1).wait_for(timeout=PATIENCE)
+        await self.page.locator("[role=log] .words").nth(number - 1).wait_for(timeout=PATIENCE)
 
     async def says(self, text: str) -> None:
         await expect(self.page.get_by_role("region", name="Recorder")).to_contain_text(text, timeout=PATIENCE)

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import wave
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.async_api import expect
+from websockets.asyncio.client import connect
 
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
@@ -195,6 +197,67 @@ async def test_two_tabs_record_at_once_and_each_its_own(
             assert len(sessions) == 1
             assert await recording(http, sessions) == bytes(live.captured)
             assert await live.lines() == await transcript(http, sessions)
+
+
+async def test_a_silent_connection_is_given_up_and_a_device_without_network_says_so(
+    stack: Stack, speech: Path, http: httpx.AsyncClient, failing: Complaints, tmp_path: Path
+) -> None:
+    failing.expect("net::ERR_INTERNET_DISCONNECTED")
+    async with Proxy("127.0.0.1", stack.port) as proxy, browser(tmp_path, speech) as context:
+        live = await visit(context, proxy.port, failing)
+        await live.start()
+        await live.final(1)
+        # Half of the connection is dead: neither side is told.
+        proxy.stall()
+        before = len(live.captured) / 32_000
+        await live.says("The server has not answered for 20 seconds")
+        assert len(live.captured) / 32_000 >= before + 12
+        proxy.restore()
+        await live.says("Recording")
+        await context.set_offline(True)
+        proxy.cut()
+        await live.says("This device is offline")
+        await live.record(len(live.captured) / 32_000 + 1)
+        await context.set_offline(False)
+        await live.says("Recording")
+        await live.stop()
+        sessions = await live.ended()
+        assert await recording(http, sessions) == bytes(live.captured)
+        assert await live.lines() == await transcript(http, sessions)
+
+
+async def test_a_recording_that_somebody_ends_or_takes_over_stops_and_keeps_what_is_here(
+    stack: Stack, speech: Path, http: httpx.AsyncClient, failing: Complaints, tmp_path: Path
+) -> None:
+    async with Proxy("127.0.0.1", stack.port) as proxy, browser(tmp_path, speech) as context:
+        live = await visit(context, proxy.port, failing)
+        await live.start()
+        await live.record(2)
+        session = await live.page.get_by_role("region", name="Recorder").get_attribute("data-session")
+        assert (await http.post(f"/v1/realtime/sessions/{session}/end", json={})).status_code == 200
+        main = live.page.get_by_role("main")
+        await expect(main).to_contain_text("Somebody has ended this session", timeout=PATIENCE)
+        async with live.page.expect_download() as downloading:
+            await live.page.get_by_role("button", name="Save as WAV").click()
+        with wave.open(str(await (await downloading.value).path())) as file:
+            assert file.readframes(file.getnframes()) == bytes(live.captured)
+        await live.page.get_by_role("button", name="Discard it").click()
+
+        await live.start()
+        await live.record(len(live.captured) / 32_000 + 2)
+        session = await live.page.get_by_role("region", name="Recorder").get_attribute("data-session")
+        proxy.refuse()
+        await live.says("Nothing is lost")
+        query = f"store_audio=true&store_transcript=true&resume_session_id={session}"
+        async with connect(f"{stack.ws_url}/v1/audio/transcriptions/stream?{query}", proxy=None) as socket:
+            assert '"session.begin"' in str(await socket.recv())
+            await socket.send(bytes(3200))
+            await socket.send('{"type":"end"}')
+            async for _ in socket:
+                pass
+        proxy.restore()
+        await expect(main).to_contain_text("Another page continues this recording", timeout=PATIENCE)
+        await expect(live.page.get_by_role("button", name="Save as WAV")).to_be_visible()
 
 
 async def test_a_computer_that_slept_leaves_a_mark(
