@@ -303,7 +303,7 @@ async function showFound() {
     const text = unsent < 0.05 ? `All of its ${clock(seconds(end))} are sent; it was not ended.` : `${clock(seconds(end))} were recorded; ${areKept(unsent)} and not sent yet.`;
     note(name, { kind: "warn", title: `A recording of ${shortTime(saved.startedAt)} was not finished.`, text, actions: [
       action("Finish it", unlessBusy(took((take) => finish(take))), "primary"),
-      action("Go on recording", unlessBusy(took((take) => start(take).catch(failed)))),
+      action("Continue recording", unlessBusy(took((take) => start(take).catch(failed)))),
       action("Save as WAV", took((take) => (download(take).click(), take.release(), showFound()))),
       action("Discard", () => discard(saved.startedAt, unsent, took((take) => take.remove())), "quiet danger"),
     ] });

@@ -19,8 +19,8 @@ from tests.e2e.console.conftest import CHROMIUM, Complaints
 
 # A failed connection is reported by the browser itself; a page cannot prevent that.
 FAILED_CONNECTIONS = ("WebSocket connection to 'ws://", "net::ERR_CONNECTION_RESET", "net::ERR_EMPTY_RESPONSE")
-PATIENCE = 120_000
-"""Milliseconds in which a busy machine recognises what was said."""
+TIMEOUT_MS = 120_000
+"""Milliseconds in which a busy machine recognises what was spoken."""
 
 # The page is not asked what it has captured: its chunks are seen as they come from the audio thread, and its records as
 # the browser has stored them.
@@ -63,7 +63,7 @@ class Live:
 
     async def start(self) -> None:
         await self.page.get_by_role("button", name="Start recording").click()
-        await expect(self.page.get_by_role("button", name="Stop recording")).to_be_visible(timeout=PATIENCE)
+        await expect(self.page.get_by_role("button", name="Stop recording")).to_be_visible(timeout=TIMEOUT_MS)
 
     async def stop(self) -> None:
         await self.page.get_by_role("button", name="Stop recording").click()
@@ -71,7 +71,7 @@ class Live:
     async def ended(self) -> list[str]:
         """Waits until all is stored. Returns the ids of the sessions, in their order."""
         note = self.page.locator("[data-name=ended]")
-        await expect(note).to_contain_text("has stored it", timeout=PATIENCE)
+        await expect(note).to_contain_text("has stored it", timeout=TIMEOUT_MS)
         return (await note.get_attribute("data-sessions") or "").split()
 
     async def record(self, seconds: float) -> None:
@@ -81,10 +81,10 @@ class Live:
 
     async def final(self, number: int) -> None:
         """Waits for the final of this number, from 1 on."""
-        await self.page.locator("[role=log] .words").nth(number - 1).wait_for(timeout=PATIENCE)
+        await self.page.locator("[role=log] .words").nth(number - 1).wait_for(timeout=TIMEOUT_MS)
 
-    async def says(self, text: str) -> None:
-        await expect(self.page.get_by_role("region", name="Recorder")).to_contain_text(text, timeout=PATIENCE)
+    async def shows(self, text: str) -> None:
+        await expect(self.page.get_by_role("region", name="Recorder")).to_contain_text(text, timeout=TIMEOUT_MS)
 
     async def lines(self) -> list[str]:
         return await self.page.locator("[role=log] .words").all_inner_texts()

@@ -109,7 +109,7 @@ def test_a_take_of_a_closed_page_is_found_complete_and_by_one_page_only(keeper_p
         (5, 6, True, 6.0),  # never before the audio that is kept
     ],
 )
-def test_the_resume_point_is_the_end_of_the_last_final_that_was_told_and_stored(
+def test_the_resume_point_is_the_end_of_the_last_final_that_was_shown_and_stored(
     keeper_page: Page, stored: float, kept_from: float, stores_audio: bool, point: float
 ) -> None:
     found = keeper_page.evaluate(

@@ -17,7 +17,7 @@ from tests.e2e.conftest import Sample
 from tests.e2e.console.conftest import CHROMIUM, Complaints
 from tests.e2e.console.live_page import (
     FAILED_CONNECTIONS,
-    PATIENCE,
+    TIMEOUT_MS,
     browser,
     recording,
     send_signal,
@@ -65,10 +65,10 @@ async def test_a_recording_is_stored_and_shown_as_it_was_captured_over_cut_conne
         await live.record(12)
         for seconds in (0.2, 2.5, 8):
             proxy.refuse()
-            await live.says("Nothing is lost")
+            await live.shows("Nothing is lost")
             await asyncio.sleep(seconds)
             proxy.restore()
-            await live.says("Recording")
+            await live.shows("Recording")
             await live.record(len(live.captured) / 32_000 + 3)
         await live.record(sample.seconds)
         proxy.cut()
@@ -85,7 +85,7 @@ async def test_a_recording_is_stored_and_shown_as_it_was_captured_over_cut_conne
         # The browser keeps nothing that the server has stored.
         assert await live.page.evaluate("indexedDB.databases().then((all) => all.length)") == 1
         await live.page.reload()
-        await live.says("Ready")
+        await live.shows("Ready")
         assert await live.page.locator("[data-name]").count() == 0
 
 
@@ -97,7 +97,7 @@ async def test_a_page_that_was_reloaded_finishes_its_recording(
         await live.start()
         await live.final(1)
         proxy.refuse()
-        await live.says("Nothing is lost")
+        await live.shows("Nothing is lost")
         await live.record(len(live.captured) / 32_000 + 3)
         asked: list[str] = []
 
@@ -158,18 +158,18 @@ async def test_a_recording_goes_on_after_a_reload_and_over_a_killed_server(
         await live.start()
         await live.record(4)
         await live.page.reload()
-        await live.page.get_by_role("button", name="Go on recording").click()
-        await live.says("Recording")
+        await live.page.get_by_role("button", name="Continue recording").click()
+        await live.shows("Recording")
         await live.record(len(live.captured) / 32_000 + 2)
         server = next(each for each in stack.processes if each.name == "server")
         os.kill(server.popen.pid, signal.SIGKILL)
-        await live.says("Nothing is lost")
+        await live.shows("Nothing is lost")
         while True:
             stack.check()
             if (await http.get("/health")).status_code == 200:
                 break
             await asyncio.sleep(0.2)
-        await live.says("Recording")
+        await live.shows("Recording")
         await live.stop()
         sessions = await live.ended()
         found = await recording(http, sessions)
@@ -187,7 +187,7 @@ async def test_two_tabs_record_at_once_and_each_its_own(
             await live.start()
         # Neither offers what the other one is busy with.
         third = await visit(context, stack.port, complaints)
-        await third.says("Ready")
+        await third.shows("Ready")
         await expect(third.page.get_by_text("was not finished")).to_have_count(0)
         for live in tabs:
             await live.record(8)
@@ -199,7 +199,7 @@ async def test_two_tabs_record_at_once_and_each_its_own(
             assert await live.lines() == await transcript(http, sessions)
 
 
-async def test_a_silent_connection_is_given_up_and_a_device_without_network_says_so(
+async def test_a_silent_connection_is_replaced_and_a_device_without_network_is_recognised(
     stack: Stack, speech: Path, http: httpx.AsyncClient, failing: Complaints, tmp_path: Path
 ) -> None:
     failing.expect("net::ERR_INTERNET_DISCONNECTED")
@@ -207,26 +207,26 @@ async def test_a_silent_connection_is_given_up_and_a_device_without_network_says
         live = await visit(context, proxy.port, failing)
         await live.start()
         await live.final(1)
-        # Half of the connection is dead: neither side is told.
+        # Half of the connection is dead: neither side is notified.
         proxy.stall()
         before = len(live.captured) / 32_000
-        await live.says("The server has not answered for 20 seconds")
+        await live.shows("The server has not answered for 20 seconds")
         assert len(live.captured) / 32_000 >= before + 12
         proxy.restore()
-        await live.says("Recording")
+        await live.shows("Recording")
         await context.set_offline(True)
         proxy.cut()
-        await live.says("This device is offline")
+        await live.shows("This device is offline")
         await live.record(len(live.captured) / 32_000 + 1)
         await context.set_offline(False)
-        await live.says("Recording")
+        await live.shows("Recording")
         await live.stop()
         sessions = await live.ended()
         assert await recording(http, sessions) == bytes(live.captured)
         assert await live.lines() == await transcript(http, sessions)
 
 
-async def test_a_recording_that_somebody_ends_or_takes_over_stops_and_keeps_what_is_here(
+async def test_a_recording_that_is_ended_or_continued_elsewhere_stops_and_keeps_what_is_here(
     stack: Stack, speech: Path, http: httpx.AsyncClient, failing: Complaints, tmp_path: Path
 ) -> None:
     async with Proxy("127.0.0.1", stack.port) as proxy, browser(tmp_path, speech) as context:
@@ -236,7 +236,7 @@ async def test_a_recording_that_somebody_ends_or_takes_over_stops_and_keeps_what
         session = await live.page.get_by_role("region", name="Recorder").get_attribute("data-session")
         assert (await http.post(f"/v1/realtime/sessions/{session}/end", json={})).status_code == 200
         main = live.page.get_by_role("main")
-        await expect(main).to_contain_text("Somebody has ended this session", timeout=PATIENCE)
+        await expect(main).to_contain_text("Somebody has ended this session", timeout=TIMEOUT_MS)
         async with live.page.expect_download() as downloading:
             await live.page.get_by_role("button", name="Save as WAV").click()
         with wave.open(str(await (await downloading.value).path())) as file:
@@ -247,7 +247,7 @@ async def test_a_recording_that_somebody_ends_or_takes_over_stops_and_keeps_what
         await live.record(len(live.captured) / 32_000 + 2)
         session = await live.page.get_by_role("region", name="Recorder").get_attribute("data-session")
         proxy.refuse()
-        await live.says("Nothing is lost")
+        await live.shows("Nothing is lost")
         query = f"store_audio=true&store_transcript=true&resume_session_id={session}"
         async with connect(f"{stack.ws_url}/v1/audio/transcriptions/stream?{query}", proxy=None) as socket:
             assert '"session.begin"' in str(await socket.recv())
@@ -256,7 +256,7 @@ async def test_a_recording_that_somebody_ends_or_takes_over_stops_and_keeps_what
             async for _ in socket:
                 pass
         proxy.restore()
-        await expect(main).to_contain_text("Another page continues this recording", timeout=PATIENCE)
+        await expect(main).to_contain_text("Another page continues this recording", timeout=TIMEOUT_MS)
         await expect(live.page.get_by_role("button", name="Save as WAV")).to_be_visible()
 
 
@@ -270,7 +270,7 @@ async def test_a_computer_that_slept_leaves_a_mark(
         send_signal(tmp_path, signal.SIGSTOP)
         await asyncio.sleep(5)
         send_signal(tmp_path, signal.SIGCONT)
-        await expect(live.page.get_by_role("log")).to_contain_text("the computer slept", timeout=PATIENCE)
+        await expect(live.page.get_by_role("log")).to_contain_text("the computer slept", timeout=TIMEOUT_MS)
         await live.record(len(live.captured) / 32_000 + 1)
         await live.stop()
         sessions = await live.ended()

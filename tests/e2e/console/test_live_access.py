@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
 from tests.e2e.console.conftest import CHROMIUM, SCHEMES, SHOTS, Complaints
-from tests.e2e.console.live_page import PATIENCE, Live, browser, visit, write_speech
+from tests.e2e.console.live_page import TIMEOUT_MS, Live, browser, visit, write_speech
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed here"),
@@ -49,7 +49,7 @@ async def is_accessible(page: Page, name: str) -> None:
 
 async def test_axe_finds_nothing_before_while_and_after_a_recording_and_after_a_reload(live: Live) -> None:
     page = live.page
-    await live.says("Ready")
+    await live.shows("Ready")
     await is_accessible(page, "ready")
     await live.start()
     await live.final(1)
@@ -71,12 +71,12 @@ async def test_the_keyboard_starts_and_stops_and_finals_are_announced_and_partia
     page = live.page
     await expect(page.get_by_role("button", name="Start recording")).to_be_enabled()
     await page.keyboard.press("r")
-    await expect(page.get_by_role("button", name="Stop recording")).to_be_visible(timeout=PATIENCE)
-    await live.says("Recording")
+    await expect(page.get_by_role("button", name="Stop recording")).to_be_visible(timeout=TIMEOUT_MS)
+    await live.shows("Recording")
     await expect(page.locator("[role=status].unseen")).to_contain_text("Recording")
     assert re.match(r"● \d+:\d\d · Dalston", await page.title())
     partial = page.locator(".line.partial")
-    await partial.wait_for(timeout=PATIENCE)
+    await partial.wait_for(timeout=TIMEOUT_MS)
     assert await partial.get_attribute("aria-hidden") == "true"
     assert await page.get_by_role("log").locator(".partial").count() == 0
     await live.final(1)

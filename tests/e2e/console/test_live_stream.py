@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-# A server that does as a script says: for each connection its messages and its close code; null ends it as asked.
+# A server that plays a script: for each connection its messages and its close code, or null to end as requested.
 _STREAM = """async ([script, before]) => {
   const { Keeper } = await import("/console/lib/keeper.js");
   const { LiveStream } = await import("/console/lib/live.js");

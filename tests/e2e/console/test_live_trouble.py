@@ -53,23 +53,23 @@ async def make_key(stack: Stack, *scopes: Scope) -> str:
     return secret
 
 
-async def is_told(live: Live, text: str, what_to_do: str) -> None:
+async def is_explained(live: Live, text: str, what_to_do: str) -> None:
     await expect(live.page.get_by_role("main")).to_contain_text(text)
     await expect(live.page.get_by_role("main")).to_contain_text(what_to_do)
 
 
-async def is_told_before_anything_is_asked(live: Live, text: str, what_to_do: str) -> None:
-    await is_told(live, text, what_to_do)
+async def is_explained_at_once(live: Live, text: str, what_to_do: str) -> None:
+    await is_explained(live, text, what_to_do)
     await expect(live.page.get_by_role("button", name="Start recording")).to_be_disabled()
 
 
-async def test_a_machine_without_microphone_is_told_so(stack: Stack, complaints: Complaints, tmp_path: Path) -> None:
+async def test_a_machine_without_microphone_is_explained(stack: Stack, complaints: Complaints, tmp_path: Path) -> None:
     async with browser(tmp_path, None) as context:
         live = await visit(context, stack.port, complaints)
-        await is_told_before_anything_is_asked(live, "There is no microphone", "Connect one")
+        await is_explained_at_once(live, "There is no microphone", "Connect one")
 
 
-async def test_a_page_that_is_not_secure_is_told_so(stack: Stack, complaints: Complaints, tmp_path: Path) -> None:
+async def test_a_page_that_is_not_secure_is_explained(stack: Stack, complaints: Complaints, tmp_path: Path) -> None:
     async def serve(route: Any) -> None:
         path = route.request.url.partition("console.example")[2]
         await route.fulfill(response=await route.fetch(url=f"{stack.base_url}{path}"))
@@ -80,7 +80,7 @@ async def test_a_page_that_is_not_secure_is_told_so(stack: Stack, complaints: Co
         complaints.listen(page)  # type: ignore[arg-type]
         await page.route("http://console.example/**", serve)
         await page.goto("http://console.example/console/live.html")
-        await is_told_before_anything_is_asked(Live(page), "secure pages only", "https://")
+        await is_explained_at_once(Live(page), "secure pages only", "https://")
 
 
 async def deny(context: BrowserContext) -> None:
@@ -88,13 +88,13 @@ async def deny(context: BrowserContext) -> None:
     await session.send("Browser.setPermission", {"permission": {"name": "microphone"}, "setting": "denied"})
 
 
-async def test_a_denied_permission_is_told_before_and_noticed_when_it_is_given(
+async def test_a_denied_permission_is_explained_at_once_and_noticed_when_it_is_given(
     stack: Stack, speech: Path, complaints: Complaints, tmp_path: Path
 ) -> None:
     async with browser(tmp_path, speech, permissions=False) as context:
         await deny(context)
         live = await visit(context, stack.port, complaints)
-        await is_told_before_anything_is_asked(live, "may not use the microphone", "press the sign beside the address")
+        await is_explained_at_once(live, "may not use the microphone", "press the sign beside the address")
         await context.grant_permissions(["microphone"])
         await expect(live.page.get_by_role("button", name="Start recording")).to_be_enabled()
         await expect(live.page.get_by_text("may not use the microphone")).to_have_count(0)
@@ -117,11 +117,11 @@ async def test_a_refusal_of_the_browser_is_explained(
         )
         live = await visit(context, stack.port, complaints)
         await live.page.get_by_role("button", name="Start recording").click()
-        await is_told(live, text, what_to_do)
+        await is_explained(live, text, what_to_do)
         await expect(live.page.get_by_role("button", name="Start recording")).to_be_enabled()
 
 
-async def test_a_browser_that_stores_nothing_records_all_the_same_and_says_so_once(
+async def test_a_browser_that_stores_nothing_records_all_the_same_and_warns_once(
     stack: Stack, speech: Path, http: httpx.AsyncClient, complaints: Complaints, tmp_path: Path
 ) -> None:
     async with browser(tmp_path, speech) as context:
@@ -175,13 +175,13 @@ async def test_a_microphone_that_is_gone_leaves_silence_and_is_taken_again(
         await live.start()
         await live.record(3)
         await live.page.evaluate("unplugged = true; track.stop(); track.dispatchEvent(new Event('ended'))")
-        await live.says("Microphone gone")
+        await live.shows("Microphone gone")
         await expect(live.page.get_by_role("log")).to_contain_text("silence takes its place")
         gone = len(live.captured) / 32_000
         await live.record(gone + 2)
         assert not any(live.captured[-32_000:])
         await live.page.evaluate("unplugged = false")
-        await live.says("Recording")
+        await live.shows("Recording")
         await live.record(len(live.captured) / 32_000 + 1)
         await live.stop()
         assert await recording(http, await live.ended()) == bytes(live.captured)
@@ -195,9 +195,9 @@ async def test_a_muted_microphone_is_named_after_three_seconds(
         live = await visit(context, stack.port, complaints)
         await live.start()
         await live.page.evaluate("track.dispatchEvent(new Event('mute'))")
-        await live.says("Microphone muted")
+        await live.shows("Microphone muted")
         await live.page.evaluate("track.dispatchEvent(new Event('unmute'))")
-        await live.says("Recording")
+        await live.shows("Recording")
         await live.stop()
         await live.ended()
 
@@ -226,11 +226,11 @@ async def test_every_connection_has_a_token_of_its_own_and_a_login_that_is_over_
         await live.record(2)
         assert await other.evaluate(_LOG_OUT)
         proxy.cut()
-        await live.says("You are logged out")
-        await live.says("Log in again in another tab")
+        await live.shows("You are logged out")
+        await live.shows("Log in again in another tab")
         await live.record(len(live.captured) / 32_000 + 1)
         assert await other.evaluate(_LOG_IN, key)
-        await live.says("Recording")
+        await live.shows("Recording")
         await live.stop()
         sessions = await live.ended()
         assert len(sessions) == 2
@@ -245,7 +245,7 @@ async def test_every_connection_has_a_token_of_its_own_and_a_login_that_is_over_
         assert await recording(http, sessions) == bytes(live.captured)
 
 
-async def test_a_login_that_may_not_record_is_told_so(
+async def test_a_login_that_may_not_record_is_explained(
     keyed_stack: Stack, speech: Path, complaints: Complaints, tmp_path: Path
 ) -> None:
     complaints.expect("status of 403")
@@ -255,4 +255,4 @@ async def test_a_login_that_may_not_record_is_told_so(
         await page.goto(f"http://localhost:{keyed_stack.port}/console/login.html")
         assert await page.evaluate(_LOG_IN, key)
         live = await visit(context, keyed_stack.port, complaints)
-        await is_told_before_anything_is_asked(live, "This login may not record", "scope realtime")
+        await is_explained_at_once(live, "This login may not record", "scope realtime")
