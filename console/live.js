@@ -45,7 +45,7 @@ const detail = h("p");
 const again = h("button", { class: "button", type: "button", hidden: true, onclick: () => recording?.retry() }, "Try now");
 const stage = h("section", { class: "card stage", aria: { label: "Recorder" } },
   h("div", { class: "top" }, button, time, h("div", { class: "said" }, chip, detail), again), canvas, results);
-main.append(notes, h("div", { class: "live" }, stage, captions.element, setup.element));
+main.append(notes, h("div", { class: "recorder" }, stage, captions.element, setup.element));
 
 /** @type {Keeper} */
 let keeper;
