@@ -267,8 +267,10 @@ function ended(take, storing) {
   const stores = take.options.store_audio || take.options.store_transcript;
   const ids = [...new Set(take.sessions.map(({ id }) => id))];
   const links = stores ? ids.map((id, index) => h("a", { class: `button ${index === ids.length - 1 ? "primary" : ""}`, href: `session.html?id=${id}` },
-    ids.length === 1 ? "Open the session" : index === ids.length - 1 ? "Open the recording" : `Part ${index + 1}`)).reverse() : [];
-  const chain = ids.length > 1 ? ` It is a chain of ${ids.length} sessions without a gap, because the connection was lost.` : "";
+    ids.length === 1 ? "Open the session" : isWhole && index === ids.length - 1 ? "Open the recording" : `Part ${index + 1}`)).reverse() : [];
+  const isWhole = take.dropped === 0 && take.sessions.slice(1).every(({ isLinked }) => isLinked);
+  const chain = ids.length === 1 ? "" : isWhole ? ` It is a chain of ${ids.length} sessions without a gap, because the connection was lost.`
+    : ` It has ${ids.length} parts that are recordings of their own, because a session could not be continued.`;
   const copy = action("Copy the text", () => navigator.clipboard.writeText(captions.text).then(() => announce("Copied"), complain));
   const text = h("span", null, "The server has all of it, and is storing it.", chain);
   note("ended", { kind: "good", title: `${clock(take.seconds)} recorded.`, text, actions: [...links, copy] });

@@ -13,7 +13,7 @@ const PIECE = 32_000;
 export const BOUND = 500_000_000;
 
 /**
- * @typedef {{id: string, rate: number, startedAt: number, options: Record<string, any>, sessions: {id: string, base: number}[],
+ * @typedef {{id: string, rate: number, startedAt: number, options: Record<string, any>, sessions: {id: string, base: number, isLinked: boolean}[],
  *   progress: import("./timeline.js").Progress, gaps: {at: number, seconds: number, why: string}[], end: number,
  *   dropped: number, asked: number | null, isSent: boolean}} Saved
  */

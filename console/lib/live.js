@@ -214,7 +214,7 @@ export class LiveStream {
       return loss("lost");
     }
     if (mayContinue && lost.reason === "session_resumed" && this.#left !== null && lost.resumedBy) {
-      this.#begin(lost.resumedBy, this.#left);
+      this.#begin(lost.resumedBy, this.#left, true);
       return loss("lost");
     }
     return lost;
@@ -256,7 +256,7 @@ export class LiveStream {
     const { take } = this;
     const resumed = message.resume_from_seconds;
     const position = resumed === undefined ? this.#asked : take.timeline.base + take.timeline.position(resumed);
-    this.#begin(message.session_id, position);
+    this.#begin(message.session_id, position, resumed !== undefined);
     this.#hasBegun = true;
     this.#lostSince = 0;
     this.#sent = position;
@@ -264,12 +264,12 @@ export class LiveStream {
     this.#send();
   }
 
-  /** @param {string} id @param {number} position */
-  #begin(id, position) {
+  /** @param {string} id @param {number} position @param {boolean} isLinked whether it continues the one before */
+  #begin(id, position, isLinked) {
     const { take } = this;
     const seconds = take.timeline.seconds(position);
     take.timeline.begin(position);
-    take.sessions.push({ id, base: position });
+    take.sessions.push({ id, base: position, isLinked });
     take.asked = this.#left = null;
     this.#isOrphan = false;
     this.#repeated.push(...take.removeFinals(seconds));

@@ -66,7 +66,12 @@ export class Recording {
     }, left?.rate);
     await microphone.start();
     this.#microphone = microphone;
-    this.take = left ?? (await make(microphone.rate));
+    try {
+      this.take = left ?? (await make(microphone.rate));
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
     for (const [pcm, peak] of early) this.#collected(pcm, peak);
     this.#send(this.take);
   }

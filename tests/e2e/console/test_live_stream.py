@@ -45,7 +45,8 @@ _STREAM = """async ([script, before]) => {
   });
   const lost = await stream.run();
   const sessions = take.sessions.map(({ id, base }) => [id, base / 32000]);
-  const result = { asked, shown, sessions, lost: lost?.reason ?? null, finals: take.finals.map(({ text }) => text) };
+  const linked = take.sessions.map(({ isLinked }) => isLinked);
+  const result = { asked, shown, sessions, linked, lost: lost?.reason ?? null, finals: take.finals.map(({ text }) => text) };
   await take.remove();
   return result;
 }"""
@@ -88,6 +89,7 @@ def test_the_next_session_begins_at_the_end_of_the_last_final_that_was_shown(pag
     )
     assert found["asked"] == [[None, None], ["a", "4.000000"], ["b", "2.000000"]]
     assert found["sessions"] == [["a", 0], ["b", 4], ["c", 6]]
+    assert found["linked"] == [False, True, True]
     assert found["shown"] == [["one", 0, []], ["two", 3, []], ["three", 5, []]]
 
 
@@ -114,6 +116,7 @@ def test_a_session_that_cannot_be_continued_is_replaced_by_a_new_one(page: Page,
     )
     assert found["asked"] == [[None, None], ["a", "2.000000"], [None, None]]
     assert found["sessions"] == [["a", 0], ["b", 2]]
+    assert found["linked"] == [False, False]
     assert found["lost"] is None
 
 
