@@ -46,9 +46,9 @@ _STREAM = """async ([script, before]) => {
   const lost = await stream.run();
   const sessions = take.sessions.map(({ id, base }) => [id, base / 32000]);
   const linked = take.sessions.map(({ isLinked }) => isLinked);
-  const result = { asked, shown, sessions, linked, lost: lost?.reason ?? null, finals: take.finals.map(({ text }) => text) };
+  const finals = take.finals.map(({ text }) => text);
   await take.remove();
-  return result;
+  return { asked, shown, sessions, linked, finals, lost: lost?.reason ?? null };
 }"""
 
 
