@@ -192,7 +192,7 @@ async function start(left) {
   phase = "recording";
   if (left) leftOut(left);
   wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
-  attend(current);
+  attend(current).catch(complain);
   setup.readDevices();
   show();
 }
@@ -266,9 +266,9 @@ function refused(lost, take) {
 function ended(take, storing) {
   const stores = take.options.store_audio || take.options.store_transcript;
   const ids = [...new Set(take.sessions.map(({ id }) => id))];
+  const isWhole = take.dropped === 0 && take.sessions.slice(1).every(({ isLinked }) => isLinked);
   const links = stores ? ids.map((id, index) => h("a", { class: `button ${index === ids.length - 1 ? "primary" : ""}`, href: `session.html?id=${id}` },
     ids.length === 1 ? "Open the session" : isWhole && index === ids.length - 1 ? "Open the recording" : `Part ${index + 1}`)).reverse() : [];
-  const isWhole = take.dropped === 0 && take.sessions.slice(1).every(({ isLinked }) => isLinked);
   const chain = ids.length === 1 ? "" : isWhole ? ` It is a chain of ${ids.length} sessions without a gap, because the connection was lost.`
     : ` It has ${ids.length} parts that are recordings of their own, because a session could not be continued.`;
   const copy = action("Copy the text", () => navigator.clipboard.writeText(captions.text).then(() => announce("Copied"), complain));
@@ -328,7 +328,7 @@ function finish(take) {
   replay(take);
   recording = new Recording(listener());
   recording.finish(take);
-  attend(recording);
+  attend(recording).catch(complain);
   show();
 }
 
