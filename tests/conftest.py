@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ON_KEYED_STACK = (
     "e2e/console/test_keys_page.py",
     "e2e/console/test_login_page.py",
+    "e2e/console/test_live_logins.py",
     "e2e/test_access.py",
     "e2e/test_control.py",
     "e2e/test_idle_watch.py",

@@ -8,7 +8,7 @@ import { counted } from "./time.js";
 /** The pages in their order; one that does not exist yet has no link. */
 const PAGES = [
   { name: "sessions", file: "./", title: "Sessions", exists: true },
-  { name: "live", file: "live.html", title: "Live", exists: false },
+  { name: "live", file: "live.html", title: "Live", exists: true },
   { name: "jobs", file: "jobs.html", title: "Jobs", exists: true },
   { name: "keys", file: "keys.html", title: "Keys", exists: true },
   { name: "status", file: "status.html", title: "Status", exists: true },
