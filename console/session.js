@@ -208,8 +208,7 @@ function showAudio() {
 /** @param {number} time */
 function playFrom(time) {
   if (sound.element.hidden) return;
-  sound.seek(time);
-  sound.start();
+  sound.play(time);
   rememberTip();
 }
 

@@ -3,11 +3,12 @@
 // A window is a stretch of time that neither transcript speaks across, so that words of different windows need no comparison:
 // the cost grows with the length of the recording and not with its square.
 
-import { textOf } from "./words.js";
+import { pieces, textOf } from "./words.js";
 
 /**
  * @typedef {import("./words.js").Utterance} Utterance
- * @typedef {{text: string, plain: string, start: number, end: number, utterance: number}} Token
+ * @typedef {{gap: string, text: string, plain: string, start: number, end: number, utterance: number}} Token
+ *   `gap`: what stands between it and the word before
  * @typedef {{from: number, to: number, a: [number, number], b: [number, number]}} Window first and end of its tokens
  * @typedef {{same: boolean, a: [number, number], b: [number, number]}} Stretch
  */
@@ -32,13 +33,24 @@ const plainOf = (text) => {
  * @returns {Token[]}
  */
 export function tokens(utterances) {
-  return utterances.flatMap((utterance, position) => {
-    const words = utterance.words?.length ? utterance.words : timed(utterance);
-    return words.map((word) => {
+  /** @type {Token[]} */
+  const found = [];
+  for (const [position, utterance] of utterances.entries()) {
+    const spoken = utterance.words?.length ? utterance : { ...utterance, words: timed(utterance) };
+    let gap = "";
+    for (const piece of pieces(spoken)) {
+      if (typeof piece === "string") {
+        gap = piece;
+        continue;
+      }
+      const { start, end, ...word } = spoken.words[piece];
       const text = textOf(word).trim();
-      return { text, plain: plainOf(text), start: word.start, end: word.end, utterance: position };
-    });
-  });
+      found.push({ gap, text, plain: plainOf(text), start, end, utterance: position });
+      gap = "";
+    }
+    if (gap.trim() && found.at(-1)?.utterance === position) found[found.length - 1].text += gap.trimEnd();
+  }
+  return found;
 }
 
 /** @param {Utterance} utterance */
@@ -69,25 +81,28 @@ export function windows(a, b) {
   return found;
 }
 
-/** Where a window that begins at words `i` and `j` ends: near `time`, between utterances of both if it can be.
- * @returns {[number, number]} */
-function cut(/** @type {Token[]} */ a, /** @type {Token[]} */ b, /** @type {number} */ i, /** @type {number} */ j, /** @type {number} */ time) {
-  let [m, n] = [firstFrom(a, i, time), firstFrom(b, j, time)];
-  const latest = time + WINDOW_SECONDS;
+/**
+ * Where a window that begins at words `i` and `j` ends: at `time` or later, between utterances of both if it can be.
+ * @param {Token[]} a @param {Token[]} b @param {number} i @param {number} j @param {number} time
+ * @returns {[number, number]} beyond at least one word
+ */
+function cut(a, b, i, j, time) {
+  const hard = /** @type {[number, number]} */ ([firstFrom(a, i, time), firstFrom(b, j, time)]);
+  let [m, n] = hard;
   /** @type {[number, number] | null} */
   let anchor = null;
   while (m < a.length || n < b.length) {
     const start = Math.min(a[m]?.start ?? Infinity, b[n]?.start ?? Infinity);
-    if (start > latest) break;
+    if (start > time + WINDOW_SECONDS) break;
     if (isApart(a, m, start) && isApart(b, n, start)) return [m, n];
     anchor ??= isAnchor(a, b, m, n) ? [m, n] : null;
     if ((a[m]?.start ?? Infinity) <= (b[n]?.start ?? Infinity)) m += 1;
     else n += 1;
   }
-  if (m >= a.length && n >= b.length && anchor === null) return [m, n];
-  // At least a word is taken, so that the next window begins later.
-  const end = anchor ?? [firstFrom(a, i, time), firstFrom(b, j, time)];
-  return end[0] > i || end[1] > j ? end : [Math.max(m, i + 1), Math.max(n, j)].map((at, k) => Math.min(at, [a, b][k].length));
+  if (anchor === null && m >= a.length && n >= b.length) return [m, n];
+  const end = anchor ?? hard;
+  // A word may be longer than a window.
+  return end[0] > i || end[1] > j ? end : [m, n];
 }
 
 /** Whether an utterance ends before word `at` and before `time`.

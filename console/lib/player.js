@@ -40,6 +40,7 @@ export function player({ onTime }) {
   let hasRetried = false;
   /** A seek before the length is known: it is done when it is. */
   let wanted = 0;
+  let stopAt = Infinity;
 
   const duration = () => (Number.isFinite(audio.duration) ? audio.duration : (recording?.duration ?? 0));
   const now = () => (audio.readyState > 0 ? audio.currentTime : wanted);
@@ -52,6 +53,10 @@ export function player({ onTime }) {
   }
   function follow() {
     cancelAnimationFrame(frame);
+    if (now() >= stopAt) {
+      stopAt = Infinity;
+      audio.pause();
+    }
     show();
     if (!audio.paused && !audio.ended) frame = requestAnimationFrame(follow);
   }
@@ -66,10 +71,12 @@ export function player({ onTime }) {
   function seek(to) {
     const target = Math.min(Math.max(0, to), Math.max(0, duration()));
     wanted = target;
+    stopAt = Infinity;
     if (audio.readyState > 0) audio.currentTime = target;
     show();
   }
   function toggle() {
+    stopAt = Infinity;
     if (audio.paused) start();
     else audio.pause();
   }
@@ -132,6 +139,8 @@ export function player({ onTime }) {
     },
     /** @param {ArrayBuffer | null} bytes of GetWaveform */
     waveform: (bytes) => bar.waveform(bytes),
+    /** @param {import("./words.js").Utterance[]} utterances */
+    speech: (utterances) => bar.speech(utterances),
     /** Stops for good, as when the recording is deleted. */
     stop() {
       recording = null;
@@ -141,7 +150,12 @@ export function player({ onTime }) {
     },
     seek,
     toggle,
-    start,
+    /** Plays from a time on. @param {number} from @param {number} [until] */
+    play(from, until = Infinity) {
+      seek(from);
+      stopAt = until;
+      start();
+    },
     /** @param {number} seconds */
     skip: (seconds) => seek(now() + seconds),
   };
@@ -169,7 +183,7 @@ function volumeOf(audio) {
       // It lasts as long as the page.
     }
   } });
-  return h("label", { class: "row volume" }, icon("audio"), range);
+  return h("label", { class: "row volume" }, icon("volume"), range);
 }
 
 /** What the service says about an audio that cannot be played; null if it gives it. @param {string} src */

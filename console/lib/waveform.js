@@ -56,14 +56,14 @@ export function columns(waveform, from, to, count) {
 }
 
 /**
- * The factor that lets quiet speech fill the picture: the greatest sample becomes nearly its full height.
+ * The factor that lets quiet speech fill the picture. A click or a cough is cut off rather than everything else made small.
  * @param {Waveform} waveform
  * @returns {number} 1 to 16
  */
 export function gain(waveform) {
-  let greatest = 1;
-  for (const sample of waveform.pairs) greatest = Math.max(greatest, Math.abs(sample));
-  return Math.min(16, Math.max(1, (0.95 * FULL_SCALE) / greatest));
+  const sorted = waveform.pairs.map(Math.abs).sort();
+  const loud = sorted[Math.floor(sorted.length * 0.995)] || 1;
+  return Math.min(16, Math.max(1, (0.9 * FULL_SCALE) / Math.abs(loud)));
 }
 
 /**
