@@ -42,6 +42,8 @@ const sound = player({ onTime: (time) => words.at(time) });
 const spokenNow = liveText();
 const save = downloads({ path, state: () => ({ linked, version }) });
 const head = h("div", { class: "head" });
+const facts = h("div", { class: "row facts-line" });
+const actions = h("div", { class: "row push" });
 const notes = h("div", { class: "stack tight notes" });
 const chain = h("div", { class: "card chain", hidden: true });
 const silence = h("div", { class: "note", hidden: true });
@@ -123,29 +125,36 @@ async function refresh() {
 }
 
 function showHead() {
-  const { status, word_count: count, audio_duration_seconds: seconds, language, model } = session;
+  const { status, source, word_count: count, audio_duration_seconds: seconds, language, model } = session;
+  const isFile = source === "upload";
+  keep(head, status, () => fill(head, h("nav", { class: "crumb", aria: { label: "Where this is" } }, h("a", { href: "./" }, "Sessions"), icon("right"), h("span", { class: "soft" }, isFile ? "Uploaded file" : "Live session")),
+    h("h1", null, titleOf(session)), statusChip(status), actions, facts));
+  // A session that runs cannot be deleted.
+  keep(actions, `${status} ${Boolean(session.audio_url)}`, () => fill(actions, mayWrite && (status === "active"
+    ? action("cross", "End", end)
+    : [session.audio_url && action("spark", "Enhance", again), action("trash", "Delete", remove, "quiet danger")])));
   const copy = h("button", { class: "button quiet id mono", type: "button", title: "Copy the id", onclick: copyId }, id, icon("copy"), h("span", { class: "unseen" }, "Copy the id"));
-  const facts = [h("span", { class: "number", title: spoken(seconds) }, clock(seconds)), counted(count, "word"), language, model, session.source === "upload" && "Uploaded file"];
-  const isActive = status === "active";
-  const focused = /** @type {HTMLElement | null} */ (document.activeElement)?.dataset.act;
-  fill(head, h("nav", { class: "crumb", aria: { label: "Where this is" } }, h("a", { href: "./" }, "Sessions"), icon("right"), h("span", { class: "soft" }, session.source === "upload" ? "Uploaded file" : "Live session")),
-    h("h1", null, titleOf(session)), statusChip(status),
-    h("div", { class: "row push" },
-      mayWrite && isActive && action("stop", "cross", "End", end),
-      mayWrite && session.audio_url && action("enhance", "spark", "Enhance", again),
-      mayWrite && action("delete", "trash", "Delete", remove, "quiet danger")),
-    h("div", { class: "row facts-line" }, copy, facts.filter(Boolean).map((fact) => h("span", { class: "fact" }, fact))));
-  if (focused) /** @type {HTMLElement | null} */ (head.querySelector(`[data-act="${focused}"]`))?.focus();
+  const known = [h("span", { class: "number", title: spoken(seconds) }, clock(seconds)), counted(count, "word"), language, model, isFile && "Uploaded file"];
+  if (!facts.hasChildNodes()) facts.append(copy, h("span", { class: "row" }));
+  fill(/** @type {Element} */ (facts.lastElementChild), known.filter(Boolean).map((fact) => h("span", { class: "fact" }, fact)));
   const said = meaning(session);
-  fill(notes, (said || session.error) && h("div", { class: `note ${status === "error" ? "bad" : "warn"}` }, icon(status === "error" ? "cross" : "cut"),
-    h("div", null, session.error && h("b", null, sentence(session.error)), " ", said)));
+  keep(notes, said + session.error, () => fill(notes, (said || session.error) && h("div", { class: `note ${status === "error" ? "bad" : "warn"}` }, icon(status === "error" ? "cross" : "cut"),
+    h("div", null, session.error && h("b", null, sentence(session.error)), " ", said))));
+}
+
+/** Builds a part anew only when what it depends on is other than before, so that the focus in it stays.
+ * @param {HTMLElement} part @param {string} key @param {() => void} make */
+function keep(part, key, make) {
+  if (part.dataset.of === key) return;
+  part.dataset.of = key;
+  make();
 }
 
 /** @param {string} text */
 const sentence = (text) => text[0].toUpperCase() + text.slice(1).replace(/\.?$/, ".");
 
-/** @param {string} act @param {any} sign @param {string} word @param {() => void} onclick @param {string} kind */
-const action = (act, sign, word, onclick, kind = "") => h("button", { class: `button ${kind}`, type: "button", data: { act }, onclick }, icon(sign), word);
+/** @param {any} sign @param {string} word @param {() => void} onclick @param {string} kind */
+const action = (sign, word, onclick, kind = "") => h("button", { class: `button ${kind}`, type: "button", onclick }, icon(sign), word);
 
 async function copyId() {
   try {
@@ -193,7 +202,7 @@ function showAudio() {
   const why = withoutAudio(session);
   sound.element.hidden = Boolean(why);
   silence.hidden = !why;
-  fill(silence, icon("audio"), h("div", null, why));
+  keep(silence, why, () => fill(silence, icon("audio"), h("div", null, why)));
   if (why) return;
   const suffix = linked ? "?linked=true" : "";
   sound.load({ src: `${path}/audio${suffix}`, duration: text?.duration ?? session.audio_duration_seconds, kind: formatOf(session), utterances: text?.utterances ?? [] });

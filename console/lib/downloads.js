@@ -32,7 +32,8 @@ export function downloads({ path, state }) {
       fill(files,
         session.audio_url && link(`${path}/audio${query(false)}`, isFile ? "File" : "WAV", isFile ? "The file as it was sent" : "The audio as it was sent"),
         session.transcript_url && Object.entries(TEXTS).map(([name, title]) => link(`${path}/export/${name}${query(true)}`, name.toUpperCase(), title)),
-        !session.audio_url && !session.transcript_url && h("p", { class: "soft small" }, "Nothing is stored yet, or nothing was asked for."));
+      );
+      element.hidden = !files.hasChildNodes();
     },
   };
 }

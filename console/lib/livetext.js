@@ -100,7 +100,8 @@ export function liveText() {
   const partial = h("p", { class: "utterance partial", aria: { hidden: true }, hidden: true }, h("span", { class: "at number" }, icon("audio")), h("span", { class: "said", dir: "auto" }));
   const quiet = h("span", { class: "soft small" });
   const fault = h("div");
-  const element = h("div", { class: "transcript live" }, fault, log, partial);
+  const waiting = h("p", { class: "soft" }, "Nobody has spoken yet. Text appears here as it is recognised.");
+  const element = h("div", { class: "transcript live" }, fault, waiting, log, partial);
   let lastEnd = 0;
   return {
     element,
@@ -110,7 +111,7 @@ export function liveText() {
       const wasAtEnd = isAtEnd();
       lastEnd = Math.max(lastEnd, utterance.end);
       fill(fault);
-      partial.hidden = true;
+      waiting.hidden = partial.hidden = true;
       log.append(h("p", { class: "utterance" }, h("span", { class: "at number" }, clock(utterance.start)), h("span", { class: "said", dir: "auto", lang: utterance.language || null }, utterance.text)));
       if (wasAtEnd) scrollTo({ top: document.body.scrollHeight });
     },
@@ -118,6 +119,7 @@ export function liveText() {
     partial(text) {
       const wasAtEnd = isAtEnd();
       partial.hidden = text === "";
+      waiting.hidden ||= text !== "";
       fill(partial.children[1], text);
       if (wasAtEnd) scrollTo({ top: document.body.scrollHeight });
     },
@@ -129,9 +131,6 @@ export function liveText() {
     },
     /** @param {import("./dom.js").Child} note */
     problem: (note) => fill(fault, note),
-    get isEmpty() {
-      return log.childElementCount === 0;
-    },
   };
 }
 
