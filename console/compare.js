@@ -84,7 +84,7 @@ function build() {
     h("button", { class: "button", type: "button", title: "Previous difference (p)", onclick: text.previous }, icon("left"), "Previous"),
     h("button", { class: "button", type: "button", title: "Next difference (n)", onclick: text.next }, "Next", icon("right")), position);
   // In the player they stay where they can be reached.
-  if (!why) sound.element.append(moves);
+  if (!why) sound.element.querySelector(".controls")?.append(moves);
   fill(body, h("div", { class: "row bar" }, why ? moves : h("h2", null, "Differences"),
     h("span", { class: "row wide push" }, h("label", { class: "check" }, strict, "Case and punctuation"), h("label", { class: "check" }, only, "Only differences"))), text.element);
   fill(main, head, h("div", { class: "toolbar" }, h("label", { class: "field" }, "From", first), swap, h("label", { class: "field" }, "To", second)),
@@ -141,7 +141,7 @@ async function compare() {
 /** What the comparison of the job said of each. */
 function showVerdicts() {
   const chosen = versions.filter((each) => [first.value, second.value].includes(String(each.version)));
-  fill(verdicts, chosen.filter((each) => each.verdict === "doubtful").map((each) => h("div", { class: "note warn" }, icon("warn"), h("div", null, h("b", null, `${nameOf(each)}, is doubtful.`), ` ${each.verdict_reason ?? ""}`))));
+  fill(verdicts, chosen.filter((each) => each.verdict === "doubtful").map((each) => h("div", { class: "note warn" }, icon("warn"), h("div", null, h("b", null, `${nameOf(each)}, is doubtful`), each.verdict_reason && `: ${each.verdict_reason}`, "."))));
 }
 
 /** @param {import("./lib/compared.js").Figures} found @param {number} share */
@@ -149,6 +149,6 @@ function showFigures({ words: [before, after], changes, removed, added }, share)
   const same = before + after > 0 ? 1 - (removed + added) / (before + after) : 1;
   const figure = (/** @type {string} */ name, /** @type {string} */ value, kind = "") => h("div", { class: `card ${kind}` }, h("dt", null, name), h("dd", { class: "number" }, value));
   fill(figures, figure("Words", `${before.toLocaleString("en")} → ${after.toLocaleString("en")}`), figure("Differences", share < 1 ? `${changes.toLocaleString("en")}…` : changes.toLocaleString("en")),
-    figure("Words only in the first", removed ? `−${removed.toLocaleString("en")}` : "0", removed ? "less" : ""), figure("Words only in the second", added ? `+${added.toLocaleString("en")}` : "0", added ? "more" : ""), figure("The same", share < 1 ? "…" : `${(same * 100).toFixed(1)} %`));
+    figure("Removed words", removed ? `−${removed.toLocaleString("en")}` : "0", removed ? "less" : ""), figure("Added words", added ? `+${added.toLocaleString("en")}` : "0", added ? "more" : ""), figure("The same", share < 1 ? "…" : `${(same * 100).toFixed(1)} %`));
   if (share === 1 && changes === 0) fill(position, "No difference");
 }

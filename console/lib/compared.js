@@ -11,7 +11,7 @@ const TASK_MS = 30;
 const BEFORE_SECONDS = 0.7;
 const AFTER_SECONDS = 0.5;
 /** A removed text this far, in seconds, behind the one before it is a paragraph of its own. */
-const APART_SECONDS = 1;
+const APART_SECONDS = 0.5;
 
 /**
  * @typedef {import("./diff.js").Token} Token
@@ -111,12 +111,12 @@ function writer(element, a, b, found) {
       h("button", { class: "at number", type: "button", tabindex: "-1", data: { from: start }, aria: { label: `Play from ${clock(start)}` } }, clock(start)), said));
     return said;
   };
-  const text = (/** @type {Token[]} */ words) => words.map((word, at) => (at > 0 ? word.gap || (word.utterance !== words[at - 1].utterance ? " " : "") : "") + word.text).join("");
+  const text = (/** @type {Token[]} */ words) => words.map((word, at) => (at > 0 ? word.gap : "") + word.text).join("");
   const into = (/** @type {Token} */ first, /** @type {boolean} */ isSecond) => {
     if (said === null || (isSecond ? first.utterance !== utterance : first.start > end + APART_SECONDS)) paragraph(first.start);
     if (isSecond) utterance = first.utterance;
     const into = /** @type {HTMLElement} */ (said);
-    if (into.childNodes.length > 0) into.append(first.gap || (into.lastChild?.nodeType === 1 ? " " : ""));
+    if (into.hasChildNodes()) into.append(first.gap);
     return into;
   };
   return (/** @type {import("./diff.js").Stretch} */ stretch) => {

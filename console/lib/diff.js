@@ -37,7 +37,7 @@ export function tokens(utterances) {
   const found = [];
   for (const [position, utterance] of utterances.entries()) {
     const spoken = utterance.words?.length ? utterance : { ...utterance, words: timed(utterance) };
-    let gap = "";
+    let gap = " ";
     for (const piece of pieces(spoken)) {
       if (typeof piece === "string") {
         gap = piece;

@@ -163,7 +163,7 @@ export function player({ onTime }) {
 
 /** @param {number} seconds @param {() => void} onclick */
 function step(seconds, onclick) {
-  const label = seconds < 0 ? `Back ${-seconds} seconds` : `Forward ${seconds} seconds`;
+  const label = seconds < 0 ? `Back ${-seconds} s` : `Forward ${seconds} s`;
   return h("button", { class: "button quiet", type: "button", aria: { label }, title: label, onclick },
     seconds < 0 && icon("left"), h("span", { class: "number" }, `${Math.abs(seconds)} s`), seconds > 0 && icon("right"));
 }

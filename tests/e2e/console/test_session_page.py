@@ -149,7 +149,7 @@ def test_the_waveform_is_a_slider_that_says_where_it_is(page: Page, spoken: str,
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
     wait_until(lambda: abs(current_time(page) - PIECE_SECONDS / 2) < 0.1)
-    page.get_by_role("button", name="Forward 5 seconds").click()
+    page.get_by_role("button", name="Forward 5 s").click()
     wait_until(lambda: abs(current_time(page) - PIECE_SECONDS / 2 - 5) < 0.1)
 
 
