@@ -1,6 +1,6 @@
 // Two versions of a transcript side by side as one text.
 
-import { asProblem, get, request } from "./lib/api.js";
+import { asProblem, get } from "./lib/api.js";
 import { comparedText } from "./lib/compared.js";
 import { fill, h, icon } from "./lib/dom.js";
 import { announce, frame, problemNote, shortcut } from "./lib/page.js";
@@ -73,8 +73,7 @@ function build() {
   sound.element.hidden = Boolean(why);
   if (!why) {
     const at = suffix && `?${suffix}`;
-    sound.load({ src: `${path}/audio${at}`, duration: session.audio_duration_seconds, kind: formatOf(session), utterances: [] });
-    request(`${path}/waveform${at}`).then((response) => response.arrayBuffer()).then(sound.waveform).catch(() => sound.waveform(null));
+    sound.load({ src: `${path}/audio${at}`, waveform: `${path}/waveform${at}`, duration: session.audio_duration_seconds, kind: formatOf(session), utterances: [] });
   }
   const swap = h("button", { class: "button square", type: "button", aria: { label: "Swap the versions" }, title: "Swap the versions", onclick: () => {
     [first.value, second.value] = [second.value, first.value];

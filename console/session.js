@@ -1,13 +1,14 @@
 // One session: its record, its audio, its text, and what can be done with them.
 
-import { asProblem, get, pause, Problem, request, send } from "./lib/api.js";
-import { fill, h, icon, set } from "./lib/dom.js";
+import { asProblem, get, pause, Problem, send } from "./lib/api.js";
+import { fill, h, icon } from "./lib/dom.js";
 import { downloads } from "./lib/downloads.js";
 import { followText, liveText } from "./lib/livetext.js";
 import { login, may } from "./lib/login.js";
 import { complain, connectionChip, dialog, frame, problemNote, shortcut, toast } from "./lib/page.js";
 import { player } from "./lib/player.js";
-import { formatOf, meaning, record, statusChip, titleOf, withoutAudio, withoutText } from "./lib/record.js";
+import { formatOf, meaning, record, titleOf, withoutAudio, withoutText } from "./lib/record.js";
+import { idIn, statusChip } from "./lib/session.js";
 import { clock, counted, spoken } from "./lib/time.js";
 import { transcript } from "./lib/transcript.js";
 import { enhance, enhancement, versionList } from "./lib/versions.js";
@@ -18,7 +19,7 @@ import { watchSessions } from "./lib/watch.js";
 const NOT_YET_MS = 2000;
 const TIP = "dalston.tip.words";
 const query = new URLSearchParams(location.search);
-const id = query.get("id") ?? "";
+const id = idIn(query.get("id") ?? "");
 const path = `/v1/realtime/sessions/${encodeURIComponent(id)}`;
 const main = /** @type {HTMLElement} */ (document.querySelector("main"));
 const isWide = matchMedia("(min-width: 1081px)").matches;
@@ -32,7 +33,9 @@ let version = Number(query.get("version")) || 0;
 /** @type {{utterances: import("./lib/words.js").Utterance[], duration: number, version: number} | null} */
 let text = null;
 /** What of the recording is on the page, so that only what has changed is read again. */
-const shown = { text: "", audio: "", waveform: "", versions: "", live: false };
+const shown = { text: "", versions: "", live: false };
+/** The moment that the address names. */
+let wanted = Number(/^#t=([\d.]+)$/.exec(location.hash)?.[1]) || 0;
 let isGone = false;
 let loading = new AbortController();
 const living = new AbortController();
@@ -60,7 +63,7 @@ document.title = "Session · Dalston";
 begin();
 
 async function begin() {
-  if (!/^sess_[0-9a-f]{32}$/.test(id)) return nothing("There is no session of this id", "A session id is sess_ and 32 hexadecimal digits.");
+  if (!id) return nothing("There is no session of this id", "A session id is sess_ and 32 hexadecimal digits.");
   fill(main, head, h("div", { class: "card padded stack" }, h("span", { class: "ghost" }), h("span", { class: "ghost" })));
   fill(head, h("h1", null, "Session"));
   try {
@@ -128,7 +131,7 @@ function showHead() {
   const { status, source, word_count: count, audio_duration_seconds: seconds, language, model } = session;
   const isFile = source === "upload";
   keep(head, status, () => fill(head, h("nav", { class: "crumb", aria: { label: "Where this is" } }, h("a", { href: "./" }, "Sessions"), icon("right"), h("span", { class: "soft" }, isFile ? "Uploaded file" : "Live session")),
-    h("h1", null, titleOf(session)), statusChip(status), actions, facts));
+    h("h1", null, titleOf(session)), statusChip(session), actions, facts));
   // A session that runs cannot be deleted.
   keep(actions, `${status} ${Boolean(session.audio_url)}`, () => fill(actions, mayWrite && (status === "active"
     ? action("cross", "End", end)
@@ -205,13 +208,9 @@ function showAudio() {
   keep(silence, why, () => fill(silence, icon("audio"), h("div", null, why)));
   if (why) return;
   const suffix = linked ? "?linked=true" : "";
-  sound.load({ src: `${path}/audio${suffix}`, duration: text?.duration ?? session.audio_duration_seconds, kind: formatOf(session), utterances: text?.utterances ?? [] });
-  if (shown.audio === suffix + session.audio_url) return;
-  shown.audio = suffix + session.audio_url;
-  const at = Number(/^#t=([\d.]+)$/.exec(location.hash)?.[1]);
-  if (at) sound.seek(at);
-  // A service without waveforms has a player all the same.
-  request(`${path}/waveform${suffix}`).then((response) => response.arrayBuffer()).then(sound.waveform).catch(() => sound.waveform(null));
+  sound.load({ src: `${path}/audio${suffix}`, waveform: `${path}/waveform${suffix}`, duration: text?.duration ?? session.audio_duration_seconds, kind: formatOf(session), utterances: text?.utterances ?? [] });
+  if (wanted) sound.seek(wanted);
+  wanted = 0;
 }
 
 /** @param {number} time */
@@ -374,5 +373,3 @@ function watch() {
   }
   start();
 }
-
-set(main, { "data-session": id });

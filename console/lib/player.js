@@ -1,8 +1,8 @@
 // The player of a recording: the browser's audio element with controls of our own, which say in words what they do.
 
-import { announce } from "./page.js";
-import { problemOf } from "./api.js";
+import { asProblem, pause, problemOf, request } from "./api.js";
 import { fill, h, icon, set } from "./dom.js";
+import { announce } from "./page.js";
 import { scrubber } from "./scrubber.js";
 import { clock } from "./time.js";
 
@@ -10,9 +10,12 @@ const SPEEDS = [0.5, 0.75, 1, 1.25, 1.5, 1.75, 2];
 const STEP_SECONDS = 5;
 const NETWORK_ERROR = 2;
 const VOLUME = "dalston.volume";
+/** A waveform of many hours may take the service longer than one request. */
+const WAVEFORM_TRIES = 5;
+const WAVEFORM_PAUSE_MS = 5000;
 
 /**
- * @typedef {{src: string, duration: number, kind: string, utterances: import("./words.js").Utterance[]}} Recording
+ * @typedef {{src: string, waveform: string, duration: number, kind: string, utterances: import("./words.js").Utterance[]}} Recording
  *   `kind`: what a sentence calls its format; `utterances`: to say and to shade where speech is
  */
 
@@ -40,6 +43,7 @@ export function player({ onTime }) {
   let hasRetried = false;
   /** A seek before the length is known: it is done when it is. */
   let wanted = 0;
+  let drawing = new AbortController();
   let stopAt = Infinity;
 
   const duration = () => (Number.isFinite(audio.duration) ? audio.duration : (recording?.duration ?? 0));
@@ -105,6 +109,20 @@ export function player({ onTime }) {
       h("button", { class: "button", type: "button", onclick: () => restart(at) }, "Try again")));
     showState();
   }
+  /** Draws the waveform. A recording without one is played all the same.
+   * @param {string} path @param {AbortSignal} signal */
+  async function draw(path, signal) {
+    bar.waveform(null);
+    for (let tries = 0; tries < WAVEFORM_TRIES; tries += 1) {
+      try {
+        return bar.waveform(await (await request(path, { signal })).arrayBuffer());
+      } catch (error) {
+        const problem = asProblem(error);
+        if (signal.aborted || !(problem.isPassing || problem.status === 409) || problem.status === 501) return;
+      }
+      await pause(WAVEFORM_PAUSE_MS, signal).catch(() => {});
+    }
+  }
   /** Reads the source anew and goes on where it was.
    * @param {number} at */
   function restart(at) {
@@ -134,16 +152,18 @@ export function player({ onTime }) {
         fill(fault);
         wanted = 0;
         audio.src = next.src;
+        drawing.abort();
+        drawing = new AbortController();
+        draw(next.waveform, drawing.signal);
       }
       show();
     },
-    /** @param {ArrayBuffer | null} bytes of GetWaveform */
-    waveform: (bytes) => bar.waveform(bytes),
     /** @param {import("./words.js").Utterance[]} utterances */
     speech: (utterances) => bar.speech(utterances),
     /** Stops for good, as when the recording is deleted. */
     stop() {
       recording = null;
+      drawing.abort();
       audio.pause();
       audio.removeAttribute("src");
       audio.load();

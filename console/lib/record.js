@@ -1,23 +1,10 @@
 // The record of a session: its fields under their names, and what its state means.
 
-import { h, icon } from "./dom.js";
+import { h } from "./dom.js";
+import { hrefOf } from "./session.js";
 import { clock, fullTime, shortTime, spoken } from "./time.js";
 
-/** @typedef {Record<string, any>} Session as GetSession answers */
-
-/** Sign, kind and word of each status. */
-const STATUSES = {
-  active: ["dot", "live", "Active"],
-  completed: ["check", "good", "Completed"],
-  interrupted: ["cut", "warn", "Interrupted"],
-  error: ["cross", "bad", "Error"],
-};
-
-/** @param {string} status */
-export function statusChip(status) {
-  const [sign, kind, word] = STATUSES[/** @type {keyof typeof STATUSES} */ (status)] ?? ["dot", "", status];
-  return h("span", { class: `chip ${kind}` }, icon(/** @type {any} */ (sign), "sign"), word);
-}
+/** @typedef {import("./session.js").Session} Session */
 
 /** What the end of a session means for what is stored; empty where it needs no words. @param {Session} session */
 export function meaning(session) {
@@ -76,7 +63,7 @@ export function record(session) {
 /** @param {string} name @param {any} value @returns {import("./dom.js").Child} */
 function valueOf(name, value) {
   if (name.endsWith("_at")) return h("time", { datetime: value, title: value }, fullTime(value));
-  if (name.endsWith("_session_id")) return h("a", { class: "mono", href: `session.html?id=${encodeURIComponent(value)}` }, value);
+  if (name.endsWith("_session_id")) return h("a", { class: "mono", href: hrefOf(value) }, value);
   if (name === "audio_duration_seconds") return h("span", { title: spoken(value) }, `${value} (${clock(value)})`);
   if (name === "enhancement_progress") return `${Math.round(value * 100)} %`;
   if (/_(id|uri|url|ip)$|^id$/.test(name)) return h("span", { class: "mono" }, value);

@@ -13,8 +13,18 @@ from playwright.sync_api import Page, expect
 from domain.transcript import Utterance
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
-from tests.e2e.console.conftest import Complaints, overflow
-from tests.e2e.console.recorded import RATE, SESSIONS, add_version, current_time, note_seeks, record, seeks, utterance, wait_until
+from tests.e2e.console.conftest import Complaints, overflow, violations
+from tests.e2e.console.recorded import (
+    RATE,
+    SESSIONS,
+    add_version,
+    current_time,
+    note_seeks,
+    record,
+    seeks,
+    utterance,
+    wait_until,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -74,7 +84,11 @@ def test_two_versions_are_one_text_with_what_was_removed_and_added(
     expect(changes).to_have_count(3)
     assert page.locator("del").all_text_contents() == ["then", "ill disposed", "A word that was not spoken."]
     assert page.locator("ins").all_text_contents() == ["the", "ill-disposed"]
-    texts = ["And Mr. John Dashwood had then the leisure.", "He was not an ill disposed ill-disposed young man.", "A word that was not spoken."]
+    texts = [
+        "And Mr. John Dashwood had then the leisure.",
+        "He was not an ill disposed ill-disposed young man.",
+        "A word that was not spoken.",
+    ]
     expect(page.locator(".said")).to_have_text(texts)
     figures = page.locator(".figures dd").all_inner_texts()
     assert figures[:4] == ["21 → 14", "3", "−9", "+2"]
@@ -134,7 +148,9 @@ def test_one_version_has_nothing_to_compare(page: Page, stack: Stack, rest: http
 
 def test_the_comparison_covers_every_word_of_both(console: Page) -> None:
     lengths = [9, 3, 5, 7, 4]
-    first = [utterance(at * 3.7, " ".join(f"w{at * 31 % 57 + each}" for each in range(lengths[at % 5]))) for at in range(120)]
+    first = [
+        utterance(at * 3.7, " ".join(f"w{at * 31 % 57 + each}" for each in range(lengths[at % 5]))) for at in range(120)
+    ]
     second = [replace(each, text=each.text.upper()) for each in first[3:]]
     second = [utterance(each.start + 0.05, each.text + " more") for each in second]
     for by in ("plain", "text"):
@@ -162,7 +178,9 @@ def test_what_is_a_difference(console: Page, first: str, second: str, changes: l
 
 
 def test_words_of_languages_without_spaces_are_compared_and_joined_as_they_were(console: Page) -> None:
-    words = [{"word": each, "start": at, "end": at + 0.5, "confidence": 1} for at, each in enumerate(["今日", "は", "晴れ"])]
+    words = [
+        {"word": each, "start": at, "end": at + 0.5, "confidence": 1} for at, each in enumerate(["今日", "は", "晴れ"])
+    ]
     first = {"start": 0, "end": 3, "text": "今日は晴れ。", "words": words}
     second = {**first, "text": "今日は雨。", "words": [*words[:2], {**words[2], "word": "雨"}]}
     found = console.evaluate(DIFF, [[first], [second], "plain"])
@@ -180,3 +198,17 @@ def test_speech_without_any_pause_is_compared_in_windows(console: Page) -> None:
     assert found["windows"] > 300
     assert (found["words"], found["changes"], found["removed"]) == ([40_000, 40_000], found["changes"], 41)
     print(f"40,000 words against 40,000: {found['took']:.0f} ms in {found['windows']} windows")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_axe_finds_nothing(page: Page, compared: str, scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(f"compare.html?id={compared}&a=2&b=3")
+    expect(page.locator(".change")).to_have_count(3)
+    assert violations(page) == []
+    page.keyboard.press("n")
+    expect(page.locator(".change").first).to_be_focused()
+    assert violations(page) == []
+    assert overflow(page) == 0

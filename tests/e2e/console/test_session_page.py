@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from stack.supervisor import Stack
 from tests.e2e.conftest import Sample
-from tests.e2e.console.conftest import Complaints, overflow
+from tests.e2e.console.conftest import Complaints, overflow, violations
 from tests.e2e.console.recorded import (
     RATE,
     SESSIONS,
@@ -153,19 +153,20 @@ def test_the_waveform_is_a_slider_that_says_where_it_is(page: Page, spoken: str,
     wait_until(lambda: abs(current_time(page) - PIECE_SECONDS / 2 - 5) < 0.1)
 
 
-def test_the_waveform_is_drawn_and_a_player_needs_none(
-    page: Page, spoken: str, complaints: Complaints
-) -> None:
+def test_the_waveform_is_drawn_and_a_player_needs_none(page: Page, spoken: str, complaints: Complaints) -> None:
     pixels = """() => {
         const canvas = document.querySelector(".wave canvas");
+        if (!canvas?.width) return 0;
         const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height / 3).data;
         return data.filter((value, at) => at % 4 === 3 && value > 0).length;
     }"""
+    visit(page, spoken)
+    wait_until(lambda: page.evaluate(pixels) > 100)
     loud = b"".join(bytes([129, 127]) for _ in range(PIECE_SECONDS * 10))
     header = b"".join(number.to_bytes(4, "little") for number in (2, 1, RATE, 1600, PIECE_SECONDS * 10, 1))
     page.route(WAVEFORM, lambda route: route.fulfill(body=header + loud))
-    visit(page, spoken)
-    wait_until(lambda: page.evaluate(pixels) > 1000)
+    page.reload()
+    wait_until(lambda: page.evaluate(pixels) > 10_000)
     complaints.expect("/waveform")
     page.route(WAVEFORM, lambda route: route.fulfill(status=404, json={"code": 5, "message": "no"}))
     page.reload()
@@ -198,7 +199,9 @@ def test_a_download_that_fails_says_why_instead_of_saving_the_error(
 ) -> None:
     complaints.expect("/export/srt")
     visit(page, spoken)
-    page.route("**/export/srt", lambda route: route.fulfill(status=409, json={"code": 10, "message": "it is not stored"}))
+    page.route(
+        "**/export/srt", lambda route: route.fulfill(status=409, json={"code": 10, "message": "it is not stored"})
+    )
     page.get_by_role("link", name="SRT").click()
     expect(page.locator(".toast")).to_contain_text("It is not stored.")
 
@@ -233,17 +236,19 @@ def test_a_chain_is_one_recording_by_one_switch(
 
 
 def test_a_running_session_shows_its_text_and_becomes_a_recording_at_its_end(
-    page: Page, stack: Stack, rest: httpx.Client, sample: Sample, complaints: Complaints, shoot: Shoot
+    page: Page, stack: Stack, rest: httpx.Client, sample: Sample, shoot: Shoot
 ) -> None:
-    # A service without the stream of utterances.
-    complaints.expect("utterances:watch")
     with streaming(stack, interim_results="true") as (socket, session_id):
         visit(page, session_id)
-        expect(page.locator(".chip", has_text="Active")).to_be_visible()
-        send(socket, sample.pcm[: 8 * RATE])
+        expect(page.locator(".chip", has_text="Running")).to_be_visible()
+        expect(page.locator("main")).to_contain_text("Nobody has spoken yet.")
+        send(socket, sample.pcm[: 6 * RATE])
+        partial = page.locator(".partial")
+        expect(partial).to_contain_text("John Dashwood", timeout=30_000)
+        send(socket, sample.pcm[6 * RATE : 8 * RATE])
         log = page.get_by_role("log")
         expect(log).to_contain_text("John Dashwood", timeout=30_000)
-        expect(page.locator(".partial")).to_have_attribute("aria-hidden", "true")
+        expect(partial).to_have_attribute("aria-hidden", "true")
         expect(page.locator(".player")).to_be_hidden()
         send(socket, sample.pcm[8 * RATE : PIECE_SECONDS * RATE])
         expect(log).to_contain_text("young man", timeout=30_000)
@@ -257,8 +262,7 @@ def test_a_running_session_shows_its_text_and_becomes_a_recording_at_its_end(
     is_ready_to_play(page)
 
 
-def test_a_running_session_is_ended_from_its_page(page: Page, stack: Stack, rest: httpx.Client, complaints: Complaints) -> None:
-    complaints.expect("utterances:watch")
+def test_a_running_session_is_ended_from_its_page(page: Page, stack: Stack, rest: httpx.Client) -> None:
     with streaming(stack) as (_, session_id):
         visit(page, session_id)
         page.get_by_role("button", name="End").click()
@@ -267,7 +271,9 @@ def test_a_running_session_is_ended_from_its_page(page: Page, stack: Stack, rest
     assert rest.get(f"{SESSIONS}/{session_id}").json()["status"] == "interrupted"
 
 
-def test_a_session_that_stored_nothing_says_which_field_would_have(page: Page, stack: Stack, rest: httpx.Client, sample: Sample) -> None:
+def test_a_session_that_stored_nothing_says_which_field_would_have(
+    page: Page, stack: Stack, rest: httpx.Client, sample: Sample
+) -> None:
     session_id = record(stack, rest, sample.pcm[:RATE], store_audio="false", store_transcript="false")
     visit(page, session_id)
     expect(page.locator("main")).to_contain_text("did not ask for it (store_audio)")
@@ -275,7 +281,9 @@ def test_a_session_that_stored_nothing_says_which_field_would_have(page: Page, s
     expect(page.locator(".player")).to_be_hidden()
 
 
-def test_words_without_times_are_played_by_utterance(page: Page, stack: Stack, rest: httpx.Client, sample: Sample) -> None:
+def test_words_without_times_are_played_by_utterance(
+    page: Page, stack: Stack, rest: httpx.Client, sample: Sample
+) -> None:
     session_id = record(stack, rest, sample.pcm[: PIECE_SECONDS * RATE], word_timestamps="false")
     second = rest.get(f"{SESSIONS}/{session_id}/transcript").json()["utterances"][1]
     assert second["words"] == []
@@ -363,10 +371,14 @@ def test_a_recording_is_enhanced_from_its_page_and_the_job_canceled(
     expect(job).to_contain_text("Queued")
 
 
-def test_versions_are_listed_chosen_and_made_current(page: Page, stack: Stack, rest: httpx.Client, sample: Sample, shoot: Shoot) -> None:
+def test_versions_are_listed_chosen_and_made_current(
+    page: Page, stack: Stack, rest: httpx.Client, sample: Sample, shoot: Shoot
+) -> None:
     session_id = record(stack, rest, sample.pcm[: 4 * RATE])
     add_version(stack, session_id, 2, [utterance(0.2, "Better words.")], seconds=4.0)
-    add_version(stack, session_id, 3, [utterance(0.2, "Doubtful words.", confidence=0.3)], seconds=4.0, verdict="doubtful")
+    add_version(
+        stack, session_id, 3, [utterance(0.2, "Doubtful words.", confidence=0.3)], seconds=4.0, verdict="doubtful"
+    )
     visit(page, session_id)
     expect(page.locator(".said")).to_have_text("Better words.")
     listed = page.get_by_role("region", name="Versions").get_by_role("listitem")
@@ -380,13 +392,17 @@ def test_versions_are_listed_chosen_and_made_current(page: Page, stack: Stack, r
     listed.nth(2).get_by_role("button", name="Make current").click()
     expect(listed.nth(2).get_by_text("Current", exact=True)).to_be_visible()
     assert rest.get(f"{SESSIONS}/{session_id}").json()["transcript_version"] == 3
-    expect(listed.nth(0).get_by_role("link", name="Compare")).to_have_attribute("href", f"compare.html?id={session_id}&a=3&b=1")
+    expect(listed.nth(0).get_by_role("link", name="Compare")).to_have_attribute(
+        "href", f"compare.html?id={session_id}&a=3&b=1"
+    )
     listed.nth(1).get_by_role("button", name="Delete version 2").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(listed).to_have_count(2)
 
 
-def test_text_of_a_stranger_stays_text_and_fits_the_page(page: Page, stack: Stack, rest: httpx.Client, sample: Sample) -> None:
+def test_text_of_a_stranger_stays_text_and_fits_the_page(
+    page: Page, stack: Stack, rest: httpx.Client, sample: Sample
+) -> None:
     session_id = record(stack, rest, sample.pcm[: 4 * RATE])
     hostile = "<img src=x onerror=alert(1)> </p><script>alert(2)</script> &amp;"
     arabic, endless = "مرحبا بالعالم", "a" * 10_000
@@ -407,7 +423,9 @@ def test_text_of_a_stranger_stays_text_and_fits_the_page(page: Page, stack: Stac
     expect(page.locator(".said > span:focus")).to_have_text("بالعالم")
 
 
-@pytest.mark.parametrize(("query", "title"), [("", "no session of this id"), (f"?id=sess_{'0' * 32}", "no such session")])
+@pytest.mark.parametrize(
+    ("query", "title"), [("", "no session of this id"), (f"?id=sess_{'0' * 32}", "no such session")]
+)
 def test_an_id_that_names_nothing_says_so(page: Page, complaints: Complaints, query: str, title: str) -> None:
     complaints.expect("/v1/realtime/sessions/")
     page.goto(f"session.html{query}")
@@ -419,8 +437,22 @@ def test_a_transcript_of_four_hours_is_all_in_the_page(
     page: Page, rest: httpx.Client, spoken: str, context: BrowserContext, record_property: Callable[[str, object], None]
 ) -> None:
     sentences = [
-        {"start": at * 3.6, "end": at * 3.6 + 3.4, "text": " ".join(f"word{at * 10 + each}" for each in range(10)), "confidence": 0.9, "language": "en",
-         "words": [{"word": f"word{at * 10 + each}", "start": at * 3.6 + each * 0.34, "end": at * 3.6 + each * 0.34 + 0.3, "confidence": 0.9} for each in range(10)]}
+        {
+            "start": at * 3.6,
+            "end": at * 3.6 + 3.4,
+            "text": " ".join(f"word{at * 10 + each}" for each in range(10)),
+            "confidence": 0.9,
+            "language": "en",
+            "words": [
+                {
+                    "word": f"word{at * 10 + each}",
+                    "start": at * 3.6 + each * 0.34,
+                    "end": at * 3.6 + each * 0.34 + 0.3,
+                    "confidence": 0.9,
+                }
+                for each in range(10)
+            ],
+        }
         for at in range(4000)
     ]
     long = {"session_id": spoken, "language": "en", "duration": 14_400, "text": "", "utterances": sentences}
@@ -435,3 +467,19 @@ def test_a_transcript_of_four_hours_is_all_in_the_page(
     built = page.evaluate("() => ({tasks: tasks.map(Math.round), after: Math.round(performance.now())})")
     record_property("long_tasks_ms", built["tasks"])
     print(f"long tasks: {built['tasks']} ms; all of it after at most {built['after']} ms")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_axe_finds_nothing(page: Page, spoken: str, resumed: tuple[str, str], scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 800})
+    for session_id, more in ((spoken, "#t=9.2"), (resumed[1], "&linked=true"), (resumed[0], "")):
+        visit(page, session_id, more)
+        is_ready_to_play(page)
+        expect(page.locator(".said").first).to_be_visible()
+        assert violations(page) == []
+        assert overflow(page) == 0
+    page.get_by_role("button", name="Enhance").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == []
