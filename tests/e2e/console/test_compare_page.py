@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.e2e.conftest import Sample
 from tests.e2e.console.conftest import Complaints, overflow, violations
 from tests.e2e.console.recorded import (
     RATE,
-    SESSIONS,
     add_version,
     current_time,
     note_seeks,
@@ -65,11 +64,11 @@ def compared(stack: Stack, sample: Sample) -> str:
 
 
 @pytest.fixture
-def console(page: Page, complaints: Complaints) -> Iterator[Page]:
+def console(page: Page, complaints: Complaints) -> Page:
     """A page of the console, whose modules can be imported."""
     complaints.expect("/favicon.ico")
     page.goto("icon.svg")
-    yield page
+    return page
 
 
 def shape(utterances: list[Utterance]) -> list[dict[str, Any]]:
@@ -91,7 +90,7 @@ def test_two_versions_are_one_text_with_what_was_removed_and_added(
     ]
     expect(page.locator(".said")).to_have_text(texts)
     figures = page.locator(".figures dd").all_inner_texts()
-    assert figures[:4] == ["21 → 14", "3", "−9", "+2"]
+    assert figures[:4] == ["21 → 14", "3", "\N{MINUS SIGN}9", "+2"]
     expect(page.locator(".note")).to_contain_text("fewer words than the live transcript")
     shoot(page, "compare")
     page.get_by_role("switch", name="Only differences").check()
@@ -197,7 +196,6 @@ def test_speech_without_any_pause_is_compared_in_windows(console: Page) -> None:
     found = console.evaluate(DIFF, [endless, other, "plain"])
     assert found["windows"] > 300
     assert (found["words"], found["changes"], found["removed"]) == ([40_000, 40_000], found["changes"], 41)
-    print(f"40,000 words against 40,000: {found['took']:.0f} ms in {found['windows']} windows")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
