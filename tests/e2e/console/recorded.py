@@ -102,7 +102,7 @@ def seeks(page: Page) -> list[float]:
 
 
 def note_seeks(page: Page) -> None:
-    """Notes where the audio is sought to: while it plays on, its position alone would not tell."""
+    """Notes where the audio is sought to: while it plays on, its position alone does not show it."""
     page.evaluate(
         """() => {
             globalThis.seeks = [];

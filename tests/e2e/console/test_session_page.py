@@ -127,10 +127,12 @@ def test_the_browser_finds_every_word(page: Page, spoken: str, transcript: dict[
     visit(page, spoken)
     expect(page.locator(".said").last).to_have_text(transcript["utterances"][-1]["text"])
     assert page.evaluate("text => find(text)", "not an ill-disposed young man")
-    assert not page.evaluate("text => find(text)", "a sentence that nobody said")
+    assert not page.evaluate("text => find(text)", "a sentence that nobody spoke")
 
 
-def test_the_waveform_is_a_slider_that_says_where_it_is(page: Page, spoken: str, transcript: dict[str, Any]) -> None:
+def test_the_waveform_is_a_slider_with_the_position_as_its_text(
+    page: Page, spoken: str, transcript: dict[str, Any]
+) -> None:
     visit(page, spoken)
     is_ready_to_play(page)
     slider = page.get_by_role("slider", name="Position in the recording")
@@ -194,7 +196,7 @@ def test_downloads_are_what_the_service_has(page: Page, rest: httpx.Client, spok
     assert started.value.suggested_filename.endswith(f".{name.lower()}")
 
 
-def test_a_download_that_fails_says_why_instead_of_saving_the_error(
+def test_a_download_that_fails_shows_the_reason_instead_of_saving_the_error(
     page: Page, spoken: str, complaints: Complaints
 ) -> None:
     complaints.expect("/export/srt")
@@ -271,7 +273,7 @@ def test_a_running_session_is_ended_from_its_page(page: Page, stack: Stack, rest
     assert rest.get(f"{SESSIONS}/{session_id}").json()["status"] == "interrupted"
 
 
-def test_a_session_that_stored_nothing_says_which_field_would_have(
+def test_a_session_that_stored_nothing_names_the_field_that_asks_for_it(
     page: Page, stack: Stack, rest: httpx.Client, sample: Sample
 ) -> None:
     session_id = record(stack, rest, sample.pcm[:RATE], store_audio="false", store_transcript="false")
@@ -295,7 +297,7 @@ def test_words_without_times_are_played_by_utterance(
     assert abs(seeks(page)[-1] - second["start"]) < 0.1
 
 
-def test_audio_that_cannot_be_read_says_so_and_offers_the_download(
+def test_audio_that_cannot_be_read_is_reported_with_its_download(
     page: Page, spoken: str, complaints: Complaints
 ) -> None:
     complaints.expect("/audio")
@@ -318,7 +320,7 @@ def test_a_format_that_the_browser_cannot_play_is_named(page: Page, spoken: str,
     expect(page.locator(".player [role=alert]")).to_contain_text("cannot play 16-bit PCM at 16 kHz in a WAV file")
 
 
-def test_a_session_that_is_deleted_elsewhere_stops_and_says_so(
+def test_a_session_that_is_deleted_elsewhere_stops_and_is_reported_deleted(
     page: Page, stack: Stack, rest: httpx.Client, sample: Sample
 ) -> None:
     session_id = record(stack, rest, sample.pcm[: 4 * RATE])
@@ -409,10 +411,10 @@ def test_text_of_a_stranger_stays_text_and_fits_the_page(
     spoken = [utterance(0, hostile), utterance(2, arabic, language="ar"), utterance(3, endless)]
     add_version(stack, session_id, 2, spoken, seconds=4.0)
     visit(page, session_id)
-    said = page.locator(".said")
-    expect(said).to_have_count(3)
-    assert said.all_text_contents() == [hostile, arabic, endless]
-    assert said.nth(1).evaluate("element => getComputedStyle(element).direction") == "rtl"
+    texts = page.locator(".said")
+    expect(texts).to_have_count(3)
+    assert texts.all_text_contents() == [hostile, arabic, endless]
+    assert texts.nth(1).evaluate("element => getComputedStyle(element).direction") == "rtl"
     assert overflow(page) == 0
     page.set_viewport_size({"width": 320, "height": 800})
     assert overflow(page) == 0
@@ -426,7 +428,7 @@ def test_text_of_a_stranger_stays_text_and_fits_the_page(
 @pytest.mark.parametrize(
     ("query", "title"), [("", "no session of this id"), (f"?id=sess_{'0' * 32}", "no such session")]
 )
-def test_an_id_that_names_nothing_says_so(page: Page, complaints: Complaints, query: str, title: str) -> None:
+def test_an_id_that_names_nothing_is_reported(page: Page, complaints: Complaints, query: str, title: str) -> None:
     complaints.expect("/v1/realtime/sessions/")
     page.goto(f"session.html{query}")
     expect(page.get_by_role("heading", level=1)).to_contain_text(title)
