@@ -107,11 +107,12 @@ def shoot() -> Callable[[Page, str], None]:
             return
         size = page.viewport_size
         for scheme in SCHEMES:
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            # Without motion, or a picture has colours between those of two schemes.
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
             for width in (WIDE, NARROW):
                 page.set_viewport_size({"width": width, "height": 800})
                 page.screenshot(path=Path(SHOTS) / f"{name}-{scheme}-{width}.png", full_page=width == NARROW)
-        page.emulate_media(color_scheme="light")
+        page.emulate_media(color_scheme="light", reduced_motion="no-preference")
         if size:
             page.set_viewport_size(size)
 
