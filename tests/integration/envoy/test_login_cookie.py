@@ -103,7 +103,7 @@ def test_head_reads_as_get_does(front: Front, client: Client, path: str) -> None
         f"=__Host-dalston={LOGIN}",
         f"__host-dalston={LOGIN}",
         f"__Host-dalston={LOGIN[:9]} {LOGIN[9:]}",
-        f"__Host-dalston={LOGIN[:-1]}\"",
+        f'__Host-dalston={LOGIN[:-1]}"',
     ],
 )
 def test_other_cookies_are_no_login(front: Front, client: Client, cookie: str) -> None:
