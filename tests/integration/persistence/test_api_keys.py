@@ -227,7 +227,7 @@ async def test_uses_are_kept_while_postgres_is_unavailable(
 async def test_uses_wait_for_no_transaction_that_has_a_key(
     keys: KeyStore, tenant: uuid.UUID, postgres_url: str
 ) -> None:
-    """A revocation has the key that it is made with, and then wants another: whoever waited would be in a deadlock."""
+    """A revocation has the key that it is made with, and then wants another: one that waited would be in a deadlock."""
     revoker, revoked, other = [(await keys.create(tenant, name, ["admin"]))[0] for name in ("a", "b", "c")]
     uses = KeyUses(keys)
     for key in (revoker, revoked, other):
