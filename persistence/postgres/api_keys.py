@@ -49,11 +49,17 @@ _ACTIVE = _t.revoked_at.is_(None) & (_t.expires_at.is_(None) | (_t.expires_at > 
 # The seed differs from that of a tenant's sessions, which do not wait for keys.
 _LOCK_TENANT = text("SELECT pg_advisory_xact_lock(hashtextextended(:tenant, 1))")
 
-# An id is that of a key or of a login: no two objects share one.
+# An id is that of a key or of a login: no two objects share one. Rows that another transaction has locked are skipped:
+# one that waited for a row while it has others, of all tenants, would be in a deadlock with revocations.
 _USED = [
     text(f"""
-        UPDATE {table} AS t SET last_used_at = greatest(t.last_used_at, u.at)
-        FROM unnest(:ids, :times) AS u(id, at) WHERE t.id = u.id
+        WITH free AS (
+            SELECT t.id, u.at FROM {table} AS t JOIN unnest(:ids, :times) AS u(id, at) ON t.id = u.id
+            FOR NO KEY UPDATE OF t SKIP LOCKED
+        ), written AS (
+            UPDATE {table} AS t SET last_used_at = greatest(t.last_used_at, free.at) FROM free WHERE t.id = free.id
+        )
+        SELECT t.id FROM {table} AS t WHERE t.id = ANY(:ids) AND t.id NOT IN (SELECT id FROM free)
     """).bindparams(  # noqa: S608 - the names are below
         bindparam("ids", type_=ARRAY(Uuid)), bindparam("times", type_=ARRAY(DateTime(timezone=True)))
     )
@@ -279,12 +285,19 @@ class KeyStore:
             login_id=row.login_id if secret.kind == "login" else None,
         )
 
-    async def note_uses(self, uses: Mapping[UUID, datetime]) -> None:
-        """Writes the times at which keys and logins were last used, by their ids."""
-        ids = sorted(uses)
+    async def note_uses(self, uses: Mapping[UUID, datetime]) -> set[UUID]:
+        """Writes the times at which keys and logins were last used, by their ids.
+
+        Returns:
+            Those that another transaction has locked, which were not written.
+        """
+        ids = list(uses)
+        skipped: set[UUID] = set()
         async with self._database.transaction() as connection:
             for statement in _USED:
-                await connection.execute(statement, {"ids": ids, "times": [uses[each] for each in ids]})
+                values = {"ids": ids, "times": [uses[each] for each in ids]}
+                skipped.update((await connection.execute(statement, values)).scalars())
+        return skipped
 
     async def delete_expired(self) -> int:
         """Deletes expired tokens and logins, and keys that ended 90 days ago, at most 1000 of each.

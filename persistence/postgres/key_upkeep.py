@@ -61,12 +61,13 @@ class KeyUses:
             await self.flush()
 
     async def flush(self) -> None:
-        """Writes the noted uses; they are kept while Postgres is unavailable."""
+        """Writes the noted uses; those that cannot be written now are kept until the next time."""
         uses, self._uses = self._uses, {}
         if not uses:
             return
         try:
-            await self._store.note_uses(uses)
+            skipped = await self._store.note_uses(uses)
+            self._uses = {each: uses[each] for each in skipped} | self._uses
         except StorageUnavailable:
             self._uses = uses | self._uses
         except Exception:

@@ -94,6 +94,16 @@ def test_head_reads_as_get_does(front: Front, client: Client, path: str) -> None
         "__Host-dalston=dk_" + "k" * 43,
         f"__Host-dalston={LOGIN}x",
         f"__Host-dalston=dl_{'L' * 42}",
+        # A browser takes these from any host of the domain, and over plain HTTP.
+        f"__Host -dalston={LOGIN}",
+        f"__Host-dal\tston={LOGIN}",
+        f"a=1;\t__Host-dalston={LOGIN}",
+        f"__Host-dalston ={LOGIN}",
+        f"a=1;  __Host-dalston={LOGIN}",
+        f"=__Host-dalston={LOGIN}",
+        f"__host-dalston={LOGIN}",
+        f"__Host-dalston={LOGIN[:9]} {LOGIN[9:]}",
+        f'__Host-dalston={LOGIN[:-1]}"',
     ],
 )
 def test_other_cookies_are_no_login(front: Front, client: Client, cookie: str) -> None:
@@ -192,6 +202,37 @@ def test_a_page_of_the_service_on_plain_http_may_send_more_than_reads(listing: t
     assert httpx.post(f"{url}{END}", headers={"origin": url.upper()}, trust_env=False).status_code == 200
     another = url.rpartition(":")[0] + ":1"
     assert httpx.post(f"{url}{END}", headers={"origin": another}, trust_env=False).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://dalston.example", "dalston.example:80", 200),
+        ("https://dalston.example", "dalston.example:443", 200),
+        ("https://dalston.example", "dalston.example", 200),
+        ("http://dalston.example:8080", "dalston.example:8080", 200),
+        ("http://dalston.example", "dalston.example:443", 403),
+        ("http://dalston.example:8080", "dalston.example", 403),
+        ("http://dalston.example", "10.0.0.7:8000", 403),
+        ("dalston.example", "dalston.example", 403),
+    ],
+)
+def test_a_proxy_may_name_the_port_of_the_scheme(
+    listing: tuple[str, SessionServicer], origin: str, host: str, status: int
+) -> None:
+    answer = httpx.post(f"{listing[0]}{END}", headers={"origin": origin, "host": host}, trust_env=False)
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("proto", ["http", "https"])
+def test_behind_a_proxy_with_tls_only_the_statement_of_the_browser_counts(
+    listing: tuple[str, SessionServicer], proto: str
+) -> None:
+    """Such a browser always sends it, and the proxy may have replaced the host."""
+    headers = {"origin": "https://dalston.example", "host": "10.0.0.7:8000", "x-forwarded-proto": proto}
+    for site, status in (("same-origin", 200), ("cross-site", 403)):
+        answer = httpx.post(f"{listing[0]}{END}", headers=headers | {"sec-fetch-site": site}, trust_env=False)
+        assert answer.status_code == status
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

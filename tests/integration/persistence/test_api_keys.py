@@ -224,6 +224,31 @@ async def test_uses_are_kept_while_postgres_is_unavailable(
     assert (await keys.list(tenant, 1)).keys[0].last_used_at is not None
 
 
+async def test_uses_wait_for_no_transaction_that_has_a_key(
+    keys: KeyStore, tenant: uuid.UUID, postgres_url: str
+) -> None:
+    """A revocation has the key that it is made with, and then wants another: one that waited would be in a deadlock."""
+    revoker, revoked, other = [(await keys.create(tenant, name, ["admin"]))[0] for name in ("a", "b", "c")]
+    uses = KeyUses(keys)
+    for key in (revoker, revoked, other):
+        uses.note(key.id)
+    connection = await asyncpg.connect(postgres_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT FROM api_keys WHERE id = $1 FOR SHARE", revoker.id)
+            async with asyncio.timeout(5):
+                await uses.flush()
+            # Those that were written are locked by nobody any more.
+            await connection.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", revoked.id)
+            shown = {key.id: key.last_used_at for key in (await keys.list(tenant, 10)).keys}
+            assert shown[other.id] is not None
+            assert shown[revoker.id] is None
+    finally:
+        await connection.close()
+    await uses.flush()
+    assert all(key.last_used_at is not None for key in (await keys.list(tenant, 10)).keys)
+
+
 async def test_concurrent_admissions_with_one_token_begin_one_session(
     keys: KeyStore, database: Database, tenant: uuid.UUID, worker: str
 ) -> None:
