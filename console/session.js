@@ -230,6 +230,8 @@ async function showText() {
   const { signal } = loading;
   const why = withoutText(session);
   if (why && !session.store_transcript) return empty(why, "store_transcript");
+  const isLate = !session.transcript_url && session.source === "live" && session.audio_duration_seconds > 0 && !linked;
+  if (isLate) return fill(body, title(), h("p", { class: "inside soft" }, "The transcript is being stored."));
   if (text === null) fill(body, title(), h("div", { class: "stack waiting" }, Array.from({ length: 6 }, () => h("span", { class: "ghost" }))));
   try {
     const found = await read(signal);

@@ -48,6 +48,8 @@ CLASSIFIED = {
     "Python Software Foundation License": "PSF-2.0",
 }
 """Licences as packages call them, and as SPDX does."""
+UNSTATED = {"axe-playwright-python": "MIT"}
+"""Licences of packages whose metadata state none, from the text that they contain."""
 
 
 def bill() -> Json:
@@ -130,7 +132,7 @@ def _licences(name: str) -> list[Json]:
     if expression := metadata.get("License-Expression"):
         return [{"expression": expression}]
     classifiers = [line.rsplit(" :: ", 1)[-1] for line in metadata.get_all("Classifier") or [] if "License ::" in line]
-    words = (metadata.get("License") or "").strip().split("\n")[0]
+    words = (metadata.get("License") or UNSTATED.get(name, "")).strip().split("\n")[0]
     return [_licence(each) for each in classifiers or ([words] if words else [])]
 
 

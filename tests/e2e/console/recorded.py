@@ -101,6 +101,11 @@ def seeks(page: Page) -> list[float]:
     return list(page.evaluate("globalThis.seeks"))
 
 
+def wait_for_seek(page: Page, earliest: float, latest: float) -> None:
+    """Waits until the last seek is between two times."""
+    wait_until(lambda: earliest <= (seeks(page) or [-1.0])[-1] <= latest)
+
+
 def note_seeks(page: Page) -> None:
     """Notes where the audio is sought to: while it plays on, its position alone does not show it."""
     page.evaluate(

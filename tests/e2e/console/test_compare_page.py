@@ -20,8 +20,8 @@ from tests.e2e.console.recorded import (
     current_time,
     note_seeks,
     record,
-    seeks,
     utterance,
+    wait_for_seek,
     wait_until,
 )
 
@@ -101,12 +101,12 @@ def test_differences_are_reached_by_keys_and_each_plays(page: Page, compared: st
     page.goto(f"compare.html?id={compared}&a=2&b=3")
     changes = page.locator(".change")
     expect(changes).to_have_count(3)
-    wait_until(lambda: page.evaluate("document.querySelector('audio').readyState") > 0)
+    wait_until(lambda: page.evaluate("document.querySelector('audio')?.readyState ?? 0") > 0)
     note_seeks(page)
     page.keyboard.press("n")
     expect(changes.nth(0)).to_be_focused()
     then = LIVE[0].words[5].start
-    assert 0 <= then - seeks(page)[-1] <= 1
+    wait_for_seek(page, then - 1, then)
     # It stops behind the difference.
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=15_000)
     assert then < current_time(page) < then + 3
@@ -118,7 +118,7 @@ def test_differences_are_reached_by_keys_and_each_plays(page: Page, compared: st
     page.get_by_role("button", name="Next").click()
     expect(changes.nth(0)).to_have_attribute("aria-current", "true")
     changes.nth(1).click()
-    assert 0 <= LIVE[1].words[4].start - seeks(page)[-1] <= 1
+    wait_for_seek(page, LIVE[1].words[4].start - 1, LIVE[1].words[4].start)
 
 
 def test_other_versions_are_chosen_and_the_address_keeps_them(page: Page, rest: httpx.Client, compared: str) -> None:

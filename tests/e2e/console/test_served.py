@@ -15,7 +15,7 @@ TYPES = {
     "": "text/html; charset=utf-8",
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
-    "lib/dom.js": "text/javascript; charset=utf-8",
+    "lib/dom.js": "application/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 
