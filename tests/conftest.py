@@ -71,6 +71,8 @@ ON_STACK = ("e2e/", "integration/cli/", "integration/sdk/", "integration/stack/t
 """Where the tests, but for those, need `stack`, whose models take a processor ten seconds to load."""
 OWN_STACK = ("e2e/test_worker.py",)
 """Files of those folders whose tests have a stack of their own."""
+IN_REAL_TIME = ("e2e/console/test_live", "e2e/console/test_keeper.py")
+"""Files among these that record for minutes at the speed of speech, and go to a process of their own."""
 SHARING = ("integration/bridge", "integration/envoy", "integration/inference", "integration/rpc")
 """Folders whose tests share a server of the folder's own, or a model, or are soon done."""
 
@@ -87,6 +89,8 @@ class ByServers(LoadScopeScheduling):
         folder = "/".join(file.split("/")[:2])
         if file in ON_KEYED_STACK:
             return "keyed_stack"
+        if file.startswith(IN_REAL_TIME):
+            return "real_time"
         if file.startswith(ON_STACK) and file not in OWN_STACK:
             return "stack"
         return folder if folder in SHARING or (file.startswith("unit/") and folder != "unit/sdk") else file

@@ -318,6 +318,7 @@ def test_a_session_is_found_by_its_id(page: Page, sessions: Sessions, complaints
 def test_the_list_works_by_keyboard(page: Page, sessions: Sessions) -> None:
     older, newer = sessions.make(), sessions.make()
     open_list(page)
+    expect(row(page, newer)).to_be_visible()
     page.keyboard.press("j")
     expect(row(page, newer).locator("a.open")).to_be_focused()
     page.keyboard.press("j")

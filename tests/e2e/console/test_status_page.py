@@ -6,6 +6,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
@@ -13,9 +14,24 @@ from websockets.sync.client import connect
 
 from stack.supervisor import Stack
 from tests.e2e.console.conftest import Complaints, overflow, violations
+from tests.e2e.console.recorded import apart
 
 STATUS = "/v1/status"
 STREAM = "/v1/audio/transcriptions/stream"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_of_the_past(stack: Stack) -> None:
+    """Forgets processes that other tests have killed, which the status shows for minutes."""
+
+    async def forget() -> None:
+        connection = await asyncpg.connect(stack.database_url)
+        try:
+            await connection.execute("DELETE FROM process_reports WHERE id NOT IN (SELECT id FROM workers)")
+        finally:
+            await connection.close()
+
+    apart(forget)
 
 
 def tile(page: Page, name: str) -> Locator:

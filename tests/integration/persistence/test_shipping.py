@@ -198,7 +198,7 @@ async def test_during_an_outage_of_postgres_segments_stay_and_tails_keep_the_aud
         async def tails_cover_all_audio() -> bool:
             return max((tail.end for tail in await tails_of(quick, session_id)), default=0) == total
 
-        await until(tails_cover_all_audio)
+        await until(tails_cover_all_audio, 60)
         await warned(client, state="begin", reason="database")
         assert "audio.00002" in segments_of(quick, session_id)
         quick.postgres.restore()
