@@ -150,7 +150,7 @@ def test_a_revoked_key_leads_to_the_login_and_back_to_the_same_page(
 
 
 def test_a_login_that_exists_is_shown(page: Page, tenant: Tenant, complaints: Complaints) -> None:
-    complaints.expect("401 (Unauthorized)")  # a request of the list whose page is left before it has an answer
+    complaints.expect("401 (Unauthorized)")  # the list may be asked for before the page leads to the login
     open_as(page, tenant.secret, "./")
     page.goto("login.html?next=jobs.html")
     expect(page.get_by_text(f"You are logged in with the key first of {tenant.name}")).to_be_visible()
@@ -161,7 +161,10 @@ def test_a_login_that_exists_is_shown(page: Page, tenant: Tenant, complaints: Co
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
 
 
-def test_logging_out_ends_the_login(page: Page, context: BrowserContext, tenant: Tenant) -> None:
+def test_logging_out_ends_the_login(
+    page: Page, context: BrowserContext, tenant: Tenant, complaints: Complaints
+) -> None:
+    complaints.expect("401 (Unauthorized)")  # the list may be asked for before the page leads to the login
     open_as(page, tenant.secret, "./")
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", name="Log in to Dalston")).to_be_visible()
